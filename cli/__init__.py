@@ -1,0 +1,1 @@
+"""The `palate` command: mounts the sub-apps, nothing else."""

@@ -1,0 +1,227 @@
+"""The `palate` command: a static table of sub-commands, each imported only when it is called.
+
+The table is what keeps `palate --help` fast: listing commands must not import torch, polars or Flower. Results go to
+stdout; talk, progress and errors go to stderr (`palate.cli.errors`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import click
+import typer
+from click.exceptions import Exit, NoArgsIsHelpError
+from typer.core import TyperCommand, TyperGroup
+
+from palate.cli.errors import EXIT_CODES, ending_of, show
+
+PROGRAM = "palate"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a command lives and the line that `palate --help` shows for it.
+
+    Attributes
+    ----------
+    target
+        `module:attribute` of a command function or of a Typer app.
+    help
+        One imperative line.
+    """
+
+    target: str
+    help: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "simulate": Entry(
+        "palate.simulation.cli:simulate",
+        "Train a federated recommender on virtual devices and measure what it is worth.",
+    ),
+    "report": Entry("palate.simulation.run_cli:report", "Write a run's report as one self-contained HTML page."),
+    "compare": Entry("palate.simulation.run_cli:compare", "Compare two runs, with a paired significance test."),
+    "recommend": Entry("palate.simulation.run_cli:recommend", "Show what a run recommends to one user, by title."),
+    "data": Entry("palate.simulation.data_cli:data_app", "List, get and describe datasets."),
+}
+
+
+class LazyCommand(click.Command):
+    """Stands in the list of commands under its name and help; hands over to the real command when called."""
+
+    def __init__(self, name: str, entry: Entry) -> None:
+        super().__init__(name, short_help=entry.help)
+        self.entry = entry
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Return the real command's context; Click invokes the command that the context names."""
+        return self.load().make_context(info_name, args, parent, **extra)
+
+    def load(self) -> click.Command:
+        """Import the real command."""
+        return load_command(str(self.name), self.entry)
+
+
+def load_command(name: str, entry: Entry) -> click.Command:
+    """Import what an entry names and return it as a Click command.
+
+    Parameters
+    ----------
+    name
+        The command's name on the command line.
+    entry
+        Where it lives: a function with Typer annotations, or a Typer app for a group of commands.
+
+    Returns
+    -------
+    click.Command
+        With plain help (no boxes) and errors left to `palate.cli.errors`.
+    """
+    module, _, attribute = entry.target.partition(":")
+    found = getattr(importlib.import_module(module), attribute)
+    if isinstance(found, typer.Typer):
+        command: click.Command = typer.main.get_group(found)
+        command.name = name
+    else:
+        single = typer.Typer(add_completion=False)
+        single.command(name)(found)
+        command = typer.main.get_command(single)
+    _make_plain(command)
+    return command
+
+
+def _make_plain(command: click.Command) -> None:
+    """Plain help reads the same in a terminal, in a pipe and in docs/cli.md; suggestions belong in the hint."""
+    if isinstance(command, TyperCommand | TyperGroup):
+        command.rich_markup_mode = None
+    if isinstance(command, TyperGroup):
+        command.suggest_commands = False
+    if isinstance(command, click.Group):
+        for child in command.commands.values():
+            # Wrapped and whole, where Click would cut it to one line.
+            child.short_help = child.short_help or (child.help or "").partition("\n\n")[0]
+            _make_plain(child)
+
+
+def _exit_code_lines() -> str:
+    # The \b keeps Click from filling the lines into one paragraph.
+    return "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
+
+
+app = typer.Typer(
+    name=PROGRAM,
+    add_completion=False,
+    no_args_is_help=True,
+    suggest_commands=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    pretty_exceptions_show_locals=False,
+    epilog=_exit_code_lines(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"{PROGRAM} {version(PROGRAM)}")
+        raise typer.Exit
+
+
+@app.callback()
+def palate(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Private taste, shared knowledge: a federated recommender in which taste stays on the device.
+
+    Start with: palate simulate --data demo --unit none
+    """
+
+
+def root_command() -> click.Group:
+    """Return the `palate` command with its commands mounted, none of them imported."""
+    root = typer.main.get_group(app)
+    for name, entry in COMMANDS.items():
+        root.add_command(LazyCommand(name, entry))
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `palate`; every failure ends in an `error:` line on stderr and a code of `EXIT_CODES`.
+
+    Parameters
+    ----------
+    arguments
+        Without the program's name; the process's own when None.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    try:
+        with _stdout_for_results():
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except (Exception, KeyboardInterrupt) as error:
+        ending = ending_of(error, command_path=PROGRAM)
+        show(ending, error)
+        return ending.exit_code
+
+
+def _run(arguments: list[str]) -> int:
+    # Not `Command.main`: it would catch interrupts and broken pipes before the one table of exit codes sees them.
+    try:
+        with root_command().make_context(PROGRAM, arguments) as ctx:
+            ctx.command.invoke(ctx)
+    except Exit as request:
+        return request.exit_code
+    except NoArgsIsHelpError as request:
+        click.echo(request.format_message(), err=True)
+        return request.exit_code
+    return 0
+
+
+@contextmanager
+def _stdout_for_results() -> Iterator[None]:
+    """Send what native code and child processes write to file descriptor 1 to stderr.
+
+    `--json` promises one object on stdout and nothing else; a worker process or a C library that prints would break
+    that behind Python's back. Only this process's own `sys.stdout` still reaches the reader.
+    """
+    if not _owns_standard_streams():
+        yield
+        return
+    ours = sys.stdout
+    ours.flush()
+    results = os.fdopen(os.dup(1), "w", encoding=ours.encoding, errors=ours.errors)
+    os.dup2(2, 1)
+    sys.stdout = results
+    try:
+        yield
+    finally:
+        sys.stdout = ours
+        os.dup2(results.fileno(), 1)
+        results.close()
+
+
+def _owns_standard_streams() -> bool:
+    """Tell whether stdout and stderr are the process's own: neither closed nor replaced by a surrounding program."""
+    try:
+        return (sys.stdout.fileno(), sys.stderr.fileno()) == (1, 2)
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

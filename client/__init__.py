@@ -1,0 +1,1 @@
+"""The device: local training on one person's history, and the Flower ClientApp around it."""

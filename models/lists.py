@@ -1,0 +1,142 @@
+"""Top-k lists and what they look like beyond accuracy: coverage, exposure, novelty, diversity.
+
+Lists are item indices [num_users, top_k], best first; NO_ITEM fills the end of a list that ran out of items.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from palate.models.errors import ConfigError
+from palate.models.metrics import BoolArray, FloatArray, IntArray, require_finite
+
+NO_ITEM = -1
+"""Fills a top-k list that has fewer than k items left to recommend."""
+
+
+def top_items(scores: FloatArray, excluded: BoolArray, top_k: int) -> npt.NDArray[np.int32]:
+    """Recommend the k best items that are not excluded, equal scores in the order of the item index.
+
+    Parameters
+    ----------
+    scores
+        Finite scores of the whole catalogue, [num_users, num_items].
+    excluded
+        Items that are not recommended, [num_users, num_items].
+    top_k
+        Length of the list; at most num_items are given.
+
+    Returns
+    -------
+    int32 [num_users, top_k]
+        Best first; NO_ITEM fills the end of a list when fewer than top_k items are left.
+
+    Raises
+    ------
+    ConfigError
+        If top_k is not positive.
+    NonFiniteScoreError
+        If any score is NaN or infinite.
+    """
+    if top_k < 1:
+        raise ConfigError(f"top_k is {top_k}, it must be at least 1", hint="ask for lists of 10 items")
+    require_finite(scores)
+    open_scores = np.where(excluded, -np.inf, scores)  # [num_users, num_items]
+    num_users, num_items = scores.shape
+    kept = min(top_k, num_items)
+    threshold = np.partition(open_scores, num_items - kept, axis=1)[:, num_items - kept]
+    chosen = open_scores >= threshold[:, None]
+    # Where equal scores straddle the end of the list, a partition alone would choose among them arbitrarily.
+    crowded = np.flatnonzero(np.count_nonzero(chosen, axis=1) > kept)
+    above = open_scores[crowded] > threshold[crowded, None]
+    level = chosen[crowded] & ~above
+    room = kept - np.count_nonzero(above, axis=1)
+    chosen[crowded] = above | (level & (np.cumsum(level, axis=1) <= room[:, None]))
+    items = np.nonzero(chosen)[1].reshape(num_users, kept)  # ascending item index inside each row
+    values = np.take_along_axis(open_scores, items, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    lists = np.full((num_users, top_k), NO_ITEM, dtype=np.int32)
+    lists[:, :kept] = np.where(
+        np.isneginf(np.take_along_axis(values, order, axis=1)), NO_ITEM, np.take_along_axis(items, order, axis=1)
+    )
+    return lists
+
+
+def exposure(lists: IntArray, num_items: int) -> npt.NDArray[np.int64]:
+    """Count how often each item is recommended, int64 [num_items], from top-k lists [num_users, top_k]."""
+    return np.bincount(lists[lists != NO_ITEM], minlength=num_items).astype(np.int64)
+
+
+def coverage(lists: IntArray, num_items: int) -> float:
+    """Share of the catalogue that appears in at least one top-k list [num_users, top_k]."""
+    return float(np.count_nonzero(exposure(lists, num_items)) / num_items)
+
+
+def gini(counts: IntArray) -> float:
+    """Inequality of exposure: 0 when all items are shown equally often, (n - 1) / n when one item takes all.
+
+    Parameters
+    ----------
+    counts
+        Times each item is recommended, [num_items], not negative; with no exposure at all the answer is 0.
+    """
+    total = int(np.sum(counts))
+    if total == 0:
+        return 0.0
+    n = len(counts)
+    ordered = np.sort(counts).astype(np.float64)
+    return float(np.sum((2.0 * np.arange(1, n + 1) - n - 1.0) * ordered) / (n * total))
+
+
+def novelty(lists: IntArray, item_users: IntArray, num_users: int) -> float:
+    """Mean self-information -log2 p(i) of what is recommended, in bits (Vargas & Castells 2011).
+
+    Parameters
+    ----------
+    lists
+        Top-k lists, [num_users, top_k].
+    item_users
+        Training users per item, [num_items]; p(i) is their share. An item nobody has is taken as one user's.
+    num_users
+        Training users.
+    """
+    shown = lists[lists != NO_ITEM]
+    if len(shown) == 0:
+        return 0.0
+    share = np.maximum(item_users, 1) / num_users
+    # Written so that an item which every user has scores 0.0 and not -0.0.
+    return float(np.mean(np.log2(1.0 / share[shown])))
+
+
+def intra_list_diversity(lists: IntArray, features: FloatArray) -> float | None:
+    """Mean pairwise cosine distance inside a list, averaged over users (Ziegler et al. 2005).
+
+    Parameters
+    ----------
+    lists
+        Top-k lists, [num_users, top_k].
+    features
+        Public content of the items, [num_items, num_features]; items with an all-zero row are left out.
+
+    Returns
+    -------
+    float or None
+        0 for lists of identical items; None when no list has two items with content.
+    """
+    norms = np.linalg.norm(features, axis=1) if features.size else np.zeros(len(features))
+    known = norms > 0
+    unit = np.zeros((len(features), features.shape[1]), dtype=np.float64)
+    unit[known] = features[known] / norms[known, None]
+    usable = (lists != NO_ITEM) & known[lists]  # [num_users, top_k]
+    total = np.zeros((len(lists), features.shape[1]))
+    for position in range(lists.shape[1]):
+        total += np.where(usable[:, position, None], unit[lists[:, position]], 0.0)
+    count = np.count_nonzero(usable, axis=1)
+    several = count >= 2
+    if not several.any():
+        return None
+    count, total = count[several], total[several]
+    # |sum of unit vectors|^2 = count + 2 * (sum of pairwise cosines)
+    cosine = (np.einsum("uf,uf->u", total, total) - count) / (count * (count - 1.0))
+    return float(np.mean(1.0 - cosine))

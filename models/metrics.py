@@ -1,0 +1,270 @@
+"""How good a ranking is: the rank of a held-out item, and the accuracy that follows from it.
+
+Two protocols, always both, because sampled metrics alone mislead (Krichene & Rendle 2020): the rank of
+the held-out item among its fixed negatives (He et al. 2017) and its rank in the whole catalogue. A rank is
+0-based. Ties count against the model, and scores that are not finite are refused: a NaN loses
+every comparison, so it would put the held-out item first and report a perfect model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from palate.models.errors import ConfigError, PalateError
+
+IntArray = npt.NDArray[np.integer]
+FloatArray = npt.NDArray[np.floating]
+BoolArray = npt.NDArray[np.bool_]
+
+Z95 = 1.959963984540054
+"""97.5 % quantile of the standard normal distribution: two-sided 95 % intervals."""
+
+
+class NonFiniteScoreError(PalateError, ValueError):
+    """A model gave NaN or infinite scores, which cannot be ranked."""
+
+
+def require_finite(scores: FloatArray) -> None:
+    """Refuse scores that cannot be ranked.
+
+    Parameters
+    ----------
+    scores
+        Floats of any shape.
+
+    Raises
+    ------
+    NonFiniteScoreError
+        If any score is NaN or infinite.
+    """
+    broken = scores.size - int(np.count_nonzero(np.isfinite(scores)))
+    if broken:
+        raise NonFiniteScoreError(
+            f"{broken} of {scores.size} scores are not finite numbers",
+            hint="the model has diverged; lower its learning rate or raise its regularisation",
+        )
+
+
+def ranks_sampled(
+    target_scores: FloatArray, negative_scores: FloatArray, *, competing: BoolArray | None = None
+) -> npt.NDArray[np.int32]:
+    """Rank of each held-out item among its sampled negatives, ties against the model.
+
+    Parameters
+    ----------
+    target_scores
+        Score of the held-out item, [num_users].
+    negative_scores
+        Scores of the sampled negatives, [num_users, num_negatives].
+    competing
+        Which negatives take part; all of them by default. NCF's published files list some users' own
+        test item among their negatives, and an item does not compete with itself.
+
+    Returns
+    -------
+    int32 [num_users]
+        0 where the held-out item beats every negative.
+
+    Raises
+    ------
+    NonFiniteScoreError
+        If any score is NaN or infinite.
+    """
+    require_finite(target_scores)
+    require_finite(negative_scores)
+    ahead = negative_scores >= target_scores[:, None]  # [num_users, num_negatives]
+    if competing is not None:
+        ahead &= competing
+    ranks: npt.NDArray[np.int32] = ahead.sum(axis=1, dtype=np.int32)
+    return ranks
+
+
+def ranks_full(scores: FloatArray, target: IntArray, excluded: BoolArray) -> npt.NDArray[np.int32]:
+    """Rank of each held-out item among all items that the user has not had yet, ties against the model.
+
+    Parameters
+    ----------
+    scores
+        Scores of the whole catalogue, [num_users, num_items].
+    target
+        Held-out item, [num_users].
+    excluded
+        Items that are not recommended again (the history), [num_users, num_items]. The held-out item
+        never counts against itself, excluded or not.
+
+    Returns
+    -------
+    int32 [num_users]
+        0 where the held-out item beats every other item.
+
+    Raises
+    ------
+    NonFiniteScoreError
+        If any score is NaN or infinite.
+    """
+    require_finite(scores)
+    rows = np.arange(len(target))
+    ahead = scores >= scores[rows, target][:, None]  # [num_users, num_items]
+    ahead &= ~excluded
+    ahead[rows, target] = False
+    ranks: npt.NDArray[np.int32] = ahead.sum(axis=1, dtype=np.int32)
+    return ranks
+
+
+def hit_rate(ranks: IntArray, k: int) -> npt.NDArray[np.float64]:
+    """Whether the held-out item is among the first k; the mean over users is HR@k, and with one target recall@k."""
+    return (ranks < k).astype(np.float64)
+
+
+def ndcg(ranks: IntArray, k: int) -> npt.NDArray[np.float64]:
+    """Discounted gain 1 / log2(rank + 2) inside the first k, else 0; the ideal gain of one target is 1."""
+    return hit_rate(ranks, k) / np.log2(ranks.astype(np.float64) + 2.0)
+
+
+def precision(ranks: IntArray, k: int) -> npt.NDArray[np.float64]:
+    """Share of the first k that is relevant: 1/k on a hit, as there is one target."""
+    return hit_rate(ranks, k) / k
+
+
+def f1(ranks: IntArray, k: int) -> npt.NDArray[np.float64]:
+    """Harmonic mean of precision@k and recall@k: 2 / (k + 1) on a hit."""
+    return hit_rate(ranks, k) * (2.0 / (k + 1.0))
+
+
+def reciprocal_rank(ranks: IntArray) -> npt.NDArray[np.float64]:
+    """1 / (rank + 1) per user, over the whole list; its mean is MRR."""
+    return 1.0 / (ranks.astype(np.float64) + 1.0)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over users with its sampling error.
+
+    Attributes
+    ----------
+    value
+        The mean.
+    standard_error
+        Standard error of the mean over users.
+    low, high
+        95 % confidence interval.
+    """
+
+    value: float
+    standard_error: float
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain numbers for JSON."""
+        return {"value": self.value, "se": self.standard_error, "low": self.low, "high": self.high}
+
+
+def estimate_rate(hits: FloatArray) -> Estimate:
+    """Estimate a share from 0/1 outcomes with Wilson's (1927) interval, which stays honest near 0 and 1.
+
+    Parameters
+    ----------
+    hits
+        0 or 1 per user, [num_users], num_users >= 1.
+    """
+    n, p = len(hits), float(np.mean(hits))
+    centre = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * float(np.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2)))
+    # Rounding error would otherwise put the bound at 0 or 1 a hair outside.
+    low, high = max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
+    return Estimate(p, float(np.sqrt(p * (1 - p) / n)), low, high)
+
+
+def estimate_mean(values: FloatArray) -> Estimate:
+    """Estimate the mean of values in [0, 1] with the normal interval, cut to [0, 1].
+
+    Parameters
+    ----------
+    values
+        One value per user, [num_users], num_users >= 1. One user alone has the whole of [0, 1] as interval.
+    """
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return Estimate(mean, 0.5, 0.0, 1.0)
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    return Estimate(mean, error, max(0.0, mean - Z95 * error), min(1.0, mean + Z95 * error))
+
+
+@dataclass(frozen=True)
+class RankingMetrics:
+    """Accuracy of one model under one protocol, averaged over users.
+
+    Attributes
+    ----------
+    num_users
+        Users that had a held-out item.
+    top_k
+        Cut-off of hit rate, NDCG, precision and F1; recall is also given at twice that.
+    hit_rate, ndcg
+        With standard error and 95 % interval over users.
+    recall, recall_wide, precision, f1, mrr
+        Means; `recall` is at top_k and equals the hit rate, `recall_wide` is at 2 * top_k.
+    """
+
+    num_users: int
+    top_k: int
+    hit_rate: Estimate
+    ndcg: Estimate
+    recall: float
+    recall_wide: float
+    precision: float
+    f1: float
+    mrr: float
+
+    @classmethod
+    def from_ranks(cls, ranks: IntArray, top_k: int = 10) -> RankingMetrics:
+        """Average over users.
+
+        Parameters
+        ----------
+        ranks
+            0-based rank of the held-out item, [num_users].
+        top_k
+            Cut-off.
+
+        Raises
+        ------
+        ConfigError
+            If there are no users, or the cut-off is not positive.
+        """
+        if len(ranks) == 0:
+            raise ConfigError(
+                "0 users have a held-out item, at least 1 is needed", hint="use users with longer histories"
+            )
+        if top_k < 1:
+            raise ConfigError(f"top_k is {top_k}, it must be at least 1", hint="a usual cut-off is 10")
+        return cls(
+            num_users=len(ranks),
+            top_k=top_k,
+            hit_rate=estimate_rate(hit_rate(ranks, top_k)),
+            ndcg=estimate_mean(ndcg(ranks, top_k)),
+            recall=float(np.mean(hit_rate(ranks, top_k))),
+            recall_wide=float(np.mean(hit_rate(ranks, 2 * top_k))),
+            precision=float(np.mean(precision(ranks, top_k))),
+            f1=float(np.mean(f1(ranks, top_k))),
+            mrr=float(np.mean(reciprocal_rank(ranks))),
+        )
+
+    def to_dict(self) -> dict[str, float | int | dict[str, dict[str, float]]]:
+        """Plain numbers for JSON, keyed as in published tables ("hr@10"); intervals under "intervals"."""
+        k = self.top_k
+        return {
+            "users": self.num_users,
+            f"hr@{k}": self.hit_rate.value,
+            f"ndcg@{k}": self.ndcg.value,
+            f"recall@{k}": self.recall,
+            f"recall@{2 * k}": self.recall_wide,
+            f"precision@{k}": self.precision,
+            f"f1@{k}": self.f1,
+            "mrr": self.mrr,
+            "intervals": {f"hr@{k}": self.hit_rate.to_dict(), f"ndcg@{k}": self.ndcg.to_dict()},
+        }

@@ -1,0 +1,1 @@
+"""Score models, one file each; `palate.models.scores.registry` lists them."""

@@ -1,0 +1,48 @@
+"""Score models by name. A new one is a file beside this one and a line here; the conformance suite does the rest."""
+
+from __future__ import annotations
+
+import torch
+
+from palate.models.errors import ConfigError
+from palate.models.scores.base import ScoreModel, Shape, State
+from palate.models.scores.gmf import GMF
+from palate.models.scores.linear import LinearHead
+from palate.models.scores.mlp import MLP
+from palate.models.scores.neumf import NeuMF
+
+SCORE_MODELS: dict[str, type[ScoreModel]] = {model.name: model for model in (GMF, MLP, NeuMF, LinearHead)}
+
+_PUBLIC_SEED = 1729  # heads start alike everywhere; what makes them personal is the device's own history
+
+
+def score_model(name: str, objective: str) -> type[ScoreModel]:
+    """Look up a model that the objective can train.
+
+    Raises
+    ------
+    ConfigError
+        If the model is unknown, or cannot be trained with the objective.
+    """
+    if name not in SCORE_MODELS:
+        raise ConfigError(f"unknown model {name!r}", hint=f"choose one of {', '.join(sorted(SCORE_MODELS))}")
+    model = SCORE_MODELS[name]
+    if objective not in model.objectives:
+        raise ConfigError(
+            f"model {name!r} cannot be trained with objective {objective!r}",
+            hint=f"use --objective {' or '.join(sorted(model.objectives))}, or another model",
+        )
+    return model
+
+
+def build(name: str, objective: str, shape: Shape) -> ScoreModel:
+    """Build one device's head at its public starting point."""
+    model = score_model(name, objective)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_PUBLIC_SEED)
+        return model(shape)
+
+
+def initial_state(name: str, objective: str, shape: Shape) -> State:
+    """Return the public starting point of a head as a state without batch dimension."""
+    return {key: value.detach().clone() for key, value in build(name, objective, shape).state_dict().items()}

@@ -1,0 +1,105 @@
+"""The item table: the only thing that devices learn together.
+
+An item is the row ``x_i = [ b_i | c_i | q_i ]``: popularity, public content and learned embedding. The first two
+are *fixed* during training rounds; only ``q_i`` is ever aggregated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class ItemTable:
+    """Public state of the federation.
+
+    Attributes
+    ----------
+    fixed
+        Popularity and public content columns, float32 [num_items, fixed_dim]; fixed_dim may be 0.
+    learned
+        Learned item embeddings, float32 [num_items, dim].
+
+    Raises
+    ------
+    ValueError
+        If the blocks disagree on the number of items, or hold a value that is not finite.
+    """
+
+    fixed: FloatArray
+    learned: FloatArray
+
+    def __post_init__(self) -> None:
+        for name in ("fixed", "learned"):
+            block = getattr(self, name)
+            if block.ndim != 2 or block.dtype != np.float32:
+                raise ValueError(f"item table: {name} must be a float32 matrix, not {block.dtype} {block.shape}")
+            if not np.isfinite(block).all():
+                raise ValueError(f"item table: {name} holds values that are not finite")
+        if len(self.fixed) != len(self.learned):
+            raise ValueError(f"item table: {len(self.fixed)} fixed rows but {len(self.learned)} learned rows")
+
+    @property
+    def num_items(self) -> int:
+        """Rows of the table."""
+        return len(self.learned)
+
+    @property
+    def fixed_dim(self) -> int:
+        """Columns that do not change in training rounds."""
+        return self.fixed.shape[1]
+
+    @property
+    def dim(self) -> int:
+        """Columns that are learned."""
+        return self.learned.shape[1]
+
+    @property
+    def rows(self) -> FloatArray:
+        """Whole rows ``[fixed | learned]``, float32 [num_items, fixed_dim + dim]."""
+        return np.concatenate([self.fixed, self.learned], axis=1)
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 over shapes and little-endian values; names the table in plans, ledgers and run folders."""
+        digest = hashlib.sha256(b"palate item table v1")
+        for block in (self.fixed, self.learned):
+            digest.update(np.array(block.shape, dtype="<i8").tobytes())
+            digest.update(np.ascontiguousarray(block, dtype="<f4").tobytes())
+        return digest.hexdigest()
+
+    def with_learned(self, learned: FloatArray) -> ItemTable:
+        """Return the table with new embeddings in place of the old ones."""
+        return replace(self, learned=np.ascontiguousarray(learned, dtype=np.float32))
+
+
+def popularity_column(weighted_counts: npt.NDArray[np.floating]) -> FloatArray:
+    """Turn the federation's popularity sum into the column ``b``.
+
+    Parameters
+    ----------
+    weighted_counts
+        Sum over devices of ``1/sqrt(n_u)`` on each of the device's items (the norm of one device's part is 1),
+        [num_items]; with noise it may be negative.
+
+    Returns
+    -------
+    float32 [num_items]
+        Log popularity scaled to [0, 1]; zeros where all items are equally popular.
+    """
+    floor = 0.3  # below one light user's weight a count says nothing, with or without noise
+    logs = np.log(np.maximum(weighted_counts.astype(np.float64), floor))
+    span = logs.max() - logs.min()
+    scaled = (logs - logs.min()) / span if span > 0 else np.zeros_like(logs)
+    return scaled.astype(np.float32)
+
+
+def initial_embeddings(num_items: int, dim: int, *, scale: float, rng: np.random.Generator) -> FloatArray:
+    """Draw the public starting point: independent normals with standard deviation ``scale``, [num_items, dim]."""
+    return rng.normal(0.0, scale, (num_items, dim)).astype(np.float32)

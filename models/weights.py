@@ -1,0 +1,39 @@
+"""How much an interaction and a person count in training.
+
+Taste drifts: an interaction's weight halves every `half_life` newer interactions, down to a floor
+(Ding & Li 2005 use clock time; ranks need no timestamps). A person's update is scaled by ``n_u ** -exponent``,
+so that heavy users do not drown the others (exponent 0.5 gives everyone a popularity vector of norm 1).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def recency_weights(ages: npt.NDArray[np.integer], *, half_life: float, floor: float) -> FloatArray:
+    """Weights of interactions by age.
+
+    Parameters
+    ----------
+    ages
+        Number of newer interactions of the same person; 0 is the newest.
+    half_life
+        Interactions after which the decaying part has halved; ``inf`` weighs all alike.
+    floor
+        What even the oldest interaction keeps, in [0, 1].
+
+    Returns
+    -------
+    float32, same shape
+        ``floor + (1 - floor) * 2 ** (-age / half_life)``, in (floor, 1].
+    """
+    decay = np.exp2(-ages.astype(np.float64) / half_life)
+    return (floor + (1.0 - floor) * decay).astype(np.float32)
+
+
+def user_weights(lengths: npt.NDArray[np.integer], *, exponent: float) -> FloatArray:
+    """Weight of each person's update, ``max(n_u, 1) ** -exponent``, float32 [num_users]."""
+    return np.power(np.maximum(lengths, 1).astype(np.float64), -exponent).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Mechanisms by unit of protection, one file each; `palate.privacy.mechanisms.registry` lists them."""

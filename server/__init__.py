@@ -1,0 +1,1 @@
+"""The coordinator: rounds, server optimisers, run store, and the Flower ServerApp around them."""

@@ -1,0 +1,156 @@
+"""Server optimisers: from the sum of updates to new item embeddings, one registry.
+
+All of them see only what a server may see: the sum, the table itself, and the popularity sum. `step_size` is the
+root mean square that a step of `momentum`, `adam` and `curvature` has at most; it shrinks by `decay` every round.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from palate.models.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field
+
+Matrix = npt.NDArray[np.float64]
+OptimiserState = dict[str, Matrix]
+
+
+class OptimiserConfig(BaseModel):
+    """Which optimiser, and how large its steps are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field("curvature", description="server optimiser: average, momentum, adam or curvature")
+    step_size: float = Field(0.3, gt=0, description="RMS of a step; for average the factor of the mean update")
+    decay: float = Field(0.85, gt=0, le=1, description="factor of the step size from round to round")
+    momentum: float = Field(0.0, ge=0, lt=1, description="share of the last direction that is kept")
+    second_momentum: float = Field(0.99, ge=0, lt=1, description="Adam's decay of squared directions")
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """What a round brings to the server.
+
+    Attributes
+    ----------
+    total
+        Sum of the updates, float64 [num_items, dim].
+    devices
+        Expected number of devices in the sum (public).
+    popularity
+        Popularity sum of the popularity round, float64 [num_items].
+    unobserved_weight
+        Weight ``a0`` of the local loss (public).
+    server_round
+        1 for the first training round.
+    """
+
+    total: Matrix
+    devices: float
+    popularity: Matrix
+    unobserved_weight: float
+    server_round: int
+
+
+class Optimiser(ABC):
+    """One way to step. State is a dict of matrices, so that a run can be resumed exactly."""
+
+    name: ClassVar[str]
+
+    def __init__(self, config: OptimiserConfig) -> None:
+        self.config = config
+        self.state: OptimiserState = {}
+
+    def step(self, aggregate: Aggregate) -> Matrix:
+        """Return the change of the embeddings, float64 [num_items, dim]."""
+        shrunk = self.config.step_size * self.config.decay ** (aggregate.server_round - 1)
+        return shrunk * self.direction(aggregate)
+
+    @abstractmethod
+    def direction(self, aggregate: Aggregate) -> Matrix:
+        """Return the step before it is scaled by the step size."""
+
+    def accumulate(self, name: str, value: Matrix, keep: float) -> Matrix:
+        """Exponential sum ``keep * old + value``, kept in the state."""
+        old = self.state.get(name)
+        self.state[name] = value if old is None else keep * old + value
+        return self.state[name]
+
+
+class Average(Optimiser):
+    """Mean of the updates: FedAvg's step on the item table (McMahan et al. 2017)."""
+
+    name = "average"
+
+    def direction(self, aggregate: Aggregate) -> Matrix:
+        """Return the mean update."""
+        return aggregate.total / aggregate.devices
+
+
+class Momentum(Optimiser):
+    """Heavy-ball momentum with a step of known size (FedAvgM: Hsu, Qi & Brown 2019, normalised)."""
+
+    name = "momentum"
+
+    def direction(self, aggregate: Aggregate) -> Matrix:
+        """Return the accumulated direction at unit root mean square."""
+        return _unit_rms(self.accumulate("velocity", aggregate.total, self.config.momentum))
+
+
+class Adam(Optimiser):
+    """Adam on the sum of updates (FedAdam: Reddi et al. 2021, algorithm 2)."""
+
+    name = "adam"
+
+    def direction(self, aggregate: Aggregate) -> Matrix:
+        """Return the bias-corrected ratio of first to root second moment."""
+        beta1, beta2, count = self.config.momentum, self.config.second_momentum, aggregate.server_round
+        first = self.accumulate("first", (1 - beta1) * aggregate.total, beta1) / (1 - beta1**count)
+        second = self.accumulate("second", (1 - beta2) * aggregate.total**2, beta2) / (1 - beta2**count)
+        tiny = 1e-8 * float(np.sqrt(second.max(initial=0.0))) + 1e-30
+        return first / (np.sqrt(second) + tiny)
+
+
+class Curvature(Optimiser):
+    """Two-sided curvature preconditioning from the aggregate alone.
+
+    The ridge loss has the item Hessian ``h_i M``: a scalar per item, ``h_i = a0 W + sum_{u has i} w_u`` (W the sum of
+    all user weights), times one matrix of the user vectors that all items share. ``h`` is known from the popularity
+    sum. M is not, and need not be sent: the aggregate's own column covariance stands in for it, as in one-sided
+    Shampoo (Gupta, Koren & Singer 2018) and Muon (Jordan et al. 2024), so that ``G (G'G)^(-1/2)`` moves all taste
+    directions at an equal pace.
+    """
+
+    name = "curvature"
+
+    def direction(self, aggregate: Aggregate) -> Matrix:
+        """Return the row-scaled polar factor of the aggregate."""
+        positive = np.maximum(aggregate.popularity, 0.0)
+        # Cauchy-Schwarz: W = sum_u n_u^-1/2 is at least N^2 / sum_u n_u^1/2, with equality for equal activity
+        all_users = aggregate.devices**2 / max(float(positive.sum()), 1.0)
+        scale = np.sqrt(positive + aggregate.unobserved_weight * all_users)[:, None]  # [num_items, 1]
+        scale /= np.sqrt(np.mean(scale**2))
+        left, _, right = np.linalg.svd(aggregate.total / scale, full_matrices=False)
+        whitened = left @ right * np.sqrt(len(scale))
+        return self.accumulate("velocity", whitened / scale, self.config.momentum)
+
+
+OPTIMISERS: dict[str, type[Optimiser]] = {kind.name: kind for kind in (Average, Momentum, Adam, Curvature)}
+
+
+def build_optimiser(config: OptimiserConfig) -> Optimiser:
+    """Look up and build an optimiser; raises ConfigError for an unknown name."""
+    if config.name not in OPTIMISERS:
+        raise ConfigError(
+            f"unknown server optimiser {config.name!r}", hint=f"choose one of {', '.join(sorted(OPTIMISERS))}"
+        )
+    return OPTIMISERS[config.name](config)
+
+
+def _unit_rms(direction: Matrix) -> Matrix:
+    size = float(np.sqrt(np.mean(direction**2)))
+    return direction / size if size > 0 else direction

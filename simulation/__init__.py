@@ -1,0 +1,1 @@
+"""What a private recommender would be worth on your data: datasets, virtual devices, baselines, reports."""

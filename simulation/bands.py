@@ -1,0 +1,125 @@
+"""Users cut into groups, to see for whom a recommender works: by activity, by popularity of the item, by label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from palate.models.metrics import RankingMetrics
+from palate.simulation.data.types import IntArray, LongArray
+
+POPULARITY_BANDS = ((0.5, "head"), (0.8, "mid"), (1.0, "tail"))
+"""Items from most to least popular, cut where they hold this share of all training interactions."""
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Users in disjoint groups.
+
+    Attributes
+    ----------
+    band
+        Group of each user, int64 [m], indices into `labels`.
+    labels
+        Name of each group; a group may have nobody.
+    """
+
+    band: LongArray
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Band:
+    """Accuracy in one group of users.
+
+    Attributes
+    ----------
+    label
+        Who: "1 to 24 interactions", "head", "F".
+    sampled, full
+        Their accuracy under both protocols; `full` is None after a cheap evaluation.
+    """
+
+    label: str
+    sampled: RankingMetrics
+    full: RankingMetrics | None
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return {
+            "label": self.label,
+            "users": self.sampled.num_users,
+            "sampled": self.sampled.to_dict(),
+            "full": self.full.to_dict() if self.full else None,
+        }
+
+
+def by_activity(lengths: LongArray) -> Partition:
+    """Quartiles of users by history length, fewer where many share a length: equals stay together.
+
+    Parameters
+    ----------
+    lengths
+        Training interactions per user, int64 [m], m >= 1.
+    """
+    edges = np.unique(np.quantile(lengths, [0.25, 0.5, 0.75], method="inverted_cdf"))
+    quartile = np.searchsorted(edges, lengths, side="left")
+    band = np.unique(quartile, return_inverse=True)[1]  # drops quartiles with nobody
+    labels = []
+    for index in range(int(band.max()) + 1):
+        low, high = int(lengths[band == index].min()), int(lengths[band == index].max())
+        labels.append(f"{low} to {high} interactions" if low < high else f"{low} interactions")
+    return Partition(band, tuple(labels))
+
+
+def by_popularity(counts: npt.NDArray[np.integer], items: IntArray) -> Partition:
+    """Users by whether their item is in the head, the middle or the tail of the catalogue (POPULARITY_BANDS).
+
+    Parameters
+    ----------
+    counts
+        Training interactions per item, [num_items].
+    items
+        One item per user, int32 [m].
+    """
+    order = np.argsort(-counts, kind="stable")
+    # An item belongs where the interactions of more popular items end, so the most popular one is always head.
+    before = np.cumsum(counts[order]) - counts[order]
+    edges = [share * counts.sum() for share, _ in POPULARITY_BANDS[:-1]]
+    band = np.empty(len(counts), dtype=np.int64)
+    band[order] = np.searchsorted(edges, before, side="right")
+    return Partition(band[items], tuple(label for _, label in POPULARITY_BANDS))
+
+
+def by_label(values: Sequence[str] | npt.NDArray[np.str_]) -> Partition:
+    """Users with equal labels, groups in alphabetical order; values are text, [m]."""
+    labels, band = np.unique(np.asarray(values, dtype=np.str_), return_inverse=True)
+    return Partition(band, tuple(str(label) for label in labels))
+
+
+def accuracy_by(
+    partition: Partition, rank_sampled: IntArray, rank_full: IntArray | None, *, top_k: int
+) -> tuple[Band, ...]:
+    """Accuracy in each group that has users.
+
+    Parameters
+    ----------
+    partition
+        The groups.
+    rank_sampled, rank_full
+        0-based ranks of the same users, int32 [m]; full ranks may be missing.
+    top_k
+        Cut-off of the metrics.
+    """
+    return tuple(
+        Band(
+            label,
+            RankingMetrics.from_ranks(rank_sampled[inside], top_k),
+            RankingMetrics.from_ranks(rank_full[inside], top_k) if rank_full is not None else None,
+        )
+        for index, label in enumerate(partition.labels)
+        if (inside := partition.band == index).any()
+    )

@@ -1,0 +1,59 @@
+"""No federation at all: what a device can do that never talks to anyone.
+
+It knows its own history and the public catalogue, nothing about other people, so not even what is popular. Item
+embeddings of its own would be no use: an item that it has not had would keep its random start. What is left is a
+ridge over public content, and where there is no content there is nothing to tell one new item from another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from palate.models.errors import ConfigError
+from palate.simulation.baselines.normal_equations import solve_ridge
+from palate.simulation.baselines.scorers import FactorScorer
+from palate.simulation.data.types import FloatArray, Histories
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalOnlyConfig:
+    """Hyperparameters of the user ridge (normal_equations.py).
+
+    Attributes
+    ----------
+    unobserved_weight
+        Weight of the whole catalogue.
+    regularisation
+        Ridge on the user vector.
+    """
+
+    unobserved_weight: float = 0.1
+    regularisation: float = 30.0
+
+
+def fit_local_only(
+    history: Histories, content: FloatArray | None, config: LocalOnlyConfig | None = None
+) -> FactorScorer:
+    """Solve one ridge per user over content columns.
+
+    Parameters
+    ----------
+    history
+        What each user has had.
+    content
+        Centred content features, float32 [num_items, k], k >= 1.
+    config
+        Hyperparameters.
+
+    Raises
+    ------
+    ConfigError
+        If there is no content.
+    """
+    if content is None or content.shape[1] == 0:
+        raise ConfigError("the items have 0 content columns, a device alone needs some", hint="add genres or texts")
+    config = config or LocalOnlyConfig()
+    users = solve_ridge(
+        content, history, unobserved_weight=config.unobserved_weight, regularisation=config.regularisation
+    )
+    return FactorScorer(users, content)

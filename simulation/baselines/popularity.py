@@ -1,0 +1,24 @@
+"""ItemPop: recommend what most people have had. No taste at all; every recommender must beat it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from palate.simulation.baselines.scorers import ConstantScorer
+from palate.simulation.data.types import Histories
+
+
+def fit_popularity(
+    history: Histories,
+    num_items: int,
+) -> ConstantScorer:
+    """Count users per item.
+
+    Parameters
+    ----------
+    history
+        What each user has had.
+    num_items
+        Size of the catalogue.
+    """
+    return ConstantScorer(np.bincount(history.items, minlength=num_items).astype(np.float32))

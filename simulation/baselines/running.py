@@ -1,0 +1,167 @@
+"""Fit and evaluate baselines in the same run, on the same split and negatives, as the model they are a reference for.
+
+A baseline is fitted twice: on the training items for validation, on training and validation items for the test.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from palate.simulation.baselines.registry import Baseline, Fit, Known, baseline
+from palate.simulation.data.types import FloatArray, Split
+from palate.simulation.evaluation import Evaluation, Summary, evaluate, summarise
+
+DEFAULT_VARIANT = "default"
+
+Select = Callable[[Baseline, Split, Known], tuple[str, Fit]]
+"""Chooses a variant of a baseline, by name, looking at nothing but validation; `Known` holds the training history."""
+
+
+@dataclass(frozen=True, eq=False)
+class BaselineResult:
+    """What one baseline reached.
+
+    Attributes
+    ----------
+    name, label, citation
+        From the registry.
+    skipped
+        Why it could not run; everything below is then empty.
+    variant
+        Which hyperparameters: "default" or a name in the registry's variants.
+    validation, test
+        Summaries; validation is None when nobody has a validation item.
+    test_evaluation
+        Ranks per user, for paired tests.
+    cpu_seconds
+        Processor time of selecting, fitting and evaluating.
+    """
+
+    name: str
+    label: str
+    citation: str
+    skipped: str | None = None
+    variant: str = DEFAULT_VARIANT
+    validation: Summary | None = None
+    test: Summary | None = None
+    test_evaluation: Evaluation | None = None
+    cpu_seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON, without the ranks per user."""
+        return {
+            "name": self.name,
+            "label": self.label,
+            "citation": self.citation,
+            "skipped": self.skipped,
+            "variant": self.variant,
+            "validation": self.validation.to_dict() if self.validation else None,
+            "test": self.test.to_dict() if self.test else None,
+            "cpu_seconds": self.cpu_seconds,
+        }
+
+
+def best_on_validation(baseline: Baseline, split: Split, known: Known) -> tuple[str, Fit]:
+    """Select the variant with the highest sampled NDCG on validation; the default where there is no validation."""
+    choices = {DEFAULT_VARIANT: baseline.fit, **baseline.variants}
+    if len(choices) == 1 or not (split.validation.item >= 0).any():
+        return DEFAULT_VARIANT, baseline.fit
+
+    def quality(name: str) -> float:
+        found = evaluate(choices[name](known), split.validation, known.history, with_full=False)
+        return found.metrics().ndcg.value
+
+    best = max(choices, key=quality)
+    return best, choices[best]
+
+
+def run_baselines(
+    names: Sequence[str],
+    split: Split,
+    *,
+    content: FloatArray | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+    top_k: int = 10,
+    select: Select | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, BaselineResult]:
+    """Fit and evaluate some baselines.
+
+    Parameters
+    ----------
+    names
+        Names in the registry.
+    split
+        Histories and held-out items.
+    content
+        Public content features, float32 [num_items, k].
+    groups
+        Labels of all users by grouping, for the summaries.
+    seed
+        For baselines that start from random numbers.
+    top_k
+        Cut-off and length of lists.
+    select
+        Chooses hyperparameters, such as `best_on_validation`; the defaults of the registry otherwise.
+    progress
+        Called with the name before each baseline.
+
+    Returns
+    -------
+    dict
+        Results in the order of `names`; a baseline that cannot run on this data says why in `skipped`.
+
+    Raises
+    ------
+    ConfigError
+        If a name is not in the registry; nothing has been fitted then.
+    """
+    chosen = {name: baseline(name) for name in names}
+    results = {}
+    for name, entry in chosen.items():
+        if progress is not None:
+            progress(name)
+        results[name] = _run(name, entry, split, content=content, groups=groups, seed=seed, top_k=top_k, select=select)
+    return results
+
+
+def _run(
+    name: str,
+    entry: Baseline,
+    split: Split,
+    *,
+    content: FloatArray | None,
+    groups: Mapping[str, Sequence[str]] | None,
+    seed: int,
+    top_k: int,
+    select: Select | None,
+) -> BaselineResult:
+    """Select, fit and evaluate one baseline."""
+    skipped = entry.obstacle(split.num_items, content)
+    if skipped is not None:
+        return BaselineResult(name, entry.label, entry.citation, skipped=skipped)
+    started = time.process_time()
+    known = Known(split.train, split.num_items, content, seed)
+    variant, fit = select(entry, split, known) if select is not None else (DEFAULT_VARIANT, entry.fit)
+
+    def summary(evaluation: Evaluation, known: Known) -> Summary:
+        return summarise(evaluation, train=known.history, num_items=split.num_items, content=content, groups=groups)
+
+    validation = None
+    if (split.validation.item >= 0).any():
+        validation = summary(evaluate(fit(known), split.validation, known.history, top_k=top_k), known)
+    everything = Known(split.full_train, split.num_items, content, seed)
+    tested = evaluate(fit(everything), split.test, everything.history, top_k=top_k)
+    return BaselineResult(
+        name,
+        entry.label,
+        entry.citation,
+        variant=variant,
+        validation=validation,
+        test=summary(tested, everything),
+        test_evaluation=tested,
+        cpu_seconds=time.process_time() - started,
+    )

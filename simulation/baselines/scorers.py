@@ -1,0 +1,81 @@
+"""The shapes of fitted baselines: one list for everyone, a product of factors, or a product with the history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from palate.simulation.data.types import FloatArray, Histories, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class ConstantScorer:
+    """The same scores for everybody.
+
+    Attributes
+    ----------
+    item_scores
+        float32 [num_items].
+    """
+
+    item_scores: FloatArray
+
+    def scores(self, users: IntArray) -> FloatArray:
+        """Scores of all items, float32 [batch, num_items]."""
+        return np.repeat(self.item_scores[None, :], len(users), axis=0)
+
+
+@dataclass(frozen=True, eq=False)
+class FactorScorer:
+    """Inner products of user and item vectors.
+
+    Attributes
+    ----------
+    users
+        float32 [num_users, dim].
+    items
+        float32 [num_items, dim].
+    """
+
+    users: FloatArray
+    items: FloatArray
+
+    def scores(self, users: IntArray) -> FloatArray:
+        """Scores of all items, float32 [batch, num_items]."""
+        return np.asarray(self.users[users] @ self.items.T)
+
+    def score_items(self, users: IntArray, items: IntArray) -> FloatArray:
+        """Scores of some items [batch, candidates], float32 of that shape."""
+        return np.asarray(np.einsum("bd,bcd->bc", self.users[users], self.items[items]))
+
+
+@dataclass(frozen=True, eq=False)
+class ItemToItemScorer:
+    """Sum of the weights from the items that a user has had.
+
+    Attributes
+    ----------
+    history
+        0/1 matrix, [num_users, num_items].
+    weights
+        Weight from an item that was had (row) to a candidate (column), [num_items, num_items], dense or sparse.
+    """
+
+    history: sparse.csr_array
+    weights: FloatArray | sparse.csr_array
+
+    def scores(self, users: IntArray) -> FloatArray:
+        """Scores of all items, float32 [batch, num_items]."""
+        product = self.history[users] @ self.weights  # [batch, num_items]
+        dense = product.toarray() if sparse.issparse(product) else product
+        return np.asarray(dense, dtype=np.float32)
+
+
+def history_matrix(history: Histories, num_items: int) -> sparse.csr_array:
+    """Histories as a 0/1 matrix, float32 [num_users, num_items]."""
+    values = np.ones(len(history.items), dtype=np.float32)
+    matrix = sparse.csr_array((values, history.items, history.indptr), shape=(history.num_users, num_items))
+    matrix.sort_indices()
+    return matrix

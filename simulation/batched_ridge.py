@@ -1,0 +1,100 @@
+"""Closed-form local training of many virtual devices at once.
+
+The same equations as `palate.models.ridge`, arranged for one core: people are sorted by history length and
+solved in chunks by one batched Cholesky factorisation; the sum of rank-one updates is two matrix products.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+import torch
+
+from palate.models.ridge import gram
+from palate.models.training import LocalTraining
+from palate.models.weights import recency_weights
+from palate.simulation.data.types import FloatArray, Histories
+
+_CHUNK = 256
+
+
+def history_weights(histories: Histories, config: LocalTraining) -> FloatArray:
+    """Recency weight of every interaction, float32 [num_interactions]."""
+    ends = np.repeat(histories.indptr[1:], histories.lengths)
+    ages = ends - 1 - np.arange(len(histories.items))
+    return recency_weights(ages, half_life=config.recency_half_life, floor=config.recency_floor)
+
+
+def solve_users(rows: FloatArray, histories: Histories, weights: FloatArray, config: LocalTraining) -> FloatArray:
+    """Fit every person's vector; float32 [num_users, k] for rows float32 [num_items, k]."""
+    num_users, width = histories.num_users, rows.shape[1]
+    base = config.unobserved_weight * gram(rows) + config.regularisation * np.eye(width)
+    solutions = np.empty((num_users, width), dtype=np.float32)
+    normal = np.empty((_CHUNK, width, width))
+    right = np.empty((_CHUNK, width))
+    for start in range(0, num_users, _CHUNK):
+        stop = min(start + _CHUNK, num_users)
+        for slot, user in enumerate(range(start, stop)):
+            span = slice(histories.indptr[user], histories.indptr[user + 1])
+            own = rows[histories.items[span]]  # [n, k]
+            weighted = own * weights[span, None]
+            normal[slot] = weighted.T @ own
+            right[slot] = weighted.sum(axis=0)
+        size = stop - start
+        factor = torch.linalg.cholesky(torch.from_numpy(normal[:size] + base))
+        solved = torch.cholesky_solve(torch.from_numpy(right[:size])[:, :, None], factor)
+        solutions[start:stop] = solved[:, :, 0].numpy()
+    return solutions
+
+
+@dataclass(frozen=True)
+class RankOne:
+    """Updates ``e_u p_u'`` of all people, kept as their factors.
+
+    Attributes
+    ----------
+    positive_errors
+        ``w_i (1 - s_i)`` on each interaction, float32 [num_interactions].
+    users
+        Learned part of the user vectors, float32 [num_users, dim].
+    whole_users
+        Whole user vectors, float32 [num_users, k].
+    loss
+        Mean squared error on the positives.
+    """
+
+    positive_errors: FloatArray
+    users: FloatArray
+    whole_users: FloatArray
+    loss: float
+
+    def total(
+        self, rows: FloatArray, histories: Histories, scale: FloatArray, unobserved_weight: float
+    ) -> npt.NDArray[np.float32]:
+        """Sum over people of ``scale_u e_u p_u'``, float32 [num_items, dim], without forming any of them."""
+        scaled = self.users * scale[:, None]  # [num_users, dim]
+        sparse = sp.csr_matrix(
+            (self.positive_errors, histories.items, histories.indptr), shape=(histories.num_users, len(rows))
+        )
+        cross = self.whole_users.T @ scaled  # [k, dim]
+        return np.asarray(sparse.T @ scaled - unobserved_weight * (rows @ cross), dtype=np.float32)
+
+
+def rank_one_updates(
+    rows: FloatArray, histories: Histories, weights: FloatArray, users: FloatArray, learned: slice
+) -> RankOne:
+    """Residuals of all people at their solutions."""
+    scores = np.empty(len(histories.items), dtype=np.float32)
+    owners = histories.owners
+    for start in range(0, len(scores), 1 << 18):
+        part = slice(start, start + (1 << 18))
+        scores[part] = np.einsum("nk,nk->n", rows[histories.items[part]], users[owners[part]])
+    return RankOne(
+        positive_errors=weights * (1.0 - scores),
+        users=np.ascontiguousarray(users[:, learned]),
+        whole_users=users,
+        loss=float(np.mean((1.0 - scores) ** 2)) if len(scores) else 0.0,
+    )

@@ -1,0 +1,1 @@
+"""Reading a run folder for people: HTML report, comparison of two runs, example recommendations."""

@@ -1,0 +1,179 @@
+"""Is one model really better than another on the same users? Paired tests, because users differ far more than models.
+
+Hit rate: the exact McNemar test on the users whom only one model served (for 0/1 outcomes the sign-flip permutation
+test is the same thing). NDCG: the sign-flip permutation test (Fisher 1935), which Smucker, Allan & Carterette (2007)
+recommend for rankings. Intervals: the paired bootstrap over users (Efron & Tibshirani 1993). They speak about
+other users of this dataset under this protocol, not about other seeds of training or other datasets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from palate.models import metrics
+from palate.models.errors import DataError
+from palate.simulation.evaluation import Evaluation
+
+FloatArray = npt.NDArray[np.float64]
+
+BATCH_RESAMPLES = 250
+"""Resamples held in memory at once."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """First model minus second model, averaged over users.
+
+    Attributes
+    ----------
+    value
+        The difference.
+    low, high
+        95 % bootstrap interval.
+    p_value
+        Two-sided, for no difference.
+    """
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain numbers for JSON."""
+        return {"value": self.value, "low": self.low, "high": self.high, "p_value": self.p_value}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same users.
+
+    Attributes
+    ----------
+    num_users
+        Users compared.
+    top_k
+        Cut-off.
+    hit_rate, ndcg
+        Differences at the cut-off.
+    only_first, only_second
+        Users whom only one of the models served within the cut-off; McNemar's test is about these.
+    """
+
+    num_users: int
+    top_k: int
+    hit_rate: Difference
+    ndcg: Difference
+    only_first: int
+    only_second: int
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON, keyed as in published tables."""
+        return {
+            "users": self.num_users,
+            f"hr@{self.top_k}": self.hit_rate.to_dict(),
+            f"ndcg@{self.top_k}": self.ndcg.to_dict(),
+            "only_first": self.only_first,
+            "only_second": self.only_second,
+        }
+
+
+def compare(
+    first: Evaluation,
+    second: Evaluation,
+    *,
+    rng: np.random.Generator,
+    ranking: str = "sampled",
+    num_resamples: int = 9999,
+) -> Comparison:
+    """Compare two models that ranked the same held-out items of the same users.
+
+    Parameters
+    ----------
+    first, second
+        Evaluations with equal users in the same order, at least 2.
+    rng
+        Draws the permutations and the bootstrap samples.
+    ranking
+        "sampled" or "full".
+    num_resamples
+        Permutations and bootstrap samples; the smallest p-value of NDCG is about 2 / num_resamples.
+
+    Raises
+    ------
+    DataError
+        If the users, their held-out items or the cut-offs differ, or there are fewer than 2 users.
+    """
+    if not np.array_equal(first.users, second.users) or not np.array_equal(first.target, second.target):
+        raise DataError(
+            f"{len(first.users)} and {len(second.users)} users do not match one to one",
+            hint="evaluate both models on the same split and the same users",
+        )
+    if first.top_k != second.top_k:
+        raise DataError(f"cut-offs {first.top_k} and {second.top_k} differ", hint="evaluate both with one top_k")
+    if len(first.users) < 2:
+        raise DataError(f"{len(first.users)} users to compare, at least 2 are needed", hint="evaluate more users")
+    ranks, k = (first.ranks(ranking), second.ranks(ranking)), first.top_k
+    hits = metrics.hit_rate(ranks[0], k) - metrics.hit_rate(ranks[1], k)
+    gains = metrics.ndcg(ranks[0], k) - metrics.ndcg(ranks[1], k)
+    only_first, only_second = int(np.sum(hits > 0)), int(np.sum(hits < 0))
+    return Comparison(
+        num_users=len(hits),
+        top_k=k,
+        hit_rate=_difference(hits, mcnemar_p_value(only_first, only_second), num_resamples, rng),
+        ndcg=_difference(gains, permutation_p_value(gains, num_resamples=num_resamples, rng=rng), num_resamples, rng),
+        only_first=only_first,
+        only_second=only_second,
+    )
+
+
+def mcnemar_p_value(only_first: int, only_second: int) -> float:
+    """Exact two-sided McNemar (1947) test: given that one model alone served a user, each is equally likely.
+
+    Parameters
+    ----------
+    only_first, only_second
+        Users served by one of the models only; 1.0 when there are none.
+    """
+    discordant = only_first + only_second
+    return float(stats.binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+
+
+def permutation_p_value(differences: FloatArray, *, num_resamples: int, rng: np.random.Generator) -> float:
+    """Two-sided sign-flip test that the mean of paired differences is 0.
+
+    Parameters
+    ----------
+    differences
+        One per user, float64 [m].
+    num_resamples
+        Sign patterns drawn; all of them are tried where there are no more than this.
+    rng
+        Draws the signs.
+    """
+    # Flipping the sign of 0 changes nothing, and most users are served alike by both models.
+    changed = differences[differences != 0]
+    if len(changed) == 0:
+        return 1.0
+    result = stats.permutation_test(
+        (changed,),
+        np.sum,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=num_resamples,
+        batch=BATCH_RESAMPLES,
+        rng=rng,
+    )
+    return float(result.pvalue)
+
+
+def _difference(values: FloatArray, p_value: float, num_resamples: int, rng: np.random.Generator) -> Difference:
+    """Mean of paired differences with its bootstrap interval."""
+    interval = stats.bootstrap(
+        (values,), np.mean, n_resamples=num_resamples, batch=BATCH_RESAMPLES, method="percentile", rng=rng
+    ).confidence_interval
+    return Difference(float(np.mean(values)), float(interval.low), float(interval.high), p_value)

@@ -1,0 +1,63 @@
+"""One device alone does exactly what the same device does inside the vectorised federation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from palate.client.trainer import popularity_update, train
+from palate.models.scores.registry import SCORE_MODELS
+from palate.models.table import ItemTable, initial_embeddings
+from palate.models.training import LocalTraining
+from palate.simulation.data.types import Histories
+from palate.simulation.seeding import device_keys
+from palate.simulation.vectorised import fresh_state, popularity_sum, train_shard
+
+NUM_ITEMS, NUM_USERS = 60, 9
+CASES = [(name, objective) for name, model in sorted(SCORE_MODELS.items()) for objective in sorted(model.objectives)]
+
+
+@pytest.fixture
+def table() -> ItemTable:
+    rng = np.random.default_rng(1)
+    fixed = rng.normal(size=(NUM_ITEMS, 4)).astype(np.float32)
+    return ItemTable(fixed, initial_embeddings(NUM_ITEMS, 6, scale=0.3, rng=rng))
+
+
+@pytest.fixture
+def histories() -> Histories:
+    rng = np.random.default_rng(2)
+    lengths = [1, 3, 30, 0, 7, 30, 12, 19, 2]
+    items = [rng.permutation(NUM_ITEMS)[:n].astype(np.int32) for n in lengths]
+    return Histories(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), np.concatenate(items))
+
+
+@pytest.mark.parametrize(("model", "objective"), CASES)
+def test_updates_and_heads_agree_over_three_rounds(table, histories, model, objective):
+    config = LocalTraining(
+        model=model, objective=objective, hidden=5, epochs=2, batch_size=8, negatives=3, recency_half_life=4.0,
+        regularisation=2.0, learning_rate=0.2, item_learning_rate=0.7, weight_decay=0.01,
+    )  # fmt: skip
+    users = np.arange(NUM_USERS)
+    state = fresh_state(table, config, NUM_USERS)
+    alone: list[dict[str, torch.Tensor] | None] = [None] * NUM_USERS
+    for server_round in (1, 2, 3):
+        keys = device_keys(5, server_round, users)
+        together = train_shard(table, histories, state, users, keys, config)
+        total = np.zeros_like(table.learned)
+        for user in users:
+            trained = train(table, histories.of(user), alone[user], config, key=keys[user])
+            alone[user] = trained.state
+            total += trained.update
+            if len(histories.of(user)):
+                for name, value in trained.state.items():
+                    np.testing.assert_allclose(state[name][user], value, atol=1e-5, err_msg=f"{name} of {user}")
+        assert np.abs(total).max() > 1e-3
+        np.testing.assert_allclose(together.update, total, atol=1e-5)
+        table = table.with_learned(table.learned + 0.3 * total)
+
+
+def test_popularity_round_agrees(histories):
+    users = np.arange(NUM_USERS)
+    total = sum(popularity_update(histories.of(user), NUM_ITEMS) for user in users)
+    np.testing.assert_allclose(popularity_sum(histories, users, NUM_ITEMS), total, atol=1e-6)

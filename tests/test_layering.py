@@ -1,0 +1,162 @@
+"""Imports point down, and a few things live in one place only: read from the source, so that lazy imports count too."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAX_LINES = 500
+
+# Which of Palate's packages each package may import, besides itself.
+MAY_IMPORT = {
+    "models": set(),
+    "privacy": set(),
+    "client": {"models", "privacy"},
+    "server": {"models", "privacy"},
+    "simulation": {"models", "privacy", "client", "server"},
+    "cli": {"models", "privacy", "client", "server", "simulation"},
+}
+FLOWER_FILES = [
+    "client/app.py",
+    "server/app.py",
+    "server/strategy.py",
+    "simulation/grid.py",
+    "simulation/engine*.py",
+    "simulation/host.py",
+]
+PRINTING_FILES = ["cli/*.py", "*/cli.py", "*_cli.py"]
+DYNAMIC_IMPORT_FILES = ["cli/main.py", "client/app.py"]
+DYNAMIC_IMPORTS = {"import_module", "entry_points", "spec_from_file_location", "run_module", "run_path"}
+DYNAMIC_CALLS = {"__import__", "exec", "eval"}
+
+
+def violations(path: str, source: str) -> list[str]:
+    """Every rule that one file of a package breaks, as `path: what`; path is relative to the root."""
+    package = path.partition("/")[0]
+    tree = ast.parse(source)
+    found = []
+    imported = set(_imported(tree, path))
+    for name in imported:
+        top, *rest = name.split(".")
+        if top in MAY_IMPORT:
+            found.append(f"imports {name} without the package's name: say palate.{name}")
+        if top == "palate" and rest and rest[0] != package and rest[0] not in MAY_IMPORT[package]:
+            found.append(f"{package} must not import {name}")
+        if top == "flwr" and not _is_one_of(path, FLOWER_FILES):
+            found.append(f"imports {name} outside the apps, the strategy, the grids and the engines")
+    calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    dynamic = (attributes | {name.rpartition(".")[2] for name in imported}) & DYNAMIC_IMPORTS | calls & DYNAMIC_CALLS
+    if dynamic and not _is_one_of(path, DYNAMIC_IMPORT_FILES):
+        found.append(f"imports dynamically: {', '.join(sorted(dynamic))}")
+    if "print" in calls and not _is_one_of(path, PRINTING_FILES):
+        found.append("prints; only the command line talks")
+    return sorted(f"{path}: {what}" for what in found)
+
+
+def _imported(tree: ast.Module, path: str) -> Iterator[str]:
+    """Dotted names that a module imports anywhere; `from a import b` gives a.b, for b may be a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = ["palate", *Path(path).parent.parts]
+                base = ".".join([*parents[: len(parents) - node.level + 1], *([base] if base else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _is_one_of(path: str, patterns: list[str]) -> bool:
+    return any(fnmatch(path, pattern) for pattern in patterns)
+
+
+def _sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def test_every_package_keeps_to_its_layer():
+    sources = _sources(*MAY_IMPORT)
+    assert {path.relative_to(ROOT).parts[0] for path in sources} == set(MAY_IMPORT)
+    broken = [
+        line for path in sources for line in violations(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))
+    ]
+    assert not broken, "\n".join(broken)
+
+
+def test_no_file_is_longer_than_the_limit():
+    lengths = {
+        path.relative_to(ROOT): len(path.read_text("utf-8").splitlines())
+        for path in _sources(".ci", "docs", "tests", "benchmarks", *MAY_IMPORT)
+    }
+    assert not {path: lines for path, lines in lengths.items() if lines > MAX_LINES}
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "complaint"),
+    [
+        ("models/table.py", "import palate.privacy.wire", "models must not import palate.privacy.wire"),
+        ("models/table.py", "from palate import server", "models must not import palate.server"),
+        ("models/scores/gmf.py", "from ...privacy import wire", "models must not import palate.privacy.wire"),
+        (
+            "privacy/wire.py",
+            "def f():\n    from palate.models.table import ItemTable",
+            "privacy must not import palate.models.table",
+        ),
+        (
+            "client/trainer.py",
+            "if TYPE_CHECKING:\n    from palate.server import release",
+            "client must not import palate.server",
+        ),
+        ("server/release.py", "import palate.client.vault as v", "server must not import palate.client.vault"),
+        (
+            "client/trainer.py",
+            "from palate.simulation.seeding import stream",
+            "client must not import palate.simulation.seeding",
+        ),
+        (
+            "server/cohort.py",
+            "from palate.simulation import seeding",
+            "server must not import palate.simulation.seeding",
+        ),
+        ("simulation/config.py", "from palate.cli.main import app", "simulation must not import palate.cli.main"),
+        ("models/table.py", "from models.errors import PalateError", "without the package's name"),
+        ("server/release.py", "from flwr.app import Message", "imports flwr.app.Message outside"),
+        ("simulation/report/page.py", "import flwr", "imports flwr outside"),
+        (
+            "server/release.py",
+            "import importlib\nimportlib.import_module('palate.client.app')",
+            "import_module",
+        ),
+        ("server/release.py", "from importlib import import_module", "import_module"),
+        ("server/release.py", "from importlib.metadata import entry_points", "entry_points"),
+        ("models/table.py", "__import__('palate.server')", "__import__"),
+        ("simulation/run.py", "print('hello')", "prints"),
+    ],
+)
+def test_the_check_catches_a_violation(path: str, source: str, complaint: str):
+    broken = violations(path, source)
+    assert len(broken) == 1
+    assert complaint in broken[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("models/scores/gmf.py", "from palate.models.table import ItemTable\nfrom ..errors import PalateError"),
+        ("client/app.py", "from flwr.clientapp import ClientApp\nfrom palate.privacy import wire"),
+        ("client/app.py", "from importlib.metadata import entry_points\nentry_points(group='x')"),
+        ("simulation/engine_flower.py", "import flwr.simulation\nfrom palate.server.app import app"),
+        ("simulation/environment.py", "from importlib.metadata import version"),
+        ("models/scores/mlp.py", "module.eval()"),
+        ("simulation/data_cli.py", "print('data')"),
+        ("cli/main.py", "import importlib\nimportlib.import_module('palate.simulation.cli')"),
+    ],
+)
+def test_the_check_accepts_what_is_allowed(path: str, source: str):
+    assert violations(path, source) == []
