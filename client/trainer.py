@@ -106,6 +106,19 @@ def train(
     return Trained(update * scale, {name: value.detach() for name, value in head.state_dict().items()}, loss)
 
 
+def score_catalogue(table: ItemTable, items: IntArray, state: State | None, config: LocalTraining) -> FloatArray:
+    """Score all items for one person, float32 [num_items]; the linear part is fitted to the history and table."""
+    shape = Shape(fixed_dim=table.fixed_dim, dim=table.dim, hidden=config.hidden)
+    head = build(config.model, config.objective, shape)
+    if state is not None:
+        head.load_state_dict(state)
+    if config.objective == "whole":
+        fit_linear_part(table, head, items, config)
+    with torch.no_grad():
+        scores: FloatArray = head(torch.from_numpy(table.rows)).numpy()
+    return scores
+
+
 def fit_linear_part(table: ItemTable, head: ScoreModel, items: IntArray, config: LocalTraining) -> FloatArray:
     """Fit the head's linear part in closed form, write it into the head, and return it, float32 [row_dim (+ 1)]."""
     rows = linear_rows(table, head)

@@ -23,8 +23,9 @@ FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
 UNKNOWN_YEAR = 0
-WORD = re.compile(r"[^\W\d_]{2,}")
-"""Two or more letters of any script: numbers would mostly be years, which have columns of their own."""
+WORD = re.compile(r"(?<![^\W_])[^\W\d_]{2,}(?![^\W_])")
+"""Two or more letters of any script and no digit among them: numbers are mostly years, which have columns of their
+own, and letters mixed with digits are codes, such as the ids that stand in for missing titles."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,16 +172,16 @@ def _text_columns(texts: Sequence[str], dim: int, scale: float) -> npt.NDArray[n
     left, values, right = svds(weights, k=rank, v0=np.ones(min(weights.shape)), rng=np.random.default_rng(0))
     order = np.argsort(-values, kind="stable")
     order = order[values[order] > 1e-6 * values.max()]
-    # A singular vector's sign is arbitrary: make the heaviest word count as positive.
-    heaviest = np.argmax(np.abs(right[order]), axis=1)
+    # A singular vector's sign is arbitrary: make the heaviest word count as positive, the first of equals.
+    heaviest = np.argmax(np.round(np.abs(right[order]), decimals=6), axis=1)
     signs = np.sign(right[order, heaviest])
     columns = left[:, order] * (values[order] * signs)  # [num_items, k]
     columns -= columns.mean(axis=0)
     size = np.sqrt(np.mean(columns**2))
     if size == 0:
         return np.zeros((len(texts), 0))
-    # The last bits depend on where an array happens to lie in memory; a run must not.
-    return np.round(columns * (scale / size), decimals=6)
+    # The last bits, and the sign of zero, depend on where an array happens to lie in memory; a run must not.
+    return np.asarray(np.round(columns * (scale / size), decimals=6) + 0.0)
 
 
 def tf_idf(texts: Sequence[str]) -> sparse.csr_array:

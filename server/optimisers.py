@@ -27,6 +27,7 @@ class OptimiserConfig(BaseModel):
     name: str = Field("curvature", description="server optimiser: average, momentum, adam or curvature")
     step_size: float = Field(0.3, gt=0, description="RMS of a step; for average the factor of the mean update")
     decay: float = Field(0.85, gt=0, le=1, description="factor of the step size from round to round")
+    item_regularisation: float = Field(0.1, ge=0, description="ridge on the learned embeddings")
     momentum: float = Field(0.0, ge=0, lt=1, description="share of the last direction that is kept")
     second_momentum: float = Field(0.99, ge=0, lt=1, description="Adam's decay of squared directions")
 
@@ -38,7 +39,7 @@ class Aggregate:
     Attributes
     ----------
     total
-        Sum of the updates, float64 [num_items, dim].
+        Sum of the updates less the item ridge, float64 [num_items, dim].
     devices
         Expected number of devices in the sum (public).
     popularity

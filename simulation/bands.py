@@ -71,7 +71,8 @@ def by_activity(lengths: LongArray) -> Partition:
     labels = []
     for index in range(int(band.max()) + 1):
         low, high = int(lengths[band == index].min()), int(lengths[band == index].max())
-        labels.append(f"{low} to {high} interactions" if low < high else f"{low} interactions")
+        span = f"{low} to {high}" if low < high else f"{low}"
+        labels.append(f"{span} interaction{'' if high == 1 else 's'}")
     return Partition(band, tuple(labels))
 
 

@@ -44,10 +44,12 @@ def list_presets(as_json: JsonOption = False) -> None:
     if as_json:
         _print_json({"datasets": rows})
         return
-    table = Table("name", "here", "what", "licence", box=None, pad_edge=False)
-    for row in rows:
-        here = "yes" if row["here"] else "no"
-        table.add_row(*(escape(str(cell)) for cell in (row["name"], here, row["description"], row["licence"])))
+    table = Table("name", "here", "what", "licence", "how to get", box=None, pad_edge=False)
+    for name, row in zip(PRESETS, rows, strict=True):
+        way = "built in" if not PRESETS[name].folder else "palate data get" if PRESETS[name].fetchable else "by hand"
+        licence = PRESETS[name].licence.split(";")[0]
+        cells = (name, "yes" if row["here"] else "no", PRESETS[name].description, licence, way)
+        table.add_row(*map(escape, cells))
     Console().print(table)
 
 

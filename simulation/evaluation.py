@@ -99,7 +99,7 @@ class Evaluation:
         Raises
         ------
         DataError
-            If full ranks are asked for and were not computed.
+            If full ranks are asked for and were not computed, or there is no such protocol.
         """
         return RankingMetrics.from_ranks(self.ranks(ranking), self.top_k)
 

@@ -47,6 +47,8 @@ def train_shard(
     taking_part: LongArray,
     keys: Keys,
     config: LocalTraining,
+    *,
+    solved: State | None = None,
 ) -> ShardTrained:
     """Run one round of local training for the people who take part.
 
@@ -58,6 +60,8 @@ def train_shard(
         Indices into the shard, int64 [m].
     keys
         Keys of the round for those who take part, uint64 [m].
+    solved
+        What `refit_state` gave for this table and these histories, if it is known already and all take part.
     """
     model = score_model(config.model, config.objective)
     own = histories.select(taking_part)
@@ -69,8 +73,12 @@ def train_shard(
     loss = 0.0
     if config.objective == "whole":
         rows = linear_rows(table, model)
-        solution = solve_users(rows, own, weights, config)
-        model.install(part, torch.from_numpy(solution))
+        if solved is None:
+            solution = solve_users(rows, own, weights, config)
+            model.install(part, torch.from_numpy(solution))
+        else:
+            part |= {name: solved[name].clone() for name in part}
+            solution = model.solution(part).numpy()
         learned = slice(table.fixed_dim, table.fixed_dim + table.dim)
         rank_one = rank_one_updates(rows, own, weights, solution, learned)
         update += rank_one.total(rows, own, scale, config.unobserved_weight)
@@ -93,6 +101,11 @@ def train_shard(
     for name, value in part.items():
         state[name][torch.from_numpy(taking_part)] = value
     return ShardTrained(update, loss)
+
+
+def is_stateful(config: LocalTraining) -> bool:
+    """Whether heads carry something from round to round; closed forms are solved anew from the table."""
+    return config.objective == "bce" or score_model(config.model, config.objective).residual_head
 
 
 def refit_state(table: ItemTable, histories: Histories, state: State, config: LocalTraining) -> State:

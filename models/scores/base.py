@@ -72,6 +72,11 @@ class ScoreModel(nn.Module, ABC):
         raise NotImplementedError(f"{cls.name} has no closed form")
 
     @classmethod
+    def solution(cls, state: Mapping[str, Tensor]) -> Tensor:
+        """Read back what `install` wrote, [B, row_dim (+ 1 with intercept)]."""
+        raise NotImplementedError(f"{cls.name} has no closed form")
+
+    @classmethod
     def head_parameters(cls, state: Mapping[str, Tensor]) -> State:
         """Return the parameters that local SGD trains after the closed form; empty for linear models."""
         del state

@@ -38,3 +38,8 @@ class GMF(ScoreModel):
     def install(cls, state: State, solution: Tensor) -> None:
         """Write solutions [B, row_dim]."""
         state["user.weight"] = solution[:, None, :]
+
+    @classmethod
+    def solution(cls, state: Mapping[str, Tensor]) -> Tensor:
+        """Read back the linear part, [B, row_dim]."""
+        return state["user.weight"][:, 0]

@@ -36,3 +36,8 @@ class LinearHead(ScoreModel):
         """Write solutions [B, row_dim + 1]; the last column is the bias."""
         state["out.weight"] = solution[:, None, :-1]
         state["out.bias"] = solution[:, -1:]
+
+    @classmethod
+    def solution(cls, state: Mapping[str, Tensor]) -> Tensor:
+        """Read back weights and bias, [B, row_dim + 1]."""
+        return torch.cat([state["out.weight"][:, 0], state["out.bias"]], dim=1)

@@ -44,6 +44,11 @@ class NeuMF(ScoreModel):
         state["gmf.user.weight"] = solution[:, None, :]
 
     @classmethod
+    def solution(cls, state: Mapping[str, Tensor]) -> Tensor:
+        """Read back the linear part, [B, row_dim]."""
+        return state["gmf.user.weight"][:, 0]
+
+    @classmethod
     def head_parameters(cls, state: Mapping[str, Tensor]) -> State:
         """Parameters of the MLP path."""
         return {name: value for name, value in state.items() if name.startswith("head.")}

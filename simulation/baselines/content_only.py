@@ -6,9 +6,9 @@ gains by learning embeddings from what everybody could have read off the box.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic.dataclasses import dataclass
 
 from palate.models.table import popularity_column
 from palate.simulation.baselines.normal_equations import solve_ridge
@@ -33,9 +33,9 @@ class ContentOnlyConfig:
         Factor on the log-popularity column; larger means less shrinkage of the taste for the popular.
     """
 
-    unobserved_weight: float = 0.1
-    regularisation: float = 30.0
-    popularity_scale: float = 3.0
+    unobserved_weight: NonNegativeFloat = 0.1
+    regularisation: PositiveFloat = 30.0
+    popularity_scale: PositiveFloat = 3.0
 
 
 def fit_content_only(

@@ -7,9 +7,9 @@ Closed form, one hyperparameter, and hard to beat on small catalogues; the inver
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from pydantic import PositiveFloat
+from pydantic.dataclasses import dataclass
 from scipy import linalg
 
 from palate.models.errors import ConfigError
@@ -30,7 +30,7 @@ class EaseConfig:
         Added to the diagonal of the item Gram matrix.
     """
 
-    regularisation: float = 800.0
+    regularisation: PositiveFloat = 800.0
 
 
 def fit_ease(

@@ -9,9 +9,9 @@ of iALS on item recommendation benchmarks", eq. 2 to 5, which is what makes it c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 
 from palate.simulation.baselines.normal_equations import solve_ridge
 from palate.simulation.baselines.scorers import FactorScorer, history_matrix
@@ -38,12 +38,12 @@ class IalsConfig:
         Standard deviation of the initial item vectors times sqrt(dim).
     """
 
-    dim: int = 64
-    num_epochs: int = 12
-    unobserved_weight: float = 0.3
-    regularisation: float = 0.003
-    frequency_exponent: float = 1.0
-    init_scale: float = 0.1
+    dim: PositiveInt = 64
+    num_epochs: PositiveInt = 12
+    unobserved_weight: PositiveFloat = 0.2
+    regularisation: PositiveFloat = 0.005
+    frequency_exponent: NonNegativeFloat = 1.0
+    init_scale: PositiveFloat = 0.1
 
 
 def fit_ials(

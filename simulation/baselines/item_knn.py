@@ -5,9 +5,9 @@ s_ij = |U_i and U_j| / (sqrt(|U_i| |U_j|) + shrinkage),   only the nearest neigh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from pydantic import NonNegativeFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 from scipy import sparse
 
 from palate.simulation.baselines.scorers import ItemToItemScorer, history_matrix
@@ -29,8 +29,8 @@ class ItemKnnConfig:
         Pulls similarities that rest on few users towards 0.
     """
 
-    num_neighbours: int = 50
-    shrinkage: float = 10.0
+    num_neighbours: PositiveInt = 50
+    shrinkage: NonNegativeFloat = 10.0
 
 
 def fit_item_knn(

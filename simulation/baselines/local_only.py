@@ -7,7 +7,8 @@ ridge over public content, and where there is no content there is nothing to tel
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic.dataclasses import dataclass
 
 from palate.models.errors import ConfigError
 from palate.simulation.baselines.normal_equations import solve_ridge
@@ -27,8 +28,8 @@ class LocalOnlyConfig:
         Ridge on the user vector.
     """
 
-    unobserved_weight: float = 0.1
-    regularisation: float = 30.0
+    unobserved_weight: NonNegativeFloat = 0.1
+    regularisation: PositiveFloat = 30.0
 
 
 def fit_local_only(

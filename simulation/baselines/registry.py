@@ -144,7 +144,12 @@ BASELINES: dict[str, Baseline] = {
         citation="Hu, Koren & Volinsky (2008); Rendle, Krichene, Zhang & Koren (2022), Revisiting iALS",
         fit=partial(_ials, config=IalsConfig()),
         variants={
-            f"regularisation={reg:g}": partial(_ials, config=IalsConfig(regularisation=reg)) for reg in (0.001, 0.01)
+            "regularisation=0.002": partial(_ials, config=IalsConfig(regularisation=0.002)),
+            "regularisation=0.015": partial(_ials, config=IalsConfig(regularisation=0.015)),
+            # Short histories want everything pulled harder towards zero.
+            "unobserved_weight=0.5, regularisation=0.015": partial(
+                _ials, config=IalsConfig(unobserved_weight=0.5, regularisation=0.015)
+            ),
         },
     ),
     "ease": Baseline(

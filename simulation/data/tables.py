@@ -106,7 +106,7 @@ def read_bytes(path: Path) -> bytes:
                 f"{path.name} is a damaged gzip file: {error}", hint="fetch or compress it again"
             ) from error
     if not data.strip():
-        raise DataError(f"{path.name} is empty", hint="it needs a header line and at least two users' rows")
+        raise _empty(path.name)
     return data
 
 
@@ -115,6 +115,10 @@ def shorten(names: Sequence[str], limit: int = 12) -> str:
     shown = [name if len(name) <= 30 else name[:29] + "…" for name in names[:limit]]
     printable = [name if name.isprintable() else repr(name)[1:-1] for name in shown]
     return ", ".join(printable) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _empty(name: str) -> DataError:
+    return DataError(f"{name} is empty", hint="it needs a header line and at least two users' rows")
 
 
 def _decode(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
@@ -138,6 +142,8 @@ def _decode(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
 def _lines(name: str, text: str, separator: str, columns: Sequence[str] | None, notes: tuple[str, ...]) -> Table:
     records = pl.DataFrame({"text": pl.Series([text]).str.split("\n").explode()})
     records = records.with_row_index("line", offset=1).filter(pl.col("text").str.strip_chars() != "")
+    if records.is_empty():
+        raise _empty(name)  # nothing but a byte order mark
     if columns is None:
         columns = _header(name, records["text"][0].split(separator))
         records = records.slice(1)
@@ -169,7 +175,9 @@ def _quoted(name: str, text: str, separator: str, columns: Sequence[str] | None,
                 malformed.append(line)
     except csv.Error as error:
         raise DataError(f"{name}, line {started + 1}: {error}", hint="a quote may be missing near that line") from error
-    frame = pl.DataFrame(records, schema=dict.fromkeys(columns or ("?",), pl.String), orient="row")
+    if columns is None:
+        raise _empty(name)
+    frame = pl.DataFrame(records, schema=dict.fromkeys(columns, pl.String), orient="row")
     rows_read = len(records) + len(malformed)
     return _checked(Table(name, frame, pl.Series("line", lines, pl.Int64), "line", rows_read, tuple(malformed), notes))
 
@@ -205,7 +213,8 @@ def _checked(table: Table) -> Table:
         )
     if len(table.frame) == 0:
         raise DataError(
-            f"{table.name}: none of the {table.rows_read} rows has {table.frame.width} fields as the header does",
+            f"{table.name}: none of the {table.rows_read} rows has "
+            f"the {table.frame.width} fields {shorten(table.frame.columns)}",
             hint="one separator (comma, tab, semicolon, | or ::) must part all lines alike",
         )
     return table

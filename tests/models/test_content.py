@@ -113,6 +113,16 @@ def test_tf_idf_of_a_small_collection_by_hand():
     np.testing.assert_allclose(weights, [row / np.linalg.norm(row), [1, 0], [0, 1]])
 
 
+def test_codes_that_stand_in_for_titles_are_no_words():
+    titles = [f"B000{letters}7{letters}" for letters in ("ABC", "ABC", "XYZ", "XYZ")] * 5
+    content = content_features(genres=[()] * 20, years=np.zeros(20, dtype=int), texts=[""] * 20, titles=titles)
+    assert content.names == ()
+
+
+def test_underscores_and_hyphens_separate_words():
+    assert tf_idf(["red_lamp", "t-light RED", "light LAMP"]).shape == (3, 3)
+
+
 def test_inputs_of_different_lengths_are_refused():
     with pytest.raises(ConfigError, match="2 years for 1 items"):
         content_features(genres=[()], years=np.zeros(2, dtype=int), texts=[""])

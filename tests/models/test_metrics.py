@@ -47,9 +47,10 @@ def test_scores_that_are_not_finite_are_refused_wherever_they_stand(broken):
 
 
 def test_a_refusal_is_both_a_value_error_and_an_error_with_a_hint():
-    error = pytest.raises(ValueError, metrics.require_finite, np.array([np.nan])).value
-    assert isinstance(error, PalateError)
-    assert error.hint
+    with pytest.raises(ValueError, match="1 of 1") as caught:
+        metrics.require_finite(np.array([np.nan]))
+    assert isinstance(caught.value, PalateError)
+    assert caught.value.hint
 
 
 @given(TIED_SCORES, TARGETS, EXCLUDED)

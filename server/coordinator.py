@@ -1,0 +1,130 @@
+"""The server's side of a round, without any transport: plan down, sum of updates up, new table.
+
+Round 0 asks for popularity, rounds 1 to T for updates of the learned columns. Everything that a resumed run needs
+is in `Coordinator.snapshot`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from palate.models.table import FloatArray, ItemTable, popularity_column
+from palate.privacy.wire import RoundPlan
+from palate.server.optimisers import Aggregate, Matrix, build_optimiser
+from palate.server.settings import ServerSettings
+
+
+@dataclass(frozen=True)
+class RoundOutcome:
+    """What a finished round leaves on the server.
+
+    Attributes
+    ----------
+    server_round
+        The round that is done.
+    purpose
+        "popularity" or "train".
+    table
+        The item table after the round.
+    update_rms
+        Root mean square of the change of the embeddings; 0 in the popularity round.
+    """
+
+    server_round: int
+    purpose: str
+    table: ItemTable
+    update_rms: float
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Server state after a round: all that a resumed run needs."""
+
+    server_round: int
+    table: ItemTable
+    popularity: FloatArray
+    optimiser: dict[str, Matrix]
+
+
+class Coordinator:
+    """State machine of one run.
+
+    Parameters
+    ----------
+    settings
+        The operator's choices.
+    content
+        Public content columns, float32 [num_items, c]; c may be 0.
+    embeddings
+        Public starting point of the learned columns, float32 [num_items, dim].
+    """
+
+    def __init__(self, settings: ServerSettings, content: FloatArray, embeddings: FloatArray) -> None:
+        self.settings = settings
+        self.next_round = 0
+        self.popularity = np.zeros(len(content), dtype=np.float32)
+        self.table = ItemTable(_with_popularity(self.popularity, content), embeddings)
+        self._optimiser = build_optimiser(settings.optimiser)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all rounds are done."""
+        return self.next_round > self.settings.schedule.rounds
+
+    def plan(self) -> RoundPlan:
+        """Return the plan of the next round."""
+        settings = self.settings
+        return RoundPlan(
+            run=settings.run,
+            server_round=self.next_round,
+            purpose="popularity" if self.next_round == 0 else "train",
+            unit=settings.unit,
+            participation=settings.schedule.participation,
+            training=settings.training.model_dump_json(),
+            fixed=self.table.fixed,
+            learned=self.table.learned,
+        )
+
+    def apply(self, total: Matrix) -> RoundOutcome:
+        """Finish the round with the sum of all updates.
+
+        Parameters
+        ----------
+        total
+            Sum over devices of the vectors that answered the plan, float64 [update_size].
+        """
+        done = self.next_round
+        update_rms = 0.0
+        if done == 0:
+            self.popularity = total.astype(np.float32)
+            self.table = ItemTable(_with_popularity(self.popularity, self.table.fixed[:, 1:]), self.table.learned)
+        else:
+            ridge = self.settings.optimiser.item_regularisation * self.table.learned
+            aggregate = Aggregate(
+                total=total.reshape(self.table.learned.shape) - ridge,
+                devices=self.settings.expected_devices,
+                popularity=self.popularity.astype(np.float64),
+                unobserved_weight=self.settings.training.unobserved_weight,
+                server_round=done,
+            )
+            change = self._optimiser.step(aggregate)
+            self.table = self.table.with_learned((self.table.learned + change).astype(np.float32))
+            update_rms = float(np.sqrt(np.mean(change**2)))
+        self.next_round = done + 1
+        return RoundOutcome(done, "popularity" if done == 0 else "train", self.table, update_rms)
+
+    def snapshot(self) -> Snapshot:
+        """Return the state after the last finished round."""
+        return Snapshot(self.next_round - 1, self.table, self.popularity, dict(self._optimiser.state))
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on after a snapshot's round."""
+        self.next_round = snapshot.server_round + 1
+        self.table, self.popularity = snapshot.table, snapshot.popularity
+        self._optimiser.state = dict(snapshot.optimiser)
+
+
+def _with_popularity(popularity: FloatArray, content: FloatArray) -> FloatArray:
+    return np.concatenate([popularity_column(popularity)[:, None], content], axis=1)

@@ -1,0 +1,42 @@
+"""What the operator of a federation decides; public, and part of every run folder."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from palate.models.training import LocalTraining
+from palate.server.optimisers import OptimiserConfig
+
+
+class Schedule(BaseModel):
+    """Rounds and item table of a run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rounds: int = Field(12, ge=1, le=10_000, description="training rounds after the popularity round")
+    dim: int = Field(64, ge=1, le=4096, description="width of the learned item embedding")
+    initial_scale: float = Field(0.1, gt=0, description="standard deviation of the starting embeddings")
+    participation: float = Field(1.0, gt=0, le=1, description="share of devices in a round")
+    timeout_seconds: float = Field(3600.0, gt=0, description="how long a round waits for answers")
+
+
+class ServerSettings(BaseModel):
+    """One run, complete.
+
+    `population` is the public number of enrolled devices; the mean update is the sum over `participation` times it,
+    so that no device ever needs to send a count.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str = Field(min_length=1, description="name of the run")
+    unit: str = Field(description="unit of protection; names the mechanism")
+    population: int = Field(ge=1, description="enrolled devices")
+    schedule: Schedule = Field(default_factory=Schedule)
+    training: LocalTraining = Field(default_factory=LocalTraining)
+    optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig)
+
+    @property
+    def expected_devices(self) -> float:
+        """Expected number of devices in a round's sum."""
+        return self.population * self.schedule.participation

@@ -1,0 +1,141 @@
+"""The run folder as the server keeps it: crash-safe checkpoints, metrics line by line.
+
+A checkpoint is written beside its final name, flushed, and renamed: after kill -9 there is the old one or the
+new one, never half of either. `rounds.jsonl` is cut back to the checkpoint when a run is resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from palate.models.errors import RunError
+from palate.models.table import ItemTable
+from palate.server.coordinator import Snapshot
+
+TABLE_FORMAT = "palate-item-table/1"
+CHECKPOINT_FORMAT = "palate-server-checkpoint/1"
+
+
+class RunStore:
+    """Server files of one run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkpoint_path = folder / "checkpoint.safetensors"
+        self.table_path = folder / "item_table.safetensors"
+        self.rounds_path = folder / "rounds.jsonl"
+
+    def save(self, snapshot: Snapshot, metadata: Mapping[str, str]) -> None:
+        """Write the checkpoint and the item table after a round."""
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "fixed": snapshot.table.fixed,
+            "learned": snapshot.table.learned,
+            "popularity": snapshot.popularity,
+        }
+        label = {**metadata, "round": str(snapshot.server_round), "hash": snapshot.table.content_hash}
+        write_atomically(self.table_path, save(_owned(arrays), {**label, "format": TABLE_FORMAT}))
+        arrays |= {f"optimiser.{name}": value for name, value in snapshot.optimiser.items()}
+        write_atomically(self.checkpoint_path, save(_owned(arrays), {**label, "format": CHECKPOINT_FORMAT}))
+
+    def load(self, metadata: Mapping[str, str]) -> Snapshot | None:
+        """Read the last checkpoint, or return None where there is none.
+
+        Raises
+        ------
+        RunError
+            If the checkpoint is damaged, or belongs to other metadata (another catalogue, another run).
+        """
+        if not self.checkpoint_path.exists():
+            return None
+        arrays, label = read_tensors(self.checkpoint_path, CHECKPOINT_FORMAT)
+        for name, value in metadata.items():
+            if label.get(name) != value:
+                raise RunError(
+                    f"{self.checkpoint_path}: its {name} is not this run's",
+                    hint="the folder belongs to another run or catalogue; choose another --run-dir",
+                )
+        try:
+            table = ItemTable(arrays["fixed"], arrays["learned"])
+            popularity, server_round = arrays["popularity"], int(label["round"])
+        except (KeyError, ValueError) as error:
+            raise _damaged(self.checkpoint_path) from error
+        if table.content_hash != label.get("hash"):
+            raise _damaged(self.checkpoint_path)
+        optimiser = {
+            name.removeprefix("optimiser."): value for name, value in arrays.items() if name.startswith("optimiser.")
+        }
+        return Snapshot(server_round, table, popularity, optimiser)
+
+    def append_round(self, line: Mapping[str, object]) -> None:
+        """Add a round's metrics."""
+        with self.rounds_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def read_rounds(self, up_to: int) -> list[dict[str, Any]]:
+        """Read the lines of rounds 0 to `up_to`, and cut the file back to them."""
+        lines: list[dict[str, Any]] = []
+        if self.rounds_path.exists():
+            for text in self.rounds_path.read_text(encoding="utf-8").splitlines():
+                try:
+                    line = json.loads(text)
+                except json.JSONDecodeError:
+                    break  # the line that a crash cut short
+                if line["round"] <= up_to:
+                    lines.append(line)
+        write_atomically(self.rounds_path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        return lines
+
+
+def read_tensors(path: Path, expected_format: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+    """Read a safetensors file and its metadata.
+
+    Raises
+    ------
+    RunError
+        If it is missing, damaged or of another format.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            label = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing", hint="is this the folder of a run?") from error
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise _damaged(path) from error
+    if label.get("format") != expected_format:
+        raise RunError(
+            f"{path}: format {label.get('format')!r} is not {expected_format!r}",
+            hint="it was written by another version or another tool",
+        )
+    return arrays, label
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file as a whole: temporary file in the same folder, flush to disk, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _owned(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Contiguous arrays: safetensors writes memory as it lies."""
+    return {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+
+
+def _damaged(path: Path) -> RunError:
+    return RunError(f"{path} is damaged", hint="remove the run folder and start again, or restore it from a backup")

@@ -1,0 +1,140 @@
+"""The rounds as a Flower strategy on the message API.
+
+Flower's own strategies average whole models with example counts; this one sends a `RoundPlan` to every node, adds up
+one dense vector per node as replies arrive, and hands the sum to the coordinator. Nodes are never asked to evaluate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from palate.models.errors import FederationError
+from palate.privacy.wire import ItemUpdate, RoundPlan, WireError
+from palate.server.coordinator import Coordinator, RoundOutcome
+from palate.server.optimisers import Matrix
+
+
+class RoundObserver(Protocol):
+    """Told of every round; a simulation measures and draws progress here."""
+
+    def round_started(self, plan: RoundPlan) -> None:
+        """Take note that a round begins."""
+        ...
+
+    def round_finished(self, outcome: RoundOutcome, coordinator: Coordinator, grid: Grid) -> None:
+        """Take note that a round was applied."""
+        ...
+
+
+class TableStrategy(Strategy):
+    """One item table, one dense update per node and round, nothing else."""
+
+    def __init__(self, coordinator: Coordinator, observers: Iterable[RoundObserver] = ()) -> None:
+        self.coordinator = coordinator
+        self.observers = tuple(observers)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the round's plan to every connected node."""
+        del server_round, arrays, config
+        return plan_messages(self.coordinator.plan(), list(grid.get_node_ids()))
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Add up the replies and apply the sum."""
+        del server_round
+        plan = self.coordinator.plan()
+        outcome = self.coordinator.apply(sum_of_updates(plan, replies))
+        return ArrayRecord({"learned": Array(outcome.table.learned)}), None
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask nobody: metrics of single devices would be a second thing that leaves them."""
+        del server_round, arrays, config, grid
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Aggregate nothing, as nothing was asked."""
+        del server_round, replies
+
+    def summary(self) -> None:
+        """Add nothing to Flower's log; the run's own log says it all."""
+
+    def run(self, grid: Grid) -> None:
+        """Run all rounds that are left; `start` of the base class knows neither round 0 nor resuming.
+
+        Raises
+        ------
+        FederationError
+            If a node fails, answers with anything but an update, or does not answer in time.
+        """
+        while not self.coordinator.finished:
+            plan = self.coordinator.plan()
+            nodes = sorted(grid.get_node_ids())
+            if not nodes:
+                raise FederationError("no node is connected", hint="start the nodes first")
+            for observer in self.observers:
+                observer.round_started(plan)
+            replies = grid.send_and_receive(
+                plan_messages(plan, nodes), timeout=self.coordinator.settings.schedule.timeout_seconds
+            )
+            answered = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+            if len(answered) < len(nodes):
+                raise FederationError(
+                    f"round {plan.server_round}: {len(answered)} of {len(nodes)} nodes answered in time",
+                    hint="look at the nodes' logs, or allow more time",
+                )
+            outcome = self.coordinator.apply(sum_of_updates(plan, answered))
+            for observer in self.observers:
+                observer.round_finished(outcome, self.coordinator, grid)
+
+
+def plan_messages(plan: RoundPlan, nodes: Iterable[int]) -> list[Message]:
+    """One message per node, all with the same content."""
+    arrays, scalars = plan.to_parts()
+    content = RecordDict({"table": ArrayRecord({name: Array(value) for name, value in arrays.items()}), "plan": ConfigRecord(dict(scalars))})
+    return [
+        Message(content=content, dst_node_id=node, message_type=MessageType.TRAIN, group_id=str(plan.server_round))
+        for node in nodes
+    ]
+
+
+def sum_of_updates(plan: RoundPlan, replies: Iterable[Message]) -> Matrix:
+    """Add up replies one by one, float64 [update_size], holding one update in memory at a time.
+
+    Raises
+    ------
+    FederationError
+        If a reply is an error, or carries anything but one vector of the right size.
+    """
+    total = np.zeros(plan.update_size)
+    for reply in replies:
+        node = reply.metadata.src_node_id
+        if reply.has_error():
+            raise FederationError(
+                f"round {plan.server_round}: node {node} failed: {reply.error.reason}", hint="see the node's log"
+            )
+        try:
+            total += _update_of(reply, plan.update_size).vector
+        except WireError as error:
+            raise FederationError(
+                f"round {plan.server_round}: node {node}: {error}", hint="do all nodes run the same version?"
+            ) from error
+    return total
+
+
+def _update_of(reply: Message, size: int) -> ItemUpdate:
+    names = set(reply.content)
+    if names != {"update"} or not isinstance(reply.content["update"], ArrayRecord):
+        raise WireError(f"reply holds {sorted(names)}, expected one array record 'update'")
+    record = reply.content.array_records["update"]
+    return ItemUpdate.from_parts({name: array.numpy() for name, array in record.items()}, size=size)

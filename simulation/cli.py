@@ -1,0 +1,247 @@
+"""`palate simulate`: from data to a trained federation, its result and its report in one command."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from palate.models.errors import ConfigError
+from palate.simulation.config import SimulationConfig, checked_config, load_config, merge
+
+_DATA, _LEARNING, _RUN, _OUTPUT = "Data", "Learning", "Run", "Output"
+
+
+def simulate(
+    *,
+    data: Annotated[
+        str | None, typer.Option(help="Dataset name, file or folder, e.g. --data ml-100k.", rich_help_panel=_DATA)
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(help="What the guarantee covers. The only unit yet is none: no privacy.", rich_help_panel=_RUN),
+    ] = None,
+    epsilon: Annotated[
+        float | None, typer.Option(help="Privacy budget; for protected units.", rich_help_panel=_RUN)
+    ] = None,
+    delta: Annotated[
+        float | None, typer.Option(help="Failure probability of the guarantee.", rich_help_panel=_RUN)
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Score model: gmf, mlp, neumf or linear. [default: neumf]")
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="Local loss: whole (closed form) or bce (sampled). [default: whole]")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="Training rounds.")] = None,
+    dim: Annotated[int | None, typer.Option(help="Width of the item embedding.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Local epochs of SGD per round.")] = None,
+    participation: Annotated[float | None, typer.Option(help="Share of devices that take part in a round.")] = None,
+    optimiser: Annotated[
+        str | None, typer.Option(help="Server optimiser: average, momentum, adam or curvature.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with any setting; flags win over it, e.g. --config run.toml.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting by its dotted name, e.g. --set training.recency_half_life=20."),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="How nodes run: vectorised (here), flower (on Ray), devices (one by one, slow)."),
+    ] = None,
+    shards: Annotated[int | None, typer.Option(help="Nodes that share the virtual devices.")] = None,
+    ray_address: Annotated[
+        str, typer.Option(help="Ray cluster for --engine flower, e.g. 10.0.0.1:6379; a local one if empty.")
+    ] = "",
+    baselines: Annotated[
+        str | None, typer.Option(help="References to compute: all, none, or names with commas. [default: all]")
+    ] = None,
+    user_column: Annotated[str | None, typer.Option(help="Column of the users, if it is not guessed.")] = None,
+    item_column: Annotated[str | None, typer.Option(help="Column of the items, if it is not guessed.")] = None,
+    rating_column: Annotated[str | None, typer.Option(help="Column of the ratings.")] = None,
+    time_column: Annotated[str | None, typer.Option(help="Column of times or ranks.")] = None,
+    items: Annotated[Path | None, typer.Option(help="File that describes the items.")] = None,
+    min_user: Annotated[int | None, typer.Option(help="Fewest interactions of a user that is kept.")] = None,
+    min_item: Annotated[int | None, typer.Option(help="Fewest interactions of an item that is kept.")] = None,
+    min_rating: Annotated[float | None, typer.Option(help="Lowest rating that counts.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse a file with a bad row.")] = False,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Run folder. [default: runs/ and a name made from the settings]")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the run that is in the run folder, and start anew.")
+    ] = False,
+    report: Annotated[bool, typer.Option(help="Write the HTML report at the end.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only, and the result.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+) -> None:
+    """Train a federated recommender on virtual devices and measure what it is worth.
+
+    Every person of the dataset becomes a virtual device. Devices learn from their own history; only item
+    embeddings are summed. The same command on the same folder resumes a run that was stopped.
+    """
+    flags = _nested(
+        {
+            "data": data,
+            "unit": unit,
+            "epsilon": epsilon,
+            "delta": delta,
+            "seed": seed,
+            "engine": engine,
+            "shards": shards,
+            "baselines": _baselines(baselines),
+            "training.model": model,
+            "training.objective": objective,
+            "training.epochs": epochs,
+            "schedule.rounds": rounds,
+            "schedule.dim": dim,
+            "schedule.participation": participation,
+            "optimiser.name": optimiser,
+            "read.user_column": user_column,
+            "read.item_column": item_column,
+            "read.rating_column": rating_column,
+            "read.time_column": time_column,
+            "read.items": items,
+            "read.min_user": min_user,
+            "read.min_item": min_item,
+            "read.min_rating": min_rating,
+            "read.strict": strict or None,
+        }
+    )
+    values = merge(load_config(config) if config else {}, _settings(setting or []))
+    checked = checked_config(merge(values, flags))
+    folder = run_dir or Path("runs") / checked.default_run_name
+    _run(checked, folder, ray_address, fresh=fresh, report=report, quiet=quiet or as_json, as_json=as_json)
+
+
+def _run(
+    config: SimulationConfig,
+    folder: Path,
+    ray_address: str,
+    *,
+    fresh: bool,
+    report: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    from palate.simulation import run_folder
+    from palate.simulation.federation import finished_result
+    from palate.simulation.federation import simulate as run_simulation
+    from palate.simulation.progress import LiveWatcher, SilentWatcher
+    from palate.simulation.results import contract_view
+
+    talk = Console(stderr=True, quiet=quiet)
+    if fresh and folder.exists():
+        with run_folder.locked(folder):
+            run_folder.clear(folder)
+    old = folder.exists() and finished_result(folder) is not None
+    if quiet:
+        result = run_simulation(config, folder, SilentWatcher(), ray_address=ray_address)
+    else:
+        with LiveWatcher(talk) as watcher:
+            result = run_simulation(config, folder, watcher, ray_address=ray_address)
+    if old:
+        talk.print(f"this run has finished before; --fresh runs it again: {folder}")
+    page = _write_report(folder, talk) if report else None
+    if as_json:
+        typer.echo(json.dumps(contract_view(result)))
+        return
+    _print_result(result, Console())
+    talk.print(f"run folder  {folder}", highlight=False, soft_wrap=True)
+    if page is not None:
+        talk.print(f"report      {page}", highlight=False, soft_wrap=True)
+
+
+def _write_report(folder: Path, talk: Console) -> Path | None:
+    """Write the report, unless its optional packages are missing."""
+    try:
+        from palate.simulation.report.page import write_report
+
+        return write_report(folder)
+    except ImportError as error:
+        talk.print(f"no report: {error.name} is not installed (pip install 'palate\\[report]')")
+        return None
+
+
+def _print_result(result: dict[str, Any], console: Console) -> None:
+    """Print what a newcomer wants to know: how good, against what, and whether anything was protected."""
+    from rich.table import Table
+
+    table = Table(
+        "test", "HR@10", "NDCG@10", "HR@10 full", "NDCG@10 full", box=None, pad_edge=False, title_justify="left"
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = [(f"palate {result['model']}", result["test"])]
+    for found in result["baselines"].values():
+        if found.get("test"):
+            rows.append((found["label"], found["test"]))
+    for label, metrics in rows:
+        cells = [_number(metrics, ranking, name) for ranking in ("sampled", "full") for name in ("hr@10", "ndcg@10")]
+        table.add_row(label, *cells, style="bold" if label.startswith("palate ") else "")
+    console.print(table)
+    hits = result["test"]["sampled"]["hr@10"] if result["test"] else None
+    if hits is not None:
+        console.print(
+            f"Of 100 items, the one that a person really took next was among Palate's first ten for {hits:.0%}.",
+            highlight=False,
+        )
+    cost = result["cpu_seconds"]
+    console.print(
+        f"{result['protocol']}. {cost['total']:.1f} CPU-s in all, {cost['per_round_median']:.2f} a round; "
+        f"peak memory {result['peak_memory_mb']:,.0f} MB.",
+        highlight=False,
+    )
+    console.print(Text(f"unit {result['unit']}: {result['protection']}", style="bold red"))
+
+
+def _number(metrics: dict[str, Any] | None, ranking: str, name: str) -> str:
+    value = ((metrics or {}).get(ranking) or {}).get(name)
+    value = value["value"] if isinstance(value, dict) else value
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """Dotted names to nested dictionaries, without those that are None."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        if value is None:
+            continue
+        *parents, last = name.split(".")
+        place = nested
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return nested
+
+
+def _settings(texts: list[str]) -> dict[str, Any]:
+    """Values of `--set name=value`, read as TOML values or else as text."""
+    merged: dict[str, Any] = {}
+    for text in texts:
+        name, equals, raw = text.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--set {text!r} is not name=value", hint="for example --set schedule.dim=32")
+        try:
+            value = tomllib.loads(f"value = {raw.strip()}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = raw.strip()
+        merged = merge(merged, _nested({name.strip(): value}))
+    return merged
+
+
+def _baselines(text: str | None) -> tuple[str, ...] | None:
+    """Names of baselines; None leaves the default."""
+    if text is None or text == "all":
+        return None
+    if text == "none":
+        return ()
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -1,0 +1,149 @@
+"""One typed configuration of a simulation: flags, TOML file and run folder all mean this."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from palate.models.errors import ConfigError
+from palate.models.scores.registry import score_model
+from palate.models.training import LocalTraining
+from palate.privacy.mechanisms.registry import MECHANISMS
+from palate.server.optimisers import OptimiserConfig, build_optimiser
+from palate.server.settings import Schedule, ServerSettings
+from palate.simulation.baselines.registry import BASELINES, baseline
+from palate.simulation.data.options import ReadOptions
+
+
+class ContentOptions(BaseModel):
+    """Which public columns the item table gets; see `palate.models.content`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    use: bool = Field(True, description="use genres, years and texts of the items")
+    text_dim: int = Field(64, ge=0, le=1024, description="columns that words are reduced to; 0 leaves text out")
+
+
+class SimulationConfig(BaseModel):
+    """Everything that is needed to repeat a run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = Field("demo", description="preset, file or folder")
+    unit: str = Field(description="unit of protection: what one guarantee covers")
+    epsilon: float | None = Field(None, gt=0, description="privacy budget")
+    delta: float | None = Field(None, gt=0, lt=1, description="failure probability of the guarantee")
+    seed: int = Field(1, ge=0, lt=2**63, description="seed of everything random in the run")
+    engine: Literal["vectorised", "flower", "devices"] = Field("vectorised", description="how nodes are run")
+    shards: int = Field(4, ge=1, le=4096, description="nodes that share the virtual devices")
+    evaluate_every: int = Field(1, ge=1, description="rounds between two validations")
+    baselines: tuple[str, ...] = Field(
+        tuple(BASELINES), description="references to compute"
+    )
+    read: ReadOptions = Field(default_factory=ReadOptions)
+    content: ContentOptions = Field(default_factory=ContentOptions)
+    schedule: Schedule = Field(default_factory=Schedule)
+    training: LocalTraining = Field(default_factory=LocalTraining)
+    optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig)
+
+    @model_validator(mode="after")
+    def _known_names(self) -> SimulationConfig:
+        score_model(self.training.model, self.training.objective)
+        build_optimiser(self.optimiser)
+        for name in self.baselines:
+            baseline(name)
+        if self.unit not in MECHANISMS:
+            raise ConfigError(
+                f"unit {self.unit!r} has no mechanism in this version",
+                hint=f"the only unit yet is {', '.join(MECHANISMS)}: name it with --unit, it means no privacy",
+            )
+        if self.epsilon is not None or self.delta is not None:
+            raise ConfigError(
+                f"unit {self.unit!r} has no epsilon and no delta",
+                hint="leave out --epsilon and --delta: nothing is protected with this unit",
+            )
+        return self
+
+    def server_settings(self, *, run: str, population: int) -> ServerSettings:
+        """Return the operator's part of the configuration."""
+        return ServerSettings(
+            run=run,
+            unit=self.unit,
+            population=population,
+            schedule=self.schedule,
+            training=self.training,
+            optimiser=self.optimiser,
+        )
+
+    def to_toml(self) -> str:
+        """Write as TOML; unset options are left out."""
+        return tomli_w.dumps(self.model_dump(mode="python", exclude_none=True) | _paths_as_text(self))
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits that name this configuration."""
+        return hashlib.sha256(self.to_toml().encode()).hexdigest()[:8]
+
+    @property
+    def default_run_name(self) -> str:
+        """Folder name under runs/: the same command finds the same folder again."""
+        data = Path(self.data).name.split(".")[0] or "data"
+        return f"{data}-{self.training.model}-{self.unit}-seed{self.seed}-{self.fingerprint}"
+
+
+def _paths_as_text(config: SimulationConfig) -> dict[str, Any]:
+    read = config.read.model_dump(mode="json", exclude_none=True)
+    return {"read": read}
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """Read a TOML file as nested values.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"configuration file {path} does not exist", hint="check the path") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} is not a TOML file: {error}", hint="docs/configuration.md shows one") from error
+
+
+def merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries with `over` winning; the arguments stay as they are."""
+    merged = dict(base)
+    for name, value in over.items():
+        old = merged.get(name)
+        merged[name] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def checked_config(values: Mapping[str, Any]) -> SimulationConfig:
+    """Validate nested values.
+
+    Raises
+    ------
+    ConfigError
+        If something is unknown, missing or out of range, in one line that names it.
+    """
+    if "unit" not in values:
+        raise ConfigError(
+            "--unit is not given, and there is no protected unit in this version yet",
+            hint="say --unit none to simulate without privacy; every output will say so",
+        )
+    try:
+        return SimulationConfig.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = first["msg"][0].lower() + first["msg"][1:]
+        raise ConfigError(f"{place} = {first['input']!r}: {message}", hint="see palate simulate --help") from error

@@ -1,0 +1,126 @@
+"""Run a simulation on one of its engines: the same ServerApp, ClientApp and session every time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from palate.models.errors import RunError
+from palate.simulation import run_folder
+from palate.simulation.config import SimulationConfig
+from palate.simulation.prepare import Prepared, prepare
+from palate.simulation.session import SimulationSession, Watcher
+
+_QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+}
+
+
+def simulate(config: SimulationConfig, folder: Path, watcher: Watcher, *, ray_address: str = "") -> dict[str, Any]:
+    """Run, resume, or return the result of a run that has finished.
+
+    Parameters
+    ----------
+    config
+        The run.
+    folder
+        Its run folder; made if missing.
+    watcher
+        Told how it goes.
+    ray_address
+        Ray cluster for engine "flower"; a local one if empty.
+
+    Raises
+    ------
+    PalateError
+        For unusable data, folders or machines.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    with run_folder.locked(folder):
+        run_folder.claim(folder, config)
+        done = finished_result(folder)
+        if done is not None:
+            return done
+        with _log_to(folder / "log.txt"):
+            watcher.phase(f"reading {config.data}")
+            prepared = prepare(config)
+            config = fit_to_data(config, prepared)
+            session = SimulationSession(config, prepared, folder, watcher)
+            run_on_engine(config, session, ray_address=ray_address)
+        if session.result is None:
+            raise RunError(f"{folder}: the run ended without a result", hint=f"see {folder / 'log.txt'}")
+        return session.result
+
+
+def run_on_engine(config: SimulationConfig, session: SimulationSession, *, ray_address: str) -> None:
+    """Hand the session to the engine of the configuration."""
+    from palate.client.app import make_app as make_client_app
+    from palate.server.app import make_app as make_server_app
+    from palate.simulation.nodes import close_nodes, num_nodes, open_node
+
+    config_json, run_dir = config.model_dump_json(), str(session.folder.resolve())
+
+    def open_host(context: Any) -> Any:
+        return open_node(config_json, run_dir, int(context.node_config["partition-id"]))
+
+    client_app, server_app = make_client_app(open_host), make_server_app(session)
+    nodes = num_nodes(config, session.prepared.interactions.num_users)
+    try:
+        if config.engine == "flower":
+            from palate.simulation.engine_ray import run_on_ray
+
+            run_on_ray(server_app, client_app, nodes, address=ray_address)
+        else:
+            from palate.simulation.grid import InProcessGrid, run_in_process
+
+            run_in_process(server_app, InProcessGrid(client_app, nodes, workers=os.cpu_count() or 1))
+    finally:
+        close_nodes()
+
+
+def fit_to_data(config: SimulationConfig, prepared: Prepared) -> SimulationConfig:
+    """Leave out what the data cannot support: without a known order nothing is recent."""
+    if prepared.interactions.has_time:
+        return config
+    training = config.training.model_copy(update={"recency_half_life": float("inf")})
+    return config.model_copy(update={"training": training})
+
+
+def finished_result(folder: Path) -> dict[str, Any] | None:
+    """Return the result of a finished run, or None; raises RunError if it is damaged."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunError(f"{path} is damaged", hint="delete it to compute it again, or use --fresh") from error
+    return result
+
+
+@contextlib.contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Send the logs of Palate and Flower to a file while the context lasts, and nowhere else."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("palate", "flwr")]
+    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+        handler.close()

@@ -1,0 +1,88 @@
+"""A finished run, ready to score: table, people and heads put together again from its folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from palate.models.errors import RunError
+from palate.models.scores.base import State
+from palate.models.scores.registry import score_model
+from palate.models.table import ItemTable
+from palate.server.store import TABLE_FORMAT, read_tensors
+from palate.simulation.config import SimulationConfig
+from palate.simulation.data.types import Interactions, Split
+from palate.simulation.federation import finished_result, fit_to_data
+from palate.simulation.host import read_heads
+from palate.simulation.prepare import prepare
+from palate.simulation.run_folder import read_config
+from palate.simulation.vectorised import ShardScorer, fresh_state, is_stateful, refit_state
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What is needed to recommend from a run.
+
+    Attributes
+    ----------
+    scorer
+        Scores for people who know everything but their test item.
+    """
+
+    config: SimulationConfig
+    interactions: Interactions
+    split: Split
+    table: ItemTable
+    scorer: ShardScorer
+
+
+def open_finished(folder: Path) -> Finished:
+    """Open a finished run.
+
+    Raises
+    ------
+    RunError
+        If the run has not finished, is damaged, or its data is not what it was.
+    """
+    config = read_config(folder)
+    if finished_result(folder) is None:
+        raise RunError(f"{folder}: the run has not finished", hint="run the same palate simulate command to resume it")
+    prepared = prepare(config)
+    config = fit_to_data(config, prepared)
+    arrays, label = read_tensors(folder / "item_table.safetensors", TABLE_FORMAT)
+    if label.get("catalogue") != prepared.catalogue_hash:
+        raise RunError(
+            f"{folder}: its item table is of another catalogue than {config.data} is now",
+            hint="the data has changed since; run it again with --fresh",
+        )
+    try:
+        table = ItemTable(arrays["fixed"], arrays["learned"])
+    except (KeyError, ValueError) as error:
+        raise RunError(f"{folder / 'item_table.safetensors'} is damaged", hint="run it again with --fresh") from error
+    split, num_users = prepared.split, prepared.interactions.num_users
+    heads = _heads(folder, config, table, num_users)
+    fitted = refit_state(table, split.full_train, heads, config.training)
+    model = score_model(config.training.model, config.training.objective)
+    scorer = ShardScorer(model, torch.from_numpy(table.rows), fitted)
+    return Finished(config, prepared.interactions, split, table, scorer)
+
+
+def _heads(folder: Path, config: SimulationConfig, table: ItemTable, num_users: int) -> State:
+    """Heads of all people, from the files of the shards."""
+    state = fresh_state(table, config.training, num_users)
+    if not is_stateful(config.training):
+        return state
+    if config.engine == "devices":
+        raise RunError(f"{folder}: engine devices keeps no heads", hint="use --engine vectorised, it is the same")
+    shards = min(config.shards, num_users)
+    for shard in range(shards):
+        part = read_heads(folder / "devices", shard, config.schedule.rounds)
+        own = np.arange(shard, num_users, shards)
+        for name, value in part.items():
+            if name not in state or value.shape[1:] != state[name].shape[1:] or len(value) != len(own):
+                raise RunError(f"{folder}: heads of shard {shard} do not fit", hint="run it again with --fresh")
+            state[name][own] = value
+    return state

@@ -1,0 +1,207 @@
+"""A node of a simulation: a shard of virtual devices, trained together.
+
+The heads live in the run folder, one file per shard and round, so that a resumed run and nodes in other processes
+find them; this process keeps the latest in memory. Besides plans, a shard answers the simulation's questions about
+ranks and losses. No real device does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.numpy import save
+
+from palate.client.host import Arrays, training_of
+from palate.models.scores.base import State
+from palate.models.scores.registry import score_model
+from palate.models.table import ItemTable
+from palate.privacy.mechanisms.registry import MECHANISMS
+from palate.privacy.wire import ItemUpdate, RoundPlan, WireError
+from palate.server.store import read_tensors, write_atomically
+from palate.simulation.config import SimulationConfig
+from palate.simulation.data.types import HeldOut, LongArray
+from palate.simulation.evaluation import Evaluation, evaluate
+from palate.simulation.prepare import Prepared, shard_users
+from palate.simulation.seeding import device_keys, participants
+from palate.simulation.vectorised import (
+    ShardScorer,
+    fresh_state,
+    is_stateful,
+    popularity_sum,
+    refit_state,
+    train_shard,
+)
+
+STATE_FORMAT = "palate-shard-state/1"
+
+TOP_K = 10
+"""Length of recommendation lists and cut-off of the metrics."""
+
+_NONE = np.zeros(0, dtype=np.int32)
+_NOBODY = Evaluation(_NONE, _NONE, _NONE, _NONE, np.zeros((0, TOP_K), dtype=np.int32), TOP_K)
+
+
+class ShardHost:
+    """A shard of virtual devices.
+
+    Parameters
+    ----------
+    prepared
+        Data of the run.
+    config
+        Configuration of the run.
+    shard
+        Which shard this is; people are dealt out one by one.
+    folder
+        Where the heads are kept between rounds.
+    """
+
+    def __init__(self, prepared: Prepared, config: SimulationConfig, shard: int, folder: Path) -> None:
+        num_shards = min(config.shards, prepared.interactions.num_users)
+        split = prepared.split
+        self.users: LongArray = shard_users(prepared.interactions.num_users, shard, num_shards)
+        self._config = config
+        self._shard = shard
+        self._folder = folder
+        self._train = split.train.select(self.users)
+        self._full_train = split.full_train.select(self.users)
+        self._held_out = {"validation": _of(split.validation, self.users), "test": _of(split.test, self.users)}
+        self._stateful = is_stateful(config.training)
+        self._heads: tuple[int, State] | None = None
+        self._fitted: tuple[str, State] | None = None
+
+    def answer(self, plan: RoundPlan) -> ItemUpdate:
+        """Take part in a round with every virtual device that is drawn; the answer is the sum of their updates."""
+        mechanism = MECHANISMS[plan.unit]
+        drawn = participants(self._config.seed, plan.server_round, self.users, plan.participation)
+        taking_part = np.flatnonzero(drawn)
+        if plan.purpose == "popularity":
+            return mechanism.release(popularity_sum(self._train, taking_part, len(plan.learned)))
+        table = ItemTable(plan.fixed, plan.learned)
+        config = training_of(plan)
+        state = self._state_before(plan.server_round, table)
+        keys = device_keys(self._config.seed, plan.server_round, self.users[taking_part])
+        solved = self._solutions(table, state) if len(taking_part) == len(self.users) else None
+        trained = train_shard(table, self._train, state, taking_part, keys, config, solved=solved)
+        self._keep(plan.server_round, state, trained.loss, len(taking_part))
+        return mechanism.release(trained.update)
+
+    def inspect(self, question: Mapping[str, str | int], table_arrays: Arrays) -> Arrays:
+        """Answer a question of the simulation.
+
+        `part` is "validation" or "test", `full` is 1 for whole-catalogue ranks and lists, `round` names the heads.
+        """
+        part, server_round = str(question["part"]), int(question["round"])
+        if part not in self._held_out:
+            raise WireError(f"no part {part!r}")
+        table = ItemTable(table_arrays["fixed"].astype(np.float32), table_arrays["learned"].astype(np.float32))
+        heads = self._state_before(server_round + 1, table)
+        history = self._train if part == "validation" else self._full_train
+        fitted = self._solutions(table, heads) if part == "validation" else refit_state(
+            table, history, heads, self._config.training
+        )  # fmt: skip
+        training = self._config.training
+        scorer = ShardScorer(
+            score_model(training.model, training.objective), torch.from_numpy(table.rows), fitted
+        )
+        held_out = self._held_out[part]
+        loss = {"loss": self._loss_of(server_round)}
+        if not (held_out.item >= 0).any():
+            return arrays_of(None, self.users) | loss
+        return arrays_of(evaluate(scorer, held_out, history, top_k=TOP_K, with_full=bool(question["full"])), self.users) | loss
+
+    def _solutions(self, table: ItemTable, heads: State) -> State:
+        """Heads whose linear part is fitted to the training history and this table; solved once per table."""
+        if self._fitted is None or self._fitted[0] != table.content_hash:
+            self._fitted = (table.content_hash, refit_state(table, self._train, heads, self._config.training))
+        return self._fitted[1]
+
+    def _state_before(self, server_round: int, table: ItemTable) -> State:
+        """Heads as the round before left them."""
+        if self._heads is not None and self._heads[0] == server_round - 1:
+            return self._heads[1]
+        if self._stateful and server_round > 1:
+            return read_heads(self._folder, self._shard, server_round - 1)
+        return fresh_state(table, self._config.training, len(self.users))
+
+    def _keep(self, server_round: int, state: State, loss: float, devices: int) -> None:
+        """Keep the heads in memory, and on disk those of this round and the one before."""
+        self._heads = (server_round, state)
+        self._fitted = None
+        self._folder.mkdir(parents=True, exist_ok=True)
+        arrays = {name: np.ascontiguousarray(value.numpy()) for name, value in state.items()} if self._stateful else {}
+        label = {"format": STATE_FORMAT, "loss": repr(loss), "devices": str(devices)}
+        write_atomically(self._path(server_round), save(arrays, label))
+        self._path(server_round - 2).unlink(missing_ok=True)
+
+    def _loss_of(self, server_round: int) -> npt.NDArray[np.float64]:
+        """Mean loss of a round and the number of devices in it, float64 [2]; zeros for the popularity round."""
+        if server_round == 0:
+            return np.zeros(2)
+        _, label = read_tensors(self._path(server_round), STATE_FORMAT)
+        return np.array([float(label["loss"]), float(label["devices"])])
+
+    def _path(self, server_round: int) -> Path:
+        return _heads_path(self._folder, self._shard, server_round)
+
+
+def read_heads(folder: Path, shard: int, server_round: int) -> State:
+    """Heads of a shard's people after a round, [num_users, ...]; raises RunError if missing or damaged."""
+    arrays, _ = read_tensors(_heads_path(folder, shard, server_round), STATE_FORMAT)
+    return {name: torch.from_numpy(value) for name, value in arrays.items()}
+
+
+def _heads_path(folder: Path, shard: int, server_round: int) -> Path:
+    return folder / f"shard-{shard:04d}.round-{server_round:05d}.safetensors"
+
+
+def join_answers(answers: list[Mapping[str, npt.NDArray[np.generic]]], *, full: bool) -> tuple[Evaluation, float]:
+    """Join the shards' answers: an evaluation ordered by user, and the mean loss over devices."""
+    parts = [
+        Evaluation(
+            users=answer["users"].astype(np.int32),
+            target=answer["target"].astype(np.int32),
+            rank_sampled=answer["rank_sampled"].astype(np.int32),
+            rank_full=answer["rank_full"].astype(np.int32) if full else None,
+            top_items=answer["top_items"].astype(np.int32) if full else None,
+            top_k=int(answer["top_k"].item()),
+        )
+        for answer in answers
+    ]
+    losses = np.array([answer["loss"].astype(np.float64) for answer in answers])  # [shards, (loss, devices)]
+    joined = Evaluation.concatenate(parts)
+    order = np.argsort(joined.users)
+    joined = replace(
+        joined,
+        users=joined.users[order],
+        target=joined.target[order],
+        rank_sampled=joined.rank_sampled[order],
+        rank_full=None if joined.rank_full is None else joined.rank_full[order],
+        top_items=None if joined.top_items is None else joined.top_items[order],
+    )
+    devices = losses[:, 1].sum()
+    return joined, float(losses.prod(axis=1).sum() / devices) if devices else 0.0
+
+
+def _of(held_out: HeldOut, users: LongArray) -> HeldOut:
+    return HeldOut(held_out.item[users], held_out.negatives[users])
+
+
+def arrays_of(result: Evaluation | None, users: LongArray) -> Arrays:
+    """Pack an evaluation of a node's people, or of nobody, as arrays; users get their index in the whole run."""
+    result = result or _NOBODY
+    arrays: Arrays = {
+        "users": users[result.users],
+        "target": result.target,
+        "rank_sampled": result.rank_sampled,
+        "top_k": np.array([result.top_k]),
+    }
+    if result.rank_full is not None and result.top_items is not None:
+        arrays |= {"rank_full": result.rank_full, "top_items": result.top_items}
+    return arrays
+

@@ -1,0 +1,94 @@
+"""From a configuration to everything that virtual devices need: data, split, public content.
+
+Deterministic: every process that prepares the same configuration has the same people and the same items, so that
+nodes on other machines need no data sent to them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from palate.models.content import Content, ContentConfig, content_features
+from palate.simulation.config import ContentOptions, SimulationConfig
+from palate.simulation.data.options import ReadOptions
+from palate.simulation.data.presets import load
+from palate.simulation.data.splits import split_for
+from palate.simulation.data.types import Catalogue, Interactions, LongArray, Split
+
+EVALUATION_SEED = 20_170_403
+"""Draws the evaluation negatives; part of the protocol, so the same whatever the seed of a run."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data of one run.
+
+    Attributes
+    ----------
+    protocol
+        In words, how held-out items and negatives were chosen.
+    content
+        Public content columns and their names.
+    """
+
+    interactions: Interactions
+    split: Split
+    protocol: str
+    content: Content
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Names of the item table's fixed columns."""
+        return ("popularity", *self.content.names)
+
+    @property
+    def catalogue_hash(self) -> str:
+        """SHA-256 of the item ids in table order."""
+        return catalogue_hash(self.interactions.catalogue)
+
+
+def prepare(config: SimulationConfig) -> Prepared:
+    """Load, split and describe the data of a run; the last two are remembered in this process.
+
+    Raises
+    ------
+    DataError
+        If the data cannot be read, or holds nothing to learn from.
+    """
+    return _prepare(config.data, config.read, config.content)
+
+
+@lru_cache(maxsize=2)
+def _prepare(data: str, read: ReadOptions, content: ContentOptions) -> Prepared:
+    interactions = load(data, options=read)
+    split, protocol = split_for(interactions, seed=EVALUATION_SEED)
+    catalogue = interactions.catalogue
+    features = Content(np.zeros((catalogue.num_items, 0), dtype=np.float32), ())
+    if content.use:
+        features = content_features(
+            genres=catalogue.genres,
+            years=catalogue.years,
+            texts=catalogue.texts,
+            titles=catalogue.titles,
+            config=ContentConfig(text_dim=content.text_dim),
+        )
+    return Prepared(interactions, split, protocol, features)
+
+
+def shard_users(num_users: int, shard: int, shards: int) -> LongArray:
+    """Users of one shard: every `shards`-th, so that shards are alike."""
+    return np.arange(shard, num_users, shards, dtype=np.int64)
+
+
+def catalogue_hash(catalogue: Catalogue) -> str:
+    """SHA-256 of the item ids in table order."""
+    digest = hashlib.sha256(b"palate catalogue v1")
+    for item in catalogue.ids:
+        encoded = item.encode()
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    return digest.hexdigest()
+

@@ -1,0 +1,138 @@
+"""From a matplotlib figure to SVG inside the page, in the page's own colours, light or dark.
+
+A figure is drawn in the light theme's colours. In the SVG each becomes the CSS variable of the same role, so the
+page restyles its figures when the reader's screen is dark; text stays text. The same figure can be saved as PNG.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import matplotlib as mpl
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS: Mapping[str, str] = {
+    "ink": "#1b2420",
+    "muted": "#5a655f",
+    "line": "#d9ddd6",
+    "paper": "#fbfbf8",
+    "first": "#0b6e5a",
+    "second": "#b3541e",
+    "third": "#4557a3",
+}
+"""Roles of the light theme; style.css gives both themes the same names."""
+
+_STYLE: dict[Any, Any] = {
+    "font.size": 10.5,
+    "font.family": "sans-serif",
+    "text.color": COLOURS["ink"],
+    "axes.labelcolor": COLOURS["muted"],
+    "axes.edgecolor": COLOURS["line"],
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.titlecolor": COLOURS["ink"],
+    "axes.titlepad": 12,
+    "grid.color": COLOURS["line"],
+    "grid.linewidth": 0.8,
+    "xtick.color": COLOURS["line"],
+    "ytick.color": COLOURS["line"],
+    "xtick.labelcolor": COLOURS["muted"],
+    "ytick.labelcolor": COLOURS["muted"],
+    "ytick.major.size": 0,
+    "lines.linewidth": 2.2,
+    "lines.solid_capstyle": "round",
+    "figure.facecolor": "none",
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # labels come from data: a dollar sign is a dollar sign
+}
+_PIXELS_PER_INCH = 160
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure for the page.
+
+    Attributes
+    ----------
+    svg
+        The drawing, with a title and a description for screen readers.
+    caption
+        What to see in it, one sentence.
+    """
+
+    svg: Markup
+    caption: str
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Draw inside this: the page's type sizes, lines and colours."""
+    with mpl.rc_context(_STYLE):
+        yield
+
+
+def to_svg(figure: Figure, *, name: str, title: str, description: str) -> Markup:
+    """Render a figure as an SVG element that inherits the page's theme.
+
+    Parameters
+    ----------
+    figure
+        Drawn inside `house_style`.
+    name
+        Unique in the page: keeps the identifiers of two figures apart, and makes them the same on every machine.
+    title, description
+        What it is and what it shows, for those who cannot see it.
+    """
+    buffer = io.StringIO()
+    style: dict[Any, Any] = {**_STYLE, "svg.hashsalt": name}
+    with mpl.rc_context(style):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    # A style element or metadata inside would reach the whole page.
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<(defs>\s*<style|metadata).*?</(style>\s*</defs|metadata)>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
+    # Which font there is depends on the reader's machine, so the page chooses.
+    svg = re.sub(r"font: (?:(\d+) )?([\d.]+px) [^;\"]*", r"font-size: \2", svg)
+    for role, colour in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{role})")
+    view_box = re.search(r'viewBox="[^"]+"', svg)
+    body = svg[svg.index(">") + 1 :]
+    head = (
+        f'<svg class="chart" role="img" aria-labelledby="{name}-title {name}-desc" '
+        f'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f"{view_box.group() if view_box else ''}>"
+        f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>'
+    )
+    return Markup(head + body.rstrip())
+
+
+def to_png(figure: Figure, path: Path) -> None:
+    """Save a figure on the light theme's paper, for pages that cannot restyle it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(_STYLE):
+        figure.savefig(path, dpi=_PIXELS_PER_INCH, facecolor=COLOURS["paper"], metadata={"Software": None})
+
+
+def blank(width: float, height: float, *, panels: int = 1) -> tuple[Figure, list[Axes]]:
+    """Make an empty figure of some inches with panels side by side; belongs to no window and no global state."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(1, panels, squeeze=False)[0])

@@ -1,0 +1,184 @@
+"""The report's figures: how the rounds went, and for whom it works."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from palate.simulation.report.drawing import COLOURS, Chart, blank, house_style, to_png, to_svg
+from palate.simulation.report.records import BandAccuracy, Result, RoundRecord
+
+_WIDTH, _HEIGHT = 5.2, 3.0
+_LABEL_ROOM = 1.22  # the horizontal axis goes on past the last round, where the lines are named
+
+
+def round_charts(rounds: Sequence[RoundRecord], result: Result) -> list[Chart]:
+    """Draw validation accuracy and training loss by round; what was never measured is left out."""
+    charts = []
+    hits = _series(rounds, f"hr@{result.summary.test.sampled.top_k}")
+    with house_style():
+        if hits:
+            figure, (axes,) = blank(_WIDTH, _HEIGHT)
+            _draw_accuracy(axes, rounds, result)
+            first, last = hits[0], hits[-1]
+            charts.append(
+                Chart(
+                    to_svg(
+                        figure,
+                        name="accuracy",
+                        title="Validation accuracy by round",
+                        description=f"Hit rate goes from {first[1]:.1%} in round {first[0]} to {last[1]:.1%} in round "
+                        f"{last[0]}; the best is round {result.best_round}.",
+                    ),
+                    "Validation accuracy after each round; the ring marks the best one.",
+                )
+            )
+        losses = [(record.round, record.loss) for record in rounds if record.loss is not None]
+        if losses:
+            figure, (axes,) = blank(_WIDTH, _HEIGHT)
+            _draw_loss(axes, losses)
+            charts.append(
+                Chart(
+                    to_svg(
+                        figure,
+                        name="loss",
+                        title="Training loss by round",
+                        description=f"The loss goes from {losses[0][1]:.4g} in round {losses[0][0]} to "
+                        f"{losses[-1][1]:.4g} in round {losses[-1][0]}.",
+                    ),
+                    "Training loss over all devices; lower is better. Only a simulation can see it.",
+                )
+            )
+    return charts
+
+
+def save_curves(rounds: Sequence[RoundRecord], result: Result, path: Path) -> None:
+    """Save accuracy and loss side by side as PNG, such as for a README."""
+    losses = [(record.round, record.loss) for record in rounds if record.loss is not None]
+    with house_style():
+        figure, (left, right) = blank(2 * _WIDTH, _HEIGHT + 0.2, panels=2)
+        _draw_accuracy(left, rounds, result)
+        left.set_title("Validation accuracy")
+        _draw_loss(right, losses)
+        right.set_title("Training loss")
+        to_png(figure, path)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model in a chart of groups.
+
+    Attributes
+    ----------
+    label
+        Its name.
+    colour
+        Role in `COLOURS`.
+    bands
+        Its accuracy by group, in the order of the chart's groups.
+    """
+
+    label: str
+    colour: str
+    bands: Sequence[BandAccuracy]
+
+
+def band_chart(name: str, title: str, lines: Sequence[Line]) -> Chart:
+    """Draw hit rates by group as dots with 95 % intervals, one row a group, the first model on top.
+
+    Parameters
+    ----------
+    name
+        Unique in the page.
+    title
+        What the groups are.
+    lines
+        The models; all with the same groups.
+    """
+    bands = lines[0].bands
+    with house_style():
+        figure, (axes,) = blank(_WIDTH, 0.9 + 0.52 * len(bands))
+        for offset, line in enumerate(lines):
+            rates = [band.sampled.hit_rate for band in line.bands]
+            heights = [row + 0.2 * (offset - (len(lines) - 1) / 2) for row in range(len(bands))]
+            colour = COLOURS[line.colour]
+            axes.hlines(heights, [r.low for r in rates], [r.high for r in rates], color=colour, linewidth=1.6)
+            axes.plot([r.value for r in rates], heights, "o", color=colour, markersize=6, label=line.label)
+        axes.set_yticks(range(len(bands)), [band.label for band in bands])
+        axes.set_ylim(len(bands) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.grid(axis="x")
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
+        figure.legend(
+            loc="outside upper left", ncols=len(lines), frameon=False, fontsize=9.5, handletextpad=0.1, columnspacing=1
+        )
+        described = "; ".join(
+            f"{band.label}: "
+            + ", ".join(f"{line.label} {line.bands[row].sampled.hit_rate.value:.0%}" for line in lines)
+            for row, band in enumerate(bands)
+        )
+        k = bands[0].sampled.top_k
+        return Chart(
+            to_svg(figure, name=name, title=f"{title}, HR@{k}", description=described),
+            f"{title}: HR@{k} among sampled candidates, with 95 % intervals.",
+        )
+
+
+def _draw_accuracy(axes: Axes, rounds: Sequence[RoundRecord], result: Result) -> None:
+    k = result.summary.test.sampled.top_k
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    for metric, role in ((f"hr@{k}", "first"), (f"ndcg@{k}", "third")):
+        points = _series(rounds, metric)
+        if not points:
+            continue
+        axes.plot(*zip(*points, strict=True), color=COLOURS[role], marker="o" if len(points) == 1 else "")
+        axes.annotate(metric.upper(), points[-1], (6, 0), textcoords="offset points", va="center", color=COLOURS[role])
+        kept = [point for point in points if point[0] == result.best_round]
+        axes.plot(
+            *zip(*kept, strict=True), "o", color="none", markeredgecolor=COLOURS[role], markersize=9
+        ) if kept else None
+    _draw_reference(axes, rounds, result)
+    axes.set_ylim(bottom=0)
+    _round_axis(axes, rounds[-1].round)
+
+
+def _draw_reference(axes: Axes, rounds: Sequence[RoundRecord], result: Result) -> None:
+    """Mark the most-popular list's hit rate, where it was measured: below it nothing personal has been learned."""
+    popularity = result.baselines.get("popularity")
+    if popularity is None or popularity.validation is None:
+        return
+    rate = popularity.validation.sampled.hit_rate.value
+    axes.axhline(rate, color=COLOURS["second"], linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.annotate(
+        f"{popularity.label}, HR@{popularity.validation.sampled.top_k}",
+        (rounds[0].round, rate),
+        (2, 4),
+        textcoords="offset points",
+        color=COLOURS["second"],
+        fontsize=9.5,
+    )
+
+
+def _draw_loss(axes: Axes, losses: Sequence[tuple[int, float]]) -> None:
+    if losses:
+        axes.plot(*zip(*losses, strict=True), color=COLOURS["first"], marker="o" if len(losses) == 1 else "")
+        axes.set_xlim(0, max(losses[-1][0], 1))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlabel("round")
+
+
+def _round_axis(axes: Axes, last: int) -> None:
+    axes.set_xlim(0, max(last, 1) * _LABEL_ROOM)
+    axes.set_xticks([tick for tick in MaxNLocator(6, integer=True).tick_values(0, max(last, 1)) if 0 <= tick <= last])
+    axes.set_xlabel("round")
+
+
+def _series(rounds: Sequence[RoundRecord], metric: str) -> list[tuple[int, float]]:
+    return [(r.round, r.validation[metric]) for r in rounds if r.validation is not None and metric in r.validation]

@@ -1,0 +1,65 @@
+"""Files of a run folder as bytes and frames; whatever is wrong with one is a `RunError` that names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from palate.models.errors import EnvironmentProblem, RunError
+
+_HINT = "the run folder is damaged: copy it again, or repeat the run with its config.toml"
+
+
+def damaged(folder: Path, name: str, why: str) -> RunError:
+    """Say that a file of the run folder cannot be used, and why, on one line."""
+    return RunError(f"{folder / name} is damaged: {why.splitlines()[0] if why else 'unreadable'}", hint=_HINT)
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether there is such a file; False also for what cannot be a path."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or with a null byte
+        return False
+
+
+def file_bytes(folder: Path, name: str, *, limit: int = -1) -> bytes:
+    """Content of one file of the run, or its first `limit` bytes.
+
+    Raises
+    ------
+    RunError
+        If there is no such file.
+    EnvironmentProblem
+        If it may not be read.
+    """
+    try:
+        with (folder / name).open("rb") as file:
+            return file.read(limit)
+    except PermissionError as error:
+        raise EnvironmentProblem(
+            f"no permission to read {folder / name}", hint="check the file's owner and mode"
+        ) from error
+    except OSError as error:
+        raise RunError(f"{folder} has no {name} that can be read", hint=_HINT) from error
+
+
+def file_frame(folder: Path, name: str, columns: tuple[str, ...]) -> pl.DataFrame:
+    """One Parquet file of the run, which must have these columns.
+
+    Raises
+    ------
+    RunError
+        If it is missing, damaged, or lacks a column.
+    """
+    data = file_bytes(folder, name)
+    try:
+        # From memory: what is damaged must not be looked at lazily. polars panics on some damaged Parquet.
+        frame = pl.read_parquet(data)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+        raise damaged(folder, name, str(error)) from error
+    missing = [column for column in columns if column not in frame.columns]
+    if missing:
+        raise damaged(folder, name, f"no column {', '.join(missing)}")
+    return frame

@@ -1,0 +1,125 @@
+"""What the run reached, in sentences for somebody who has never seen a metric, and what protects it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from palate.simulation.report.groups import best_reference
+from palate.simulation.report.records import ModelSummary, Result
+from palate.simulation.report.tables import own_label
+from palate.simulation.report.words import noun, num_candidates, number_word, percent
+
+UNPROTECTED = "none"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One model's hit rate, drawn as a bar."""
+
+    label: str
+    share: float
+    text: str
+    role: str
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The run in short.
+
+    Attributes
+    ----------
+    sampled, full
+        One sentence for each protocol.
+    bars
+        Test hit rates among sampled candidates: this run, popularity, the best reference.
+    """
+
+    sampled: str
+    full: str
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True)
+class Protection:
+    """What was promised about privacy.
+
+    Attributes
+    ----------
+    protected
+        False shows the warning.
+    title, text
+        The banner.
+    facts
+        The guarantee in its parts, for those who must check it.
+    """
+
+    protected: bool
+    title: str
+    text: str
+    facts: dict[str, str]
+
+
+def headline(result: Result) -> Headline:
+    """Say how often the item that a person really chose next is in the list, for this run and the references."""
+    items, k = noun(result.data), number_word(result.summary.test.sampled.top_k)
+    candidates = num_candidates(result.protocol)
+    models: list[tuple[str, str, ModelSummary]] = [(own_label(result), "first", result.summary.test)]
+    popularity, best = result.baselines.get("popularity"), best_reference(result)
+    rivals = []
+    if popularity is not None and popularity.test is not None:
+        models.append((popularity.label, "second", popularity.test))
+        rivals.append(("the list of the most popular would do it for {}", popularity.test))
+    if best is not None and best.test is not None:
+        models.append((best.label, "third", best.test))
+        rivals.append((f"{best.label}, the strongest reference, for {{}}", best.test))
+
+    def sentence(opening: str, ranking: str) -> str:
+        own = result.summary.test.accuracy(ranking)
+        rest = ", ".join(text.format(percent(rival.accuracy(ranking).hit_rate.value)) for text, rival in rivals)
+        return f"{opening} for {percent(own.hit_rate.value)} of {own.users:,} people{f'; {rest}' if rest else ''}."
+
+    among = f"Of {candidates:,} {items}" if candidates else f"Of a short list of {items}"
+    return Headline(
+        sampled=sentence(f"{among}, the one that a person really chose next was among the first {k}", "sampled"),
+        full=sentence(
+            f"In the whole catalogue of {result.dataset.items:,} {items}, it was among the first {k}", "full"
+        ),
+        bars=tuple(
+            Bar(label, summary.sampled.hit_rate.value, percent(summary.sampled.hit_rate.value), role)
+            for label, role, summary in models
+        ),
+    )
+
+
+def protection(result: Result) -> Protection:
+    """Say what was promised; a run without protection says so loudest."""
+    if result.unit == UNPROTECTED or result.epsilon is None:
+        return Protection(
+            protected=False,
+            title="No privacy",
+            text="Updates left the devices unprotected. This is a simulation for comparison: nothing here may be "
+            "called private.",
+            facts={"unit": result.unit, "protection": result.protection},
+        )
+    guarantee = result.guarantee or {}
+    stated = {name: _as_text(value) for name, value in guarantee.items()}
+    facts = {
+        "unit": result.unit,
+        "epsilon": f"{result.epsilon:g}",
+        "delta": f"{result.delta:g}" if result.delta else "0",
+    }
+    delta = f", delta = {result.delta:g}" if result.delta else ""
+    adjacency = f" Neighbouring data: {stated['adjacency']}." if "adjacency" in stated else ""
+    assumptions = f" It holds if: {stated['assumptions']}." if "assumptions" in stated else ""
+    return Protection(
+        protected=True,
+        title=f"Differential privacy per {result.unit}: epsilon = {result.epsilon:g}{delta}",
+        text=f"{result.protection}.{adjacency}{assumptions}",
+        facts=facts | stated,
+    )
+
+
+def _as_text(value: JsonValue) -> str:
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)

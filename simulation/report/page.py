@@ -1,0 +1,120 @@
+"""The report of a finished run: one HTML page that a newcomer can read and a researcher can check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from palate.models.errors import PalateError
+from palate.simulation.data.types import Histories
+from palate.simulation.prepare import prepare
+from palate.simulation.report.examples import Example, choose_examples
+from palate.simulation.report.figures import round_charts, save_curves
+from palate.simulation.report.groups import groupings
+from palate.simulation.report.headline import headline, protection
+from palate.simulation.report.rendering import render, save
+from palate.simulation.report.tables import accuracy_grid, baseline_cost_grid, beyond_grid, cost_grid, facts_grid
+from palate.simulation.report.words import definitions, flattened, noun, recency_note
+from palate.simulation.run_folder import read_config
+from palate.simulation.run_reader import Run, read_run
+
+REPORT_NAME = "report.html"
+CURVES_NAME = Path("plots") / "curves.png"
+
+
+def write_report(
+    folder: Path, *, output: Path | None = None, history: Histories | None = None, examples: bool = True
+) -> Path:
+    """Write the report of a run.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    output
+        Where to write; report.html in the run folder by default, with plots/curves.png beside it.
+    history
+        What each user had before the test item, for the examples; read again from the dataset by default.
+    examples
+        False shows nobody's history, for a page that is passed on.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    RunError
+        If the run has not finished or its folder is damaged.
+    EnvironmentProblem
+        If the page cannot be written there.
+    ModuleNotFoundError
+        If the extra `report` is not installed.
+    """
+    run = read_run(folder)
+    shown, why_not = _examples(run, history) if examples else ([], "Left out on request.")
+    path = output or folder / REPORT_NAME
+    save(report_page(run, shown, why_not), path)
+    if output is None:
+        save_curves(run.rounds, run.result, folder / CURVES_NAME)
+    return path
+
+
+def report_page(run: Run, examples: list[Example], why_no_examples: str) -> str:
+    """Fill the page: the same run gives the same bytes."""
+    result, items = run.result, noun(run.result.data)
+    parts = [part for part in ("test", "validation") if result.summary.of(part) is not None]
+    return render(
+        "report.html.j2",
+        result=result,
+        items=items,
+        headline=headline(result),
+        protection=protection(result),
+        accuracy={part: [accuracy_grid(result, part, ranking) for ranking in ("sampled", "full")] for part in parts},
+        beyond=beyond_grid(result),
+        definitions=definitions(run.top_k, items),
+        charts=round_charts(run.rounds, result),
+        groupings=groupings(result, items),
+        examples=examples,
+        why_no_examples=why_no_examples,
+        cost=cost_grid(result, run.rounds),
+        references=baseline_cost_grid(result) if result.baselines else None,
+        recency=recency_note(run.config, has_time=result.dataset.has_time),
+        config=facts_grid("Configuration", "Option", flattened(run.config)),
+        environment=facts_grid("Environment", "What", _environment(run)),
+        table=run.saved,
+    )
+
+
+def _examples(run: Run, history: Histories | None) -> tuple[list[Example], str]:
+    """Examples, or the reason why there are none: histories are not in the run folder, and the data may have gone."""
+    if history is None:
+        try:
+            prepared = prepare(read_config(run.folder))
+        except PalateError as error:
+            return [], f"The data is needed for this and could not be read again: {error.message}."
+        if prepared.catalogue_hash != run.saved.catalogue or not _same_people(run, prepared.interactions.users):
+            return [], "The data is needed for this, and it has changed since the run."
+        history = prepared.split.full_train
+    return choose_examples(run.ranked["test"], run.catalogue, history), ""
+
+
+def _same_people(run: Run, users: tuple[str, ...]) -> bool:
+    """Tell whether the user indices of the run still mean the people that they meant."""
+    ranked = run.ranked["test"]
+    return all(
+        user < len(users) and users[user] == user_id
+        for user, user_id in zip(ranked.evaluation.users.tolist(), ranked.user_ids, strict=True)
+    )
+
+
+def _environment(run: Run) -> dict[str, str]:
+    environment = run.environment
+    return {
+        "palate": environment.palate,
+        "Python": environment.python,
+        "platform": environment.platform,
+        "processor cores": str(environment.cpu_count or "unknown"),
+        "started": environment.started_at,
+        **dict(sorted(environment.packages.items())),
+    }

@@ -1,0 +1,129 @@
+"""The Parquet files of a run: the catalogue, and every user's rank and recommendations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from palate.simulation.data.types import Catalogue
+from palate.simulation.evaluation import Evaluation
+from palate.simulation.report.files import damaged, file_frame
+
+PARTS = ("validation", "test")
+
+_EVALUATION_COLUMNS = ("part", "user", "user_id", "target", "rank_sampled", "rank_full", "top_items")
+
+
+@dataclass(frozen=True, eq=False)
+class RankedUsers:
+    """One part of evaluation.parquet.
+
+    Attributes
+    ----------
+    user_ids
+        Original user ids as text, [m].
+    evaluation
+        Ranks and lists of these users, in the same order.
+    """
+
+    user_ids: tuple[str, ...]
+    evaluation: Evaluation
+
+
+def read_items(folder: Path) -> Catalogue:
+    """items.parquet as a catalogue; descriptions (`texts`) are not kept in a run and are "".
+
+    Raises
+    ------
+    RunError
+        If it is missing or damaged, or an item is repeated.
+    """
+    frame = file_frame(folder, "items.parquet", ("item", "title", "genres", "year"))
+    try:
+        frame = frame.select(
+            pl.col("item", "title").cast(pl.String),
+            pl.col("genres").cast(pl.List(pl.String)),
+            pl.col("year").cast(pl.Int32),
+        )
+    except pl.exceptions.PolarsError as error:
+        raise damaged(folder, "items.parquet", str(error)) from error
+    if frame.height == 0 or any(frame.null_count().row(0)) or frame["item"].n_unique() != frame.height:
+        raise damaged(folder, "items.parquet", "items are missing or repeated")
+    return Catalogue(
+        ids=tuple(frame["item"]),
+        titles=tuple(frame["title"]),
+        genres=tuple(tuple(name or "" for name in names) for names in frame["genres"].to_list()),
+        years=frame["year"].to_numpy(),
+        texts=("",) * frame.height,
+    )
+
+
+def read_evaluation(folder: Path, num_items: int, top_k: int) -> dict[str, RankedUsers]:
+    """evaluation.parquet by part; a part without users is absent.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    num_items
+        Size of the catalogue.
+    top_k
+        Length of the lists.
+
+    Raises
+    ------
+    RunError
+        If it is missing or damaged, or an index points outside the catalogue.
+    """
+    name = "evaluation.parquet"
+    frame = file_frame(folder, name, _EVALUATION_COLUMNS)
+    found = {}
+    try:
+        frame = frame.select(
+            pl.col("part", "user_id").cast(pl.String),
+            pl.col("user", "target", "rank_sampled", "rank_full").cast(pl.Int32),
+            pl.col("top_items").cast(pl.List(pl.Int32)).list.to_array(top_k),
+        )
+        if any(frame.null_count().row(0)) or not set(frame["part"].unique()) <= set(PARTS):
+            raise ValueError("values are missing, or a part is neither validation nor test")
+        for part in PARTS:
+            rows = frame.filter(pl.col("part") == part).sort("user")
+            if rows.height:
+                evaluation = Evaluation(
+                    users=rows["user"].to_numpy(),
+                    target=rows["target"].to_numpy(),
+                    rank_sampled=rows["rank_sampled"].to_numpy(),
+                    rank_full=rows["rank_full"].to_numpy(),
+                    top_items=rows["top_items"].to_numpy(),
+                    top_k=top_k,
+                )
+                _require_indices(evaluation, num_items)
+                found[part] = RankedUsers(tuple(rows["user_id"]), evaluation)
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        raise damaged(folder, name, str(error)) from error
+    return found
+
+
+def _require_indices(evaluation: Evaluation, num_items: int) -> None:
+    """Refuse what cannot index users, items or ranks."""
+    bounds = (
+        ("user", evaluation.users, 0, None),
+        ("target", evaluation.target, 0, num_items),
+        ("rank_sampled", evaluation.rank_sampled, 0, None),
+        ("rank_full", evaluation.rank_full, 0, num_items),
+        ("top_items", evaluation.top_items, -1, num_items),
+    )
+    for column, values, low, high in bounds:
+        # A missing number inside a list would have made the column floats.
+        if (
+            values is None
+            or values.dtype != np.int32
+            or values.min() < low
+            or (high is not None and values.max() >= high)
+        ):
+            raise ValueError(f"{column} is out of range")
+    if len(np.unique(evaluation.users)) != len(evaluation.users):
+        raise ValueError("a user is listed twice")

@@ -1,0 +1,220 @@
+"""What a run folder's JSON says, as typed records: docs/formats/run-folder.md, one class per object.
+
+Keys that a later version adds are passed over; what is missing, of the wrong type or not finite is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+
+class _Record(BaseModel):
+    """Read-only, and without NaN or infinity: JSON has neither."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Interval(_Record):
+    """A mean over users, its standard error (`se`) and its 95 % interval."""
+
+    value: float
+    se: float
+    low: float
+    high: float
+
+
+class Accuracy(_Record):
+    """Accuracy of one model under one protocol (`RankingMetrics.to_dict`).
+
+    Attributes
+    ----------
+    users
+        Users averaged over.
+    top_k
+        Cut-off, read from the name of the hit rate.
+    values
+        Metrics by their published name, such as "hr@10".
+    intervals
+        Sampling error of the hit rate and of NDCG, by the same names.
+    """
+
+    users: int = Field(ge=1)
+    top_k: int = Field(ge=1)
+    values: dict[str, float]
+    intervals: dict[str, Interval]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_flat(cls, data: Any) -> Any:
+        """Gather the flat JSON object's metrics."""
+        if not isinstance(data, dict):
+            return data
+        values = {name: value for name, value in data.items() if name not in {"users", "intervals"}}
+        cuts = [name.removeprefix("hr@") for name in values if name.startswith("hr@")]
+        return {
+            "users": data.get("users"),
+            "top_k": cuts[0] if len(cuts) == 1 else None,
+            "values": values,
+            "intervals": data.get("intervals"),
+        }
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Accuracy:
+        k = self.top_k
+        wanted = {f"hr@{k}", f"ndcg@{k}", f"recall@{2 * k}", f"precision@{k}", f"f1@{k}", "mrr"}
+        missing = wanted - set(self.values) | {f"hr@{k}", f"ndcg@{k}"} - set(self.intervals)
+        if missing:
+            raise ValueError(f"no {', '.join(sorted(missing))}")
+        return self
+
+    @property
+    def hit_rate(self) -> Interval:
+        """Share of users whose held-out item is within the cut-off."""
+        return self.intervals[f"hr@{self.top_k}"]
+
+    @property
+    def ndcg(self) -> Interval:
+        """Normalised discounted cumulative gain at the cut-off."""
+        return self.intervals[f"ndcg@{self.top_k}"]
+
+
+class Beyond(_Record):
+    """Properties of the recommendation lists."""
+
+    coverage: float
+    gini: float
+    novelty: float
+    diversity: float | None
+
+
+class BandAccuracy(_Record):
+    """Accuracy in one group of users."""
+
+    label: str
+    users: int
+    sampled: Accuracy
+    full: Accuracy
+
+
+class ModelSummary(_Record):
+    """One model's results on one part of the held-out items (`Summary.to_dict`)."""
+
+    sampled: Accuracy
+    full: Accuracy
+    beyond: Beyond
+    by_activity: tuple[BandAccuracy, ...]
+    by_popularity: tuple[BandAccuracy, ...]
+    by_group: dict[str, tuple[BandAccuracy, ...]]
+
+    def accuracy(self, ranking: str) -> Accuracy:
+        """Accuracy under one protocol, "sampled" or "full"."""
+        return self.sampled if ranking == "sampled" else self.full
+
+
+class Parts(_Record):
+    """Summaries of validation, None where nobody has a validation item, and test."""
+
+    validation: ModelSummary | None
+    test: ModelSummary
+
+    def of(self, part: str) -> ModelSummary | None:
+        """Summary of "validation" or "test"."""
+        return self.validation if part == "validation" else self.test
+
+
+class BaselineResult(_Record):
+    """One baseline of the same run, or why it was left out."""
+
+    label: str
+    citation: str = ""
+    skipped: str | None = None
+    cpu_seconds: float = 0.0
+    validation: ModelSummary | None = None
+    test: ModelSummary | None = None
+
+    @model_validator(mode="after")
+    def _ran_or_says_why(self) -> BaselineResult:
+        if self.test is None and not self.skipped:
+            raise ValueError("neither test results nor a reason for skipping")
+        return self
+
+    def of(self, part: str) -> ModelSummary | None:
+        """Summary of "validation" or "test"; None where there is none."""
+        return self.validation if part == "validation" else self.test
+
+
+class Dataset(_Record):
+    """Size of the data after cleaning."""
+
+    users: int
+    items: int
+    interactions: int
+    density: float
+    has_time: bool
+
+
+class CpuSeconds(_Record):
+    """Processor time of the run."""
+
+    total: float
+    per_round_median: float
+
+
+class DeviceBytes(_Record):
+    """Traffic of one device in one round."""
+
+    down: int
+    up: int
+
+
+class Result(_Record):
+    """result.json: what the run reached, and at what cost."""
+
+    run: str
+    data: str
+    model: str
+    unit: str
+    epsilon: float | None
+    delta: float | None
+    rounds: int
+    seed: int
+    cpu_seconds: CpuSeconds
+    peak_memory_mb: float
+    protection: str
+    guarantee: dict[str, JsonValue] | None
+    protocol: str
+    dataset: Dataset
+    summary: Parts
+    baselines: dict[str, BaselineResult]
+    bytes_per_device: DeviceBytes
+    best_round: int | None
+
+
+class RoundRecord(_Record):
+    """One line of rounds.jsonl."""
+
+    round: int = Field(ge=0)
+    purpose: Literal["popularity", "train"]
+    loss: float | None
+    validation: dict[str, float] | None
+    devices: int
+    cpu_seconds: float
+    wall_seconds: float
+    users_per_second: float
+    bytes_down: int
+    bytes_up: int
+    update_rms: float | None
+    table: str
+
+
+class Environment(_Record):
+    """environment.json: where the run was made."""
+
+    python: str
+    platform: str
+    cpu_count: int | None
+    packages: dict[str, str]
+    palate: str
+    started_at: str

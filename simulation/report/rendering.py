@@ -1,0 +1,38 @@
+"""HTML pages without a single outside asset: Jinja2 with autoescape, the style sheet inside, no scripts at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from palate.models.errors import EnvironmentProblem
+from palate.server.store import write_atomically
+
+_HERE = Path(__file__).parent
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template of this folder; text from data is escaped, a value that the template lacks is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    style = Markup((_HERE / "style.css").read_text(encoding="utf-8"))
+    return environment.get_template(template).render(style=style, **values)
+
+
+def save(page: str, path: Path) -> None:
+    """Write a page whole or not at all.
+
+    Raises
+    ------
+    EnvironmentProblem
+        If its folder does not exist.
+    OSError
+        If the folder cannot be written.
+    """
+    if not path.parent.is_dir():
+        raise EnvironmentProblem(f"{path.parent} is not a folder", hint="make the folder first, or choose another")
+    write_atomically(path, page.encode("utf-8"))

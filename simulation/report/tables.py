@@ -1,0 +1,198 @@
+"""The report's tables: this run beside every baseline, for whom it works, and what it cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from palate.simulation.report.records import Accuracy, BandAccuracy, Interval, ModelSummary, Result, RoundRecord
+from palate.simulation.report.words import data_size, duration, score
+
+FEW_USERS = 30
+"""Groups smaller than this are marked: their numbers say little."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value: its text, a smaller note below it, and whether it is the best of its column."""
+
+    text: str
+    note: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: its name, a smaller note below it, its cells, and whether it is this run's own."""
+
+    label: str
+    cells: tuple[Cell, ...]
+    note: str = ""
+    own: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table for the page.
+
+    Attributes
+    ----------
+    caption
+        What it shows.
+    columns
+        Headings; the first is that of the row labels.
+    rows
+        Lines.
+    notes
+        Sentences below it.
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = field(default=())
+
+
+def own_label(result: Result) -> str:
+    """Name this run beside its baselines."""
+    return f"Palate ({result.model})"
+
+
+def measured(result: Result, part: str) -> list[tuple[str, ModelSummary]]:
+    """List this run and its baselines with their results on one part, this run first; what was skipped is left out."""
+    own = result.summary.of(part)
+    found = [(own_label(result), own)] + [(baseline.label, baseline.of(part)) for baseline in result.baselines.values()]
+    return [(label, summary) for label, summary in found if summary is not None]
+
+
+def accuracy_grid(result: Result, part: str, ranking: str) -> Grid:
+    """Accuracy of every model on "validation" or "test" under "sampled" or "full", the best of a column marked."""
+    models = [(label, summary.accuracy(ranking)) for label, summary in measured(result, part)]
+    k = result.summary.test.sampled.top_k
+    columns = (f"hr@{k}", f"ndcg@{k}", f"recall@{2 * k}", f"precision@{k}", f"f1@{k}", "mrr")
+    best = {column: max(score(accuracy.values[column]) for _, accuracy in models) for column in columns}
+
+    def cell(accuracy: Accuracy, column: str) -> Cell:
+        text = score(accuracy.values[column])
+        interval = accuracy.intervals.get(column)
+        # Equal as printed is equal: the reader cannot see more.
+        return Cell(text, _interval(interval) if interval else "", best=text == best[column])
+
+    where = "sampled candidates" if ranking == "sampled" else "the whole catalogue"
+    skipped = [f"{b.label}: skipped, {b.skipped}." for b in result.baselines.values() if b.skipped]
+    return Grid(
+        caption=f"{part.capitalize()}, {where}",
+        columns=("Model", f"HR@{k} = recall@{k}", f"NDCG@{k}", f"Recall@{2 * k}", f"Precision@{k}", f"F1@{k}", "MRR"),
+        rows=tuple(
+            Row(label, tuple(cell(accuracy, column) for column in columns), own=index == 0)
+            for index, (label, accuracy) in enumerate(models)
+        ),
+        notes=(f"{models[0][1].users:,} people; small print: 95 % interval; bold: best of the column.", *skipped),
+    )
+
+
+def beyond_grid(result: Result) -> Grid:
+    """Show what the test lists look like; nothing is marked, for more is not always better."""
+    return Grid(
+        caption="Test, the lists themselves",
+        columns=("Model", "Coverage", "Gini", "Novelty", "Diversity"),
+        rows=tuple(
+            Row(
+                label,
+                (
+                    Cell(f"{summary.beyond.coverage:.1%}"),
+                    Cell(score(summary.beyond.gini)),
+                    Cell(f"{summary.beyond.novelty:.2f} bits"),
+                    Cell("\N{EN DASH}" if summary.beyond.diversity is None else score(summary.beyond.diversity)),
+                ),
+                own=index == 0,
+            )
+            for index, (label, summary) in enumerate(measured(result, "test"))
+        ),
+        notes=("Read beside accuracy: random lists would be the most novel and cover the most.",),
+    )
+
+
+def band_grid(
+    caption: str, heading: str, bands: Sequence[BandAccuracy], others: Mapping[str, Sequence[BandAccuracy]]
+) -> Grid:
+    """Test accuracy of this run by group, with the hit rate of some baselines.
+
+    Parameters
+    ----------
+    caption, heading
+        What the groups are, as a sentence and as a column heading.
+    bands
+        This run's groups.
+    others
+        The same groups of baselines, by label.
+    """
+    k = bands[0].sampled.top_k
+    return Grid(
+        caption=caption,
+        columns=(
+            heading,
+            "People",
+            f"HR@{k}",
+            f"NDCG@{k}",
+            f"HR@{k}, whole catalogue",
+            *(f"{label}, HR@{k}" for label in others),
+        ),
+        rows=tuple(
+            Row(
+                band.label,
+                (
+                    Cell(f"{band.users:,}", "few" if band.users < FEW_USERS else ""),
+                    Cell(score(band.sampled.hit_rate.value), _interval(band.sampled.hit_rate)),
+                    Cell(score(band.sampled.ndcg.value), _interval(band.sampled.ndcg)),
+                    Cell(score(band.full.hit_rate.value), _interval(band.full.hit_rate)),
+                    *(Cell(score(same[index].sampled.hit_rate.value)) for same in others.values()),
+                ),
+            )
+            for index, band in enumerate(bands)
+        ),
+    )
+
+
+def cost_grid(result: Result, rounds: Sequence[RoundRecord]) -> Grid:
+    """Show what the run cost, in time, memory and traffic."""
+    training = [record for record in rounds if record.purpose == "train"] or list(rounds)
+    down = sum(record.bytes_down * record.devices for record in rounds)
+    up = sum(record.bytes_up * record.devices for record in rounds)
+    facts = {
+        "Processor time, whole run": (duration(result.cpu_seconds.total), "one core"),
+        "Processor time, one round": (duration(result.cpu_seconds.per_round_median), "median, one core"),
+        "Devices in a round": (f"{statistics.median(record.devices for record in training):,.0f}", "median"),
+        "Devices trained in a second": (f"{statistics.median(r.users_per_second for r in training):,.0f}", "median"),
+        "Peak memory": (f"{result.peak_memory_mb:,.0f} MB", "the whole process"),
+        "To one device in one round": (data_size(result.bytes_per_device.down), "item table and plan"),
+        "From one device in one round": (data_size(result.bytes_per_device.up), "one update"),
+        "All traffic of the run": (data_size(down + up), f"{data_size(down)} down, {data_size(up)} up"),
+    }
+    return Grid(
+        caption="What the run cost",
+        columns=("", "Measured", "Of what"),
+        rows=tuple(Row(name, (Cell(value), Cell(note))) for name, (value, note) in facts.items()),
+    )
+
+
+def baseline_cost_grid(result: Result) -> Grid:
+    """Where the baselines come from and what they cost."""
+    return Grid(
+        caption="The references",
+        columns=("Model", "Processor time", "After"),
+        rows=tuple(
+            Row(b.label, (Cell("skipped" if b.skipped else duration(b.cpu_seconds)), Cell(b.citation)))
+            for b in result.baselines.values()
+        ),
+    )
+
+
+def facts_grid(caption: str, heading: str, facts: dict[str, str]) -> Grid:
+    """Names and values, such as a configuration."""
+    return Grid(caption, (heading, "Value"), tuple(Row(name, (Cell(value),)) for name, value in facts.items()))
+
+
+def _interval(interval: Interval) -> str:
+    return f"{score(interval.low)}\N{EN DASH}{score(interval.high)}"

@@ -1,0 +1,157 @@
+"""The report in plain words: numbers as people say them, and what each metric means."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+_NOUNS = {
+    "demo": "films",
+    "ml-100k": "films",
+    "ml-1m": "films",
+    "movietweetings-100k": "films",
+    "amazon-video": "videos",
+    "online-retail": "products",
+    "msweb": "areas of the site",
+    "gowalla": "places",
+}
+_SMALL_NUMBERS = {1: "one", 2: "two", 3: "three", 5: "five", 10: "ten", 20: "twenty"}
+_NCF_NEGATIVES = 99
+_KIBI = 1024
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A term and what it means, for a reader who has not met it."""
+
+    term: str
+    meaning: str
+
+
+def noun(data: str) -> str:
+    """Name the items of a dataset, plural: "films" for MovieLens, "items" where nothing is known."""
+    return _NOUNS.get(data, "items")
+
+
+def number_word(number: int) -> str:
+    """Small round numbers as words, others as digits."""
+    return _SMALL_NUMBERS.get(number, str(number))
+
+
+def num_candidates(protocol: str) -> int | None:
+    """How many items the sampled protocol ranks, the held-out one included; None where the protocol does not say."""
+    if protocol.startswith("NCF"):
+        return _NCF_NEGATIVES + 1
+    found = re.search(r"(\d+) negatives", protocol)
+    return int(found.group(1)) + 1 if found else None
+
+
+def percent(share: float) -> str:
+    """Write a share for a sentence: whole per cent, with a decimal where it is small."""
+    return f"{share:.0%}" if share >= 0.1 or share == 0 else f"{share:.1%}"
+
+
+def score(value: float) -> str:
+    """Write a metric in [0, 1] for a table, as in published ones."""
+    return f"{value:.3f}"
+
+
+def signed(value: float) -> str:
+    """Write a difference of metrics, with a true minus sign."""
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def p_value(value: float) -> str:
+    """Write a p-value without false precision."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def data_size(num_bytes: float) -> str:
+    """Bytes in a binary unit that keeps the number short."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if num_bytes < _KIBI:
+            return f"{num_bytes:,.0f} {unit}" if unit == "B" or num_bytes >= 100 else f"{num_bytes:,.1f} {unit}"
+        num_bytes /= _KIBI
+    return f"{num_bytes:,.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in a unit that keeps the number short."""
+    if seconds < 1:
+        return f"{seconds * 1000:,.0f} ms"
+    return f"{seconds:,.1f} s" if seconds < 120 else f"{seconds / 60:,.1f} min"
+
+
+def flattened(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested configuration as dotted names and text values, in the order of the file."""
+    flat: dict[str, str] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= flattened(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return flat
+
+
+def recency_note(config: dict[str, Any], *, has_time: bool) -> str:
+    """Say whether the run's model weighs interactions by age, for those who compare it with baselines.
+
+    Parameters
+    ----------
+    config
+        The run's configuration.
+    has_time
+        Whether the order of a history is known; where it is not, nothing is recent.
+    """
+    training = config.get("training")
+    half_life = training.get("recency_half_life") if isinstance(training, dict) else None
+    if half_life == float("inf") or not has_time:
+        return "Like the references, Palate's model ignored the order of a history in this run."
+    how = f" (an interaction counts half after {half_life:g} newer ones)" if isinstance(half_life, int | float) else ""
+    return f"Palate's model may use the order of a history{how}; the references do not."
+
+
+def definitions(k: int, items: str) -> list[Definition]:
+    """Every metric of the report, explained.
+
+    Parameters
+    ----------
+    k
+        Cut-off.
+    items
+        What the items are called, plural.
+    """
+    return [
+        Definition(
+            f"HR@{k} (hit rate)",
+            f"How often the one held-out item is among the first {number_word(k)}. With a single held-out item, "
+            f"recall@{k} is the same number.",
+        ),
+        Definition(
+            f"NDCG@{k}",
+            "A hit counts more near the top: 1 for first place, 0.63 for second, 0.5 for third, 0 beyond the list.",
+        ),
+        Definition(f"Recall@{2 * k}", f"The hit rate of a list twice as long, {number_word(2 * k)} {items}."),
+        Definition(
+            f"Precision@{k}, F1@{k}",
+            f"Share of the list that is right, and its harmonic mean with recall. Only one item can be right, so "
+            f"precision is at most {1 / k:g} and F1 at most {2 / (k + 1):.3f}.",
+        ),
+        Definition("MRR", "Mean of 1 / position of the held-out item, over the whole ranking."),
+        Definition(
+            "Sampled candidates, whole catalogue",
+            f"Sampled: the held-out item against a fixed draw of {items} that the person never had, as published "
+            f"tables do. Whole catalogue: against all {items} that the person has not had yet, which is what a "
+            f"person would see. Sampled numbers look better and can even order models differently.",
+        ),
+        Definition("Coverage", "Share of the catalogue that is recommended to somebody."),
+        Definition("Gini", "How unequally recommendations are spread over the catalogue: 0 is equal, 1 is one item."),
+        Definition("Novelty", "How rare the recommendations are, in bits; one more bit is half as many people."),
+        Definition("Diversity", "How different the items of one list are by their public description: 0 is all alike."),
+        Definition(
+            "95 % interval",
+            "Where the number would lie for other people of the same kind. It says nothing about other seeds of "
+            "training, or other data.",
+        ),
+    ]

@@ -1,0 +1,140 @@
+"""The result of a run: the model's metrics, the baselines' beside them, the costs. One JSON object."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from palate.models.metrics import RankingMetrics
+from palate.privacy.mechanisms.registry import MECHANISMS
+from palate.server.store import write_atomically
+from palate.simulation.baselines.running import BaselineResult, run_baselines
+from palate.simulation.config import SimulationConfig
+from palate.simulation.evaluation import Evaluation, Summary, summarise
+from palate.simulation.measure import cpu_seconds, peak_memory_mb
+from palate.simulation.prepare import Prepared
+
+CONTRACT = (
+    "run", "data", "model", "unit", "epsilon", "delta", "rounds", "seed", "validation", "test", "cpu_seconds",
+    "peak_memory_mb",
+)  # fmt: skip
+"""Keys that `palate simulate --json` prints; other tools rely on them."""
+
+
+def conclude(
+    config: SimulationConfig,
+    prepared: Prepared,
+    folder: Path,
+    evaluations: Mapping[str, Evaluation],
+    lines: list[dict[str, Any]],
+    spent_cpu_seconds: float,
+    phase: Callable[[str], None],
+) -> dict[str, Any]:
+    """Summarise a finished run, fit the baselines, and write `result.json`.
+
+    Parameters
+    ----------
+    evaluations
+        "validation" and "test".
+    lines
+        One line per round, resumed ones included.
+    spent_cpu_seconds
+        CPU-seconds of this process's part of the run, without the baselines.
+    phase
+        Told what is going on.
+    """
+    interactions, split = prepared.interactions, prepared.split
+    summaries = {part: _summary(prepared, part, evaluation) for part, evaluation in evaluations.items()}
+    memory = peak_memory_mb()
+    rounds_cpu = [line["cpu_seconds"] for line in lines if line["purpose"] == "train"]
+    validated = [line for line in lines if line["validation"]]
+    best = max(validated, key=lambda line: line["validation"]["ndcg@10"], default=None)
+    before = cpu_seconds()
+    baselines = run_baselines(
+        config.baselines,
+        split,
+        content=prepared.content.columns if prepared.content.columns.shape[1] else None,
+        groups=interactions.demographics,
+        seed=config.seed,
+        progress=lambda name: phase(f"baseline {name}"),
+    )
+    result = {
+        "run": folder.name,
+        "data": config.data,
+        "model": config.training.model,
+        "unit": config.unit,
+        "epsilon": config.epsilon,
+        "delta": config.delta,
+        "rounds": config.schedule.rounds,
+        "seed": config.seed,
+        **{part: _accuracy(summary) for part, summary in summaries.items()},
+        "cpu_seconds": {
+            "total": spent_cpu_seconds,
+            "per_round_median": statistics.median(rounds_cpu) if rounds_cpu else 0.0,
+            "baselines": cpu_seconds() - before,
+        },
+        "peak_memory_mb": memory,
+        "protection": MECHANISMS[config.unit].label,
+        "guarantee": None,
+        "protocol": prepared.protocol,
+        "dataset": {
+            "users": interactions.num_users,
+            "items": interactions.num_items,
+            "interactions": len(interactions.item),
+            "density": len(interactions.item) / (interactions.num_users * interactions.num_items),
+            "has_time": interactions.has_time,
+        },
+        "summary": {part: summary.to_dict() if summary else None for part, summary in summaries.items()},
+        "baselines": {name: _baseline(found) for name, found in baselines.items()},
+        "bytes_per_device": {"down": lines[-1]["bytes_down"], "up": lines[-1]["bytes_up"]},
+        "best_round": best["round"] if best else None,
+    }
+    write_atomically(folder / "result.json", json.dumps(result, indent=2, allow_nan=False).encode())
+    return result
+
+
+def _summary(prepared: Prepared, part: str, evaluation: Evaluation) -> Summary | None:
+    if len(evaluation.users) == 0:
+        return None
+    history = prepared.split.train if part == "validation" else prepared.split.full_train
+    content = prepared.content.columns
+    return summarise(
+        evaluation,
+        train=history,
+        num_items=prepared.interactions.num_items,
+        content=content if content.shape[1] else None,
+        groups=prepared.interactions.demographics,
+    )
+
+
+def _accuracy(summary: Summary | None) -> dict[str, dict[str, float]] | None:
+    if summary is None:
+        return None
+    return {"sampled": _plain(summary.sampled), "full": _plain(summary.full) if summary.full else {}}
+
+
+def _plain(metrics: RankingMetrics) -> dict[str, float]:
+    """Metrics as plain numbers under their usual names."""
+    cut = metrics.top_k
+    return {
+        f"hr@{cut}": metrics.hit_rate.value,
+        f"ndcg@{cut}": metrics.ndcg.value,
+        f"recall@{2 * cut}": metrics.recall_wide,
+        f"precision@{cut}": metrics.precision,
+        f"f1@{cut}": metrics.f1,
+        "mrr": metrics.mrr,
+    }
+
+
+def _baseline(found: BaselineResult) -> dict[str, Any]:
+    if found.skipped is not None:
+        return {"label": found.label, "skipped": found.skipped}
+    return found.to_dict()
+
+
+def contract_view(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a result that `--json` prints."""
+    return {name: result[name] for name in CONTRACT}

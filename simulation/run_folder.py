@@ -1,0 +1,133 @@
+"""The run folder: made, locked, recognised, resumed. Format: docs/formats/run-folder.md."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import polars as pl
+
+from palate.models.errors import ConfigError, EnvironmentProblem, RunError
+from palate.server.store import write_atomically
+from palate.simulation.config import SimulationConfig, checked_config, load_config
+from palate.simulation.data.types import Catalogue
+
+_PACKAGES = ("palate", "flwr", "torch", "numpy", "scipy", "polars", "pydantic", "safetensors", "ray")
+_OURS = (
+    "config.toml", "environment.json", "rounds.jsonl", "items.parquet", "item_table.safetensors",
+    "checkpoint.safetensors", "evaluation.parquet", "result.json", "report.html", "log.txt", "devices", "plots",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make the folder if missing, and keep other processes out of it.
+
+    Raises
+    ------
+    EnvironmentProblem
+        If the folder cannot be made or written.
+    RunError
+        If another process is at work in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise EnvironmentProblem(
+            f"cannot write to run folder {folder}: {reason}", hint="choose another place with --run-dir"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(
+                f"another process is at work in {folder}", hint="wait for it, or choose another --run-dir"
+            ) from error
+        yield
+
+
+def claim(folder: Path, config: SimulationConfig) -> None:
+    """Write the configuration into a new folder, or make sure that an old one belongs to the same.
+
+    Raises
+    ------
+    RunError
+        If the folder holds another run, or files that are not a run.
+    """
+    path = folder / "config.toml"
+    if path.exists():
+        if read_config(folder) != config:
+            raise RunError(
+                f"{folder} holds a run with another configuration",
+                hint="choose another --run-dir, or --fresh to delete that run and start anew",
+            )
+        return
+    strangers = sorted(entry.name for entry in folder.iterdir() if entry.name != ".lock")
+    if strangers:
+        raise RunError(
+            f"{folder} is not empty and not a run: it holds {strangers[0]}", hint="choose a new folder with --run-dir"
+        )
+    write_atomically(folder / "environment.json", json.dumps(environment(), indent=2).encode())
+    write_atomically(path, config.to_toml().encode())
+
+
+def read_config(folder: Path) -> SimulationConfig:
+    """Read a run's configuration; raises RunError where there is none, or it cannot be read."""
+    path = folder / "config.toml"
+    if not path.exists():
+        raise RunError(f"{folder} is not a run: it has no config.toml", hint="palate simulate makes one")
+    try:
+        return checked_config(load_config(path))
+    except ConfigError as error:
+        raise RunError(f"{path} is damaged: {error.message}", hint="restore it, or run again with --fresh") from error
+
+
+def clear(folder: Path) -> None:
+    """Delete the files of a run; anything else in the folder stays."""
+    for name in _OURS:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def write_items(folder: Path, catalogue: Catalogue) -> None:
+    """Write what is publicly known about the items, in the order of the table's rows."""
+    frame = pl.DataFrame(
+        {
+            "item": list(catalogue.ids),
+            "title": list(catalogue.titles),
+            "genres": [list(names) for names in catalogue.genres],
+            "year": catalogue.years,
+        },
+        schema_overrides={"genres": pl.List(pl.String)},
+    )
+    frame.write_parquet(folder / "items.parquet")
+
+
+def environment() -> dict[str, object]:
+    """What the run depends on, for those who repeat it."""
+    packages = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            packages[name] = version(name)
+    return {
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "palate": packages.get("palate", "unknown"),
+        "packages": packages,
+    }

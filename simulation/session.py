@@ -1,0 +1,192 @@
+"""One simulation from start to result: drives nothing itself, watches every round of the Flower ServerApp.
+
+The server applies rounds; the session measures them. It asks the shards for ranks (simulation only), writes the run
+folder, and concludes with the test metrics and the baselines on the same split.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import polars as pl
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from palate.models.errors import FederationError
+from palate.models.table import ItemTable, initial_embeddings
+from palate.privacy.wire import RoundPlan
+from palate.server.coordinator import Coordinator, RoundOutcome
+from palate.server.store import RunStore
+from palate.simulation import run_folder
+from palate.simulation.config import SimulationConfig
+from palate.simulation.evaluation import Evaluation
+from palate.simulation.host import join_answers
+from palate.simulation.measure import cpu_seconds
+from palate.simulation.prepare import Prepared
+from palate.simulation.results import conclude
+from palate.simulation.seeding import table_rng
+
+RoundLine = dict[str, Any]
+
+
+class Watcher(Protocol):
+    """Told how a run goes; draws progress."""
+
+    def started(self, session: SimulationSession, done: list[RoundLine]) -> None:
+        """Take note of a new or resumed run, and of the rounds that are done already."""
+        ...
+
+    def round_done(self, line: RoundLine) -> None:
+        """Take note of a finished round."""
+        ...
+
+    def phase(self, words: str) -> None:
+        """Take note of what is going on between and after the rounds."""
+        ...
+
+
+class SimulationSession:
+    """A run: `coordinator` for the server, observer of its rounds, and author of the run folder.
+
+    Raises
+    ------
+    RunError
+        If the folder's checkpoint is damaged or belongs to another catalogue.
+    """
+
+    def __init__(self, config: SimulationConfig, prepared: Prepared, folder: Path, watcher: Watcher) -> None:
+        self.config = config
+        self.prepared = prepared
+        self.folder = folder
+        self.result: dict[str, Any] | None = None
+        self._watcher = watcher
+        self._store = RunStore(folder)
+        self._metadata = {
+            "run": folder.name,
+            "unit": config.unit,
+            "catalogue": prepared.catalogue_hash,
+            "columns": json.dumps(prepared.column_names),
+        }
+        num_items, schedule = prepared.interactions.num_items, config.schedule
+        self.coordinator = Coordinator(
+            config.server_settings(run=folder.name, population=prepared.interactions.num_users),
+            prepared.content.columns,
+            initial_embeddings(num_items, schedule.dim, scale=schedule.initial_scale, rng=table_rng(config.seed)),
+        )
+        self.lines: list[RoundLine] = []
+        snapshot = self._store.load(self._metadata)
+        if snapshot is not None:
+            self.coordinator.restore(snapshot)
+            self.lines = self._store.read_rounds(snapshot.server_round)
+        run_folder.write_items(folder, prepared.interactions.catalogue)
+        self._cpu_before = cpu_seconds()
+        self._clock = (0.0, 0.0)
+        watcher.started(self, self.lines)
+
+    @property
+    def observers(self) -> tuple[SimulationSession]:
+        """The session watches its own rounds."""
+        return (self,)
+
+    def round_started(self, plan: RoundPlan) -> None:
+        """Start the clocks."""
+        del plan
+        self._clock = (cpu_seconds(), time.perf_counter())
+
+    def round_finished(self, outcome: RoundOutcome, coordinator: Coordinator, grid: Grid) -> None:
+        """Validate, write the line, then the checkpoint: a crash in between repeats the round and its line."""
+        cpu, wall = cpu_seconds() - self._clock[0], time.perf_counter() - self._clock[1]
+        server_round = outcome.server_round
+        validation, loss, evaluation_cpu = None, None, 0.0
+        due = server_round % self.config.evaluate_every == 0 or coordinator.finished
+        if server_round > 0 and due:
+            before = cpu_seconds()
+            evaluation, loss = self.ask(grid, "validation", server_round, outcome.table, full=False)
+            if len(evaluation.users):
+                metrics = evaluation.metrics()
+                validation = {"hr@10": metrics.hit_rate.value, "ndcg@10": metrics.ndcg.value}
+            evaluation_cpu = cpu_seconds() - before
+        devices = self.prepared.interactions.num_users * self.config.schedule.participation
+        up = outcome.table.num_items * (1 if outcome.purpose == "popularity" else outcome.table.dim)
+        line: RoundLine = {
+            "round": server_round,
+            "purpose": outcome.purpose,
+            "loss": loss,
+            "validation": validation,
+            "devices": round(devices),
+            "cpu_seconds": cpu,
+            "evaluation_cpu_seconds": evaluation_cpu,
+            "wall_seconds": wall,
+            "users_per_second": devices / wall,
+            "bytes_down": 4 * (outcome.table.fixed.size + outcome.table.learned.size),
+            "bytes_up": 4 * up,
+            "update_rms": outcome.update_rms,
+            "table": outcome.table.content_hash,
+        }
+        self._store.append_round(line)
+        self._store.save(coordinator.snapshot(), self._metadata)
+        self.lines.append(line)
+        self._watcher.round_done(line)
+
+    def finish(self, grid: Grid) -> None:
+        """Rank everything once, fit the baselines, write the result."""
+        table, last = self.coordinator.table, self.config.schedule.rounds
+        self._watcher.phase("ranking the whole catalogue")
+        evaluations = {
+            part: self.ask(grid, part, last, table, full=True)[0] for part in ("validation", "test")
+        }  # fmt: skip
+        self._write_evaluations(evaluations)
+        spent = cpu_seconds() - self._cpu_before
+        self.result = conclude(
+            self.config, self.prepared, self.folder, evaluations, self.lines, spent, self._watcher.phase
+        )
+
+    def ask(
+        self, grid: Grid, part: str, server_round: int, table: ItemTable, *, full: bool
+    ) -> tuple[Evaluation, float]:
+        """Ask every node for the ranks of its people: an evaluation of all, and the mean training loss.
+
+        Raises
+        ------
+        FederationError
+            If a node cannot answer.
+        """
+        nodes = sorted(grid.get_node_ids())
+        question = ConfigRecord({"part": part, "round": server_round, "full": int(full)})
+        arrays = ArrayRecord({"fixed": Array(table.fixed), "learned": Array(table.learned)})
+        content = RecordDict({"question": question, "table": arrays})
+        messages = [
+            Message(content=content, dst_node_id=node, message_type=MessageType.QUERY, group_id=str(server_round))
+            for node in nodes
+        ]
+        timeout = self.config.schedule.timeout_seconds
+        replies = sorted(grid.send_and_receive(messages, timeout=timeout), key=lambda it: it.metadata.src_node_id)
+        answers: list[Mapping[str, Any]] = []
+        for reply in replies:
+            if reply.has_error():
+                raise FederationError(
+                    f"evaluation after round {server_round}: a node failed: {reply.error.reason}",
+                    hint=f"see {self.folder / 'log.txt'}",
+                )
+            record = reply.content.array_records["answer"]
+            answers.append({name: array.numpy() for name, array in record.items()})
+        if len(answers) < len(nodes):
+            raise FederationError(
+                f"evaluation after round {server_round}: {len(answers)} of {len(nodes)} nodes answered",
+                hint="allow more time: schedule.timeout_seconds",
+            )
+        return join_answers(answers, full=full)
+
+    def _write_evaluations(self, evaluations: Mapping[str, Evaluation]) -> None:
+        ids = pl.Series("user_id", list(self.prepared.interactions.users), dtype=pl.String)
+        frames = []
+        for part, evaluation in evaluations.items():
+            frame = evaluation.to_frame()
+            frames.append(
+                frame.with_columns(pl.lit(part).alias("part"), ids.gather(frame["user"].to_numpy()).alias("user_id"))
+            )
+        pl.concat(frames).write_parquet(self.folder / "evaluation.parquet")

@@ -1,0 +1,186 @@
+"""The registry's entries on planted tastes, and the rules of fitting, selecting and reporting."""
+
+import json
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+
+from palate.models.errors import ConfigError
+from palate.simulation.baselines import running
+from palate.simulation.baselines.registry import BASELINES, Known, baseline
+from palate.simulation.baselines.running import best_on_validation, run_baselines
+from palate.simulation.data.types import HeldOut, Histories, Split
+from palate.simulation.evaluation import evaluate
+
+NUM_USERS, NUM_ITEMS, NUM_TASTES = 240, 60, 4
+
+
+def planted(seed=0):
+    """Users who mostly stay with one of a few groups of items; inside a group some items are more popular."""
+    rng = np.random.default_rng(seed)
+    taste = rng.integers(0, NUM_TASTES, NUM_USERS)
+    group = np.arange(NUM_ITEMS) % NUM_TASTES
+    weight = 1.0 / (1.0 + np.arange(NUM_ITEMS) // NUM_TASTES)
+    histories, held = [], {"validation": [], "test": []}
+    for user in range(NUM_USERS):
+        chance = weight * np.where(group == taste[user], 1.0, 0.03)
+        sequence = rng.choice(NUM_ITEMS, 8, replace=False, p=chance / chance.sum())
+        sequence = rng.permutation(sequence)
+        histories.append(sequence[:-2])
+        held["validation"].append(sequence[-2])
+        held["test"].append(sequence[-1])
+    indptr = np.arange(0, 6 * NUM_USERS + 1, 6, dtype=np.int64)
+    negatives = rng.integers(0, NUM_ITEMS, (NUM_USERS, 30)).astype(np.int32)
+    split = Split(
+        Histories(indptr, np.concatenate(histories).astype(np.int32)),
+        HeldOut(np.array(held["validation"], dtype=np.int32), negatives),
+        HeldOut(np.array(held["test"], dtype=np.int32), negatives),
+        NUM_ITEMS,
+    )
+    content = np.eye(NUM_TASTES, dtype=np.float32)[group] - 1 / NUM_TASTES
+    return split, content
+
+
+@pytest.fixture(scope="module")
+def world():
+    return planted()
+
+
+@pytest.mark.parametrize("name", [name for name in BASELINES if name != "popularity"])
+def test_every_model_of_taste_beats_popularity_on_planted_tastes(world, name):
+    split, content = world
+    known = Known(split.train, NUM_ITEMS, content)
+    popular, found = (
+        evaluate(BASELINES[which].fit(known), split.validation, split.train).metrics("full").ndcg.value
+        for which in ("popularity", name)
+    )
+    assert found > popular + 0.02
+
+
+@pytest.mark.parametrize("name", list(BASELINES))
+def test_every_fit_is_repeatable_finite_and_of_the_right_shape(world, name):
+    split, content = world
+    users = np.array([3, 0, 200], dtype=np.int32)
+    first, second = (
+        BASELINES[name].fit(Known(split.train, NUM_ITEMS, content, seed=5)).scores(users) for _ in range(2)
+    )
+    np.testing.assert_array_equal(first, second)
+    assert first.shape == (3, NUM_ITEMS)
+    assert first.dtype == np.float32
+    assert np.isfinite(first).all()
+
+
+@pytest.mark.parametrize("name", list(BASELINES))
+def test_every_baseline_bears_users_without_history_items_without_users_and_a_tiny_catalogue(name):
+    history = Histories(np.array([0, 2, 2, 3], dtype=np.int64), np.array([0, 1, 0], dtype=np.int32))
+    content = np.array([[0.5], [-0.5], [0.0]], dtype=np.float32)
+    scores = BASELINES[name].fit(Known(history, 3, content)).scores(np.arange(3, dtype=np.int32))
+    assert scores.shape == (3, 3)
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("name", [name for name, entry in BASELINES.items() if entry.variants])
+def test_every_variant_is_another_model(world, name):
+    split, content = world
+    known, users = Known(split.train, NUM_ITEMS, content), np.arange(9, dtype=np.int32)
+    default = BASELINES[name].fit(known).scores(users)
+    for fit in BASELINES[name].variants.values():
+        assert not np.array_equal(fit(known).scores(users), default)
+
+
+def test_results_come_in_order_with_validation_and_test_and_can_be_told_as_json(world):
+    split, content = world
+    announced = []
+    found = run_baselines(
+        ["item_knn", "popularity"],
+        split,
+        content=content,
+        groups={"half": ["left", "right"] * (NUM_USERS // 2)},
+        progress=announced.append,
+    )
+    assert list(found) == announced == ["item_knn", "popularity"]
+    told = json.loads(json.dumps(found["item_knn"].to_dict(), allow_nan=False))
+    for part in ("validation", "test"):
+        assert told[part]["sampled"]["users"] == NUM_USERS
+        assert [band["label"] for band in told[part]["by_group"]["half"]] == ["left", "right"]
+    assert told["skipped"] is None
+    assert told["cpu_seconds"] > 0
+    assert found["item_knn"].test_evaluation.metrics().hit_rate.value == told["test"]["sampled"]["hr@10"]
+
+
+def test_validation_is_fitted_on_training_items_and_test_on_training_and_validation(world, monkeypatch):
+    split, content = world
+    fitted, entry = [], BASELINES["popularity"]
+
+    def spy(known):
+        fitted.append(known.history)
+        return entry.fit(known)
+
+    monkeypatch.setitem(BASELINES, "popularity", replace(entry, fit=spy))
+    run_baselines(["popularity"], split, content=content)
+    assert [len(history.items) for history in fitted] == [6 * NUM_USERS, 7 * NUM_USERS]
+    assert not (fitted[1].items.reshape(NUM_USERS, 7) == split.test.item[:, None]).any()
+
+
+def test_selection_sees_validation_only_and_its_choice_is_reported(world):
+    split, content = world
+    blind = replace(split, test=replace(split.test, item=np.full(NUM_USERS, -1, dtype=np.int32)))
+    entry = BASELINES["item_knn"]
+    name, _ = best_on_validation(entry, blind, Known(split.train, NUM_ITEMS, content))
+    quality = {
+        which: evaluate(variant(Known(split.train, NUM_ITEMS, content)), split.validation, split.train)
+        .metrics()
+        .ndcg.value
+        for which, variant in {"default": entry.fit, **entry.variants}.items()
+    }
+    assert quality[name] == max(quality.values())
+    found = run_baselines(["item_knn"], split, content=content, select=best_on_validation)
+    assert found["item_knn"].variant == name
+    assert found["item_knn"].validation.sampled.ndcg.value == quality[name]
+
+
+def test_a_users_own_choice_of_hyperparameters_is_run(world):
+    split, content = world
+    found = run_baselines(
+        ["item_knn"], split, content=content, select=lambda entry, split, known: ("mine", BASELINES["popularity"].fit)
+    )
+    plain = run_baselines(["popularity"], split, content=content)
+    assert found["item_knn"].variant == "mine"
+    assert found["item_knn"].test == plain["popularity"].test
+
+
+def test_what_cannot_run_is_skipped_with_its_reason(world, monkeypatch):
+    split, _ = world
+    monkeypatch.setitem(BASELINES, "ease", replace(BASELINES["ease"], max_items=NUM_ITEMS - 1))
+    found = run_baselines(["ease", "local_only", "content_only"], split)
+    assert found["ease"].skipped == "60 items, at most 59 are practical"
+    assert found["local_only"].skipped == "the items have no public content"
+    assert found["content_only"].skipped is None
+    assert found["ease"].test is None
+
+
+def test_without_validation_items_the_defaults_are_tested(world):
+    split, content = world
+    nobody = replace(split, validation=replace(split.validation, item=np.full(NUM_USERS, -1, dtype=np.int32)))
+    found = run_baselines(["item_knn"], nobody, content=content, select=best_on_validation)["item_knn"]
+    assert (found.variant, found.validation) == (running.DEFAULT_VARIANT, None)
+    assert found.test.sampled.num_users == NUM_USERS
+
+
+def test_an_unknown_name_is_refused_before_anything_is_fitted(world):
+    split, content = world
+    announced = []
+    with pytest.raises(ConfigError, match="no baseline is called 'magic'"):
+        run_baselines(["popularity", "magic"], split, content=content, progress=announced.append)
+    assert announced == []
+
+
+def test_every_entry_names_its_paper_and_is_found_by_name():
+    for name, entry in BASELINES.items():
+        assert baseline(name) is entry
+        assert entry.label
+        assert "(" in entry.citation, f"{name}: a citation has a year"
+        assert isinstance(entry.variants, dict)
+        assert all(isinstance(variant, partial) for variant in entry.variants.values())
