@@ -1,7 +1,7 @@
 """Closed-form local training of many virtual devices at once.
 
-The same equations as `palate.models.ridge`, arranged for one core: people are sorted by history length and
-solved in chunks by one batched Cholesky factorisation; the sum of rank-one updates is two matrix products.
+The same equations as `palate.models.ridge`, arranged for one core: one small product and one Cholesky solve a
+person, and the sum of all rank-one updates as two matrix products.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-import torch
+from scipy.linalg.lapack import dposv
 
 from palate.models.ridge import gram
 from palate.models.training import LocalTraining
 from palate.models.weights import recency_weights
 from palate.simulation.data.types import FloatArray, Histories
-
-_CHUNK = 256
 
 
 def history_weights(histories: Histories, config: LocalTraining) -> FloatArray:
@@ -30,23 +28,19 @@ def history_weights(histories: Histories, config: LocalTraining) -> FloatArray:
 
 def solve_users(rows: FloatArray, histories: Histories, weights: FloatArray, config: LocalTraining) -> FloatArray:
     """Fit every person's vector; float32 [num_users, k] for rows float32 [num_items, k]."""
-    num_users, width = histories.num_users, rows.shape[1]
+    width = rows.shape[1]
     base = config.unobserved_weight * gram(rows) + config.regularisation * np.eye(width)
-    solutions = np.empty((num_users, width), dtype=np.float32)
-    normal = np.empty((_CHUNK, width, width))
-    right = np.empty((_CHUNK, width))
-    for start in range(0, num_users, _CHUNK):
-        stop = min(start + _CHUNK, num_users)
-        for slot, user in enumerate(range(start, stop)):
-            span = slice(histories.indptr[user], histories.indptr[user + 1])
-            own = rows[histories.items[span]]  # [n, k]
-            weighted = own * weights[span, None]
-            normal[slot] = weighted.T @ own
-            right[slot] = weighted.sum(axis=0)
-        size = stop - start
-        factor = torch.linalg.cholesky(torch.from_numpy(normal[:size] + base))
-        solved = torch.cholesky_solve(torch.from_numpy(right[:size])[:, :, None], factor)
-        solutions[start:stop] = solved[:, :, 0].numpy()
+    solutions = np.empty((histories.num_users, width), dtype=np.float32)
+    for user in range(histories.num_users):
+        span = slice(histories.indptr[user], histories.indptr[user + 1])
+        own = rows[histories.items[span]]  # [n, k]
+        weighted = own * weights[span, None]
+        normal = base + weighted.T @ own
+        # symmetric, so the transposed view is the same matrix in LAPACK's own order and is factorised in place
+        _, solution, failed = dposv(normal.T, weighted.sum(axis=0), lower=1, overwrite_a=1)
+        if failed:
+            raise FloatingPointError(f"normal equations are not positive definite at pivot {failed}")
+        solutions[user] = solution
     return solutions
 
 

@@ -14,7 +14,7 @@ from palate.simulation.baselines.scorers import ItemToItemScorer, history_matrix
 from palate.simulation.data.types import Histories
 
 BLOCK_ELEMENTS = 8_000_000
-"""Similarities made dense at once, 32 MB."""
+"""Most similarities held at once; fewer where many items have no user in common."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +53,19 @@ def fit_item_knn(
     matrix = history_matrix(history, num_items)
     transposed = matrix.T.tocsr()
     norms = np.sqrt(np.bincount(history.items, minlength=num_items).astype(np.float32))
-    kept = min(config.num_neighbours, num_items)
     block = max(1, BLOCK_ELEMENTS // num_items)
     parts = []
     for start in range(0, num_items, block):
-        stop = min(start + block, num_items)
-        similarity = (transposed[start:stop] @ matrix).toarray()  # [block, num_items]
-        # A pair without a common user has similarity 0, whatever the denominator.
-        similarity /= np.maximum(norms[start:stop, None] * norms[None, :] + config.shrinkage, 1e-12)
-        similarity[np.arange(stop - start), np.arange(start, stop)] = 0.0
-        threshold = np.partition(similarity, num_items - kept, axis=1)[:, num_items - kept]
-        similarity[similarity < threshold[:, None]] = 0.0
-        parts.append(sparse.csr_array(similarity))
+        common = (transposed[start : start + block] @ matrix).tocoo()  # [block, num_items]
+        candidate, neighbour = common.coords
+        other = candidate + start != neighbour
+        candidate, neighbour = candidate[other], neighbour[other]
+        similarity = common.data[other] / (norms[candidate + start] * norms[neighbour] + config.shrinkage)
+        order = np.lexsort((neighbour, -similarity, candidate))
+        candidate, neighbour, similarity = candidate[order], neighbour[order], similarity[order]
+        # Position inside the candidate's own stretch: nearest first, equals in the order of the item index.
+        position = np.arange(len(order)) - np.searchsorted(candidate, candidate)
+        near = position < config.num_neighbours
+        shape = (common.shape[0], num_items)
+        parts.append(sparse.coo_array((similarity[near], (candidate[near], neighbour[near])), shape=shape))
     return ItemToItemScorer(matrix, sparse.vstack(parts).T.tocsr())

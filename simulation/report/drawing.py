@@ -70,14 +70,17 @@ class Chart:
 
     Attributes
     ----------
+    title
+        What it shows.
+    caption
+        How to read it, one sentence.
     svg
         The drawing, with a title and a description for screen readers.
-    caption
-        What to see in it, one sentence.
     """
 
-    svg: Markup
+    title: str
     caption: str
+    svg: Markup
 
 
 @contextmanager

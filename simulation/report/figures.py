@@ -13,57 +13,42 @@ from palate.simulation.report.drawing import COLOURS, Chart, blank, house_style,
 from palate.simulation.report.records import BandAccuracy, Result, RoundRecord
 
 _WIDTH, _HEIGHT = 5.2, 3.0
-_LABEL_ROOM = 1.22  # the horizontal axis goes on past the last round, where the lines are named
+_LABEL_ROOM = 1.28  # the horizontal axis goes on past the last round, where the lines are named
 
 
 def round_charts(rounds: Sequence[RoundRecord], result: Result) -> list[Chart]:
     """Draw validation accuracy and training loss by round; what was never measured is left out."""
     charts = []
-    hits = _series(rounds, f"hr@{result.summary.test.sampled.top_k}")
+    hits, losses = _series(rounds, f"hr@{result.summary.test.sampled.top_k}"), _losses(rounds)
     with house_style():
         if hits:
             figure, (axes,) = blank(_WIDTH, _HEIGHT)
             _draw_accuracy(axes, rounds, result)
-            first, last = hits[0], hits[-1]
-            charts.append(
-                Chart(
-                    to_svg(
-                        figure,
-                        name="accuracy",
-                        title="Validation accuracy by round",
-                        description=f"Hit rate goes from {first[1]:.1%} in round {first[0]} to {last[1]:.1%} in round "
-                        f"{last[0]}; the best is round {result.best_round}.",
-                    ),
-                    "Validation accuracy after each round; the ring marks the best one.",
-                )
+            described = (
+                f"Hit rate goes from {hits[0][1]:.1%} in round {hits[0][0]} to {hits[-1][1]:.1%} in round {hits[-1][0]}; "
+                f"the best is round {result.best_round}."
             )
-        losses = [(record.round, record.loss) for record in rounds if record.loss is not None]
+            title = "Validation accuracy by round"
+            svg = to_svg(figure, name="accuracy", title=title, description=described)
+            charts.append(Chart(title, "Among sampled candidates; the ring marks the best round.", svg))
         if losses:
             figure, (axes,) = blank(_WIDTH, _HEIGHT)
             _draw_loss(axes, losses)
-            charts.append(
-                Chart(
-                    to_svg(
-                        figure,
-                        name="loss",
-                        title="Training loss by round",
-                        description=f"The loss goes from {losses[0][1]:.4g} in round {losses[0][0]} to "
-                        f"{losses[-1][1]:.4g} in round {losses[-1][0]}.",
-                    ),
-                    "Training loss over all devices; lower is better. Only a simulation can see it.",
-                )
-            )
+            (first, before), (last, after) = losses[0], losses[-1]
+            described = f"The loss goes from {before:.4g} in round {first} to {after:.4g} in round {last}."
+            title = "Training loss by round"
+            svg = to_svg(figure, name="loss", title=title, description=described)
+            charts.append(Chart(title, "Mean over all devices, lower is better; only a simulation can see it.", svg))
     return charts
 
 
 def save_curves(rounds: Sequence[RoundRecord], result: Result, path: Path) -> None:
     """Save accuracy and loss side by side as PNG, such as for a README."""
-    losses = [(record.round, record.loss) for record in rounds if record.loss is not None]
     with house_style():
         figure, (left, right) = blank(2 * _WIDTH, _HEIGHT + 0.2, panels=2)
         _draw_accuracy(left, rounds, result)
         left.set_title("Validation accuracy")
-        _draw_loss(right, losses)
+        _draw_loss(right, _losses(rounds))
         right.set_title("Training loss")
         to_png(figure, path)
 
@@ -106,8 +91,12 @@ def band_chart(name: str, title: str, lines: Sequence[Line]) -> Chart:
             rates = [band.sampled.hit_rate for band in line.bands]
             heights = [row + 0.2 * (offset - (len(lines) - 1) / 2) for row in range(len(bands))]
             colour = COLOURS[line.colour]
-            axes.hlines(heights, [r.low for r in rates], [r.high for r in rates], color=colour, linewidth=1.6)
-            axes.plot([r.value for r in rates], heights, "o", color=colour, markersize=6, label=line.label)
+            axes.hlines(
+                heights, [r.low for r in rates], [r.high for r in rates], color=colour, linewidth=1.6, clip_on=False
+            )
+            axes.plot(
+                [r.value for r in rates], heights, "o", color=colour, markersize=6, label=line.label, clip_on=False
+            )
         axes.set_yticks(range(len(bands)), [band.label for band in bands])
         axes.set_ylim(len(bands) - 0.5, -0.5)
         axes.set_xlim(left=0)
@@ -124,11 +113,9 @@ def band_chart(name: str, title: str, lines: Sequence[Line]) -> Chart:
             + ", ".join(f"{line.label} {line.bands[row].sampled.hit_rate.value:.0%}" for line in lines)
             for row, band in enumerate(bands)
         )
-        k = bands[0].sampled.top_k
-        return Chart(
-            to_svg(figure, name=name, title=f"{title}, HR@{k}", description=described),
-            f"{title}: HR@{k} among sampled candidates, with 95 % intervals.",
-        )
+        cut = f"HR@{bands[0].sampled.top_k}"
+        svg = to_svg(figure, name=name, title=f"{title}, {cut}", description=described)
+        return Chart(title, f"{cut} among sampled candidates, with 95% intervals.", svg)
 
 
 def _draw_accuracy(axes: Axes, rounds: Sequence[RoundRecord], result: Result) -> None:
@@ -139,7 +126,7 @@ def _draw_accuracy(axes: Axes, rounds: Sequence[RoundRecord], result: Result) ->
         if not points:
             continue
         axes.plot(*zip(*points, strict=True), color=COLOURS[role], marker="o" if len(points) == 1 else "")
-        axes.annotate(metric.upper(), points[-1], (6, 0), textcoords="offset points", va="center", color=COLOURS[role])
+        axes.annotate(metric.upper(), points[-1], (10, 0), textcoords="offset points", va="center", color=COLOURS[role])
         kept = [point for point in points if point[0] == result.best_round]
         axes.plot(
             *zip(*kept, strict=True), "o", color="none", markeredgecolor=COLOURS[role], markersize=9
@@ -178,6 +165,10 @@ def _round_axis(axes: Axes, last: int) -> None:
     axes.set_xlim(0, max(last, 1) * _LABEL_ROOM)
     axes.set_xticks([tick for tick in MaxNLocator(6, integer=True).tick_values(0, max(last, 1)) if 0 <= tick <= last])
     axes.set_xlabel("round")
+
+
+def _losses(rounds: Sequence[RoundRecord]) -> list[tuple[int, float]]:
+    return [(record.round, record.loss) for record in rounds if record.loss is not None]
 
 
 def _series(rounds: Sequence[RoundRecord], metric: str) -> list[tuple[int, float]]:

@@ -70,15 +70,16 @@ def headline(result: Result) -> Headline:
     rivals = []
     if popularity is not None and popularity.test is not None:
         models.append((popularity.label, "second", popularity.test))
-        rivals.append(("the list of the most popular would do it for {}", popularity.test))
+        rivals.append(("the list of the most popular", popularity.test))
     if best is not None and best.test is not None:
         models.append((best.label, "third", best.test))
-        rivals.append((f"{best.label}, the strongest reference, for {{}}", best.test))
+        rivals.append((f"the strongest reference, {best.label},", best.test))
 
     def sentence(opening: str, ranking: str) -> str:
         own = result.summary.test.accuracy(ranking)
-        rest = ", ".join(text.format(percent(rival.accuracy(ranking).hit_rate.value)) for text, rival in rivals)
-        return f"{opening} for {percent(own.hit_rate.value)} of {own.users:,} people{f'; {rest}' if rest else ''}."
+        said = f"{opening} for {percent(own.hit_rate.value)} of {own.users:,} people."
+        shares = [f"{name} for {percent(rival.accuracy(ranking).hit_rate.value)}" for name, rival in rivals]
+        return f"{said} It would be so with {' and with '.join(shares)}." if shares else said
 
     among = f"Of {candidates:,} {items}" if candidates else f"Of a short list of {items}"
     return Headline(

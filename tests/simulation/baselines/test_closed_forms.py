@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from palate.models import ridge
 from palate.models.errors import ConfigError
-from palate.simulation.baselines import normal_equations
+from palate.simulation.baselines import item_knn, normal_equations
 from palate.simulation.baselines.content_only import ContentOnlyConfig, fit_content_only
 from palate.simulation.baselines.ease import MAX_ITEMS, EaseConfig, fit_ease
 from palate.simulation.baselines.ials import IalsConfig, fit_ials
@@ -91,16 +91,20 @@ def test_ease_refuses_a_catalogue_that_it_cannot_invert():
 
 
 @pytest.mark.parametrize("num_neighbours", [3, 50])
-def test_item_knn_keeps_the_nearest_neighbours_of_each_candidate(history, dense, num_neighbours):
+@pytest.mark.parametrize("block_elements", [1, 60, 8_000_000])
+def test_item_knn_keeps_the_nearest_neighbours_of_each_candidate(
+    history, dense, monkeypatch, num_neighbours, block_elements
+):
+    monkeypatch.setattr(item_knn, "BLOCK_ELEMENTS", block_elements)
     scorer = fit_item_knn(history, NUM_ITEMS, ItemKnnConfig(num_neighbours=num_neighbours, shrinkage=2.0))
     size = np.linalg.norm(dense, axis=0)
     similarity = dense.T @ dense / (np.outer(size, size) + 2.0)
     np.fill_diagonal(similarity, 0.0)
     expected = np.zeros_like(similarity)
     for candidate in range(NUM_ITEMS):
-        column = similarity[:, candidate]
-        bar = np.sort(column)[-min(num_neighbours, NUM_ITEMS)]
-        expected[:, candidate] = np.where(column >= bar - 1e-9, column, 0.0)
+        column = similarity[:, candidate].astype(np.float32)
+        nearest = np.lexsort((np.arange(NUM_ITEMS), -column))[:num_neighbours]
+        expected[nearest, candidate] = column[nearest]
     np.testing.assert_allclose(scorer.scores(EVERYBODY), dense @ expected, atol=1e-5)
 
 
