@@ -68,9 +68,7 @@ class DeviceHost:
         if plan.purpose == "popularity":
             return mechanism.release(popularity_update(self._items, len(plan.learned)))
         table = ItemTable(plan.fixed, plan.learned)
-        trained = train(
-            table, self._items, self._state, training_of(plan), key=self._key_of_round(plan.server_round)
-        )
+        trained = train(table, self._items, self._state, training_of(plan), key=self._key_of_round(plan.server_round))
         self._state = trained.state
         return mechanism.release(trained.update)
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
 from palate.models import ridge
 from palate.models.sampling import epoch_samples
 from palate.models.scores.base import ScoreModel, Shape, State
@@ -20,8 +23,6 @@ from palate.models.scores.registry import build, score_model
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 from palate.models.weights import recency_weights, user_weights
-from torch import Tensor, nn
-from torch.nn import functional
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
@@ -35,7 +36,7 @@ class LocalModel(nn.Module):
 
     def __init__(self, table: ItemTable, head: ScoreModel) -> None:
         super().__init__()
-        self.item = nn.Embedding.from_pretrained(torch.from_numpy(table.learned.copy()), freeze=False)
+        self.item = nn.Embedding(table.num_items, table.dim, _weight=torch.from_numpy(table.learned.copy()))
         self.head = head
         self.register_buffer("fixed", torch.from_numpy(table.fixed))
 
@@ -76,9 +77,7 @@ def popularity_update(items: IntArray, num_items: int) -> FloatArray:
     return update
 
 
-def train(
-    table: ItemTable, items: IntArray, state: State | None, config: LocalTraining, *, key: np.uint64
-) -> Trained:
+def train(table: ItemTable, items: IntArray, state: State | None, config: LocalTraining, *, key: np.uint64) -> Trained:
     """Run one round of local training.
 
     Parameters
@@ -233,4 +232,3 @@ def _batches(
         for start in range(0, len(items), config.batch_size):
             batch = slice(start, start + config.batch_size)
             yield epoch, torch.from_numpy(samples[batch].astype(np.int64)), torch.from_numpy(weights[order[batch]])
-

@@ -5,8 +5,8 @@ One device's loss, over its own items S with weights w and over the whole catalo
     L(p) = sum_{i in S} w_i (1 - p'x_i)^2  +  a0 sum_{all i} (p'x_i)^2  +  reg |p|^2
 
 so ``p = (X_S' W X_S + a0 X'X + reg I)^-1 X_S' w``. ``X'X`` is public and computed once per table. The negative
-half-gradient with respect to item i is ``e_i p`` with ``e_i = w_i (1 - s_i) [i in S] - a0 s_i``: dense over the catalogue (it
-shows no sparsity pattern) and rank one.
+half-gradient with respect to item i is ``e_i p`` with ``e_i = w_i (1 - s_i) [i in S] - a0 s_i``: dense over the
+catalogue (it shows no sparsity pattern) and rank one.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ def mix(keys: Keys, counters: npt.NDArray[np.integer]) -> Keys:
         z = keys + (counters.astype(np.uint64) + np.uint64(1)) * _GOLDEN
         z = (z ^ (z >> np.uint64(30))) * _MIX1
         z = (z ^ (z >> np.uint64(27))) * _MIX2
-        return z ^ (z >> np.uint64(31))
+        mixed: Keys = z ^ (z >> np.uint64(31))
+        return mixed
 
 
 def stream(keys: Keys, purpose: int) -> Keys:

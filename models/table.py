@@ -53,12 +53,12 @@ class ItemTable:
     @property
     def fixed_dim(self) -> int:
         """Columns that do not change in training rounds."""
-        return self.fixed.shape[1]
+        return int(self.fixed.shape[1])
 
     @property
     def dim(self) -> int:
         """Columns that are learned."""
-        return self.learned.shape[1]
+        return int(self.learned.shape[1])
 
     @property
     def rows(self) -> FloatArray:

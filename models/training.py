@@ -14,19 +14,21 @@ class LocalTraining(BaseModel):
     the ridge leaves over) or "bce" (SGD on positives and sampled negatives, as in NCF and PFedRec).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants")
 
     model: str = Field("neumf", description="score model: gmf, mlp, neumf or linear")
     objective: Literal["whole", "bce"] = Field("whole", description="local loss: whole catalogue or sampled negatives")
     hidden: int = Field(16, ge=1, le=1024, description="width of the MLP head's hidden layer")
     unobserved_weight: float = Field(0.1, gt=0, le=1, description="weight a0 of every catalogue item as a negative")
     regularisation: float = Field(30.0, gt=0, description="ridge on the user vector")
-    recency_half_life: float = Field(10.0, gt=0, description="interactions until an old one counts half; inf is off")
+    recency_half_life: float = Field(
+        10.0, gt=0, allow_inf_nan=True, description="interactions until an old one counts half; inf is off"
+    )
     recency_floor: float = Field(0.05, ge=0, le=1, description="what the oldest interaction still counts")
     user_weight_exponent: float = Field(0.5, ge=0, le=1, description="scale a person's update by n_u ** -exponent")
     epochs: int = Field(1, ge=1, le=1000, description="local SGD epochs per round")
     batch_size: int = Field(256, ge=1, description="positives per local SGD step")
     negatives: int = Field(4, ge=1, le=1000, description="sampled negatives per positive")
-    learning_rate: float = Field(0.1, gt=0, description="local SGD step of the user vector and head")
+    learning_rate: float = Field(0.02, gt=0, description="local SGD step of the user vector and head")
     item_learning_rate: float = Field(1.0, gt=0, description="local SGD step of the item rows (objective bce)")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty on the user vector and head in local SGD")

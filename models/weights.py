@@ -31,9 +31,11 @@ def recency_weights(ages: npt.NDArray[np.integer], *, half_life: float, floor: f
         ``floor + (1 - floor) * 2 ** (-age / half_life)``, in (floor, 1].
     """
     decay = np.exp2(-ages.astype(np.float64) / half_life)
-    return (floor + (1.0 - floor) * decay).astype(np.float32)
+    weights: FloatArray = (floor + (1.0 - floor) * decay).astype(np.float32)
+    return weights
 
 
 def user_weights(lengths: npt.NDArray[np.integer], *, exponent: float) -> FloatArray:
     """Weight of each person's update, ``max(n_u, 1) ** -exponent``, float32 [num_users]."""
-    return np.power(np.maximum(lengths, 1).astype(np.float64), -exponent).astype(np.float32)
+    weights: FloatArray = np.power(np.maximum(lengths, 1).astype(np.float64), -exponent).astype(np.float32)
+    return weights

@@ -101,12 +101,17 @@ class RoundPlan:
         fixed, learned = _checked("fixed", arrays["fixed"], 2), _checked("learned", arrays["learned"], 2)
         if len(fixed) != len(learned):
             raise WireError(f"{len(fixed)} fixed rows but {len(learned)} learned rows")
+        server_round = cast("int", scalars["server_round"])
+        if server_round < 0 or (server_round == 0) != (scalars["purpose"] == "popularity"):
+            raise WireError(
+                f"round {server_round} is not for {scalars['purpose']}: popularity is round 0, and no other"
+            )
         participation = cast("float", scalars["participation"])
         if not 0.0 < participation <= 1.0:
             raise WireError(f"participation {participation} is not in (0, 1]")
         return RoundPlan(
             run=cast("str", scalars["run"]),
-            server_round=cast("int", scalars["server_round"]),
+            server_round=server_round,
             purpose=cast("Purpose", scalars["purpose"]),
             unit=cast("str", scalars["unit"]),
             participation=participation,
@@ -154,6 +159,8 @@ def _same_names(what: str, given: set[str], expected: set[str]) -> None:
 
 
 def _checked(name: str, array: npt.NDArray[np.generic], ndim: int) -> FloatArray:
+    if not isinstance(array, np.ndarray):
+        raise WireError(f"{name} must be an array, not {type(array).__name__}")
     if array.dtype != np.float32 or array.ndim != ndim:
         raise WireError(f"{name} must be float32 with {ndim} dimensions, not {array.dtype} {array.shape}")
     if array.size > MAX_VALUES:

@@ -12,8 +12,9 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from palate.models.errors import ConfigError
 from pydantic import BaseModel, ConfigDict, Field
+
+from palate.models.errors import ConfigError
 
 Matrix = npt.NDArray[np.float64]
 OptimiserState = dict[str, Matrix]
@@ -22,7 +23,7 @@ OptimiserState = dict[str, Matrix]
 class OptimiserConfig(BaseModel):
     """Which optimiser, and how large its steps are."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field("curvature", description="server optimiser: average, momentum, adam or curvature")
     step_size: float = Field(0.3, gt=0, description="RMS of a step; for average the factor of the mean update")

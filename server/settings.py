@@ -11,7 +11,7 @@ from palate.server.optimisers import OptimiserConfig
 class Schedule(BaseModel):
     """Rounds and item table of a run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     rounds: int = Field(12, ge=1, le=10_000, description="training rounds after the popularity round")
     dim: int = Field(64, ge=1, le=4096, description="width of the learned item embedding")
@@ -32,9 +32,9 @@ class ServerSettings(BaseModel):
     run: str = Field(min_length=1, description="name of the run")
     unit: str = Field(description="unit of protection; names the mechanism")
     population: int = Field(ge=1, description="enrolled devices")
-    schedule: Schedule = Field(default_factory=Schedule)
-    training: LocalTraining = Field(default_factory=LocalTraining)
-    optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig)
+    schedule: Schedule = Schedule()
+    training: LocalTraining = LocalTraining()
+    optimiser: OptimiserConfig = OptimiserConfig()
 
     @property
     def expected_devices(self) -> float:

@@ -79,18 +79,25 @@ class RunStore:
         """Add a round's metrics."""
         with self.rounds_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def read_rounds(self, up_to: int) -> list[dict[str, Any]]:
-        """Read the lines of rounds 0 to `up_to`, and cut the file back to them."""
-        lines: list[dict[str, Any]] = []
-        if self.rounds_path.exists():
-            for text in self.rounds_path.read_text(encoding="utf-8").splitlines():
-                try:
-                    line = json.loads(text)
-                except json.JSONDecodeError:
-                    break  # the line that a crash cut short
-                if line["round"] <= up_to:
-                    lines.append(line)
+        """Read the lines of rounds 0 to `up_to`, and cut the file back to them; -1 empties it.
+
+        Raises
+        ------
+        RunError
+            If one of these lines is missing or damaged; what comes after them a crash may have cut short.
+        """
+        kept = self.rounds_path.read_bytes().splitlines()[: up_to + 1] if self.rounds_path.exists() else []
+        try:
+            lines: list[dict[str, Any]] = [json.loads(text) for text in kept]
+            complete = [line["round"] for line in lines] == list(range(up_to + 1))
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(self.rounds_path) from error
+        if not complete:
+            raise _damaged(self.rounds_path)
         write_atomically(self.rounds_path, "".join(json.dumps(line) + "\n" for line in lines).encode())
         return lines
 

@@ -65,6 +65,7 @@ class TableStrategy(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Aggregate nothing, as nothing was asked."""
         del server_round, replies
+        return None
 
     def summary(self) -> None:
         """Add nothing to Flower's log; the run's own log says it all."""
@@ -101,7 +102,12 @@ class TableStrategy(Strategy):
 def plan_messages(plan: RoundPlan, nodes: Iterable[int]) -> list[Message]:
     """One message per node, all with the same content."""
     arrays, scalars = plan.to_parts()
-    content = RecordDict({"table": ArrayRecord({name: Array(value) for name, value in arrays.items()}), "plan": ConfigRecord(dict(scalars))})
+    content = RecordDict(
+        {
+            "table": ArrayRecord({name: Array(value) for name, value in arrays.items()}),
+            "plan": ConfigRecord(dict(scalars)),
+        }
+    )
     return [
         Message(content=content, dst_node_id=node, message_type=MessageType.TRAIN, group_id=str(plan.server_round))
         for node in nodes
@@ -127,7 +133,8 @@ def sum_of_updates(plan: RoundPlan, replies: Iterable[Message]) -> Matrix:
             total += _update_of(reply, plan.update_size).vector
         except WireError as error:
             raise FederationError(
-                f"round {plan.server_round}: node {node}: {error}", hint="do all nodes run the same version?"
+                f"round {plan.server_round}: node {node}: {error}",
+                hint="do all nodes run the same version? if values are not finite, lower the learning rates",
             ) from error
     return total
 
@@ -137,4 +144,8 @@ def _update_of(reply: Message, size: int) -> ItemUpdate:
     if names != {"update"} or not isinstance(reply.content["update"], ArrayRecord):
         raise WireError(f"reply holds {sorted(names)}, expected one array record 'update'")
     record = reply.content.array_records["update"]
-    return ItemUpdate.from_parts({name: array.numpy() for name, array in record.items()}, size=size)
+    try:
+        arrays = {name: array.numpy() for name, array in record.items()}
+    except (ValueError, TypeError, EOFError, OSError) as error:
+        raise WireError("the update's bytes are not an array") from error
+    return ItemUpdate.from_parts(arrays, size=size)

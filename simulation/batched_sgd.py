@@ -148,9 +148,7 @@ def train_bce(
         person = (step.weights * each).sum(dim=1)  # [B]
         gradients = torch.autograd.grad((person / step.per_person).sum(), [rows, *heads.values()])
         with torch.no_grad():
-            local.index_add_(
-                0, slot.reshape(-1), gradients[0].reshape(-1, table.dim), alpha=-config.item_learning_rate
-            )
+            local.index_add_(0, slot.reshape(-1), gradients[0].reshape(-1, table.dim), alpha=-config.item_learning_rate)
             _descend(state, dict(zip(heads, gradients[1:], strict=True)), step, config)
             if step.epoch == config.epochs - 1:
                 losses += person.detach()
@@ -166,26 +164,25 @@ def train_residual_head(
 
     Returns the block's part of the sum of updates, float32 [num_items, dim]; `state` is updated in place.
     """
-    fixed, learned = torch.from_numpy(table.fixed), torch.from_numpy(table.learned)
+    table_rows = torch.from_numpy(table.rows)
+    users = model.solution(state)[:, :, None]  # [B, row_dim, 1]
     unobserved = config.unobserved_weight * table.num_items / (block.lengths * config.negatives)
     unobserved_weight = torch.from_numpy(unobserved.astype(np.float32))[:, None]  # [B, 1]
-    update = torch.zeros_like(learned)
+    update = torch.zeros(table.learned.shape)
     trained = model.head_parameters(state)
     for step in steps(block, config, table.num_items):
         collect = step.epoch == config.epochs - 1
         flat = step.samples.flatten(1)
-        rows = _take(learned, flat).requires_grad_(collect)
-        whole = _with_fixed(fixed, step, rows)
+        rows = _take(table_rows, flat)  # [B, b * (1 + negatives), row_dim]
+        linear = torch.bmm(rows, users).view(step.samples.shape)
+        learned = rows[:, :, table.fixed_dim :].requires_grad_(collect)
         heads = {name: value.requires_grad_() for name, value in trained.items()}
-        nonlinear = model.batched_nonlinear(heads, whole)
-        with torch.no_grad():
-            linear = model.batched({**state, **heads}, whole) - nonlinear
-        error = (-linear - nonlinear).view(step.samples.shape)
+        error = -linear - model.batched_nonlinear(heads, learned).view(step.samples.shape)
         positive = (1.0 + error[:, :, 0]).square() * step.weights  # [B, b]
         inside = torch.arange(step.samples.shape[1]) < step.sizes[:, None]
         negative = error[:, :, 1:].square().sum(dim=2) * inside * unobserved_weight
         person = 0.5 * (positive + negative).sum(dim=1) / step.per_person
-        wanted = list(heads.values()) + ([rows] if collect else [])
+        wanted = list(heads.values()) + ([learned] if collect else [])
         gradients = torch.autograd.grad(person.sum(), wanted)
         with torch.no_grad():
             if collect:

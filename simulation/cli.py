@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from palate.models.errors import ConfigError
-from palate.simulation.config import SimulationConfig, checked_config, load_config, merge
+from palate.simulation.config import SimulationConfig, checked_config, load_config, merge, nested
 
 _DATA, _LEARNING, _RUN, _OUTPUT = "Data", "Learning", "Run", "Output"
 
@@ -32,9 +32,7 @@ def simulate(
     delta: Annotated[
         float | None, typer.Option(help="Failure probability of the guarantee.", rich_help_panel=_RUN)
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Score model: gmf, mlp, neumf or linear. [default: neumf]")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="Score model: gmf, mlp, neumf or linear. [default: neumf]")] = None,
     objective: Annotated[
         str | None, typer.Option(help="Local loss: whole (closed form) or bce (sampled). [default: whole]")
     ] = None,
@@ -88,7 +86,7 @@ def simulate(
     Every person of the dataset becomes a virtual device. Devices learn from their own history; only item
     embeddings are summed. The same command on the same folder resumes a run that was stopped.
     """
-    flags = _nested(
+    flags = nested(
         {
             "data": data,
             "unit": unit,
@@ -209,20 +207,6 @@ def _number(metrics: dict[str, Any] | None, ranking: str, name: str) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """Dotted names to nested dictionaries, without those that are None."""
-    nested: dict[str, Any] = {}
-    for name, value in flat.items():
-        if value is None:
-            continue
-        *parents, last = name.split(".")
-        place = nested
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
-    return nested
-
-
 def _settings(texts: list[str]) -> dict[str, Any]:
     """Values of `--set name=value`, read as TOML values or else as text."""
     merged: dict[str, Any] = {}
@@ -234,7 +218,7 @@ def _settings(texts: list[str]) -> dict[str, Any]:
             value = tomllib.loads(f"value = {raw.strip()}")["value"]
         except tomllib.TOMLDecodeError:
             value = raw.strip()
-        merged = merge(merged, _nested({name.strip(): value}))
+        merged = merge(merged, nested({name.strip(): value}))
     return merged
 
 

@@ -43,14 +43,12 @@ class SimulationConfig(BaseModel):
     engine: Literal["vectorised", "flower", "devices"] = Field("vectorised", description="how nodes are run")
     shards: int = Field(4, ge=1, le=4096, description="nodes that share the virtual devices")
     evaluate_every: int = Field(1, ge=1, description="rounds between two validations")
-    baselines: tuple[str, ...] = Field(
-        tuple(BASELINES), description="references to compute"
-    )
-    read: ReadOptions = Field(default_factory=ReadOptions)
-    content: ContentOptions = Field(default_factory=ContentOptions)
-    schedule: Schedule = Field(default_factory=Schedule)
-    training: LocalTraining = Field(default_factory=LocalTraining)
-    optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig)
+    baselines: tuple[str, ...] = Field(tuple(BASELINES), description="references to compute")
+    read: ReadOptions = ReadOptions()
+    content: ContentOptions = ContentOptions()
+    schedule: Schedule = Schedule()
+    training: LocalTraining = LocalTraining()
+    optimiser: OptimiserConfig = OptimiserConfig()
 
     @model_validator(mode="after")
     def _known_names(self) -> SimulationConfig:
@@ -125,6 +123,20 @@ def merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         old = merged.get(name)
         merged[name] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
     return merged
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn dotted names into nested dictionaries, without those that are None."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        if value is None:
+            continue
+        *parents, last = name.split(".")
+        place = nested
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return nested
 
 
 def checked_config(values: Mapping[str, Any]) -> SimulationConfig:

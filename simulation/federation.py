@@ -14,6 +14,7 @@ from palate.models.errors import RunError
 from palate.simulation import run_folder
 from palate.simulation.config import SimulationConfig
 from palate.simulation.prepare import Prepared, prepare
+from palate.simulation.results import contract_view
 from palate.simulation.session import SimulationSession, Watcher
 
 _QUIET = {
@@ -46,6 +47,7 @@ def simulate(config: SimulationConfig, folder: Path, watcher: Watcher, *, ray_ad
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     with run_folder.locked(folder):
+        folder = folder.resolve()  # "." has no name, and a run needs one
         run_folder.claim(folder, config)
         done = finished_result(folder)
         if done is not None:
@@ -102,7 +104,8 @@ def finished_result(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        contract_view(result)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged", hint="delete it to compute it again, or use --fresh") from error
     return result
 

@@ -109,7 +109,7 @@ class InProcessGrid(Grid):
         private.__dict__["_content"] = copy.deepcopy(message.content)
         try:
             return self._client_app(private, self.contexts[message.metadata.dst_node_id])
-        except Exception as error:  # noqa: BLE001 - as Flower's engines do: a node's crash is a reply
+        except Exception as error:
             return Message(Error(code=_NODE_CRASHED, reason=type(error).__name__), reply_to=message)
 
 

@@ -106,14 +106,15 @@ class ShardHost:
             table, history, heads, self._config.training
         )  # fmt: skip
         training = self._config.training
-        scorer = ShardScorer(
-            score_model(training.model, training.objective), torch.from_numpy(table.rows), fitted
-        )
+        scorer = ShardScorer(score_model(training.model, training.objective), torch.from_numpy(table.rows), fitted)
         held_out = self._held_out[part]
         loss = {"loss": self._loss_of(server_round)}
         if not (held_out.item >= 0).any():
             return arrays_of(None, self.users) | loss
-        return arrays_of(evaluate(scorer, held_out, history, top_k=TOP_K, with_full=bool(question["full"])), self.users) | loss
+        return (
+            arrays_of(evaluate(scorer, held_out, history, top_k=TOP_K, with_full=bool(question["full"])), self.users)
+            | loss
+        )
 
     def _solutions(self, table: ItemTable, heads: State) -> State:
         """Heads whose linear part is fitted to the training history and this table; solved once per table."""
@@ -204,4 +205,3 @@ def arrays_of(result: Evaluation | None, users: LongArray) -> Arrays:
     if result.rank_full is not None and result.top_items is not None:
         arrays |= {"rank_full": result.rank_full, "top_items": result.top_items}
     return arrays
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +86,7 @@ def open_node(config_json: str, run_dir: str, partition: int) -> Host:
     return _open_node(config_json, run_dir, partition)
 
 
-@lru_cache(maxsize=65_536)
+@cache  # a node that was dropped would come back without its heads
 def _open_node(config_json: str, run_dir: str, partition: int) -> Host:
     config = SimulationConfig.model_validate_json(config_json)
     prepared = prepare(config)

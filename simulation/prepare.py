@@ -91,4 +91,3 @@ def catalogue_hash(catalogue: Catalogue) -> str:
         encoded = item.encode()
         digest.update(len(encoded).to_bytes(8, "little") + encoded)
     return digest.hexdigest()
-

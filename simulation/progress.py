@@ -61,7 +61,8 @@ class LiveWatcher:
         facts, config = session.prepared.interactions, session.config
         self._console.print(
             f"{facts.num_users:,} virtual devices, {facts.num_items:,} items, {len(facts.item):,} interactions; "
-            f"model {config.training.model}, {config.schedule.rounds} rounds, seed {config.seed}"
+            f"model {config.training.model}, {config.schedule.rounds} rounds, seed {config.seed}",
+            soft_wrap=True,
         )
         if config.unit == "none":
             self._console.print(Text("unit none: no privacy, updates leave the devices as they are", style="bold red"))
@@ -79,8 +80,10 @@ class LiveWatcher:
         if line["loss"] is not None:
             words += f"   loss {line['loss']:.4f}"
         if line["validation"]:
-            words += f"   validation HR@10 {line['validation']['hr@10']:.4f}  NDCG@10 {line['validation']['ndcg@10']:.4f}"
-        self._console.print(words, highlight=False)
+            words += (
+                f"   validation HR@10 {line['validation']['hr@10']:.4f}  NDCG@10 {line['validation']['ndcg@10']:.4f}"
+            )
+        self._console.print(words, highlight=False, soft_wrap=True)
         if self._task is not None:
             self._progress.update(self._task, completed=line["round"])
 

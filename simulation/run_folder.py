@@ -26,6 +26,7 @@ _OURS = (
     "config.toml", "environment.json", "rounds.jsonl", "items.parquet", "item_table.safetensors",
     "checkpoint.safetensors", "evaluation.parquet", "result.json", "report.html", "log.txt", "devices", "plots",
 )  # fmt: skip
+_LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -41,7 +42,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
+        file = (folder / _LOCK).open("w")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise EnvironmentProblem(
@@ -73,7 +74,7 @@ def claim(folder: Path, config: SimulationConfig) -> None:
                 hint="choose another --run-dir, or --fresh to delete that run and start anew",
             )
         return
-    strangers = sorted(entry.name for entry in folder.iterdir() if entry.name != ".lock")
+    strangers = sorted(entries(folder) - {"environment.json"})  # which a killed process may have left alone
     if strangers:
         raise RunError(
             f"{folder} is not empty and not a run: it holds {strangers[0]}", hint="choose a new folder with --run-dir"
@@ -94,13 +95,31 @@ def read_config(folder: Path) -> SimulationConfig:
 
 
 def clear(folder: Path) -> None:
-    """Delete the files of a run; anything else in the folder stays."""
-    for name in _OURS:
-        path = folder / name
+    """Delete the files of a run.
+
+    Raises
+    ------
+    RunError
+        If the folder is not a run's, or holds anything else; then nothing is deleted.
+    """
+    found = entries(folder)
+    strangers = found - set(_OURS) if found & {"config.toml", "environment.json"} else found
+    if strangers:
+        raise RunError(
+            f"{folder} holds {min(strangers)}, which is not part of a run, so nothing was deleted",
+            hint="move it elsewhere, or choose another --run-dir",
+        )
+    for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        elif path.name != _LOCK:
+            path.unlink()
+
+
+def entries(folder: Path) -> set[str]:
+    """Names in a folder, without the lock and without files that a killed process was writing."""
+    names = {path.name for path in folder.iterdir()}
+    return {name for name in names if name != _LOCK and not (name.startswith(".") and name.endswith(".tmp"))}
 
 
 def write_items(folder: Path, catalogue: Catalogue) -> None:
@@ -118,7 +137,7 @@ def write_items(folder: Path, catalogue: Catalogue) -> None:
 
 
 def environment() -> dict[str, object]:
-    """What the run depends on, for those who repeat it."""
+    """Describe what the run depends on, for those who repeat it."""
     packages = {}
     for name in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):

@@ -23,13 +23,12 @@ from palate.simulation.data.types import Catalogue
 from palate.simulation.evaluation import Evaluation
 from palate.simulation.prepare import catalogue_hash
 from palate.simulation.report.files import damaged, file_bytes, is_file
-from palate.simulation.report.ranked import PARTS, RankedUsers, read_evaluation, read_items
+from palate.simulation.report.ranked import PARTS, RANKINGS, RankedUsers, read_evaluation, read_items
 from palate.simulation.report.records import Environment, ModelSummary, Result, RoundRecord
 
 RUNS = Path("runs")
 """Where a run is looked for by name."""
 
-RANKINGS = ("sampled", "full")
 
 _TOLERANCE = 1e-6  # of a mean over users that was written as JSON and is computed again
 _Parsed = TypeVar("_Parsed", bound=BaseModel)

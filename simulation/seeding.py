@@ -19,7 +19,9 @@ def device_keys(seed: int, server_round: int, users: npt.NDArray[np.integer]) ->
     return mix(mix(_root(seed, _DEVICES), np.asarray(server_round)), users)
 
 
-def participants(seed: int, server_round: int, users: npt.NDArray[np.integer], fraction: float) -> npt.NDArray[np.bool_]:
+def participants(
+    seed: int, server_round: int, users: npt.NDArray[np.integer], fraction: float
+) -> npt.NDArray[np.bool_]:
     """Which virtual devices take part in a round: each with probability `fraction`, independently."""
     if fraction >= 1.0:
         return np.ones(len(users), dtype=bool)
@@ -28,10 +30,8 @@ def participants(seed: int, server_round: int, users: npt.NDArray[np.integer], f
 
 
 def table_rng(seed: int) -> np.random.Generator:
-    """Generator of the item table's public starting point."""
+    """Make the generator of the item table's public starting point."""
     return np.random.Generator(np.random.PCG64([seed, _TABLE]))
-
-
 
 
 def _root(seed: int, purpose: int) -> Keys:

@@ -16,7 +16,7 @@ import polars as pl
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from palate.models.errors import FederationError
+from palate.models.errors import FederationError, RunError
 from palate.models.table import ItemTable, initial_embeddings
 from palate.privacy.wire import RoundPlan
 from palate.server.coordinator import Coordinator, RoundOutcome
@@ -29,6 +29,7 @@ from palate.simulation.measure import cpu_seconds
 from palate.simulation.prepare import Prepared
 from palate.simulation.results import conclude
 from palate.simulation.seeding import table_rng
+from palate.simulation.vectorised import is_stateful
 
 RoundLine = dict[str, Any]
 
@@ -55,7 +56,7 @@ class SimulationSession:
     Raises
     ------
     RunError
-        If the folder's checkpoint is damaged or belongs to another catalogue.
+        If the folder's checkpoint is damaged or belongs to another catalogue, or its engine cannot be resumed.
     """
 
     def __init__(self, config: SimulationConfig, prepared: Prepared, folder: Path, watcher: Watcher) -> None:
@@ -77,11 +78,16 @@ class SimulationSession:
             prepared.content.columns,
             initial_embeddings(num_items, schedule.dim, scale=schedule.initial_scale, rng=table_rng(config.seed)),
         )
-        self.lines: list[RoundLine] = []
         snapshot = self._store.load(self._metadata)
         if snapshot is not None:
+            if config.engine == "devices" and snapshot.server_round > 0 and is_stateful(config.training):
+                raise RunError(
+                    f"{folder}: a run with engine devices cannot be resumed, its heads were in memory",
+                    hint="start anew with --fresh; engine vectorised gives the same result and can be resumed",
+                )
             self.coordinator.restore(snapshot)
-            self.lines = self._store.read_rounds(snapshot.server_round)
+        # Also without a checkpoint: a crash in round 0 may have left its line.
+        self.lines: list[RoundLine] = self._store.read_rounds(self.coordinator.next_round - 1)
         run_folder.write_items(folder, prepared.interactions.catalogue)
         self._cpu_before = cpu_seconds()
         self._clock = (0.0, 0.0)

@@ -93,20 +93,29 @@ class ScoreModel(nn.Module, ABC):
 
 
 class MLPHead(nn.Module):
-    """NCF's two-layer perceptron on [user embedding | item row] (He et al. 2017, eq. 10).
+    """NCF's two-layer perceptron on [user embedding | item columns] (He et al. 2017, eq. 10).
 
     The first layer is kept as its two blocks: the user's block is constant for one person and is computed once.
+
+    Parameters
+    ----------
+    shape
+        Sizes of the model.
+    width
+        How many columns of a row it reads, counted from the last; ``dim`` reads the learned ones only.
     """
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, width: int) -> None:
         super().__init__()
+        self.width = width
         self.user = nn.Embedding(1, shape.dim)
         self.from_user = nn.Linear(shape.dim, shape.hidden)
-        self.from_item = nn.Linear(shape.row_dim, shape.hidden, bias=False)
+        self.from_item = nn.Linear(width, shape.hidden, bias=False)
         self.out = nn.Linear(shape.hidden, 1)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Scores of item rows: [..., row_dim] to [...]."""
+        rows = rows[..., -self.width :]
         own = self.user(torch.zeros(rows.shape[:-1], dtype=torch.long))
         hidden = torch.relu(self.from_user(own) + self.from_item(rows))
         scores: Tensor = self.out(hidden).squeeze(-1)
@@ -119,6 +128,7 @@ class MLPHead(nn.Module):
         own = torch.baddbmm(
             weight["from_user.bias"][:, None], weight["user.weight"], weight["from_user.weight"].transpose(1, 2)
         )  # [B, 1, hidden]
+        rows = rows[..., -weight["from_item.weight"].shape[2] :]
         hidden = torch.relu(own + torch.bmm(rows, weight["from_item.weight"].transpose(1, 2)))  # [B, n, hidden]
         out = torch.bmm(hidden, weight["out.weight"].transpose(1, 2)) + weight["out.bias"][:, None]  # [B, n, 1]
         return out.squeeze(-1)

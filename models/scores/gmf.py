@@ -27,7 +27,8 @@ class GMF(ScoreModel):
     def forward(self, rows: Tensor) -> Tensor:
         """Scores of item rows: [..., row_dim] to [...]."""
         own = self.user(torch.zeros(rows.shape[:-1], dtype=torch.long))
-        return (own * rows).sum(-1)
+        scores: Tensor = (own * rows).sum(-1)
+        return scores
 
     @staticmethod
     def batched(state: Mapping[str, Tensor], rows: Tensor) -> Tensor:

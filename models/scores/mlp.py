@@ -17,7 +17,7 @@ class MLP(ScoreModel):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
-        self.head = MLPHead(shape)
+        self.head = MLPHead(shape, shape.row_dim)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Scores of item rows: [..., row_dim] to [...]."""

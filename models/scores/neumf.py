@@ -1,7 +1,8 @@
 """NeuMF: a GMF path plus an MLP path (He et al. 2017, eq. 12), each with its own user vector.
 
-Under the whole-data loss the GMF path is solved in closed form and the MLP learns what it leaves over; its output
-layer starts at zero, so that an untrained head changes nothing.
+The GMF path reads whole rows, the MLP path the learned columns. Under the whole-data loss the GMF path is solved in
+closed form and the MLP learns what it leaves over; its output layer starts at zero, so that an untrained head changes
+nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class NeuMF(ScoreModel):
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
         self.gmf = GMF(shape)
-        self.head = MLPHead(shape)
+        self.head = MLPHead(shape, shape.dim)
         nn.init.zeros_(self.head.out.weight)
         nn.init.zeros_(self.head.out.bias)
 

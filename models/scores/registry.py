@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 
 from palate.models.errors import ConfigError
@@ -14,6 +16,7 @@ from palate.models.scores.neumf import NeuMF
 SCORE_MODELS: dict[str, type[ScoreModel]] = {model.name: model for model in (GMF, MLP, NeuMF, LinearHead)}
 
 _PUBLIC_SEED = 1729  # heads start alike everywhere; what makes them personal is the device's own history
+_BUILDING = threading.Lock()  # torch has one generator for all threads, and nodes of a simulation are threads
 
 
 def score_model(name: str, objective: str) -> type[ScoreModel]:
@@ -38,7 +41,7 @@ def score_model(name: str, objective: str) -> type[ScoreModel]:
 def build(name: str, objective: str, shape: Shape) -> ScoreModel:
     """Build one device's head at its public starting point."""
     model = score_model(name, objective)
-    with torch.random.fork_rng(devices=[]):
+    with _BUILDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(_PUBLIC_SEED)
         return model(shape)
 

@@ -5,13 +5,15 @@ s_ij = |U_i and U_j| / (sqrt(|U_i| |U_j|) + shrinkage),   only the nearest neigh
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from pydantic import NonNegativeFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from scipy import sparse
 
 from palate.simulation.baselines.scorers import ItemToItemScorer, history_matrix
-from palate.simulation.data.types import Histories
+from palate.simulation.data.types import FloatArray, Histories
 
 BLOCK_ELEMENTS = 8_000_000
 """Most similarities held at once; fewer where many items have no user in common."""
@@ -56,16 +58,25 @@ def fit_item_knn(
     block = max(1, BLOCK_ELEMENTS // num_items)
     parts = []
     for start in range(0, num_items, block):
-        common = (transposed[start : start + block] @ matrix).tocoo()  # [block, num_items]
-        candidate, neighbour = common.coords
-        other = candidate + start != neighbour
-        candidate, neighbour = candidate[other], neighbour[other]
-        similarity = common.data[other] / (norms[candidate + start] * norms[neighbour] + config.shrinkage)
-        order = np.lexsort((neighbour, -similarity, candidate))
-        candidate, neighbour, similarity = candidate[order], neighbour[order], similarity[order]
-        # Position inside the candidate's own stretch: nearest first, equals in the order of the item index.
-        position = np.arange(len(order)) - np.searchsorted(candidate, candidate)
-        near = position < config.num_neighbours
-        shape = (common.shape[0], num_items)
-        parts.append(sparse.coo_array((similarity[near], (candidate[near], neighbour[near])), shape=shape))
+        common = transposed[start : start + block] @ matrix  # [block, num_items]
+        common.sort_indices()
+        candidate, neighbour = common.tocoo().coords
+        similarity = common.data / (norms[candidate + start] * norms[neighbour] + config.shrinkage)
+        similarity[candidate + start == neighbour] = 0.0
+        for begin, end in pairwise(common.indptr.tolist()):
+            _keep_largest(similarity[begin:end], config.num_neighbours)
+        common.data = similarity
+        common.eliminate_zeros()
+        parts.append(common)
     return ItemToItemScorer(matrix, sparse.vstack(parts).T.tocsr())
+
+
+def _keep_largest(values: FloatArray, count: int) -> None:
+    """Zero all but the largest values in place, the first of equals at the cut."""
+    if len(values) <= count:
+        return
+    bar = np.partition(values, len(values) - count)[len(values) - count]
+    room = count - np.count_nonzero(values > bar)
+    dropped = values < bar
+    dropped[np.flatnonzero(values == bar)[room:]] = True
+    values[dropped] = 0.0

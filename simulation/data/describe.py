@@ -126,7 +126,7 @@ def _quantiles(counts: npt.NDArray[np.int64]) -> dict[str, float]:
 
 def _order(interactions: Interactions) -> str:
     if not interactions.has_time:
-        return "no times: the file's order is used"
+        return "no times: items are held out at random"
     return "timestamps" if interactions.time_range else "ranks, without dates"
 
 

@@ -48,13 +48,15 @@ def protocol_for(interactions: Interactions) -> str:
         return NCF_PROTOCOL
     if interactions.has_time:
         return "leave-one-out by time"
-    return "leave-one-out by the file's order (no time known)"
+    return "leave-one-out at random (no time known)"
 
 
 def leave_one_out(interactions: Interactions, *, num_negatives: int = 99, seed: int) -> Split:
     """Hold out the newest and second-newest interaction of each user.
 
-    Users with two interactions have a test item only, users with one or with the whole catalogue are training only.
+    Where no time is known, a file's order may say anything (sorted ids, parts put end to end); there each history is
+    shuffled first, by the seed, so that the held-out items are a fair draw. Users with two interactions have a test
+    item only, users with one or with the whole catalogue are training only.
 
     Parameters
     ----------
@@ -63,7 +65,7 @@ def leave_one_out(interactions: Interactions, *, num_negatives: int = 99, seed: 
     num_negatives
         Negatives for each held-out item; fewer where some user has not that many unseen items.
     seed
-        Of the negatives.
+        Of the negatives, and of the order where none is known.
 
     Raises
     ------
@@ -71,6 +73,9 @@ def leave_one_out(interactions: Interactions, *, num_negatives: int = 99, seed: 
         If nothing can be held out.
     """
     rows = _histories(interactions)
+    if not interactions.has_time:
+        draws = np.random.default_rng(seed).random(len(rows.items))
+        rows = Histories(rows.indptr, rows.items[np.lexsort((draws, rows.owners))])
     unseen = interactions.num_items - rows.lengths
     tested = (rows.lengths >= 2) & (unseen >= 1)
     if not tested.any():

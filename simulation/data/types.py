@@ -81,7 +81,7 @@ class Interactions:
     catalogue
         The items.
     has_time
-        Whether the order inside a user is known (timestamp or rank); if not it is the file's order.
+        Whether the order inside a user is known (timestamp or rank); if not it means nothing.
     report
         What cleaning dropped.
     demographics

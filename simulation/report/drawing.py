@@ -32,7 +32,7 @@ COLOURS: Mapping[str, str] = {
 """Roles of the light theme; style.css gives both themes the same names."""
 
 _STYLE: dict[Any, Any] = {
-    "font.size": 10.5,
+    "font.size": 11.5,
     "font.family": "sans-serif",
     "text.color": COLOURS["ink"],
     "axes.labelcolor": COLOURS["muted"],

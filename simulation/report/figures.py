@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from palate.simulation.report.drawing import COLOURS, Chart, blank, house_style, to_png, to_svg
 from palate.simulation.report.records import BandAccuracy, Result, RoundRecord
 
-_WIDTH, _HEIGHT = 5.2, 3.0
+_WIDTH, _HEIGHT = 4.8, 3.0
 _LABEL_ROOM = 1.28  # the horizontal axis goes on past the last round, where the lines are named
 
 
@@ -25,8 +25,8 @@ def round_charts(rounds: Sequence[RoundRecord], result: Result) -> list[Chart]:
             figure, (axes,) = blank(_WIDTH, _HEIGHT)
             _draw_accuracy(axes, rounds, result)
             described = (
-                f"Hit rate goes from {hits[0][1]:.1%} in round {hits[0][0]} to {hits[-1][1]:.1%} in round {hits[-1][0]}; "
-                f"the best is round {result.best_round}."
+                f"Hit rate goes from {hits[0][1]:.1%} in round {hits[0][0]} to {hits[-1][1]:.1%} in round "
+                f"{hits[-1][0]}; the best is round {result.best_round}."
             )
             title = "Validation accuracy by round"
             svg = to_svg(figure, name="accuracy", title=title, description=described)
@@ -73,7 +73,7 @@ class Line:
 
 
 def band_chart(name: str, title: str, lines: Sequence[Line]) -> Chart:
-    """Draw hit rates by group as dots with 95 % intervals, one row a group, the first model on top.
+    """Draw hit rates by group as dots with 95% intervals, one row a group, the first model on top.
 
     Parameters
     ----------
@@ -104,9 +104,9 @@ def band_chart(name: str, title: str, lines: Sequence[Line]) -> Chart:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
-        axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
+        axes.tick_params(axis="y", labelcolor=COLOURS["ink"], pad=8)
         figure.legend(
-            loc="outside upper left", ncols=len(lines), frameon=False, fontsize=9.5, handletextpad=0.1, columnspacing=1
+            loc="outside upper left", ncols=len(lines), frameon=False, fontsize=10.5, handletextpad=0.1, columnspacing=1
         )
         described = "; ".join(
             f"{band.label}: "
@@ -149,7 +149,7 @@ def _draw_reference(axes: Axes, rounds: Sequence[RoundRecord], result: Result) -
         (2, 4),
         textcoords="offset points",
         color=COLOURS["second"],
-        fontsize=9.5,
+        fontsize=10.5,
     )
 
 

@@ -8,8 +8,8 @@ from functools import partial
 
 from palate.simulation.report.drawing import Chart
 from palate.simulation.report.figures import Line, band_chart
-from palate.simulation.report.records import BandAccuracy, BaselineResult, ModelSummary, Result
-from palate.simulation.report.tables import Grid, band_grid, own_label
+from palate.simulation.report.records import BandAccuracy, ModelSummary, Result
+from palate.simulation.report.tables import Grid, band_grid, best_reference, own_label
 
 _Pick = Callable[[ModelSummary], Sequence[BandAccuracy]]
 
@@ -45,17 +45,6 @@ def groupings(result: Result, items: str) -> list[Grouping]:
         for name, caption, heading, pick in picks
         if len(pick(result.summary.test)) > 1
     ]
-
-
-def best_reference(result: Result) -> BaselineResult | None:
-    """Find the baseline with the best NDCG on validation, popularity aside (on test where there is no validation)."""
-    rivals = [baseline for name, baseline in result.baselines.items() if name != "popularity" and baseline.test]
-
-    def quality(baseline: BaselineResult) -> float:
-        summary = baseline.validation or baseline.test
-        return summary.sampled.ndcg.value if summary else 0.0
-
-    return max(rivals, key=quality, default=None)
 
 
 def _by_group(name: str, summary: ModelSummary) -> Sequence[BandAccuracy]:

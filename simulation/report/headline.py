@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from palate.simulation.report.groups import best_reference
 from palate.simulation.report.records import ModelSummary, Result
-from palate.simulation.report.tables import own_label
+from palate.simulation.report.tables import best_reference, own_label
 from palate.simulation.report.words import noun, num_candidates, number_word, percent
 
 UNPROTECTED = "none"

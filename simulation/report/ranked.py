@@ -13,6 +13,7 @@ from palate.simulation.evaluation import Evaluation
 from palate.simulation.report.files import damaged, file_frame
 
 PARTS = ("validation", "test")
+RANKINGS = ("sampled", "full")
 
 _EVALUATION_COLUMNS = ("part", "user", "user_id", "target", "rank_sampled", "rank_full", "top_items")
 

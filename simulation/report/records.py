@@ -17,7 +17,7 @@ class _Record(BaseModel):
 
 
 class Interval(_Record):
-    """A mean over users, its standard error (`se`) and its 95 % interval."""
+    """A mean over users, its standard error (`se`) and its 95% interval."""
 
     value: float
     se: float

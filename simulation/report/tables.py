@@ -6,7 +6,15 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from palate.simulation.report.records import Accuracy, BandAccuracy, Interval, ModelSummary, Result, RoundRecord
+from palate.simulation.report.records import (
+    Accuracy,
+    BandAccuracy,
+    BaselineResult,
+    Interval,
+    ModelSummary,
+    Result,
+    RoundRecord,
+)
 from palate.simulation.report.words import data_size, duration, score
 
 FEW_USERS = 30
@@ -66,6 +74,17 @@ def measured(result: Result, part: str) -> list[tuple[str, ModelSummary]]:
     return [(label, summary) for label, summary in found if summary is not None]
 
 
+def best_reference(result: Result) -> BaselineResult | None:
+    """Find the baseline with the best NDCG on validation, popularity aside (on test where there is no validation)."""
+    rivals = [baseline for name, baseline in result.baselines.items() if name != "popularity" and baseline.test]
+
+    def quality(baseline: BaselineResult) -> float:
+        summary = baseline.validation or baseline.test
+        return summary.sampled.ndcg.value if summary else 0.0
+
+    return max(rivals, key=quality, default=None)
+
+
 def accuracy_grid(result: Result, part: str, ranking: str) -> Grid:
     """Accuracy of every model on "validation" or "test" under "sampled" or "full", the best of a column marked."""
     models = [(label, summary.accuracy(ranking)) for label, summary in measured(result, part)]
@@ -88,7 +107,7 @@ def accuracy_grid(result: Result, part: str, ranking: str) -> Grid:
             Row(label, tuple(cell(accuracy, column) for column in columns), own=index == 0)
             for index, (label, accuracy) in enumerate(models)
         ),
-        notes=(f"{models[0][1].users:,} people; small print: 95 % interval; bold: best of the column.", *skipped),
+        notes=(f"{models[0][1].users:,} people; small print: 95% interval; bold: best of the column.", *skipped),
     )
 
 

@@ -62,6 +62,13 @@ def signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
+def metric_name(key: str) -> str:
+    """Name a metric as in published tables: "hr@10" is HR@10, "recall@20" is Recall@20."""
+    stem, _, cut = key.partition("@")
+    shown = stem.upper() if stem in {"hr", "ndcg", "f1", "mrr"} else stem.capitalize()
+    return f"{shown}@{cut}" if cut else shown
+
+
 def p_value(value: float) -> str:
     """Write a p-value without false precision."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
@@ -150,7 +157,7 @@ def definitions(k: int, items: str) -> list[Definition]:
         Definition("Novelty", "How rare the recommendations are, in bits; one more bit is half as many people."),
         Definition("Diversity", "How different the items of one list are by their public description: 0 is all alike."),
         Definition(
-            "95 % interval",
+            "95% interval",
             "Where the number would lie for other people of the same kind. It says nothing about other seeds of "
             "training, or other data.",
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from palate.client.trainer import popularity_update, train
 from palate.models.scores.registry import SCORE_MODELS
 from palate.models.table import ItemTable, initial_embeddings

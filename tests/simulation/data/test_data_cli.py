@@ -51,7 +51,7 @@ def test_describe_json_is_one_object_with_the_cleaning_report(ratings):
     assert described["interactions"] == 3
     assert described["cleaning"]["below_rating"] == 1
     assert described["cleaning"]["example_lines"] == {"malformed": [6]}
-    assert described["protocol"].startswith("leave-one-out by the file's order")
+    assert described["protocol"].startswith("leave-one-out at random")
 
 
 @pytest.mark.parametrize(

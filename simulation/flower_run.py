@@ -1,0 +1,83 @@
+"""`flwr run .`: the simulation as an ordinary Flower app, configured by Flower's run config.
+
+Keys of the run config are the names of `SimulationConfig`, with nested ones in dotted form (`schedule.rounds`);
+`config-file` names a TOML file to start from, `run-dir` the run folder. docs/flower.md lists them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from palate.client.host import Host
+from palate.models.errors import ConfigError
+from palate.simulation import run_folder
+from palate.simulation.config import SimulationConfig, checked_config, load_config, merge, nested
+from palate.simulation.federation import fit_to_data
+from palate.simulation.nodes import num_nodes, open_node
+from palate.simulation.prepare import prepare
+from palate.simulation.session import RoundLine, SimulationSession
+
+RunConfig = Mapping[str, bool | float | int | str]
+
+log = logging.getLogger("flwr")  # Flower shows its own log to whoever follows the run
+
+_OWN_KEYS = frozenset({"session", "run-dir", "config-file"})
+
+
+class LogWatcher:
+    """Writes progress into Flower's log, which `flwr run --stream` shows."""
+
+    def started(self, session: SimulationSession, done: list[RoundLine]) -> None:
+        """Introduce the run."""
+        unit = session.config.unit
+        log.info("palate: %s, unit %s, %d rounds done", session.folder, unit, max(len(done) - 1, 0))
+
+    def round_done(self, line: RoundLine) -> None:
+        """Say how the round went."""
+        log.info("palate: round %s, loss %s, validation %s", line["round"], line["loss"], line["validation"])
+
+    def phase(self, words: str) -> None:
+        """Say what is going on."""
+        log.info("palate: %s", words)
+
+
+def read_run_config(run_config: RunConfig) -> tuple[SimulationConfig, Path]:
+    """Turn a run config into a configuration and a run folder.
+
+    Raises
+    ------
+    ConfigError
+        If a key is unknown or a value cannot be used.
+    """
+    if "run-dir" not in run_config:
+        raise ConfigError("run-dir is not set", hint="flwr run . --run-config 'run-dir=\"/path/to/runs/name\"'")
+    given = {name.replace("-", "_"): value for name, value in run_config.items() if name not in _OWN_KEYS}
+    config_file = str(run_config.get("config-file", ""))
+    base = load_config(Path(config_file)) if config_file else {}
+    config = checked_config(merge(base, nested(given)))
+    return config, Path(str(run_config["run-dir"])).expanduser()
+
+
+def open_host(run_config: RunConfig, node_config: RunConfig) -> Host:
+    """Open the shard that a node of Flower's simulation hosts."""
+    config, folder = read_run_config(run_config)
+    prepared = prepare(config)
+    connected, expected = int(node_config["num-partitions"]), num_nodes(config, prepared.interactions.num_users)
+    if connected != expected:
+        raise ConfigError(
+            f"{connected} nodes are connected, the run is made for {expected}",
+            hint=f'--federation-config "num-supernodes={expected}", or set shards={connected}',
+        )
+    config = fit_to_data(config, prepared)
+    return open_node(config.model_dump_json(), str(folder.resolve()), int(node_config["partition-id"]))
+
+
+def open_session(run_config: RunConfig) -> SimulationSession:
+    """Open the run folder and the session of a run."""
+    config, folder = read_run_config(run_config)
+    with run_folder.locked(folder):
+        run_folder.claim(folder, config)
+    prepared = prepare(config)
+    return SimulationSession(fit_to_data(config, prepared), prepared, folder, LogWatcher())

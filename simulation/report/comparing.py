@@ -1,0 +1,248 @@
+"""Two runs side by side: what differs in the configuration, and whether one is really better for the same people.
+
+Differences are second run minus first, with the paired tests of `palate.simulation.significance` on each person's
+rank of the same held-out item.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from palate.models.errors import RunError
+from palate.simulation import significance
+from palate.simulation.report.ranked import RANKINGS
+from palate.simulation.report.records import Result
+from palate.simulation.report.tables import Cell, Grid, Row
+from palate.simulation.report.words import data_size, duration, flattened, metric_name, p_value, score, signed
+from palate.simulation.run_reader import Run
+
+ABSENT = "\N{EN DASH}"
+_RESAMPLING_SEED = 0  # the same two runs give the same interval every time
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One metric of two runs.
+
+    Attributes
+    ----------
+    metric
+        Its published name.
+    first, second
+        Its values.
+    test
+        Second minus first with interval and p-value; None for metrics that are not tested.
+    """
+
+    metric: str
+    first: float
+    second: float
+    test: significance.Difference | None = None
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Two runs under one protocol.
+
+    Attributes
+    ----------
+    contrasts
+        Metrics, tested ones first.
+    only_first, only_second
+        People whom only one of the runs served within the cut-off.
+    """
+
+    contrasts: tuple[Contrast, ...]
+    only_first: int
+    only_second: int
+
+
+@dataclass(frozen=True, eq=False)
+class RunComparison:
+    """Two runs on the same people and held-out items.
+
+    Attributes
+    ----------
+    first, second
+        What result.json says about each.
+    num_users, top_k
+        People compared, and the cut-off.
+    config
+        Options that differ: name, value in the first run, value in the second.
+    by_ranking
+        Test accuracy under "sampled" and "full".
+    """
+
+    first: Result
+    second: Result
+    num_users: int
+    top_k: int
+    config: tuple[tuple[str, str, str], ...]
+    by_ranking: dict[str, Ranked]
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What to call the two: runs in different folders may share a name."""
+        first, second = self.first.run, self.second.run
+        return (first, second) if first != second else (f"{first} (first)", f"{second} (second)")
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON; `difference` is second minus first."""
+        return {
+            "first": _facts(self.first),
+            "second": _facts(self.second),
+            "users": self.num_users,
+            "top_k": self.top_k,
+            "config": {name: {"first": first, "second": second} for name, first, second in self.config},
+            "test": {
+                ranking: {
+                    "only_first": found.only_first,
+                    "only_second": found.only_second,
+                    "metrics": {
+                        contrast.metric: {
+                            "first": contrast.first,
+                            "second": contrast.second,
+                            "difference": contrast.second - contrast.first,
+                            "test": contrast.test.to_dict() if contrast.test else None,
+                        }
+                        for contrast in found.contrasts
+                    },
+                }
+                for ranking, found in self.by_ranking.items()
+            },
+        }
+
+
+def compare_runs(first: Run, second: Run) -> RunComparison:
+    """Compare two finished runs on the same test items.
+
+    Raises
+    ------
+    RunError
+        If they are of different catalogues, people, held-out items or cut-offs, or of fewer than 2 people.
+    """
+    _require_comparable(first, second)
+    ranked = {}
+    for ranking in RANKINGS:
+        tested = significance.compare(
+            second.ranked["test"].evaluation,
+            first.ranked["test"].evaluation,
+            rng=np.random.default_rng(_RESAMPLING_SEED),
+            ranking=ranking,
+        )
+        values = [run.result.summary.test.accuracy(ranking).values for run in (first, second)]
+        k = first.top_k
+        tests = {f"hr@{k}": tested.hit_rate, f"ndcg@{k}": tested.ndcg, f"recall@{2 * k}": None, "mrr": None}
+        ranked[ranking] = Ranked(
+            tuple(Contrast(name, values[0][name], values[1][name], test) for name, test in tests.items()),
+            only_first=tested.only_second,
+            only_second=tested.only_first,
+        )
+    options = flattened(first.config), flattened(second.config)
+    names = dict.fromkeys([*options[0], *options[1]])
+    pairs = ((name, options[0].get(name, ABSENT), options[1].get(name, ABSENT)) for name in names)
+    return RunComparison(
+        first=first.result,
+        second=second.result,
+        num_users=len(first.ranked["test"].user_ids),
+        top_k=first.top_k,
+        config=tuple(pair for pair in pairs if pair[1] != pair[2]),
+        by_ranking=ranked,
+    )
+
+
+def comparison_grids(comparison: RunComparison) -> list[Grid]:
+    """Lay the comparison out as tables: accuracy under both protocols, lists and cost, configuration."""
+    names = comparison.names
+    grids = []
+    for ranking, found in comparison.by_ranking.items():
+        where = "sampled candidates" if ranking == "sampled" else "the whole catalogue"
+        grids.append(
+            Grid(
+                caption=f"Test, {where}",
+                columns=("Metric", *names, "Difference", "95% interval", "p-value"),
+                rows=tuple(_contrast_row(contrast) for contrast in found.contrasts),
+                notes=(
+                    f"{comparison.num_users:,} people; only {names[0]} served {found.only_first:,} of them, "
+                    f"only {names[1]} {found.only_second:,}.",
+                ),
+            )
+        )
+    facts = [_shown_facts(result) for result in (comparison.first, comparison.second)]
+    rows = tuple(Row(name, (Cell(value), Cell(facts[1][name]))) for name, value in facts[0].items())
+    grids.append(Grid("Protection, lists and cost", ("", *names), rows))
+    options = tuple(Row(name, (Cell(first), Cell(second))) for name, first, second in comparison.config)
+    notes = () if options else ("The configurations are equal.",)
+    grids.append(Grid("Configuration where it differs", ("Option", *names), options, notes))
+    return grids
+
+
+def _require_comparable(first: Run, second: Run) -> None:
+    """Refuse runs whose ranks are not about the same items and people."""
+    names = f"{first.folder} and {second.folder}"
+    again = "compare runs of the same data with the same cleaning options"
+    if first.catalogue.ids != second.catalogue.ids:
+        sizes = f"{first.catalogue.num_items:,} and {second.catalogue.num_items:,} items"
+        raise RunError(f"{names} are of different catalogues ({sizes})", hint=again)
+    if first.top_k != second.top_k:
+        raise RunError(f"{names} have different cut-offs ({first.top_k} and {second.top_k})", hint=again)
+    people = first.ranked["test"], second.ranked["test"]
+    if people[0].user_ids != people[1].user_ids:
+        counts = f"{len(people[0].user_ids):,} and {len(people[1].user_ids):,}"
+        raise RunError(f"{names} are of different people ({counts})", hint=again)
+    targets = people[0].evaluation.target, people[1].evaluation.target
+    if not np.array_equal(*targets):
+        differing = int(np.sum(targets[0] != targets[1]))
+        raise RunError(f"{names} hold out different items for {differing:,} people", hint=again)
+    if len(targets[0]) < 2:
+        raise RunError(f"{names} have 1 person to compare, at least 2 are needed", hint="use data with more people")
+
+
+def _contrast_row(contrast: Contrast) -> Row:
+    test = contrast.test
+    return Row(
+        metric_name(contrast.metric),
+        (
+            Cell(score(contrast.first)),
+            Cell(score(contrast.second)),
+            Cell(signed(contrast.second - contrast.first)),
+            Cell(f"{signed(test.low)} to {signed(test.high)}" if test else ABSENT),
+            Cell(p_value(test.p_value) if test else ABSENT),
+        ),
+    )
+
+
+def _facts(result: Result) -> dict[str, object]:
+    return {
+        "run": result.run,
+        "data": result.data,
+        "model": result.model,
+        "unit": result.unit,
+        "epsilon": result.epsilon,
+        "delta": result.delta,
+        "protection": result.protection,
+        "seed": result.seed,
+        "rounds": result.rounds,
+        "cpu_seconds": result.cpu_seconds.model_dump(),
+        "peak_memory_mb": result.peak_memory_mb,
+        "bytes_per_device": result.bytes_per_device.model_dump(),
+        "beyond": result.summary.test.beyond.model_dump(),
+    }
+
+
+def _shown_facts(result: Result) -> dict[str, str]:
+    beyond = result.summary.test.beyond
+    return {
+        "Protection": result.protection if result.epsilon is None else f"epsilon {result.epsilon:g} per {result.unit}",
+        "Coverage": f"{beyond.coverage:.1%}",
+        "Gini": score(beyond.gini),
+        "Novelty": f"{beyond.novelty:.2f} bits",
+        "Diversity": ABSENT if beyond.diversity is None else score(beyond.diversity),
+        "Rounds": str(result.rounds),
+        "Processor time, one round": duration(result.cpu_seconds.per_round_median),
+        "Peak memory": f"{result.peak_memory_mb:,.0f} MB",
+        "Down and up, one device, one round": f"{data_size(result.bytes_per_device.down)}, "
+        f"{data_size(result.bytes_per_device.up)}",
+    }

@@ -1,0 +1,158 @@
+"""What a run recommends to one person, by title, beside what that person had lately."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from palate.models import lists
+from palate.models.errors import DataError
+from palate.simulation.data.types import Catalogue, Interactions, Split
+from palate.simulation.evaluation import Scorer
+
+RECENT = 10
+"""Newest items of the history that are shown."""
+
+_EXAMPLES = 3
+
+
+class FinishedRun(Protocol):
+    """What `palate.simulation.finished.open_finished` gives."""
+
+    @property
+    def interactions(self) -> Interactions:
+        """The dataset."""
+        ...
+
+    @property
+    def split(self) -> Split:
+        """Histories and held-out items."""
+        ...
+
+    @property
+    def scorer(self) -> Scorer:
+        """Scores for people who know everything but their test item."""
+        ...
+
+
+@dataclass(frozen=True)
+class Item:
+    """An item of the catalogue; year is None where it is unknown."""
+
+    item: str
+    title: str
+    year: int | None
+    genres: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return {"item": self.item, "title": self.title, "year": self.year, "genres": list(self.genres)}
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One line of the list.
+
+    Attributes
+    ----------
+    item
+        What is recommended.
+    score
+        The model's score, higher is better; comparable within one list only.
+    held_out
+        Whether it is the test item: what the person really chose next, unknown to the model.
+    """
+
+    item: Item
+    score: float
+    held_out: bool
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """A person's list.
+
+    Attributes
+    ----------
+    user_id
+        As in the data.
+    num_items
+        Length of the history that the model knows.
+    recent
+        Its newest items, oldest of them first.
+    recommendations
+        Best first; nothing of the history.
+    """
+
+    user_id: str
+    num_items: int
+    recent: tuple[Item, ...]
+    recommendations: tuple[Recommendation, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return {
+            "user": self.user_id,
+            "history": self.num_items,
+            "recent": [item.to_dict() for item in self.recent],
+            "recommendations": [
+                {"rank": rank, **line.item.to_dict(), "score": line.score, "held_out": line.held_out}
+                for rank, line in enumerate(self.recommendations, start=1)
+            ],
+        }
+
+
+def recommend_to(finished: FinishedRun, user_id: str, num_recommendations: int = 10) -> Recommended:
+    """Recommend to one person of the run's data.
+
+    Parameters
+    ----------
+    finished
+        An opened run.
+    user_id
+        The person's id in the data.
+    num_recommendations
+        Length of the list, at least 1; shorter where the catalogue runs out.
+
+    Raises
+    ------
+    DataError
+        If the data has no such person.
+    """
+    interactions = finished.interactions
+    if user_id not in interactions.users:
+        raise _unknown(user_id, interactions)
+    user = interactions.users.index(user_id)
+    known = finished.split.full_train.of(user)
+    scores = finished.scorer.scores(np.array([user], dtype=np.int32))  # [1, num_items]
+    excluded = np.zeros(scores.shape, dtype=np.bool_)
+    excluded[0, known] = True
+    best = lists.top_items(scores, excluded, num_recommendations)[0]
+    held_out = int(finished.split.test.item[user])
+    return Recommended(
+        user_id=user_id,
+        num_items=len(known),
+        recent=tuple(_item(interactions.catalogue, int(item)) for item in known[-RECENT:]),
+        recommendations=tuple(
+            Recommendation(_item(interactions.catalogue, int(item)), float(scores[0, item]), int(item) == held_out)
+            for item in best
+            if item != lists.NO_ITEM
+        ),
+    )
+
+
+def _item(catalogue: Catalogue, index: int) -> Item:
+    year = int(catalogue.years[index])
+    return Item(catalogue.ids[index], catalogue.titles[index], year or None, catalogue.genres[index])
+
+
+def _unknown(user_id: str, interactions: Interactions) -> DataError:
+    near = difflib.get_close_matches(user_id, interactions.users, n=1)
+    asked = f"did you mean {near[0]}? " if near else ""
+    return DataError(
+        f"{interactions.name} has no user {user_id!r}",
+        hint=f"{asked}its users are called {', '.join(interactions.users[:_EXAMPLES])} and so on",
+    )
