@@ -1,7 +1,7 @@
 """`flwr run .`: the simulation as an ordinary Flower app, configured by Flower's run config.
 
 Keys of the run config are the names of `SimulationConfig`, with nested ones in dotted form (`schedule.rounds`);
-`config-file` names a TOML file to start from, `run-dir` the run folder. docs/flower.md lists them.
+`config-file` names a TOML file to start from, `run-dir` the run folder; empty texts and zeros count as not given. docs/flower.md lists them.
 """
 
 from __future__ import annotations
@@ -51,9 +51,11 @@ def read_run_config(run_config: RunConfig) -> tuple[SimulationConfig, Path]:
     ConfigError
         If a key is unknown or a value cannot be used.
     """
-    if "run-dir" not in run_config:
+    if not run_config.get("run-dir"):
         raise ConfigError("run-dir is not set", hint="flwr run . --run-config 'run-dir=\"/path/to/runs/name\"'")
-    given = {name.replace("-", "_"): value for name, value in run_config.items() if name not in _OWN_KEYS}
+    given = {
+        name.replace("-", "_"): value for name, value in run_config.items() if value and name not in _OWN_KEYS
+    }  # fmt: skip
     config_file = str(run_config.get("config-file", ""))
     base = load_config(Path(config_file)) if config_file else {}
     config = checked_config(merge(base, nested(given)))
