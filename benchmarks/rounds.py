@@ -17,9 +17,7 @@ from federations import NCF, NCF_DIM, configuration, flower_rounds, is_available
 from outcome import Check, Outcome, print_checks
 from rich.console import Console
 
-from palate.models.scores.registry import score_model
 from palate.models.training import LocalTraining
-from palate.simulation.prepare import prepare
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,11 +101,14 @@ class Coordinator:
             self.popularity = total.astype(np.float32)
             self.table = ItemTable(_with_popularity(self.popularity, self.table.fixed[:, 1:]), self.table.learned)
         else:
-            ridge = self.settings.optimiser.item_regularisation * self.table.learned
+            popularity = np.maximum(self.popularity.astype(np.float64), 0.0)
+            all_users = sum_of_user_weights(popularity, self.settings.expected_devices)
+            ridge = self.settings.optimiser.item_regularisation * all_users * self.table.learned
             aggregate = Aggregate(
                 total=total.reshape(self.table.learned.shape) - ridge,
                 devices=self.settings.expected_devices,
-                popularity=self.popularity.astype(np.float64),
+                popularity=popularity,
+                all_users=all_users,
                 unobserved_weight=self.settings.training.unobserved_weight,
                 server_round=done,
             )
@@ -124,6 +127,14 @@ class Coordinator:
         self.next_round = snapshot.server_round + 1
         self.table, self.popularity = snapshot.table, snapshot.popularity
         self._optimiser.state = dict(snapshot.optimiser)
+
+
+def sum_of_user_weights(popularity: Matrix, devices: float) -> float:
+    """Estimate ``W = sum_u n_u^-1/2`` from the popularity sum, whose total is ``sum_u n_u^1/2``.
+
+    By Cauchy and Schwarz W is at least ``N^2 / sum_u n_u^1/2``, with equality where all are equally active.
+    """
+    return devices**2 / max(float(popularity.sum()), 1.0)
 
 
 def _with_popularity(popularity: FloatArray, content: FloatArray) -> FloatArray:

@@ -1,7 +1,8 @@
 """Server optimisers: from the sum of updates to new item embeddings, one registry.
 
 All of them see only what a server may see: the sum, the table itself, and the popularity sum. `step_size` is the
-root mean square that a step of `momentum`, `adam` and `curvature` has at most; it shrinks by `decay` every round.
+root mean square of a step of `momentum`, about that of `adam`, and that of `curvature` in the metric of its row scale
+(before momentum adds up); it shrinks by `decay` every round.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class OptimiserConfig(BaseModel):
     name: str = Field("curvature", description="server optimiser: average, momentum, adam or curvature")
     step_size: float = Field(0.3, gt=0, description="RMS of a step; for average the factor of the mean update")
     decay: float = Field(0.85, gt=0, le=1, description="factor of the step size from round to round")
-    item_regularisation: float = Field(0.1, ge=0, description="ridge on the learned embeddings")
+    item_regularisation: float = Field(
+        2e-4, ge=0, description="ridge on the learned embeddings, relative to the sum of all user weights"
+    )
     momentum: float = Field(0.0, ge=0, lt=1, description="share of the last direction that is kept")
     second_momentum: float = Field(0.99, ge=0, lt=1, description="Adam's decay of squared directions")
 
@@ -44,7 +47,9 @@ class Aggregate:
     devices
         Expected number of devices in the sum (public).
     popularity
-        Popularity sum of the popularity round, float64 [num_items].
+        Popularity sum of the popularity round, not negative, float64 [num_items].
+    all_users
+        Estimate ``W`` of the sum of all user weights, from the popularity sum.
     unobserved_weight
         Weight ``a0`` of the local loss (public).
     server_round
@@ -54,6 +59,7 @@ class Aggregate:
     total: Matrix
     devices: float
     popularity: Matrix
+    all_users: float
     unobserved_weight: float
     server_round: int
 
@@ -131,10 +137,7 @@ class Curvature(Optimiser):
 
     def direction(self, aggregate: Aggregate) -> Matrix:
         """Return the row-scaled polar factor of the aggregate."""
-        positive = np.maximum(aggregate.popularity, 0.0)
-        # Cauchy-Schwarz: W = sum_u n_u^-1/2 is at least N^2 / sum_u n_u^1/2, with equality for equal activity
-        all_users = aggregate.devices**2 / max(float(positive.sum()), 1.0)
-        scale = np.sqrt(positive + aggregate.unobserved_weight * all_users)[:, None]  # [num_items, 1]
+        scale = np.sqrt(aggregate.popularity + aggregate.unobserved_weight * aggregate.all_users)[:, None]
         scale /= np.sqrt(np.mean(scale**2))
         left, _, right = np.linalg.svd(aggregate.total / scale, full_matrices=False)
         whitened = left @ right * np.sqrt(len(scale))

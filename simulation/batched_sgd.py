@@ -21,7 +21,7 @@ from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 from palate.simulation.data.types import FloatArray, Histories, LongArray
 
-_SAMPLES_PER_STEP = 24_576  # keeps a step's activations within a core's cache
+_SAMPLES_PER_STEP = 8_192  # keeps a step's activations within a core's cache
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class SimulationConfig(BaseModel):
     seed: int = Field(1, ge=0, lt=2**63, description="seed of everything random in the run")
     engine: Literal["vectorised", "flower", "devices"] = Field("vectorised", description="how nodes are run")
     shards: int = Field(4, ge=1, le=4096, description="nodes that share the virtual devices")
+    tune: bool = Field(True, description="choose the ridge on validation data (unit none only)")
     evaluate_every: int = Field(1, ge=1, description="rounds between two validations")
     baselines: tuple[str, ...] = Field(tuple(BASELINES), description="references to compute")
     read: ReadOptions = ReadOptions()

@@ -14,6 +14,7 @@ from palate.models.errors import RunError
 from palate.simulation import run_folder
 from palate.simulation.config import SimulationConfig
 from palate.simulation.prepare import Prepared, prepare
+from palate.simulation.resolving import resolve
 from palate.simulation.results import contract_view
 from palate.simulation.session import SimulationSession, Watcher
 
@@ -55,7 +56,7 @@ def simulate(config: SimulationConfig, folder: Path, watcher: Watcher, *, ray_ad
         with _log_to(folder / "log.txt"):
             watcher.phase(f"reading {config.data}")
             prepared = prepare(config)
-            config = fit_to_data(config, prepared)
+            config = resolved(config, prepared, folder, watcher)
             session = SimulationSession(config, prepared, folder, watcher)
             run_on_engine(config, session, ray_address=ray_address)
         if session.result is None:
@@ -89,12 +90,13 @@ def run_on_engine(config: SimulationConfig, session: SimulationSession, *, ray_a
         close_nodes()
 
 
-def fit_to_data(config: SimulationConfig, prepared: Prepared) -> SimulationConfig:
-    """Leave out what the data cannot support: without a known order nothing is recent."""
-    if prepared.interactions.has_time:
-        return config
-    training = config.training.model_copy(update={"recency_half_life": float("inf")})
-    return config.model_copy(update={"training": training})
+def resolved(config: SimulationConfig, prepared: Prepared, folder: Path, watcher: Watcher) -> SimulationConfig:
+    """Return the configuration that is run; decided once, and kept in `resolved.toml` for whoever resumes."""
+    if (folder / run_folder.RESOLVED).exists():
+        return run_folder.read_config(folder, run_folder.RESOLVED)
+    decided = resolve(config, prepared, watcher.phase)
+    run_folder.write_config(folder, decided, run_folder.RESOLVED)
+    return decided
 
 
 def finished_result(folder: Path) -> dict[str, Any] | None:

@@ -15,10 +15,10 @@ from palate.models.table import ItemTable
 from palate.server.store import TABLE_FORMAT, read_tensors
 from palate.simulation.config import SimulationConfig
 from palate.simulation.data.types import Interactions, Split
-from palate.simulation.federation import finished_result, fit_to_data
+from palate.simulation.federation import finished_result
 from palate.simulation.host import read_heads
 from palate.simulation.prepare import prepare
-from palate.simulation.run_folder import read_config
+from palate.simulation.run_folder import RESOLVED, read_config
 from palate.simulation.vectorised import ShardScorer, fresh_state, is_stateful, refit_state
 
 
@@ -47,11 +47,10 @@ def open_finished(folder: Path) -> Finished:
     RunError
         If the run has not finished, is damaged, or its data is not what it was.
     """
-    config = read_config(folder)
     if finished_result(folder) is None:
         raise RunError(f"{folder}: the run has not finished", hint="run the same palate simulate command to resume it")
+    config = read_config(folder, RESOLVED)
     prepared = prepare(config)
-    config = fit_to_data(config, prepared)
     arrays, label = read_tensors(folder / "item_table.safetensors", TABLE_FORMAT)
     if label.get("catalogue") != prepared.catalogue_hash:
         raise RunError(

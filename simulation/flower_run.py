@@ -1,7 +1,8 @@
 """`flwr run .`: the simulation as an ordinary Flower app, configured by Flower's run config.
 
-Keys of the run config are the names of `SimulationConfig`, with nested ones in dotted form (`schedule.rounds`);
-`config-file` names a TOML file to start from, `run-dir` the run folder; empty texts and zeros count as not given. docs/flower.md lists them.
+Keys of the run config are the names of `SimulationConfig`, with nested ones in dotted form;
+`config-file` names a TOML file to start from, `run-dir` the run folder. Empty texts and zeros count as not given.
+docs/flower.md lists them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from palate.client.host import Host
 from palate.models.errors import ConfigError
 from palate.simulation import run_folder
 from palate.simulation.config import SimulationConfig, checked_config, load_config, merge, nested
-from palate.simulation.federation import fit_to_data
+from palate.simulation.federation import resolved
 from palate.simulation.nodes import num_nodes, open_node
 from palate.simulation.prepare import prepare
 from palate.simulation.session import RoundLine, SimulationSession
@@ -72,14 +73,16 @@ def open_host(run_config: RunConfig, node_config: RunConfig) -> Host:
             f"{connected} nodes are connected, the run is made for {expected}",
             hint=f'--federation-config "num-supernodes={expected}", or set shards={connected}',
         )
-    config = fit_to_data(config, prepared)
+    config = run_folder.read_config(folder, run_folder.RESOLVED)
     return open_node(config.model_dump_json(), str(folder.resolve()), int(node_config["partition-id"]))
 
 
 def open_session(run_config: RunConfig) -> SimulationSession:
     """Open the run folder and the session of a run."""
     config, folder = read_run_config(run_config)
+    watcher = LogWatcher()
     with run_folder.locked(folder):
         run_folder.claim(folder, config)
-    prepared = prepare(config)
-    return SimulationSession(fit_to_data(config, prepared), prepared, folder, LogWatcher())
+        prepared = prepare(config)
+        config = resolved(config, prepared, folder, watcher)
+    return SimulationSession(config, prepared, folder, watcher)

@@ -117,9 +117,7 @@ def _described(item: Item) -> tuple[str, str]:
 
 
 def _table(grid: Grid) -> Table:
-    table = Table(
-        *map(escape, grid.columns), box=None, pad_edge=False, title_justify="left", title=escape(grid.caption)
-    )
+    table = Table(*map(escape, grid.columns), box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     for row in grid.rows:

@@ -21,9 +21,12 @@ from palate.server.store import write_atomically
 from palate.simulation.config import SimulationConfig, checked_config, load_config
 from palate.simulation.data.types import Catalogue
 
+ASKED, RESOLVED = "config.toml", "resolved.toml"
+"""The configuration as it was asked for, and as the data decided it."""
+
 _PACKAGES = ("palate", "flwr", "torch", "numpy", "scipy", "polars", "pydantic", "safetensors", "ray")
 _OURS = (
-    "config.toml", "environment.json", "rounds.jsonl", "items.parquet", "item_table.safetensors",
+    "config.toml", "resolved.toml", "environment.json", "rounds.jsonl", "items.parquet", "item_table.safetensors",
     "checkpoint.safetensors", "evaluation.parquet", "result.json", "report.html", "log.txt", "devices", "plots",
 )  # fmt: skip
 _LOCK = ".lock"
@@ -66,7 +69,7 @@ def claim(folder: Path, config: SimulationConfig) -> None:
     RunError
         If the folder holds another run, or files that are not a run.
     """
-    path = folder / "config.toml"
+    path = folder / ASKED
     if path.exists():
         if read_config(folder) != config:
             raise RunError(
@@ -80,18 +83,23 @@ def claim(folder: Path, config: SimulationConfig) -> None:
             f"{folder} is not empty and not a run: it holds {strangers[0]}", hint="choose a new folder with --run-dir"
         )
     write_atomically(folder / "environment.json", json.dumps(environment(), indent=2).encode())
-    write_atomically(path, config.to_toml().encode())
+    write_config(folder, config)
 
 
-def read_config(folder: Path) -> SimulationConfig:
+def read_config(folder: Path, name: str = ASKED) -> SimulationConfig:
     """Read a run's configuration; raises RunError where there is none, or it cannot be read."""
-    path = folder / "config.toml"
+    path = folder / name
     if not path.exists():
-        raise RunError(f"{folder} is not a run: it has no config.toml", hint="palate simulate makes one")
+        raise RunError(f"{folder} is not a run: it has no {name}", hint="palate simulate makes one")
     try:
         return checked_config(load_config(path))
     except ConfigError as error:
         raise RunError(f"{path} is damaged: {error.message}", hint="restore it, or run again with --fresh") from error
+
+
+def write_config(folder: Path, config: SimulationConfig, name: str = ASKED) -> None:
+    """Write a configuration as a whole."""
+    write_atomically(folder / name, config.to_toml().encode())
 
 
 def clear(folder: Path) -> None:

@@ -8,6 +8,7 @@ table must have the hash that it claims, and the ranks must give the accuracy th
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import tomllib
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from palate.server.store import TABLE_FORMAT, read_tensors
 from palate.simulation.data.types import Catalogue
 from palate.simulation.evaluation import Evaluation
 from palate.simulation.prepare import catalogue_hash
-from palate.simulation.report.files import damaged, file_bytes, is_file
+from palate.simulation.report.files import damaged, exists, file_bytes, is_file
 from palate.simulation.report.ranked import PARTS, RANKINGS, RankedUsers, read_evaluation, read_items
 from palate.simulation.report.records import Environment, ModelSummary, Result, RoundRecord
 
@@ -30,6 +31,7 @@ RUNS = Path("runs")
 """Where a run is looked for by name."""
 
 
+_HASHED = ("evaluation.parquet", "items.parquet", "rounds.jsonl")
 _TOLERANCE = 1e-6  # of a mean over users that was written as JSON and is computed again
 _Parsed = TypeVar("_Parsed", bound=BaseModel)
 
@@ -104,7 +106,7 @@ def locate_run(name: str | Path, *, runs: Path = RUNS) -> Path:
     near = difflib.get_close_matches(str(name), known, n=1) or known[:5]
     hint = f"{runs}/ has {', '.join(near)}" if near else "make one with palate simulate --data demo --unit none"
     for candidate in candidates:
-        if candidate.exists():
+        if exists(candidate):
             raise RunError(f"{candidate} is not a run folder: it has no config.toml", hint=hint)
     raise RunError(f"no run folder called {str(name)!r}", hint=hint)
 
@@ -132,6 +134,7 @@ def read_run(folder: Path) -> Run:
             hint=f"go on with palate simulate --config {folder / 'config.toml'} --run-dir {folder}",
         )
     result = _json(folder, "result.json", file_bytes(folder, "result.json"), Result)
+    _require_hashes(folder, result.files)
     catalogue = read_items(folder)
     run = Run(
         folder=folder,
@@ -168,6 +171,13 @@ def read_item_table(folder: Path) -> SavedTable:
     if not isinstance(columns, list) or len(columns) != table.fixed_dim:
         raise damaged(folder, name, f"{table.fixed_dim} fixed columns, but not as many names")
     return SavedTable(table, tuple(map(str, columns)), label.get("catalogue", ""))
+
+
+def _require_hashes(folder: Path, files: dict[str, str]) -> None:
+    """Refuse files that are not what the writer wrote, before a parser sees them."""
+    for name in _HASHED:
+        if name in files and hashlib.sha256(file_bytes(folder, name)).hexdigest() != files[name]:
+            raise damaged(folder, name, "its SHA-256 is not the one in result.json")
 
 
 def _require_agreement(run: Run) -> None:

@@ -17,6 +17,8 @@ from palate.simulation.batched_ridge import history_weights, rank_one_updates, s
 from palate.simulation.batched_sgd import blocks, train_bce, train_residual_head
 from palate.simulation.data.types import FloatArray, Histories, IntArray, LongArray
 
+_VALUES_PER_CHUNK = 1 << 22
+
 
 @dataclass(frozen=True)
 class ShardTrained:
@@ -143,10 +145,14 @@ class ShardScorer:
 
     def scores(self, users: IntArray) -> FloatArray:
         """Scores of the whole catalogue, float32 [len(users), num_items]."""
-        people = torch.from_numpy(users.astype(np.int64))
-        heads = {name: value[people] for name, value in self.state.items()}
-        with torch.no_grad():
-            return self.model.batched(heads, self.rows.expand(len(users), -1, -1)).numpy()
+        scores = np.empty((len(users), len(self.rows)), dtype=np.float32)
+        chunk = max(1, _VALUES_PER_CHUNK // self.rows.numel())  # every person may get a copy of the rows
+        for start in range(0, len(users), chunk):
+            people = torch.from_numpy(users[start : start + chunk].astype(np.int64))
+            heads = {name: value[people] for name, value in self.state.items()}
+            with torch.no_grad():
+                scores[start : start + chunk] = self.model.batched(heads, self.rows.expand(len(people), -1, -1)).numpy()
+        return scores
 
     def score_items(self, users: IntArray, items: IntArray) -> FloatArray:
         """Scores of chosen items, [B, n] to float32 [B, n]."""

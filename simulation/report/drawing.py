@@ -19,6 +19,7 @@ import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 COLOURS: Mapping[str, str] = {
     "ink": "#1b2420",
@@ -114,7 +115,7 @@ def to_svg(figure: Figure, *, name: str, title: str, description: str) -> Markup
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
     svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
     # Which font there is depends on the reader's machine, so the page chooses.
-    svg = re.sub(r"font: (?:(\d+) )?([\d.]+px) [^;\"]*", r"font-size: \2", svg)
+    svg = re.sub(r"font-family: [^;\"]*(; )?", "", svg)
     for role, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{role})")
     view_box = re.search(r'viewBox="[^"]+"', svg)
@@ -137,5 +138,5 @@ def to_png(figure: Figure, path: Path) -> None:
 
 def blank(width: float, height: float, *, panels: int = 1) -> tuple[Figure, list[Axes]]:
     """Make an empty figure of some inches with panels side by side; belongs to no window and no global state."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1))
     return figure, list(figure.subplots(1, panels, squeeze=False)[0])

@@ -127,10 +127,9 @@ def _draw_accuracy(axes: Axes, rounds: Sequence[RoundRecord], result: Result) ->
             continue
         axes.plot(*zip(*points, strict=True), color=COLOURS[role], marker="o" if len(points) == 1 else "")
         axes.annotate(metric.upper(), points[-1], (10, 0), textcoords="offset points", va="center", color=COLOURS[role])
-        kept = [point for point in points if point[0] == result.best_round]
-        axes.plot(
-            *zip(*kept, strict=True), "o", color="none", markeredgecolor=COLOURS[role], markersize=9
-        ) if kept else None
+        best = [point for point in points if point[0] == result.best_round]
+        if best:
+            axes.plot(*best[0], "o", color="none", markeredgecolor=COLOURS[role], markersize=9, clip_on=False)
     _draw_reference(axes, rounds, result)
     axes.set_ylim(bottom=0)
     _round_axis(axes, rounds[-1].round)

@@ -24,6 +24,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def exists(path: Path) -> bool:
+    """Tell whether there is anything at a path; False also for what cannot be a path."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def file_bytes(folder: Path, name: str, *, limit: int = -1) -> bytes:
     """Content of one file of the run, or its first `limit` bytes.
 

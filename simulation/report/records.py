@@ -170,7 +170,10 @@ class DeviceBytes(_Record):
 
 
 class Result(_Record):
-    """result.json: what the run reached, and at what cost."""
+    """result.json: what the run reached, and at what cost.
+
+    `files` has the SHA-256 of other files of the folder, where the writer took it; they are checked before use.
+    """
 
     run: str
     data: str
@@ -190,6 +193,7 @@ class Result(_Record):
     baselines: dict[str, BaselineResult]
     bytes_per_device: DeviceBytes
     best_round: int | None
+    files: dict[str, str] = {}
 
 
 class RoundRecord(_Record):

@@ -32,11 +32,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One line: its name, a smaller note below it, its cells, and whether it is this run's own."""
+    """One line: its name, its cells, and whether it is this run's own."""
 
     label: str
     cells: tuple[Cell, ...]
-    note: str = ""
     own: bool = False
 
 

@@ -1,0 +1,116 @@
+"""The round's state machine: popularity first, then updates, and a snapshot that goes on exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from palate.models.table import initial_embeddings, popularity_column
+from palate.models.training import LocalTraining
+from palate.server.coordinator import Coordinator
+from palate.server.optimisers import OPTIMISERS, OptimiserConfig
+from palate.server.settings import Schedule, ServerSettings
+
+NUM_ITEMS, DIM, ROUNDS = 12, 3, 4
+CONTENT = np.random.default_rng(1).normal(size=(NUM_ITEMS, 2)).astype(np.float32)
+
+
+def coordinator(optimiser: str = "curvature", **schedule: float) -> Coordinator:
+    settings = ServerSettings(
+        run="r",
+        unit="none",
+        population=20,
+        schedule=Schedule(**({"rounds": ROUNDS, "dim": DIM} | schedule)),
+        optimiser=OptimiserConfig(name=optimiser, momentum=0.5),
+    )
+    embeddings = initial_embeddings(NUM_ITEMS, DIM, scale=0.1, rng=np.random.default_rng(2))
+    return Coordinator(settings, CONTENT, embeddings)
+
+
+def total_for(built: Coordinator) -> np.ndarray:
+    """A sum of updates that depends on the table, as real ones do."""
+    plan = built.plan()
+    rng = np.random.default_rng(plan.server_round)
+    if plan.purpose == "popularity":
+        return rng.exponential(size=plan.update_size)
+    return rng.normal(size=plan.update_size) + plan.learned.ravel()
+
+
+def test_round_zero_asks_for_popularity_and_fills_the_first_column_alone():
+    built = coordinator()
+    plan = built.plan()
+    assert (plan.purpose, plan.server_round, plan.update_size) == ("popularity", 0, NUM_ITEMS)
+    np.testing.assert_array_equal(plan.fixed[:, 0], np.zeros(NUM_ITEMS))
+    total = total_for(built)
+    outcome = built.apply(total)
+    assert (outcome.server_round, outcome.purpose, outcome.update_rms) == (0, "popularity", 0.0)
+    np.testing.assert_array_equal(outcome.table.fixed[:, 0], popularity_column(total.astype(np.float32)))
+    np.testing.assert_array_equal(outcome.table.fixed[:, 1:], CONTENT)
+    np.testing.assert_array_equal(outcome.table.learned, plan.learned)
+
+
+def test_training_rounds_move_the_learned_columns_alone():
+    built = coordinator()
+    built.apply(total_for(built))
+    plan = built.plan()
+    assert (plan.purpose, plan.server_round, plan.update_size) == ("train", 1, NUM_ITEMS * DIM)
+    assert LocalTraining.model_validate_json(plan.training) == built.settings.training
+    outcome = built.apply(total_for(built))
+    np.testing.assert_array_equal(outcome.table.fixed, plan.fixed)
+    change = outcome.table.learned - plan.learned
+    assert outcome.update_rms == pytest.approx(np.sqrt(np.mean(change**2)), rel=1e-4)
+    assert outcome.update_rms > 0
+
+
+def test_the_average_optimiser_adds_the_mean_update_less_the_ridge():
+    settings = ServerSettings(
+        run="r",
+        unit="none",
+        population=20,
+        schedule=Schedule(rounds=1, dim=DIM, participation=0.5),
+        optimiser=OptimiserConfig(name="average", step_size=1.0, item_regularisation=0.25),
+    )
+    built = Coordinator(settings, CONTENT, np.ones((NUM_ITEMS, DIM), np.float32))
+    built.apply(np.zeros(NUM_ITEMS))
+    outcome = built.apply(np.full(NUM_ITEMS * DIM, 3.0))
+    np.testing.assert_allclose(outcome.table.learned, 1 + (3.0 - 0.25) / 10, rtol=1e-6)
+
+
+def test_a_run_is_finished_after_round_zero_and_all_training_rounds():
+    built = coordinator()
+    done = []
+    while not built.finished:
+        done.append(built.apply(total_for(built)).server_round)
+    assert done == list(range(ROUNDS + 1))
+
+
+@pytest.mark.parametrize("optimiser", sorted(OPTIMISERS))
+@pytest.mark.parametrize("stop", range(ROUNDS + 1))
+def test_a_restored_snapshot_goes_on_to_exactly_the_same_table(optimiser, stop):
+    whole = coordinator(optimiser)
+    while not whole.finished:
+        whole.apply(total_for(whole))
+    first = coordinator(optimiser)
+    for _ in range(stop + 1):
+        first.apply(total_for(first))
+    second = coordinator(optimiser)
+    second.restore(first.snapshot())
+    assert second.snapshot().server_round == stop
+    while not second.finished:
+        second.apply(total_for(second))
+    assert second.table.content_hash == whole.table.content_hash
+
+
+def test_a_snapshot_is_not_changed_by_the_rounds_after_it():
+    built = coordinator("momentum")
+    built.apply(total_for(built))
+    built.apply(total_for(built))
+    snapshot = built.snapshot()
+    name, velocity = snapshot.table.content_hash, snapshot.optimiser["velocity"].copy()
+    built.apply(total_for(built))
+    assert snapshot.table.content_hash == name
+    np.testing.assert_array_equal(snapshot.optimiser["velocity"], velocity)
+
+
+def test_expected_devices_follow_participation():
+    assert coordinator(participation=0.25).settings.expected_devices == 5.0

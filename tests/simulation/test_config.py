@@ -1,0 +1,118 @@
+"""Flags, TOML file and run folder mean one configuration; what cannot be used is refused in one line."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palate.models.errors import ConfigError
+from palate.simulation.config import SimulationConfig, checked_config, load_config, merge
+
+NONE = {"unit": "none"}
+
+CONFIGS = st.builds(
+    lambda seed, shards, half_life, share, items, strict, names: checked_config(
+        {
+            "data": "a 'quoted' \\ path",
+            "unit": "none",
+            "seed": seed,
+            "shards": shards,
+            "baselines": names,
+            "training": {"recency_half_life": half_life},
+            "schedule": {"participation": share},
+            "read": {"items": items, "strict": strict, "min_rating": half_life if half_life < 5 else None},
+        }
+    ),
+    st.integers(0, 2**63 - 1),
+    st.integers(1, 4096),
+    st.floats(1e-300, exclude_min=True) | st.just(float("inf")),
+    st.floats(1e-300, 1.0),
+    st.none() | st.just("items of mine.csv"),
+    st.booleans(),
+    st.lists(st.sampled_from(["popularity", "ease", "ials"]), unique=True).map(tuple),
+)
+
+
+@given(CONFIGS)
+def test_a_configuration_survives_toml_and_json(config):
+    assert checked_config(tomllib.loads(config.to_toml())) == config
+    assert SimulationConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_equal_configurations_have_equal_fingerprints_and_others_do_not():
+    base = checked_config(NONE)
+    assert base.fingerprint == checked_config({"unit": "none", "seed": 1}).fingerprint
+    changes = [{"seed": 2}, {"shards": 5}, {"schedule": {"dim": 63}}, {"training": {"epochs": 2}}, {"baselines": ()}]
+    prints = {checked_config(NONE | change).fingerprint for change in changes}
+    assert len(prints | {base.fingerprint}) == 1 + len(changes)
+
+
+def test_the_run_name_says_data_model_unit_and_seed():
+    name = checked_config({"unit": "none", "data": "some/where/films.csv.gz", "seed": 5}).default_run_name
+    assert name.startswith("films-neumf-none-seed5-")
+
+
+def test_merging_lets_the_second_win_and_changes_neither():
+    base, over = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}, "d": {"e": 5}}
+    assert merge(base, over) == {"a": {"b": 1, "c": 4}, "d": {"e": 5}}
+    assert base == {"a": {"b": 1, "c": 2}, "d": 3}
+    assert over == {"a": {"c": 4}, "d": {"e": 5}}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, "--unit is not given"),
+        ({"unit": "user"}, "unit 'user' has no mechanism"),
+        (NONE | {"epsilon": 1.0}, "no epsilon"),
+        (NONE | {"delta": 1e-5}, "no epsilon and no delta"),
+        (NONE | {"training": {"model": "svd"}}, "unknown model 'svd'"),
+        (NONE | {"training": {"model": "mlp"}}, "cannot be trained with objective 'whole'"),
+        (NONE | {"optimiser": {"name": "sgd"}}, "unknown server optimiser 'sgd'"),
+        (NONE | {"baselines": ["svd"]}, "no baseline is called 'svd'"),
+        (NONE | {"schedule": {"rounds": 0}}, "schedule.rounds = 0"),
+        (NONE | {"schedule": {"participation": 1.5}}, "schedule.participation = 1.5"),
+        (NONE | {"schedule": {"participation": float("nan")}}, "schedule.participation = nan"),
+        (NONE | {"training": {"learning_rate": float("inf")}}, "training.learning_rate = inf"),
+        (NONE | {"training": {"regularisation": float("inf")}}, "training.regularisation = inf"),
+        (NONE | {"optimiser": {"step_size": float("inf")}}, "optimiser.step_size = inf"),
+        (NONE | {"schedule": {"initial_scale": float("inf")}}, "schedule.initial_scale = inf"),
+        (NONE | {"training": {"recency_half_life": float("nan")}}, "recency_half_life = nan"),
+        (NONE | {"schedule": 3}, "schedule = 3"),
+        (NONE | {"seed": -1}, "seed = -1"),
+        (NONE | {"seed": 2**63}, "seed = "),
+        (NONE | {"colour": "red"}, "colour = 'red'"),
+        (NONE | {"engine": "cloud"}, "engine = 'cloud'"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_refused_by_name_in_one_line(values, words):
+    with pytest.raises(ConfigError) as refused:
+        checked_config(values)
+    assert words in refused.value.message
+    assert "\n" not in refused.value.message
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize("content", [b"unit =", b"\xff\xfe\x00", b"[training]\n[training]\n"])
+def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, content: bytes):
+    path = tmp_path / "run.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="is not a TOML file"):
+        load_config(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_config(tmp_path / "absent.toml")
+    with pytest.raises(ConfigError, match="is not a TOML file"):
+        load_config(tmp_path)
+
+
+def test_the_servers_part_carries_the_public_population():
+    settings = checked_config(NONE | {"schedule": {"participation": 0.5}}).server_settings(run="r", population=30)
+    assert settings.expected_devices == 15.0
+    assert settings.unit == "none"
