@@ -176,7 +176,7 @@ def _train_residual_head(
     parameters = [value for name, value in head.named_parameters() if name in names]
     optimiser = torch.optim.SGD(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     model = LocalModel(table, head)
-    unobserved = config.unobserved_weight * table.num_items / (len(items) * config.negatives)
+    unobserved = config.unobserved_weight * table.num_items / (len(items) * config.sampled_negatives)
     update = torch.zeros_like(model.item.weight)
     for epoch, samples, weights in _batches(items, config, table.num_items, key):
         optimiser.zero_grad()
@@ -228,7 +228,7 @@ def _batches(
     """Yield epoch, samples int64 [batch, 1 + negatives] and weights of the positives float32 [batch]."""
     weights = interaction_weights(len(items), config)
     for epoch in range(config.epochs):
-        order, samples = epoch_samples(key, epoch, items, negatives=config.negatives, num_items=num_items)
+        order, samples = epoch_samples(key, epoch, items, negatives=config.sampled_negatives, num_items=num_items)
         for start in range(0, len(items), config.batch_size):
             batch = slice(start, start + config.batch_size)
             yield epoch, torch.from_numpy(samples[batch].astype(np.int64)), torch.from_numpy(weights[order[batch]])

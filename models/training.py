@@ -28,7 +28,13 @@ class LocalTraining(BaseModel):
     user_weight_exponent: float = Field(0.5, ge=0, le=1, description="scale a person's update by n_u ** -exponent")
     epochs: int = Field(1, ge=1, le=1000, description="local SGD epochs per round")
     batch_size: int = Field(256, ge=1, description="positives per local SGD step")
-    negatives: int = Field(4, ge=1, le=1000, description="sampled negatives per positive")
+    negatives: int = Field(4, ge=1, le=1000, description="sampled negatives per positive (objective bce)")
+    head_negatives: int = Field(1, ge=1, le=1000, description="the same for a head on top of the closed form")
     learning_rate: float = Field(0.02, gt=0, description="local SGD step of the user vector and head")
     item_learning_rate: float = Field(1.0, gt=0, description="local SGD step of the item rows (objective bce)")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty on the user vector and head in local SGD")
+
+    @property
+    def sampled_negatives(self) -> int:
+        """Sampled negatives per positive under this objective."""
+        return self.negatives if self.objective == "bce" else self.head_negatives

@@ -82,7 +82,7 @@ def blocks(histories: Histories, weights: FloatArray, keys: Keys, config: LocalT
     order = order[histories.lengths[order] > 0]
     start = 0
     while start < len(order):
-        width = min(int(histories.lengths[order[start]]), config.batch_size) * (1 + config.negatives)
+        width = min(int(histories.lengths[order[start]]), config.batch_size) * (1 + config.sampled_negatives)
         size = max(1, _SAMPLES_PER_STEP // width)
         users = order[start : start + size]
         lengths = histories.lengths[users]
@@ -106,7 +106,7 @@ def steps(block: Block, config: LocalTraining, num_items: int) -> Iterator[Step]
         rank = mix(stream(block.keys, 2 * epoch)[:, None], position)
         rank[~inside] = np.iinfo(np.uint64).max
         order = np.argsort(rank, axis=1, kind="stable")  # [B, n], padding last
-        counters = order[:, :, None] * config.negatives + np.arange(config.negatives)
+        counters = order[:, :, None] * config.sampled_negatives + np.arange(config.sampled_negatives)
         negatives = draw_items(stream(block.keys, 2 * epoch + 1)[:, None, None], counters, num_items)
         positives = np.take_along_axis(block.items, order, axis=1)
         samples = torch.from_numpy(np.concatenate([positives[:, :, None], negatives], axis=2))
@@ -166,7 +166,7 @@ def train_residual_head(
     """
     table_rows = torch.from_numpy(table.rows)
     users = model.solution(state)[:, :, None]  # [B, row_dim, 1]
-    unobserved = config.unobserved_weight * table.num_items / (block.lengths * config.negatives)
+    unobserved = config.unobserved_weight * table.num_items / (block.lengths * config.sampled_negatives)
     unobserved_weight = torch.from_numpy(unobserved.astype(np.float32))[:, None]  # [B, 1]
     update = torch.zeros(table.learned.shape)
     trained = model.head_parameters(state)

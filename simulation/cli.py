@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from palate.models.errors import ConfigError
+from palate.simulation.baselines.registry import BASELINES
 from palate.simulation.config import SimulationConfig, checked_config, load_config, merge, nested
 
 _DATA, _LEARNING, _RUN, _OUTPUT = "Data", "Learning", "Run", "Output"
@@ -223,9 +224,11 @@ def _settings(texts: list[str]) -> dict[str, Any]:
 
 
 def _baselines(text: str | None) -> tuple[str, ...] | None:
-    """Names of baselines; None leaves the default."""
-    if text is None or text == "all":
+    """Names of baselines; None leaves what the file says, or the default."""
+    if text is None:
         return None
+    if text == "all":
+        return tuple(BASELINES)
     if text == "none":
         return ()
     return tuple(name.strip() for name in text.split(",") if name.strip())
