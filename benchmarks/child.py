@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from palate.models.errors import RunError
@@ -67,3 +69,14 @@ def run_palate(arguments: Sequence[str]) -> Spent:
             hint="run it by itself",
         )
     return Spent(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _MAXRSS_UNIT / 1e6, stdout)
+
+
+def on_this_machine(data: str) -> bool:
+    """Whether a dataset known by name, or a file or folder, can be read here."""
+    return _named_datasets().get(data, False) or Path(data).exists()
+
+
+@lru_cache(maxsize=1)
+def _named_datasets() -> dict[str, bool]:
+    listed = json.loads(run_palate(["data", "list", "--json"]).stdout)
+    return {entry["name"]: bool(entry["here"]) for entry in listed["datasets"]}

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from palate.client.app import make_app as make_client_app
-from palate.models.errors import DataError
 from palate.models.scores.base import State
+from palate.models.scores.registry import score_model
 from palate.models.table import ItemTable, initial_embeddings
 from palate.models.training import LocalTraining
 from palate.privacy.wire import RoundPlan
@@ -41,15 +41,6 @@ def configuration(data: str, training: LocalTraining, *, dim: int, rounds: int, 
             "schedule": base.schedule.model_copy(update={"rounds": rounds, "dim": dim}),
         }
     )
-
-
-def is_available(data: str) -> bool:
-    """Whether a dataset is on this machine."""
-    try:
-        prepare(SimulationConfig(data=data, unit="none"))
-    except DataError:
-        return False
-    return True
 
 
 @dataclass
@@ -192,5 +183,5 @@ def _coordinator(config: SimulationConfig, prepared: Prepared) -> Coordinator:
 
 
 def _samples(training: LocalTraining, histories: Histories) -> int:
-    sampled = training.objective == "bce" or training.model == "neumf"
-    return len(histories.items) * (1 + training.negatives) * training.epochs if sampled else 0
+    draws = training.objective == "bce" or score_model(training.model, training.objective).residual_head
+    return len(histories.items) * (1 + training.sampled_negatives) * training.epochs if draws else 0

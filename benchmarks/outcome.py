@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
+
+from palate.models.errors import PalateError
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -87,6 +91,22 @@ def read_outcome(path: Path) -> Outcome:
     return Outcome(values["benchmark"], checks, tuple(values["skipped"]), values["details"])
 
 
+def missing(data: str) -> str:
+    """Say that a dataset is not on this machine."""
+    return f"{data} is not on this machine (set PALATE_DATA, or palate data get {data})"
+
+
+def command(main: Callable[..., None]) -> None:
+    """Run a benchmark's `main` as a command; failures end as those of `palate`."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    try:
+        app()
+    except PalateError as error:
+        Console(stderr=True).print(f"error: {error.message}\nhint: {error.hint}", highlight=False, markup=False)
+        sys.exit(error.exit_code)
+
+
 def machine() -> dict[str, Any]:
     """Describe where numbers were taken: cores, threads and versions."""
     return {
@@ -102,10 +122,11 @@ def print_checks(outcomes: Sequence[Outcome], console: Console) -> None:
     """Print one line per check: measured, target, kept or not."""
     table = Table("benchmark", "measured", "value", "target", "ok", box=None, pad_edge=False)
     for column in table.columns[2:4]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
     for outcome in outcomes:
         for check in outcome.checks:
             table.add_row(outcome.benchmark, check.name, _value(check), _target(check), _verdict(check))
+    console.width = max(console.width, 110)  # in a pipe Rich would wrap at 80
     console.print(table)
     for outcome in outcomes:
         for sentence in outcome.skipped:

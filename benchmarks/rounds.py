@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from federations import NCF, NCF_DIM, configuration, flower_rounds, is_available, local_rounds, timed
-from outcome import Check, Outcome, print_checks
+from child import on_this_machine
+from federations import NCF, NCF_DIM, configuration, flower_rounds, local_rounds, timed
+from outcome import Check, Outcome, command, missing, print_checks
 from rich.console import Console
 
 from palate.models.training import LocalTraining
@@ -58,7 +59,7 @@ def measure(data: str, case: Case, repeats: int, folder: Path) -> dict[str, Any]
     return {
         "data": data,
         "case": case.name,
-        "training": case.training.model_dump(mode="json"),
+        "training": case.training.model_dump_json(),
         "row_dim": work.table.fixed_dim + work.table.dim,
         "local_cpu_seconds": {"median": median, "min": min(spent), "all": spent},
         "flower_round_cpu_seconds": {"median": statistics.median(flower_rounds(config, folder))},
@@ -76,8 +77,8 @@ def main(
     talk = Console(stderr=True)
     rows, checks, skipped = [], [], []
     for name in data or ["ml-100k", "ml-1m"]:
-        if not is_available(name):
-            skipped.append(f"{name} is not on this machine (set PALATE_DATA, or palate data get {name})")
+        if not on_this_machine(name):
+            skipped.append(missing(name))
             continue
         for each in CASES:
             if case and each.name not in case:
@@ -108,4 +109,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command(main)

@@ -174,7 +174,7 @@ def _train_residual_head(
     """
     names = set(head.head_parameters(head.state_dict()))
     parameters = [value for name, value in head.named_parameters() if name in names]
-    optimiser = torch.optim.SGD(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimiser = torch.optim.SGD(parameters, lr=config.sgd_learning_rate, weight_decay=config.weight_decay)
     model = LocalModel(table, head)
     unobserved = config.unobserved_weight * table.num_items / (len(items) * config.sampled_negatives)
     update = torch.zeros_like(model.item.weight)
@@ -202,7 +202,7 @@ def _train_bce(
     model = LocalModel(table, head)
     optimiser = torch.optim.SGD(
         [
-            {"params": list(head.parameters()), "lr": config.learning_rate, "weight_decay": config.weight_decay},
+            {"params": list(head.parameters()), "lr": config.sgd_learning_rate, "weight_decay": config.weight_decay},
             {"params": [model.item.weight], "lr": config.item_learning_rate},
         ]
     )

@@ -30,7 +30,8 @@ class LocalTraining(BaseModel):
     batch_size: int = Field(256, ge=1, description="positives per local SGD step")
     negatives: int = Field(4, ge=1, le=1000, description="sampled negatives per positive (objective bce)")
     head_negatives: int = Field(1, ge=1, le=1000, description="the same for a head on top of the closed form")
-    learning_rate: float = Field(0.02, gt=0, description="local SGD step of the user vector and head")
+    learning_rate: float = Field(1.0, gt=0, description="local SGD step of the user vector and head (objective bce)")
+    head_learning_rate: float = Field(0.02, gt=0, description="the same for a head on top of the closed form")
     item_learning_rate: float = Field(1.0, gt=0, description="local SGD step of the item rows (objective bce)")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty on the user vector and head in local SGD")
 
@@ -38,3 +39,8 @@ class LocalTraining(BaseModel):
     def sampled_negatives(self) -> int:
         """Sampled negatives per positive under this objective."""
         return self.negatives if self.objective == "bce" else self.head_negatives
+
+    @property
+    def sgd_learning_rate(self) -> float:
+        """Step of the user vector and head under this objective."""
+        return self.learning_rate if self.objective == "bce" else self.head_learning_rate

@@ -32,6 +32,7 @@ class ServerSettings(BaseModel):
     run: str = Field(min_length=1, description="name of the run")
     unit: str = Field(description="unit of protection; names the mechanism")
     population: int = Field(ge=1, description="enrolled devices")
+    nodes: int = Field(1, ge=1, description="nodes that must be connected before a round starts")
     schedule: Schedule = Schedule()
     training: LocalTraining = LocalTraining()
     optimiser: OptimiserConfig = OptimiserConfig()

@@ -6,6 +6,7 @@ one dense vector per node as replies arrive, and hands the sum to the coordinato
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -18,6 +19,8 @@ from palate.models.errors import FederationError
 from palate.privacy.wire import ItemUpdate, RoundPlan, WireError
 from palate.server.coordinator import Coordinator, RoundOutcome
 from palate.server.optimisers import Matrix
+
+_POLL_SECONDS = 0.1
 
 
 class RoundObserver(Protocol):
@@ -76,13 +79,11 @@ class TableStrategy(Strategy):
         Raises
         ------
         FederationError
-            If a node fails, answers with anything but an update, or does not answer in time.
+            If too few nodes are connected, or one fails, answers with anything but an update, or not in time.
         """
         while not self.coordinator.finished:
             plan = self.coordinator.plan()
-            nodes = sorted(grid.get_node_ids())
-            if not nodes:
-                raise FederationError("no node is connected", hint="start the nodes first")
+            nodes = self._connected(grid)
             for observer in self.observers:
                 observer.round_started(plan)
             replies = grid.send_and_receive(
@@ -97,6 +98,21 @@ class TableStrategy(Strategy):
             outcome = self.coordinator.apply(sum_of_updates(plan, answered))
             for observer in self.observers:
                 observer.round_finished(outcome, self.coordinator, grid)
+
+    def _connected(self, grid: Grid) -> list[int]:
+        """Wait for the run's nodes: they may register one by one while the ServerApp starts."""
+        wanted, timeout = self.coordinator.settings.nodes, self.coordinator.settings.schedule.timeout_seconds
+        deadline = time.monotonic() + timeout
+        while True:
+            nodes = sorted(grid.get_node_ids())
+            if len(nodes) >= wanted:
+                return nodes
+            if time.monotonic() >= deadline:
+                raise FederationError(
+                    f"{len(nodes)} of {wanted} nodes are connected after {timeout:g} seconds",
+                    hint="start the nodes first, or allow more time: schedule.timeout_seconds",
+                )
+            time.sleep(_POLL_SECONDS)
 
 
 def plan_messages(plan: RoundPlan, nodes: Iterable[int]) -> list[Message]:

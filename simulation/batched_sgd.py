@@ -195,7 +195,7 @@ def train_residual_head(
 
 def _descend(state: State, gradients: State, step: Step, config: LocalTraining) -> None:
     """Take one SGD step with weight decay, for the people who have samples in it."""
-    active = (step.sizes > 0).float() * config.learning_rate
+    active = (step.sizes > 0).float() * config.sgd_learning_rate
     for name, gradient in gradients.items():
         value = state[name].detach()
         rate = active.view(-1, *[1] * (value.dim() - 1))

@@ -69,12 +69,13 @@ class SimulationConfig(BaseModel):
             )
         return self
 
-    def server_settings(self, *, run: str, population: int) -> ServerSettings:
+    def server_settings(self, *, run: str, population: int, nodes: int = 1) -> ServerSettings:
         """Return the operator's part of the configuration."""
         return ServerSettings(
             run=run,
             unit=self.unit,
             population=population,
+            nodes=nodes,
             schedule=self.schedule,
             training=self.training,
             optimiser=self.optimiser,

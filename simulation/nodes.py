@@ -16,7 +16,7 @@ from palate.simulation.data.types import FloatArray, HeldOut, IntArray
 from palate.simulation.evaluation import evaluate
 from palate.simulation.host import TOP_K, ShardHost, arrays_of
 from palate.simulation.prepare import Prepared, prepare
-from palate.simulation.seeding import device_keys
+from palate.simulation.seeding import device_keys, participants
 
 
 class DeviceNode:
@@ -37,7 +37,9 @@ class DeviceNode:
         )
 
     def answer(self, plan: RoundPlan) -> ItemUpdate:
-        """Take part in a round."""
+        """Take part in a round, or add nothing to it where this person is not drawn."""
+        if not participants(self._config.seed, plan.server_round, self._user, plan.participation)[0]:
+            return ItemUpdate(np.zeros(plan.update_size, dtype=np.float32))
         return self._device.answer(plan)
 
     def inspect(self, question: Mapping[str, str | int], table_arrays: Arrays) -> Arrays:

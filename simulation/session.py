@@ -26,6 +26,7 @@ from palate.simulation.config import SimulationConfig
 from palate.simulation.evaluation import Evaluation
 from palate.simulation.host import join_answers
 from palate.simulation.measure import cpu_seconds
+from palate.simulation.nodes import num_nodes
 from palate.simulation.prepare import Prepared
 from palate.simulation.results import conclude
 from palate.simulation.seeding import table_rng
@@ -72,9 +73,13 @@ class SimulationSession:
             "catalogue": prepared.catalogue_hash,
             "columns": json.dumps(prepared.column_names),
         }
-        num_items, schedule = prepared.interactions.num_items, config.schedule
+        num_users, num_items, schedule = (
+            prepared.interactions.num_users,
+            prepared.interactions.num_items,
+            config.schedule,
+        )
         self.coordinator = Coordinator(
-            config.server_settings(run=folder.name, population=prepared.interactions.num_users),
+            config.server_settings(run=folder.name, population=num_users, nodes=num_nodes(config, num_users)),
             prepared.content.columns,
             initial_embeddings(num_items, schedule.dim, scale=schedule.initial_scale, rng=table_rng(config.seed)),
         )

@@ -37,7 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def outcome(
-    data: Path, folder: Path, training: dict[str, Any], *, optimiser: str = "curvature", share: float = 1.0, **how: Any
+    data: Path, folder: Path, training: dict[str, Any], *, optimiser: str = "average", share: float = 1.0, **how: Any
 ) -> tuple[np.ndarray, list[tuple[Any, ...]]]:
     """Learned columns after three rounds, and every rank and list."""
     config = checked_config(
@@ -48,7 +48,7 @@ def outcome(
             "tune": False,
             "schedule": {"rounds": 3, "dim": 4, "participation": share},
             "training": {"hidden": 3, "batch_size": 3, "epochs": 2, "regularisation": 3.0, **training},
-            "optimiser": {"name": optimiser, "momentum": 0.3},
+            "optimiser": {"name": optimiser, "momentum": 0.3, "step_size": 1.0 if optimiser == "average" else 0.3},
             **how,
         }
     )
@@ -73,13 +73,16 @@ def test_devices_one_by_one_and_any_number_of_shards_agree(tmp_path, data, model
         assert found == ranks, name
 
 
-@pytest.mark.parametrize("optimiser", sorted(OPTIMISERS))
-def test_they_agree_under_every_server_optimiser_with_some_devices_absent(tmp_path, data, optimiser):
-    training = {"model": "gmf", "objective": "whole"}
+@pytest.mark.parametrize(
+    ("optimiser", "objective"), [*((name, "whole") for name in sorted(OPTIMISERS)), ("average", "bce")]
+)
+def test_they_agree_under_every_server_optimiser_with_some_devices_absent(tmp_path, data, optimiser, objective):
+    training = {"model": "neumf", "objective": objective}
     expected, ranks = outcome(data, tmp_path / "one", training, optimiser=optimiser, share=0.6, shards=1)
-    for name, how in (("shards", {"shards": 4}), ("vectorised again", {"shards": 1})):
+    for name, how in (("shards", {"shards": 4}), ("devices", {"engine": "devices"})):
         learned, found = outcome(data, tmp_path / name, training, optimiser=optimiser, share=0.6, **how)
-        np.testing.assert_allclose(learned, expected, atol=1e-5)
+        # whitening amplifies the rounding of float32 sums by the spread of the aggregate's singular values
+        np.testing.assert_allclose(learned, expected, atol=1e-4 if optimiser == "curvature" else 1e-5)
         assert found == ranks
 
 

@@ -38,7 +38,8 @@ def test_updates_and_heads_agree_over_three_rounds(table, histories, model, obje
     config = LocalTraining(
         model=model, objective=objective, hidden=5, epochs=2, batch_size=8, negatives=3,
         head_negatives=2, recency_half_life=4.0,
-        regularisation=2.0, learning_rate=0.2, item_learning_rate=0.7, weight_decay=0.01,
+        regularisation=2.0, learning_rate=0.2,
+        head_learning_rate=0.2, item_learning_rate=0.7, weight_decay=0.01,
     )  # fmt: skip
     users = np.arange(NUM_USERS)
     state = fresh_state(table, config, NUM_USERS)

@@ -21,12 +21,13 @@ NUM_ITEMS, DIM = 6, 2
 Answer = Callable[[Message, int], RecordDict]
 
 
-def coordinator(rounds: int = 2) -> Coordinator:
+def coordinator(rounds: int = 2, nodes: int = 1) -> Coordinator:
     settings = ServerSettings(
         run="r",
         unit="none",
         population=4,
-        schedule=Schedule(rounds=rounds, dim=DIM),
+        nodes=nodes,
+        schedule=Schedule(rounds=rounds, dim=DIM, timeout_seconds=0.3),
         optimiser=OptimiserConfig(name="average", step_size=1.0, decay=1.0, item_regularisation=0.0),
     )
     return Coordinator(settings, np.zeros((NUM_ITEMS, 1), np.float32), np.zeros((NUM_ITEMS, DIM), np.float32))
@@ -165,9 +166,31 @@ def test_a_missing_reply_stops_the_round():
         TableStrategy(coordinator()).run(Deaf(app, 3, workers=1))
 
 
-def test_without_nodes_nothing_runs():
-    with pytest.raises(FederationError, match="no node is connected"):
-        TableStrategy(coordinator()).run(grid_of(vector, nodes=0))
+@pytest.mark.parametrize(("wanted", "connected"), [(1, 0), (4, 3)])
+def test_a_round_never_runs_with_too_few_nodes(wanted, connected):
+    with pytest.raises(FederationError, match=f"{connected} of {wanted} nodes are connected after 0.3 seconds"):
+        TableStrategy(coordinator(nodes=wanted)).run(grid_of(vector, nodes=connected))
+
+
+def test_a_round_waits_for_nodes_that_register_one_by_one():
+    class Filling(InProcessGrid):
+        """Grid that shows one more node each time it is asked."""
+
+        shown = 0
+
+        def get_node_ids(self):
+            self.shown += 1
+            return list(super().get_node_ids())[: self.shown]
+
+    app, seen = ClientApp(), []
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        seen.append(plan_of(message).server_round)
+        return Message(vector(message, 1.0), reply_to=message)
+
+    TableStrategy(coordinator(rounds=1, nodes=3)).run(Filling(app, 3, workers=1))
+    assert sorted(seen) == [0, 0, 0, 1, 1, 1]
 
 
 def test_the_sum_is_exact_in_double_precision_whatever_the_size_of_the_parts():
