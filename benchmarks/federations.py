@@ -17,6 +17,7 @@ from palate.models.training import LocalTraining
 from palate.privacy.wire import RoundPlan
 from palate.server.app import make_app as make_server_app
 from palate.server.coordinator import Coordinator, RoundOutcome
+from palate.server.optimisers import OptimiserConfig
 from palate.simulation.config import ContentOptions, SimulationConfig
 from palate.simulation.data.types import FloatArray, Histories, LongArray
 from palate.simulation.grid import InProcessGrid, run_in_process
@@ -26,7 +27,16 @@ from palate.simulation.prepare import Prepared, prepare, shard_users
 from palate.simulation.seeding import device_keys, table_rng
 from palate.simulation.vectorised import fresh_state, popularity_sum, train_shard
 
-NCF = LocalTraining(model="mlp", objective="bce", hidden=32, negatives=4, epochs=1, recency_half_life=float("inf"))
+NCF = LocalTraining(
+    model="mlp",
+    objective="bce",
+    hidden=32,
+    negatives=4,
+    epochs=1,
+    recency_half_life=float("inf"),
+    learning_rate=0.1,
+    item_learning_rate=0.1,
+)
 """NCF's perceptron 64-32-1 (item 32 + user 32), one local epoch, four negatives per positive."""
 
 NCF_DIM = 32
@@ -34,7 +44,8 @@ NCF_DIM = 32
 
 def configuration(data: str, training: LocalTraining, *, dim: int, rounds: int, content: bool) -> SimulationConfig:
     """Return the configuration of a federation without privacy, baselines or validation."""
-    base = SimulationConfig(data=data, unit="none", baselines=(), training=training)
+    optimiser = OptimiserConfig(name="average") if training.objective == "bce" else OptimiserConfig()
+    base = SimulationConfig(data=data, unit="none", baselines=(), training=training, optimiser=optimiser)
     return base.model_copy(
         update={
             "content": ContentOptions(use=content),

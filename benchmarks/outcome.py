@@ -103,7 +103,9 @@ def command(main: Callable[..., None]) -> None:
     try:
         app()
     except PalateError as error:
-        Console(stderr=True).print(f"error: {error.message}\nhint: {error.hint}", highlight=False, markup=False)
+        talk = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+        talk.print(f"error: {error.message}")
+        talk.print(f"hint: {error.hint}")
         sys.exit(error.exit_code)
 
 

@@ -57,9 +57,10 @@ class Run:
     baselines
         Label and metrics of each baseline by its name; empty where none was fitted.
     cpu_seconds
-        Of the run without its baselines.
+        Of the whole command without its baselines.
     trained_cpu_seconds
-        Rounds and validations until the validation NDCG@10 was near its best; None without validation.
+        From the start of the command until the validation NDCG@10 was near its best: reading, choosing the ridge,
+        rounds and validations; None without validation.
     """
 
     metrics: dict[tuple[str, str, str], float | None]
@@ -68,8 +69,8 @@ class Run:
     trained_cpu_seconds: float | None
 
 
-def read_run(folder: Path) -> Run:
-    """Read a finished run."""
+def read_run(folder: Path, command_cpu_seconds: float) -> Run:
+    """Read a finished run, whose command used `command_cpu_seconds` in all."""
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text(encoding="utf-8").splitlines()]
     baselines = {
@@ -77,7 +78,11 @@ def read_run(folder: Path) -> Run:
         for name, found in result["baselines"].items()
         if not found.get("skipped")
     }
-    return Run(metrics_of(result["summary"]), baselines, result["cpu_seconds"]["total"], trained_after(lines))
+    cpu = result["cpu_seconds"]  # "total" counts from the first round
+    without_baselines = command_cpu_seconds - float(cpu["baselines"])
+    rounds = trained_after(lines)
+    trained = None if rounds is None else without_baselines - float(cpu["total"]) + rounds
+    return Run(metrics_of(result["summary"]), baselines, without_baselines, trained)
 
 
 def metrics_of(summary: Mapping[str, Any]) -> dict[tuple[str, str, str], float | None]:
@@ -89,7 +94,7 @@ def metrics_of(summary: Mapping[str, Any]) -> dict[tuple[str, str, str], float |
 
 
 def trained_after(lines: Sequence[Mapping[str, Any]]) -> float | None:
-    """CPU-seconds of rounds and validations until NDCG@10 was first near the best of the run; reading is left out."""
+    """CPU-seconds of rounds and validations until NDCG@10 was first near the best of the run; None without."""
     validated = [line["validation"]["ndcg@10"] for line in lines if line["validation"]]
     spent = 0.0
     for line in lines:
@@ -108,8 +113,8 @@ def run_all(data: str, seeds: Sequence[int], settings: Sequence[str], label: str
         talk.print(f"{data} seed {seed}, baselines {baselines} ...", highlight=False)
         chosen = [word for text in settings for word in ("--set", text)]
         what = ["simulate", "--data", data, "--unit", "none", "--seed", str(seed), "--baselines", baselines]
-        run_palate([*what, *chosen, "--run-dir", str(folder), "--fresh", "--no-report", "--json"])
-        runs.append(read_run(folder))
+        spent = run_palate([*what, *chosen, "--run-dir", str(folder), "--fresh", "--no-report", "--json"])
+        runs.append(read_run(folder, spent.cpu_seconds))
     return runs
 
 

@@ -41,7 +41,12 @@ CASES = (
     Case(name="ncf", training=NCF, dim=NCF_DIM, fixed_columns=False),
     Case(name="neumf/whole", training=LocalTraining(), dim=64, fixed_columns=True),
     Case(name="gmf/whole", training=LocalTraining(model="gmf"), dim=64, fixed_columns=True),
-    Case(name="linear/bce", training=LocalTraining(model="linear", objective="bce"), dim=64, fixed_columns=True),
+    Case(
+        name="linear/bce",
+        training=LocalTraining(model="linear", objective="bce", learning_rate=0.1, item_learning_rate=0.1),
+        dim=64,
+        fixed_columns=True,
+    ),
 )
 
 TARGETS = {("ml-100k", "ncf"): 0.5, ("ml-1m", "ncf"): 5.0}

@@ -31,7 +31,7 @@ def run_one(name: str, arguments: list[str], say: Callable[[str], None]) -> Outc
     """
     script = Path(__file__).with_name(f"{name}.py")
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, "1")
-    last = ""
+    said = [""]
     with subprocess.Popen(
         [sys.executable, str(script), *arguments],
         env=environment,
@@ -40,11 +40,12 @@ def run_one(name: str, arguments: list[str], say: Callable[[str], None]) -> Outc
         text=True,
     ) as process:
         for line in process.stderr or ():
-            last = line.strip() or last
-            say(last)
+            said.append(line.strip())
+            say(line.strip())
     if process.returncode != 0:
+        reason = next((line for line in reversed(said) if line.startswith("error:")), said[-1])
         raise RunError(
-            f"benchmark {name} ended with code {process.returncode}: {last}", hint=f"run {script.name} by itself"
+            f"benchmark {name} ended with code {process.returncode}: {reason}", hint=f"run {script.name} by itself"
         )
     return read_outcome(RESULTS / f"{name}.json")
 

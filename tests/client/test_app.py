@@ -51,7 +51,7 @@ def _identity() -> None:
 
 
 def device(context: Context) -> DeviceHost:
-    return DeviceHost(HISTORY, lambda server_round: np.uint64(server_round))
+    return DeviceHost(HISTORY, np.uint64)
 
 
 def reply_to(message: Message, open_host) -> Message:

@@ -7,7 +7,7 @@ import pytest
 
 from palate.models.table import initial_embeddings, popularity_column
 from palate.models.training import LocalTraining
-from palate.server.coordinator import Coordinator
+from palate.server.coordinator import Coordinator, sum_of_user_weights
 from palate.server.optimisers import OPTIMISERS, OptimiserConfig
 from palate.server.settings import Schedule, ServerSettings
 
@@ -71,9 +71,27 @@ def test_the_average_optimiser_adds_the_mean_update_less_the_ridge():
         optimiser=OptimiserConfig(name="average", step_size=1.0, item_regularisation=0.25),
     )
     built = Coordinator(settings, CONTENT, np.ones((NUM_ITEMS, DIM), np.float32))
-    built.apply(np.zeros(NUM_ITEMS))
+    built.apply(np.full(NUM_ITEMS, 2.0))
     outcome = built.apply(np.full(NUM_ITEMS * DIM, 3.0))
-    np.testing.assert_allclose(outcome.table.learned, 1 + (3.0 - 0.25) / 10, rtol=1e-6)
+    ridge = 0.25 * 10**2 / (2.0 * NUM_ITEMS)
+    np.testing.assert_allclose(outcome.table.learned, 1 + (3.0 - ridge) / 10, rtol=1e-6)
+
+
+@pytest.mark.parametrize("lengths", [[9] * 7, [1, 2, 30, 100]])
+def test_the_sum_of_user_weights_is_bounded_from_below_by_what_popularity_tells(lengths):
+    activity = np.array(lengths, dtype=np.float64)
+    true = np.sum(activity**-0.5)
+    estimate = sum_of_user_weights(np.array([np.sum(activity**0.5)]), devices=len(lengths))
+    assert estimate <= true * (1 + 1e-12)
+    if len(set(lengths)) == 1:
+        assert estimate == pytest.approx(true)
+
+
+@pytest.mark.parametrize("optimiser", sorted(OPTIMISERS))
+def test_a_popularity_sum_that_noise_made_negative_is_borne(optimiser):
+    built = coordinator(optimiser)
+    built.apply(np.linspace(-3.0, -1.0, NUM_ITEMS))
+    assert np.isfinite(built.apply(total_for(built)).table.learned).all()
 
 
 def test_a_run_is_finished_after_round_zero_and_all_training_rounds():

@@ -311,6 +311,6 @@ def test_a_run_whose_data_has_changed_its_catalogue_is_refused(palate, small_dat
 
 
 def test_training_that_diverges_ends_in_an_error_and_not_in_a_number(palate):
-    said = palate(*SMALL, "--json", "--set", "training.learning_rate=1e30")
+    said = palate(*SMALL, "--json", "--set", "training.head_learning_rate=1e30")
     refused(said, 13, "not finite")
     assert "learning rates" in said.err
