@@ -35,8 +35,8 @@ lint: $(TEST_READY) .typecheck/palate ## Check style and types
 bench: $(RUN_READY) ## Measure quality, speed and memory on the data in PALATE_DATA
 	@$(BIN)/python benchmarks/run.py
 
-docs: $(RUN_READY) ## Write docs/cli.md anew from the commands' help
-	@$(BIN)/python -m palate.cli.reference docs/cli.md
+docs: $(RUN_READY) ## Write docs/cli.md and docs/configuration.md anew from the code
+	@$(BIN)/python -m palate.cli.reference docs
 
 clean: ## Remove the environment and caches; runs/ stays
 	@rm -rf $(VENV) .typecheck .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist *.egg-info

@@ -1,6 +1,7 @@
-"""The command reference: docs/cli.md is every command's own --help, so the two cannot disagree.
+"""References written from the code, so that the two cannot disagree.
 
-`python -m palate.cli.reference docs/cli.md` writes it; a test compares the file with a fresh one.
+docs/cli.md is every command's own --help, docs/configuration.md every setting's own description.
+`python -m palate.cli.reference docs` writes both; a test compares the files with fresh ones.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import tomli_w
+from pydantic import BaseModel
 
 from palate.cli.errors import EXIT_CODES
 from palate.cli.main import PROGRAM, LazyCommand, root_command
@@ -49,5 +52,42 @@ def _sections(context: click.Context) -> Iterator[str]:
                 yield from _sections(child)
 
 
+_SETTINGS = """\
+# Configuration
+
+Written by `make docs` from the code; change the code, not this page.
+
+`palate simulate --config FILE` reads these settings from a TOML file, where a dot is a table: `schedule.rounds` stands
+under `[schedule]`. `--set schedule.rounds=20` sets any of them; the flags of `palate simulate` win over both. A run
+folder holds the whole configuration as it was asked for (`config.toml`) and as the data decided it (`resolved.toml`).
+"""
+
+
+def configuration() -> str:
+    """Return docs/configuration.md as text: every setting of a simulation with its default."""
+    from palate.simulation.config import SimulationConfig
+
+    rows = "\n".join(_settings(SimulationConfig, ""))
+    return f"{_SETTINGS}\n| setting | default | |\n|---|---|---|\n{rows}\n"
+
+
+def _settings(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _settings(kind, f"{prefix}{name}.")
+            continue
+        default = "required" if field.is_required() else _toml(field.default)
+        yield f"| `{prefix}{name}` | {default} | {field.description or ''} |"
+
+
+def _toml(value: object) -> str:
+    """Return a default as it would stand in a TOML file; an unset one as a dash."""
+    text = " ".join(tomli_w.dumps({"x": value}).removeprefix("x = ").split()) if value is not None else ""
+    return f"`{text}`" if text else "-"
+
+
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(reference(), encoding="utf-8")
+    folder = Path(sys.argv[1])
+    (folder / "cli.md").write_text(reference(), encoding="utf-8")
+    (folder / "configuration.md").write_text(configuration(), encoding="utf-8")

@@ -12,39 +12,46 @@ from rich.console import Console
 from rich.text import Text
 
 from palate.models.errors import ConfigError
-from palate.simulation.baselines.registry import BASELINES
+from palate.models.training import LocalTraining
+from palate.server.optimisers import OptimiserConfig
+from palate.server.settings import Schedule
 from palate.simulation.config import SimulationConfig, checked_config, load_config, merge, nested
 
-_DATA, _LEARNING, _RUN, _OUTPUT = "Data", "Learning", "Run", "Output"
+_DEFAULT = {name: field.default for name, field in SimulationConfig.model_fields.items()}
+_SCHEDULE, _TRAINING = Schedule(), LocalTraining()
 
 
 def simulate(
     *,
     data: Annotated[
-        str | None, typer.Option(help="Dataset name, file or folder, e.g. --data ml-100k.", rich_help_panel=_DATA)
+        str | None, typer.Option(help=f"Dataset name, file or folder, such as ml-100k. [default: {_DEFAULT['data']}]")
     ] = None,
     unit: Annotated[
         str | None,
-        typer.Option(help="What the guarantee covers. The only unit yet is none: no privacy.", rich_help_panel=_RUN),
+        typer.Option(help="What the guarantee covers. The only unit yet is none: no privacy."),
     ] = None,
-    epsilon: Annotated[
-        float | None, typer.Option(help="Privacy budget; for protected units.", rich_help_panel=_RUN)
-    ] = None,
-    delta: Annotated[
-        float | None, typer.Option(help="Failure probability of the guarantee.", rich_help_panel=_RUN)
-    ] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Privacy budget; for protected units.")] = None,
+    delta: Annotated[float | None, typer.Option(help="Failure probability of the guarantee.")] = None,
     model: Annotated[str | None, typer.Option(help="Score model: gmf, mlp, neumf or linear. [default: neumf]")] = None,
     objective: Annotated[
         str | None, typer.Option(help="Local loss: whole (closed form) or bce (sampled). [default: whole]")
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help="Training rounds.")] = None,
-    dim: Annotated[int | None, typer.Option(help="Width of the item embedding.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Local epochs of SGD per round.")] = None,
-    participation: Annotated[float | None, typer.Option(help="Share of devices that take part in a round.")] = None,
-    optimiser: Annotated[
-        str | None, typer.Option(help="Server optimiser: average, momentum, adam or curvature.")
+    rounds: Annotated[int | None, typer.Option(help=f"Training rounds. [default: {_SCHEDULE.rounds}]")] = None,
+    dim: Annotated[int | None, typer.Option(help=f"Width of the item embedding. [default: {_SCHEDULE.dim}]")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help=f"Local epochs of SGD per round. [default: {_TRAINING.epochs}]")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    participation: Annotated[
+        float | None,
+        typer.Option(help=f"Share of devices that take part in a round. [default: {_SCHEDULE.participation}]"),
+    ] = None,
+    optimiser: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Server optimiser: average, momentum, adam or curvature. [default: {OptimiserConfig().name}]"
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help=f"Seed of everything random. [default: {_DEFAULT['seed']}]")] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with any setting; flags win over it, e.g. --config run.toml.")
     ] = None,
@@ -54,9 +61,14 @@ def simulate(
     ] = None,
     engine: Annotated[
         str | None,
-        typer.Option(help="How nodes run: vectorised (here), flower (on Ray), devices (one by one, slow)."),
+        typer.Option(
+            help="How nodes run: vectorised (here), flower (on Ray), devices (one by one, slow). "
+            f"[default: {_DEFAULT['engine']}]"
+        ),
     ] = None,
-    shards: Annotated[int | None, typer.Option(help="Nodes that share the virtual devices.")] = None,
+    shards: Annotated[
+        int | None, typer.Option(help=f"Nodes that share the virtual devices. [default: {_DEFAULT['shards']}]")
+    ] = None,
     ray_address: Annotated[
         str, typer.Option(help="Ray cluster for --engine flower, e.g. 10.0.0.1:6379; a local one if empty.")
     ] = "",
@@ -78,14 +90,23 @@ def simulate(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete the run that is in the run folder, and start anew.")
     ] = False,
-    report: Annotated[bool, typer.Option(help="Write the HTML report at the end.")] = True,
+    report: Annotated[
+        bool, typer.Option(help="Write the HTML report at the end, or not. [default: report]", show_default=False)
+    ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only, and the result.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
-    """Train a federated recommender on virtual devices and measure what it is worth.
+    r"""Train a federated recommender on virtual devices and measure what it is worth.
 
     Every person of the dataset becomes a virtual device. Devices learn from their own history; only item
     embeddings are summed. The same command on the same folder resumes a run that was stopped.
+
+    \b
+    Examples:
+      palate simulate --unit none
+      palate simulate --unit none --data ml-1m --seed 2
+      palate simulate --unit none --data sales.csv --user-column customer --item-column sku --min-user 5
+      palate simulate --unit none --data ml-100k --set training.recency_half_life=inf --json
     """
     flags = nested(
         {
@@ -192,12 +213,14 @@ def _print_result(result: dict[str, Any], console: Console) -> None:
         console.print(
             f"Of 100 items, the one that a person really took next was among Palate's first ten for {hits:.0%}.",
             highlight=False,
+            soft_wrap=True,
         )
     cost = result["cpu_seconds"]
     console.print(
         f"{result['protocol']}. {cost['total']:.1f} CPU-s in all, {cost['per_round_median']:.2f} a round; "
         f"peak memory {result['peak_memory_mb']:,.0f} MB.",
         highlight=False,
+        soft_wrap=True,
     )
     console.print(Text(f"unit {result['unit']}: {result['protection']}", style="bold red"))
 
@@ -225,6 +248,8 @@ def _settings(texts: list[str]) -> dict[str, Any]:
 
 def _baselines(text: str | None) -> tuple[str, ...] | None:
     """Names of baselines; None leaves what the file says, or the default."""
+    from palate.simulation.baselines.registry import BASELINES
+
     if text is None:
         return None
     if text == "all":

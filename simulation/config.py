@@ -12,12 +12,10 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from palate.models.errors import ConfigError
-from palate.models.scores.registry import score_model
 from palate.models.training import LocalTraining
 from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.server.optimisers import OptimiserConfig, build_optimiser
 from palate.server.settings import Schedule, ServerSettings
-from palate.simulation.baselines.registry import BASELINES, baseline
 from palate.simulation.data.options import ReadOptions
 
 
@@ -44,7 +42,9 @@ class SimulationConfig(BaseModel):
     shards: int = Field(4, ge=1, le=4096, description="nodes that share the virtual devices")
     tune: bool = Field(True, description="choose the ridge on validation data (unit none only)")
     evaluate_every: int = Field(1, ge=1, description="rounds between two validations")
-    baselines: tuple[str, ...] = Field(tuple(BASELINES), description="references to compute")
+    baselines: tuple[str, ...] = Field(
+        ("popularity", "local_only", "content_only", "item_knn", "ials", "ease"), description="references to compute"
+    )
     read: ReadOptions = ReadOptions()
     content: ContentOptions = ContentOptions()
     schedule: Schedule = Schedule()
@@ -53,6 +53,9 @@ class SimulationConfig(BaseModel):
 
     @model_validator(mode="after")
     def _known_names(self) -> SimulationConfig:
+        from palate.models.scores.registry import score_model  # torch: only when there is something to check
+        from palate.simulation.baselines.registry import baseline
+
         score_model(self.training.model, self.training.objective)
         build_optimiser(self.optimiser)
         for name in self.baselines:

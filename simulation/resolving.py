@@ -45,7 +45,7 @@ def _best_ridge(config: SimulationConfig, prepared: Prepared, phase: Callable[[s
 
     def quality(candidate: float) -> float:
         if candidate not in found:
-            phase(f"choosing the ridge on validation: {candidate:g}")
+            phase(f"choosing the ridge on validation data, {candidate:g}")
             found[candidate] = _probe(config, prepared, candidate)
         return found[candidate]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 from collections.abc import Callable, Mapping
@@ -91,6 +92,10 @@ def conclude(
         "baselines": {name: _baseline(found) for name, found in baselines.items()},
         "bytes_per_device": {"down": lines[-1]["bytes_down"], "up": lines[-1]["bytes_up"]},
         "best_round": best["round"] if best else None,
+        "files": {
+            name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            for name in ("evaluation.parquet", "items.parquet", "rounds.jsonl")
+        },
     }
     write_atomically(folder / "result.json", json.dumps(result, indent=2, allow_nan=False).encode())
     return result

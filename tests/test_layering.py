@@ -27,10 +27,10 @@ FLOWER_FILES = [
     "server/strategy.py",
     "simulation/grid.py",
     "simulation/engine*.py",
-    "simulation/host.py",
+    "simulation/session.py",
 ]
 PRINTING_FILES = ["cli/*.py", "*/cli.py", "*_cli.py"]
-DYNAMIC_IMPORT_FILES = ["cli/main.py", "client/app.py"]
+DYNAMIC_IMPORT_FILES = ["cli/main.py", "client/app.py", "server/app.py"]
 DYNAMIC_IMPORTS = {"import_module", "entry_points", "spec_from_file_location", "run_module", "run_path"}
 DYNAMIC_CALLS = {"__import__", "exec", "eval"}
 

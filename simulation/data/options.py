@@ -29,15 +29,15 @@ class ReadOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    user_column: str | None = None
-    item_column: str | None = None
-    rating_column: str | None = None
-    time_column: str | None = None
-    items: Path | None = None
-    min_user: int | None = Field(default=None, ge=1)
-    min_item: int | None = Field(default=None, ge=1)
-    min_rating: float | None = Field(default=None, allow_inf_nan=False)
-    strict: bool = False
+    user_column: str | None = Field(None, description="column of the users; guessed from common names")
+    item_column: str | None = Field(None, description="column of the items; guessed")
+    rating_column: str | None = Field(None, description="column of the ratings; guessed")
+    time_column: str | None = Field(None, description="column of times or ranks; guessed")
+    items: Path | None = Field(None, description="file that describes the items")
+    min_user: int | None = Field(None, ge=1, description="fewest interactions of a user that is kept")
+    min_item: int | None = Field(None, ge=1, description="fewest interactions of an item that is kept")
+    min_rating: float | None = Field(None, allow_inf_nan=False, description="lowest rating that counts")
+    strict: bool = Field(False, description="refuse a file with a bad row")
 
     @classmethod
     def checked(cls, **values: Any) -> ReadOptions:

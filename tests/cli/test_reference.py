@@ -6,13 +6,20 @@ from pathlib import Path
 
 from palate.cli.errors import EXIT_CODES
 from palate.cli.main import COMMANDS
-from palate.cli.reference import reference
+from palate.cli.reference import configuration, reference
 
-PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_page_equals_what_make_docs_would_write():
-    assert PAGE.read_text(encoding="utf-8") == reference(), "docs/cli.md is out of date: run make docs"
+def test_the_pages_equal_what_make_docs_would_write():
+    for name, text in (("cli.md", reference()), ("configuration.md", configuration())):
+        assert (DOCS / name).read_text(encoding="utf-8") == text, f"docs/{name} is out of date: run make docs"
+
+
+def test_every_setting_is_described():
+    rows = [line for line in configuration().splitlines() if line.startswith("| `")]
+    assert len(rows) > 40
+    assert all(row.split("|")[3].strip() for row in rows)
 
 
 def test_the_page_covers_every_command_and_exit_code():
