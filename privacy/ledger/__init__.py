@@ -1,0 +1,1 @@
+"""The record of every use of a privacy mechanism: append-only, hash-chained, signed, anchored in a Merkle log."""

@@ -1,0 +1,80 @@
+"""Everything that can be wrong with a ledger, a proof or a note, by name; verification raises and never returns a flag."""
+
+from __future__ import annotations
+
+
+class LedgerError(Exception):
+    """Base of this package's errors.
+
+    Parameters
+    ----------
+    message
+        One line with the value and the bound that it broke.
+    hint
+        One line with the next step.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class MalformedBody(LedgerError):
+    """A body that is not canonical, or that holds a field or a value that its kind does not have."""
+
+
+class LedgerUnreadable(LedgerError):
+    """A file that cannot be read as a ledger of this version, or written to."""
+
+
+class Tampered(LedgerError):
+    """An entry was edited, reordered, removed or invented, or the wrong key signed it."""
+
+
+class Rollback(LedgerError):
+    """The ledger is shorter than an anchor that was countersigned earlier."""
+
+
+class Fork(LedgerError):
+    """Two histories of one ledger differ at the same entry."""
+
+
+class OpenIntent(LedgerError):
+    """A round was charged, and nothing says whether its bytes left."""
+
+
+class PolicyRefused(LedgerError):
+    """A round that the device's own policy does not allow."""
+
+
+class RoundRefused(LedgerError):
+    """A round that is already charged, closed, or would leave with other bytes than before."""
+
+
+class BudgetExceeded(LedgerError):
+    """A round that would spend more than is left.
+
+    Attributes
+    ----------
+    needed_nano, left_nano, budget_nano
+        What the round costs, what is left and the whole budget, in 1e-9 of S^2/V.
+    """
+
+    def __init__(self, message: str, *, needed_nano: int, left_nano: int, budget_nano: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.needed_nano = needed_nano
+        self.left_nano = left_nano
+        self.budget_nano = budget_nano
+
+
+class BadProof(LedgerError):
+    """An inclusion or consistency proof that does not connect what it claims to connect."""
+
+
+class BadNote(LedgerError):
+    """A signed note, checkpoint or cosignature that is malformed, unsigned or wrongly signed."""
+
+
+class BadReceipt(LedgerError):
+    """A receipt that is malformed, wrongly signed, or for another head."""
