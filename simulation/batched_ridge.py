@@ -83,9 +83,9 @@ def rank_one_updates(
     """Residuals of all people at their solutions."""
     scores = np.empty(len(histories.items), dtype=np.float32)
     owners = histories.owners
-    for start in range(0, len(scores), 1 << 18):
-        part = slice(start, start + (1 << 18))
-        scores[part] = np.einsum("nk,nk->n", rows[histories.items[part]], users[owners[part]])
+    for start in range(0, len(scores), 1 << 12):
+        part = slice(start, start + (1 << 12))
+        scores[part] = np.einsum("nk,nk->n", rows.take(histories.items[part], axis=0), users.take(owners[part], axis=0))
     return RankOne(
         positive_errors=weights * (1.0 - scores),
         users=np.ascontiguousarray(users[:, learned]),

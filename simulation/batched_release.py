@@ -1,0 +1,145 @@
+"""The integer mechanism for many virtual devices at once: the fast twin of `palate.privacy.integer.release`.
+
+Each device's contribution is quantised by itself, with its own stream, exactly as on one device: the sum of integers
+is the same for the same keys. What is spared is the noise: the sum of n shares is one Skellam draw with n times the
+variance (closure under summation), so a round draws once and not once a device.
+
+A contribution is laid out dimension by dimension, ``update.T.reshape(-1)``: so a rank-one update fills long rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from palate.privacy.errors import PrivacyError
+from palate.privacy.integer.clipping import require_finite
+from palate.privacy.integer.csprng import Purpose, Words, WordStream
+from palate.privacy.integer.quantise import Quantiser, dithered_floor
+from palate.privacy.integer.release import IntegerMechanism
+from palate.privacy.integer.ring import RingArray
+from palate.simulation.data.types import FloatArray, IntArray, LongArray
+
+_EXACT_FLOAT32 = 1 << 24
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceUpdates:
+    """Updates of some devices: ``errors x vector`` each, plus values on a few rows of the item table.
+
+    Attributes
+    ----------
+    errors
+        float32 [num_devices, num_items].
+    vectors
+        float32 [num_devices, dim].
+    indptr
+        Device u owns rows[indptr[u]:indptr[u + 1]], int64 [num_devices + 1].
+    rows
+        Items with further values, each at most once a device, int32 [num_rows].
+    row_values
+        float32 [num_rows, dim].
+    """
+
+    errors: FloatArray
+    vectors: FloatArray
+    indptr: LongArray
+    rows: IntArray
+    row_values: FloatArray
+
+    @staticmethod
+    def rank_one(errors: FloatArray, vectors: FloatArray) -> DeviceUpdates:
+        """Build updates without further rows; errors [num_devices, num_items], vectors [num_devices, dim]."""
+        nothing = np.zeros((0, vectors.shape[1]), dtype=np.float32)
+        indptr = np.zeros(len(vectors) + 1, dtype=np.int64)
+        return DeviceUpdates(errors, vectors, indptr, np.zeros(0, dtype=np.int32), nothing)
+
+    @property
+    def num_devices(self) -> int:
+        """Number of devices."""
+        return len(self.vectors)
+
+    def dense(self, device: int, out: FloatArray | None = None) -> FloatArray:
+        """Form one device's contribution, float32 [dim, num_items]."""
+        dense: FloatArray = np.multiply(self.vectors[device][:, None], self.errors[device][None, :], out=out)
+        own = slice(self.indptr[device], self.indptr[device + 1])
+        if own.start < own.stop:
+            dense[:, self.rows[own]] += self.row_values[own].T
+        return dense
+
+
+def quantised_sum(updates: DeviceUpdates, keys: Sequence[bytes], quantiser: Quantiser) -> npt.NDArray[np.int64]:
+    """Sum of every device's quantised contribution.
+
+    Parameters
+    ----------
+    updates
+        Contributions before clipping.
+    keys
+        The devices' keys of the round, 32 bytes each; only their rounding streams are used.
+    quantiser
+        Clip norm and sensitivity.
+
+    Returns
+    -------
+    int64 [dim * num_items]
+
+    Raises
+    ------
+    PrivacyError
+        If a contribution is not finite, the sizes disagree, or a key is missing.
+    """
+    shape = (updates.vectors.shape[1], updates.errors.shape[1])  # [dim, num_items]
+    if shape[0] * shape[1] != quantiser.size or len(keys) != updates.num_devices:
+        raise PrivacyError(
+            f"{updates.num_devices} updates of {shape[1]} items x {shape[0]} with {len(keys)} keys,"
+            f" for a mechanism of {quantiser.size} values",
+            hint="one key a device, and a mechanism of the table's size",
+        )
+    for block in (updates.errors, updates.vectors, updates.row_values):
+        require_finite(block)
+    total = np.zeros(quantiser.size, dtype=np.int64)
+    partial, integers = np.zeros(quantiser.size, dtype=np.float32), np.empty(quantiser.size, dtype=np.float32)
+    dense = np.empty(shape, dtype=np.float32)
+    exact_devices = _EXACT_FLOAT32 // quantiser.sensitivity  # so many sums of integers float32 still holds exactly
+    for device, key in enumerate(keys):
+        flat = updates.dense(device, dense).reshape(-1)
+        rounding = WordStream(key, Purpose.ROUNDING)
+        dithered_floor(quantiser.scaled(flat, out=flat), rounding.lanes(quantiser.size), integers)
+        if quantiser.fits(integers):
+            partial += integers
+        else:
+            again = updates.dense(device, dense).reshape(-1)
+            total += quantiser.quantise(again, WordStream(key, Purpose.ROUNDING))
+        if (device + 1) % exact_devices == 0:
+            total += partial.astype(np.int64)
+            partial[:] = 0.0
+    return total + partial.astype(np.int64)
+
+
+def release_sum(
+    integers: npt.NDArray[np.int64], num_devices: int, mechanism: IntegerMechanism, noise: Words
+) -> RingArray:
+    """Add the noise shares of all devices to the sum of their quantised contributions, and reduce.
+
+    Parameters
+    ----------
+    integers
+        What `quantised_sum` gave, over all devices of the round, int64 [d].
+    num_devices
+        How many devices are in the sum; with none nothing is added.
+    mechanism
+        The devices' mechanism.
+    noise
+        Stream of the round's noise.
+
+    Returns
+    -------
+    Ring elements [d], distributed as the sum of the devices' messages.
+    """
+    if num_devices == 0:
+        return mechanism.ring.reduce(integers)
+    return mechanism.ring.reduce(integers + mechanism.noise(noise, shares=num_devices))
