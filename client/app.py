@@ -7,6 +7,7 @@ live in the host, never in Flower's Context.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
@@ -22,6 +23,9 @@ from palate.privacy.wire import RoundPlan, WireError
 log = logging.getLogger(__name__)
 
 OpenHost = Callable[[Context], Host]
+
+_READING = threading.Lock()
+"""Python 3.11 fails where two threads parse a literal at once, and NumPy's array header is one (cpython gh-106905)."""
 
 BAD_PLAN = 100
 """Error code of an answer to a plan or question that is not understood."""
@@ -75,7 +79,8 @@ def _record(arrays: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
 
 
 def _table_of(message: Message) -> Arrays:
-    return {name: array.numpy() for name, array in message.content.array_records["table"].items()}
+    with _READING:
+        return {name: array.numpy() for name, array in message.content.array_records["table"].items()}
 
 
 def open_installed_host(context: Context) -> Host:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import time
 
 import numpy as np
 import pytest
@@ -128,6 +130,25 @@ def test_a_plan_that_is_not_understood_is_refused(field, value):
 def test_a_message_without_a_plan_is_an_error_and_not_a_crash():
     message = Message(content=RecordDict({}), dst_node_id=2, message_type=MessageType.TRAIN)
     assert reply_to(message, device).has_error()
+
+
+def test_many_nodes_of_one_process_can_read_their_plans_at_once():
+    """Garbage collection in the middle of reading a header hands over to another thread, in the worst case always."""
+
+    def hand_over(phase: str, info: dict[str, int]) -> None:
+        time.sleep(0)
+
+    grid = InProcessGrid(make_app(device), 8, workers=8)
+    before = gc.get_threshold()
+    gc.callbacks.append(hand_over)
+    gc.set_threshold(20)
+    try:
+        for _ in range(15):
+            replies = grid.send_and_receive(plan_messages(PLAN, grid.get_node_ids()))
+            assert [reply.error.reason for reply in replies if reply.has_error()] == []
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(hand_over)
 
 
 def test_nothing_of_a_round_stays_in_flowers_context():
