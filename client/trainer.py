@@ -169,8 +169,9 @@ def _train_residual_head(
 ) -> FloatArray:
     """SGD of the non-linear part on what the closed form leaves over.
 
-    Squared loss on positives and sampled negatives, weighted to estimate the whole-data loss without bias. The item
-    direction is collected in the last epoch.
+    Squared loss on positives and sampled negatives, weighted to estimate the whole-data loss without bias. The head
+    descends the weighted mean, so that a step is as long for a short history as for a long one; the item direction,
+    collected in the last epoch, is that of the sum.
     """
     names = set(head.head_parameters(head.state_dict()))
     parameters = [value for name, value in head.named_parameters() if name in names]
@@ -187,10 +188,11 @@ def _train_residual_head(
         error[:, 0] = error[:, 0] + 1.0
         weight = torch.full_like(error, unobserved)
         weight[:, 0] = weights
-        loss = 0.5 * (weight * error.square()).sum() / len(samples)
+        total_weight = len(samples) * (1.0 + unobserved * config.sampled_negatives)
+        loss = 0.5 * (weight * error.square()).sum() / total_weight
         loss.backward()
         if epoch == config.epochs - 1 and model.item.weight.grad is not None:
-            update -= len(samples) * model.item.weight.grad
+            update -= total_weight * model.item.weight.grad
         optimiser.step()
     return update.detach().numpy()
 

@@ -31,7 +31,7 @@ class LocalTraining(BaseModel):
     negatives: int = Field(4, ge=1, le=1000, description="sampled negatives per positive (objective bce)")
     head_negatives: int = Field(1, ge=1, le=1000, description="the same for a head on top of the closed form")
     learning_rate: float = Field(0.5, gt=0, description="local SGD step of the user vector and head (objective bce)")
-    head_learning_rate: float = Field(0.02, gt=0, description="the same for a head on top of the closed form")
+    head_learning_rate: float = Field(0.1, gt=0, description="the same for a head on top of the closed form")
     item_learning_rate: float = Field(1.0, gt=0, description="local SGD step of the item rows (objective bce)")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty on the user vector and head in local SGD")
 

@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from palate.models.errors import ConfigError
 
 Matrix = npt.NDArray[np.float64]
+_ROUNDING = 1e-6
+
 OptimiserState = dict[str, Matrix]
 
 
@@ -139,8 +141,9 @@ class Curvature(Optimiser):
         """Return the row-scaled polar factor of the aggregate."""
         scale = np.sqrt(aggregate.popularity + aggregate.unobserved_weight * aggregate.all_users)[:, None]
         scale /= np.sqrt(np.mean(scale**2))
-        left, _, right = np.linalg.svd(aggregate.total / scale, full_matrices=False)
-        whitened = left @ right * np.sqrt(len(scale))
+        left, sizes, right = np.linalg.svd(aggregate.total / scale, full_matrices=False)
+        seen = sizes > _ROUNDING * sizes[0]  # a direction that nobody pulls in is rounding, not taste
+        whitened = left[:, seen] @ right[seen] * np.sqrt(len(scale))
         return self.accumulate("velocity", whitened / scale, self.config.momentum)
 
 

@@ -24,6 +24,7 @@ from palate.privacy.integer.ring import RingArray
 from palate.simulation.data.types import FloatArray, IntArray, LongArray
 
 _EXACT_FLOAT32 = 1 << 24
+_VALUES_PER_GROUP = 1 << 18  # devices whose contributions fit into the processor's cache go through each step together
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +63,14 @@ class DeviceUpdates:
         """Number of devices."""
         return len(self.vectors)
 
-    def dense(self, device: int, out: FloatArray | None = None) -> FloatArray:
-        """Form one device's contribution, float32 [dim, num_items]."""
-        dense: FloatArray = np.multiply(self.vectors[device][:, None], self.errors[device][None, :], out=out)
-        own = slice(self.indptr[device], self.indptr[device + 1])
-        if own.start < own.stop:
-            dense[:, self.rows[own]] += self.row_values[own].T
+    def dense(self, start: int, stop: int, out: FloatArray | None = None) -> FloatArray:
+        """Form the contributions of devices start to stop, float32 [stop - start, dim, num_items]."""
+        vectors, errors = self.vectors[start:stop, :, None], self.errors[start:stop, None, :]
+        dense: FloatArray = np.multiply(vectors, errors, out=out)
+        for device in range(start, stop):
+            own = slice(self.indptr[device], self.indptr[device + 1])
+            if own.start < own.stop:
+                dense[device - start][:, self.rows[own]] += self.row_values[own].T
         return dense
 
 
@@ -101,22 +104,30 @@ def quantised_sum(updates: DeviceUpdates, keys: Sequence[bytes], quantiser: Quan
         )
     for block in (updates.errors, updates.vectors, updates.row_values):
         require_finite(block)
-    total = np.zeros(quantiser.size, dtype=np.int64)
-    partial, integers = np.zeros(quantiser.size, dtype=np.float32), np.empty(quantiser.size, dtype=np.float32)
-    dense = np.empty(shape, dtype=np.float32)
     exact_devices = _EXACT_FLOAT32 // quantiser.sensitivity  # so many sums of integers float32 still holds exactly
-    for device, key in enumerate(keys):
-        flat = updates.dense(device, dense).reshape(-1)
-        rounding = WordStream(key, Purpose.ROUNDING)
-        dithered_floor(quantiser.scaled(flat, out=flat), rounding.lanes(quantiser.size), integers)
-        if quantiser.fits(integers):
-            partial += integers
-        else:
-            again = updates.dense(device, dense).reshape(-1)
-            total += quantiser.quantise(again, WordStream(key, Purpose.ROUNDING))
-        if (device + 1) % exact_devices == 0:
+    group = min(exact_devices, max(1, _VALUES_PER_GROUP // quantiser.size))
+    dense = np.empty((group, *shape), dtype=np.float32)
+    lanes = np.empty((group, quantiser.size), dtype=np.uint16)
+    integers = np.empty((group, quantiser.size), dtype=np.float32)
+    total = np.zeros(quantiser.size, dtype=np.int64)
+    partial, waiting = np.zeros(quantiser.size, dtype=np.float32), 0
+    for start in range(0, updates.num_devices, group):
+        people = keys[start : start + group]
+        count = len(people)
+        flat = updates.dense(start, start + count, dense[:count]).reshape(count, -1)
+        for place, key in enumerate(people):
+            lanes[place] = WordStream(key, Purpose.ROUNDING).lanes(quantiser.size)
+        rounded = dithered_floor(quantiser.scaled(flat, out=flat), lanes[:count], integers[:count])
+        for place, fits in enumerate(quantiser.fits(rounded)):
+            if fits:
+                partial += rounded[place]
+            else:
+                again = updates.dense(start + place, start + place + 1).reshape(-1)
+                total += quantiser.quantise(again, WordStream(people[place], Purpose.ROUNDING))
+        waiting += count
+        if waiting + group > exact_devices:
             total += partial.astype(np.int64)
-            partial[:] = 0.0
+            partial[:], waiting = 0.0, 0
     return total + partial.astype(np.int64)
 
 

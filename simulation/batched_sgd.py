@@ -182,12 +182,13 @@ def train_residual_head(
         positive = (1.0 + error[:, :, 0]).square() * step.weights  # [B, b]
         inside = torch.arange(step.samples.shape[1]) < step.sizes[:, None]
         negative = error[:, :, 1:].square().sum(dim=2) * inside * unobserved_weight
-        person = 0.5 * (positive + negative).sum(dim=1) / step.per_person
+        total_weight = step.per_person * (1.0 + unobserved_weight[:, 0] * config.sampled_negatives)
+        person = 0.5 * (positive + negative).sum(dim=1) / total_weight
         wanted = list(heads.values()) + ([learned] if collect else [])
         gradients = torch.autograd.grad(person.sum(), wanted)
         with torch.no_grad():
             if collect:
-                factor = (step.per_person * torch.from_numpy(scale))[:, None, None]
+                factor = (total_weight * torch.from_numpy(scale))[:, None, None]
                 update.index_add_(0, flat.reshape(-1), (-factor * gradients[-1]).reshape(-1, table.dim))
             _descend(trained, dict(zip(heads, gradients, strict=False)), step, config)
     state.update(trained)

@@ -170,7 +170,7 @@ def _run(
             result = run_simulation(config, folder, watcher, ray_address=ray_address)
     if old:
         talk.print(f"this run has finished before; --fresh runs it again: {folder}")
-    page = _write_report(folder, talk) if report else None
+    page = _write_report(folder, talk, again=not old) if report else None
     if as_json:
         typer.echo(json.dumps(contract_view(result)))
         return
@@ -180,8 +180,10 @@ def _run(
         talk.print(f"report      {page}", highlight=False, soft_wrap=True)
 
 
-def _write_report(folder: Path, talk: Console) -> Path | None:
-    """Write the report, unless its optional packages are missing."""
+def _write_report(folder: Path, talk: Console, *, again: bool) -> Path | None:
+    """Write the report, unless its optional packages are missing, or it is there and need not be written again."""
+    if not again and (folder / "report.html").exists():
+        return folder / "report.html"
     try:
         from palate.simulation.report.page import write_report
 
@@ -211,7 +213,8 @@ def _print_result(result: dict[str, Any], console: Console) -> None:
     hits = result["test"]["sampled"]["hr@10"] if result["test"] else None
     if hits is not None:
         console.print(
-            f"Of 100 items, the one that a person really took next was among Palate's first ten for {hits:.0%}.",
+            f"Of {result['dataset']['candidates']} items, the one that a person really took next was among Palate's "
+            f"first ten for {hits:.0%} of people.",
             highlight=False,
             soft_wrap=True,
         )

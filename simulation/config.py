@@ -40,7 +40,9 @@ class SimulationConfig(BaseModel):
     seed: int = Field(1, ge=0, lt=2**63, description="seed of everything random in the run")
     engine: Literal["vectorised", "flower", "devices"] = Field("vectorised", description="how nodes are run")
     shards: int = Field(4, ge=1, le=4096, description="nodes that share the virtual devices")
-    tune: bool = Field(True, description="choose the ridge on validation data (unit none only)")
+    tune: bool = Field(
+        True, description="choose training.regularisation on validation data, unless it is given (unit none only)"
+    )
     evaluate_every: int = Field(1, ge=1, description="rounds between two validations")
     baselines: tuple[str, ...] = Field(
         ("popularity", "local_only", "content_only", "item_knn", "ials", "ease"), description="references to compute"
@@ -157,6 +159,8 @@ def checked_config(values: Mapping[str, Any]) -> SimulationConfig:
             "--unit is not given, and there is no protected unit in this version yet",
             hint="say --unit none to simulate without privacy; every output will say so",
         )
+    if "regularisation" in values.get("training", {}):
+        values = {"tune": False, **values}  # what was asked for by value is not chosen again
     try:
         return SimulationConfig.model_validate(dict(values))
     except ValidationError as error:

@@ -92,6 +92,7 @@ def run_on_engine(config: SimulationConfig, session: SimulationSession, *, ray_a
 
 def resolved(config: SimulationConfig, prepared: Prepared, folder: Path, watcher: Watcher) -> SimulationConfig:
     """Return the configuration that is run; decided once, and kept in `resolved.toml` for whoever resumes."""
+    run_folder.pin_data(folder, prepared.data_hash)
     if (folder / run_folder.RESOLVED).exists():
         return run_folder.read_config(folder, run_folder.RESOLVED)
     decided = resolve(config, prepared, watcher.phase)

@@ -18,7 +18,7 @@ from palate.simulation.data.types import Interactions, Split
 from palate.simulation.federation import finished_result
 from palate.simulation.host import read_heads
 from palate.simulation.prepare import prepare
-from palate.simulation.run_folder import RESOLVED, read_config
+from palate.simulation.run_folder import RESOLVED, pin_data, read_config
 from palate.simulation.vectorised import ShardScorer, fresh_state, is_stateful, refit_state
 
 
@@ -57,6 +57,7 @@ def open_finished(folder: Path) -> Finished:
             f"{folder}: its item table is of another catalogue than {config.data} is now",
             hint="the data has changed since; run it again with --fresh",
         )
+    pin_data(folder, prepared.data_hash)
     try:
         table = ItemTable(arrays["fixed"], arrays["learned"])
     except (KeyError, ValueError) as error:

@@ -161,8 +161,10 @@ def _heads_path(folder: Path, shard: int, server_round: int) -> Path:
     return folder / f"shard-{shard:04d}.round-{server_round:05d}.safetensors"
 
 
-def join_answers(answers: list[Mapping[str, npt.NDArray[np.generic]]], *, full: bool) -> tuple[Evaluation, float]:
-    """Join the shards' answers: an evaluation ordered by user, and the mean loss over devices."""
+def join_answers(
+    answers: list[Mapping[str, npt.NDArray[np.generic]]], *, full: bool
+) -> tuple[Evaluation, float | None]:
+    """Join the shards' answers: an evaluation ordered by user, and the mean loss over devices where it is known."""
     parts = [
         Evaluation(
             users=answer["users"].astype(np.int32),
@@ -186,7 +188,7 @@ def join_answers(answers: list[Mapping[str, npt.NDArray[np.generic]]], *, full: 
         top_items=None if joined.top_items is None else joined.top_items[order],
     )
     devices = losses[:, 1].sum()
-    return joined, float(losses.prod(axis=1).sum() / devices) if devices else 0.0
+    return joined, float(losses.prod(axis=1).sum() / devices) if devices else None
 
 
 def _of(held_out: HeldOut, users: LongArray) -> HeldOut:

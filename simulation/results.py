@@ -87,6 +87,7 @@ def conclude(
             "interactions": len(interactions.item),
             "density": len(interactions.item) / (interactions.num_users * interactions.num_items),
             "has_time": interactions.has_time,
+            "candidates": split.test.negatives.shape[1] + 1,
         },
         "summary": {part: summary.to_dict() if summary else None for part, summary in summaries.items()},
         "baselines": {name: _baseline(found) for name, found in baselines.items()},

@@ -102,6 +102,22 @@ def write_config(folder: Path, config: SimulationConfig, name: str = ASKED) -> N
     write_atomically(folder / name, config.to_toml().encode())
 
 
+def pin_data(folder: Path, data_hash: str) -> None:
+    """Note which data the run is about, beside the devices' private state, or make sure that it still is.
+
+    Raises
+    ------
+    RunError
+        If the data has changed since the run began.
+    """
+    path = folder / "devices" / "data.sha256"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, data_hash.encode())
+    elif path.read_text(encoding="utf-8").strip() != data_hash:
+        raise RunError(f"{folder}: the data has changed since this run began", hint="run it again with --fresh")
+
+
 def clear(folder: Path) -> None:
     """Delete the files of a run.
 

@@ -158,7 +158,7 @@ class SimulationSession:
 
     def ask(
         self, grid: Grid, part: str, server_round: int, table: ItemTable, *, full: bool
-    ) -> tuple[Evaluation, float]:
+    ) -> tuple[Evaluation, float | None]:
         """Ask every node for the ranks of its people: an evaluation of all, and the mean training loss.
 
         Raises

@@ -7,9 +7,10 @@ of 1e-9 and rounded up, so that a sum of charges is exact and never too small. d
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from typing import ClassVar
 
@@ -75,7 +76,7 @@ class _Event:
     optional_hashes: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        for name, declared in _declared(type(self)):
+        for name, declared in _DECLARED[type(self)]:
             value = getattr(self, name)
             if type(value).__name__ != declared:
                 raise MalformedBody(f"{name} must be {declared}, not {type(value).__name__}")
@@ -89,7 +90,7 @@ class _Event:
 
     def to_fields(self) -> dict[str, canonical.Value]:
         """Field values by name, without `seq`."""
-        values: dict[str, canonical.Value] = {name: getattr(self, name) for name, _ in _declared(type(self))}
+        values: dict[str, canonical.Value] = {name: getattr(self, name) for name, _ in _DECLARED[type(self)]}
         return {"kind": self.kind, **values}
 
 
@@ -158,15 +159,14 @@ class Intent(_Event):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "_charge", charge_nano(self.clip_int, self.sum_var_int))
+        charge_nano(self.clip_int, self.sum_var_int)  # refuses what cannot be charged
         if not 1 <= self.m_honest <= self.n1:
             raise MalformedBody(f"m_honest {self.m_honest} is not within 1 ... n1 = {self.n1}")
 
-    @property
+    @cached_property
     def charge_nano(self) -> int:
         """What the round costs; follows from the mechanism, so nobody can state another figure."""
-        charge: int = self.__dict__["_charge"]
-        return charge
+        return charge_nano(self.clip_int, self.sum_var_int)
 
     def to_fields(self) -> dict[str, canonical.Value]:
         """Field values by name, without `seq`."""
@@ -229,8 +229,9 @@ class Checkpoint(_Event):
 
 
 Event = Policy | Intent | Outcome | Checkpoint
-KINDS: dict[str, type[Policy] | type[Intent] | type[Outcome] | type[Checkpoint]] = {
-    kind.kind: kind for kind in (Policy, Intent, Outcome, Checkpoint)
+KINDS: dict[str, type[Event]] = {kind.kind: kind for kind in (Policy, Intent, Outcome, Checkpoint)}
+_DECLARED: dict[type[_Event], tuple[tuple[str, str], ...]] = {
+    kind: tuple((field.name, str(field.type)) for field in fields(kind)) for kind in KINDS.values()
 }
 
 
@@ -269,15 +270,11 @@ def decode(body: bytes) -> tuple[int, Event]:
     if not isinstance(seq, int) or seq < 1:
         raise MalformedBody(f"seq {seq!r} is not a number from 1 on")
     charge = values.pop("charge_nano", None) if kind is Intent else None
-    expected = {name for name, _ in _declared(kind)}
+    expected = {name for name, _ in _DECLARED[kind]}
     if set(values) != expected:
         raise MalformedBody(f"{kind.kind}: fields {sorted(set(values) ^ expected)} are missing or not known")
-    event = kind(**values)  # type: ignore[arg-type]
+    build: Callable[..., Event] = kind  # checks the values' types itself
+    event = build(**values)
     if isinstance(event, Intent) and charge != event.charge_nano:
         raise MalformedBody(f"charge_nano {charge!r} does not follow from the mechanism: {event.charge_nano}")
     return seq, event
-
-
-@lru_cache
-def _declared(kind: type) -> tuple[tuple[str, str], ...]:
-    return tuple((field.name, str(field.type)) for field in fields(kind))

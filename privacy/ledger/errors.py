@@ -1,23 +1,12 @@
-"""Everything that can be wrong with a ledger, a proof or a note, by name; verification raises and never returns a flag."""
+"""All that can be wrong with a ledger, a proof or a note, by name: verification raises and never returns a flag."""
 
 from __future__ import annotations
 
+from palate.privacy.errors import PrivacyError
 
-class LedgerError(Exception):
-    """Base of this package's errors.
 
-    Parameters
-    ----------
-    message
-        One line with the value and the bound that it broke.
-    hint
-        One line with the next step.
-    """
-
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+class LedgerError(PrivacyError):
+    """Base of this package's errors."""
 
 
 class MalformedBody(LedgerError):

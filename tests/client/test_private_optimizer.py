@@ -89,7 +89,7 @@ def test_the_sum_over_devices_has_noise_of_the_stated_size():
     share = mechanism(1.0 / math.sqrt(devices))
     values = contribution(0.5 * CLIP_NORM)
     total = sum(share.ring.centre(release(values, share, **streams(device))) for device in range(devices))
-    noise = total - devices * share.quantiser.scaled(values).astype(np.float64)
+    noise = total - devices * share.quantiser.scaled(values[None])[0].astype(np.float64)
     assert noise.std() / SENSITIVITY == pytest.approx(1.0, rel=5 / math.sqrt(2 * SIZE))
 
 

@@ -292,7 +292,7 @@ def test_a_damaged_file_that_nothing_depends_on_is_written_again(palate, finishe
 
 def test_damaged_heads_of_an_interrupted_run_stop_it_with_exit_code_13_and_the_way_to_the_log(palate, finished):
     folder = copy_of(finished, interrupted=True)
-    for path in (folder / "devices").iterdir():
+    for path in (folder / "devices").glob("*.safetensors"):
         path.write_bytes(b"garbage")
     said = palate(*SMALL, "--json", "--run-dir", "out")
     refused(said, 13, "RunError")

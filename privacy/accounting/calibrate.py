@@ -1,0 +1,273 @@
+"""How much noise a target needs, and how many rounds a budget still holds. Both err towards privacy.
+
+The noise is calibrated on the figure that is claimed afterwards (the proven one, `guarantee.epsilon`), so a calibrated
+run can never report more than its target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from scipy.optimize import brentq
+
+from palate.privacy.accounting.checks import require_count, require_delta, require_positive
+from palate.privacy.accounting.events import (
+    BasicEvent,
+    Composed,
+    Event,
+    GaussianEvent,
+    SampledGaussianEvent,
+    SkellamEvent,
+)
+from palate.privacy.accounting.filters import ZcdpMeter, budget_nano_for, price_nano
+from palate.privacy.accounting.guarantee import Guarantee, sampled_epsilon
+from palate.privacy.accounting.guarantee import epsilon as account_for
+from palate.privacy.errors import PrivacyError
+
+SMALLEST_NOISE, LARGEST_NOISE = 2.0**-20, 2.0**40
+"""Range of noise multipliers that is searched."""
+
+_RELATIVE_STEP = 1e-9  # of the noise multiplier; epsilon then ends within about twice that of its target
+_TIGHT_RELATIVE_STEP = 1e-4  # each try costs a good part of a second
+_TIGHT_LEAST_SHARE = 0.7  # of the noise that the Renyi figure needs; the search starts here, as less noise is slow
+_MAX_ROUNDS = 2**40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Noise that meets a target.
+
+    Attributes
+    ----------
+    noise_multiplier
+        Standard deviation of the noise in the sum over the sensitivity.
+    event
+        One round with that noise.
+    guarantee
+        What the whole schedule then claims; its epsilon is at most the target.
+    """
+
+    noise_multiplier: float
+    event: BasicEvent
+    guarantee: Guarantee
+
+
+def smallest_noise_multiplier(
+    events_at: Callable[[float], Sequence[Event]], epsilon: float, delta: float, *, enforceable: bool = False
+) -> float:
+    """Search the smallest noise multiplier whose events stay within (epsilon, delta), by bisection.
+
+    Parameters
+    ----------
+    events_at
+        Everything that is released when the noise multiplier is the argument; more noise must not cost more.
+    epsilon
+        Largest epsilon allowed; above 0.
+    delta
+        Probability left over.
+    enforceable
+        Whether a zCDP filter with the budget of (epsilon, delta) must admit all events, charged one by one.
+
+    Raises
+    ------
+    PrivacyError
+        If no noise in the searched range meets the target, or the least noise already does.
+    """
+    require_positive("epsilon", epsilon)
+    require_delta(delta)
+
+    budget_nano = budget_nano_for(ZcdpMeter(), epsilon, delta) if enforceable else None
+
+    def meets(noise_multiplier: float) -> bool:
+        events = events_at(noise_multiplier)
+        if budget_nano is not None and price_nano(ZcdpMeter(), events) > budget_nano:
+            return False
+        return account_for(events, delta).epsilon <= epsilon
+
+    if meets(SMALLEST_NOISE):
+        raise PrivacyError(
+            f"epsilon {epsilon:g} asks for a noise multiplier below {SMALLEST_NOISE:.0e}",
+            hint="so large an epsilon protects nobody: choose a smaller one, or unit none",
+        )
+    low, high = SMALLEST_NOISE, 2 * SMALLEST_NOISE
+    while not meets(high):
+        if high >= LARGEST_NOISE:
+            raise PrivacyError(
+                f"no noise multiplier up to {LARGEST_NOISE:.0e} keeps epsilon within {epsilon:g} at delta {delta:g}",
+                hint="raise epsilon or delta, or let other releases spend less of the budget",
+            )
+        low, high = high, 2 * high
+    while high - low > _RELATIVE_STEP * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if meets(middle) else (middle, high)
+    return high  # it met the target throughout, so what is returned has been checked
+
+
+def calibrate_skellam(
+    *,
+    epsilon: float,
+    delta: float,
+    rounds: int,
+    sensitivity: int,
+    num_values: int,
+    others: Sequence[Event] = (),
+    enforceable: bool = True,
+) -> Calibration:
+    """Size the integer mechanism for a number of rounds.
+
+    The variance of the honest shares' sum is then (noise_multiplier * sensitivity)^2; `dropout.Quorum` splits it.
+
+    Parameters
+    ----------
+    epsilon, delta
+        The guarantee to keep.
+    rounds
+        Releases with this noise in which one device may take part.
+    sensitivity
+        S, bound on the L2 norm of a device's integer vector.
+    num_values
+        Length of the vector.
+    others
+        Further releases about the same people that the target must cover too.
+    enforceable
+        Size the noise so that devices whose budget is the same target, enforced by a zCDP filter, take part to the
+        end. With fine integers this costs less than a millionth of epsilon.
+
+    Raises
+    ------
+    PrivacyError
+        If a number is out of range or the target cannot be met.
+    """
+    require_count("rounds", rounds)
+
+    def one_round(noise_multiplier: float) -> SkellamEvent:
+        return SkellamEvent(
+            sensitivity=sensitivity, variance=(noise_multiplier * sensitivity) ** 2, num_values=num_values
+        )
+
+    return _calibrate(one_round, epsilon, delta, rounds, others, enforceable=enforceable)
+
+
+def calibrate_gaussian(*, epsilon: float, delta: float, rounds: int, others: Sequence[Event] = ()) -> Calibration:
+    """Size a Gaussian mechanism for a number of rounds; the other releases are counted exactly if Gaussian too.
+
+    Raises
+    ------
+    PrivacyError
+        If a number is out of range or the target cannot be met.
+    """
+    require_count("rounds", rounds)
+    return _calibrate(lambda sigma: GaussianEvent(noise_multiplier=sigma), epsilon, delta, rounds, others)
+
+
+def calibrate_sampled(
+    *, epsilon: float, delta: float, steps: int, sampling_rate: float, tight: bool = False
+) -> Calibration:
+    """Size secretly sampled Gaussian steps, such as DP-SGD on a device over its own interactions.
+
+    Parameters
+    ----------
+    epsilon, delta
+        The guarantee to keep.
+    steps
+        All steps that one interaction can be part of, over all rounds.
+    sampling_rate
+        q, public.
+    tight
+        Account by privacy loss distributions: less noise, a few seconds, and needs dp_accounting.
+
+    Raises
+    ------
+    PrivacyError
+        If a number is out of range or the target cannot be met.
+    AccountantUnavailable
+        If `tight` is asked for without dp_accounting.
+    """
+    require_count("steps", steps)
+
+    def one_step(noise_multiplier: float) -> SampledGaussianEvent:
+        return SampledGaussianEvent(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier)
+
+    loose = _calibrate(one_step, epsilon, delta, steps, ())
+    if not tight:
+        return loose
+
+    @cache
+    def tight_guarantee(noise_multiplier: float) -> Guarantee:
+        return sampled_epsilon([Composed(one_step(noise_multiplier), steps)], delta)
+
+    # The Renyi figure is never the smaller one, up to the discretisation of the other: then it already is the answer.
+    if tight_guarantee(loose.noise_multiplier).epsilon > epsilon:
+        return loose
+    low, high = _TIGHT_LEAST_SHARE * loose.noise_multiplier, loose.noise_multiplier
+    if tight_guarantee(low).epsilon > epsilon:
+        low = float(
+            brentq(lambda noise: tight_guarantee(noise).epsilon - epsilon, low, high, rtol=_TIGHT_RELATIVE_STEP)
+        )
+    noise_multiplier, guarantee = low, tight_guarantee(low)
+    while guarantee.epsilon > epsilon:  # the root may lie on either side
+        noise_multiplier *= 1 + _TIGHT_RELATIVE_STEP
+        guarantee = tight_guarantee(noise_multiplier)
+    return Calibration(noise_multiplier=noise_multiplier, event=one_step(noise_multiplier), guarantee=guarantee)
+
+
+def _calibrate(
+    one_round: Callable[[float], BasicEvent],
+    epsilon: float,
+    delta: float,
+    rounds: int,
+    others: Sequence[Event],
+    *,
+    enforceable: bool = False,
+) -> Calibration:
+    def schedule(noise_multiplier: float) -> list[Event]:
+        return [*others, Composed(one_round(noise_multiplier), rounds)]
+
+    noise_multiplier = smallest_noise_multiplier(schedule, epsilon, delta, enforceable=enforceable)
+    return Calibration(
+        noise_multiplier=noise_multiplier,
+        event=one_round(noise_multiplier),
+        guarantee=account_for(schedule(noise_multiplier), delta),
+    )
+
+
+def rounds_left(event: Event, epsilon: float, delta: float, spent: Sequence[Event] = ()) -> int:
+    """Count how many more times an event may happen before epsilon exceeds the target; 0 if not even once.
+
+    Parameters
+    ----------
+    event
+        The next rounds.
+    epsilon, delta
+        The budget.
+    spent
+        What was released before.
+
+    Raises
+    ------
+    PrivacyError
+        If the target or delta is out of range, if the events cannot be composed, or if the event costs so little that
+        the count has no meaning.
+    """
+    require_positive("epsilon", epsilon)
+    require_delta(delta)
+
+    def fits(count: int) -> bool:
+        return account_for([*spent, Composed(event, count)], delta).epsilon <= epsilon
+
+    if not fits(1):
+        return 0
+    low, high = 1, 2
+    while fits(high):
+        if high >= _MAX_ROUNDS:
+            raise PrivacyError(
+                f"more than {_MAX_ROUNDS} rounds fit into epsilon {epsilon:g}",
+                hint="use less noise or a smaller budget",
+            )
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

@@ -1,0 +1,148 @@
+"""From events to what may be claimed: the tightest figure that is *proven* for the mechanism that ran.
+
+Gaussian releases have an exact answer. Skellam releases have the Renyi bound of their paper, and the Gaussian figure is
+a cross-check only. Sampled or mixed releases compose in Renyi terms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+
+from palate.privacy.accounting.checks import require_delta
+from palate.privacy.accounting.events import (
+    Adjacency,
+    Assumption,
+    BasicEvent,
+    Event,
+    GaussianEvent,
+    SampledGaussianEvent,
+    SkellamEvent,
+    Unit,
+    flatten,
+)
+from palate.privacy.accounting.gaussian import epsilon_at
+from palate.privacy.accounting.libraries import google_pld
+from palate.privacy.accounting.rdp import composed_rdp, rdp_to_epsilon
+from palate.privacy.errors import PrivacyError
+
+NO_AMPLIFICATION = "none claimed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossCheck:
+    """What another accountant says about the same events, taken as Gaussian ones; information, not a claim."""
+
+    accountant: str
+    epsilon: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guarantee:
+    """An epsilon with everything that one must know to read it.
+
+    Attributes
+    ----------
+    epsilon, delta
+        The claim, rounded up.
+    unit, adjacency
+        Whom it protects, and which two worlds are compared.
+    accountant
+        The theorem that the figure comes from.
+    amplification
+        What sampling is counted on; "none claimed" unless an event says so.
+    assumptions
+        What must hold besides the noise.
+    cross_checks
+        Figures of other accountants, if they were asked.
+    """
+
+    epsilon: float
+    delta: float
+    unit: Unit
+    adjacency: Adjacency
+    accountant: str
+    amplification: str
+    assumptions: tuple[Assumption, ...]
+    cross_checks: tuple[CrossCheck, ...] = ()
+
+    def __str__(self) -> str:
+        return (
+            f"epsilon {round_up(self.epsilon)} at delta {self.delta:g} per {self.unit} ({self.adjacency}); "
+            f"{self.accountant}; amplification: {self.amplification}; assuming: {'; '.join(self.assumptions)}"
+        )
+
+
+def round_up(value: float, digits: int = 3) -> str:
+    """Decimal text of a cost, never below it: 1.0001 reads 1.001."""
+    if not math.isfinite(value):
+        return str(value)
+    return str(Decimal(value).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_CEILING))
+
+
+def epsilon(events: Sequence[Event], delta: float) -> Guarantee:
+    """Account for everything that was released about the same people.
+
+    Parameters
+    ----------
+    events
+        All releases, in any order; of one unit and one adjacency.
+    delta
+        Probability left over, above 0 and below 1.
+
+    Raises
+    ------
+    PrivacyError
+        If delta is out of range, or the events are empty or cannot be composed.
+    """
+    require_delta(delta)
+    released = flatten(events)
+    kinds = {type(event) for event, _ in released}
+    if kinds == {GaussianEvent}:
+        mu = math.sqrt(math.fsum(count * event.noise_multiplier**-2 for event, count in _gaussians(released)))
+        return _describe(released, epsilon_at(mu, delta), delta, "exact Gaussian (Balle & Wang 2018)")
+    figure, _ = rdp_to_epsilon(composed_rdp(events), delta)
+    source = "Skellam RDP (Agarwal, Kairouz & Liu 2021)" if kinds == {SkellamEvent} else "RDP (Mironov 2017)"
+    return _describe(released, figure, delta, source)
+
+
+def sampled_epsilon(events: Sequence[Event], delta: float) -> Guarantee:
+    """Account for secretly sampled Gaussian releases by privacy loss distributions: tighter than `epsilon`, and slower.
+
+    Raises
+    ------
+    PrivacyError
+        If delta is out of range, the events are empty or cannot be composed, or one of them is not Gaussian.
+    AccountantUnavailable
+        If dp_accounting is not installed or fails.
+    """
+    released = flatten(events)
+    for event, _ in released:
+        if isinstance(event, SkellamEvent):
+            raise PrivacyError(
+                "a privacy loss distribution is not proven for Skellam noise", hint="use the Renyi figure for it"
+            )
+    return _describe(released, google_pld(events, delta), delta, "privacy loss distribution (dp_accounting)")
+
+
+def _describe(released: Sequence[tuple[BasicEvent, int]], figure: float, delta: float, accountant: str) -> Guarantee:
+    first, _ = released[0]
+    rates = sorted({event.sampling_rate for event, _ in released if isinstance(event, SampledGaussianEvent)} - {1.0})
+    amplification = NO_AMPLIFICATION
+    if rates:
+        amplification = f"secret Poisson sampling at rate {', '.join(f'{rate:g}' for rate in rates)}"
+    return Guarantee(
+        epsilon=figure,
+        delta=delta,
+        unit=first.unit,
+        adjacency=first.adjacency,
+        accountant=accountant,
+        amplification=amplification,
+        assumptions=tuple(dict.fromkeys(text for event, _ in released for text in event.assumptions)),
+    )
+
+
+def _gaussians(released: Sequence[tuple[BasicEvent, int]]) -> list[tuple[GaussianEvent, int]]:
+    return [(event, count) for event, count in released if isinstance(event, GaussianEvent)]

@@ -1,0 +1,81 @@
+"""Random words that nobody can predict: AES-256 in counter mode (NIST SP 800-38A) under a key of one round.
+
+Rounding and noise take their words from separate streams of the same key, so that neither depends on how many words
+the other has used.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import IntEnum
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from palate.privacy.errors import PrivacyError
+
+WordArray = npt.NDArray[np.uint64]
+LaneArray = npt.NDArray[np.uint16]
+
+KEY_BYTES = 32
+
+
+class Purpose(IntEnum):
+    """What a stream is for; the upper half of its counter block."""
+
+    ROUNDING = 1
+    NOISE = 2
+
+
+class Words(Protocol):
+    """A source of uniform 64-bit words."""
+
+    def words(self, count: int) -> WordArray:
+        """Return the next `count` words, uint64 [count]."""
+        ...
+
+
+class WordStream:
+    """Uniform 64-bit words from AES-256-CTR.
+
+    Parameters
+    ----------
+    key
+        32 secret bytes. A device takes them from the operating system, afresh for every round (`WordStream.fresh`).
+    purpose
+        Which of the key's streams this is.
+
+    Raises
+    ------
+    PrivacyError
+        If the key has another length.
+    """
+
+    def __init__(self, key: bytes, purpose: Purpose) -> None:
+        if len(key) != KEY_BYTES:
+            raise PrivacyError(f"a stream's key has {KEY_BYTES} bytes, not {len(key)}", hint="use WordStream.fresh")
+        first_block = int(purpose).to_bytes(8, "big") + bytes(8)
+        self._purpose = purpose
+        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(first_block)).encryptor()
+
+    @classmethod
+    def fresh(cls, purpose: Purpose) -> WordStream:
+        """Make a stream under a new key from the operating system."""
+        return cls(os.urandom(KEY_BYTES), purpose)
+
+    def __repr__(self) -> str:
+        return f"WordStream({self._purpose.name.lower()}, <sealed>)"
+
+    def words(self, count: int) -> WordArray:
+        """Return the next `count` words, uint64 [count]."""
+        keystream = self._encryptor.update(bytes(8 * count))
+        return np.frombuffer(keystream, dtype="<u8").astype(np.uint64, copy=False)
+
+    def lanes(self, count: int) -> LaneArray:
+        """Return `count` 16-bit lanes, writable, uint16 [count]: ``ceil(count / 4)`` words, lowest lane first."""
+        size = 8 * (-(-count // 4))
+        keystream = bytearray(size)
+        self._encryptor.update_into(bytes(size), keystream)
+        return np.frombuffer(keystream, dtype="<u2")[:count].astype(np.uint16, copy=False)

@@ -1,0 +1,179 @@
+"""From floats to integers with a sensitivity that is exact: scale, round at random, check in integers.
+
+The contribution is scaled to just below the integer bound S and rounded stochastically (Kairouz, Liu & Steinke 2021,
+"conditional randomised rounding"). Where the squared norm of the integers passes S^2, computed without
+rounding, the vector is rounded again, and in the end towards zero, which cannot lengthen it. So the L2 sensitivity
+of what follows is S, whatever floating point did before.
+
+A dither of 15 bits decides each rounding: the expected value of a result is the scaled value within
+``2^-16 + |value| 2^-24`` of one integer step.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from palate.privacy.errors import PrivacyError
+from palate.privacy.integer.clipping import FloatArray, clip, require_finite
+from palate.privacy.integer.csprng import LaneArray, WordStream
+from palate.privacy.integer.ring import LongArray
+
+MAX_SENSITIVITY = 1 << 16
+"""Above it float32 has too few bits left for the fraction."""
+MAX_SIZE = 1 << 28
+CLIP_NORMS = (1e-30, 1e30)
+"""Range of clip norms: beyond it updates leave the range of float32."""
+
+_RETRIES = 8
+_LOG_INVERSE_BETA = 8.0  # a rounding is refused with probability at most e^-8
+_SHRINK = np.float32(1.0 - 2.0**-10)
+_DITHER_STEP = np.float32(2.0**-16)
+_EXACT_FLOAT32 = 2.0**24
+_BLOCK = 512
+
+
+def dithered_floor(scaled: FloatArray, lanes: LaneArray, out: FloatArray) -> FloatArray:
+    """Round stochastically: ``floor(x + u)`` with u one of the midpoints of 2^15 cells of [0, 1).
+
+    Parameters
+    ----------
+    scaled
+        Values in integer steps, float32 [n, d].
+    lanes
+        One random lane a value, uint16 [n, d]; their lowest bits are set.
+    out
+        Receives the integers, float32 [n, d]; must not be `scaled`.
+    """
+    lanes |= np.uint16(1)  # odd multiples of 2^-16 are the midpoints
+    np.copyto(out, lanes)
+    out *= _DITHER_STEP
+    out += scaled
+    return np.floor(out, out=out)
+
+
+def squared_norms(integers: FloatArray) -> LongArray:
+    """Exact squared L2 norms of integers that are kept as float32, [n, d] to int64 [n].
+
+    A float32 sum of squares below 2^24 had only exact intermediate results; other blocks are summed as float64, where
+    up to 2^53 the same holds.
+    """
+    whole = integers.shape[1] - integers.shape[1] % _BLOCK
+    blocks, rest = integers[:, :whole].reshape(len(integers), -1, _BLOCK), integers[:, whole:].astype(np.float64)
+    sums = np.vecdot(blocks, blocks).astype(np.float64)  # [n, blocks]
+    heavy = sums >= _EXACT_FLOAT32
+    if heavy.any():
+        wide = blocks[heavy].astype(np.float64)
+        sums[heavy] = np.vecdot(wide, wide)
+    squares: LongArray = (sums.sum(axis=1) + np.vecdot(rest, rest)).astype(np.int64)
+    return squares
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantiser:
+    """Turns one contribution into integers with L2 norm at most `sensitivity`.
+
+    Attributes
+    ----------
+    clip_norm
+        Bound ``C`` of the contribution, in its own units.
+    sensitivity
+        Bound ``S`` of the integers, at most 2^16.
+    size
+        Values in a contribution, ``d``.
+
+    Raises
+    ------
+    PrivacyError
+        If a bound is outside its range, or if S is too small for d: rounding alone would fill it.
+    """
+
+    clip_norm: float
+    sensitivity: int
+    size: int
+
+    def __post_init__(self) -> None:
+        if not CLIP_NORMS[0] <= self.clip_norm <= CLIP_NORMS[1]:
+            raise PrivacyError(
+                f"clip norm {self.clip_norm} is not between {CLIP_NORMS[0]} and {CLIP_NORMS[1]}",
+                hint="measure it in the units of the update",
+            )
+        if not 0 < self.sensitivity <= MAX_SENSITIVITY:
+            raise PrivacyError(
+                f"sensitivity {self.sensitivity} is not between 1 and {MAX_SENSITIVITY}", hint="16384 suits most tables"
+            )
+        if not 0 < self.size <= MAX_SIZE:
+            raise PrivacyError(f"{self.size} values are not between 1 and {MAX_SIZE}", hint="check the table's shape")
+        if self.target < self.sensitivity / 2:
+            raise PrivacyError(
+                f"sensitivity {self.sensitivity} is too small for {self.size} values: rounding would fill it",
+                hint=f"use at least {min(MAX_SENSITIVITY, 1 << (math.isqrt(self.size) + 8).bit_length())}",
+            )
+
+    @property
+    def target(self) -> float:
+        """Norm that a full contribution is scaled to, in integer steps; 0 if there is no room.
+
+        The largest x with ``x^2 + d/4 + sqrt(2 log(1/beta)) (x + sqrt(d)/2) <= S^2``, which bounds the
+        norm of a rounding with probability ``1 - beta`` (Kairouz et al. 2021, Theorem 1).
+        """
+        spread = math.sqrt(2.0 * _LOG_INVERSE_BETA)
+        room = self.sensitivity**2 - self.size / 4.0 - spread * math.sqrt(self.size) / 2.0
+        return max(0.0, (math.sqrt(max(0.0, spread**2 + 4.0 * room)) - spread) / 2.0)
+
+    @property
+    def scale(self) -> float:
+        """Integer steps per unit of the contribution."""
+        return self.target / self.clip_norm
+
+    def scaled(self, values: FloatArray, out: FloatArray | None = None) -> FloatArray:
+        """Clip and scale contributions to integer steps, float32 [n, d] to float32 [n, d]; `out` may be `values`."""
+        return clip(values, self.clip_norm, scale=self.scale, out=out)
+
+    def fits(self, integers: FloatArray) -> npt.NDArray[np.bool_]:
+        """Which vectors of integers, kept as float32 [n, d], have a squared norm of at most S^2, bool [n]; exact."""
+        return squared_norms(integers) <= self.sensitivity**2
+
+    def quantise(self, values: FloatArray, rounding: WordStream) -> LongArray:
+        """Turn a contribution into integers.
+
+        Parameters
+        ----------
+        values
+            The contribution, float32 [d]; clipped here if it is not yet.
+        rounding
+            Stream that decides the roundings.
+
+        Returns
+        -------
+        int64 [d] with L2 norm at most S.
+
+        Raises
+        ------
+        PrivacyError
+            If the shape or type is not as announced, or a value is not finite.
+        """
+        if values.shape != (self.size,) or values.dtype != np.float32:
+            raise PrivacyError(
+                f"the update is {values.dtype} {values.shape}, not float32 ({self.size},)",
+                hint="flatten it in the order of the wire",
+            )
+        require_finite(values)
+        scaled = self.scaled(values[None])  # [1, d]
+        integers: FloatArray = np.empty_like(scaled)
+        for _ in range(_RETRIES):
+            dithered_floor(scaled, rounding.lanes(self.size)[None], integers)
+            if self.fits(integers)[0]:
+                return integers.reshape(-1).astype(np.int64)
+        np.trunc(scaled, out=integers)
+        while not self.fits(integers)[0]:  # only where float32 rounding has let the scaled vector pass S
+            scaled *= _SHRINK
+            np.trunc(scaled, out=integers)
+        return integers.reshape(-1).astype(np.int64)
+
+    def decode(self, integers: npt.NDArray[np.int64]) -> FloatArray:
+        """Read integers, such as a sum of contributions, in the contribution's units, int64 [d] to float32 [d]."""
+        return (integers / self.scale).astype(np.float32)

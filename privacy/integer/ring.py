@@ -1,0 +1,89 @@
+"""Integers modulo 2^b: what masked vectors are made of (Bonawitz et al. 2017).
+
+Sums wrap around; `centre` reads them back as signed numbers. A wrap that was not meant harms accuracy, never privacy:
+reduction happens after the noise.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from palate.privacy.errors import PrivacyError
+
+LongArray = npt.NDArray[np.int64]
+RingArray = npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
+
+_TAIL_DEVIATIONS = 12  # a Skellam sum passes 12 standard deviations less than once in 10^30 values
+_MIN_BITS, _MAX_BITS = 2, 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ring:
+    """The ring of integers modulo ``2^bits``.
+
+    Attributes
+    ----------
+    bits
+        2 to 64. Elements are uint32 up to 32 bits, uint64 above.
+
+    Raises
+    ------
+    PrivacyError
+        If `bits` is outside its range.
+    """
+
+    bits: int = 32
+
+    def __post_init__(self) -> None:
+        if not _MIN_BITS <= self.bits <= _MAX_BITS:
+            raise PrivacyError(
+                f"a modulus of {self.bits} bits is not between {_MIN_BITS} and {_MAX_BITS}", hint="32 is ample"
+            )
+
+    def reduce(self, values: LongArray) -> RingArray:
+        """Reduce signed integers, int64 [d], to elements of the ring, [d]."""
+        return self._narrow(values.view(np.uint64))
+
+    def add(self, left: RingArray, right: RingArray) -> RingArray:
+        """Add elements, [d] each."""
+        return self._narrow(left.astype(np.uint64) + right.astype(np.uint64))
+
+    def centre(self, elements: RingArray) -> LongArray:
+        """Read elements as signed integers in ``[-2^(bits-1), 2^(bits-1))``, int64 [d]."""
+        unused = np.uint64(_MAX_BITS - self.bits)
+        lifted = elements.astype(np.uint64) << unused  # the sign bit goes to the top, and comes back with copies
+        return lifted.view(np.int64) >> np.int64(unused)
+
+    def require_room(self, *, devices: int, sensitivity: int, sum_variance: int) -> None:
+        """Check that a sum cannot wrap around, were one coordinate to carry every contribution.
+
+        Parameters
+        ----------
+        devices
+            Most contributions in the sum.
+        sensitivity
+            Largest L2 norm ``S`` of a quantised contribution.
+        sum_variance
+            Variance of the noise in the sum.
+
+        Raises
+        ------
+        PrivacyError
+            If ``devices * S`` plus 12 standard deviations of the noise reaches ``2^(bits-1)``.
+        """
+        largest = devices * sensitivity + _TAIL_DEVIATIONS * (math.isqrt(sum_variance) + 1)
+        if largest >= 1 << (self.bits - 1):
+            needed = largest.bit_length() + 1
+            raise PrivacyError(
+                f"a sum of {devices} contributions may reach {largest}, a modulus of {self.bits} bits holds"
+                f" {(1 << (self.bits - 1)) - 1}",
+                hint=f"use {needed} bits or a smaller sensitivity",
+            )
+
+    def _narrow(self, values: npt.NDArray[np.uint64]) -> RingArray:
+        reduced = values & np.uint64((1 << self.bits) - 1)
+        return reduced.astype(np.uint32) if self.bits <= 32 else reduced

@@ -1,0 +1,119 @@
+"""What a ledger adds up to after each entry, and the rules that decide whether a next entry is allowed.
+
+Writing and verifying use the same rules: a device refuses a round beyond its budget, whatever the server says, and an
+auditor finds the entry that should have been refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from palate.privacy.ledger.body import NANO, WITHHELD, Checkpoint, Event, Intent, Outcome, Policy
+from palate.privacy.ledger.errors import BudgetExceeded, PolicyRefused, RoundRefused
+
+Round = tuple[str, int]  # run and number
+
+
+@dataclass
+class LedgerState:
+    """Running totals of one ledger.
+
+    Attributes
+    ----------
+    seq, head
+        Number and hash of the last entry; 0 and the genesis hash in an empty ledger.
+    policy
+        The last policy, or None in an empty ledger.
+    spent_nano
+        Charges so far, less those of withheld rounds, in 1e-9 of S^2/V.
+    open
+        Charged rounds without an outcome.
+    closed
+        Rounds with an outcome.
+    checkpoints
+        Rounds in which a checkpoint was noted.
+    """
+
+    head: bytes
+    seq: int = 0
+    policy: Policy | None = None
+    spent_nano: int = 0
+    open: dict[Round, Intent] = field(default_factory=dict)
+    closed: set[Round] = field(default_factory=set)
+    checkpoints: set[Round] = field(default_factory=set)
+
+    @property
+    def left_nano(self) -> int:
+        """What may still be charged; below 0 where the owner lowered the budget after spending it."""
+        return (self.policy.budget_nano if self.policy else 0) - self.spent_nano
+
+    def check(self, event: Event) -> None:
+        """Refuse an event that may not come next; changes nothing.
+
+        Raises
+        ------
+        BudgetExceeded
+            If the round costs more than is left.
+        PolicyRefused
+            If there is no policy yet, or the round is not what the policy allows.
+        RoundRefused
+            If the round is charged or closed already, or its outcome comes without its intent.
+        """
+        if isinstance(event, Policy):
+            return
+        if self.policy is None:
+            raise PolicyRefused("the ledger has no policy yet", hint="write a policy with a budget first")
+        if isinstance(event, Intent):
+            self._check_intent(event, self.policy)
+        elif isinstance(event, Outcome):
+            if (event.run, event.round) not in self.open:
+                raise RoundRefused(f"round {event.round} of {event.run} was not charged, or is closed already")
+        elif (event.run, event.round) in self.checkpoints:
+            raise RoundRefused(f"round {event.round} of {event.run} has a checkpoint already")
+
+    def apply(self, event: Event, entry: bytes) -> None:
+        """Take an event that `check` let pass as the next entry, with its hash."""
+        self.seq += 1
+        self.head = entry
+        if isinstance(event, Policy):
+            self.policy = event
+        elif isinstance(event, Intent):
+            self.open[event.run, event.round] = event
+            self.spent_nano += event.charge_nano
+        elif isinstance(event, Outcome):
+            intent = self.open.pop((event.run, event.round))
+            self.closed.add((event.run, event.round))
+            if event.status == WITHHELD:
+                self.spent_nano -= intent.charge_nano
+        elif isinstance(event, Checkpoint):
+            self.checkpoints.add((event.run, event.round))
+
+    def _check_intent(self, intent: Intent, policy: Policy) -> None:
+        name = f"round {intent.round} of {intent.run}"
+        if (intent.run, intent.round) in self.open or (intent.run, intent.round) in self.closed:
+            raise RoundRefused(f"{name} is charged already", hint="resend the stored bytes; never compute it anew")
+        if (intent.unit, intent.adjacency) != (policy.unit, policy.adjacency):
+            raise PolicyRefused(
+                f"{name} protects {intent.unit} under {intent.adjacency}, "
+                f"the policy asks for {policy.unit} under {policy.adjacency}"
+            )
+        if intent.n1 < policy.n_min:
+            raise PolicyRefused(
+                f"{name} has {intent.n1} devices, the policy asks for at least {policy.n_min}",
+                hint="wait for a larger cohort",
+            )
+        if intent.charge_nano > self.left_nano:
+            raise BudgetExceeded(
+                f"{name} needs {_mu2(intent.charge_nano)}, "
+                f"{_mu2(max(self.left_nano, 0))} is left of {_mu2(policy.budget_nano)} (S^2/V)",
+                needed_nano=intent.charge_nano,
+                left_nano=self.left_nano,
+                budget_nano=policy.budget_nano,
+                hint="plan fewer rounds or more noise, or raise the budget of this ledger",
+            )
+
+
+def _mu2(nano: int) -> str:
+    """Nano units as a decimal number, exactly."""
+    whole, rest = divmod(nano, NANO)
+    return f"{whole}.{rest:09d}".rstrip("0").rstrip(".")

@@ -1,0 +1,233 @@
+"""Ledgers on disk: a device's one, or those of thousands of virtual devices in one file, written in signed batches.
+
+A commit is on disk before it returns, and an entry that the rules refuse is never written. Several programs may hold
+the same file; each sees what the others wrote before it writes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from palate.privacy.ledger import body as bodies
+from palate.privacy.ledger import chain, reading, replay, schema
+from palate.privacy.ledger.errors import LedgerUnreadable, PolicyRefused, RoundRefused
+from palate.privacy.ledger.state import LedgerState
+
+
+class LedgerBook:
+    """One file of ledgers, opened for writing.
+
+    Parameters
+    ----------
+    path
+        The file; created if it is not there, readable by its owner only.
+    signer
+        Ed25519 key of the device, the server, or the machine that simulates devices.
+
+    Raises
+    ------
+    LedgerUnreadable
+        If the file is not a ledger, is of another version, was begun with another key, or cannot be written.
+    Tampered, BudgetExceeded
+        If what the file holds does not replay.
+    """
+
+    def __init__(self, path: Path, signer: Ed25519PrivateKey) -> None:
+        self._path = path
+        self._signer = signer
+        self._key = signer.public_key()
+        self._states: dict[str, LedgerState] = {}
+        self._ids: dict[str, int] = {}
+        self._seen_version = -1
+        self._new: list[str] = []
+        self._pending: list[tuple[str, LedgerState, bodies.Event, bytes]] = []
+        try:
+            self._connection = schema.open_to_write(path)
+        except sqlite3.Error as error:
+            raise _unreadable(path, error) from None
+        try:
+            with self.transaction():
+                pass
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"LedgerBook({str(self._path)!r}, {len(self._states)} ledgers)"
+
+    def __enter__(self) -> LedgerBook:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; everything is on disk already."""
+        self._connection.close()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the ledgers, in the order in which they were made."""
+        return tuple(self._states)
+
+    def state(self, name: str) -> LedgerState:
+        """Look up the running totals of a ledger, as of this program's last write; not to be changed.
+
+        Raises
+        ------
+        LedgerUnreadable
+            If there is no ledger of that name.
+        """
+        if name not in self._states:
+            raise LedgerUnreadable(f"there is no ledger {name!r}", hint="create it with a policy first")
+        return self._states[name]
+
+    def create(self, names: Iterable[str], policy: bodies.Policy) -> None:
+        """Begin ledgers, each with the same policy as its first entry.
+
+        Raises
+        ------
+        PolicyRefused
+            If a ledger of that name is there already.
+        Tampered
+            If a name cannot be one.
+        """
+        names = list(names)
+        with self.transaction() as connection:
+            for name in names:
+                chain.check_name(name)
+                if name in self._states:
+                    raise PolicyRefused(f"there is a ledger {name!r} already", hint="append a new policy to it instead")
+                self._states[name] = LedgerState(head=chain.genesis(name, self._key))
+                self._new.append(name)
+            connection.executemany("INSERT INTO ledgers (name) VALUES (?)", [(name,) for name in names])
+            self._ids = reading.ledger_ids(connection)
+            self._insert(connection, [(name, policy) for name in names])
+
+    def append(self, name: str, event: bodies.Event) -> int:
+        """Write one entry, signed by itself, and return its number.
+
+        Raises
+        ------
+        BudgetExceeded, PolicyRefused, RoundRefused
+            If the rules refuse it; nothing is written.
+        LedgerUnreadable
+            If there is no such ledger, or the file cannot be written.
+        """
+        self.append_batch([(name, event)])
+        return self.state(name).seq
+
+    def append_batch(self, events: Sequence[tuple[str, bodies.Event]]) -> None:
+        """Write one entry in each of many ledgers, under one signature and one commit: all or none.
+
+        Raises
+        ------
+        BudgetExceeded, PolicyRefused, RoundRefused
+            If the rules refuse one of them, or a ledger is named twice; ask `state(name).check` beforehand.
+        LedgerUnreadable
+            If a ledger is not there, or the file cannot be written.
+        """
+        with self.transaction() as connection:
+            self._insert(connection, events)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Hold the file alone, with states that are up to date; commit at the end or leave no trace.
+
+        Raises
+        ------
+        LedgerUnreadable
+            If the file is held by another program for too long, is damaged, or cannot be written.
+        """
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._refresh()
+            yield self._connection
+            self._connection.execute("COMMIT")
+        except BaseException as error:
+            self._abandon()
+            if isinstance(error, sqlite3.Error):
+                raise _unreadable(self._path, error) from None
+            raise
+        for _, state, event, entry in self._pending:
+            state.apply(event, entry)
+        self._forget_pending(keep_new=True)
+
+    def append_within(self, connection: sqlite3.Connection, name: str, event: bodies.Event) -> None:
+        """Write one entry inside a `transaction` that writes more than the entry; raises as `append`."""
+        self._insert(connection, [(name, event)])
+
+    def ledger_id(self, name: str) -> int:
+        """Row number of a ledger, for tables beside the entries; raises as `state`."""
+        self.state(name)
+        return self._ids[name]
+
+    def _refresh(self) -> None:
+        version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        if version == self._seen_version:
+            return
+        own_key = self._key.public_bytes_raw()
+        if schema.is_empty(self._connection):
+            schema.create(self._connection, own_key)
+        if schema.check(self._connection) != own_key:
+            raise LedgerUnreadable("the ledger was begun with another key", hint="open it with the key it was made for")
+        self._states = reading.load_states(self._connection, self._key)
+        self._ids = reading.ledger_ids(self._connection)
+        self._seen_version = version
+
+    def _abandon(self) -> None:
+        # States change after a commit only; what is to be forgotten are the ledgers that this transaction began.
+        self._forget_pending(keep_new=False)
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _forget_pending(self, *, keep_new: bool) -> None:
+        for name in () if keep_new else self._new:
+            self._states.pop(name, None)
+            self._ids.pop(name, None)
+        self._new.clear()
+        self._pending.clear()
+
+    def _insert(self, connection: sqlite3.Connection, events: Sequence[tuple[str, bodies.Event]]) -> None:
+        busy = {name for name, *_ in self._pending}
+        if not events:
+            return
+        seal = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM seals").fetchone()[0]
+        rows, hashes = [], []
+        written: bodies.Event | None = None
+        before = after = b""
+        columns: chain.Columns = (0, "", None, None)
+        for leaf, (name, event) in enumerate(events):
+            if name in busy:
+                raise RoundRefused(f"ledger {name!r} is named twice in one batch")
+            busy.add(name)
+            state = self.state(name)
+            state.check(event)
+            if event is not written:  # virtual devices share one event: write it once
+                before, after = bodies.split_at_seq(event)
+                columns, written = replay.columns(0, event), event
+            seq = state.seq + 1
+            body = b"%b%d%b" % (before, seq, after)
+            entry = chain.entry_hash(state.head, body)
+            rows.append((self._ids[name], seq, *columns[1:], body, entry, seal, leaf))
+            hashes.append(entry)
+            self._pending.append((name, state, event, entry))
+        signature = chain.sign_batch(self._signer, hashes)
+        connection.execute("INSERT INTO seals VALUES (?, ?, ?)", (seal, len(hashes), signature))
+        connection.executemany(
+            "INSERT INTO entries (ledger, seq, kind, run, round, body, hash, seal, leaf) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+
+
+def _unreadable(path: Path, error: sqlite3.Error) -> LedgerUnreadable:
+    return LedgerUnreadable(f"{path.name}: {error}", hint="check the disk, the rights, and who else holds the file")

@@ -1,0 +1,149 @@
+"""Calibration keeps its target, wastes nothing, and says no when nothing fits."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from palate.privacy.accounting.calibrate import (
+    calibrate_gaussian,
+    calibrate_sampled,
+    calibrate_skellam,
+    rounds_left,
+)
+from palate.privacy.accounting.events import Composed, GaussianEvent, SampledGaussianEvent, SkellamEvent
+from palate.privacy.accounting.filters import BudgetFilter, ZcdpMeter, budget_nano_for
+from palate.privacy.accounting.gaussian import noise_multiplier_for
+from palate.privacy.accounting.guarantee import epsilon
+from palate.privacy.errors import PrivacyError
+
+DELTA = 1e-5
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(-2, 2), st.floats(-10, -2), st.integers(1, 2000), st.integers(4, 14), st.integers(1, 10**6))
+def test_calibrated_noise_never_exceeds_its_target_and_is_within_a_thousandth(
+    log10_target: float, log10_delta: float, rounds: int, bits: int, num_values: int
+):
+    target, delta = 10**log10_target, 10**log10_delta
+    found = calibrate_skellam(
+        epsilon=target,
+        delta=delta,
+        rounds=rounds,
+        sensitivity=2**bits,
+        num_values=num_values,
+        enforceable=False,
+    )
+    again = epsilon([Composed(found.event, rounds)], delta)
+    assert again == found.guarantee
+    assert again.epsilon <= target
+    less = SkellamEvent(
+        sensitivity=2**bits,
+        variance=(found.noise_multiplier * (1 - 1e-4) * 2**bits) ** 2,
+        num_values=num_values,
+    )
+    assert epsilon([Composed(less, rounds)], delta).epsilon > target
+    if again.epsilon > 0:  # where total variation is already below delta, epsilon jumps to 0
+        assert again.epsilon >= target * (1 - 1e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(-1, 2), st.integers(1, 500), st.integers(2, 14), st.integers(1, 10**6))
+def test_devices_with_the_same_budget_take_part_to_the_end(
+    log10_target: float, rounds: int, bits: int, num_values: int
+):
+    target = 10**log10_target
+    found = calibrate_skellam(epsilon=target, delta=DELTA, rounds=rounds, sensitivity=2**bits, num_values=num_values)
+    assert found.guarantee.epsilon <= target
+    budget = BudgetFilter(ZcdpMeter(), budget_nano_for(ZcdpMeter(), target, DELTA))
+    for _ in range(rounds):
+        budget.charge(found.event)
+    if bits >= 10 and log10_target >= 0:
+        assert found.guarantee.epsilon >= target * (1 - 1e-3)
+
+
+def test_enforcing_the_budget_costs_next_to_nothing_with_fine_integers():
+    parameters = {"epsilon": 8.0, "delta": DELTA, "rounds": 50, "sensitivity": 4096, "num_values": 60_000}
+    enforced = calibrate_skellam(**parameters).noise_multiplier
+    free = calibrate_skellam(**parameters, enforceable=False).noise_multiplier
+    assert free < enforced < free * (1 + 1e-6)
+
+
+def test_integer_noise_is_sized_on_the_proven_bound():
+    found = calibrate_skellam(epsilon=8.0, delta=DELTA, rounds=50, sensitivity=4096, num_values=60_000)
+    assert found.noise_multiplier > noise_multiplier_for(8.0, DELTA, 50)
+    assert found.noise_multiplier == pytest.approx(4.512, rel=1e-3)
+
+
+@pytest.mark.parametrize("target", [1.0, 8.0])
+def test_search_finds_the_closed_form_for_gaussian_rounds(target: float):
+    found = calibrate_gaussian(epsilon=target, delta=DELTA, rounds=50)
+    assert found.noise_multiplier == pytest.approx(noise_multiplier_for(target, DELTA, 50), rel=1e-8)
+
+
+def test_other_releases_are_paid_from_the_same_budget():
+    popularity = SkellamEvent(sensitivity=4096, variance=(20.0 * 4096) ** 2, num_values=3706)
+    settings_ = {"epsilon": 8.0, "delta": DELTA, "rounds": 50, "sensitivity": 4096, "num_values": 60_000}
+    alone, shared = calibrate_skellam(**settings_), calibrate_skellam(**settings_, others=[popularity])
+    assert shared.noise_multiplier > alone.noise_multiplier
+    assert epsilon([popularity, Composed(shared.event, 50)], DELTA).epsilon <= 8.0
+
+
+def test_releases_that_spend_everything_leave_no_noise_that_fits():
+    spent = GaussianEvent(noise_multiplier=0.5)
+    with pytest.raises(PrivacyError, match="no noise multiplier") as caught:
+        calibrate_gaussian(epsilon=8.0, delta=DELTA, rounds=1, others=[spent])
+    assert caught.value.hint
+
+
+def test_an_epsilon_that_protects_nobody_is_refused():
+    with pytest.raises(PrivacyError, match="noise multiplier below"):
+        calibrate_gaussian(epsilon=1e15, delta=DELTA, rounds=1)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epsilon": 0.0}, {"epsilon": float("nan")}, {"delta": 1.0}, {"rounds": 0}, {"sensitivity": -1}]
+)
+def test_wrong_parameters_are_named(wrong: dict[str, float]):
+    good = {"epsilon": 8.0, "delta": DELTA, "rounds": 5, "sensitivity": 4096, "num_values": 100}
+    name = next(iter(wrong))
+    with pytest.raises(PrivacyError, match=name):
+        calibrate_skellam(**{**good, **wrong})
+
+
+def test_sampled_noise_keeps_its_target_and_the_tight_accountant_needs_less():
+    parameters = {"epsilon": 2.0, "delta": DELTA, "steps": 100, "sampling_rate": 0.05}
+    loose, tight = calibrate_sampled(**parameters), calibrate_sampled(**parameters, tight=True)
+    assert 2.0 * (1 - 1e-3) <= loose.guarantee.epsilon <= 2.0
+    assert 2.0 * (1 - 1e-3) <= tight.guarantee.epsilon <= 2.0
+    assert tight.noise_multiplier < loose.noise_multiplier
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.8, 40), st.floats(0.5, 30), st.integers(1, 30))
+def test_rounds_left_fit_and_one_more_does_not(noise_multiplier: float, target: float, spent_rounds: int):
+    event = SkellamEvent(sensitivity=4096, variance=(noise_multiplier * 4096) ** 2, num_values=60_000)
+    spent = [Composed(event, spent_rounds)]
+    left = rounds_left(event, target, DELTA, spent)
+    if left:
+        assert epsilon([Composed(event, spent_rounds + left)], DELTA).epsilon <= target
+    assert epsilon([Composed(event, spent_rounds + left + 1)], DELTA).epsilon > target
+
+
+def test_a_calibrated_schedule_leaves_exactly_its_rounds():
+    found = calibrate_skellam(epsilon=8.0, delta=DELTA, rounds=50, sensitivity=4096, num_values=60_000)
+    assert rounds_left(found.event, 8.0, DELTA) == 50
+    assert rounds_left(found.event, 8.0, DELTA, [Composed(found.event, 20)]) == 30
+    assert rounds_left(found.event, 8.0, DELTA, [Composed(found.event, 50)]) == 0
+
+
+def test_rounds_that_cost_next_to_nothing_are_not_counted():
+    with pytest.raises(PrivacyError, match="more than"):
+        rounds_left(GaussianEvent(noise_multiplier=1e9), 8.0, DELTA)
+
+
+def test_units_do_not_mix_in_a_budget():
+    spent = [SampledGaussianEvent(sampling_rate=0.1, noise_multiplier=1.0)]
+    with pytest.raises(PrivacyError, match="unit"):
+        rounds_left(GaussianEvent(noise_multiplier=1.0), 8.0, DELTA, spent)

@@ -1,0 +1,49 @@
+"""Schedules: the cap is what the promise rests on; luck is shown, not promised."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from palate.privacy.accounting.events import GaussianEvent
+from palate.privacy.accounting.guarantee import epsilon
+from palate.privacy.accounting.schedule import Schedule, epsilon_by_round, schedule_cost
+from palate.privacy.errors import PrivacyError
+
+ROUND = GaussianEvent(noise_multiplier=2.0)
+
+
+def test_a_cap_is_the_main_lever():
+    schedule = {"devices": 6040, "cohort": 200, "rounds": 300}
+    capped = schedule_cost(Schedule(**schedule, cap=5), ROUND, 1e-6)
+    open_ended = schedule_cost(Schedule(**schedule), ROUND, 1e-6)
+    assert capped.promised.epsilon == pytest.approx(5.55, rel=1e-3)
+    assert open_ended.likely.epsilon == pytest.approx(13.7, rel=0.03)
+    assert open_ended.promised == epsilon([ROUND] * 300, 1e-6)
+
+
+def test_the_likely_busiest_device_matches_simulated_runs():
+    schedule = Schedule(devices=200, cohort=20, rounds=60)
+    rng = np.random.default_rng(7)
+    busiest = rng.binomial(60, 0.1, size=(2000, 200)).max(axis=1)
+    assert np.mean(busiest > schedule.likely_most_rounds) < 0.5
+    assert np.mean(busiest > schedule.likely_most_rounds - 2) > 0.5
+
+
+def test_the_likely_case_never_exceeds_the_promise():
+    assert Schedule(devices=10, cohort=10, rounds=7).likely_most_rounds == 7
+    assert Schedule(devices=6040, cohort=200, rounds=300, cap=5).likely_most_rounds == 5
+    assert Schedule(devices=10, cohort=5, rounds=3, cap=9).most_rounds == 3
+
+
+def test_cost_by_round_grows_and_ends_at_the_total():
+    curve = epsilon_by_round(ROUND, 12, 1e-5, others=[GaussianEvent(noise_multiplier=10.0)])
+    assert curve.shape == (12,)
+    assert np.all(np.diff(curve) > 0)
+    assert curve[-1] == epsilon([GaussianEvent(noise_multiplier=10.0)] + [ROUND] * 12, 1e-5).epsilon
+
+
+@pytest.mark.parametrize("wrong", [{"devices": 0}, {"cohort": 0}, {"rounds": -1}, {"cap": 0}, {"cohort": 11}])
+def test_impossible_schedules_are_refused(wrong: dict[str, int]):
+    with pytest.raises(PrivacyError, match=next(iter(wrong))):
+        Schedule(**{"devices": 10, "cohort": 5, "rounds": 3, **wrong})
