@@ -23,6 +23,11 @@ from palate.cli.errors import EXIT_CODES, ending_of, show
 
 PROGRAM = "palate"
 
+# Nodes run in threads and are the parallelism. Threads inside a small product would only wait for each other, actively:
+# on two busy cores a round took a hundred times as long. Read once, when numpy and torch are first imported.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -49,6 +54,7 @@ COMMANDS: dict[str, Entry] = {
     "compare": Entry("palate.simulation.run_cli:compare", "Compare two runs, with a paired significance test."),
     "recommend": Entry("palate.simulation.run_cli:recommend", "Show what a run recommends to one user, by title."),
     "data": Entry("palate.simulation.data_cli:data_app", "List, get and describe datasets."),
+    "privacy": Entry("palate.simulation.privacy_cli:privacy_app", "Plan privacy budgets, without data."),
 }
 
 

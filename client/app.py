@@ -1,6 +1,6 @@
 """The Flower ClientApp: unpack the plan, let the host answer, pack the update.
 
-Errors are reduced to a code: exception texts would reach the server, and may quote private data. Data and state
+Errors are reduced to a code and the name of their type: texts would reach the server, and may quote private data. Data and state
 live in the host, never in Flower's Context.
 """
 
@@ -49,7 +49,7 @@ def make_app(open_host: OpenHost) -> ClientApp:
 
 
 def relay(message: Message, work: Callable[[], RecordDict]) -> Message:
-    """Reply with the work's result, or with a code that says nothing about the person."""
+    """Reply with the work's result, or with a code and at most the name of the error's type, never its text."""
     try:
         return Message(content=work(), reply_to=message)
     except WireError as error:

@@ -8,7 +8,7 @@ dense matrix, the direction in which its loss would move the learned columns. Eq
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,8 @@ class LocalModel(nn.Module):
 class Trained:
     """What local training leaves behind: an update that may leave (through a mechanism), and state that may not.
 
+    Nothing of it is ever printed.
+
     Attributes
     ----------
     update
@@ -65,9 +67,9 @@ class Trained:
         Mean training loss; stays on the device.
     """
 
-    update: FloatArray
-    state: State
-    loss: float
+    update: FloatArray = field(repr=False)
+    state: State = field(repr=False)
+    loss: float = field(repr=False)
 
 
 def popularity_update(items: IntArray, num_items: int) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Counter-based sampling: every draw is a pure function of (key, counter).
+"""Counter-based sampling: every draw of local training is a pure function of (key, counter).
 
 A device's draws depend on its own key only, never on who else trains beside it; so one device alone and the same
 device among thousands see the same negatives, whatever the order of the work. Keys are 64-bit: a real device

@@ -93,7 +93,7 @@ def popularity_column(weighted_counts: npt.NDArray[np.floating]) -> FloatArray:
     float32 [num_items]
         Log popularity scaled to [0, 1]; zeros where all items are equally popular.
     """
-    floor = 0.3  # below one light user's weight a count says nothing, with or without noise
+    floor = 0.3  # what one person with eleven items adds; less says nothing, with or without noise
     logs = np.log(np.maximum(weighted_counts.astype(np.float64), floor))
     span = logs.max() - logs.min()
     scaled = (logs - logs.min()) / span if span > 0 else np.zeros_like(logs)

@@ -1,7 +1,11 @@
 """Everything that crosses between server and device, in one file.
 
 Down: a `RoundPlan` with the public item table and the public parameters of local training. Up: an `ItemUpdate`,
-one dense vector and nothing else: no example count, no loss, no metric, no sparsity pattern.
+one vector of the catalogue's full length and nothing else: no example count, no loss, no metric, no list of items.
+What its values give away is for the mechanism to hide; unit "none" hides nothing.
+
+A device that fails answers with an error code in place of an update, and refuses the simulation's questions about
+ranks (`palate.client.app`).
 
 Messages are plain arrays and scalars here; `palate.server` and `palate.client` put them into Flower messages.
 """
@@ -9,7 +13,7 @@ Messages are plain arrays and scalars here; `palate.server` and `palate.client` 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
 import numpy as np
@@ -123,7 +127,7 @@ class RoundPlan:
 
 @dataclass(frozen=True, eq=False)
 class ItemUpdate:
-    """What a device answers: one dense vector over the whole catalogue.
+    """What a device answers: one dense vector over the whole catalogue. Its values are never printed.
 
     Attributes
     ----------
@@ -131,7 +135,7 @@ class ItemUpdate:
         float32 [num_items * dim] in row order, or [num_items] in the popularity round.
     """
 
-    vector: FloatArray
+    vector: FloatArray = field(repr=False)
 
     def to_parts(self) -> dict[str, FloatArray]:
         """Split into named arrays."""

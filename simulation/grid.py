@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
 
+import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -47,7 +48,12 @@ class InProcessGrid(Grid):
         self._client_app = client_app
         self._run = Run.create_empty(run_id=_RUN_ID)
         TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = _RUN_ID
-        self._pool = ThreadPoolExecutor(max_workers=max(1, min(workers, num_nodes)), thread_name_prefix="node")
+        threads = max(1, min(workers, num_nodes))
+        # nodes are the parallelism: threads inside a node would only wait for each other
+        inner = torch.get_num_threads() if threads == 1 else 1
+        self._pool = ThreadPoolExecutor(
+            threads, thread_name_prefix="node", initializer=torch.set_num_threads, initargs=(inner,)
+        )
         self._ids = count(1)
         self._replies: dict[str, Message] = {}
         self.contexts = {

@@ -1,7 +1,7 @@
 """The simulation's seeded randomness. Device and server code cannot import this module; a test sees to it.
 
 On a real device a key comes from the operating system. Here it is a function of the seed, the round and the
-person, so that a run repeats exactly, whatever the number of shards.
+person, so that a run repeats exactly and its draws are the same whatever the number of shards.
 """
 
 from __future__ import annotations

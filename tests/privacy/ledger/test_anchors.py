@@ -44,7 +44,9 @@ def test_a_receipt_finds_a_rollback_of_the_ledger_it_was_made_for(ledger, signer
 
 
 @pytest.mark.parametrize(
-    "other", [replace(HEAD, seq=7), replace(HEAD, name="tablet"), replace(HEAD, entry=bytes(32))], ids=str
+    "other",
+    [replace(HEAD, seq=7), replace(HEAD, name="tablet"), replace(HEAD, entry=bytes(32))],
+    ids=["seq", "name", "entry"],
 )
 def test_a_receipt_is_for_one_head_only(other: Anchor):
     with pytest.raises(BadReceipt, match="another head"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import string
 from dataclasses import replace
 
 import pytest
@@ -76,6 +77,15 @@ def test_a_plain_signature_is_no_cosignature():
         open_checkpoint(plain.encode(), LOG_KEY, witnesses=WITNESSES, quorum=1)
     with pytest.raises(BadNote, match="for cosignatures"):
         open_checkpoint(NOTE.encode(), LOG_KEY, witnesses=[NoteKey("w1", FIRST.public_key())])
+
+
+def test_a_second_spelling_of_a_signature_is_refused():
+    text = HEAD.sign(LOG).encode().decode()
+    alphabet = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
+    last = text[-3]  # before "=" and newline: its two lowest bits stand for nothing
+    other = text[:-3] + alphabet[alphabet.index(last) ^ 1] + text[-2:]
+    with pytest.raises(BadNote, match="canonical base64"):
+        open_checkpoint(other.encode(), LOG_KEY)
 
 
 def test_a_checkpoint_of_another_log_is_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import sqlite3
 from dataclasses import replace
@@ -10,7 +11,7 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from palate.privacy.ledger import chain
+from palate.privacy.ledger import chain, schema
 from palate.privacy.ledger.anchors import Anchor
 from palate.privacy.ledger.body import Checkpoint, encode, hash_text
 from palate.privacy.ledger.chain import Record, Seal
@@ -142,6 +143,31 @@ def test_a_view_in_place_of_the_table_is_found(ledger, key, edit):
     edit(ledger, attack)
     with pytest.raises(Tampered, match="entries, hidden"):
         verify_ledger(ledger, "device", key)
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("entries", "body = 5"), ("entries", "body = 'text'"), ("entries", "hash = NULL"), ("entries", "leaf = 0.5"),
+        ("entries", "round = round || ''"), ("entries", "ledger = x'00'"), ("seals", "signature = 1"),
+        ("seals", "size = 'x'"), ("ledgers", "name = x'00'"), ("book", "key = 'text'"), ("book", "key = NULL"),
+    ],
+)  # fmt: skip
+def test_values_of_another_type_than_the_tables_promise_are_found(ledger, key, edit, table, change):
+    def retype(old: str, new: str) -> None:
+        connection = sqlite3.connect(ledger, isolation_level=None)
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = ?", (old, new, table))
+        connection.close()
+
+    strict = schema.SCHEMA[table]
+    loose = re.sub(" STRICT| NOT NULL| BLOB| TEXT| INTEGER(?=,)", "", strict)
+    retype(strict, loose)
+    edit(ledger, lambda db: db.execute(f"UPDATE {table} SET {change}"))
+    retype(loose, strict)
+    for verify in (lambda: verify_book(ledger, key), lambda: verify_ledger(ledger, "device", key)):
+        with pytest.raises((Tampered, LedgerUnreadable)):
+            verify()
 
 
 def test_a_signed_truncation_passes_without_an_anchor_and_is_a_rollback_with_one(ledger, key, edit):
