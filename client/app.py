@@ -1,7 +1,7 @@
 """The Flower ClientApp: unpack the plan, let the host answer, pack the update.
 
-Errors are reduced to a code and the name of their type: texts would reach the server, and may quote private data. Data and state
-live in the host, never in Flower's Context.
+Errors are reduced to a code and the name of their type: texts would reach the server, and may quote private data.
+Data and state live in the host, never in Flower's Context.
 """
 
 from __future__ import annotations

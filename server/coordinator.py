@@ -132,8 +132,8 @@ class Coordinator:
 def sum_of_user_weights(popularity: Matrix, devices: float) -> float:
     """Estimate ``W = sum_u n_u^-1/2``, from below, by the popularity sum, whose total is ``sum_u n_u^1/2``.
 
-    By Cauchy and Schwarz W is at least ``N^2 / sum_u n_u^1/2``, with equality where all are equally active. That is the sum
-    of user weights for the default exponent, 1/2; for others, and for recency, it stands in.
+    By Cauchy and Schwarz W is at least ``N^2 / sum_u n_u^1/2``, with equality where all are equally active. W is the
+    sum of user weights for the default exponent, 1/2; for other exponents it stands in.
     """
     return devices**2 / max(float(popularity.sum()), 1.0)
 

@@ -128,11 +128,11 @@ class Adam(Optimiser):
 class Curvature(Optimiser):
     """Two-sided curvature preconditioning from the aggregate alone.
 
-    The ridge loss has the item Hessian ``h_i M``: a scalar per item, ``h_i = a0 W + sum_{u has i} w_u`` (W the sum of
-    all user weights), times one matrix of the user vectors that all items share. ``h`` is known from the popularity
-    sum. M is not, and need not be sent: the aggregate's own column covariance stands in for it, as in one-sided
-    Shampoo (Gupta, Koren & Singer 2018) and Muon (Jordan et al. 2024), so that ``G (G'G)^(-1/2)`` moves all taste
-    directions at an equal pace.
+    The ridge loss has about the item Hessian ``h_i M``: a scalar per item, ``h_i = a0 W + sum_{u has i} w_u`` (W the
+    sum of all user weights), times one matrix of the user vectors, taken to be the same for all items. ``h`` is known
+    from the popularity sum. M is not, and need not be sent: the aggregate's own column covariance stands in for it, as
+    in one-sided Shampoo (Gupta, Koren & Singer 2018) and Muon (Jordan et al. 2024), so that ``G (G'G)^(-1/2)`` moves
+    all taste directions at an equal pace.
     """
 
     name = "curvature"

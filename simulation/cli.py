@@ -220,8 +220,8 @@ def _print_result(result: dict[str, Any], console: Console) -> None:
         )
     cost = result["cpu_seconds"]
     console.print(
-        f"{result['protocol']}. {cost['total']:.1f} CPU-s in all, {cost['per_round_median']:.2f} a round; "
-        f"peak memory {result['peak_memory_mb']:,.0f} MB.",
+        f"{result['protocol']}. {cost['total']:.1f} CPU-s of training and ranking, "
+        f"{cost['per_round_median']:.2f} a round; peak memory {result['peak_memory_mb']:,.0f} MB.",
         highlight=False,
         soft_wrap=True,
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from palate.models.errors import RunError
+from palate.models.errors import DataError, RunError
 from palate.simulation import run_folder
 from palate.simulation.config import SimulationConfig
 from palate.simulation.prepare import Prepared, prepare
@@ -49,13 +49,19 @@ def simulate(config: SimulationConfig, folder: Path, watcher: Watcher, *, ray_ad
         os.environ.setdefault(name, value)
     with run_folder.locked(folder):
         folder = folder.resolve()  # "." has no name, and a run needs one
+        new = not (folder / run_folder.ASKED).exists()
         run_folder.claim(folder, config)
         done = finished_result(folder)
         if done is not None:
             return done
         with _log_to(folder / "log.txt"):
             watcher.phase(f"reading {config.data}")
-            prepared = prepare(config)
+            try:
+                prepared = prepare(config)
+            except DataError:
+                if new:  # no run has begun: the folder stays free for the command that mends it
+                    run_folder.clear(folder)
+                raise
             config = resolved(config, prepared, folder, watcher)
             session = SimulationSession(config, prepared, folder, watcher)
             run_on_engine(config, session, ray_address=ray_address)

@@ -77,6 +77,8 @@ class ShardHost:
 
     def answer(self, plan: RoundPlan) -> ItemUpdate:
         """Take part in a round with every virtual device that is drawn; the answer is the sum of their updates."""
+        if plan.unit not in MECHANISMS:
+            raise WireError(f"no mechanism for unit {plan.unit!r}")
         mechanism = MECHANISMS[plan.unit]
         drawn = participants(self._config.seed, plan.server_round, self.users, plan.participation)
         taking_part = np.flatnonzero(drawn)

@@ -85,15 +85,21 @@ def recommend(
 
     Example: palate recommend runs/demo --user 42
     """
+    from palate.privacy.mechanisms.registry import MECHANISMS
     from palate.simulation.finished import open_finished
 
     folder = locate_run(run)
     finished = open_finished(folder)
     found = recommend_to(finished, user, n)
+    unit = finished.config.unit
+    protection = MECHANISMS[unit].label
     if as_json:
-        typer.echo(json.dumps({"run": folder.name, **found.to_dict()}, ensure_ascii=False, indent=2))
+        values = {"run": folder.name, "unit": unit, "protection": protection, **found.to_dict()}
+        typer.echo(json.dumps(values, ensure_ascii=False, indent=2))
     else:
-        _print_recommended(found, Console())
+        console = Console()
+        _print_recommended(found, console)
+        console.print(f"\nunit {escape(unit)}: {escape(protection)}", style="bold red", highlight=False)
 
 
 def _print_recommended(found: Recommended, console: Console) -> None:

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from palate.client.host import DeviceHost, training_of
-from palate.client.trainer import popularity_update, train
+from palate.client.trainer import Trained, popularity_update, train
 from palate.models.table import ItemTable, initial_embeddings
 from palate.models.training import LocalTraining
 from palate.privacy.wire import RoundPlan, WireError
@@ -92,6 +93,11 @@ def test_training_parameters_that_are_not_valid_are_refused(training):
 def test_every_parameter_of_local_training_survives_the_plan():
     config = LocalTraining(objective="bce", recency_half_life=float("inf"), epochs=3, weight_decay=0.25)
     assert training_of(replace(PLAN, training=config.model_dump_json())) == config
+
+
+def test_what_training_leaves_behind_is_not_printed():
+    update, state = np.full((2, 2), 13, np.float32), {"user": torch.full((1,), 13.0)}
+    assert repr(Trained(update, state, 13.0)) == "Trained()"
 
 
 def test_a_device_does_not_print_its_history():

@@ -202,6 +202,10 @@ def test_an_update_with_company_is_refused():
         ItemUpdate.from_parts({"update": vector, "count": np.ones(1, np.float32)}, size=8)
 
 
+def test_an_update_does_not_print_its_values():
+    assert repr(ItemUpdate(np.full(3, 13, np.float32))) == "ItemUpdate()"
+
+
 def test_no_protection_releases_the_update_exactly_and_says_so():
     mechanism = MECHANISMS["none"]
     np.testing.assert_array_equal(mechanism.release(LEARNED).vector, LEARNED.ravel())

@@ -184,6 +184,24 @@ def test_data_that_cannot_be_read_is_refused_before_anything_is_trained(tmp_path
     assert not (tmp_path / "run" / "rounds.jsonl").exists()
 
 
+def test_data_that_cannot_be_read_leaves_the_folder_free_but_never_touches_a_run_that_has_begun(
+    tmp_path, settings, run, monkeypatch
+):
+    def vanished(config):
+        raise DataError("the data is gone")
+
+    with pytest.raises(DataError):
+        run(settings(data=str(tmp_path / "none.csv")), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.toml").exists()
+    config = settings(schedule={"rounds": 1})
+    run(config, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    monkeypatch.setattr("palate.simulation.federation.prepare", vanished)
+    with pytest.raises(DataError):
+        run(config, tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
 def test_the_log_goes_to_the_run_folder_and_the_loggers_are_left_as_they_were(tmp_path, settings, run):
     before = [(logging.getLogger(name).handlers[:], logging.getLogger(name).level) for name in ("palate", "flwr")]
     run(settings(), tmp_path)

@@ -193,7 +193,11 @@ def write_run(
     }
     (folder / "result.json").write_text(json.dumps(written))
     return SimpleNamespace(
-        config=SimpleNamespace(data="demo"), interactions=interactions, split=split, scorer=scorer, table=table
+        config=SimpleNamespace(data="demo", unit="none"),
+        interactions=interactions,
+        split=split,
+        scorer=scorer,
+        table=table,
     )
 
 

@@ -100,6 +100,7 @@ def test_recommend_prints_what_the_model_scores_highest_outside_the_history(
     assert [line["score"] for line in found["recommendations"]] == pytest.approx(scores[best].tolist())
     assert [item["item"] for item in found["recent"]] == [catalogue.ids[item] for item in known[-10:]]
     assert found["user"] == "viewer-040"
+    assert (found["unit"], found["protection"]) == ("none", "no privacy")
 
 
 def test_recommend_shows_titles_and_marks_the_item_really_chosen(
@@ -113,6 +114,7 @@ def test_recommend_shows_titles_and_marks_the_item_really_chosen(
     assert main(["recommend", "first", "--user", served]) == 0
     out = capfd.readouterr().out
     assert out.count("really chosen next") == 1
+    assert out.rstrip().endswith("unit none: no privacy")
     assert "<b>&" in out
 
 
