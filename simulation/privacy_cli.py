@@ -17,7 +17,8 @@ from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.guarantee import Guarantee, round_up
 from palate.privacy.accounting.libraries import AccountantUnavailable
 from palate.privacy.errors import PrivacyError
-from palate.simulation.planning import LOCAL_WARNING, NOTICE, Plan, PlanRequest, Question, cross_checked, make_plan
+from palate.simulation.plan_request import PlanRequest, Question
+from palate.simulation.planning import LOCAL_WARNING, NOTICE, Plan, cross_checked, make_plan
 
 privacy_app = typer.Typer(
     help="Plan privacy budgets, without data.",
@@ -60,8 +61,8 @@ def plan(
     cap: Annotated[
         int | None, typer.Option(help="Most rounds in which one device takes part.", show_default="all rounds")
     ] = None,
-    quorum: Annotated[float, typer.Option(help="A round completes with more than this share of its cohort.")] = 0.6,
-    corrupt: Annotated[float, typer.Option(help="Share of the cohort that may collude with the server.")] = 0.2,
+    quorum: Annotated[float, typer.Option(help="tau: a round needs more than this share of its cohort.")] = 0.6,
+    corrupt: Annotated[float, typer.Option(help="gamma: share of the cohort that may collude with the server.")] = 0.2,
     bits: Annotated[
         int | None, typer.Option(help="Sensitivity as a power of two.", show_default=str(_DEFAULT_BITS))
     ] = None,
@@ -88,6 +89,9 @@ def plan(
         raise ConfigError(
             f"--plot {plot.name} ends in neither {' nor '.join(_PLOT_SUFFIXES)}", hint="for example --plot budget.png"
         )
+    if devices is None:
+        devices = _DEFAULT_DEVICES if cohort is None else cohort
+    err = Console(stderr=True)
     with _named_errors():
         made = make_plan(
             PlanRequest(
@@ -96,8 +100,8 @@ def plan(
                 rounds=rounds,
                 delta=delta,
                 spent_rounds=spent_rounds,
-                devices=_first(devices, cohort, _DEFAULT_DEVICES),
-                cohort=_first(cohort, devices, _DEFAULT_DEVICES),
+                devices=devices,
+                cohort=devices if cohort is None else cohort,
                 cap=cap,
                 quorum=Quorum(tau=quorum, gamma=corrupt),
                 sensitivity=_sensitivity(bits, sensitivity),
@@ -105,9 +109,11 @@ def plan(
             )
         )
         if check:
+            err.print("asking independent accountants: seconds, or a minute where epsilon is large", style="dim")
             made = cross_checked(made)
     if plot is not None:
         _draw(made, plot)
+        err.print(f"drawn: {plot}", style="dim", markup=False, highlight=False, soft_wrap=True)
     if as_json:
         typer.echo(json.dumps(made.to_dict(), ensure_ascii=False, allow_nan=False, indent=2))
     else:
@@ -116,7 +122,7 @@ def plan(
 
 @contextmanager
 def _named_errors() -> Iterator[None]:
-    """A refusal of the accounting is a command line that cannot be used; a missing library is the machine's."""
+    """Say of a refusal by the accounting that the command line cannot be used; a missing library is the machine's."""
     try:
         yield
     except AccountantUnavailable as error:
@@ -124,10 +130,6 @@ def _named_errors() -> Iterator[None]:
         raise (EnvironmentProblem if missing else ConfigError)(error.message, hint=error.hint) from error
     except PrivacyError as error:
         raise ConfigError(error.message, hint=error.hint) from error
-
-
-def _first(*values: int | None) -> int:
-    return next(value for value in values if value is not None)
 
 
 def _sensitivity(bits: int | None, sensitivity: int | None) -> int:
@@ -138,7 +140,7 @@ def _sensitivity(bits: int | None, sensitivity: int | None) -> int:
     bits = _DEFAULT_BITS if bits is None else bits
     if not 0 <= bits <= _MAX_BITS:
         raise ConfigError(f"bits is {bits}, a plan takes 0 to {_MAX_BITS}", hint=f"{_DEFAULT_BITS} to 14 is usual")
-    return 2**bits
+    return 1 << bits
 
 
 def _draw(made: Plan, path: Path) -> None:
@@ -153,7 +155,7 @@ def _draw(made: Plan, path: Path) -> None:
         counts,
         [row.central for row in made.costs_at(counts)],
         path,
-        title=f"Central epsilon by round, per {promised.unit} (zero-out), delta {promised.delta:g}\n"
+        title=f"Central epsilon by round, per {promised.unit} ({_short(promised)}), delta {promised.delta:g}\n"
         f"{promised.accountant}; amplification: {promised.amplification}",
         target=made.request.epsilon,
     )
@@ -185,31 +187,27 @@ def _headline(made: Plan) -> str:
     request, promised = made.request, made.cost.promised
     noise = round_up(made.event.noise_multiplier)
     claim = f"at delta {request.delta:g} per {promised.unit}"
+    rounds = _rounds(made.schedule.rounds)
     if request.question is Question.NOISE:
-        return (
-            f"Epsilon {request.epsilon:g} {claim} over {made.schedule.rounds:,} rounds needs noise multiplier {noise}."
-        )
+        return f"Epsilon {request.epsilon:g} {claim} over {rounds} needs noise multiplier {noise}."
     if request.question is Question.COST:
-        return (
-            f"{made.schedule.rounds:,} rounds with noise multiplier {noise} cost epsilon {round_up(promised.epsilon)} "
-            f"{claim}."
-        )
+        return f"Epsilon {round_up(promised.epsilon)} {claim} is the cost of {rounds} with noise multiplier {noise}."
     after = f" after {request.spent_rounds:,} spent" if request.spent_rounds else ""
     budget = f"of epsilon {request.epsilon:g} {claim}{after}, with noise multiplier {noise}"
     if made.rounds_left:
-        return f"{made.rounds_left:,} rounds of one device are left {budget}."
+        return f"{_rounds(made.rounds_left)} of one device left {budget}."
     one = "" if request.spent_rounds else f" One round costs {round_up(promised.epsilon)}."
     return f"No round is left {budget}.{one}"
 
 
 def _facts(made: Plan) -> Table:
     schedule, quorum, event = made.schedule, made.request.quorum, made.event
-    capped = f"in at most {schedule.most_rounds:,} of them" + (
-        "" if schedule.cap is None else f" (cap {schedule.cap:,})"
-    )
+    part = "a device may take part in all"
+    if schedule.cap is not None:
+        part = f"a device takes part in at most {schedule.most_rounds:,} (cap {schedule.cap:,})"
     table = _table("", "", header=False)
     table.add_row("noise multiplier", round_up(event.noise_multiplier))
-    table.add_row("rounds", f"{schedule.rounds:,}; a device takes part {capped}")
+    table.add_row("rounds", f"{schedule.rounds:,}; {part}")
     table.add_row("devices", f"{schedule.devices:,}, {schedule.cohort:,} asked in each round")
     table.add_row(
         "quorum",
@@ -223,28 +221,35 @@ def _facts(made: Plan) -> Table:
 
 def _meaning(guarantee: Guarantee) -> Table:
     table = _table("", "", header=False)
-    for name in ("unit", "delta", "adjacency", "accountant", "amplification"):
-        value = getattr(guarantee, name)
-        table.add_row(name, f"{value:g}" if isinstance(value, float) else str(value))
+    table.add_row("unit", guarantee.unit)
+    table.add_row("delta", f"{guarantee.delta:g}")
+    table.add_row("adjacency", guarantee.adjacency)
+    table.add_row("accountant", guarantee.accountant)
+    table.add_row("amplification", guarantee.amplification)
+    table.add_row("assuming", ";\n".join(guarantee.assumptions))
     return table
 
 
 def _figures(made: Plan) -> Table:
-    table = _table("", "epsilon", "", "assuming")
-    table.columns[2].justify = table.columns[3].justify = "left"
-    cost = made.cost
-    promised = f"Promised to everybody: {made.schedule.most_rounds:,} rounds."
-    table.add_row("central", round_up(cost.promised.epsilon), promised, _assuming(cost.promised))
-    likely_rounds = max(1, cost.likely_rounds)
+    table = _table("", "epsilon", "")
+    table.columns[2].justify = "left"
+    cost, likely_rounds = made.cost, max(1, made.cost.likely_rounds)
+    promised = f"Promised to everybody: {_rounds(made.schedule.most_rounds)}."
+    table.add_row("central", round_up(cost.promised.epsilon), promised)
     if likely_rounds < made.schedule.most_rounds:
-        likely = f"Information: {likely_rounds:,} rounds, the busiest device of a typical run with random cohorts."
-        table.add_row("likely", round_up(cost.likely.epsilon), likely, _assuming(cost.likely))
-    table.add_row("local", round_up(made.local.epsilon), LOCAL_WARNING, _assuming(made.local))
+        likely = f"Information: {_rounds(likely_rounds)}, the busiest device of a typical run with random cohorts."
+        table.add_row("likely", round_up(cost.likely.epsilon), likely)
+    alone = f"{LOCAL_WARNING} Assumes nothing but the device's own noise."
+    table.add_row("local", round_up(made.local.epsilon), alone)
     return table
 
 
-def _assuming(guarantee: Guarantee) -> str:
-    return "; ".join(guarantee.assumptions) or "nothing but the device's own share of the noise"
+def _rounds(count: int) -> str:
+    return f"{count:,} round" + ("" if count == 1 else "s")
+
+
+def _short(guarantee: Guarantee) -> str:
+    return guarantee.adjacency.partition(":")[0]
 
 
 def _by_round(made: Plan) -> Table:
