@@ -48,6 +48,7 @@ _REFUSALS: dict[int, str] = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "close other programs: the system has no file handles left",
     errno.EIO: "check the disk: reading or writing failed below the file system",
+    errno.ENOENT: "check the path: a part of it does not exist",
     errno.ENOTDIR: "a part of the path is a file; choose a folder",
     errno.EISDIR: "the path is a folder; name a file",
     errno.EEXIST: "a file is in the way; choose another path",

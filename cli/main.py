@@ -28,6 +28,9 @@ PROGRAM = "palate"
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
+# Help is plain text here; where rich is installed, Typer would escape defaults for an HTML export all the same.
+typer.core.HAS_RICH = False
+
 
 @dataclass(frozen=True)
 class Entry:
