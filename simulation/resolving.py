@@ -1,7 +1,7 @@
 """From the configuration that was asked for to the one that is run: what the data decides.
 
 Without a known order nothing is recent. The ridge on the user vector depends on how much taste a history shows, and
-is chosen on validation data: a few candidates are trained for two rounds each. That looks at private data, so it is
+is chosen on validation data: a few candidates are trained for six rounds each. That looks at private data, so it is
 for unit `none` only; a protected run keeps the default, or the value that was given.
 """
 
@@ -23,7 +23,7 @@ from palate.simulation.seeding import device_keys, table_rng
 from palate.simulation.vectorised import ShardScorer, fresh_state, popularity_sum, refit_state, train_shard
 
 CANDIDATES = (10.0, 30.0, 100.0, 300.0)
-_PROBE_ROUNDS = 2
+_PROBE_ROUNDS = 6
 
 
 def resolve(config: SimulationConfig, prepared: Prepared, phase: Callable[[str], None]) -> SimulationConfig:
@@ -62,7 +62,7 @@ def _best_ridge(config: SimulationConfig, prepared: Prepared, phase: Callable[[s
 
 
 def _probe(config: SimulationConfig, prepared: Prepared, regularisation: float) -> float:
-    """Train the linear part for two rounds with all devices; its validation NDCG."""
+    """Train the linear part for a few rounds with all devices; its validation NDCG."""
     linear = "linear" if config.training.model == "linear" else "gmf"
     training = config.training.model_copy(update={"regularisation": regularisation, "model": linear})
     schedule = config.schedule.model_copy(update={"rounds": _PROBE_ROUNDS, "participation": 1.0})
