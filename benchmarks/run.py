@@ -18,7 +18,7 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 
 from palate.models.errors import ConfigError, RunError
 
-BENCHMARKS = ("overhead", "rounds", "naive_flower", "memory", "quality")
+BENCHMARKS = ("overhead", "rounds", "protection", "naive_flower", "memory", "quality")
 
 
 def run_one(name: str, arguments: list[str], say: Callable[[str], None]) -> Outcome:

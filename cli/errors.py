@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import click
 
 from palate.models.errors import PalateError
+from palate.privacy.errors import PrivacyError
 
 INTERNAL = 70
 INTERRUPTED = 130
@@ -23,7 +24,13 @@ READER_GONE = 141
 
 EXIT_CODES: dict[int, str] = {
     0: "done",
+    1: "a record of privacy spending was tampered with, or records contradict each other",
     2: "the command line or a configuration cannot be used",
+    3: "a privacy budget is exceeded, or would be",
+    4: "privacy accountants disagree, or a claim does not follow from the record",
+    5: "a round was charged, and nothing says how it ended",
+    6: "a record was rolled back or forked: it is not the one that an anchor saw",
+    7: "an attack on the mechanism found more than was claimed",
     10: "the data cannot be read, or holds nothing to learn from",
     11: "the run folder is missing, damaged, locked or of another catalogue",
     12: "the machine refuses: no write access, disk full, missing optional package, no network",
@@ -35,6 +42,22 @@ EXIT_CODES: dict[int, str] = {
 
 _ENVIRONMENT = 12
 _USAGE = 2
+
+# By the name of the nearest class, its own or inherited: to import them all would load the accountants and their
+# libraries. A test holds the names to classes that exist, and every other PrivacyError is a number that cannot be used.
+PRIVACY_CODES: dict[str, int] = {
+    "Tampered": 1,
+    "BadProof": 1,
+    "BadNote": 1,
+    "BadReceipt": 1,
+    "BudgetExceeded": 3,
+    "AccountantsDisagree": 4,
+    "OpenIntent": 5,
+    "Rollback": 6,
+    "Fork": 6,
+    "LedgerUnreadable": 11,
+    "AccountantUnavailable": _ENVIRONMENT,
+}
 
 # Packages of an extra, so that their absence is a step to take and not a defect.
 _EXTRA_OF = {"jinja2": "report", "matplotlib": "report", "ray": "ray"}
@@ -92,6 +115,9 @@ def ending_of(error: BaseException, *, command_path: str = "palate") -> Ending:
     """
     if isinstance(error, PalateError):
         return Ending(error.exit_code, error.message, error.hint)
+    if isinstance(error, PrivacyError):
+        codes = (PRIVACY_CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in PRIVACY_CODES)
+        return Ending(next(codes, _USAGE), error.message, error.hint)
     if isinstance(error, click.ClickException):
         return _usage_ending(error, command_path)
     if isinstance(error, (KeyboardInterrupt, click.Abort)):

@@ -57,6 +57,7 @@ COMMANDS: dict[str, Entry] = {
     "compare": Entry("palate.simulation.run_cli:compare", "Compare two runs, with a paired significance test."),
     "recommend": Entry("palate.simulation.run_cli:recommend", "Show what a run recommends to one user, by title."),
     "data": Entry("palate.simulation.data_cli:data_app", "List, get and describe datasets."),
+    "audit": Entry("palate.simulation.audit.cli:audit_app", "Check what a run promised and spent, and its record."),
     "privacy": Entry("palate.simulation.privacy_cli:privacy_app", "Plan privacy budgets, without data."),
 }
 

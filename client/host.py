@@ -6,6 +6,7 @@ through the entry point group "palate.device_hosts".
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -13,12 +14,19 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from palate.client.guard import Guard
 from palate.client.trainer import FloatArray, IntArray, popularity_update, score_catalogue, train
 from palate.models.scores.base import State
+from palate.models.self_evaluation import device_metrics, draw_candidates
+from palate.models.serving import serving_training
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
+from palate.privacy.integer.csprng import KEY_BYTES, Purpose, WordStream
+from palate.privacy.integer.release import IntegerMechanism
+from palate.privacy.mechanisms.evaluation import with_metrics
 from palate.privacy.mechanisms.registry import MECHANISMS
-from palate.privacy.wire import ItemUpdate, RoundPlan, WireError
+from palate.privacy.mechanisms.terms import ReleaseTerms
+from palate.privacy.wire import NUM_METRICS, ItemUpdate, RoundPlan, WireError
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 
@@ -44,33 +52,124 @@ class DeviceHost:
         The person's history, oldest first, int32 [n].
     key_of_round
         Gives a fresh 64-bit sampling key for a round; on a real device from the operating system.
+    guard
+        Charges the device's ledger; without one the device refuses every protected round.
+    held_back
+        The item that the device tests tables with, and does not train on; None if it has none.
+    secret_of_round
+        Gives 32 fresh secret bytes for rounding and noise; simulations pass their own.
     """
 
-    def __init__(self, items: IntArray, key_of_round: Callable[[int], np.uint64]) -> None:
+    def __init__(
+        self,
+        items: IntArray,
+        key_of_round: Callable[[int], np.uint64],
+        guard: Guard | None = None,
+        *,
+        held_back: int | None = None,
+        secret_of_round: Callable[[int], bytes] = lambda _: os.urandom(KEY_BYTES),
+    ) -> None:
         self._items = items
         self._key_of_round = key_of_round
+        self._guard = guard
+        self._held_back = held_back
+        self._secret_of_round = secret_of_round
         self._state: State | None = None
 
     def __repr__(self) -> str:
         return "DeviceHost(<private>)"
 
     def answer(self, plan: RoundPlan) -> ItemUpdate:
-        """Train locally and release the update through the mechanism of the plan's unit.
+        """Charge the round, train locally, and release the update through the mechanism of the plan's unit.
 
         Raises
         ------
         WireError
-            If the plan asks for something that this device does not know.
+            If the plan asks for something that this device does not know, or for protection that it cannot account
+            for.
+        PrivacyError
+            If the device's ledger refuses the round.
         """
+        if plan.unit == "none":
+            if self._guard is not None:
+                raise WireError("unit 'none' protects nothing, and this device keeps a budget")
+            return ItemUpdate(self._contribution(plan))
         if plan.unit not in MECHANISMS:
             raise WireError(f"no mechanism for unit {plan.unit!r}")
-        mechanism = MECHANISMS[plan.unit]
+        if self._guard is None:
+            raise WireError(f"unit {plan.unit!r} needs a ledger, and this device has none")
+        if plan.terms is None:
+            raise WireError(f"unit {plan.unit!r} needs terms")
+        terms = plan.terms
+        training_of(plan)  # a plan that cannot be answered must not be charged
+        if plan.unit != "user":
+            return self._guard.charged(plan, lambda: self._released_interactions(plan, terms))
+        mechanism = terms.mechanism(plan.update_size)
+        return self._guard.charged(plan, lambda: self._released(plan, mechanism))
+
+    def _released_interactions(self, plan: RoundPlan, terms: ReleaseTerms) -> ItemUpdate:
+        from palate.client import interaction_trainer  # as below
+
+        secret, bound = self._secret_of_round(plan.server_round), plan.interactions_per_round
         if plan.purpose == "popularity":
-            return mechanism.release(popularity_update(self._items, len(plan.learned)))
-        table = ItemTable(plan.fixed, plan.learned)
-        trained = train(table, self._items, self._state, training_of(plan), key=self._key_of_round(plan.server_round))
+            vector = interaction_trainer.popularity_interactions(
+                self._items, len(plan.learned), terms, interactions_per_round=bound, secret=secret
+            )
+            return ItemUpdate(vector)
+        released = interaction_trainer.train_interactions(
+            ItemTable(plan.fixed, plan.learned),
+            self._items,
+            self._state,
+            training_of(plan),
+            terms,
+            interactions_per_round=bound,
+            key=self._key_of_round(plan.server_round),
+            secret=secret,
+        )
+        self._state = released.state
+        return ItemUpdate(released.vector)
+
+    def _released(self, plan: RoundPlan, mechanism: IntegerMechanism) -> ItemUpdate:
+        from palate.client import private_optimizer  # Opacus takes seconds to import, and only devices need it
+
+        secret = self._secret_of_round(plan.server_round)
+        vector = private_optimizer.release(
+            self._contribution(plan),
+            mechanism,
+            rounding=WordStream(secret, Purpose.ROUNDING),
+            noise=WordStream(secret, Purpose.NOISE),
+        )
+        return ItemUpdate(vector)
+
+    def _contribution(self, plan: RoundPlan) -> FloatArray:
+        """Return the exact update in the order of the wire, float32 [update_size]; private until it is released."""
+        if plan.purpose == "popularity":
+            return popularity_update(self._items, len(plan.learned))
+        table, config = ItemTable(plan.fixed, plan.learned), training_of(plan)
+        key = self._key_of_round(plan.server_round)
+        metrics = self._metrics(table, config, key) if plan.asks_for_metrics else None
+        trained = train(table, self._items, self._state, config, key=key)
         self._state = trained.state
-        return mechanism.release(trained.update)
+        flat = np.ascontiguousarray(trained.update.T).reshape(-1)
+        if metrics is not None and plan.terms is not None:
+            flat = with_metrics(flat, metrics, clip_norm=plan.terms.clip_norm, share=plan.evaluation_share)
+        return flat
+
+    def _metrics(self, table: ItemTable, config: LocalTraining, key: np.uint64) -> FloatArray:
+        """Test the round's table on the item that was held back, float32 [NUM_METRICS]."""
+        if self._held_back is None:
+            return np.zeros(NUM_METRICS, dtype=np.float32)
+        keys, target = np.full(1, key, dtype=np.uint64), np.array([self._held_back], dtype=np.int32)
+        candidates = draw_candidates(keys, target, table.num_items)
+        scores = self.scores(table, serving_training(config))[candidates]
+        known = np.isin(candidates[:, 1:], self._items) | (candidates[:, 1:] == target)
+        metrics: FloatArray = device_metrics(scores, ~known)[0]
+        return metrics
+
+    def settle(self) -> None:
+        """Close the rounds that are open in the ledger, at the end of a run."""
+        if self._guard is not None:
+            self._guard.settle()
 
     def scores(self, table: ItemTable, config: LocalTraining, items: IntArray | None = None) -> FloatArray:
         """Score the catalogue for this person on a table, float32 [num_items]; never leaves the device.

@@ -79,7 +79,7 @@ class ItemTable:
         return replace(self, learned=np.ascontiguousarray(learned, dtype=np.float32))
 
 
-def popularity_column(weighted_counts: npt.NDArray[np.floating]) -> FloatArray:
+def popularity_column(weighted_counts: npt.NDArray[np.floating], *, noise_std: float = 0.0) -> FloatArray:
     """Turn the federation's popularity sum into the column ``b``.
 
     Parameters
@@ -87,13 +87,15 @@ def popularity_column(weighted_counts: npt.NDArray[np.floating]) -> FloatArray:
     weighted_counts
         Sum over devices of ``1/sqrt(n_u)`` on each of the device's items (the norm of one device's part is 1),
         [num_items]; with noise it may be negative.
+    noise_std
+        Standard deviation of the noise in it; what is smaller says nothing.
 
     Returns
     -------
     float32 [num_items]
         Log popularity scaled to [0, 1]; zeros where all items are equally popular.
     """
-    floor = 0.3  # what one person with eleven items adds; less says nothing, with or without noise
+    floor = max(0.3, noise_std)  # without noise: what one person with eleven items adds
     logs = np.log(np.maximum(weighted_counts.astype(np.float64), floor))
     span = logs.max() - logs.min()
     scaled = (logs - logs.min()) / span if span > 0 else np.zeros_like(logs)

@@ -24,6 +24,9 @@ class LocalTraining(BaseModel):
     recency_half_life: float = Field(
         10.0, gt=0, allow_inf_nan=True, description="interactions until an old one counts half; inf is off"
     )
+    serving_half_life: float | None = Field(
+        None, gt=0, allow_inf_nan=True, description="the same when recommending; as in training unless given"
+    )
     recency_floor: float = Field(0.05, ge=0, le=1, description="what the oldest interaction still counts")
     user_weight_exponent: float = Field(0.5, ge=0, le=1, description="scale a person's update by n_u ** -exponent")
     epochs: int = Field(1, ge=1, le=1000, description="local SGD epochs per round")

@@ -1,8 +1,9 @@
 """Everything that crosses between server and device, in one file.
 
-Down: a `RoundPlan` with the public item table and the public parameters of local training. Up: an `ItemUpdate`,
-one vector of the catalogue's full length and nothing else: no example count, no loss, no metric, no list of items.
-What its values give away is for the mechanism to hide; unit "none" hides nothing.
+Down: a `RoundPlan` with the public item table, the public parameters of local training and the terms of protection.
+Up: an `ItemUpdate`, one vector of the catalogue's full length and nothing else: no example count, no loss, no list of
+items. Under a protected unit it holds integers modulo 2^b, noise included, and the few coordinates at its end that
+carry a device's metrics are noised with the rest (`palate.privacy.mechanisms.evaluation`). Unit "none" hides nothing.
 
 A device that fails answers with an error code in place of an update, and refuses the simulation's questions about
 ranks (`palate.client.app`).
@@ -12,6 +13,8 @@ Messages are plain arrays and scalars here; `palate.server` and `palate.client` 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
@@ -19,11 +22,17 @@ from typing import Literal, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
+from palate.privacy.errors import PrivacyError
+from palate.privacy.integer.ring import RingArray
+from palate.privacy.mechanisms.terms import ReleaseTerms
+
 FloatArray = npt.NDArray[np.float32]
 Scalar = str | int | float
 Purpose = Literal["popularity", "train"]
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
+NUM_METRICS = 3
+"""Coordinates at the end of an update that carry a device's metrics, where the plan asks for them."""
 MAX_VALUES = 1 << 28  # 1 GiB of float32: more than any catalogue needs, less than a device must fear
 
 
@@ -45,6 +54,12 @@ class RoundPlan:
         "popularity" asks for the device's part of the popularity sum, "train" for an update of the learned columns.
     unit
         Unit of protection; names the mechanism that the update must pass.
+    terms
+        How much noise covers how much of a unit; None for unit "none", and for no other.
+    evaluation_share
+        Part of the clip norm that carries the device's metrics on this table, in [0, 1); 0 asks for none.
+    interactions_per_round
+        Most interactions of a device that enter a round; 0 for all.
     participation
         Share of devices that take part; decides in simulations, where a node hosts many.
     training
@@ -61,11 +76,41 @@ class RoundPlan:
     training: str
     fixed: FloatArray
     learned: FloatArray
+    terms: ReleaseTerms | None = None
+    evaluation_share: float = 0.0
+    interactions_per_round: int = 0
+
+    @property
+    def asks_for_metrics(self) -> bool:
+        """Whether the device's metrics ride in the update."""
+        return self.purpose == "train" and self.evaluation_share > 0
 
     @property
     def update_size(self) -> int:
         """Length of the vector that answers this plan."""
-        return len(self.learned) if self.purpose == "popularity" else self.learned.size
+        if self.purpose == "popularity":
+            return len(self.learned)
+        return self.learned.size + NUM_METRICS * self.asks_for_metrics
+
+    @property
+    def table_hash(self) -> str:
+        """SHA-256 of the item table, in hexadecimal; the same as `palate.models.table.ItemTable.content_hash`."""
+        digest = hashlib.sha256(b"palate item table v1")
+        for block in (self.fixed, self.learned):
+            digest.update(np.array(block.shape, dtype="<i8").tobytes())
+            digest.update(np.ascontiguousarray(block, dtype="<f4").tobytes())
+        return digest.hexdigest()
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 over every field, in hexadecimal; names the plan in ledgers."""
+        arrays, scalars = self.to_parts()
+        digest = hashlib.sha256(b"palate round plan v2")
+        digest.update(json.dumps(scalars, sort_keys=True).encode())
+        for name in sorted(arrays):
+            digest.update(np.array(arrays[name].shape, dtype="<i8").tobytes())
+            digest.update(np.ascontiguousarray(arrays[name], dtype="<f4").tobytes())
+        return digest.hexdigest()
 
     def to_parts(self) -> tuple[dict[str, FloatArray], dict[str, Scalar]]:
         """Split into named arrays and scalars."""
@@ -77,7 +122,11 @@ class RoundPlan:
             "unit": self.unit,
             "participation": self.participation,
             "training": self.training,
+            "evaluation_share": self.evaluation_share,
+            "interactions_per_round": self.interactions_per_round,
         }
+        if self.terms is not None:
+            scalars |= {f"terms.{name}": value for name, value in self.terms.to_scalars().items()}
         return {"fixed": self.fixed, "learned": self.learned}, scalars
 
     @staticmethod
@@ -91,8 +140,10 @@ class RoundPlan:
         """
         expected = {
             "version": int, "run": str, "server_round": int, "purpose": str, "unit": str,
-            "participation": float, "training": str,
+            "participation": float, "training": str, "evaluation_share": float, "interactions_per_round": int,
         }  # fmt: skip
+        given_terms = {name: value for name, value in scalars.items() if name.startswith("terms.")}
+        scalars = {name: value for name, value in scalars.items() if name not in given_terms}
         _same_names("plan", set(scalars), set(expected))
         _same_names("plan arrays", set(arrays), {"fixed", "learned"})
         for name, kind in expected.items():
@@ -113,6 +164,11 @@ class RoundPlan:
         participation = cast("float", scalars["participation"])
         if not 0.0 < participation <= 1.0:
             raise WireError(f"participation {participation} is not in (0, 1]")
+        evaluation_share = cast("float", scalars["evaluation_share"])
+        if not 0.0 <= evaluation_share < 1.0:
+            raise WireError(f"evaluation_share {evaluation_share} is not in [0, 1)")
+        if cast("int", scalars["interactions_per_round"]) < 0:
+            raise WireError(f"interactions_per_round {scalars['interactions_per_round']} is below 0")
         return RoundPlan(
             run=cast("str", scalars["run"]),
             server_round=server_round,
@@ -122,6 +178,9 @@ class RoundPlan:
             training=cast("str", scalars["training"]),
             fixed=fixed,
             learned=learned,
+            terms=_terms(cast("str", scalars["unit"]), given_terms),
+            evaluation_share=evaluation_share,
+            interactions_per_round=cast("int", scalars["interactions_per_round"]),
         )
 
 
@@ -132,29 +191,67 @@ class ItemUpdate:
     Attributes
     ----------
     vector
-        float32 [num_items * dim] in row order, or [num_items] in the popularity round.
+        The update dimension by dimension, ``update.T.reshape(-1)`` of [num_items, dim], then the metrics if the plan
+        asks for them; or [num_items] in the popularity round. Integers modulo 2^b, uint32 or uint64 [update_size],
+        under a protected unit; float32 under unit "none".
     """
 
-    vector: FloatArray = field(repr=False)
+    vector: FloatArray | RingArray = field(repr=False)
 
-    def to_parts(self) -> dict[str, FloatArray]:
+    @staticmethod
+    def of_nobody(plan: RoundPlan) -> ItemUpdate:
+        """Return the answer of a node that has nobody in the round: zeros, without noise."""
+        if plan.terms is None:
+            return ItemUpdate(np.zeros(plan.update_size, dtype=np.float32))
+        if plan.terms.ring_bits <= 32:
+            return ItemUpdate(np.zeros(plan.update_size, dtype=np.uint32))
+        return ItemUpdate(np.zeros(plan.update_size, dtype=np.uint64))
+
+    def to_parts(self) -> dict[str, FloatArray | RingArray]:
         """Split into named arrays."""
         return {"update": self.vector}
 
     @staticmethod
-    def from_parts(arrays: Mapping[str, npt.NDArray[np.generic]], *, size: int) -> ItemUpdate:
-        """Check and rebuild an update of a known size.
+    def from_parts(arrays: Mapping[str, npt.NDArray[np.generic]], plan: RoundPlan) -> ItemUpdate:
+        """Check and rebuild the answer to a plan.
 
         Raises
         ------
         WireError
-            If anything but the one finite float32 vector of this size arrived.
+            If anything but the one vector that the plan asks for arrived: integers in range, or finite float32.
         """
         _same_names("update", set(arrays), {"update"})
-        vector = _checked("update", arrays["update"], 1)
-        if len(vector) != size:
-            raise WireError(f"update has {len(vector)} values, the plan asks for {size}")
-        return ItemUpdate(vector)
+        vector = arrays["update"]
+        if plan.terms is None:
+            checked: FloatArray | RingArray = _checked("update", vector, 1)
+        else:
+            checked = _checked_ring(vector, plan.terms.ring_bits)
+        if len(checked) != plan.update_size:
+            raise WireError(f"update has {len(checked)} values, the plan asks for {plan.update_size}")
+        return ItemUpdate(checked)
+
+
+def _terms(unit: str, given: Mapping[str, object]) -> ReleaseTerms | None:
+    if (unit == "none") != (not given):
+        raise WireError(f"unit {unit!r} {'takes no' if given else 'needs'} terms of protection")
+    if not given:
+        return None
+    try:
+        return ReleaseTerms.from_scalars({name.removeprefix("terms."): value for name, value in given.items()})
+    except PrivacyError as error:
+        raise WireError(f"plan: {error.message}") from error
+
+
+def _checked_ring(array: npt.NDArray[np.generic], bits: int) -> RingArray:
+    dtype = np.uint32 if bits <= 32 else np.uint64
+    if not isinstance(array, np.ndarray):
+        raise WireError(f"update must be an array, not {type(array).__name__}")
+    if array.dtype != dtype or array.ndim != 1:
+        raise WireError(f"update must be {np.dtype(dtype)} with 1 dimension, not {array.dtype} {array.shape}")
+    elements = cast("RingArray", array)
+    if len(elements) and int(elements.max()) >> bits:
+        raise WireError(f"update holds values of more than {bits} bits")
+    return elements
 
 
 def _same_names(what: str, given: set[str], expected: set[str]) -> None:

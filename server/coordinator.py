@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from palate.models.table import FloatArray, ItemTable, popularity_column
+from palate.privacy.mechanisms.evaluation import NoisyMetrics, split_metrics
 from palate.privacy.wire import RoundPlan
+from palate.server.decoding import noise_std
 from palate.server.optimisers import Aggregate, Matrix, build_optimiser
 from palate.server.settings import ServerSettings
 
@@ -30,12 +32,15 @@ class RoundOutcome:
         The item table after the round.
     update_rms
         Root mean square of the change of the embeddings; 0 in the popularity round.
+    metrics
+        What the devices found out about the table that the round started from; None where they were not asked.
     """
 
     server_round: int
     purpose: str
     table: ItemTable
     update_rms: float
+    metrics: NoisyMetrics | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,8 @@ class Coordinator:
         self.settings = settings
         self.next_round = 0
         self.popularity = np.zeros(len(content), dtype=np.float32)
-        self.table = ItemTable(_with_popularity(self.popularity, content), embeddings)
+        unknown = np.zeros((len(content), 1), dtype=np.float32)
+        self.table = ItemTable(np.concatenate([unknown, content], axis=1), embeddings)
         self._optimiser = build_optimiser(settings.optimiser)
 
     @property
@@ -75,12 +81,25 @@ class Coordinator:
 
     def plan(self) -> RoundPlan:
         """Return the plan of the next round."""
-        settings = self.settings
+        return self._plan(self.next_round)
+
+    def example_plans(self) -> tuple[RoundPlan, RoundPlan]:
+        """Return a popularity and a training plan of this run, for accounting; the table is today's."""
+        return self._plan(0), self._plan(1)
+
+    def _plan(self, server_round: int) -> RoundPlan:
+        settings, terms = self.settings, self.settings.terms
+        popularity = server_round == 0
         return RoundPlan(
             run=settings.run,
-            server_round=self.next_round,
-            purpose="popularity" if self.next_round == 0 else "train",
+            server_round=server_round,
+            purpose="popularity" if popularity else "train",
             unit=settings.unit,
+            terms=None if terms is None else terms.popularity if popularity else terms.train,
+            evaluation_share=0.0 if popularity else settings.evaluation_share,
+            interactions_per_round=(
+                settings.popularity_interactions if popularity else settings.interactions_per_round
+            ),
             participation=settings.schedule.participation,
             training=settings.training.model_dump_json(),
             fixed=self.table.fixed,
@@ -93,20 +112,23 @@ class Coordinator:
         Parameters
         ----------
         total
-            Sum over devices of the vectors that answered the plan, float64 [update_size].
+            Sum over devices of the vectors that answered the plan, in their units, float64 [update_size].
         """
-        done = self.next_round
-        update_rms = 0.0
+        done, plan = self.next_round, self.plan()
+        update_rms, metrics = 0.0, None
         if done == 0:
             self.popularity = total.astype(np.float32)
-            self.table = ItemTable(_with_popularity(self.popularity, self.table.fixed[:, 1:]), self.table.learned)
+            column = popularity_column(self.popularity, noise_std=noise_std(plan))[:, None]
+            fixed = np.concatenate([column, self.table.fixed[:, 1:]], axis=1)
+            self.table = ItemTable(fixed, self.table.learned)
         else:
+            update, metrics = split_metrics(total, plan, noise_std=noise_std(plan))
             popularity = np.maximum(self.popularity.astype(np.float64), 0.0)
-            all_users = sum_of_user_weights(popularity, self.settings.expected_devices)
+            all_users = sum_of_user_weights(self.popularity, self.settings.cohort)
             ridge = self.settings.optimiser.item_regularisation * all_users * self.table.learned
             aggregate = Aggregate(
-                total=total.reshape(self.table.learned.shape) - ridge,
-                devices=self.settings.expected_devices,
+                total=update.reshape(self.table.dim, self.table.num_items).T - ridge,
+                devices=self.settings.cohort,
                 popularity=popularity,
                 all_users=all_users,
                 unobserved_weight=self.settings.training.unobserved_weight,
@@ -116,7 +138,7 @@ class Coordinator:
             self.table = self.table.with_learned((self.table.learned + change).astype(np.float32))
             update_rms = float(np.sqrt(np.mean(change**2)))
         self.next_round = done + 1
-        return RoundOutcome(done, "popularity" if done == 0 else "train", self.table, update_rms)
+        return RoundOutcome(done, plan.purpose, self.table, update_rms, metrics)
 
     def snapshot(self) -> Snapshot:
         """Return the state after the last finished round."""
@@ -129,14 +151,10 @@ class Coordinator:
         self._optimiser.state = dict(snapshot.optimiser)
 
 
-def sum_of_user_weights(popularity: Matrix, devices: float) -> float:
+def sum_of_user_weights(popularity: FloatArray, devices: int) -> float:
     """Estimate ``W = sum_u n_u^-1/2``, from below, by the popularity sum, whose total is ``sum_u n_u^1/2``.
 
     By Cauchy and Schwarz W is at least ``N^2 / sum_u n_u^1/2``, with equality where all are equally active. W is the
     sum of user weights for the default exponent, 1/2; for other exponents it stands in.
     """
-    return devices**2 / max(float(popularity.sum()), 1.0)
-
-
-def _with_popularity(popularity: FloatArray, content: FloatArray) -> FloatArray:
-    return np.concatenate([popularity_column(popularity)[:, None], content], axis=1)
+    return devices**2 / max(float(popularity.sum(dtype=np.float64)), 1.0)

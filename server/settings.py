@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from palate.models.training import LocalTraining
+from palate.privacy.mechanisms.budget import RunTerms
 from palate.server.optimisers import OptimiserConfig
 
 
@@ -31,6 +32,10 @@ class ServerSettings(BaseModel):
 
     run: str = Field(min_length=1, description="name of the run")
     unit: str = Field(description="unit of protection; names the mechanism")
+    terms: RunTerms | None = Field(None, description="noise of the rounds; none for unit none")
+    evaluation_share: float = Field(0.0, ge=0, lt=1, description="part of the clip norm for the devices' metrics")
+    interactions_per_round: int = Field(0, ge=0, description="most interactions of a device in a round; 0 for all")
+    popularity_interactions: int = Field(0, ge=0, description="the same in the popularity round")
     population: int = Field(ge=1, description="enrolled devices")
     nodes: int = Field(1, ge=1, description="nodes that must be connected before a round starts")
     schedule: Schedule = Schedule()
@@ -38,6 +43,11 @@ class ServerSettings(BaseModel):
     optimiser: OptimiserConfig = OptimiserConfig()
 
     @property
-    def expected_devices(self) -> float:
-        """Expected number of devices in a round's sum."""
-        return self.population * self.schedule.participation
+    def cohort(self) -> int:
+        """Devices that are asked in a round."""
+        return cohort_size(self.population, self.schedule.participation)
+
+
+def cohort_size(population: int, participation: float) -> int:
+    """Return how many devices a share of the population is; at least one."""
+    return max(1, round(population * participation))

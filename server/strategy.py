@@ -10,14 +10,15 @@ import time
 from collections.abc import Iterable
 from typing import Protocol
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from palate.models.errors import FederationError
+from palate.privacy.mechanisms.summing import UpdateSum
 from palate.privacy.wire import ItemUpdate, RoundPlan, WireError
 from palate.server.coordinator import Coordinator, RoundOutcome
+from palate.server.decoding import steps_per_unit
 from palate.server.optimisers import Matrix
 
 _POLL_SECONDS = 0.1
@@ -131,14 +132,14 @@ def plan_messages(plan: RoundPlan, nodes: Iterable[int]) -> list[Message]:
 
 
 def sum_of_updates(plan: RoundPlan, replies: Iterable[Message]) -> Matrix:
-    """Add up replies one by one, float64 [update_size], holding one update in memory at a time.
+    """Add up replies one by one, holding one update in memory at a time; the sum in its units, float64 [update_size].
 
     Raises
     ------
     FederationError
         If a reply is an error, or carries anything but one vector of the right size.
     """
-    total = np.zeros(plan.update_size)
+    total = UpdateSum(plan)
     for reply in replies:
         node = reply.metadata.src_node_id
         if reply.has_error():
@@ -146,16 +147,16 @@ def sum_of_updates(plan: RoundPlan, replies: Iterable[Message]) -> Matrix:
                 f"round {plan.server_round}: node {node} failed: {reply.error.reason}", hint="see the node's log"
             )
         try:
-            total += _update_of(reply, plan.update_size).vector
+            total.add(_update_of(reply, plan))
         except WireError as error:
             raise FederationError(
                 f"round {plan.server_round}: node {node}: {error}",
                 hint="do all nodes run the same version? if values are not finite, lower the learning rates",
             ) from error
-    return total
+    return total.total(steps_per_unit(plan))
 
 
-def _update_of(reply: Message, size: int) -> ItemUpdate:
+def _update_of(reply: Message, plan: RoundPlan) -> ItemUpdate:
     names = set(reply.content)
     if names != {"update"} or not isinstance(reply.content["update"], ArrayRecord):
         raise WireError(f"reply holds {sorted(names)}, expected one array record 'update'")
@@ -164,4 +165,4 @@ def _update_of(reply: Message, size: int) -> ItemUpdate:
         arrays = {name: array.numpy() for name, array in record.items()}
     except (ValueError, TypeError, EOFError, OSError) as error:
         raise WireError("the update's bytes are not an array") from error
-    return ItemUpdate.from_parts(arrays, size=size)
+    return ItemUpdate.from_parts(arrays, plan)

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.clipping import require_finite
-from palate.privacy.integer.csprng import Purpose, Words, WordStream
+from palate.privacy.integer.csprng import Purpose, Words, WordStream, padded_lanes
 from palate.privacy.integer.quantise import Quantiser, dithered_floor
 from palate.privacy.integer.release import IntegerMechanism
 from palate.privacy.integer.ring import RingArray
+from palate.privacy.mechanisms.evaluation import attach
 from palate.simulation.data.types import FloatArray, IntArray, LongArray
 
 _EXACT_FLOAT32 = 1 << 24
@@ -40,7 +42,7 @@ class DeviceUpdates:
     indptr
         Device u owns rows[indptr[u]:indptr[u + 1]], int64 [num_devices + 1].
     rows
-        Items with further values, each at most once a device, int32 [num_rows].
+        Items with further values, which add up where an item is named twice, integers [num_rows].
     row_values
         float32 [num_rows, dim].
     """
@@ -48,7 +50,7 @@ class DeviceUpdates:
     errors: FloatArray
     vectors: FloatArray
     indptr: LongArray
-    rows: IntArray
+    rows: IntArray | LongArray
     row_values: FloatArray
 
     @staticmethod
@@ -63,6 +65,15 @@ class DeviceUpdates:
         """Number of devices."""
         return len(self.vectors)
 
+    def select(self, devices: LongArray) -> DeviceUpdates:
+        """Return the updates of some devices, int64 [n], in that order."""
+        lengths = np.diff(self.indptr)[devices]
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        entries = np.repeat(self.indptr[devices] - indptr[:-1], lengths) + np.arange(indptr[-1])
+        return DeviceUpdates(
+            self.errors[devices], self.vectors[devices], indptr, self.rows[entries], self.row_values[entries]
+        )
+
     def dense(self, start: int, stop: int, out: FloatArray | None = None) -> FloatArray:
         """Form the contributions of devices start to stop, float32 [stop - start, dim, num_items]."""
         vectors, errors = self.vectors[start:stop, :, None], self.errors[start:stop, None, :]
@@ -70,17 +81,56 @@ class DeviceUpdates:
         for device in range(start, stop):
             own = slice(self.indptr[device], self.indptr[device + 1])
             if own.start < own.stop:
-                dense[device - start][:, self.rows[own]] += self.row_values[own].T
+                rows, values = torch.from_numpy(self.rows[own]), torch.from_numpy(self.row_values[own])
+                torch.from_numpy(dense[device - start]).index_add_(1, rows, values.T)
         return dense
 
 
-def quantised_sum(updates: DeviceUpdates, keys: Sequence[bytes], quantiser: Quantiser) -> npt.NDArray[np.int64]:
+@dataclass(frozen=True, eq=False)
+class Contributions:
+    """What some devices would send, before clipping: their updates, and behind them their metrics if asked for.
+
+    Attributes
+    ----------
+    updates
+        The devices' updates.
+    metrics
+        float32 [num_devices, NUM_METRICS], or None.
+    share
+        Part of the clip norm that carries the metrics; see `palate.privacy.mechanisms.evaluation`.
+    """
+
+    updates: DeviceUpdates
+    metrics: FloatArray | None = None
+    share: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """Values of one contribution."""
+        update_size = int(self.updates.vectors.shape[1] * self.updates.errors.shape[1])
+        return update_size + (0 if self.metrics is None else int(self.metrics.shape[1]))
+
+    def flat(self, start: int, stop: int, clip_norm: float, out: FloatArray) -> FloatArray:
+        """Write the contributions of devices start to stop into `out`, float32 [stop - start, size]."""
+        shape = (stop - start, self.updates.vectors.shape[1], self.updates.errors.shape[1])
+        update = out[:, : shape[1] * shape[2]]
+        self.updates.dense(start, stop, update.reshape(shape))  # a view: rows are contiguous
+        if self.metrics is not None:
+            out[:, update.shape[1] :] = attach(
+                update, self.metrics[start:stop], clip_norm=clip_norm, share=self.share, out=update
+            )
+        return out
+
+
+def quantised_sum(
+    contributions: DeviceUpdates | Contributions, keys: Sequence[bytes], quantiser: Quantiser
+) -> npt.NDArray[np.int64]:
     """Sum of every device's quantised contribution.
 
     Parameters
     ----------
-    updates
-        Contributions before clipping.
+    contributions
+        What the devices would send before clipping.
     keys
         The devices' keys of the round, 32 bytes each; only their rounding streams are used.
     quantiser
@@ -88,41 +138,45 @@ def quantised_sum(updates: DeviceUpdates, keys: Sequence[bytes], quantiser: Quan
 
     Returns
     -------
-    int64 [dim * num_items]
+    int64 [size]
 
     Raises
     ------
     PrivacyError
         If a contribution is not finite, the sizes disagree, or a key is missing.
     """
-    shape = (updates.vectors.shape[1], updates.errors.shape[1])  # [dim, num_items]
-    if shape[0] * shape[1] != quantiser.size or len(keys) != updates.num_devices:
+    given = contributions if isinstance(contributions, Contributions) else Contributions(contributions)
+    updates = given.updates
+    if given.size != quantiser.size or len(keys) != updates.num_devices:
         raise PrivacyError(
-            f"{updates.num_devices} updates of {shape[1]} items x {shape[0]} with {len(keys)} keys,"
+            f"{updates.num_devices} contributions of {given.size} values with {len(keys)} keys,"
             f" for a mechanism of {quantiser.size} values",
-            hint="one key a device, and a mechanism of the table's size",
+            hint="one key a device, and a mechanism of the plan's size",
         )
     for block in (updates.errors, updates.vectors, updates.row_values):
         require_finite(block)
     exact_devices = _EXACT_FLOAT32 // quantiser.sensitivity  # so many sums of integers float32 still holds exactly
     group = min(exact_devices, max(1, _VALUES_PER_GROUP // quantiser.size))
-    dense = np.empty((group, *shape), dtype=np.float32)
-    lanes = np.empty((group, quantiser.size), dtype=np.uint16)
+    dense = np.empty((group, quantiser.size), dtype=np.float32)
+    lanes = np.empty((group, padded_lanes(quantiser.size)), dtype="<u2")
     integers = np.empty((group, quantiser.size), dtype=np.float32)
     total = np.zeros(quantiser.size, dtype=np.int64)
     partial, waiting = np.zeros(quantiser.size, dtype=np.float32), 0
     for start in range(0, updates.num_devices, group):
         people = keys[start : start + group]
         count = len(people)
-        flat = updates.dense(start, start + count, dense[:count]).reshape(count, -1)
+        flat = given.flat(start, start + count, quantiser.clip_norm, dense[:count])
         for place, key in enumerate(people):
-            lanes[place] = WordStream(key, Purpose.ROUNDING).lanes(quantiser.size)
-        rounded = dithered_floor(quantiser.scaled(flat, out=flat), lanes[:count], integers[:count])
+            WordStream(key, Purpose.ROUNDING).fill(lanes[place])
+        rounded = dithered_floor(
+            quantiser.scaled(flat, out=flat), lanes[:count, : quantiser.size], integers[:count]
+        )  # fmt: skip
         for place, fits in enumerate(quantiser.fits(rounded)):
             if fits:
                 partial += rounded[place]
             else:
-                again = updates.dense(start + place, start + place + 1).reshape(-1)
+                device = start + place
+                again = given.flat(device, device + 1, quantiser.clip_norm, dense[place : place + 1]).reshape(-1)
                 total += quantiser.quantise(again, WordStream(people[place], Purpose.ROUNDING))
         waiting += count
         if waiting + group > exact_devices:

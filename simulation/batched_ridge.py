@@ -76,6 +76,16 @@ class RankOne:
         cross = self.whole_users.T @ scaled  # [k, dim]
         return np.asarray(sparse.T @ scaled - unobserved_weight * (rows @ cross), dtype=np.float32)
 
+    def errors(
+        self, rows: FloatArray, histories: Histories, people: npt.NDArray[np.integer], unobserved_weight: float
+    ) -> FloatArray:
+        """Residuals of some people over the whole catalogue, float32 [len(people), num_items]."""
+        dense: FloatArray = -np.float32(unobserved_weight) * (self.whole_users[people] @ rows.T)
+        lengths = histories.lengths[people]
+        own = np.repeat(histories.indptr[people] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+        dense[np.repeat(np.arange(len(people)), lengths), histories.items[own]] += self.positive_errors[own]
+        return dense
+
 
 def rank_one_updates(
     rows: FloatArray, histories: Histories, weights: FloatArray, users: FloatArray, learned: slice

@@ -117,9 +117,32 @@ def steps(block: Block, config: LocalTraining, num_items: int) -> Iterator[Step]
             yield Step(epoch, samples[:, start:stop], weights[:, start:stop], torch.from_numpy(sizes))
 
 
+@dataclass(frozen=True)
+class RowChanges:
+    """Directions for single rows of the item table, person by person; a person may name a row more than once.
+
+    Attributes
+    ----------
+    counts
+        Entries of each person, int64 [B].
+    items
+        int64 [sum of counts].
+    values
+        float32 [sum of counts, dim].
+    """
+
+    counts: LongArray
+    items: Tensor
+    values: Tensor
+
+    def total(self, num_items: int) -> Tensor:
+        """Sum over people, float32 [num_items, dim]."""
+        return torch.zeros(num_items, self.values.shape[1]).index_add_(0, self.items, self.values)
+
+
 def train_bce(
     model: type[ScoreModel], table: ItemTable, state: State, block: Block, scale: FloatArray, config: LocalTraining
-) -> tuple[Tensor, float]:
+) -> tuple[RowChanges, float]:
     """NCF's loss by SGD on heads and on local copies of the item rows.
 
     Parameters
@@ -131,7 +154,7 @@ def train_bce(
 
     Returns
     -------
-    The block's part of the sum of updates, float32 [num_items, dim], and the sum of the people's mean losses.
+    The people's updates, and the sum of their mean losses.
     """
     plan = list(steps(block, config, table.num_items))
     slots, touched, owner = _local_rows(plan, len(block.users), table.num_items)
@@ -155,22 +178,22 @@ def train_bce(
             if step.epoch == config.epochs - 1:
                 losses += person.detach()
     moved = (local - learned.index_select(0, touched)) * torch.from_numpy(scale)[owner, None]
-    update = torch.zeros_like(learned).index_add_(0, touched, moved)
-    return update, float((losses / torch.from_numpy(block.lengths)).sum())
+    counts = torch.bincount(owner, minlength=len(block.users)).numpy()
+    return RowChanges(counts, touched, moved), float((losses / torch.from_numpy(block.lengths)).sum())
 
 
 def train_residual_head(
     model: type[ScoreModel], table: ItemTable, state: State, block: Block, scale: FloatArray, config: LocalTraining
-) -> Tensor:
+) -> RowChanges:
     """SGD of the non-linear parts on what the closed form leaves over; see `palate.client.trainer`.
 
-    Returns the block's part of the sum of updates, float32 [num_items, dim]; `state` is updated in place.
+    Returns the people's part of their updates; `state` is updated in place.
     """
     learned_rows = torch.from_numpy(table.learned)
     scores = model.solution(state) @ torch.from_numpy(table.rows).T  # [B, num_items]; cheaper than gathering rows
     unobserved = config.unobserved_weight * table.num_items / (block.lengths * config.sampled_negatives)
     unobserved_weight = torch.from_numpy(unobserved.astype(np.float32))[:, None]  # [B, 1]
-    update = torch.zeros(table.learned.shape)
+    items, values = list[Tensor](), list[Tensor]()
     trained = model.head_parameters(state)
     for step in steps(block, config, table.num_items):
         collect = step.epoch == config.epochs - 1
@@ -189,10 +212,13 @@ def train_residual_head(
         with torch.no_grad():
             if collect:
                 factor = (total_weight * torch.from_numpy(scale))[:, None, None]
-                update.index_add_(0, flat.reshape(-1), (-factor * gradients[-1]).reshape(-1, table.dim))
+                items.append(flat)
+                values.append(-factor * gradients[-1])
             _descend(trained, dict(zip(heads, gradients, strict=False)), step, config)
     state.update(trained)
-    return update
+    touched = torch.cat(items, dim=1)  # [B, n (1 + negatives)], padding included: its values are zeros
+    counts = np.full(len(block.users), touched.shape[1])
+    return RowChanges(counts, touched.reshape(-1), torch.cat(values, dim=1).reshape(-1, table.dim))
 
 
 def _descend(state: State, gradients: State, step: Step, config: LocalTraining) -> None:

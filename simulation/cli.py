@@ -16,6 +16,7 @@ from palate.models.training import LocalTraining
 from palate.server.optimisers import OptimiserConfig
 from palate.server.settings import Schedule
 from palate.simulation.config import SimulationConfig, checked_config, load_config, merge, nested
+from palate.simulation.protection import DEFAULTS
 
 _DEFAULT = {name: field.default for name, field in SimulationConfig.model_fields.items()}
 _SCHEDULE, _TRAINING = Schedule(), LocalTraining()
@@ -28,16 +29,31 @@ def simulate(
     ] = None,
     unit: Annotated[
         str | None,
-        typer.Option(help="What the guarantee covers. The only unit yet is none: no privacy."),
+        typer.Option(help="What the guarantee covers: user, or none for no privacy. [default: user]"),
     ] = None,
-    epsilon: Annotated[float | None, typer.Option(help="Privacy budget; for protected units.")] = None,
-    delta: Annotated[float | None, typer.Option(help="Failure probability of the guarantee.")] = None,
+    epsilon: Annotated[
+        float | None, typer.Option(help=f"Privacy budget of the whole run. [default: {DEFAULTS['epsilon']:g}]")
+    ] = None,
+    delta: Annotated[
+        float | None,
+        typer.Option(help=f"Failure probability of the guarantee. [default: {DEFAULTS['delta']:g}]"),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Score model: gmf, mlp, neumf or linear. [default: neumf]")] = None,
     objective: Annotated[
         str | None, typer.Option(help="Local loss: whole (closed form) or bce (sampled). [default: whole]")
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help=f"Training rounds. [default: {_SCHEDULE.rounds}]")] = None,
-    dim: Annotated[int | None, typer.Option(help=f"Width of the item embedding. [default: {_SCHEDULE.dim}]")] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Training rounds. [default: {_SCHEDULE.rounds}; {DEFAULTS['schedule']['rounds']} if protected]"
+        ),
+    ] = None,
+    dim: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Width of the item embedding. [default: {_SCHEDULE.dim}; {DEFAULTS['schedule']['dim']} if protected]"
+        ),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help=f"Local epochs of SGD per round. [default: {_TRAINING.epochs}]")
     ] = None,
@@ -48,7 +64,8 @@ def simulate(
     optimiser: Annotated[
         str | None,
         typer.Option(
-            help=f"Server optimiser: average, momentum, adam or curvature. [default: {OptimiserConfig().name}]"
+            help="Server optimiser: average, momentum, adam or curvature. "
+            f"[default: {OptimiserConfig().name}; {DEFAULTS['optimiser']['name']} if protected]"
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help=f"Seed of everything random. [default: {_DEFAULT['seed']}]")] = None,
@@ -99,13 +116,14 @@ def simulate(
     r"""Train a federated recommender on virtual devices and measure what it is worth.
 
     Every person of the dataset becomes a virtual device. Devices learn from their own history; only item
-    embeddings are summed. The same command on the same folder resumes a run that was stopped.
+    embeddings are summed, and with them the noise that hides each person: the result says how well, and what it
+    rests on. The same command on the same folder resumes a run that was stopped.
 
     \b
     Examples:
-      palate simulate --unit none
-      palate simulate --unit none --data ml-1m --seed 2
-      palate simulate --unit none --data sales.csv --user-column customer --item-column sku --min-user 5
+      palate simulate
+      palate simulate --data ml-1m --epsilon 4 --seed 2
+      palate simulate --data sales.csv --user-column customer --item-column sku --min-user 5
       palate simulate --unit none --data ml-100k --set training.recency_half_life=inf --json
     """
     flags = nested(
@@ -225,7 +243,24 @@ def _print_result(result: dict[str, Any], console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    console.print(Text(f"unit {result['unit']}: {result['protection']}", style="bold red"))
+    _print_guarantee(result, console)
+
+
+def _print_guarantee(result: dict[str, Any], console: Console) -> None:
+    """Print what was promised and everything that it takes to read it; a run without protection says so in red."""
+    from rich.table import Table
+
+    from palate.simulation.report.promise import facts
+    from palate.simulation.report.records import GuaranteeRecord
+
+    protected = result["guarantee"] is not None
+    style = "bold green" if protected else "bold red"
+    console.print(Text(f"unit {result['unit']}: {result['protection']}", style=style))
+    if protected:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for name, words in facts(GuaranteeRecord.model_validate(result["guarantee"])).items():
+            table.add_row(name, words)
+        console.print(table, highlight=False)
 
 
 def _number(metrics: dict[str, Any] | None, ranking: str, name: str) -> str:

@@ -13,10 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from palate.models.errors import ConfigError
 from palate.models.training import LocalTraining
+from palate.privacy.accounting.events import Unit
+from palate.privacy.charging import Promise
+from palate.privacy.mechanisms.budget import RunTerms
 from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.server.optimisers import OptimiserConfig, build_optimiser
 from palate.server.settings import Schedule, ServerSettings
+from palate.simulation import protection
 from palate.simulation.data.options import ReadOptions
+from palate.simulation.protection import PrivacyOptions
 
 
 class ContentOptions(BaseModel):
@@ -34,9 +39,11 @@ class SimulationConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str = Field("demo", description="preset, file or folder")
-    unit: str = Field(description="unit of protection: what one guarantee covers")
-    epsilon: float | None = Field(None, gt=0, description="privacy budget")
-    delta: float | None = Field(None, gt=0, lt=1, description="failure probability of the guarantee")
+    unit: str = Field("user", description="unit of protection: what one guarantee covers; none is no privacy")
+    epsilon: float | None = Field(None, gt=0, description="privacy budget; 8 unless given, absent with unit none")
+    delta: float | None = Field(
+        None, gt=0, lt=1, description="failure probability of the guarantee; 1e-5 unless given, absent with unit none"
+    )
     seed: int = Field(1, ge=0, lt=2**63, description="seed of everything random in the run")
     engine: Literal["vectorised", "flower", "devices"] = Field("vectorised", description="how nodes are run")
     shards: int = Field(4, ge=1, le=4096, description="nodes that share the virtual devices")
@@ -49,6 +56,7 @@ class SimulationConfig(BaseModel):
     )
     read: ReadOptions = ReadOptions()
     content: ContentOptions = ContentOptions()
+    privacy: PrivacyOptions = PrivacyOptions()
     schedule: Schedule = Schedule()
     training: LocalTraining = LocalTraining()
     optimiser: OptimiserConfig = OptimiserConfig()
@@ -65,20 +73,70 @@ class SimulationConfig(BaseModel):
         if self.unit not in MECHANISMS:
             raise ConfigError(
                 f"unit {self.unit!r} has no mechanism in this version",
-                hint=f"the only unit yet is {', '.join(MECHANISMS)}: name it with --unit, it means no privacy",
+                hint=f"choose one of {', '.join(MECHANISMS)}; none means no privacy",
             )
-        if self.epsilon is not None or self.delta is not None:
+        if self.unit == protection.UNPROTECTED and (self.epsilon is not None or self.delta is not None):
             raise ConfigError(
                 f"unit {self.unit!r} has no epsilon and no delta",
                 hint="leave out --epsilon and --delta: nothing is protected with this unit",
             )
+        if self.unit != protection.UNPROTECTED and (self.epsilon is None or self.delta is None):
+            raise ConfigError(
+                f"unit {self.unit!r} needs an epsilon and a delta", hint="for example --epsilon 8 --delta 1e-5"
+            )
+        self._check_interactions()
         return self
 
-    def server_settings(self, *, run: str, population: int, nodes: int = 1) -> ServerSettings:
+    def _check_interactions(self) -> None:
+        if self.protects_interactions and self.training.objective != "bce":
+            raise ConfigError(
+                f"objective {self.training.objective!r} cannot protect single interactions",
+                hint="leave out --objective, or use unit user",
+            )
+        if self.protects_interactions and self.privacy.evaluation_share:
+            raise ConfigError(
+                f"unit {self.unit!r} cannot carry the devices' metrics: they depend on the whole history",
+                hint="leave out privacy.evaluation_share",
+            )
+
+    @property
+    def protects_interactions(self) -> bool:
+        """Whether the run protects single interactions, on the device."""
+        return self.unit in protection.INTERACTION_UNITS
+
+    @property
+    def promises(self) -> dict[Unit, Promise]:
+        """Budgets of every device, by unit; empty without protection."""
+        if self.epsilon is None or self.delta is None:
+            return {}
+        return protection.promises_of(self.unit, self.epsilon, self.delta, self.privacy)
+
+    def terms(self, *, population: int, num_items: int) -> RunTerms | None:
+        """Noise of the rounds; None without protection. Raises as `palate.simulation.protection.terms_of`."""
+        if self.epsilon is None or self.delta is None:
+            return None
+        return protection.terms_of(
+            self.privacy,
+            unit=self.unit,
+            epsilon=self.epsilon,
+            delta=self.delta,
+            rounds=self.schedule.rounds,
+            dim=self.schedule.dim,
+            population=population,
+            participation=self.schedule.participation,
+            num_items=num_items,
+        )
+
+    def server_settings(self, *, run: str, population: int, num_items: int, nodes: int = 1) -> ServerSettings:
         """Return the operator's part of the configuration."""
+        terms = self.terms(population=population, num_items=num_items)
         return ServerSettings(
             run=run,
             unit=self.unit,
+            terms=terms,
+            evaluation_share=0.0 if terms is None else self.privacy.evaluation_share,
+            interactions_per_round=self.privacy.interactions_per_round if self.protects_interactions else 0,
+            popularity_interactions=self.privacy.popularity_interactions if self.protects_interactions else 0,
             population=population,
             nodes=nodes,
             schedule=self.schedule,
@@ -123,7 +181,7 @@ def load_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not a TOML file: {error}", hint="docs/configuration.md shows one") from error
 
 
-def merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Nested dictionaries with `over` winning; the arguments stay as they are."""
     merged = dict(base)
     for name, value in over.items():
@@ -154,11 +212,7 @@ def checked_config(values: Mapping[str, Any]) -> SimulationConfig:
     ConfigError
         If something is unknown, missing or out of range, in one line that names it.
     """
-    if "unit" not in values:
-        raise ConfigError(
-            "--unit is not given, and there is no protected unit in this version yet",
-            hint="say --unit none to simulate without privacy; every output will say so",
-        )
+    values = merge(protection.defaults_of(str(values.get("unit", "user"))), values)
     if "regularisation" in values.get("training", {}):
         values = {"tune": False, **values}  # what was asked for by value is not chosen again
     try:

@@ -11,6 +11,7 @@ import torch
 from palate.models.errors import RunError
 from palate.models.scores.base import State
 from palate.models.scores.registry import score_model
+from palate.models.serving import serving_training
 from palate.models.table import ItemTable
 from palate.server.store import TABLE_FORMAT, read_tensors
 from palate.simulation.config import SimulationConfig
@@ -63,9 +64,12 @@ def open_finished(folder: Path) -> Finished:
     except (KeyError, ValueError) as error:
         raise RunError(f"{folder / 'item_table.safetensors'} is damaged", hint="run it again with --fresh") from error
     split, num_users = prepared.split, prepared.interactions.num_users
-    heads = _heads(folder, config, table, num_users)
-    fitted = refit_state(table, split.full_train, heads, config.training)
-    model = score_model(config.training.model, config.training.objective)
+    heads = {} if config.protects_interactions else _heads(folder, config, table, num_users)
+    serving = serving_training(config.training, noised_head=config.protects_interactions)
+    if config.protects_interactions:
+        heads = fresh_state(table, serving, num_users)
+    fitted = refit_state(table, split.full_train, heads, serving)
+    model = score_model(serving.model, serving.objective)
     scorer = ShardScorer(model, torch.from_numpy(table.rows), fitted)
     return Finished(config, prepared.interactions, split, table, scorer)
 

@@ -19,17 +19,25 @@ from safetensors.numpy import save
 from palate.client.host import Arrays, training_of
 from palate.models.scores.base import State
 from palate.models.scores.registry import score_model
+from palate.models.serving import serving_training
 from palate.models.table import ItemTable
+from palate.privacy.integer.csprng import Purpose, WordStream
 from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.privacy.wire import ItemUpdate, RoundPlan, WireError
+from palate.server.settings import cohort_size
 from palate.server.store import read_tensors, write_atomically
 from palate.simulation.config import SimulationConfig
-from palate.simulation.data.types import HeldOut, LongArray
+from palate.simulation.data.types import FloatArray, HeldOut, LongArray
 from palate.simulation.evaluation import Evaluation, evaluate
+from palate.simulation.ledgers import ShardLedgers
+from palate.simulation.noise_keys import read_noise_key
 from palate.simulation.prepare import Prepared, shard_users
-from palate.simulation.seeding import device_keys, participants
+from palate.simulation.protection import cohort_of
+from palate.simulation.seeding import device_keys, participants, survivors
+from palate.simulation.shard_release import ShardRelease, metrics_of, popularity_updates
 from palate.simulation.vectorised import (
     ShardScorer,
+    Sink,
     fresh_state,
     is_stateful,
     popularity_sum,
@@ -58,7 +66,7 @@ class ShardHost:
     shard
         Which shard this is; people are dealt out one by one.
     folder
-        Where the heads are kept between rounds.
+        The run folder; the heads are kept in its subfolder `devices` between rounds.
     """
 
     def __init__(self, prepared: Prepared, config: SimulationConfig, shard: int, folder: Path) -> None:
@@ -67,31 +75,125 @@ class ShardHost:
         self.users: LongArray = shard_users(prepared.interactions.num_users, shard, num_shards)
         self._config = config
         self._shard = shard
-        self._folder = folder
+        self._population = prepared.interactions.num_users
+        self._run_dir = folder
+        self._folder = folder / "devices"
+        self._ledgers: ShardLedgers | None = None
         self._train = split.train.select(self.users)
         self._full_train = split.full_train.select(self.users)
         self._held_out = {"validation": _of(split.validation, self.users), "test": _of(split.test, self.users)}
         self._stateful = is_stateful(config.training)
+        self._serving = serving_training(config.training, noised_head=config.protects_interactions)
         self._heads: tuple[int, State] | None = None
         self._fitted: tuple[str, State] | None = None
 
     def answer(self, plan: RoundPlan) -> ItemUpdate:
-        """Take part in a round with every virtual device that is drawn; the answer is the sum of their updates."""
+        """Take part in a round with every virtual device that is drawn; the answer is the sum of what they send."""
         if plan.unit not in MECHANISMS:
             raise WireError(f"no mechanism for unit {plan.unit!r}")
-        mechanism = MECHANISMS[plan.unit]
-        drawn = participants(self._config.seed, plan.server_round, self.users, plan.participation)
-        taking_part = np.flatnonzero(drawn)
+        if plan.terms is None and self._config.promises:
+            raise WireError(f"unit {plan.unit!r} protects nothing, and these devices keep budgets")
+        everyone = self._drawn(plan)
+        taking_part = np.flatnonzero(everyone[self.users])
+        if plan.terms is not None:
+            return self._protected(plan, taking_part, everyone)
         if plan.purpose == "popularity":
-            return mechanism.release(popularity_sum(self._train, taking_part, len(plan.learned)))
-        table = ItemTable(plan.fixed, plan.learned)
-        config = training_of(plan)
+            return ItemUpdate(popularity_sum(self._train, taking_part, len(plan.learned)))
+        return ItemUpdate(np.ascontiguousarray(self._train_round(plan, taking_part, None).T).reshape(-1))
+
+    def _drawn(self, plan: RoundPlan) -> npt.NDArray[np.bool_]:
+        """Who of the whole federation takes part, bool [num_users]."""
+        cohort = cohort_size(self._population, plan.participation)
+        return participants(
+            self._config.seed, plan.server_round, self._population, cohort, cap=self._config.privacy.cap
+        )  # fmt: skip
+
+    def _protected(self, plan: RoundPlan, taking_part: LongArray, everyone: npt.NDArray[np.bool_]) -> ItemUpdate:
+        """Charge the devices' ledgers, train, release through the mechanism, close the round."""
+        users = self.users[taking_part]
+        noise, ledgers = read_noise_key(self._run_dir), self._open_ledgers()
+        ledgers.begin(plan, taking_part)
+        dropouts = cohort_of(self._config.privacy, self._population, plan.participation).dropouts
+        surviving = survivors(self._config.seed, plan.server_round, everyone, dropouts)[users]
+        keys = [noise.device(plan.server_round, int(user)) for user in users]
+        words = WordStream(noise.shard(plan.server_round, self._shard), Purpose.NOISE)
+        if self._config.protects_interactions:
+            kept = [key for key, survives in zip(keys, surviving, strict=True) if survives]
+            update = self._release_interactions(plan, taking_part[surviving], kept, words)
+        else:
+            release = ShardRelease(plan, keys, surviving, self._metrics(plan, taking_part))
+            if plan.purpose == "popularity":
+                popularity_updates(self._train, taking_part, len(plan.learned), release.take)
+            else:
+                self._train_round(plan, taking_part, release.take)
+            update = release.finish(words)
+        ledgers.finish(plan, taking_part, update)
+        return update
+
+    def _release_interactions(
+        self, plan: RoundPlan, surviving: LongArray, secrets: list[bytes], words: WordStream
+    ) -> ItemUpdate:
+        """Run one noised step on devices, int64 [m]; one that drops out loses the round whole."""
+        from palate.simulation import batched_interaction  # brings Opacus, which takes seconds to import
+
+        if plan.terms is None:
+            raise WireError(f"unit {plan.unit!r} needs terms")
+        own, bound = self._train.select(surviving), plan.interactions_per_round
+        if plan.purpose == "popularity":
+            integers = batched_interaction.popularity_interaction_sum(
+                own, len(plan.learned), plan.terms, interactions_per_round=bound
+            )
+        else:
+            table = ItemTable(plan.fixed, plan.learned)
+            state, chosen = self._state_before(plan.server_round, table), torch.from_numpy(surviving)
+            found = batched_interaction.interaction_sum(
+                table,
+                own,
+                {name: value[chosen] for name, value in state.items()},
+                device_keys(self._config.seed, plan.server_round, self.users[surviving]),
+                secrets,
+                training_of(plan),
+                plan.terms,
+                interactions_per_round=bound,
+            )
+            for name, value in found.state.items():
+                state[name][chosen] = value
+            self._keep(plan.server_round, state, 0.0, 0)
+            integers = found.integers
+        return ItemUpdate(batched_interaction.release_interactions(integers, len(surviving), plan.terms, words))
+
+    def _train_round(self, plan: RoundPlan, taking_part: LongArray, sink: Sink | None) -> FloatArray:
+        """Train, keep the heads, and return the sum of updates, or zeros where a sink took them."""
+        table, config = ItemTable(plan.fixed, plan.learned), training_of(plan)
         state = self._state_before(plan.server_round, table)
         keys = device_keys(self._config.seed, plan.server_round, self.users[taking_part])
-        solved = self._solutions(table, state) if len(taking_part) == len(self.users) else None
-        trained = train_shard(table, self._train, state, taking_part, keys, config, solved=solved)
+        fits = self._serving == config and len(taking_part) == len(self.users)
+        solved = self._solutions(table, state) if fits else None
+        trained = train_shard(table, self._train, state, taking_part, keys, config, solved=solved, sink=sink)
         self._keep(plan.server_round, state, trained.loss, len(taking_part))
-        return mechanism.release(trained.update)
+        return trained.update
+
+    def _metrics(self, plan: RoundPlan, taking_part: LongArray) -> FloatArray | None:
+        """Let the devices test the round's table, [m, NUM_METRICS]; None where they are not asked."""
+        if not plan.asks_for_metrics:
+            return None
+        table = ItemTable(plan.fixed, plan.learned)
+        fitted = self._solutions(table, self._serving_heads(plan.server_round, table))
+        chosen = torch.from_numpy(taking_part)
+        return metrics_of(
+            table,
+            self._train.select(taking_part),
+            self._held_out["validation"].item[taking_part],
+            {name: value[chosen] for name, value in fitted.items()},
+            device_keys(self._config.seed, plan.server_round, self.users[taking_part]),
+            self._serving,
+        )
+
+    def _open_ledgers(self) -> ShardLedgers:
+        """Open the devices' ledgers with the first protected round; they stay open."""
+        if self._ledgers is None:
+            self._ledgers = ShardLedgers(self._run_dir, self._shard, self.users, self._config.promises)
+        return self._ledgers
 
     def inspect(self, question: Mapping[str, str | int], table_arrays: Arrays) -> Arrays:
         """Answer a question of the simulation.
@@ -102,12 +204,11 @@ class ShardHost:
         if part not in self._held_out:
             raise WireError(f"no part {part!r}")
         table = ItemTable(table_arrays["fixed"].astype(np.float32), table_arrays["learned"].astype(np.float32))
-        heads = self._state_before(server_round + 1, table)
+        heads, training = self._serving_heads(server_round + 1, table), self._serving
         history = self._train if part == "validation" else self._full_train
         fitted = self._solutions(table, heads) if part == "validation" else refit_state(
-            table, history, heads, self._config.training
+            table, history, heads, training
         )  # fmt: skip
-        training = self._config.training
         scorer = ShardScorer(score_model(training.model, training.objective), torch.from_numpy(table.rows), fitted)
         held_out = self._held_out[part]
         loss = {"loss": self._loss_of(server_round)}
@@ -119,10 +220,16 @@ class ShardHost:
         )
 
     def _solutions(self, table: ItemTable, heads: State) -> State:
-        """Heads whose linear part is fitted to the training history and this table; solved once per table."""
+        """Return serving heads fitted to the training history and this table; solved once per table."""
         if self._fitted is None or self._fitted[0] != table.content_hash:
-            self._fitted = (table.content_hash, refit_state(table, self._train, heads, self._config.training))
+            self._fitted = (table.content_hash, refit_state(table, self._train, heads, self._serving))
         return self._fitted[1]
+
+    def _serving_heads(self, server_round: int, table: ItemTable) -> State:
+        """Heads that recommend before a round: those that trained, or fresh ones where those are noised."""
+        if self._config.protects_interactions:
+            return fresh_state(table, self._serving, len(self.users))
+        return self._state_before(server_round, table)
 
     def _state_before(self, server_round: int, table: ItemTable) -> State:
         """Heads as the round before left them."""

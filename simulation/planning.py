@@ -21,7 +21,7 @@ from palate.privacy.accounting.guarantee import epsilon as account_for
 from palate.privacy.accounting.schedule import Cost, Schedule, schedule_cost
 from palate.simulation.plan_request import MAX_ROUNDS, PlanRequest
 
-NOTICE = "This plans budgets for the user-level mechanism; palate simulate cannot run a protected unit yet."
+NOTICE = "Equal rounds at unit user. palate simulate spends a part of its budget on a popularity round first."
 LOCAL_WARNING = "One device's share alone, if secure aggregation fails: it is no protection by itself."
 
 DROPOUTS = (0.0, 0.1, 0.3)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from palate.models.errors import ConfigError, EnvironmentProblem
+from palate.models.errors import ConfigError
 from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.guarantee import Guarantee, round_up
-from palate.privacy.accounting.libraries import AccountantUnavailable
-from palate.privacy.errors import PrivacyError
 from palate.simulation.plan_request import PlanRequest, Question
 from palate.simulation.planning import LOCAL_WARNING, NOTICE, Plan, cross_checked, make_plan
 
@@ -83,7 +79,7 @@ def plan(
 ) -> None:
     """Plan a privacy budget: give two of --epsilon, --noise-multiplier and --rounds, and get the third.
 
-    This plans budgets for the user-level mechanism; palate simulate cannot run a protected unit yet.
+    Equal rounds at unit user. palate simulate spends a part of its budget on a popularity round first.
     """
     if plot is not None and plot.suffix.lower() not in _PLOT_SUFFIXES:
         raise ConfigError(
@@ -92,25 +88,24 @@ def plan(
     if devices is None:
         devices = _DEFAULT_DEVICES if cohort is None else cohort
     err = Console(stderr=True)
-    with _named_errors():
-        made = make_plan(
-            PlanRequest(
-                epsilon=epsilon,
-                noise_multiplier=noise_multiplier,
-                rounds=rounds,
-                delta=delta,
-                spent_rounds=spent_rounds,
-                devices=devices,
-                cohort=devices if cohort is None else cohort,
-                cap=cap,
-                quorum=Quorum(tau=quorum, gamma=corrupt),
-                sensitivity=_sensitivity(bits, sensitivity),
-                num_values=num_values,
-            )
+    made = make_plan(
+        PlanRequest(
+            epsilon=epsilon,
+            noise_multiplier=noise_multiplier,
+            rounds=rounds,
+            delta=delta,
+            spent_rounds=spent_rounds,
+            devices=devices,
+            cohort=devices if cohort is None else cohort,
+            cap=cap,
+            quorum=Quorum(tau=quorum, gamma=corrupt),
+            sensitivity=_sensitivity(bits, sensitivity),
+            num_values=num_values,
         )
-        if check:
-            err.print("asking independent accountants: seconds, or a minute where epsilon is large", style="dim")
-            made = cross_checked(made)
+    )
+    if check:
+        err.print("asking independent accountants: seconds, or a minute where epsilon is large", style="dim")
+        made = cross_checked(made)
     if plot is not None:
         _draw(made, plot)
         err.print(f"drawn: {plot}", style="dim", markup=False, highlight=False, soft_wrap=True)
@@ -118,18 +113,6 @@ def plan(
         typer.echo(json.dumps(made.to_dict(), ensure_ascii=False, allow_nan=False, indent=2))
     else:
         _show(made, Console())
-
-
-@contextmanager
-def _named_errors() -> Iterator[None]:
-    """Say of a refusal by the accounting that the command line cannot be used; a missing library is the machine's."""
-    try:
-        yield
-    except AccountantUnavailable as error:
-        missing = isinstance(error.__cause__, ModuleNotFoundError)
-        raise (EnvironmentProblem if missing else ConfigError)(error.message, hint=error.hint) from error
-    except PrivacyError as error:
-        raise ConfigError(error.message, hint=error.hint) from error
 
 
 def _sensitivity(bits: int | None, sensitivity: int | None) -> int:

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from palate.simulation.guarantee import SEEDED
+
 if TYPE_CHECKING:
     from palate.simulation.session import RoundLine, SimulationSession
 
@@ -66,6 +68,15 @@ class LiveWatcher:
         )
         if config.unit == "none":
             self._console.print(Text("unit none: no privacy, updates leave the devices as they are", style="bold red"))
+        elif config.privacy.noise == "seeded":
+            self._console.print(Text(f"unit {config.unit}, {SEEDED}", style="bold red"))
+        else:
+            self._console.print(
+                f"unit {config.unit}: every device has a budget of epsilon {config.epsilon:g} at delta "
+                f"{config.delta:g}, and its own ledger",
+                soft_wrap=True,
+                highlight=False,
+            )
         if done:
             self._console.print(f"resumed after round {done[-1]['round']}")
         self._task = self._progress.add_task("round", total=config.schedule.rounds, completed=max(len(done) - 1, 0))
@@ -73,7 +84,7 @@ class LiveWatcher:
     def round_done(self, line: RoundLine) -> None:
         """Print the round's line and move the bar."""
         if line["purpose"] == "popularity":
-            self._console.print(f"popularity   {line['users_per_second']:>9,.0f} users/s")
+            self._console.print(f"popularity   {line['users_per_second']:>9,.0f} users/s", highlight=False)
             return
         words = f"round {line['round']:>4}  "
         words += f" {line['users_per_second']:>9,.0f} users/s"

@@ -71,7 +71,7 @@ def _probe(config: SimulationConfig, prepared: Prepared, regularisation: float) 
     embeddings = initial_embeddings(
         num_items, schedule.dim, scale=schedule.initial_scale, rng=table_rng(config.seed)
     )  # fmt: skip
-    settings = probe.server_settings(run="probe", population=num_users)
+    settings = probe.server_settings(run="probe", population=num_users, num_items=num_items)
     coordinator = Coordinator(settings, prepared.content.columns, embeddings)
     history, users = prepared.split.train, np.arange(num_users)
     coordinator.apply(popularity_sum(history, users, num_items).astype(np.float64))
@@ -79,7 +79,7 @@ def _probe(config: SimulationConfig, prepared: Prepared, regularisation: float) 
     while not coordinator.finished:
         keys = device_keys(config.seed, coordinator.next_round, users)
         trained = train_shard(coordinator.table, history, state, users, keys, training)
-        coordinator.apply(trained.update.reshape(-1).astype(np.float64))
+        coordinator.apply(trained.update.T.reshape(-1).astype(np.float64))
     fitted = refit_state(coordinator.table, history, state, training)
     scorer = ShardScorer(score_model(linear, "whole"), torch.from_numpy(coordinator.table.rows), fitted)
     return float(evaluate(scorer, prepared.split.validation, history, with_full=False).metrics().ndcg.value)

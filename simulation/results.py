@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from palate.models.metrics import RankingMetrics
-from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.server.store import write_atomically
 from palate.simulation.baselines.running import BaselineResult, run_baselines
 from palate.simulation.config import SimulationConfig
 from palate.simulation.evaluation import Evaluation, Summary, summarise
+from palate.simulation.guarantee import label_of
 from palate.simulation.measure import cpu_seconds, peak_memory_mb
 from palate.simulation.prepare import Prepared
 
@@ -32,6 +32,7 @@ def conclude(
     evaluations: Mapping[str, Evaluation],
     lines: list[dict[str, Any]],
     spent_cpu_seconds: float,
+    guarantee: dict[str, Any] | None,
     phase: Callable[[str], None],
 ) -> dict[str, Any]:
     """Summarise a finished run, fit the baselines, and write `result.json`.
@@ -44,6 +45,8 @@ def conclude(
         One line per round, resumed ones included.
     spent_cpu_seconds
         CPU-seconds of this process's part of the run, without the baselines.
+    guarantee
+        What the run may claim; None where nothing is protected.
     phase
         Told what is going on.
     """
@@ -78,8 +81,8 @@ def conclude(
             "baselines": cpu_seconds() - before,
         },
         "peak_memory_mb": memory,
-        "protection": MECHANISMS[config.unit].label,
-        "guarantee": None,
+        "protection": label_of(config),
+        "guarantee": guarantee,
         "protocol": prepared.protocol,
         "dataset": {
             "users": interactions.num_users,

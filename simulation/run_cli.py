@@ -85,21 +85,22 @@ def recommend(
 
     Example: palate recommend runs/demo --user 42
     """
-    from palate.privacy.mechanisms.registry import MECHANISMS
     from palate.simulation.finished import open_finished
+    from palate.simulation.guarantee import label_of
 
     folder = locate_run(run)
     finished = open_finished(folder)
     found = recommend_to(finished, user, n)
     unit = finished.config.unit
-    protection = MECHANISMS[unit].label
+    protection = label_of(finished.config)
     if as_json:
         values = {"run": folder.name, "unit": unit, "protection": protection, **found.to_dict()}
         typer.echo(json.dumps(values, ensure_ascii=False, indent=2))
     else:
         console = Console()
         _print_recommended(found, console)
-        console.print(f"\nunit {escape(unit)}: {escape(protection)}", style="bold red", highlight=False)
+        style = "bold red" if protection.startswith("no privacy") else "bold green"
+        console.print(f"\nunit {escape(unit)}: {escape(protection)}", style=style, highlight=False)
 
 
 def _print_recommended(found: Recommended, console: Console) -> None:

@@ -28,6 +28,7 @@ _PACKAGES = ("palate", "flwr", "torch", "numpy", "scipy", "polars", "pydantic", 
 _OURS = (
     "config.toml", "resolved.toml", "environment.json", "rounds.jsonl", "items.parquet", "item_table.safetensors",
     "checkpoint.safetensors", "evaluation.parquet", "result.json", "report.html", "log.txt", "devices", "plots",
+    "ledgers", "noise.key",
 )  # fmt: skip
 _LOCK = ".lock"
 
@@ -92,7 +93,10 @@ def read_config(folder: Path, name: str = ASKED) -> SimulationConfig:
     if not path.exists():
         raise RunError(f"{folder} is not a run: it has no {name}", hint="palate simulate makes one")
     try:
-        return checked_config(load_config(path))
+        values = load_config(path)
+        if "unit" not in values:  # a default would stand in for it, and nobody asked for that
+            raise ConfigError("it names no unit", hint="")
+        return checked_config(values)
     except ConfigError as error:
         raise RunError(f"{path} is damaged: {error.message}", hint="restore it, or run again with --fresh") from error
 

@@ -1,17 +1,21 @@
 """The simulation's seeded randomness. Device and server code cannot import this module; a test sees to it.
 
 On a real device a key comes from the operating system. Here it is a function of the seed, the round and the
-person, so that a run repeats exactly and its draws are the same whatever the number of shards.
+person, so that a run repeats exactly and its draws are the same whatever the number of shards. Nothing here makes
+noise: that comes from a secret (`palate.simulation.noise_keys`).
 """
 
 from __future__ import annotations
+
+import threading
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from palate.models.sampling import Keys, mix
 
-_DEVICES, _PARTICIPATION, _TABLE = range(3)
+_DEVICES, _PARTICIPATION, _TABLE, _DROPOUT = range(4)
 
 
 def device_keys(seed: int, server_round: int, users: npt.NDArray[np.integer]) -> Keys:
@@ -20,13 +24,65 @@ def device_keys(seed: int, server_round: int, users: npt.NDArray[np.integer]) ->
 
 
 def participants(
-    seed: int, server_round: int, users: npt.NDArray[np.integer], fraction: float
+    seed: int, server_round: int, num_users: int, cohort: int, *, cap: int | None = None
 ) -> npt.NDArray[np.bool_]:
-    """Which virtual devices take part in a round: each with probability `fraction`, independently."""
-    if fraction >= 1.0:
-        return np.ones(len(users), dtype=bool)
-    draws = mix(mix(_root(seed, _PARTICIPATION), np.asarray(server_round)), users)
-    return draws < np.uint64(fraction * 2.0**64)
+    """Which virtual devices take part in a round: a cohort of fixed size, drawn anew in every round.
+
+    Parameters
+    ----------
+    num_users, cohort
+        Devices in the federation, and those drawn.
+    cap
+        Most training rounds in which one device takes part; those who have reached it are not drawn.
+
+    Returns
+    -------
+    bool [num_users], with `cohort` of them True; fewer if the cap leaves fewer.
+    """
+    if cap is None or server_round == 0:
+        return _cohort(seed, server_round, np.ones(num_users, dtype=bool), cohort)
+    return _capped(seed, num_users, cohort, cap).of_round(server_round)
+
+
+def _cohort(seed: int, server_round: int, eligible: npt.NDArray[np.bool_], cohort: int) -> npt.NDArray[np.bool_]:
+    draws = mix(mix(_root(seed, _PARTICIPATION), np.asarray(server_round)), np.arange(len(eligible)))
+    draws[~eligible] = np.iinfo(np.uint64).max
+    chosen = np.zeros(len(eligible), dtype=bool)
+    chosen[np.argsort(draws, kind="stable")[:cohort]] = True
+    return chosen & eligible
+
+
+class _CappedCohorts:
+    """Cohorts of all rounds so far: who is eligible depends on those before."""
+
+    def __init__(self, seed: int, num_users: int, cohort: int, cap: int) -> None:
+        self._seed, self._cohort, self._cap = seed, cohort, cap
+        self._taken = np.zeros(num_users, dtype=np.int64)
+        self._rounds: list[npt.NDArray[np.bool_]] = []
+        self._lock = threading.Lock()  # nodes are threads
+
+    def of_round(self, server_round: int) -> npt.NDArray[np.bool_]:
+        """Who takes part in a training round, bool [num_users]."""
+        with self._lock:
+            while len(self._rounds) < server_round:
+                chosen = _cohort(self._seed, len(self._rounds) + 1, self._taken < self._cap, self._cohort)
+                self._taken += chosen
+                self._rounds.append(chosen)
+            return self._rounds[server_round - 1].copy()
+
+
+@lru_cache(maxsize=4)
+def _capped(seed: int, num_users: int, cohort: int, cap: int) -> _CappedCohorts:
+    return _CappedCohorts(seed, num_users, cohort, cap)
+
+
+def survivors(seed: int, server_round: int, taking_part: npt.NDArray[np.bool_], dropouts: int) -> npt.NDArray[np.bool_]:
+    """Who of a cohort does not drop out of a round, bool [num_users]; `dropouts` of them do."""
+    draws = mix(mix(_root(seed, _DROPOUT), np.asarray(server_round)), np.arange(len(taking_part)))
+    draws[~taking_part] = np.iinfo(np.uint64).max
+    surviving = taking_part.copy()
+    surviving[np.argsort(draws, kind="stable")[:dropouts]] = False
+    return surviving
 
 
 def table_rng(seed: int) -> np.random.Generator:

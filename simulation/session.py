@@ -18,15 +18,19 @@ from flwr.serverapp import Grid
 
 from palate.models.errors import FederationError, RunError
 from palate.models.table import ItemTable, initial_embeddings
+from palate.privacy.mechanisms.evaluation import NoisyMetrics
 from palate.privacy.wire import RoundPlan
 from palate.server.coordinator import Coordinator, RoundOutcome
 from palate.server.store import RunStore
 from palate.simulation import run_folder
 from palate.simulation.config import SimulationConfig
 from palate.simulation.evaluation import Evaluation
+from palate.simulation.guarantee import guarantee_of
 from palate.simulation.host import join_answers
+from palate.simulation.ledgers import ServerLedger, have_keys, make_keys
 from palate.simulation.measure import cpu_seconds
 from palate.simulation.nodes import num_nodes
+from palate.simulation.noise_keys import destroy_noise_key, make_noise_key, read_noise_key
 from palate.simulation.prepare import Prepared
 from palate.simulation.results import conclude
 from palate.simulation.seeding import table_rng
@@ -57,7 +61,8 @@ class SimulationSession:
     Raises
     ------
     RunError
-        If the folder's checkpoint is damaged or belongs to another catalogue, or its engine cannot be resumed.
+        If the folder's checkpoint is damaged or belongs to another catalogue, its engine cannot be resumed, or the
+        noise of a run that has begun is lost.
     """
 
     def __init__(self, config: SimulationConfig, prepared: Prepared, folder: Path, watcher: Watcher) -> None:
@@ -79,7 +84,9 @@ class SimulationSession:
             config.schedule,
         )
         self.coordinator = Coordinator(
-            config.server_settings(run=folder.name, population=num_users, nodes=num_nodes(config, num_users)),
+            config.server_settings(
+                run=folder.name, population=num_users, num_items=num_items, nodes=num_nodes(config, num_users)
+            ),
             prepared.content.columns,
             initial_embeddings(num_items, schedule.dim, scale=schedule.initial_scale, rng=table_rng(config.seed)),
         )
@@ -94,6 +101,17 @@ class SimulationSession:
         # Also without a checkpoint: a crash in round 0 may have left its line.
         self.lines: list[RoundLine] = self._store.read_rounds(self.coordinator.next_round - 1)
         run_folder.write_items(folder, prepared.interactions.catalogue)
+        self._ledger: ServerLedger | None = None
+        if config.promises:
+            if not have_keys(folder):
+                make_noise_key(folder, seed=config.seed if config.privacy.noise == "seeded" else None)
+                make_keys(folder)
+            if not self.coordinator.finished:
+                read_noise_key(folder)  # never made anew: a round would leave twice, with two noises
+            popularity, train = self.coordinator.example_plans()
+            self._ledger = ServerLedger(folder, config.promises, [(popularity, 1), (train, schedule.rounds)])
+            for line in self.lines:  # a process may have been killed between a checkpoint and its entry
+                self._ledger.finish(folder.name, line["round"], line["table"])
         self._cpu_before = cpu_seconds()
         self._clock = (0.0, 0.0)
         watcher.started(self, self.lines)
@@ -104,12 +122,13 @@ class SimulationSession:
         return (self,)
 
     def round_started(self, plan: RoundPlan) -> None:
-        """Start the clocks."""
-        del plan
+        """Charge the server's ledger, and start the clocks."""
+        if self._ledger is not None:
+            self._ledger.begin(plan)
         self._clock = (cpu_seconds(), time.perf_counter())
 
     def round_finished(self, outcome: RoundOutcome, coordinator: Coordinator, grid: Grid) -> None:
-        """Validate, write the line, then the checkpoint: a crash in between repeats the round and its line."""
+        """Validate, write the line, the checkpoint, then the ledger: a crash in between repeats what is missing."""
         cpu, wall = cpu_seconds() - self._clock[0], time.perf_counter() - self._clock[1]
         server_round = outcome.server_round
         validation, loss, evaluation_cpu = None, None, 0.0
@@ -121,25 +140,27 @@ class SimulationSession:
                 metrics = evaluation.metrics()
                 validation = {"hr@10": metrics.hit_rate.value, "ndcg@10": metrics.ndcg.value}
             evaluation_cpu = cpu_seconds() - before
-        devices = self.prepared.interactions.num_users * self.config.schedule.participation
-        up = outcome.table.num_items * (1 if outcome.purpose == "popularity" else outcome.table.dim)
+        devices = coordinator.settings.cohort
         line: RoundLine = {
             "round": server_round,
             "purpose": outcome.purpose,
             "loss": loss,
             "validation": validation,
-            "devices": round(devices),
+            "private_validation": _private_validation(outcome.metrics),
+            "devices": devices,
             "cpu_seconds": cpu,
             "evaluation_cpu_seconds": evaluation_cpu,
             "wall_seconds": wall,
             "users_per_second": devices / wall,
             "bytes_down": 4 * (outcome.table.fixed.size + outcome.table.learned.size),
-            "bytes_up": 4 * up,
+            "bytes_up": 4 * coordinator.example_plans()[server_round > 0].update_size,
             "update_rms": outcome.update_rms,
             "table": outcome.table.content_hash,
         }
         self._store.append_round(line)
         self._store.save(coordinator.snapshot(), self._metadata)
+        if self._ledger is not None:
+            self._ledger.finish(self.folder.name, server_round, outcome.table.content_hash)
         self.lines.append(line)
         self._watcher.round_done(line)
 
@@ -152,8 +173,12 @@ class SimulationSession:
         }  # fmt: skip
         self._write_evaluations(evaluations)
         spent = cpu_seconds() - self._cpu_before
+        if self._ledger is not None:
+            self._ledger.close()
+            destroy_noise_key(self.folder)
+        guarantee = guarantee_of(self.config, self.coordinator, self._watcher.phase)
         self.result = conclude(
-            self.config, self.prepared, self.folder, evaluations, self.lines, spent, self._watcher.phase
+            self.config, self.prepared, self.folder, evaluations, self.lines, spent, guarantee, self._watcher.phase
         )
 
     def ask(
@@ -201,3 +226,15 @@ class SimulationSession:
                 frame.with_columns(pl.lit(part).alias("part"), ids.gather(frame["user"].to_numpy()).alias("user_id"))
             )
         pl.concat(frames).write_parquet(self.folder / "evaluation.parquet")
+
+
+def _private_validation(metrics: NoisyMetrics | None) -> dict[str, float] | None:
+    """Say what the devices found out about the table that the round started from, noise included."""
+    if metrics is None:
+        return None
+    return {
+        "hr@10": metrics.hit_rate,
+        "ndcg@10": metrics.ndcg,
+        "hr@10_std": metrics.hit_rate_std,
+        "ndcg@10_std": metrics.ndcg_std,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,19 +14,28 @@ from palate.models.scores.registry import initial_state, score_model
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 from palate.models.weights import user_weights
-from palate.simulation.batched_ridge import history_weights, rank_one_updates, solve_users
-from palate.simulation.batched_sgd import blocks, train_bce, train_residual_head
+from palate.simulation.batched_release import DeviceUpdates
+from palate.simulation.batched_ridge import RankOne, history_weights, rank_one_updates, solve_users
+from palate.simulation.batched_sgd import RowChanges, blocks, train_bce, train_residual_head
 from palate.simulation.data.types import FloatArray, Histories, IntArray, LongArray
 
 _VALUES_PER_CHUNK = 1 << 22
+PEOPLE_PER_CHUNK = 256
 
 
 @dataclass(frozen=True)
 class ShardTrained:
-    """Sum of the updates of a shard's people, float32 [num_items, dim], and their mean loss (simulation only)."""
+    """Sum of the updates of a shard's people, float32 [num_items, dim], and their mean loss (simulation only).
+
+    The sum is zeros where the updates went to a sink instead, one by one.
+    """
 
     update: FloatArray
     loss: float
+
+
+Sink = Callable[[LongArray, DeviceUpdates], None]
+"""Takes the updates of some people: their indices among those who take part, int64 [B], and what each would send."""
 
 
 def popularity_sum(histories: Histories, taking_part: LongArray, num_items: int) -> FloatArray:
@@ -51,6 +61,7 @@ def train_shard(
     config: LocalTraining,
     *,
     solved: State | None = None,
+    sink: Sink | None = None,
 ) -> ShardTrained:
     """Run one round of local training for the people who take part.
 
@@ -64,6 +75,9 @@ def train_shard(
         Keys of the round for those who take part, uint64 [m].
     solved
         What `refit_state` gave for this table and these histories, if it is known already and all take part.
+    sink
+        Takes every person's own update, for a mechanism; without one they are summed up. People without history
+        have none.
     """
     model = score_model(config.model, config.objective)
     own = histories.select(taking_part)
@@ -71,38 +85,119 @@ def train_shard(
     scale = user_weights(own.lengths, exponent=config.user_weight_exponent)
     scale[own.lengths == 0] = 0.0
     part: State = {name: value[torch.from_numpy(taking_part)] for name, value in state.items()}
-    update = np.zeros_like(table.learned)
-    loss = 0.0
+    collected = _Collected(table, sink)
+    loss, linear = 0.0, None
     if config.objective == "whole":
-        rows = linear_rows(table, model)
-        if solved is None:
-            solution = solve_users(rows, own, weights, config)
-            model.install(part, torch.from_numpy(solution))
-        else:
-            part |= {name: solved[name].clone() for name in part}
-            solution = model.solution(part).numpy()
-        learned = slice(table.fixed_dim, table.fixed_dim + table.dim)
-        rank_one = rank_one_updates(rows, own, weights, solution, learned)
-        update += rank_one.total(rows, own, scale, config.unobserved_weight)
-        loss = rank_one.loss
+        linear = _fit_linear_part(model, table, own, weights, scale, part, config, solved)
+        loss = linear.rank_one.loss
+        collected.add_linear(linear)
     if config.objective == "bce" or model.residual_head:
         bce_loss = 0.0
         for block in blocks(own, weights, keys, config):
             people = torch.from_numpy(block.users)
             heads = {name: value[people] for name, value in part.items()}
             if config.objective == "bce":
-                delta, block_loss = train_bce(model, table, heads, block, scale[block.users], config)
+                changes, block_loss = train_bce(model, table, heads, block, scale[block.users], config)
                 bce_loss += block_loss
             else:
-                delta = train_residual_head(model, table, heads, block, scale[block.users], config)
-            update += delta.numpy()
+                changes = train_residual_head(model, table, heads, block, scale[block.users], config)
+            collected.add_changes(block.users, linear, changes)
             for name, value in heads.items():
                 part[name][people] = value.detach()
         if config.objective == "bce":
             loss = bce_loss / max(int((own.lengths > 0).sum()), 1)
+    elif linear is not None:
+        collected.hand_out(linear)
     for name, value in part.items():
         state[name][torch.from_numpy(taking_part)] = value
-    return ShardTrained(update, loss)
+    return ShardTrained(collected.total, loss)
+
+
+class _Collected:
+    """Where updates go: into a sum, or person by person into a sink."""
+
+    def __init__(self, table: ItemTable, sink: Sink | None) -> None:
+        self.total = np.zeros_like(table.learned)
+        self._table = table
+        self._sink = sink
+
+    def add_linear(self, linear: _LinearPart) -> None:
+        """Add everybody's closed form to the sum; a sink gets it with the rest of each person's update."""
+        if self._sink is None:
+            self.total += linear.total()
+
+    def add_changes(self, people: LongArray, linear: _LinearPart | None, changes: RowChanges) -> None:
+        """Add what SGD changed for some people."""
+        if self._sink is None:
+            self.total += changes.total(self._table.num_items).numpy()
+        else:
+            self._sink(people, _device_updates(self._table, people, linear, changes))
+
+    def hand_out(self, linear: _LinearPart) -> None:
+        """Give a sink the closed form of all who have a history, where nothing comes on top of it."""
+        if self._sink is None:
+            return
+        able = np.flatnonzero(linear.histories.lengths > 0)
+        for start in range(0, len(able), PEOPLE_PER_CHUNK):
+            people = able[start : start + PEOPLE_PER_CHUNK]
+            self._sink(people, _device_updates(self._table, people, linear, None))
+
+
+def _fit_linear_part(
+    model: type[ScoreModel],
+    table: ItemTable,
+    own: Histories,
+    weights: FloatArray,
+    scale: FloatArray,
+    part: State,
+    config: LocalTraining,
+    solved: State | None,
+) -> _LinearPart:
+    """Solve for everybody's user vector, or take it from `solved`, and write it into `part`."""
+    rows = linear_rows(table, model)
+    if solved is None:
+        solution = solve_users(rows, own, weights, config)
+        model.install(part, torch.from_numpy(solution))
+    else:
+        part |= {name: solved[name].clone() for name in part}
+        solution = model.solution(part).numpy()
+    learned = slice(table.fixed_dim, table.fixed_dim + table.dim)
+    rank_one = rank_one_updates(rows, own, weights, solution, learned)
+    return _LinearPart(rank_one, rows, own, scale, config.unobserved_weight)
+
+
+@dataclass(frozen=True)
+class _LinearPart:
+    """The closed form's updates of those who take part."""
+
+    rank_one: RankOne
+    rows: FloatArray
+    histories: Histories
+    scale: FloatArray
+    unobserved_weight: float
+
+    def total(self) -> FloatArray:
+        return self.rank_one.total(self.rows, self.histories, self.scale, self.unobserved_weight)
+
+    def factors(self, people: LongArray) -> tuple[FloatArray, FloatArray]:
+        """Errors [B, num_items] and scaled vectors [B, dim] of some people."""
+        errors = self.rank_one.errors(self.rows, self.histories, people, self.unobserved_weight)
+        return errors, self.rank_one.users[people] * self.scale[people, None]
+
+
+def _device_updates(
+    table: ItemTable, people: LongArray, linear: _LinearPart | None, changes: RowChanges | None
+) -> DeviceUpdates:
+    """Put the two parts of some people's updates together."""
+    if linear is None:
+        errors = np.zeros((len(people), table.num_items), dtype=np.float32)
+        vectors = np.zeros((len(people), table.dim), dtype=np.float32)
+    else:
+        errors, vectors = linear.factors(people)
+    if changes is None:
+        return DeviceUpdates.rank_one(errors, vectors)
+    indptr = np.concatenate([[0], np.cumsum(changes.counts)])
+    return DeviceUpdates(errors, vectors, indptr, changes.items.numpy(), changes.values.numpy())
 
 
 def is_stateful(config: LocalTraining) -> bool:

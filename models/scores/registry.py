@@ -49,3 +49,8 @@ def build(name: str, objective: str, shape: Shape) -> ScoreModel:
 def initial_state(name: str, objective: str, shape: Shape) -> State:
     """Return the public starting point of a head as a state without batch dimension."""
     return {key: value.detach().clone() for key, value in build(name, objective, shape).state_dict().items()}
+
+
+def head_size(name: str, objective: str, shape: Shape) -> int:
+    """Count the trainable values of a head."""
+    return sum(value.numel() for value in initial_state(name, objective, shape).values())

@@ -7,6 +7,7 @@ the state that they are given. Opacus' GDP accountant is not here: it is an appr
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterable
 from contextlib import contextmanager
@@ -73,7 +74,10 @@ def opacus_prv(events: Iterable[Event], delta: float) -> float:
     accountant = PRVAccountant()
     accountant.history = _opacus_history(events)
     with _named_failure("Opacus' PRV"):
-        return float(accountant.get_epsilon(delta))
+        figure = float(accountant.get_epsilon(delta))
+        if not math.isfinite(figure):  # with next to no noise its grid overflows, and an infinity would be "no accord"
+            raise ArithmeticError(f"its epsilon is {figure}")
+    return figure
 
 
 def opacus_rdp(events: Iterable[Event], delta: float) -> float:
@@ -118,7 +122,7 @@ def _dp_accounting() -> Any:
         import dp_accounting
     except ModuleNotFoundError as error:
         raise AccountantUnavailable(
-            "the package dp-accounting is not installed", hint='pip install "palate[audit]"'
+            "the package dp-accounting is not installed", hint="pip install dp-accounting"
         ) from error
     return dp_accounting
 

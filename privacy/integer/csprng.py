@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from enum import IntEnum
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -75,7 +76,20 @@ class WordStream:
 
     def lanes(self, count: int) -> LaneArray:
         """Return `count` 16-bit lanes, writable, uint16 [count]: ``ceil(count / 4)`` words, lowest lane first."""
-        size = 8 * (-(-count // 4))
-        keystream = bytearray(size)
-        self._encryptor.update_into(bytes(size), keystream)
-        return np.frombuffer(keystream, dtype="<u2")[:count].astype(np.uint16, copy=False)
+        padded = np.empty(padded_lanes(count), dtype="<u2")
+        self.fill(padded)
+        return padded[:count].astype(np.uint16, copy=False)
+
+    def fill(self, lanes: npt.NDArray[np.uint16]) -> None:
+        """Fill memory with the lanes that come next, little-endian uint16 [n], n a multiple of 4; as `lanes` does."""
+        self._encryptor.update_into(_zeros(2 * len(lanes)), lanes.data.cast("B"))
+
+
+def padded_lanes(count: int) -> int:
+    """Return how many lanes the words hold that `count` lanes take."""
+    return 4 * (-(-count // 4))
+
+
+@lru_cache(maxsize=8)
+def _zeros(size: int) -> bytes:
+    return bytes(size)

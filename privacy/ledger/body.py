@@ -1,7 +1,8 @@
 """What an entry says: four kinds of event as canonical JSON, and the charge of a round in integers.
 
-A charge is mu^2 = S^2 / V of the Gaussian (or Skellam) mechanism with sensitivity S and variance V of the sum, in units
-of 1e-9 and rounded up, so that a sum of charges is exact and never too small. docs/formats/ledger.md has the fields.
+A charge is 2 rho of zero-concentrated privacy (Bun & Steinke 2016) for the mechanism with sensitivity S and variance V
+of the sum, in units of 1e-9 and rounded up, so that a sum of charges is exact and never too small. It is what is proven
+for Skellam noise and vectors of any length, and covers Gaussian noise as wide. docs/formats/ledger.md has the fields.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ _DELTA = re.compile(r"[1-9](\.[0-9]*[1-9])?e-[1-9][0-9]*")
 
 
 def charge_nano(clip_int: int, sum_var_int: int) -> int:
-    """Charge of one round: ceil(1e9 S^2 / V).
+    """Charge of one round: ceil(1e9 S^2 (2V + 5) / (2 V^2)).
+
+    S^2 / V is 2 rho of Gaussian noise; the rest is the price of whole numbers, with the L1 norm of a vector of any
+    length bounded by S^2 (Agarwal, Kairouz & Liu 2021, Corollary 3.6, at its supremum over whole orders).
 
     Parameters
     ----------
@@ -43,7 +47,7 @@ def charge_nano(clip_int: int, sum_var_int: int) -> int:
     """
     if clip_int < 1 or sum_var_int < 1:
         raise MalformedBody(f"clip_int {clip_int} and sum_var_int {sum_var_int} must be at least 1")
-    charge = -(-NANO * clip_int * clip_int // sum_var_int)
+    charge = -(-NANO * clip_int**2 * (2 * sum_var_int + 5) // (2 * sum_var_int**2))
     if charge > canonical.MAX_INT:
         raise MalformedBody(f"charge {charge} is above {canonical.MAX_INT}: the noise is negligible")
     return charge

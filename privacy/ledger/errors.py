@@ -21,6 +21,10 @@ class Tampered(LedgerError):
     """An entry was edited, reordered, removed or invented, or the wrong key signed it."""
 
 
+class Contradiction(Tampered):
+    """Two ledgers, each of them intact, say different things about one round."""
+
+
 class Rollback(LedgerError):
     """The ledger is shorter than an anchor that was countersigned earlier."""
 
@@ -47,7 +51,7 @@ class BudgetExceeded(LedgerError):
     Attributes
     ----------
     needed_nano, left_nano, budget_nano
-        What the round costs, what is left and the whole budget, in 1e-9 of S^2/V.
+        What the round costs, what is left and the whole budget, in 1e-9 of 2 rho.
     """
 
     def __init__(self, message: str, *, needed_nano: int, left_nano: int, budget_nano: int, hint: str = "") -> None:

@@ -6,7 +6,7 @@ Indices are not trusted: an index that was edited could hide a row, so every que
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import groupby, product
 from operator import itemgetter
@@ -16,11 +16,15 @@ from typing import Any, get_args
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from palate.privacy.ledger import schema
+from palate.privacy.ledger.body import Event
 from palate.privacy.ledger.chain import Record, Seal, check_name, genesis
 from palate.privacy.ledger.errors import LedgerUnreadable, Tampered
 from palate.privacy.ledger.merkle import MerkleTree
 from palate.privacy.ledger.replay import advance
 from palate.privacy.ledger.state import LedgerState
+
+Observer = Callable[[str, Event, LedgerState], None]
+"""Told of every entry as it is replayed: the ledger's name, what the entry says, and the state after it."""
 
 
 @contextmanager
@@ -70,8 +74,10 @@ def ledger_ids(connection: sqlite3.Connection) -> dict[str, int]:
     return ids
 
 
-def load_states(connection: sqlite3.Connection, key: Ed25519PublicKey) -> dict[str, LedgerState]:
-    """Replay every ledger of a file: chains and rules are checked, signatures are not.
+def load_states(
+    connection: sqlite3.Connection, key: Ed25519PublicKey, observe: Observer | None = None
+) -> dict[str, LedgerState]:
+    """Replay every ledger of a file, in the order of writing: chains and rules are checked, signatures are not.
 
     Raises
     ------
@@ -88,9 +94,11 @@ def load_states(connection: sqlite3.Connection, key: Ed25519PublicKey) -> dict[s
             raise Tampered(f"an entry belongs to ledger {ledger}, which the file does not name")
         name, state = by_id[ledger]
         try:
-            advance(state, body, stored_columns=(seq, kind, run, round_), stored_hash=stored)
+            event = advance(state, body, stored_columns=(seq, kind, run, round_), stored_hash=stored)
         except Tampered as error:
             raise Tampered(f"ledger {name}: {error.message}") from None
+        if observe is not None:
+            observe(name, event, state)
     return states
 
 

@@ -119,6 +119,19 @@ class RoundKeeper:
             self._book.append_within(connection, self._name, outcome)
             return outcome
 
+    def close(self, run: str, round: int) -> Outcome:
+        """Close an open round without a receipt: released if its bytes may have left, withheld if none could have.
+
+        Raises
+        ------
+        RoundRefused
+            If the round is not open.
+        """
+        with self._book.transaction() as connection:
+            self._check_open(run, round)
+            persisted = self._stored(connection, run, round) is not None
+        return self.finish(run, round) if persisted else self.withhold(run, round)
+
     def _check_open(self, run: str, round: int) -> None:
         if (run, round) not in self._book.state(self._name).open:
             raise RoundRefused(f"round {round} of {run} was not charged, or is closed already")

@@ -120,7 +120,8 @@ def open_to_write(path: Path) -> sqlite3.Connection:
         path.touch(mode=0o600)
     except OSError as error:
         raise LedgerUnreadable(f"cannot write {path}: {error.strerror}", hint="choose a folder you may write") from None
-    connection = sqlite3.connect(path, isolation_level=None, timeout=30.0)
+    # A book may be handed from thread to thread; two threads never use it at once.
+    connection = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA trusted_schema = OFF")

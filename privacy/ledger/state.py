@@ -25,7 +25,7 @@ class LedgerState:
     policy
         The last policy, or None in an empty ledger.
     spent_nano
-        Charges so far, less those of withheld rounds, in 1e-9 of S^2/V.
+        Charges so far, less those of withheld rounds, in 1e-9 of 2 rho.
     open
         Charged rounds without an outcome.
     closed
@@ -104,8 +104,8 @@ class LedgerState:
             )
         if intent.charge_nano > self.left_nano:
             raise BudgetExceeded(
-                f"{name} needs {_mu2(intent.charge_nano)}, "
-                f"{_mu2(max(self.left_nano, 0))} is left of {_mu2(policy.budget_nano)} (S^2/V)",
+                f"{name} needs {_decimal(intent.charge_nano)}, "
+                f"{_decimal(max(self.left_nano, 0))} is left of {_decimal(policy.budget_nano)} (2 rho)",
                 needed_nano=intent.charge_nano,
                 left_nano=self.left_nano,
                 budget_nano=policy.budget_nano,
@@ -113,7 +113,7 @@ class LedgerState:
             )
 
 
-def _mu2(nano: int) -> str:
+def _decimal(nano: int) -> str:
     """Nano units as a decimal number, exactly."""
     whole, rest = divmod(nano, NANO)
     return f"{whole}.{rest:09d}".rstrip("0").rstrip(".")

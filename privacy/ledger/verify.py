@@ -122,8 +122,19 @@ def verify_ledger(
     return verify_records(name, records, key, anchors=anchors, allow_open=allow_open)
 
 
-def verify_book(path: Path, key: Ed25519PublicKey, *, allow_open: bool = False) -> dict[str, LedgerState]:
-    """Verify every ledger of a file, with one signature check a batch; parameters as `verify_records`.
+def verify_book(
+    path: Path, key: Ed25519PublicKey, *, allow_open: bool = False, observe: reading.Observer | None = None
+) -> dict[str, LedgerState]:
+    """Verify every ledger of a file, with one signature check a batch.
+
+    Parameters
+    ----------
+    path
+        The file.
+    key, allow_open
+        As `verify_records`.
+    observe
+        Told of every entry, in the order of writing; what it is told holds if this function returns.
 
     Returns
     -------
@@ -138,7 +149,7 @@ def verify_book(path: Path, key: Ed25519PublicKey, *, allow_open: bool = False) 
     with reading.opened(path, key) as connection:
         for hashes, signature in reading.sealed_hashes(connection):
             chain.verify_batch(key, hashes, signature)
-        states = reading.load_states(connection, key)
+        states = reading.load_states(connection, key, observe)
     for name, state in states.items():
         if not state.seq:
             raise Tampered(f"ledger {name} has no entries; it must begin with a policy")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from palate.privacy.wire import FloatArray, ItemUpdate
+from typing import ClassVar
+
+from palate.privacy.accounting.events import SkellamEvent
+from palate.privacy.wire import RoundPlan
 
 
 class NoProtection:
     """Releases updates exactly. Whoever uses it must say so on every output (`label`)."""
 
-    unit = "none"
-    label = "no privacy"
+    unit: ClassVar[str] = "none"
+    label: ClassVar[str] = "no privacy"
+    source: ClassVar[str] = ""
 
-    def release(self, update: FloatArray) -> ItemUpdate:
-        """Turn an update of any shape into the vector that leaves, unchanged."""
-        return ItemUpdate(update.reshape(-1))
+    def events(self, plan: RoundPlan) -> tuple[SkellamEvent, ...]:
+        """Account for nothing: there is no guarantee to compute."""
+        del plan
+        return ()

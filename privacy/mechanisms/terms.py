@@ -56,6 +56,7 @@ class ReleaseTerms:
             )
         if self.share_variance < 1:
             raise PrivacyError(f"a share of variance {self.share_variance} is no noise", hint="use at least 1")
+        self.mechanism(1)  # refuses bounds that no contribution could have
         Ring(bits=self.ring_bits).require_room(
             devices=self.roster_size,
             sensitivity=self.sensitivity,
@@ -71,6 +72,11 @@ class ReleaseTerms:
     def noise_multiplier(self) -> float:
         """Standard deviation of that noise over the sensitivity."""
         return math.sqrt(self.sum_variance) / self.sensitivity
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise in a coordinate if the whole roster adds its share, in integer steps."""
+        return math.sqrt(self.roster_size * self.share_variance)
 
     def mechanism(self, num_values: int) -> IntegerMechanism:
         """Build the mechanism for contributions of `num_values` values."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import JsonValue
-
+from palate.simulation.report import promise
 from palate.simulation.report.records import ModelSummary, Result
 from palate.simulation.report.tables import best_reference, own_label
 from palate.simulation.report.words import noun, num_candidates, number_word, percent
@@ -95,31 +94,23 @@ def headline(result: Result) -> Headline:
 
 def protection(result: Result) -> Protection:
     """Say what was promised; a run without protection says so loudest."""
-    if result.unit == UNPROTECTED or result.epsilon is None:
+    facts = {"unit": result.unit, "protection": result.protection}
+    if result.guarantee is None:
+        why = (
+            "Updates left the devices unprotected."
+            if result.unit == UNPROTECTED
+            else f"{result.protection[0].upper()}{result.protection[1:]}."
+        )
         return Protection(
             protected=False,
             title="No privacy",
-            text="Updates left the devices unprotected. This is a simulation for comparison: nothing here may be "
-            "called private.",
-            facts={"unit": result.unit, "protection": result.protection},
+            text=f"{why} This is a simulation for comparison: nothing here may be called private.",
+            facts=facts,
         )
-    guarantee = result.guarantee or {}
-    stated = {name: _as_text(value) for name, value in guarantee.items()}
-    facts = {
-        "unit": result.unit,
-        "epsilon": f"{result.epsilon:g}",
-        "delta": f"{result.delta:g}" if result.delta else "0",
-    }
-    delta = f", delta = {result.delta:g}" if result.delta else ""
-    adjacency = f" Neighbouring data: {stated['adjacency']}." if "adjacency" in stated else ""
-    assumptions = f" It holds if: {stated['assumptions']}." if "assumptions" in stated else ""
+    stated = promise.facts(result.guarantee)
     return Protection(
         protected=True,
-        title=f"Differential privacy per {result.unit}: epsilon = {result.epsilon:g}{delta}",
-        text=f"{result.protection}.{adjacency}{assumptions}",
+        title=f"Differential privacy: {promise.claim(result.guarantee)}",
+        text=f"Compared: {stated['compared worlds']}. It holds if: {stated['holds if']}.",
         facts=facts | stated,
     )
-
-
-def _as_text(value: JsonValue) -> str:
-    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)

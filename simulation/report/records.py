@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Record(BaseModel):
@@ -169,6 +169,55 @@ class DeviceBytes(_Record):
     up: int
 
 
+class CrossCheckRecord(_Record):
+    """What another accountant says about the same rounds."""
+
+    accountant: str
+    epsilon: float
+
+
+class NoiseMultipliers(_Record):
+    """Noise of a round over its sensitivity."""
+
+    popularity: float
+    train: float
+
+
+class LocalClaim(_Record):
+    """What a device's own message gives away by itself."""
+
+    epsilon: float
+    delta: float
+
+
+class Claim(_Record):
+    """An epsilon for one unit, and what it takes to read it."""
+
+    epsilon: float
+    delta: float
+    unit: str
+    adjacency: str
+    accountant: str
+    amplification: str
+    assumptions: tuple[str, ...]
+    cross_checks: tuple[CrossCheckRecord, ...]
+    target_epsilon: float
+    noise_multipliers: NoiseMultipliers
+    local: LocalClaim | None
+
+
+class GuaranteeRecord(Claim):
+    """What a run promises: a claim, the mechanism behind it, and the same release's claims for other units."""
+
+    mechanism: str
+    device_rounds: int
+    clip_norm: float
+    sensitivity: int
+    honest_shares: int
+    roster_size: int
+    further: tuple[Claim, ...]
+
+
 class Result(_Record):
     """result.json: what the run reached, and at what cost.
 
@@ -186,7 +235,7 @@ class Result(_Record):
     cpu_seconds: CpuSeconds
     peak_memory_mb: float
     protection: str
-    guarantee: dict[str, JsonValue] | None
+    guarantee: GuaranteeRecord | None
     protocol: str
     dataset: Dataset
     summary: Parts
@@ -203,6 +252,7 @@ class RoundRecord(_Record):
     purpose: Literal["popularity", "train"]
     loss: float | None
     validation: dict[str, float] | None
+    private_validation: dict[str, float] | None = None
     devices: int
     cpu_seconds: float
     wall_seconds: float

@@ -14,10 +14,21 @@ from palate.server.store import write_atomically
 _HERE = Path(__file__).parent
 
 
-def render(template: str, **values: Any) -> str:
-    """Fill a template of this folder; text from data is escaped, a value that the template lacks is an error."""
+def render(template: str, *, folder: Path = _HERE, **values: Any) -> str:
+    """Fill a template; text from data is escaped, a value that the template lacks is an error.
+
+    Parameters
+    ----------
+    template
+        Name of the template.
+    folder
+        Where it lies; it may extend and import those of this folder.
+    values
+        What it names.
+    """
+    loader = FileSystemLoader([folder, _HERE])
     environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     style = Markup((_HERE / "style.css").read_text(encoding="utf-8"))
     return environment.get_template(template).render(style=style, **values)

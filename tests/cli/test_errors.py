@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import errno
+import importlib
+import pkgutil
 
 import click
 import pytest
 
-from palate.cli.errors import EXIT_CODES, ending_of
+from palate import privacy
+from palate.cli.errors import EXIT_CODES, PRIVACY_CODES, ending_of
 from palate.models import errors
 from palate.models.errors import PalateError
+from palate.privacy.accounting.crosscheck import AccountantsDisagree
+from palate.privacy.accounting.filters import BudgetExceeded as OverBudget
+from palate.privacy.accounting.libraries import AccountantUnavailable
+from palate.privacy.errors import PrivacyError
+from palate.privacy.ledger import errors as ledger
 
 FAMILY = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, PalateError)]
 
@@ -24,6 +32,38 @@ def test_every_error_of_the_family_has_a_documented_exit_code(kind: type[PalateE
 def test_errors_of_the_family_have_exit_codes_of_their_own():
     codes = [kind.exit_code for kind in FAMILY]
     assert len(codes) == len(set(codes)) >= 6
+
+
+def test_what_an_audit_finds_has_the_documented_exit_code():
+    figures = {"needed_nano": 2, "left_nano": 1, "budget_nano": 8}
+    found = {
+        ledger.Tampered("x"): 1,
+        ledger.Contradiction("x"): 1,
+        ledger.BudgetExceeded("x", **figures): 3,
+        OverBudget("x"): 3,
+        AccountantsDisagree("x"): 4,
+        ledger.OpenIntent("x"): 5,
+        ledger.Rollback("x"): 6,
+        ledger.Fork("x"): 6,
+        ledger.LedgerUnreadable("x"): 11,
+        AccountantUnavailable("x"): 12,
+        ledger.PolicyRefused("x"): 2,
+        PrivacyError("x"): 2,
+    }
+    assert {error: ending_of(error).exit_code for error in found} == found
+    ending = ending_of(PrivacyError("epsilon is -1, must be above 0", hint="choose 8"))
+    assert (ending.message, ending.hint) == ("epsilon is -1, must be above 0", "choose 8")
+
+
+def test_every_name_in_the_table_of_privacy_errors_is_that_of_a_class():
+    for module in pkgutil.walk_packages(privacy.__path__, "palate.privacy."):
+        importlib.import_module(module.name)
+    family, names = [PrivacyError], set()
+    for kind in family:
+        names.add(kind.__name__)
+        family += kind.__subclasses__()
+    assert names >= set(PRIVACY_CODES)
+    assert set(PRIVACY_CODES.values()) <= set(EXIT_CODES)
 
 
 @pytest.mark.parametrize(

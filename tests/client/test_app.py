@@ -119,7 +119,7 @@ def test_a_host_that_cannot_be_opened_is_a_failure_without_text():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("version", 2), ("purpose", "dump"), ("participation", 2.0), ("unit", "user"), ("training", "{"), ("more", 1)],
+    [("version", 1), ("purpose", "dump"), ("participation", 2.0), ("unit", "user"), ("training", "{"), ("more", 1)],
 )
 def test_a_plan_that_is_not_understood_is_refused(field, value):
     message = plan_message()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from palate.models.table import ItemTable
 from palate.privacy import wire
 from palate.privacy.mechanisms.registry import MECHANISMS
-from palate.privacy.wire import ItemUpdate, RoundPlan, WireError
+from palate.privacy.mechanisms.terms import ReleaseTerms
+from palate.privacy.wire import NUM_METRICS, ItemUpdate, RoundPlan, WireError
 
 FIXED = np.arange(4, dtype=np.float32).reshape(4, 1)
 LEARNED = np.arange(8, dtype=np.float32).reshape(4, 2)
+TERMS = ReleaseTerms(clip_norm=0.5, sensitivity=256, share_variance=9, honest_shares=2, roster_size=3)
 
 
 def plan(**changes: Any) -> RoundPlan:
@@ -33,8 +37,23 @@ def plan(**changes: Any) -> RoundPlan:
     return RoundPlan(**(fields | changes))
 
 
+def protected(**changes: Any) -> RoundPlan:
+    return plan(**({"unit": "user", "terms": TERMS} | changes))
+
+
 ARRAYS, SCALARS = plan().to_parts()
+PROTECTED = protected().to_parts()[1]
+PUBLIC_NUMBERS = ("clip_norm", "sensitivity", "share_variance", "honest_shares", "roster_size", "ring_bits")
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
+ALL_TERMS = st.builds(
+    ReleaseTerms,
+    clip_norm=st.floats(1e-6, 1e6),
+    sensitivity=st.integers(256, 65536),
+    share_variance=st.integers(1, 10**8),
+    honest_shares=st.integers(1, 50),
+    roster_size=st.integers(50, 1000),
+    ring_bits=st.sampled_from([32, 40, 64]),
+)
 TABLES = st.tuples(st.integers(0, 6), st.integers(0, 3), st.integers(0, 4)).flatmap(
     lambda sizes: st.tuples(
         hnp.arrays(np.float32, (sizes[0], sizes[1]), elements=FINITE),
@@ -47,23 +66,31 @@ TABLES = st.tuples(st.integers(0, 6), st.integers(0, 3), st.integers(0, 4)).flat
     table=TABLES,
     run=st.text(),
     number=st.integers(0, 2**40),
-    unit=st.text(),
+    protection=st.just(("none", None)) | st.tuples(st.text().filter(lambda unit: unit != "none"), ALL_TERMS),
     share=st.floats(0, 1, exclude_min=True),
     training=st.text(),
+    evaluation_share=st.floats(0, 1, exclude_max=True),
+    most=st.integers(0, 2**40),
 )
-def test_every_plan_survives_the_round_trip(table, run, number, unit, share, training):
+def test_every_plan_survives_the_round_trip(table, run, number, protection, share, training, evaluation_share, most):
     sent = RoundPlan(
         run=run,
         server_round=number,
         purpose="train" if number else "popularity",
-        unit=unit,
+        unit=protection[0],
+        terms=protection[1],
         participation=share,
         training=training,
+        evaluation_share=evaluation_share,
+        interactions_per_round=most,
         fixed=table[0],
         learned=table[1],
     )
     got = RoundPlan.from_parts(*sent.to_parts())
-    for name in ("run", "server_round", "purpose", "unit", "participation", "training"):
+    for name in (
+        "run", "server_round", "purpose", "unit", "terms", "participation", "training", "evaluation_share",
+        "interactions_per_round", "content_hash", "table_hash", "update_size",
+    ):  # fmt: skip
         assert getattr(got, name) == getattr(sent, name)
     np.testing.assert_array_equal(got.fixed, sent.fixed)
     np.testing.assert_array_equal(got.learned, sent.learned)
@@ -74,10 +101,31 @@ def test_a_training_plan_asks_for_the_learned_block_and_a_popularity_plan_for_on
     assert plan(purpose="popularity", server_round=0).update_size == 4
 
 
+def test_metrics_lengthen_the_answer_to_a_training_plan_alone():
+    assert plan(evaluation_share=0.1).update_size == 8 + NUM_METRICS
+    popularity = plan(evaluation_share=0.1, purpose="popularity", server_round=0)
+    assert popularity.update_size == 4
+    assert not popularity.asks_for_metrics
+
+
+def test_the_hash_of_a_plan_tells_every_two_plans_apart():
+    plans = [
+        plan(), protected(), plan(run="s"), plan(server_round=4), plan(server_round=0, purpose="popularity"),
+        plan(participation=0.6), plan(training="{ }"), plan(evaluation_share=0.2), plan(interactions_per_round=5),
+        plan(fixed=FIXED + 1), plan(learned=LEARNED + 1), plan(learned=LEARNED[:, :1], fixed=FIXED),
+        *(protected(terms=replace(TERMS, **{name: getattr(TERMS, name) + 1})) for name in PUBLIC_NUMBERS),
+    ]  # fmt: skip
+    assert len({one.content_hash for one in plans}) == len(plans)
+
+
+def test_the_hash_of_a_plans_table_is_the_one_that_the_table_has_itself():
+    assert plan().table_hash == ItemTable(FIXED, LEARNED).content_hash
+
+
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("version", 2, "version 2 is not 1"),
+        ("version", 1, "version 1 is not 2"),
         ("version", "1", "must be int"),
         ("version", True, "must be int, not bool"),
         ("run", 7, "must be str"),
@@ -92,12 +140,52 @@ def test_a_training_plan_asks_for_the_learned_block_and_a_popularity_plan_for_on
         ("participation", 1.5, "participation 1.5"),
         ("participation", float("nan"), "participation nan"),
         ("training", b"{}", "must be str"),
+        ("evaluation_share", 0, "must be float"),
+        ("evaluation_share", -0.1, "evaluation_share -0.1"),
+        ("evaluation_share", 1.0, "evaluation_share 1.0"),
+        ("evaluation_share", float("nan"), "evaluation_share nan"),
+        ("interactions_per_round", 1.0, "must be int"),
+        ("interactions_per_round", -1, "interactions_per_round -1"),
+        ("unit", "user", "unit 'user' needs terms"),
+        ("terms.clip_norm", 1.0, "unit 'none' takes no terms"),
         ("extra", 1, "'extra'"),
     ],
 )
 def test_a_malformed_scalar_is_refused_by_name(field, value, words):
     with pytest.raises(WireError, match=words):
         RoundPlan.from_parts(ARRAYS, {**SCALARS, field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("unit", "none", "unit 'none' takes no terms"),
+        ("terms.clip_norm", 1, "clip_norm must be float"),
+        ("terms.clip_norm", 0.0, "clip norm"),
+        ("terms.clip_norm", float("nan"), "clip norm"),
+        ("terms.sensitivity", 256.0, "sensitivity must be int"),
+        ("terms.sensitivity", 0, "sensitivity"),
+        ("terms.share_variance", 0, "no noise"),
+        ("terms.share_variance", -9, "no noise"),
+        ("terms.honest_shares", 0, "honest shares"),
+        ("terms.honest_shares", 4, "honest shares"),
+        ("terms.roster_size", 1, "honest shares"),
+        ("terms.roster_size", 2**40, "modulus of 32 bits"),
+        ("terms.ring_bits", True, "ring_bits must be int"),
+        ("terms.ring_bits", 65, "65 bits"),
+        ("terms.ring_bits", 8, "modulus of 8 bits"),
+        ("terms.epsilon", 1.0, "epsilon"),
+    ],
+)
+def test_malformed_terms_are_refused_by_name(field, value, words):
+    with pytest.raises(WireError, match=words):
+        RoundPlan.from_parts(ARRAYS, {**PROTECTED, field: value})
+
+
+@pytest.mark.parametrize("name", PUBLIC_NUMBERS)
+def test_a_missing_term_is_refused_by_name(name):
+    with pytest.raises(WireError, match=name):
+        RoundPlan.from_parts(ARRAYS, {field: value for field, value in PROTECTED.items() if field != f"terms.{name}"})
 
 
 @pytest.mark.parametrize("field", sorted(SCALARS))
@@ -142,40 +230,65 @@ ANY_ARRAY = st.one_of(
         hnp.array_shapes(min_dims=0, max_dims=3, max_side=5),
     ),
 )
-NAMES = st.sampled_from([*SCALARS, "fixed", "learned", "other", ""]) | st.text(string.printable, max_size=3)
+NAMES = st.sampled_from([*PROTECTED, "fixed", "learned", "other", ""]) | st.text(string.printable, max_size=3)
 
 
 @given(
+    base=st.sampled_from([SCALARS, PROTECTED]),
     scalars=st.dictionaries(NAMES, ANYTHING, max_size=3),
     arrays=st.dictionaries(st.sampled_from(["fixed", "learned", "x"]), ANY_ARRAY, max_size=2),
     dropped=st.sets(NAMES, max_size=2),
 )
-def test_a_mutated_plan_is_accepted_whole_or_refused_as_wire_error(scalars, arrays, dropped):
-    mutated = {name: value for name, value in (SCALARS | scalars).items() if name not in dropped}
+def test_a_mutated_plan_is_accepted_whole_or_refused_as_wire_error(base, scalars, arrays, dropped):
+    mutated = {name: value for name, value in (base | scalars).items() if name not in dropped}
     try:
         accepted = RoundPlan.from_parts({**ARRAYS, **arrays}, mutated)
     except WireError:
         return
-    assert set(mutated) == set(SCALARS)
+    assert set(mutated) == set(PROTECTED if "terms.clip_norm" in mutated else SCALARS)
+    assert (accepted.terms is None) == (accepted.unit == "none")
     assert accepted.participation > 0
     assert accepted.fixed.dtype == accepted.learned.dtype == np.float32
+    assert accepted.to_parts()[1] == mutated
+
+
+def plan_of(size: int, bits: int | None = None) -> RoundPlan:
+    """A plan that is answered with so many values: modulo 2^bits, or float32."""
+    terms = None if bits is None else replace(TERMS, ring_bits=bits)
+    table = np.zeros((size, 1), np.float32)
+    return plan(unit="none" if bits is None else "user", terms=terms, fixed=table, learned=table)
 
 
 @given(hnp.arrays(np.float32, st.integers(0, 20), elements=FINITE))
-def test_every_update_survives_the_round_trip_as_one_array(vector):
+def test_every_exact_update_survives_the_round_trip_as_one_array(vector):
     parts = ItemUpdate(vector).to_parts()
     assert list(parts) == ["update"]
-    np.testing.assert_array_equal(ItemUpdate.from_parts(parts, size=len(vector)).vector, vector)
+    np.testing.assert_array_equal(ItemUpdate.from_parts(parts, plan_of(len(vector))).vector, vector)
 
 
-@given(st.dictionaries(st.sampled_from(["update", "count", "loss"]), ANY_ARRAY, max_size=2), st.integers(0, 6))
-def test_a_mutated_update_is_accepted_whole_or_refused_as_wire_error(arrays, size):
+@given(st.sampled_from([12, 32, 33, 64]), st.data())
+def test_every_protected_update_survives_the_round_trip_as_one_array_of_integers(bits, data):
+    dtype = np.uint32 if bits <= 32 else np.uint64
+    vector = data.draw(hnp.arrays(dtype, st.integers(0, 20), elements=st.integers(0, 2**bits - 1)))
+    parts = ItemUpdate(vector).to_parts()
+    assert list(parts) == ["update"]
+    got = ItemUpdate.from_parts(parts, plan_of(len(vector), bits)).vector
+    assert got.dtype == dtype
+    np.testing.assert_array_equal(got, vector)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["update", "count", "loss"]), ANY_ARRAY, max_size=2),
+    st.integers(0, 6),
+    st.sampled_from([None, 12, 32, 64]),
+)
+def test_a_mutated_update_is_accepted_whole_or_refused_as_wire_error(arrays, size, bits):
     try:
-        accepted = ItemUpdate.from_parts(arrays, size=size)
+        accepted = ItemUpdate.from_parts(arrays, plan_of(size, bits))
     except WireError:
         return
     assert list(arrays) == ["update"]
-    assert accepted.vector.dtype == np.float32
+    assert accepted.vector.dtype == (np.float32 if bits is None else np.uint32 if bits <= 32 else np.uint64)
     assert accepted.vector.shape == (size,)
 
 
@@ -187,30 +300,53 @@ def test_a_mutated_update_is_accepted_whole_or_refused_as_wire_error(arrays, siz
         np.zeros((8, 1), np.float32),
         np.zeros(8),
         np.zeros(8, np.int32),
+        np.zeros(8, np.uint32),
         np.array([0, 0, 0, 0, 0, 0, 0, np.nan], np.float32),
         np.array([0, 0, 0, 0, 0, 0, 0, np.inf], np.float32),
     ],
 )
-def test_an_update_of_another_size_type_or_with_nan_is_refused(update):
+def test_an_exact_update_of_another_size_type_or_with_nan_is_refused(update):
     with pytest.raises(WireError):
-        ItemUpdate.from_parts({"update": update}, size=8)
+        ItemUpdate.from_parts({"update": update}, plan())
+
+
+@pytest.mark.parametrize(
+    ("bits", "update"),
+    [
+        (32, np.zeros(7, np.uint32)),
+        (32, np.zeros(9, np.uint32)),
+        (32, np.zeros((8, 1), np.uint32)),
+        (32, np.zeros(8, np.int32)),
+        (32, np.zeros(8, np.uint64)),
+        (32, np.zeros(8, ">u4")),
+        (32, np.zeros(8, np.float32)),
+        (64, np.zeros(8, np.uint32)),
+        (12, np.full(8, 2**12, np.uint32)),
+        (33, np.full(8, 2**33, np.uint64)),
+        (32, [0] * 8),
+    ],
+)
+def test_a_protected_update_of_another_size_type_or_range_is_refused(bits, update):
+    with pytest.raises(WireError):
+        ItemUpdate.from_parts({"update": update}, plan_of(8, bits))
 
 
 def test_an_update_with_company_is_refused():
     vector = np.zeros(8, np.float32)
     with pytest.raises(WireError, match="count"):
-        ItemUpdate.from_parts({"update": vector, "count": np.ones(1, np.float32)}, size=8)
+        ItemUpdate.from_parts({"update": vector, "count": np.ones(1, np.float32)}, plan())
 
 
 def test_an_update_does_not_print_its_values():
     assert repr(ItemUpdate(np.full(3, 13, np.float32))) == "ItemUpdate()"
 
 
-def test_no_protection_releases_the_update_exactly_and_says_so():
+def test_no_protection_accounts_for_nothing_and_says_so():
     mechanism = MECHANISMS["none"]
-    np.testing.assert_array_equal(mechanism.release(LEARNED).vector, LEARNED.ravel())
+    assert mechanism.events(plan()) == ()
     assert mechanism.label == "no privacy"
 
 
 def test_units_without_a_mechanism_are_not_registered():
-    assert set(MECHANISMS) == {"none"}
+    assert set(MECHANISMS) == {"user", "interaction", "both", "none"}
+    assert all(mechanism.unit == unit for unit, mechanism in MECHANISMS.items())

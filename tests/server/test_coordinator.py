@@ -33,7 +33,7 @@ def total_for(built: Coordinator) -> np.ndarray:
     rng = np.random.default_rng(plan.server_round)
     if plan.purpose == "popularity":
         return rng.exponential(size=plan.update_size)
-    return rng.normal(size=plan.update_size) + plan.learned.ravel()
+    return rng.normal(size=plan.update_size) + plan.learned.T.ravel()
 
 
 def test_round_zero_asks_for_popularity_and_fills_the_first_column_alone():
@@ -130,5 +130,6 @@ def test_a_snapshot_is_not_changed_by_the_rounds_after_it():
     np.testing.assert_array_equal(snapshot.optimiser["velocity"], velocity)
 
 
-def test_expected_devices_follow_participation():
-    assert coordinator(participation=0.25).settings.expected_devices == 5.0
+@pytest.mark.parametrize(("participation", "cohort"), [(1.0, 20), (0.25, 5), (0.12, 2), (1e-9, 1)])
+def test_the_cohort_follows_participation_and_is_never_empty(participation, cohort):
+    assert coordinator(participation=participation).settings.cohort == cohort

@@ -10,15 +10,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palate.models.errors import ConfigError
+from palate.server.settings import Schedule
 from palate.simulation.config import SimulationConfig, checked_config, load_config, merge
+from palate.simulation.protection import DEFAULTS
 
 NONE = {"unit": "none"}
 
+PROTECTIONS = st.just(NONE) | st.fixed_dictionaries(
+    {},
+    optional={
+        "unit": st.just("user"),
+        "epsilon": st.floats(1e-3, 100),
+        "delta": st.floats(1e-12, 0.5),
+        "privacy": st.fixed_dictionaries(
+            {"tau": st.none() | st.floats(0.1, 0.9), "cap": st.none() | st.integers(1, 99)},
+            optional={"noise": st.sampled_from(["secret", "seeded"]), "clip_norm": st.floats(1e-9, 1e9)},
+        ),
+    },
+)
 CONFIGS = st.builds(
-    lambda seed, shards, half_life, share, items, strict, names: checked_config(
-        {
+    lambda protection, seed, shards, half_life, share, items, strict, names: checked_config(
+        protection
+        | {
             "data": "a 'quoted' \\ path",
-            "unit": "none",
             "seed": seed,
             "shards": shards,
             "baselines": names,
@@ -27,6 +41,7 @@ CONFIGS = st.builds(
             "read": {"items": items, "strict": strict, "min_rating": half_life if half_life < 5 else None},
         }
     ),
+    PROTECTIONS,
     st.integers(0, 2**63 - 1),
     st.integers(1, 4096),
     st.floats(1e-300, exclude_min=True) | st.just(float("inf")),
@@ -66,8 +81,14 @@ def test_merging_lets_the_second_win_and_changes_neither():
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({}, "--unit is not given"),
-        ({"unit": "user"}, "unit 'user' has no mechanism"),
+        ({"unit": "household"}, "unit 'household' has no mechanism"),
+        ({"epsilon": 0.0}, "epsilon = 0"),
+        ({"delta": 1.0}, "delta = 1"),
+        ({"privacy": {"clip_norm": 0.0}}, "privacy.clip_norm = 0"),
+        ({"privacy": {"clip_norm": float("nan")}}, "privacy.clip_norm = nan"),
+        ({"privacy": {"sensitivity": 1}}, "privacy.sensitivity = 1"),
+        ({"privacy": {"evaluation_share": 1.0}}, "privacy.evaluation_share = 1"),
+        ({"privacy": {"noise": "little"}}, "privacy.noise = 'little'"),
         (NONE | {"epsilon": 1.0}, "no epsilon"),
         (NONE | {"delta": 1e-5}, "no epsilon and no delta"),
         (NONE | {"training": {"model": "svd"}}, "unknown model 'svd'"),
@@ -113,6 +134,32 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path):
 
 
 def test_the_servers_part_carries_the_public_population():
-    settings = checked_config(NONE | {"schedule": {"participation": 0.5}}).server_settings(run="r", population=30)
-    assert settings.expected_devices == 15.0
+    settings = checked_config(NONE | {"schedule": {"participation": 0.5}}).server_settings(
+        run="r", population=30, num_items=9
+    )
+    assert settings.cohort == 15
     assert settings.unit == "none"
+    assert settings.terms is None
+    assert settings.evaluation_share == 0
+
+
+def test_protection_is_the_default_and_has_a_budget_with_settings_of_its_own():
+    config = checked_config({})
+    assert (config.unit, config.epsilon, config.delta) == ("user", 8.0, 1e-5)
+    assert config == checked_config({"unit": "user"})
+    for section in ("schedule", "optimiser"):
+        for name, value in DEFAULTS[section].items():
+            assert getattr(getattr(config, section), name) == value
+    chosen = checked_config({"epsilon": 2.0, "schedule": {"rounds": 7}, "optimiser": {"step_size": 0.25}})
+    assert (chosen.epsilon, chosen.delta, chosen.schedule.rounds, chosen.schedule.dim) == (2.0, 1e-5, 7, 8)
+    assert (chosen.optimiser.step_size, chosen.optimiser.decay) == (0.25, 1.0)
+    plain = checked_config(NONE)
+    assert (plain.epsilon, plain.delta, plain.schedule) == (None, None, Schedule())
+
+
+def test_a_protected_configuration_hands_the_server_terms_for_its_numbers():
+    settings = checked_config({"schedule": {"participation": 0.5}}).server_settings(run="r", population=30, num_items=9)
+    assert settings.unit == "user"
+    assert settings.evaluation_share == 0.1
+    for terms in (settings.terms.popularity, settings.terms.train):
+        assert (terms.roster_size, terms.honest_shares) == (15, 15)

@@ -131,12 +131,13 @@ def test_partial_participation_repeats_exactly_and_differs_from_full(tmp_path, s
 
 
 def test_the_sum_of_those_who_take_part_estimates_the_whole_sum_without_bias(settings):
-    prepared, share = prepare(settings()), 0.3
+    prepared, cohort = prepare(settings()), 11
     history, users = prepared.split.train, np.arange(prepared.interactions.num_users)
     whole = popularity_sum(history, users, prepared.interactions.num_items)
     estimates = np.array(
         [
-            popularity_sum(history, np.flatnonzero(participants(5, number, users, share)), len(whole)) / share
+            popularity_sum(history, np.flatnonzero(participants(5, number, len(users), cohort)), len(whole))
+            / (cohort / len(users))
             for number in range(800)
         ]
     )

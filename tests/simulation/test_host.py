@@ -10,7 +10,9 @@ import torch
 
 from palate.models.errors import RunError
 from palate.models.table import ItemTable, initial_embeddings
+from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import RoundPlan, WireError
+from palate.server.settings import cohort_size
 from palate.simulation.host import ShardHost, join_answers, read_heads
 from palate.simulation.nodes import DeviceNode, num_nodes
 from palate.simulation.prepare import prepare, shard_users
@@ -61,7 +63,7 @@ def test_a_shard_answers_with_the_sum_over_its_virtual_devices(tmp_path, setting
     config = settings(training={"model": model, "objective": objective})
     plan, prepared = plan_for(config), prepare(config)
     alone = sum(
-        DeviceNode(prepared, config, user).answer(plan).vector.astype(np.float64)
+        DeviceNode(prepared, config, user, tmp_path).answer(plan).vector.astype(np.float64)
         for user in range(prepared.interactions.num_users)
     )
     np.testing.assert_allclose(total(config, tmp_path, plan), alone, atol=1e-5)
@@ -84,7 +86,7 @@ def test_heads_from_disk_go_on_exactly_as_heads_in_memory(tmp_path, settings, mo
         (anew,) = hosts(config, tmp_path)
         reborn = anew.answer(plan).vector
         np.testing.assert_array_equal(kept.answer(plan).vector, reborn)
-        learned = plan.learned + 0.01 * reborn.reshape(plan.learned.shape)
+        learned = plan.learned + 0.01 * reborn.reshape(plan.learned.shape[::-1]).T
 
 
 def test_two_rounds_of_heads_are_kept_so_that_a_round_can_be_repeated(tmp_path, settings):
@@ -92,13 +94,13 @@ def test_two_rounds_of_heads_are_kept_so_that_a_round_can_be_repeated(tmp_path, 
     (host,) = hosts(config, tmp_path)
     for server_round in range(5):
         host.answer(plan_for(config, server_round))
-    names = sorted(path.name for path in tmp_path.iterdir())
+    names = sorted(path.name for path in (tmp_path / "devices").iterdir())
     assert names == [f"shard-0000.round-{number:05d}.safetensors" for number in (3, 4)]
     repeated = plan_for(config, 4)
     (anew,) = hosts(config, tmp_path)
-    before = read_heads(tmp_path, 0, 4)
+    before = read_heads(tmp_path / "devices", 0, 4)
     anew.answer(repeated)
-    for name, value in read_heads(tmp_path, 0, 4).items():
+    for name, value in read_heads(tmp_path / "devices", 0, 4).items():
         assert torch.equal(value, before[name])
 
 
@@ -106,7 +108,7 @@ def test_two_rounds_of_heads_are_kept_so_that_a_round_can_be_repeated(tmp_path, 
 def test_heads_that_are_missing_or_damaged_are_not_replaced_by_fresh_ones(tmp_path, settings, damage):
     config = settings(shards=1)
     hosts(config, tmp_path)[0].answer(plan_for(config, 1))
-    path = tmp_path / "shard-0000.round-00001.safetensors"
+    path = tmp_path / "devices" / "shard-0000.round-00001.safetensors"
     if damage == "missing":
         path.unlink()
     else:
@@ -120,14 +122,14 @@ def test_people_who_do_not_take_part_add_nothing_and_keep_their_heads(tmp_path, 
     (host,) = hosts(config, tmp_path)
     before = {name: value.clone() for name, value in host._state_before(1, _table(plan_for(config))).items()}
     vector = host.answer(plan_for(config)).vector
-    after = read_heads(tmp_path, 0, 1)
-    drawn = participants(config.seed, 1, host.users, 0.4)
+    after = read_heads(tmp_path / "devices", 0, 1)
+    drawn = participants(config.seed, 1, len(host.users), cohort_size(len(host.users), 0.4))
     assert 0 < drawn.sum() < len(drawn)
     moved = np.array([any(not torch.equal(after[n][u], before[n][u]) for n in after) for u in range(len(drawn))])
     np.testing.assert_array_equal(moved, drawn)
     prepared = prepare(config)
     expected = sum(
-        DeviceNode(prepared, config, int(user)).answer(plan_for(config)).vector.astype(np.float64)
+        DeviceNode(prepared, config, int(user), tmp_path).answer(plan_for(config)).vector.astype(np.float64)
         for user in host.users[drawn]
     )
     np.testing.assert_allclose(vector, expected, atol=1e-5)
@@ -143,7 +145,7 @@ def test_ranks_joined_from_shards_and_from_devices_agree(tmp_path, settings, par
     config = settings()
     plan, prepared = plan_for(config), prepare(config)
     shards = hosts(config, tmp_path)
-    devices = [DeviceNode(prepared, config, user) for user in range(prepared.interactions.num_users)]
+    devices = [DeviceNode(prepared, config, user, tmp_path) for user in range(prepared.interactions.num_users)]
     for node in (*shards, *devices):
         node.answer(plan)
     question, table = {"part": part, "round": 1, "full": full}, {"fixed": plan.fixed, "learned": plan.learned}
@@ -183,10 +185,10 @@ def test_an_unknown_part_is_refused(tmp_path, settings):
         )
 
 
-def test_validation_ranks_with_the_training_history_and_test_with_the_validation_item_too(settings):
+def test_validation_ranks_with_the_training_history_and_test_with_the_validation_item_too(tmp_path, settings):
     config = settings()
     split = prepare(config).split
-    node = DeviceNode(prepare(config), config, 5)
+    node = DeviceNode(prepare(config), config, 5, tmp_path)
     np.testing.assert_array_equal(node._histories["validation"].items, split.train.of(5))
     np.testing.assert_array_equal(node._histories["test"].items, [*split.train.of(5), split.validation.item[5]])
     assert split.test.item[5] not in node._histories["test"].items
@@ -202,7 +204,20 @@ def test_training_never_sees_a_held_out_item(tmp_path, settings):
     np.testing.assert_array_equal(vector > 0, seen)
 
 
-def test_a_plan_for_an_unknown_mechanism_is_refused_by_devices(settings):
+def test_a_plan_for_an_unknown_mechanism_is_refused_by_devices_and_shards(tmp_path, settings):
     config = settings()
-    with pytest.raises(WireError, match="no mechanism"):
-        DeviceNode(prepare(config), config, 0).answer(replace(plan_for(config), unit="user"))
+    terms = ReleaseTerms(clip_norm=0.5, sensitivity=4096, share_variance=10**6, honest_shares=1, roster_size=1)
+    plan = replace(plan_for(config), unit="household", terms=terms)
+    for node in (DeviceNode(prepare(config), config, 0, tmp_path), *hosts(config, tmp_path)):
+        with pytest.raises(WireError, match="no mechanism"):
+            node.answer(plan)
+
+
+def test_nodes_of_an_unprotected_run_refuse_a_protected_plan(tmp_path, settings):
+    config = settings(shards=1)
+    terms = ReleaseTerms(clip_norm=0.5, sensitivity=4096, share_variance=10**6, honest_shares=1, roster_size=1)
+    plan = replace(plan_for(config), unit="user", terms=terms)
+    with pytest.raises(WireError, match="needs a ledger"):
+        DeviceNode(prepare(config), config, 0, tmp_path).answer(plan)
+    with pytest.raises(RunError, match=r"noise\.key is missing"):
+        hosts(config, tmp_path)[0].answer(plan)

@@ -43,7 +43,9 @@ def test_what_a_process_leaves_that_is_killed_while_it_claims_is_no_obstacle(tmp
     assert read_config(tmp_path) == settings()
 
 
-@pytest.mark.parametrize("content", [b"", b"unit = ", b"\xff", b'unit = "user"', b'unit = "none"\ncolour = 1\n'])
+@pytest.mark.parametrize(
+    "content", [b"", b"unit = ", b"\xff", b"seed = 2", b'unit = "household"', b'unit = "none"\ncolour = 1\n']
+)
 def test_a_damaged_configuration_is_said_to_be_damaged(tmp_path, settings, content):
     claim(tmp_path, settings())
     (tmp_path / "config.toml").write_bytes(content)

@@ -160,16 +160,19 @@ def test_the_run_folder_may_be_the_current_one(palate, tmp_path):
     assert palate(*SMALL, "--run-dir", ".", "--json").result["run"] == "here"
 
 
-def test_a_missing_unit_is_asked_for(palate):
-    said = palate()
-    refused(said, 2, "--unit")
-    assert "--unit none" in said.err
+def test_a_run_is_protected_unless_it_says_otherwise(palate):
+    said = palate(*SMALL[2:], "--json", "--run-dir", "out")
+    assert (said.code, said.result["unit"]) == (0, "user")
+    assert (said.result["epsilon"] <= 8.0, said.result["delta"]) == (True, 1e-5)
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--unit", "user"), "unit 'user'"),
+        (("--unit", "household"), "unit 'household'"),
+        (("--unit", "user", "--epsilon", "0"), "epsilon = 0"),
+        (("--unit", "user", "--delta", "1"), "delta = 1"),
+        (("--unit", "user", "--set", "privacy.clip_norm=0"), "privacy.clip_norm = 0"),
         (("--unit", "none", "--epsilon", "1"), "epsilon"),
         (("--unit", "none", "--delta", "1e-5"), "delta"),
         (("--unit", "none", "--epsilon", "-1"), "epsilon = -1"),

@@ -106,7 +106,17 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatc
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
     with pytest.raises(libraries.AccountantUnavailable, match="dp-accounting") as caught:
         libraries.google_pld(gaussian(1.0, 1), DELTA)
-    assert "palate[audit]" in caught.value.hint
+    assert "dp-accounting" in caught.value.hint
+
+
+@pytest.mark.parametrize("figure", [math.inf, math.nan])
+def test_a_figure_that_is_not_finite_is_an_accountant_that_cannot_answer(
+    monkeypatch: pytest.MonkeyPatch, figure: float
+):
+    monkeypatch.setattr("opacus.accountants.PRVAccountant.get_epsilon", lambda self, delta: figure)
+    with pytest.raises(libraries.AccountantUnavailable, match=f"its epsilon is {figure}") as caught:
+        libraries.opacus_prv(gaussian(5.0, 1), DELTA)
+    assert caught.value.hint
 
 
 def test_asking_twice_gives_the_same_answer_and_leaves_the_events_alone():

@@ -14,7 +14,7 @@ from palate.privacy.ledger.body import Checkpoint, Intent, Outcome, Policy, hash
 from palate.privacy.ledger.store import LedgerBook
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-QUARTER = 250_000_000  # charge of `intent`: S = 4096, sigma = 2 S
+CHARGE = 250_000_010  # of `intent`: S = 4096, V = (2 S)^2, so S^2/V is a quarter and 2.5 S^2/V^2 a little above 9e-9
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def signer() -> Ed25519PrivateKey:
 @pytest.fixture
 def policy() -> Callable[..., Policy]:
     def make(**changes: object) -> Policy:
-        values = {"unit": "user", "adjacency": "zero-out", "delta": "1e-5", "budget_nano": 4 * QUARTER, "n_min": 50}
+        values = {"unit": "user", "adjacency": "zero-out", "delta": "1e-5", "budget_nano": 4 * CHARGE, "n_min": 50}
         return Policy(**(values | changes))
 
     return make

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from palate.privacy.accounting.events import SkellamEvent
+from palate.privacy.accounting.filters import ZcdpMeter
 from palate.privacy.ledger import body, canonical
 from palate.privacy.ledger.errors import MalformedBody
 
@@ -48,7 +50,8 @@ def test_what_is_not_canonical_is_refused(text: bytes):
 
 @given(st.integers(1, 1 << 20), st.integers(1, 1 << 60))
 def test_a_charge_is_rounded_up_and_by_less_than_one(clip_int: int, sum_var_int: int):
-    exact = Fraction(10**9 * clip_int**2, sum_var_int)
+    ratio = Fraction(clip_int**2, sum_var_int)
+    exact = 10**9 * (ratio + Fraction(5, 2 * sum_var_int) * ratio)
     if exact > canonical.MAX_INT:
         with pytest.raises(MalformedBody, match="negligible"):
             body.charge_nano(clip_int, sum_var_int)
@@ -56,8 +59,30 @@ def test_a_charge_is_rounded_up_and_by_less_than_one(clip_int: int, sum_var_int:
         assert exact <= body.charge_nano(clip_int, sum_var_int) < exact + 1
 
 
-def test_sixteen_rounds_at_noise_multiplier_two_cost_four():
-    assert 16 * body.charge_nano(4096, (2 * 4096) ** 2) == 4 * body.NANO
+@pytest.mark.parametrize("clip_int", [1, 2, 3, 17, 256, 4096, 2**14 - 1, 2**20])
+@pytest.mark.parametrize("sum_var_int", [2, 3, 4, 5, 1000, 2**20 + 1, 67_108_863, 67_108_864, 2**49, 2**53])
+def test_a_charge_is_the_accountants_price_of_a_skellam_release_of_any_length(clip_int: int, sum_var_int: int):
+    price = ZcdpMeter().price_nano(SkellamEvent(sensitivity=clip_int, variance=sum_var_int))
+    if price > canonical.MAX_INT:
+        with pytest.raises(MalformedBody, match="negligible"):
+            body.charge_nano(clip_int, sum_var_int)
+    else:
+        assert body.charge_nano(clip_int, sum_var_int) == price
+
+
+@given(st.integers(1, 1 << 14), st.integers(1, 1 << 60), st.integers(1, 1 << 20))
+def test_a_charge_covers_vectors_of_every_length_and_gaussian_noise(clip_int: int, sum_var_int: int, num_values: int):
+    try:
+        charge = body.charge_nano(clip_int, sum_var_int)
+    except MalformedBody:
+        return
+    event = SkellamEvent(sensitivity=clip_int, variance=sum_var_int, num_values=num_values)
+    assert charge >= ZcdpMeter().price_nano(event)
+    assert charge >= Fraction(10**9 * clip_int**2, sum_var_int)
+
+
+def test_sixteen_rounds_at_noise_multiplier_two_cost_four_and_a_little():
+    assert 4 * body.NANO < 16 * body.charge_nano(4096, (2 * 4096) ** 2) == 4 * body.NANO + 160
 
 
 @pytest.mark.parametrize(("clip_int", "sum_var_int"), [(0, 1), (1, 0), (-1, 1), (1, -1), (1 << 30, 1)])
@@ -139,7 +164,7 @@ def _changed(text: bytes, **changes: int | str | None) -> bytes:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"charge_nano": 249_999_999}, {"charge_nano": 250_000_001}, {"charge_nano": None}, {"charge_nano": "250000000"},
+        {"charge_nano": 250_000_009}, {"charge_nano": 250_000_011}, {"charge_nano": None}, {"charge_nano": "250000010"},
         {"seq": 0}, {"seq": "1"}, {"seq": None}, {"kind": "NOTE"}, {"kind": None}, {"kind": 1}, {"kind": "OUTCOME"},
         {"extra": 1}, {"run": None}, {"round": "1"}, {"sum_var_int": 1 << 50},
     ],

@@ -15,7 +15,7 @@ from palate.privacy.ledger.rounds import RoundKeeper
 from palate.privacy.ledger.store import LedgerBook
 from palate.privacy.ledger.verify import verify_ledger
 
-QUARTER = 250_000_000
+CHARGE = 250_000_010  # of `intent`
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def keeper(book):
 
 def test_a_round_is_charged_before_and_closed_after(book, keeper, intent):
     assert keeper.begin(intent(1)) is None
-    assert book.state("device").spent_nano == QUARTER
+    assert book.state("device").spent_nano == CHARGE
     keeper.persist("run-1", 1, b"masked")
     outcome = keeper.finish("run-1", 1, receipt=b"receipt")
     assert (outcome.payload, outcome.receipt) == (hash_text(b"masked"), hash_text(b"receipt"))
@@ -71,7 +71,7 @@ def test_a_crash_before_the_bytes_costs_the_round_once(book, path, signer, keepe
     keeper.begin(intent(1))
     with LedgerBook(path, signer) as after_a_crash:
         assert RoundKeeper(after_a_crash, "device").begin(intent(1)) is None
-        assert after_a_crash.state("device").spent_nano == QUARTER
+        assert after_a_crash.state("device").spent_nano == CHARGE
 
 
 def test_a_closed_round_stays_closed(keeper, intent):
@@ -112,7 +112,7 @@ def test_a_charge_comes_back_only_while_nothing_could_have_left(book, keeper, in
     keeper.persist("run-1", 2, b"masked")
     with pytest.raises(RoundRefused, match="its charge stands"):
         keeper.withhold("run-1", 2)
-    assert book.state("device").spent_nano == QUARTER
+    assert book.state("device").spent_nano == CHARGE
 
 
 def test_the_devices_budget_holds_whatever_the_server_asks(book, keeper, intent):
@@ -120,7 +120,7 @@ def test_the_devices_budget_holds_whatever_the_server_asks(book, keeper, intent)
         keeper.begin(intent(number))
     with pytest.raises(BudgetExceeded):
         keeper.begin(intent(4))
-    assert book.state("device").spent_nano == 4 * QUARTER
+    assert book.state("device").spent_nano == 4 * CHARGE
 
 
 WORKER = """

@@ -21,7 +21,7 @@ from palate.privacy.ledger.export import export_ledger, from_text
 from palate.privacy.ledger.store import LedgerBook
 from palate.privacy.ledger.verify import verify_book, verify_ledger, verify_records
 
-QUARTER = 250_000_000
+CHARGE = 250_000_010  # of `intent`
 
 
 @pytest.fixture
@@ -34,18 +34,18 @@ def book(tmp_path, signer, policy):
 def test_a_round_beyond_the_budget_is_refused_with_the_figures(book, intent):
     for number in range(4):
         book.append("device", intent(number))
-    with pytest.raises(BudgetExceeded, match=r"round 4 of run-1 needs 0\.25, 0 is left of 1 ") as caught:
+    with pytest.raises(BudgetExceeded, match=r"needs 0\.25000001, 0 is left of 1\.00000004 ") as caught:
         book.append("device", intent(4))
-    assert (caught.value.needed_nano, caught.value.left_nano, caught.value.budget_nano) == (QUARTER, 0, 4 * QUARTER)
+    assert (caught.value.needed_nano, caught.value.left_nano, caught.value.budget_nano) == (CHARGE, 0, 4 * CHARGE)
     assert caught.value.hint
     assert book.state("device").seq == 5
 
 
 def test_the_budget_may_be_spent_to_the_last_unit_and_no_further(book, policy, intent):
-    book.append("device", policy(budget_nano=QUARTER - 1))
+    book.append("device", policy(budget_nano=CHARGE - 1))
     with pytest.raises(BudgetExceeded):
         book.append("device", intent(1))
-    book.append("device", policy(budget_nano=QUARTER))
+    book.append("device", policy(budget_nano=CHARGE))
     book.append("device", intent(1))
     assert book.state("device").left_nano == 0
 
@@ -53,9 +53,9 @@ def test_the_budget_may_be_spent_to_the_last_unit_and_no_further(book, policy, i
 def test_raising_the_budget_takes_a_new_policy(book, policy, intent):
     for number in range(4):
         book.append("device", intent(number))
-    book.append("device", policy(budget_nano=5 * QUARTER))
+    book.append("device", policy(budget_nano=5 * CHARGE))
     book.append("device", intent(4))
-    assert book.state("device").spent_nano == 5 * QUARTER
+    assert book.state("device").spent_nano == 5 * CHARGE
 
 
 @pytest.mark.parametrize("changes", [{"unit": "interaction"}, {"adjacency": "replace-one"}, {"n1": 49, "m_honest": 40}])
@@ -88,10 +88,10 @@ def test_an_outcome_needs_its_intent_and_comes_once(book, intent, outcome):
 def test_only_a_withheld_round_gives_its_charge_back(book, intent, outcome):
     book.append("device", intent(1))
     book.append("device", outcome(1))
-    assert book.state("device").spent_nano == QUARTER
+    assert book.state("device").spent_nano == CHARGE
     book.append("device", intent(2))
     book.append("device", outcome(2, status="withheld", payload=""))
-    assert book.state("device").spent_nano == QUARTER
+    assert book.state("device").spent_nano == CHARGE
     with pytest.raises(RoundRefused):
         book.append("device", intent(2))
 

@@ -69,7 +69,7 @@ def test_an_intact_ledger_passes_and_says_what_it_holds(ledger, key):
         "OUTCOME",
         "CHECKPOINT",
     ]
-    assert verified.state.spent_nano == 500_000_000
+    assert verified.state.spent_nano == 500_000_020
     assert verified.head == Anchor("device", 6, verified.hashes[-1])
     assert verify_book(ledger, key)["device"] == verified.state
 
@@ -77,7 +77,7 @@ def test_an_intact_ledger_passes_and_says_what_it_holds(ledger, key):
 ATTACKS = {
     "edit of a body": lambda db: _reword(db, b'"n1":100', b'"n1":200'),
     "edit of a body that stays as long": lambda db: _reword(db, b'"run-1"', b'"run-2"'),
-    "edit of a charge": lambda db: _reword(db, b"250000000", b"150000000"),
+    "edit of a charge": lambda db: _reword(db, b"250000010", b"150000010"),
     "edit of a column": lambda db: db.execute("UPDATE entries SET round = 9 WHERE seq = 4"),
     "edit of a kind": lambda db: db.execute("UPDATE entries SET kind = 'NOTE' WHERE seq = 4"),
     "edit of a hash": lambda db: db.execute("UPDATE entries SET hash = zeroblob(32) WHERE seq = 4"),
@@ -232,7 +232,7 @@ def _chain(signer: Ed25519PrivateKey, bodies: list[bytes]) -> list[Record]:
 def test_a_signed_ledger_that_overspends_is_over_budget(signer, key, policy, intent, outcome):
     events = [policy(budget_nano=300_000_000), intent(1), outcome(1), intent(2), outcome(2)]
     records = _chain(signer, [encode(event, seq) for seq, event in enumerate(events, start=1)])
-    assert verify_records("device", records[:3], key).state.left_nano == 50_000_000
+    assert verify_records("device", records[:3], key).state.left_nano == 49_999_990
     with pytest.raises(BudgetExceeded):
         verify_records("device", records, key)
 

@@ -193,7 +193,7 @@ def write_run(
     }
     (folder / "result.json").write_text(json.dumps(written))
     return SimpleNamespace(
-        config=SimpleNamespace(data="demo", unit="none"),
+        config=SimpleNamespace(data="demo", unit="none", promises={}),
         interactions=interactions,
         split=split,
         scorer=scorer,

@@ -13,7 +13,7 @@ import pytest
 
 from palate.models.errors import EnvironmentProblem, RunError
 from palate.simulation.report.page import report_page, write_report
-from palate.simulation.report.records import Result
+from palate.simulation.report.records import CrossCheckRecord, GuaranteeRecord, LocalClaim, NoiseMultipliers, Result
 from palate.simulation.run_reader import read_run
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
@@ -127,15 +127,36 @@ def test_a_run_without_protection_says_so_before_anything_else(page: str):
 
 def test_a_protected_run_states_its_guarantee_and_no_warning(folder: Path):
     run = read_run(folder)
-    guarantee = {"adjacency": "zero-out of one person", "assumptions": ["TRUSTED_AGGREGATION", "honest devices"]}
+    guarantee = GuaranteeRecord(
+        epsilon=3.9991,
+        delta=1e-6,
+        unit="user",
+        adjacency="zero-out of one person",
+        accountant="Skellam RDP",
+        amplification="none claimed",
+        assumptions=("TRUSTED_AGGREGATION", "honest devices"),
+        cross_checks=(CrossCheckRecord(accountant="PLD", epsilon=3.7),),
+        target_epsilon=4.0,
+        noise_multipliers=NoiseMultipliers(popularity=3.0, train=2.0),
+        local=LocalClaim(epsilon=800.0, delta=1e-6),
+        mechanism="Skellam noise",
+        device_rounds=4,
+        clip_norm=0.001,
+        sensitivity=4096,
+        honest_shares=90,
+        roster_size=120,
+        further=(),
+    )
     promised = changed(
         run.result, unit="user", epsilon=4.0, delta=1e-6, protection="user-level DP", guarantee=guarantee
     )
     object.__setattr__(run, "result", promised)
     said = Outline(report_page(run, [], "")).said()
-    assert "Differential privacy per user: epsilon = 4, delta = 1e-06" in said
-    assert "Neighbouring data: zero-out of one person." in said
+    assert "Differential privacy: epsilon 4.000 at delta 1e-06 per user" in said  # rounded up
+    assert "Compared: zero-out of one person." in said
     assert "It holds if: TRUSTED_AGGREGATION; honest devices." in said
+    assert "epsilon 800.0 per user: no protection by itself" in said
+    assert "sized for 90 honest devices of 120" in said
     assert "No privacy" not in said
 
 

@@ -1,0 +1,244 @@
+"""Interaction level: every single interaction is hidden by the device's own noise, whoever else is honest (DP-SGD).
+
+One sample is an interaction with its sampled negatives. Its gradient with respect to *all* trainable parameters, the
+device's head and the item rows, is clipped jointly (Abadi et al. 2016) and turned into integers of L2 norm at most S;
+to their sum the device adds Skellam noise (Agarwal, Kairouz & Liu 2021) of the full variance in every coordinate,
+head and items alike. A head that learned without noise would carry one interaction into all later item gradients, and
+the claim would be false.
+
+At most B interactions of a person enter a round, so by the triangle inequality that person's integers have norm at
+most B S: under the sum of m honest devices' noise the same release protects people too (unit "both"). In a popularity
+round a person's items differ, so their one-hot contributions are orthogonal and the norm is at most sqrt(B) S.
+
+A sample touches few rows of the item table. Here it lives in a compact space ``[head | slots x dim]``, one slot an
+item of the sample; as the items of a sample differ, moving slots into the table keeps the norm.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from palate.privacy.accounting.events import SkellamEvent, Unit
+from palate.privacy.errors import PrivacyError
+from palate.privacy.integer.clipping import FloatArray, require_finite
+from palate.privacy.integer.csprng import Purpose, WordStream
+from palate.privacy.integer.quantise import Quantiser, dithered_floor
+from palate.privacy.integer.ring import LongArray
+from palate.privacy.mechanisms.terms import ReleaseTerms
+from palate.privacy.wire import RoundPlan
+
+_LANES_PER_WORD = 4
+
+
+class InteractionLevel:
+    """Protects each interaction of a person, without trust in anybody."""
+
+    unit: ClassVar[str] = "interaction"
+    label: ClassVar[str] = "interaction-level differential privacy"
+    source: ClassVar[str] = "Abadi et al. 2016; Agarwal, Kairouz & Liu 2021; Kairouz, Liu & Steinke 2021"
+
+    def events(self, plan: RoundPlan) -> tuple[SkellamEvent, ...]:
+        """Name what a round releases about one interaction.
+
+        Raises
+        ------
+        PrivacyError
+            If the plan has no terms, does not bound the interactions of a round, or asks for metrics.
+        """
+        terms, _ = _terms_of(plan)
+        return (interaction_event(terms),)
+
+
+class BothLevels:
+    """Protects each interaction on the device, and each person in the sum; one release, charged to two budgets."""
+
+    unit: ClassVar[str] = "both"
+    label: ClassVar[str] = "user-level and interaction-level differential privacy"
+    source: ClassVar[str] = InteractionLevel.source
+
+    def events(self, plan: RoundPlan) -> tuple[SkellamEvent, ...]:
+        """Name what a round releases about one person and about one interaction.
+
+        Raises
+        ------
+        PrivacyError
+            If the plan has no terms, does not bound the interactions of a round, or asks for metrics.
+        """
+        terms, interactions_per_round = _terms_of(plan)
+        different_items = plan.purpose == "popularity"
+        return (user_event(terms, interactions_per_round, different_items=different_items), interaction_event(terms))
+
+
+def interaction_event(terms: ReleaseTerms) -> SkellamEvent:
+    """Return what a round releases about one interaction: S under the device's own noise, with nothing to assume.
+
+    Adjacency is zero-out: the interaction's contribution is replaced by zeros. In a history longer than B, deleting an
+    interaction also lets an older one in; that is replace-one, and moves the sum by up to 2 S.
+    """
+    return SkellamEvent(
+        sensitivity=terms.sensitivity, variance=terms.share_variance, unit=Unit.INTERACTION, assumptions=()
+    )
+
+
+def user_event(terms: ReleaseTerms, interactions_per_round: int, *, different_items: bool = False) -> SkellamEvent:
+    """Return what a round releases about one person, under the noise of the honest devices in the sum.
+
+    Parameters
+    ----------
+    different_items
+        Whether contributions are one-hot, each on an item of its own, as in `popularity_integers`.
+    """
+    bound = person_sensitivity(terms.sensitivity, interactions_per_round, different_items=different_items)
+    return SkellamEvent(sensitivity=bound, variance=terms.sum_variance)
+
+
+def person_sensitivity(sensitivity: int, interactions_per_round: int, *, different_items: bool = False) -> int:
+    """Bound the L2 norm of B contributions of norm S: B S, or sqrt(B) S rounded up where they are orthogonal."""
+    require_interactions(interactions_per_round)
+    if different_items:
+        return math.isqrt(interactions_per_round * sensitivity**2 - 1) + 1
+    return interactions_per_round * sensitivity
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleLayout:
+    """The compact space of one sample: ``[head | slots x dim]``.
+
+    Attributes
+    ----------
+    head_size
+        Trainable values of a head.
+    slots
+        Items of a sample: the positive and its negatives, 1 + k.
+    dim
+        Learned values of an item row.
+    """
+
+    head_size: int
+    slots: int
+    dim: int
+
+    @property
+    def size(self) -> int:
+        """Values of a sample's gradient."""
+        return self.head_size + self.slots * self.dim
+
+    def quantiser(self, terms: ReleaseTerms) -> Quantiser:
+        """Build the quantiser of one sample; its scale is also that of the released sum."""
+        return Quantiser(clip_norm=terms.clip_norm, sensitivity=terms.sensitivity, size=self.size)
+
+    def head_part(self, samples: LongArray) -> LongArray:
+        """Sum of the samples' heads, int64 [N, size] to [head_size]."""
+        total: LongArray = samples[:, : self.head_size].sum(axis=0)
+        return total
+
+    def item_part(self, samples: LongArray) -> LongArray:
+        """Slots of the samples, int64 [N, size] to [N, slots, dim]."""
+        return samples[:, self.head_size :].reshape(-1, self.slots, self.dim)
+
+
+def quantise_samples(samples: FloatArray, quantiser: Quantiser, key: bytes) -> LongArray:
+    """Turn each sample's contribution into integers by itself.
+
+    The integers are those of `Quantiser.quantise` on one sample after the other with one stream of the key, so they do
+    not depend on how many samples are worked on together.
+
+    Parameters
+    ----------
+    samples
+        Contributions in the compact space, float32 [N, size]; clipped here if they are not yet.
+    quantiser
+        Clip norm C and sensitivity S of a sample.
+    key
+        The device's secret of the round, 32 bytes; only its rounding stream is used.
+
+    Returns
+    -------
+    int64 [N, size], each row with L2 norm at most S.
+
+    Raises
+    ------
+    PrivacyError
+        If the shape or type is not as announced, or a value is not finite.
+    """
+    if samples.ndim != 2 or samples.shape[1] != quantiser.size or samples.dtype != np.float32:
+        raise PrivacyError(
+            f"the samples are {samples.dtype} {samples.shape}, not float32 (N, {quantiser.size})",
+            hint="lay each sample out as head and slots",
+        )
+    require_finite(samples)
+    count = len(samples)
+    if count == 0:
+        return np.zeros(samples.shape, dtype=np.int64)
+    padded = -(-quantiser.size // _LANES_PER_WORD) * _LANES_PER_WORD  # every sample starts with a word of its own
+    lanes = WordStream(key, Purpose.ROUNDING).lanes(count * padded).reshape(count, padded)[:, : quantiser.size]
+    integers = dithered_floor(quantiser.scaled(samples), lanes, np.empty_like(samples))
+    if not quantiser.fits(integers).all():  # rare: whoever rounds again takes the words of those that follow
+        rounding = WordStream(key, Purpose.ROUNDING)
+        return np.stack([quantiser.quantise(sample, rounding) for sample in samples])
+    return integers.astype(np.int64)
+
+
+def sum_items(slots: LongArray, items: npt.NDArray[np.integer], num_items: int) -> LongArray:
+    """Move slots into the item table and add them up, dimension by dimension as on the wire.
+
+    Parameters
+    ----------
+    slots
+        Quantised item parts, int64 [N, slots, dim].
+    items
+        Item of each slot, [N, slots]. Items of a sample differ, except where a slot is zero.
+    num_items
+        Rows of the item table.
+
+    Returns
+    -------
+    int64 [dim * num_items]
+    """
+    place = items.reshape(-1)
+    # float64 adds these integers exactly: 2^36 samples of norm 2^16 fit below 2^53 with room to spare
+    columns = [
+        np.bincount(place, weights=column, minlength=num_items) for column in slots.reshape(-1, slots.shape[2]).T
+    ]
+    return np.concatenate(columns).astype(np.int64)
+
+
+def popularity_integers(items: npt.NDArray[np.integer], num_items: int, terms: ReleaseTerms) -> LongArray:
+    """Give one device's part of the popularity sum: exactly S on each of its items, int64 [num_items].
+
+    An item counts once even if the history repeats it, so that B interactions have a norm of at most sqrt(B) S.
+    """
+    marked = np.zeros(num_items, dtype=np.int64)
+    marked[items] = terms.sensitivity
+    return marked
+
+
+def popularity_scale(terms: ReleaseTerms) -> float:
+    """Integer steps per unit of a popularity sum, S / C."""
+    return terms.sensitivity / terms.clip_norm
+
+
+def require_interactions(interactions_per_round: int) -> None:
+    """Raise PrivacyError unless a round takes a bounded, positive number of a person's interactions."""
+    if interactions_per_round < 1:
+        raise PrivacyError(
+            f"interactions_per_round is {interactions_per_round}, it must be at least 1",
+            hint="bound what one person can put into a round, for example by 64",
+        )
+
+
+def _terms_of(plan: RoundPlan) -> tuple[ReleaseTerms, int]:
+    if plan.terms is None:
+        raise PrivacyError(f"a plan of unit {plan.unit} has no terms", hint="plan it with palate.server")
+    require_interactions(plan.interactions_per_round)
+    if plan.asks_for_metrics:
+        raise PrivacyError(
+            f"unit {plan.unit} cannot carry metrics, and the plan gives them a share of {plan.evaluation_share}",
+            hint="they depend on the whole history: set evaluation_share to 0",
+        )
+    return plan.terms, plan.interactions_per_round

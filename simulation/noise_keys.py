@@ -1,0 +1,70 @@
+"""Where the noise of a simulated federation comes from: a secret of the run, and never its seed.
+
+Whoever knows the words behind the noise can take it off again. So a run makes 32 secret bytes from the operating
+system, derives every virtual device's key from them, and destroys them when it has finished: until then a run that
+was stopped goes on with the same noise. For experiments that must repeat to the last bit the secret can be made from
+the seed; what such a run releases is not private, and its outputs say so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from palate.models.errors import RunError
+from palate.privacy.integer.csprng import KEY_BYTES
+
+FILE = "noise.key"
+
+
+@dataclass(frozen=True)
+class NoiseKeys:
+    """Keys for the rounding and the noise of a run; never printed."""
+
+    secret: bytes = field(repr=False)
+
+    def device(self, server_round: int, user: int) -> bytes:
+        """Return the key of one virtual device for one round, 32 bytes."""
+        return self._derive(b"device", server_round, user)
+
+    def shard(self, server_round: int, shard: int) -> bytes:
+        """Return the key from which a shard draws the noise of all its devices at once, 32 bytes."""
+        return self._derive(b"shard", server_round, shard)
+
+    def _derive(self, purpose: bytes, server_round: int, number: int) -> bytes:
+        message = purpose + server_round.to_bytes(8, "big") + number.to_bytes(8, "big")
+        return hashlib.blake2b(message, key=self.secret, digest_size=KEY_BYTES).digest()
+
+
+def make_noise_key(folder: Path, *, seed: int | None) -> None:
+    """Put a run's secret into its folder, unless it is there: from the operating system, or from a seed."""
+    path = folder / FILE
+    if path.exists():
+        return
+    secret = os.urandom(KEY_BYTES) if seed is None else hashlib.blake2b(b"%d" % seed, digest_size=KEY_BYTES).digest()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(secret.hex() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_noise_key(folder: Path) -> NoiseKeys:
+    """Read a run's secret; raises RunError where it is missing or damaged."""
+    path = folder / FILE
+    try:
+        secret = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} is missing or damaged, so the noise of this run cannot go on", hint="run it again with --fresh"
+        ) from error
+    if len(secret) != KEY_BYTES:
+        raise RunError(f"{path} holds {len(secret)} bytes, not {KEY_BYTES}", hint="run it again with --fresh")
+    return NoiseKeys(secret)
+
+
+def destroy_noise_key(folder: Path) -> None:
+    """Delete a finished run's secret: from here on nobody can take the noise off."""
+    (folder / FILE).unlink(missing_ok=True)

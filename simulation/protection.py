@@ -1,0 +1,184 @@
+"""What a simulated run promises, and the noise that keeps the promise: from a configuration to terms and a guarantee.
+
+Everything follows from public numbers: the budget, the rounds, the size of the federation and of the catalogue.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from palate.models.errors import ConfigError
+from palate.privacy.accounting.dropout import Quorum
+from palate.privacy.accounting.events import Unit
+from palate.privacy.charging import Promise
+from palate.privacy.mechanisms.budget import Budget, RunTerms, user_terms
+from palate.privacy.mechanisms.interaction_budget import Bounds, both_terms, interaction_terms
+from palate.privacy.wire import NUM_METRICS
+from palate.server.settings import cohort_size
+
+UNPROTECTED = "none"
+
+INTERACTION_UNITS = ("interaction", "both")
+
+DEFAULTS: dict[str, Any] = {
+    "epsilon": 8.0,
+    "delta": 1e-5,
+    "schedule": {"rounds": 4, "dim": 8},
+    "optimiser": {"name": "momentum", "step_size": 0.6, "decay": 1.0, "item_regularisation": 0.0},
+}
+"""What a protected run has in place of the defaults of an unprotected one: noise wants few rounds and few columns."""
+
+_INTERACTION_DEFAULTS: dict[str, Any] = {
+    **DEFAULTS,
+    "schedule": {"rounds": 1, "dim": 8},
+    "training": {"objective": "bce", "learning_rate": 10.0},
+    "optimiser": {**DEFAULTS["optimiser"], "step_size": 0.1},
+    "privacy": {"sensitivity": 256, "popularity_share": 0.9, "evaluation_share": 0.0},
+}
+"""Every device's noise must hide an interaction by itself: nearly all that can be learned so is popularity."""
+
+
+def defaults_of(unit: str) -> dict[str, Any]:
+    """Return the settings of a unit that differ from those without protection, nested as in a TOML file."""
+    if unit == UNPROTECTED:
+        return {}
+    return _INTERACTION_DEFAULTS if unit in INTERACTION_UNITS else DEFAULTS
+
+
+class PrivacyOptions(BaseModel):
+    """How a budget is spent, and which failures of devices it allows for. Unit "none" uses none of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    clip_norm: float = Field(1e-3, gt=0, description="L2 bound of one device's training update; public")
+    sensitivity: int = Field(4096, ge=64, le=65536, description="the same bound in integer steps")
+    popularity_share: float = Field(0.1, gt=0, lt=1, description="part of the budget for the popularity round")
+    evaluation_share: float = Field(
+        0.1, ge=0, lt=1, description="part of the clip norm that carries the devices' own metrics; 0 asks for none"
+    )
+    cap: int | None = Field(None, ge=1, description="most training rounds of one device; needs participation below 1")
+    interactions_per_round: int = Field(
+        64, ge=1, description="most interactions of a device in a training round (units interaction and both)"
+    )
+    popularity_interactions: int = Field(1000, ge=1, description="the same in the popularity round")
+    interaction_epsilon: float | None = Field(
+        None, gt=0, description="budget for a single interaction at unit both; epsilon unless given"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the devices that drop out of every round")
+    tau: float | None = Field(
+        None, gt=0, lt=1, description="size the noise for a quorum of survivors; without it for all that survive"
+    )
+    gamma: float = Field(0.0, ge=0, lt=1, description="share of the devices that may collude and leave out their noise")
+    noise: Literal["secret", "seeded"] = Field(
+        "secret", description="secret noise, or noise from the seed: for experiments, and protects nobody"
+    )
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Who is counted on in a round: devices asked, devices that drop out, and honest shares of noise in the sum."""
+
+    size: int
+    dropouts: int
+    honest: int
+
+
+def cohort_of(options: PrivacyOptions, population: int, participation: float) -> Cohort:
+    """Count a round's devices.
+
+    Raises
+    ------
+    ConfigError
+        If too many drop out for the quorum, or no honest device would be left.
+    """
+    size = cohort_size(population, participation)
+    dropouts = math.floor(options.dropout * size)
+    if options.tau is None:
+        honest = size - dropouts - math.floor(options.gamma * size)
+        if honest < 1:
+            raise ConfigError(
+                f"with dropout {options.dropout:g} and gamma {options.gamma:g} no honest device of {size} is left",
+                hint="lower --dropout or privacy.gamma",
+            )
+        return Cohort(size, dropouts, honest)
+    quorum = Quorum(tau=options.tau, gamma=options.gamma)
+    if size - dropouts < quorum.survivors_needed(size):
+        raise ConfigError(
+            f"{size - dropouts} of {size} devices survive a round, tau {options.tau:g} needs "
+            f"{quorum.survivors_needed(size)}",
+            hint="lower --dropout or privacy.tau",
+        )
+    return Cohort(size, dropouts, quorum.honest_survivors(size))
+
+
+def device_rounds(options: PrivacyOptions, rounds: int, population: int, participation: float) -> int:
+    """Most training rounds of one device.
+
+    Raises
+    ------
+    ConfigError
+        If the cap leaves too few devices for the last rounds.
+    """
+    if options.cap is None or options.cap >= rounds:
+        return rounds
+    size = cohort_size(population, participation)
+    if (rounds - 1) * size > options.cap * (population - size):
+        raise ConfigError(
+            f"with a cap of {options.cap}, {population} devices cannot fill {rounds} rounds of {size}",
+            hint="lower --participation or --rounds, or raise privacy.cap",
+        )
+    return options.cap
+
+
+def promises_of(unit: str, epsilon: float, delta: float, options: PrivacyOptions) -> dict[Unit, Promise]:
+    """Return the budgets that every device of a protected run is given, one for each unit that it protects."""
+    epsilons = {
+        "user": {Unit.USER: epsilon},
+        "interaction": {Unit.INTERACTION: epsilon},
+        "both": {Unit.USER: epsilon, Unit.INTERACTION: options.interaction_epsilon or epsilon},
+    }
+    return {each: Promise(unit=each, epsilon=value, delta=delta) for each, value in epsilons[unit].items()}
+
+
+def terms_of(
+    options: PrivacyOptions,
+    *,
+    unit: str,
+    epsilon: float,
+    delta: float,
+    rounds: int,
+    dim: int,
+    population: int,
+    participation: float,
+    num_items: int,
+) -> RunTerms:
+    """Size the noise of a run.
+
+    Raises
+    ------
+    ConfigError, PrivacyError
+        If the numbers do not go together, or no noise meets the budget.
+    """
+    cohort = cohort_of(options, population, participation)
+    budget = Budget(
+        epsilon=epsilon,
+        delta=delta,
+        rounds=device_rounds(options, rounds, population, participation),
+        popularity_share=options.popularity_share,
+        clip_norm=options.clip_norm,
+        sensitivity=options.sensitivity,
+        popularity_values=num_items,
+        train_values=num_items * dim + (NUM_METRICS if options.evaluation_share else 0),
+        honest_shares=cohort.honest,
+        roster_size=cohort.size,
+    )
+    if unit == "user":
+        return user_terms(budget)
+    bounds = Bounds(popularity=options.popularity_interactions, train=options.interactions_per_round)
+    if unit == "interaction":
+        return interaction_terms(budget, bounds)
+    return both_terms(budget, bounds, interaction_epsilon=options.interaction_epsilon or epsilon)

@@ -1,0 +1,179 @@
+"""From a budget to noise: the claim stays within it, wastes little, and a device's ledger admits every round."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from palate.privacy.accounting import gaussian
+from palate.privacy.accounting.crosscheck import checked_epsilon
+from palate.privacy.accounting.events import Composed, SkellamEvent, Unit
+from palate.privacy.accounting.filters import BudgetFilter, ZcdpMeter, budget_nano_for
+from palate.privacy.accounting.guarantee import epsilon as account_for
+from palate.privacy.charging import Promise
+from palate.privacy.errors import PrivacyError
+from palate.privacy.ledger.body import Intent
+from palate.privacy.ledger.errors import BudgetExceeded
+from palate.privacy.ledger.state import LedgerState
+from palate.privacy.mechanisms.budget import Budget, RunTerms, user_terms
+from palate.privacy.mechanisms.terms import ReleaseTerms
+
+DELTA = 1e-5
+BUDGET = Budget(
+    epsilon=8.0,
+    delta=DELTA,
+    rounds=4,
+    popularity_share=0.1,
+    clip_norm=1e-3,
+    sensitivity=4096,
+    popularity_values=1000,
+    train_values=8003,
+    honest_shares=500,
+    roster_size=600,
+)
+
+
+def event(terms: ReleaseTerms, size: int) -> SkellamEvent:
+    return SkellamEvent(sensitivity=terms.sensitivity, variance=terms.sum_variance, num_values=size)
+
+
+def released(terms: RunTerms, budget: Budget) -> list[SkellamEvent | Composed]:
+    """What a device takes part in at most, from the integers that a plan carries."""
+    popularity = event(terms.popularity, budget.popularity_values)
+    return [popularity, Composed(event(terms.train, budget.train_values), budget.rounds)]
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 1.0, 2.0, 4.0, 8.0])
+@pytest.mark.parametrize("honest", [1, 500])
+def test_the_claim_of_the_integers_is_within_the_target_and_at_most_a_percent_below(epsilon, honest):
+    budget = replace(BUDGET, epsilon=epsilon, honest_shares=honest)
+    claim = account_for(released(user_terms(budget), budget), DELTA).epsilon
+    assert 0.99 * epsilon < claim <= epsilon
+
+
+def test_independent_accountants_confirm_the_claim():
+    claim = checked_epsilon(released(user_terms(BUDGET), BUDGET), DELTA)
+    assert claim.epsilon <= 8.0
+    assert len({check.accountant for check in claim.cross_checks}) >= 2
+    assert all(0.9 * 8.0 < check.epsilon < 1.02 * 8.0 for check in claim.cross_checks)
+
+
+def test_the_closed_form_of_the_gaussian_is_a_little_below_the_claim():
+    terms = user_terms(BUDGET)
+    multipliers = [terms.popularity.noise_multiplier] + BUDGET.rounds * [terms.train.noise_multiplier]
+    exact = gaussian.epsilon_at(gaussian.total_mu(multipliers), DELTA)
+    assert 0.9 * 8.0 < exact < 8.0
+
+
+@given(
+    epsilon=st.floats(0.5, 8.0),
+    rounds=st.integers(1, 40),
+    share=st.floats(0.02, 0.9),
+    honest=st.integers(1, 600),
+    sensitivity=st.sampled_from([256, 1024, 4096, 65536]),
+)
+@settings(max_examples=25)
+def test_a_zcdp_filter_admits_every_round_one_by_one_and_refuses_one_more(epsilon, rounds, share, honest, sensitivity):
+    budget = replace(
+        BUDGET,
+        epsilon=epsilon,
+        rounds=rounds,
+        popularity_share=share,
+        honest_shares=honest,
+        sensitivity=sensitivity,
+        popularity_values=200,
+        train_values=400,
+    )
+    terms = user_terms(budget)
+    meter = BudgetFilter(ZcdpMeter(), budget_nano_for(ZcdpMeter(), epsilon, DELTA))
+    meter.charge(event(terms.popularity, budget.popularity_values))
+    one = event(terms.train, budget.train_values)
+    for _ in range(rounds):
+        meter.charge(one)
+    with pytest.raises(PrivacyError):
+        meter.charge(one)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
+@pytest.mark.parametrize("rounds", [1, 4, 25])
+def test_the_budget_is_split_as_asked(share, rounds):
+    terms = user_terms(replace(BUDGET, popularity_share=share, rounds=rounds))
+    popularity = terms.popularity.noise_multiplier**-2
+    train = rounds * terms.train.noise_multiplier**-2
+    assert popularity / (popularity + train) == pytest.approx(share, rel=1e-3)
+
+
+def test_terms_carry_the_public_numbers_and_the_popularity_part_has_norm_one():
+    terms = user_terms(BUDGET)
+    assert terms.popularity.clip_norm == 1.0
+    assert terms.train.clip_norm == 1e-3
+    for one in (terms.popularity, terms.train):
+        assert (one.honest_shares, one.roster_size, one.sensitivity) == (500, 600, 4096)
+
+
+def test_dropouts_and_colluders_make_every_share_larger():
+    plain = user_terms(replace(BUDGET, honest_shares=600))
+    wary = user_terms(replace(BUDGET, honest_shares=300))
+    assert wary.train.sum_variance == pytest.approx(plain.train.sum_variance, rel=1e-3)
+    assert wary.train.share_variance == pytest.approx(2 * plain.train.share_variance, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rounds": 0}, "rounds"),
+        ({"popularity_share": 0.0}, "popularity_share"),
+        ({"popularity_share": 1.5}, "popularity_share"),
+        ({"epsilon": 0.0}, "epsilon"),
+        ({"epsilon": float("nan")}, "epsilon"),
+        ({"delta": 0.0}, "delta"),
+        ({"honest_shares": 601}, "601 honest shares"),
+        ({"roster_size": 2**20}, "modulus"),
+    ],
+)
+def test_a_budget_that_cannot_be_kept_is_refused(changes, words):
+    with pytest.raises(PrivacyError, match=words):
+        user_terms(replace(BUDGET, **changes))
+
+
+def test_the_whole_budget_for_popularity_leaves_none_for_training():
+    with pytest.raises(PrivacyError, match="popularity_share"):
+        user_terms(replace(BUDGET, popularity_share=1.0))
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "rounds", "sensitivity"),
+    [(8.0, 4, 4096), (2.0, 40, 1024), (20.0, 10, 256), (1.0, 1, 1024), (8.0, 200, 4096), (8.0, 2, 65536)],
+)
+def test_a_ledgers_own_arithmetic_admits_the_run_to_its_last_round(epsilon, rounds, sensitivity):
+    """The ledger prices an INTENT by itself (docs/formats/ledger.md), without the accounting package's events."""
+    budget = replace(BUDGET, epsilon=epsilon, rounds=rounds, sensitivity=sensitivity)
+    terms, state = user_terms(budget), LedgerState(head=b"")
+    state.policy = Promise(unit=Unit.USER, epsilon=epsilon, delta=DELTA).policy(smallest_cohort=1)
+
+    def charge(number: int, one: ReleaseTerms) -> None:
+        intent = Intent(
+            run="r",
+            round=number,
+            mechanism="skellam",
+            unit="user",
+            adjacency="zero-out",
+            clip_int=one.sensitivity,
+            sum_var_int=one.sum_variance,
+            m_honest=one.honest_shares,
+            n1=one.roster_size,
+            sampling="none-claimed",
+            model="sha256:" + "0" * 64,
+            transcript="sha256:" + "0" * 64,
+        )
+        state.check(intent)
+        state.apply(intent, b"")
+
+    charge(0, terms.popularity)
+    for number in range(1, rounds + 1):
+        charge(number, terms.train)
+    with pytest.raises(BudgetExceeded):
+        charge(rounds + 1, terms.train)
