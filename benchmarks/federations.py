@@ -187,7 +187,7 @@ def timed(work: LocalRounds, repeats: int) -> list[float]:
 def _coordinator(config: SimulationConfig, prepared: Prepared) -> Coordinator:
     schedule, num_items = config.schedule, prepared.interactions.num_items
     return Coordinator(
-        config.server_settings(run="benchmark", population=prepared.interactions.num_users, num_items=num_items),
+        config.server_settings(run="benchmark", population=prepared.interactions.num_users),
         prepared.content.columns,
         initial_embeddings(num_items, schedule.dim, scale=schedule.initial_scale, rng=table_rng(config.seed)),
     )

@@ -16,12 +16,18 @@ from unittest import mock
 import numpy as np
 import typer
 from child import on_this_machine
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from outcome import Check, Outcome, command, missing, print_checks
 from rich.console import Console
 
 from palate.models.table import initial_embeddings
+from palate.privacy.charging import ADJACENCY
+from palate.privacy.ledger.body import Intent, Policy
+from palate.privacy.ledger.store import LedgerBook
+from palate.privacy.ledger.verify import verify_ledger
 from palate.server.coordinator import Coordinator
 from palate.simulation import shard_release
+from palate.simulation.batched_release import DeviceUpdates
 from palate.simulation.config import SimulationConfig, checked_config
 from palate.simulation.host import ShardHost
 from palate.simulation.ledgers import ShardLedgers, make_keys
@@ -29,6 +35,7 @@ from palate.simulation.noise_keys import make_noise_key
 from palate.simulation.prepare import prepare
 from palate.simulation.seeding import table_rng
 
+ENTRIES = 5000
 RELEASE_SHARE, LEDGER_SHARE = 0.25, 0.10
 """Most that noise and quantisation may add to a round, and that ledgers may take of it."""
 
@@ -37,7 +44,7 @@ class Stopwatch:
     """CPU-seconds spent in some functions."""
 
     def __init__(self) -> None:
-        self.spent = dict.fromkeys(("quantisation", "noise", "ledgers"), 0.0)
+        self.spent = dict.fromkeys(("contributions", "quantisation", "noise", "ledgers"), 0.0)
 
     def around(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function, timed."""
@@ -71,6 +78,7 @@ def measure(data: str, model: str, unit: str, repeats: int) -> dict[str, Any]:
             mock.patch.object(
                 shard_release, "quantised_sum", watch.around("quantisation", shard_release.quantised_sum)
             ),
+            mock.patch.object(DeviceUpdates, "dense", watch.around("contributions", DeviceUpdates.dense)),
             mock.patch.object(shard_release, "release_sum", watch.around("noise", shard_release.release_sum)),
             mock.patch.object(ShardLedgers, "begin", watch.around("ledgers", ShardLedgers.begin)),
             mock.patch.object(ShardLedgers, "finish", watch.around("ledgers", ShardLedgers.finish)),
@@ -80,9 +88,39 @@ def measure(data: str, model: str, unit: str, repeats: int) -> dict[str, Any]:
                 for host in hosts:
                     host.answer(plan)
                 spent = {part: watch.spent[part] - parts[part] for part in parts}
+                spent["quantisation"] -= spent["contributions"]  # formed inside, one device's update after the other
                 rounds.append(spent | {"round": time.process_time() - before})
                 coordinator.apply(np.zeros(plan.update_size))
     return {part: statistics.median(row[part] for row in rounds[1:]) for part in rounds[0]}
+
+
+def measure_ledger(entries: int) -> dict[str, float]:
+    """Append entries to one ledger one by one, each signed and on disk; then verify all of them."""
+    signer = Ed25519PrivateKey.generate()
+    nothing = f"sha256:{'0' * 64}"
+    policy = Policy(unit="user", adjacency=ADJACENCY, delta="1e-5", budget_nano=10**15, n_min=1)
+    with tempfile.TemporaryDirectory() as folder:
+        path, walls = Path(folder) / "ledger.sqlite", []
+        with LedgerBook(path, signer) as book:
+            book.create(["device"], policy)
+            before = time.process_time()
+            for number in range(entries):
+                intent = Intent(
+                    run="r", round=number, mechanism="skellam", unit="user", adjacency=ADJACENCY, clip_int=4096,
+                    sum_var_int=10**8, m_honest=90, n1=100, sampling="none-claimed", model=nothing, transcript=nothing,
+                )  # fmt: skip
+                started = time.perf_counter()
+                book.append("device", intent)
+                walls.append(time.perf_counter() - started)
+            appended = time.process_time() - before
+        before = time.process_time()
+        verify_ledger(path, "device", signer.public_key(), allow_open=True)
+        verified = time.process_time() - before
+    return {
+        "append_cpu_seconds": appended / entries,
+        "append_wall_seconds": statistics.median(walls),
+        "verify_cpu_seconds": verified,
+    }
 
 
 def _federation(config: SimulationConfig, folder: Path) -> tuple[Coordinator, list[ShardHost]]:
@@ -90,7 +128,7 @@ def _federation(config: SimulationConfig, folder: Path) -> tuple[Coordinator, li
     num_users, num_items = prepared.interactions.num_users, prepared.interactions.num_items
     schedule = config.schedule
     coordinator = Coordinator(
-        config.server_settings(run="benchmark", population=num_users, num_items=num_items),
+        config.server_settings(run="benchmark", population=num_users),
         prepared.content.columns,
         initial_embeddings(num_items, schedule.dim, scale=schedule.initial_scale, rng=table_rng(config.seed)),
     )
@@ -119,6 +157,7 @@ def main(
         checks += [
             Check(name=f"{data} {model}, round without protection", measured=plain["round"], unit="CPU-s"),
             Check(name=f"{data} {model}, protected round", measured=protected["round"], unit="CPU-s"),
+            Check(name=f"{data} {model}, forming updates", measured=protected["contributions"], unit="CPU-s"),
             Check(name=f"{data} {model}, quantisation", measured=protected["quantisation"], unit="CPU-s"),
             Check(name=f"{data} {model}, noise", measured=protected["noise"], unit="CPU-s"),
             Check(name=f"{data} {model}, ledgers", measured=protected["ledgers"], unit="CPU-s"),
@@ -133,6 +172,13 @@ def main(
                 target=LEDGER_SHARE if model == "neumf" else None,
             ),
         ]
+    talk.print("ledger ...")
+    ledger = details["ledger"] = measure_ledger(ENTRIES)
+    checks += [
+        Check(name="ledger append, wall", measured=1e3 * ledger["append_wall_seconds"], unit="ms", target=1.0),
+        Check(name="ledger append, processor", measured=1e3 * ledger["append_cpu_seconds"], unit="CPU-ms"),
+        Check(name=f"verify {ENTRIES:,} entries", measured=ledger["verify_cpu_seconds"], unit="CPU-s", target=2.0),
+    ]
     outcome = Outcome("protection", tuple(checks), (), details)
     outcome.write()
     print_checks([outcome], Console())

@@ -104,6 +104,8 @@ def train(table: ItemTable, items: IntArray, state: State | None, config: LocalT
     step = _train_whole if config.objective == "whole" else _train_bce
     update, loss = step(table, head, items, config, key)
     scale = user_weights(np.array([len(items)]), exponent=config.user_weight_exponent)[0]
+    if len(items) < config.least_interactions:
+        scale = np.float32(0.0)
     return Trained(update * scale, {name: value.detach() for name, value in head.state_dict().items()}, loss)
 
 

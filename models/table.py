@@ -79,29 +79,6 @@ class ItemTable:
         return replace(self, learned=np.ascontiguousarray(learned, dtype=np.float32))
 
 
-def popularity_column(weighted_counts: npt.NDArray[np.floating], *, noise_std: float = 0.0) -> FloatArray:
-    """Turn the federation's popularity sum into the column ``b``.
-
-    Parameters
-    ----------
-    weighted_counts
-        Sum over devices of ``1/sqrt(n_u)`` on each of the device's items (the norm of one device's part is 1),
-        [num_items]; with noise it may be negative.
-    noise_std
-        Standard deviation of the noise in it; what is smaller says nothing.
-
-    Returns
-    -------
-    float32 [num_items]
-        Log popularity scaled to [0, 1]; zeros where all items are equally popular.
-    """
-    floor = max(0.3, noise_std)  # without noise: what one person with eleven items adds
-    logs = np.log(np.maximum(weighted_counts.astype(np.float64), floor))
-    span = logs.max() - logs.min()
-    scaled = (logs - logs.min()) / span if span > 0 else np.zeros_like(logs)
-    return scaled.astype(np.float32)
-
-
 def initial_embeddings(num_items: int, dim: int, *, scale: float, rng: np.random.Generator) -> FloatArray:
     """Draw the public starting point: independent normals with standard deviation ``scale``, [num_items, dim]."""
     return rng.normal(0.0, scale, (num_items, dim)).astype(np.float32)

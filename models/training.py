@@ -29,6 +29,9 @@ class LocalTraining(BaseModel):
     )
     recency_floor: float = Field(0.05, ge=0, le=1, description="what the oldest interaction still counts")
     user_weight_exponent: float = Field(0.5, ge=0, le=1, description="scale a person's update by n_u ** -exponent")
+    least_interactions: int = Field(
+        1, ge=1, description="a shorter history adds nothing to a round's update; its device still adds its noise"
+    )
     epochs: int = Field(1, ge=1, le=1000, description="local SGD epochs per round")
     batch_size: int = Field(256, ge=1, description="positives per local SGD step")
     negatives: int = Field(4, ge=1, le=1000, description="sampled negatives per positive (objective bce)")

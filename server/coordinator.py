@@ -10,12 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from palate.models.table import FloatArray, ItemTable, popularity_column
+from palate.models.popularity import POPULARITY_COLUMNS
+from palate.models.starting import mixed_embeddings
+from palate.models.table import FloatArray, ItemTable
 from palate.privacy.mechanisms.evaluation import NoisyMetrics, split_metrics
 from palate.privacy.wire import RoundPlan
 from palate.server.decoding import noise_std
+from palate.server.denoising import denoise
 from palate.server.optimisers import Aggregate, Matrix, build_optimiser
 from palate.server.settings import ServerSettings
+
+_START = 1  # which of the public seed's streams draws the starting embeddings
 
 
 @dataclass(frozen=True)
@@ -118,27 +123,48 @@ class Coordinator:
         update_rms, metrics = 0.0, None
         if done == 0:
             self.popularity = total.astype(np.float32)
-            column = popularity_column(self.popularity, noise_std=noise_std(plan))[:, None]
-            fixed = np.concatenate([column, self.table.fixed[:, 1:]], axis=1)
-            self.table = ItemTable(fixed, self.table.learned)
+            self._take_popularity(noise_std(plan))
         else:
             update, metrics = split_metrics(total, plan, noise_std=noise_std(plan))
             popularity = np.maximum(self.popularity.astype(np.float64), 0.0)
             all_users = sum_of_user_weights(self.popularity, self.settings.cohort)
             ridge = self.settings.optimiser.item_regularisation * all_users * self.table.learned
+            found = denoise(
+                update.reshape(self.table.dim, self.table.num_items).T,
+                noise_std=noise_std(plan),
+                public=self.table.fixed,
+                config=self.settings.release,
+            )
             aggregate = Aggregate(
-                total=update.reshape(self.table.dim, self.table.num_items).T - ridge,
+                total=found - ridge,
                 devices=self.settings.cohort,
                 popularity=popularity,
                 all_users=all_users,
                 unobserved_weight=self.settings.training.unobserved_weight,
                 server_round=done,
+                mean_root_length=self._mean_root_length,
             )
             change = self._optimiser.step(aggregate)
             self.table = self.table.with_learned((self.table.learned + change).astype(np.float32))
             update_rms = float(np.sqrt(np.mean(change**2)))
         self.next_round = done + 1
         return RoundOutcome(done, plan.purpose, self.table, update_rms, metrics)
+
+    def _take_popularity(self, noise: float) -> None:
+        """Fill the popularity column, and start the learned columns from what is known now."""
+        schedule, embeddings = self.settings.schedule, self.table.learned
+        column = POPULARITY_COLUMNS[schedule.popularity](self.popularity, noise_std=noise)
+        fixed = np.concatenate([column[:, None], self.table.fixed[:, 1:]], axis=1)
+        scale = schedule.initial_scale * (self._mean_root_length if self.settings.optimiser.relative else 1.0)
+        if schedule.start == "content":
+            rng = np.random.default_rng([self.settings.start_seed, _START])
+            embeddings = mixed_embeddings(fixed, schedule.dim, scale=scale, rng=rng)
+        self.table = ItemTable(fixed, embeddings)
+
+    @property
+    def _mean_root_length(self) -> float:
+        """Estimate of the mean of ``sqrt(n_u)``: a device adds that much to the popularity sum."""
+        return max(float(self.popularity.sum(dtype=np.float64)) / self.settings.cohort, 1e-6)
 
     def snapshot(self) -> Snapshot:
         """Return the state after the last finished round."""

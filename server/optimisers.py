@@ -30,6 +30,9 @@ class OptimiserConfig(BaseModel):
 
     name: str = Field("curvature", description="server optimiser: average, momentum, adam or curvature")
     step_size: float = Field(0.3, gt=0, description="RMS of a step; for average the factor of the mean update")
+    relative: bool = Field(
+        False, description="count step_size in means of the root of a history's length, known from popularity"
+    )
     decay: float = Field(0.85, gt=0, le=1, description="factor of the step size from round to round")
     item_regularisation: float = Field(
         2e-4, ge=0, description="ridge on the learned embeddings, relative to the sum of all user weights"
@@ -56,6 +59,8 @@ class Aggregate:
         Weight ``a0`` of the local loss (public).
     server_round
         1 for the first training round.
+    mean_root_length
+        Estimate of the mean of ``sqrt(n_u)``, from the popularity sum; at least a millionth.
     """
 
     total: Matrix
@@ -64,6 +69,7 @@ class Aggregate:
     all_users: float
     unobserved_weight: float
     server_round: int
+    mean_root_length: float = 1.0
 
 
 class Optimiser(ABC):
@@ -78,6 +84,8 @@ class Optimiser(ABC):
     def step(self, aggregate: Aggregate) -> Matrix:
         """Return the change of the embeddings, float64 [num_items, dim]."""
         shrunk = self.config.step_size * self.config.decay ** (aggregate.server_round - 1)
+        if self.config.relative:
+            shrunk *= aggregate.mean_root_length
         return shrunk * self.direction(aggregate)
 
     @abstractmethod

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from palate.models.training import LocalTraining
 from palate.privacy.mechanisms.budget import RunTerms
+from palate.server.denoising import ReleaseConfig
 from palate.server.optimisers import OptimiserConfig
 
 
@@ -16,7 +19,16 @@ class Schedule(BaseModel):
 
     rounds: int = Field(12, ge=1, le=10_000, description="training rounds after the popularity round")
     dim: int = Field(64, ge=1, le=4096, description="width of the learned item embedding")
-    initial_scale: float = Field(0.1, gt=0, description="standard deviation of the starting embeddings")
+    initial_scale: float = Field(
+        0.1, gt=0, description="standard deviation of the starting embeddings; in means of the root of a history's "
+        "length if optimiser.relative"
+    )  # fmt: skip
+    start: Literal["random", "content"] = Field(
+        "random", description="starting embeddings: random, or mixtures of content once popularity is known"
+    )
+    popularity: Literal["log", "saturating"] = Field(
+        "log", description="how popularity becomes a column; saturating keeps the noise of rare items small"
+    )
     participation: float = Field(1.0, gt=0, le=1, description="share of devices in a round")
     timeout_seconds: float = Field(3600.0, gt=0, description="how long a round waits for answers")
 
@@ -41,6 +53,8 @@ class ServerSettings(BaseModel):
     schedule: Schedule = Schedule()
     training: LocalTraining = LocalTraining()
     optimiser: OptimiserConfig = OptimiserConfig()
+    release: ReleaseConfig = ReleaseConfig()
+    start_seed: int = Field(0, ge=0, description="public seed of the starting embeddings")
 
     @property
     def cohort(self) -> int:

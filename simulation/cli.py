@@ -29,7 +29,9 @@ def simulate(
     ] = None,
     unit: Annotated[
         str | None,
-        typer.Option(help="What the guarantee covers: user, or none for no privacy. [default: user]"),
+        typer.Option(
+            help="What the guarantee covers: user, interaction or both; none is no privacy. [default: user]"
+        ),
     ] = None,
     epsilon: Annotated[
         float | None, typer.Option(help=f"Privacy budget of the whole run. [default: {DEFAULTS['epsilon']:g}]")
@@ -45,13 +47,13 @@ def simulate(
     rounds: Annotated[
         int | None,
         typer.Option(
-            help=f"Training rounds. [default: {_SCHEDULE.rounds}; {DEFAULTS['schedule']['rounds']} if protected]"
+            help=f"Training rounds. [default: planned from size and budget; {_SCHEDULE.rounds} with unit none]"
         ),
     ] = None,
     dim: Annotated[
         int | None,
         typer.Option(
-            help=f"Width of the item embedding. [default: {_SCHEDULE.dim}; {DEFAULTS['schedule']['dim']} if protected]"
+            help=f"Width of the item embedding. [default: planned from size and budget; {_SCHEDULE.dim} with unit none]"
         ),
     ] = None,
     epochs: Annotated[
@@ -64,8 +66,7 @@ def simulate(
     optimiser: Annotated[
         str | None,
         typer.Option(
-            help="Server optimiser: average, momentum, adam or curvature. "
-            f"[default: {OptimiserConfig().name}; {DEFAULTS['optimiser']['name']} if protected]"
+            help=f"Server optimiser: average, momentum, adam or curvature. [default: {OptimiserConfig().name}]"
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help=f"Seed of everything random. [default: {_DEFAULT['seed']}]")] = None,

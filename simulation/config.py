@@ -17,6 +17,7 @@ from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise
 from palate.privacy.mechanisms.budget import RunTerms
 from palate.privacy.mechanisms.registry import MECHANISMS
+from palate.server.denoising import ReleaseConfig
 from palate.server.optimisers import OptimiserConfig, build_optimiser
 from palate.server.settings import Schedule, ServerSettings
 from palate.simulation import protection
@@ -50,9 +51,13 @@ class SimulationConfig(BaseModel):
     tune: bool = Field(
         True, description="choose training.regularisation on validation data, unless it is given (unit none only)"
     )
+    auto: tuple[str, ...] = Field(
+        (), description="settings that the size of the federation and the budget decide; those not given"
+    )
     evaluate_every: int = Field(1, ge=1, description="rounds between two validations")
     baselines: tuple[str, ...] = Field(
-        ("popularity", "local_only", "content_only", "item_knn", "ials", "ease"), description="references to compute"
+        ("popularity", "local_only", "content_only", "item_knn", "ials", "ease"),
+        description="references to compute",
     )
     read: ReadOptions = ReadOptions()
     content: ContentOptions = ContentOptions()
@@ -60,6 +65,7 @@ class SimulationConfig(BaseModel):
     schedule: Schedule = Schedule()
     training: LocalTraining = LocalTraining()
     optimiser: OptimiserConfig = OptimiserConfig()
+    release: ReleaseConfig = ReleaseConfig()
 
     @model_validator(mode="after")
     def _known_names(self) -> SimulationConfig:
@@ -111,7 +117,7 @@ class SimulationConfig(BaseModel):
             return {}
         return protection.promises_of(self.unit, self.epsilon, self.delta, self.privacy)
 
-    def terms(self, *, population: int, num_items: int) -> RunTerms | None:
+    def terms(self, *, population: int) -> RunTerms | None:
         """Noise of the rounds; None without protection. Raises as `palate.simulation.protection.terms_of`."""
         if self.epsilon is None or self.delta is None:
             return None
@@ -121,15 +127,13 @@ class SimulationConfig(BaseModel):
             epsilon=self.epsilon,
             delta=self.delta,
             rounds=self.schedule.rounds,
-            dim=self.schedule.dim,
             population=population,
             participation=self.schedule.participation,
-            num_items=num_items,
         )
 
-    def server_settings(self, *, run: str, population: int, num_items: int, nodes: int = 1) -> ServerSettings:
+    def server_settings(self, *, run: str, population: int, nodes: int = 1) -> ServerSettings:
         """Return the operator's part of the configuration."""
-        terms = self.terms(population=population, num_items=num_items)
+        terms = self.terms(population=population)
         return ServerSettings(
             run=run,
             unit=self.unit,
@@ -142,6 +146,8 @@ class SimulationConfig(BaseModel):
             schedule=self.schedule,
             training=self.training,
             optimiser=self.optimiser,
+            release=self.release,
+            start_seed=self.seed,
         )
 
     def to_toml(self) -> str:
@@ -204,6 +210,12 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
+def _is_given(name: str, values: Mapping[str, Any]) -> bool:
+    section, _, last = name.partition(".")
+    inner = values.get(section)
+    return isinstance(inner, Mapping) and last in inner
+
+
 def checked_config(values: Mapping[str, Any]) -> SimulationConfig:
     """Validate nested values.
 
@@ -212,7 +224,10 @@ def checked_config(values: Mapping[str, Any]) -> SimulationConfig:
     ConfigError
         If something is unknown, missing or out of range, in one line that names it.
     """
-    values = merge(protection.defaults_of(str(values.get("unit", "user"))), values)
+    unit = str(values.get("unit", "user"))
+    if unit == "user" and "auto" not in values:
+        values = {**values, "auto": tuple(name for name in protection.AUTO if not _is_given(name, values))}
+    values = merge(protection.defaults_of(unit), values)
     if "regularisation" in values.get("training", {}):
         values = {"tune": False, **values}  # what was asked for by value is not chosen again
     try:

@@ -12,12 +12,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from palate.models.errors import ConfigError
+from palate.privacy.accounting.calibrate import calibrate_gaussian
 from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise
 from palate.privacy.mechanisms.budget import Budget, RunTerms, user_terms
 from palate.privacy.mechanisms.interaction_budget import Bounds, both_terms, interaction_terms
-from palate.privacy.wire import NUM_METRICS
 from palate.server.settings import cohort_size
 
 UNPROTECTED = "none"
@@ -27,19 +27,47 @@ INTERACTION_UNITS = ("interaction", "both")
 DEFAULTS: dict[str, Any] = {
     "epsilon": 8.0,
     "delta": 1e-5,
-    "schedule": {"rounds": 4, "dim": 8},
-    "optimiser": {"name": "momentum", "step_size": 0.6, "decay": 1.0, "item_regularisation": 0.0},
+    "schedule": {"rounds": 3, "dim": 8, "start": "content", "initial_scale": 0.0067, "popularity": "saturating"},
+    "training": {"regularisation": 20.0, "recency_half_life": 40.0, "serving_half_life": 10.0, "least_interactions": 2},
+    "optimiser": {
+        "name": "curvature",
+        "step_size": 0.02,
+        "relative": True,
+        "decay": 1.0,
+        "item_regularisation": 0.0,
+    },
 }
 """What a protected run has in place of the defaults of an unprotected one: noise wants few rounds and few columns."""
 
 _INTERACTION_DEFAULTS: dict[str, Any] = {
     **DEFAULTS,
-    "schedule": {"rounds": 1, "dim": 8},
+    "schedule": {"rounds": 1, "dim": 8, "popularity": "saturating"},
     "training": {"objective": "bce", "learning_rate": 10.0},
-    "optimiser": {**DEFAULTS["optimiser"], "step_size": 0.1},
+    "optimiser": {**DEFAULTS["optimiser"], "name": "momentum", "relative": False, "step_size": 0.1},
     "privacy": {"sensitivity": 256, "popularity_share": 0.9, "evaluation_share": 0.0},
 }
 """Every device's noise must hide an interaction by itself: nearly all that can be learned so is popularity."""
+
+
+AUTO = ("schedule.dim", "schedule.rounds", "privacy.popularity_share")
+"""Settings of unit user that the size of the federation and the budget decide, unless they are given."""
+
+_RICH = 8000.0
+
+
+def planned(epsilon: float, delta: float, cohort: int) -> dict[str, float]:
+    """Decide `AUTO` from public numbers alone.
+
+    What counts is how far a sum stands out of its noise: the cohort times mu, the Gaussian privacy parameter of the
+    budget. Found on validation data of public datasets (docs/experiments.md).
+    """
+    mu = 1.0 / calibrate_gaussian(epsilon=epsilon, delta=delta, rounds=1).noise_multiplier
+    rich = cohort * mu > _RICH
+    return {
+        "schedule.dim": 16 if rich else 8,
+        "schedule.rounds": 4 if rich else 3,
+        "privacy.popularity_share": min(max(0.3 / math.sqrt(epsilon), 0.1), 0.3),
+    }
 
 
 def defaults_of(unit: str) -> dict[str, Any]:
@@ -102,7 +130,7 @@ def cohort_of(options: PrivacyOptions, population: int, participation: float) ->
         if honest < 1:
             raise ConfigError(
                 f"with dropout {options.dropout:g} and gamma {options.gamma:g} no honest device of {size} is left",
-                hint="lower --dropout or privacy.gamma",
+                hint="lower privacy.dropout or privacy.gamma",
             )
         return Cohort(size, dropouts, honest)
     quorum = Quorum(tau=options.tau, gamma=options.gamma)
@@ -110,7 +138,7 @@ def cohort_of(options: PrivacyOptions, population: int, participation: float) ->
         raise ConfigError(
             f"{size - dropouts} of {size} devices survive a round, tau {options.tau:g} needs "
             f"{quorum.survivors_needed(size)}",
-            hint="lower --dropout or privacy.tau",
+            hint="lower privacy.dropout or privacy.tau",
         )
     return Cohort(size, dropouts, quorum.honest_survivors(size))
 
@@ -151,10 +179,8 @@ def terms_of(
     epsilon: float,
     delta: float,
     rounds: int,
-    dim: int,
     population: int,
     participation: float,
-    num_items: int,
 ) -> RunTerms:
     """Size the noise of a run.
 
@@ -171,8 +197,6 @@ def terms_of(
         popularity_share=options.popularity_share,
         clip_norm=options.clip_norm,
         sensitivity=options.sensitivity,
-        popularity_values=num_items,
-        train_values=num_items * dim + (NUM_METRICS if options.evaluation_share else 0),
         honest_shares=cohort.honest,
         roster_size=cohort.size,
     )

@@ -2,12 +2,12 @@
 
 Without a known order nothing is recent. The ridge on the user vector depends on how much taste a history shows, and
 is chosen on validation data: a few candidates are trained for six rounds each. That looks at private data, so it is
-for unit `none` only; a protected run keeps the default, or the value that was given.
+for unit `none` only. A protected run is planned from public numbers: the size of the federation and the budget.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -16,9 +16,11 @@ from palate.models.scores.registry import score_model
 from palate.models.table import initial_embeddings
 from palate.models.training import LocalTraining
 from palate.server.coordinator import Coordinator
-from palate.simulation.config import SimulationConfig
+from palate.server.settings import cohort_size
+from palate.simulation.config import SimulationConfig, merge, nested
 from palate.simulation.evaluation import evaluate
 from palate.simulation.prepare import Prepared
+from palate.simulation.protection import planned
 from palate.simulation.seeding import device_keys, table_rng
 from palate.simulation.vectorised import ShardScorer, fresh_state, popularity_sum, refit_state, train_shard
 
@@ -30,12 +32,32 @@ def resolve(config: SimulationConfig, prepared: Prepared, phase: Callable[[str],
     """Return the configuration that is run; it resolves to itself."""
     training = config.training
     if not prepared.interactions.has_time:
-        training = training.model_copy(update={"recency_half_life": float("inf")})
+        training = training.model_copy(update={"recency_half_life": float("inf"), "serving_half_life": None})
     tunable = config.tune and config.unit == "none" and training.objective == "whole"
     if tunable and (prepared.split.validation.item >= 0).any():
         chosen = _best_ridge(config.model_copy(update={"training": training}), prepared, phase)
         training = training.model_copy(update={"regularisation": chosen})
-    return config.model_copy(update={"training": training, "tune": False})
+    config = config.model_copy(update={"training": training, "tune": False})
+    return _planned(config, prepared.interactions.num_users, phase) if config.auto else config
+
+
+def _planned(config: SimulationConfig, num_users: int, phase: Callable[[str], None]) -> SimulationConfig:
+    """Decide what was left to the size of the federation and the budget, and say so."""
+    if config.epsilon is None or config.delta is None:
+        return config.model_copy(update={"auto": ()})
+    cohort = cohort_size(num_users, config.schedule.participation)
+    decided = {
+        name: value
+        for name, value in planned(config.epsilon, config.delta, cohort).items()
+        if name in config.auto
+    }  # fmt: skip
+    phase(f"planned for {cohort:,} devices at epsilon {config.epsilon:g}: " + _in_words(decided))
+    values = merge(config.model_dump(), {**nested(decided), "auto": ()})
+    return SimulationConfig.model_validate(values)
+
+
+def _in_words(decided: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.2g}" for name, value in decided.items())
 
 
 def _best_ridge(config: SimulationConfig, prepared: Prepared, phase: Callable[[str], None]) -> float:
@@ -71,7 +93,7 @@ def _probe(config: SimulationConfig, prepared: Prepared, regularisation: float) 
     embeddings = initial_embeddings(
         num_items, schedule.dim, scale=schedule.initial_scale, rng=table_rng(config.seed)
     )  # fmt: skip
-    settings = probe.server_settings(run="probe", population=num_users, num_items=num_items)
+    settings = probe.server_settings(run="probe", population=num_users)
     coordinator = Coordinator(settings, prepared.content.columns, embeddings)
     history, users = prepared.split.train, np.arange(num_users)
     coordinator.apply(popularity_sum(history, users, num_items).astype(np.float64))

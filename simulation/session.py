@@ -84,9 +84,7 @@ class SimulationSession:
             config.schedule,
         )
         self.coordinator = Coordinator(
-            config.server_settings(
-                run=folder.name, population=num_users, num_items=num_items, nodes=num_nodes(config, num_users)
-            ),
+            config.server_settings(run=folder.name, population=num_users, nodes=num_nodes(config, num_users)),
             prepared.content.columns,
             initial_embeddings(num_items, schedule.dim, scale=schedule.initial_scale, rng=table_rng(config.seed)),
         )

@@ -83,7 +83,7 @@ def train_shard(
     own = histories.select(taking_part)
     weights = history_weights(own, config)
     scale = user_weights(own.lengths, exponent=config.user_weight_exponent)
-    scale[own.lengths == 0] = 0.0
+    scale[own.lengths < config.least_interactions] = 0.0
     part: State = {name: value[torch.from_numpy(taking_part)] for name, value in state.items()}
     collected = _Collected(table, sink)
     loss, linear = 0.0, None
@@ -137,7 +137,7 @@ class _Collected:
         """Give a sink the closed form of all who have a history, where nothing comes on top of it."""
         if self._sink is None:
             return
-        able = np.flatnonzero(linear.histories.lengths > 0)
+        able = np.flatnonzero(linear.scale > 0)
         for start in range(0, len(able), PEOPLE_PER_CHUNK):
             people = able[start : start + PEOPLE_PER_CHUNK]
             self._sink(people, _device_updates(self._table, people, linear, None))

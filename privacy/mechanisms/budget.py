@@ -41,8 +41,6 @@ class Budget:
         C of a training update; of the popularity part it is 1 by construction.
     sensitivity
         S, the integer bound.
-    popularity_values, train_values
-        Length of the vector in either round.
     honest_shares, roster_size
         m honest shares of noise among n1 devices.
     """
@@ -53,8 +51,6 @@ class Budget:
     popularity_share: float
     clip_norm: float
     sensitivity: int
-    popularity_values: int
-    train_values: int
     honest_shares: int
     roster_size: int
 
@@ -67,12 +63,7 @@ def user_terms(budget: Budget) -> RunTerms:
     PrivacyError
         If a number is out of range, or no noise meets the budget.
     """
-    require_count("rounds", budget.rounds)
-    require_share("popularity_share", budget.popularity_share, zero=False)
-    if budget.popularity_share == 1.0:
-        raise PrivacyError("popularity_share 1 leaves nothing for training", hint="choose a share below 1")
-    popularity_factor = 1.0 / math.sqrt(budget.popularity_share)
-    train_factor = math.sqrt(budget.rounds / (1.0 - budget.popularity_share))
+    popularity_factor, train_factor = noise_factors(budget)
 
     def terms(noise_multiplier: float) -> RunTerms:
         return RunTerms(
@@ -89,6 +80,21 @@ def user_terms(budget: Budget) -> RunTerms:
         ]
 
     return terms(smallest_noise_multiplier(events, budget.epsilon, budget.delta, enforceable=True))
+
+
+def noise_factors(budget: Budget) -> tuple[float, float]:
+    """Return the noise multipliers of a popularity and of a training round over that of one release for all.
+
+    Raises
+    ------
+    PrivacyError
+        If the split is out of range.
+    """
+    require_count("rounds", budget.rounds)
+    require_share("popularity_share", budget.popularity_share, zero=False)
+    if budget.popularity_share == 1.0:
+        raise PrivacyError("popularity_share 1 leaves nothing for training", hint="choose a share below 1")
+    return 1.0 / math.sqrt(budget.popularity_share), math.sqrt(budget.rounds / (1.0 - budget.popularity_share))
 
 
 def _terms(budget: Budget, noise_multiplier: float, *, clip_norm: float) -> ReleaseTerms:

@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from palate.privacy.accounting.calibrate import smallest_noise_multiplier
-from palate.privacy.accounting.checks import require_count, require_share
 from palate.privacy.accounting.events import Composed, Event, SkellamEvent, Unit
 from palate.privacy.integer.ring import Ring
-from palate.privacy.mechanisms.budget import Budget, RunTerms
+from palate.privacy.mechanisms.budget import Budget, RunTerms, noise_factors
 from palate.privacy.mechanisms.interaction import person_sensitivity, require_interactions
 from palate.privacy.mechanisms.terms import ReleaseTerms
 
@@ -110,10 +109,7 @@ def _alone(budget: Budget) -> _Sensitivities:
 
 def _share_variances(budget: Budget, unit: Unit, sensitivities: _Sensitivities) -> _Shares:
     """Smallest whole shares that meet the budget of one unit, split over the rounds as the budget says."""
-    require_count("rounds", budget.rounds)
-    require_share("popularity_share", budget.popularity_share, zero=False)
-    popularity_factor = 1.0 / math.sqrt(budget.popularity_share)
-    train_factor = math.sqrt(budget.rounds / (1.0 - budget.popularity_share))
+    popularity_factor, train_factor = noise_factors(budget)
 
     def shares(noise_multiplier: float) -> _Shares:
         return _Shares(

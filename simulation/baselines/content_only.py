@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import NonNegativeFloat, PositiveFloat
 from pydantic.dataclasses import dataclass
 
-from palate.models.table import popularity_column
+from palate.models.popularity import log_column
 from palate.simulation.baselines.normal_equations import solve_ridge
 from palate.simulation.baselines.scorers import FactorScorer
 from palate.simulation.data.types import FloatArray, Histories
@@ -61,7 +61,7 @@ def fit_content_only(
     per_user = 1.0 / np.sqrt(np.maximum(history.lengths, 1))
     counts = np.zeros(num_items)
     np.add.at(counts, history.items, per_user[history.owners])
-    popularity = popularity_column(counts)  # [num_items]
+    popularity = log_column(counts)  # [num_items]
     band = np.searchsorted(np.quantile(popularity, BAND_QUANTILES), popularity)
     bands = np.eye(len(BAND_QUANTILES) + 1, dtype=np.float32)[band]  # [num_items, num_bands]
     public = np.zeros((num_items, 0), dtype=np.float32) if content is None else content

@@ -108,9 +108,10 @@ def protection(result: Result) -> Protection:
             facts=facts,
         )
     stated = promise.facts(result.guarantee)
+    alone = "".join(f" By each device alone: {promise.claim(claim)}." for claim in result.guarantee.further)
     return Protection(
         protected=True,
         title=f"Differential privacy: {promise.claim(result.guarantee)}",
-        text=f"Compared: {stated['compared worlds']}. It holds if: {stated['holds if']}.",
+        text=f"Compared: {stated['compared worlds']}. It holds if: {stated['holds if']}.{alone}",
         facts=facts | stated,
     )

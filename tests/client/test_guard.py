@@ -33,8 +33,6 @@ TERMS = user_terms(
         popularity_share=0.1,
         clip_norm=0.5,
         sensitivity=4096,
-        popularity_values=9,
-        train_values=18,
         honest_shares=50,
         roster_size=50,
     )

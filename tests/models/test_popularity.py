@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palate.models.popularity import POPULARITY_SCALE, popularity_features
+from palate.models.popularity import SATURATING_SCALE, saturating_column
 
 
 def column(counts: np.ndarray, noise_std: float = 0.0) -> np.ndarray:
-    features = popularity_features(counts, noise_std=noise_std)
-    assert features.columns.shape == (len(counts), len(features.names))
-    assert features.columns.dtype == np.float32
-    return features.columns[:, 0]
+    built = saturating_column(counts, noise_std=noise_std)
+    assert built.shape == counts.shape
+    assert built.dtype == np.float32
+    return built
 
 
 @given(
@@ -25,20 +25,20 @@ def test_any_sum_gives_a_column_from_zero_to_the_scale_in_the_order_of_popularit
     built = column(counts, noise_std)
     assert np.isfinite(built).all()
     assert built.min() == 0.0
-    assert built.max() in (0.0, np.float32(POPULARITY_SCALE))
+    assert built.max() in (0.0, np.float32(SATURATING_SCALE))
     order = np.argsort(counts, kind="stable")
     assert (np.diff(built[order]) >= 0).all()
 
 
 def test_without_noise_the_mean_is_the_knee_of_the_logarithm():
     counts = np.array([0.0, 1.0, 2.0, 13.0])  # mean 4
-    expected = POPULARITY_SCALE * np.log([1.0, 1.25, 1.5, 4.25]) / np.log(4.25)
+    expected = SATURATING_SCALE * np.log([1.0, 1.25, 1.5, 4.25]) / np.log(4.25)
     np.testing.assert_allclose(column(counts), expected, rtol=1e-6)
 
 
 def test_noise_and_mean_add_up_in_squares():
     counts = np.array([0.0, 2.0, 7.0])  # mean 3, noise 4: the knee is at 5
-    expected = POPULARITY_SCALE * np.log([1.0, 1.4, 2.4]) / np.log(2.4)
+    expected = SATURATING_SCALE * np.log([1.0, 1.4, 2.4]) / np.log(2.4)
     np.testing.assert_allclose(column(counts, 4.0), expected, rtol=1e-6)
 
 
@@ -64,4 +64,4 @@ def test_more_noise_puts_rare_items_closer_together():
 )
 def test_what_is_not_finite_or_not_a_vector_is_refused(counts, noise_std):
     with pytest.raises(ValueError, match="popularity"):
-        popularity_features(counts, noise_std=noise_std)
+        saturating_column(counts, noise_std=noise_std)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palate.models.table import ItemTable, initial_embeddings, popularity_column
+from palate.models.popularity import log_column
+from palate.models.table import ItemTable, initial_embeddings
 
 
 def table(num_items: int = 5, fixed_dim: int = 2, dim: int = 3) -> ItemTable:
@@ -67,7 +68,7 @@ def test_with_learned_keeps_the_fixed_columns_and_leaves_the_old_table_alone():
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
 def test_popularity_is_between_zero_and_one_and_keeps_the_order_even_with_noise(counts):
     weighted = np.array(counts)
-    column = popularity_column(weighted)
+    column = log_column(weighted)
     assert column.dtype == np.float32
     assert column.min() >= 0
     assert column.max() <= 1
@@ -76,7 +77,7 @@ def test_popularity_is_between_zero_and_one_and_keeps_the_order_even_with_noise(
 
 
 def test_equally_popular_items_all_get_zero():
-    np.testing.assert_array_equal(popularity_column(np.full(4, 7.0)), np.zeros(4))
+    np.testing.assert_array_equal(log_column(np.full(4, 7.0)), np.zeros(4))
 
 
 def test_starting_point_repeats_with_its_generator_and_has_the_asked_scale():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from palate.models.table import initial_embeddings, popularity_column
+from palate.models.popularity import log_column
+from palate.models.table import initial_embeddings
 from palate.models.training import LocalTraining
 from palate.server.coordinator import Coordinator, sum_of_user_weights
 from palate.server.optimisers import OPTIMISERS, OptimiserConfig
@@ -44,7 +45,7 @@ def test_round_zero_asks_for_popularity_and_fills_the_first_column_alone():
     total = total_for(built)
     outcome = built.apply(total)
     assert (outcome.server_round, outcome.purpose, outcome.update_rms) == (0, "popularity", 0.0)
-    np.testing.assert_array_equal(outcome.table.fixed[:, 0], popularity_column(total.astype(np.float32)))
+    np.testing.assert_array_equal(outcome.table.fixed[:, 0], log_column(total.astype(np.float32)))
     np.testing.assert_array_equal(outcome.table.fixed[:, 1:], CONTENT)
     np.testing.assert_array_equal(outcome.table.learned, plan.learned)
 

@@ -134,9 +134,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path):
 
 
 def test_the_servers_part_carries_the_public_population():
-    settings = checked_config(NONE | {"schedule": {"participation": 0.5}}).server_settings(
-        run="r", population=30, num_items=9
-    )
+    settings = checked_config(NONE | {"schedule": {"participation": 0.5}}).server_settings(run="r", population=30)
     assert settings.cohort == 15
     assert settings.unit == "none"
     assert settings.terms is None
@@ -158,7 +156,7 @@ def test_protection_is_the_default_and_has_a_budget_with_settings_of_its_own():
 
 
 def test_a_protected_configuration_hands_the_server_terms_for_its_numbers():
-    settings = checked_config({"schedule": {"participation": 0.5}}).server_settings(run="r", population=30, num_items=9)
+    settings = checked_config({"schedule": {"participation": 0.5}}).server_settings(run="r", population=30)
     assert settings.unit == "user"
     assert settings.evaluation_share == 0.1
     for terms in (settings.terms.popularity, settings.terms.train):

@@ -18,7 +18,8 @@ import pytest
 from scipy.stats import norm
 
 from palate.client.trainer import popularity_update, train
-from palate.models.table import ItemTable, initial_embeddings, popularity_column
+from palate.models.popularity import log_column
+from palate.models.table import ItemTable, initial_embeddings
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.calibrate import calibrate_skellam
 from palate.privacy.accounting.dropout import local_event
@@ -109,7 +110,7 @@ def federation() -> Federation:
     liking = np.exp(taste @ kinds.T)
     liking /= liking.sum(axis=1, keepdims=True)
     histories = [rng.choice(NUM_ITEMS, rng.integers(10, 61), replace=False, p=own).astype(np.int32) for own in liking]
-    popularity = popularity_column(liking.sum(axis=0))[:, None]
+    popularity = log_column(liking.sum(axis=0))[:, None]
     tables = [
         ItemTable(popularity, initial_embeddings(NUM_ITEMS, DIM, scale=scale, rng=rng))
         for scale in (0.1, 0.3)  # as it starts, and as it may look later; a server may choose any

@@ -29,8 +29,6 @@ BUDGET = Budget(
     popularity_share=0.1,
     clip_norm=1e-3,
     sensitivity=4096,
-    popularity_values=1000,
-    train_values=8003,
     honest_shares=500,
     roster_size=600,
 )
@@ -42,8 +40,8 @@ def event(terms: ReleaseTerms, size: int) -> SkellamEvent:
 
 def released(terms: RunTerms, budget: Budget) -> list[SkellamEvent | Composed]:
     """What a device takes part in at most, from the integers that a plan carries."""
-    popularity = event(terms.popularity, budget.popularity_values)
-    return [popularity, Composed(event(terms.train, budget.train_values), budget.rounds)]
+    popularity = event(terms.popularity, 1000)
+    return [popularity, Composed(event(terms.train, 8003), budget.rounds)]
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 2.0, 4.0, 8.0])
@@ -84,13 +82,11 @@ def test_a_zcdp_filter_admits_every_round_one_by_one_and_refuses_one_more(epsilo
         popularity_share=share,
         honest_shares=honest,
         sensitivity=sensitivity,
-        popularity_values=200,
-        train_values=400,
     )
     terms = user_terms(budget)
     meter = BudgetFilter(ZcdpMeter(), budget_nano_for(ZcdpMeter(), epsilon, DELTA))
-    meter.charge(event(terms.popularity, budget.popularity_values))
-    one = event(terms.train, budget.train_values)
+    meter.charge(event(terms.popularity, 1000))
+    one = event(terms.train, 8003)
     for _ in range(rounds):
         meter.charge(one)
     with pytest.raises(PrivacyError):

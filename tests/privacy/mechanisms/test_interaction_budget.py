@@ -20,8 +20,6 @@ BUDGET = Budget(
     popularity_share=0.25,
     clip_norm=0.3,
     sensitivity=256,
-    popularity_values=500,
-    train_values=4000,
     honest_shares=700,
     roster_size=1000,
 )
