@@ -155,7 +155,7 @@ def palate(
 ) -> None:
     """Private taste, shared knowledge: a federated recommender in which taste stays on the device.
 
-    Start with: palate simulate --data demo --unit none
+    Start with: palate simulate --data demo
     """
 
 

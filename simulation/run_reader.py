@@ -104,7 +104,7 @@ def locate_run(name: str | Path, *, runs: Path = RUNS) -> Path:
             return candidate
     known = sorted(path.parent.name for path in runs.glob("*/config.toml"))
     near = difflib.get_close_matches(str(name), known, n=1) or known[:5]
-    hint = f"{runs}/ has {', '.join(near)}" if near else "make one with palate simulate --data demo --unit none"
+    hint = f"{runs}/ has {', '.join(near)}" if near else "make one with palate simulate --data demo"
     for candidate in candidates:
         if exists(candidate):
             raise RunError(f"{candidate} is not a run folder: it has no config.toml", hint=hint)
