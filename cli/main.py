@@ -58,6 +58,9 @@ COMMANDS: dict[str, Entry] = {
     "recommend": Entry("palate.simulation.run_cli:recommend", "Show what a run recommends to one user, by title."),
     "data": Entry("palate.simulation.data_cli:data_app", "List, get and describe datasets."),
     "audit": Entry("palate.simulation.audit.cli:audit_app", "Check what a run promised and spent, and its record."),
+    "frontier": Entry(
+        "palate.simulation.frontier_cli:frontier", "Sweep privacy budgets, and draw what each of them is worth."
+    ),
     "privacy": Entry("palate.simulation.privacy_cli:privacy_app", "Plan privacy budgets, without data."),
 }
 

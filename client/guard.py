@@ -64,7 +64,8 @@ class Guard:
         plan
             The round.
         compute
-            Makes the answer; called only when the charge is on disk.
+            Makes the answer; called only when the charge is on disk. It must not fail for reasons that lie in the
+            person's data: a failure can be seen.
 
         Raises
         ------
@@ -74,11 +75,11 @@ class Guard:
             If a ledger refuses the round; then nothing was computed and nothing is charged.
         """
         charges = intents(plan)
-        unknown = sorted(str(unit) for unit in charges if unit not in self._promises)
-        if unknown or not charges:
+        if not charges or set(charges) != set(self._promises):
             raise PrivacyError(
-                f"the plan's unit {plan.unit} is not one that this device has a budget for",
-                hint="take part in rounds that protect what the owner has chosen",
+                f"the plan's unit {plan.unit} does not protect what this device has budgets for: "
+                f"{', '.join(self._promises) or 'nothing'}",
+                hint="take part in rounds that protect all that the owner has chosen",
             )
         with LedgerBook(self._path, self._signer) as book:
             self._open_ledgers(book)
@@ -96,7 +97,11 @@ class Guard:
         return update
 
     def settle(self) -> None:
-        """Close what is open: rounds whose bytes may have left as released, others as withheld."""
+        """Close the rounds whose bytes may have left.
+
+        A round without bytes stays open and charged: whether its computation succeeded may have been seen, so nothing
+        is given back.
+        """
         with LedgerBook(self._path, self._signer) as book:
             self._close_rounds(book)
 
@@ -104,7 +109,8 @@ class Guard:
         for name in book.names:
             keeper = RoundKeeper(book, name)
             for run, number in [key for key in book.state(name).open if key != but]:
-                keeper.close(run, number)
+                if keeper.has_bytes(run, number):
+                    keeper.finish(run, number)
 
     def _open_ledgers(self, book: LedgerBook) -> None:
         for unit, promise in self._promises.items():

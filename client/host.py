@@ -6,6 +6,7 @@ through the entry point group "palate.device_hosts".
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -22,11 +23,14 @@ from palate.models.serving import serving_training
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 from palate.privacy.integer.csprng import KEY_BYTES, Purpose, WordStream
-from palate.privacy.integer.release import IntegerMechanism
+from palate.privacy.integer.ring import Ring, RingArray
+from palate.privacy.integer.skellam import SkellamSampler
 from palate.privacy.mechanisms.evaluation import with_metrics
 from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import NUM_METRICS, ItemUpdate, RoundPlan, WireError
+
+log = logging.getLogger(__name__)
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 
@@ -67,13 +71,14 @@ class DeviceHost:
         guard: Guard | None = None,
         *,
         held_back: int | None = None,
-        secret_of_round: Callable[[int], bytes] = lambda _: os.urandom(KEY_BYTES),
+        secret_of_round: Callable[[RoundPlan], bytes] = lambda _: os.urandom(KEY_BYTES),
     ) -> None:
         self._items = items
         self._key_of_round = key_of_round
         self._guard = guard
         self._held_back = held_back
         self._secret_of_round = secret_of_round
+        self._heads: dict[tuple[str, str], State] = {}
         self._state: State | None = None
 
     def __repr__(self) -> str:
@@ -93,67 +98,110 @@ class DeviceHost:
         if plan.unit == "none":
             if self._guard is not None:
                 raise WireError("unit 'none' protects nothing, and this device keeps a budget")
-            return ItemUpdate(self._contribution(plan))
+            update, state = self._contribution(plan)
+            if state is not None:
+                self._keep(plan, state)
+            return ItemUpdate(update)
         if plan.unit not in MECHANISMS:
             raise WireError(f"no mechanism for unit {plan.unit!r}")
         if self._guard is None:
             raise WireError(f"unit {plan.unit!r} needs a ledger, and this device has none")
         if plan.terms is None:
             raise WireError(f"unit {plan.unit!r} needs terms")
-        terms = plan.terms
+        terms, made = plan.terms, list[State]()
         training_of(plan)  # a plan that cannot be answered must not be charged
-        if plan.unit != "user":
-            return self._guard.charged(plan, lambda: self._released_interactions(plan, terms))
-        mechanism = terms.mechanism(plan.update_size)
-        return self._guard.charged(plan, lambda: self._released(plan, mechanism))
+        if plan.unit == "user":
+            terms.mechanism(plan.update_size)
 
-    def _released_interactions(self, plan: RoundPlan, terms: ReleaseTerms) -> ItemUpdate:
-        from palate.client import interaction_trainer  # as below
+        def compute() -> ItemUpdate:
+            vector, state = self._released(plan, terms)
+            made.extend([] if state is None else [state])
+            return ItemUpdate(vector)
 
-        secret, bound = self._secret_of_round(plan.server_round), plan.interactions_per_round
+        answer = self._guard.charged(plan, compute)
+        if made:  # only now: a head of a round that was not kept would be a release that was not charged
+            self._keep(plan, made[0])
+        return answer
+
+    def _released(self, plan: RoundPlan, terms: ReleaseTerms) -> tuple[RingArray, State | None]:
+        """Return what leaves and the head that stays; whatever goes wrong in training, noise leaves all the same.
+
+        Whether a computation failed depends on the person's data, and would be seen.
+        """
+        secret = self._secret_of_round(plan)
+        if plan.unit == "user":
+            contribution, state = self._contribution_or_zeros(plan)
+            from palate.client import private_optimizer  # Opacus takes seconds to import, and only devices need it
+
+            vector = private_optimizer.release(
+                contribution,
+                terms.mechanism(plan.update_size),
+                rounding=WordStream(secret, Purpose.ROUNDING),
+                noise=WordStream(secret, Purpose.NOISE),
+            )
+            return vector, state
+        try:
+            return self._released_interactions(plan, terms, secret)
+        except Exception:
+            log.exception("round %d failed, noise alone is sent", plan.server_round)
+            noise = SkellamSampler(terms.share_variance).draw(plan.update_size, WordStream(secret, Purpose.NOISE))
+            return Ring(bits=terms.ring_bits).reduce(noise), None
+
+    def _released_interactions(
+        self, plan: RoundPlan, terms: ReleaseTerms, secret: bytes
+    ) -> tuple[RingArray, State | None]:
+        from palate.client import interaction_trainer  # as above
+
+        bound = plan.interactions_per_round
         if plan.purpose == "popularity":
             vector = interaction_trainer.popularity_interactions(
                 self._items, len(plan.learned), terms, interactions_per_round=bound, secret=secret
             )
-            return ItemUpdate(vector)
+            return vector, None
         released = interaction_trainer.train_interactions(
             ItemTable(plan.fixed, plan.learned),
             self._items,
-            self._state,
+            self._heads.get((plan.run, plan.unit)),
             training_of(plan),
             terms,
             interactions_per_round=bound,
             key=self._key_of_round(plan.server_round),
             secret=secret,
         )
-        self._state = released.state
-        return ItemUpdate(released.vector)
+        return released.vector, released.state
 
-    def _released(self, plan: RoundPlan, mechanism: IntegerMechanism) -> ItemUpdate:
-        from palate.client import private_optimizer  # Opacus takes seconds to import, and only devices need it
+    def _contribution_or_zeros(self, plan: RoundPlan) -> tuple[FloatArray, State | None]:
+        try:
+            contribution, state = self._contribution(plan)
+        except Exception:
+            log.exception("round %d failed, a contribution of zeros is sent", plan.server_round)
+        else:
+            if np.isfinite(contribution).all():
+                return contribution, state
+            log.error("round %d: values are not finite, a contribution of zeros is sent", plan.server_round)
+        return np.zeros(plan.update_size, dtype=np.float32), None
 
-        secret = self._secret_of_round(plan.server_round)
-        vector = private_optimizer.release(
-            self._contribution(plan),
-            mechanism,
-            rounding=WordStream(secret, Purpose.ROUNDING),
-            noise=WordStream(secret, Purpose.NOISE),
-        )
-        return ItemUpdate(vector)
+    def _contribution(self, plan: RoundPlan) -> tuple[FloatArray, State | None]:
+        """Return the exact update in the order of the wire, float32 [update_size], and the head after the round.
 
-    def _contribution(self, plan: RoundPlan) -> FloatArray:
-        """Return the exact update in the order of the wire, float32 [update_size]; private until it is released."""
+        Both are private; the update leaves through a mechanism only.
+        """
         if plan.purpose == "popularity":
-            return popularity_update(self._items, len(plan.learned))
+            return popularity_update(self._items, len(plan.learned)), None
         table, config = ItemTable(plan.fixed, plan.learned), training_of(plan)
-        key = self._key_of_round(plan.server_round)
+        key, head = self._key_of_round(plan.server_round), self._heads.get((plan.run, plan.unit))
         metrics = self._metrics(table, config, key) if plan.asks_for_metrics else None
-        trained = train(table, self._items, self._state, config, key=key)
-        self._state = trained.state
+        trained = train(table, self._items, head, config, key=key)
         flat = np.ascontiguousarray(trained.update.T).reshape(-1)
         if metrics is not None and plan.terms is not None:
             flat = with_metrics(flat, metrics, clip_norm=plan.terms.clip_norm, share=plan.evaluation_share)
-        return flat
+        return flat, trained.state
+
+    def _keep(self, plan: RoundPlan, state: State) -> None:
+        """Keep a head for the next round of its run and unit; only one that was never noised recommends."""
+        self._heads[plan.run, plan.unit] = state
+        if plan.unit in ("none", "user"):
+            self._state = state
 
     def _metrics(self, table: ItemTable, config: LocalTraining, key: np.uint64) -> FloatArray:
         """Test the round's table on the item that was held back, float32 [NUM_METRICS]."""

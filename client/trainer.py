@@ -160,8 +160,19 @@ def _train_whole(
     errors = ridge.residuals(
         rows, items, interaction_weights(len(items), config), solution, unobserved_weight=config.unobserved_weight
     )
-    learned_part = solution[table.fixed_dim : table.fixed_dim + table.dim]
-    update = np.outer(errors, learned_part)  # [num_items, dim]
+    learned = slice(table.fixed_dim, table.fixed_dim + table.dim)
+    update = np.outer(errors, solution[learned])  # [num_items, dim]
+    if config.leave_one_out:
+        update[items] = ridge.leave_one_out(
+            rows,
+            items,
+            interaction_weights(len(items), config),
+            ridge.gram(rows),
+            solution,
+            learned,
+            unobserved_weight=config.unobserved_weight,
+            regularisation=config.regularisation,
+        )
     loss = float(np.mean((1.0 - rows[items] @ solution) ** 2))
     if score_model(config.model, config.objective).residual_head:
         update += _train_residual_head(table, head, items, config, key)

@@ -32,6 +32,9 @@ class LocalTraining(BaseModel):
     least_interactions: int = Field(
         1, ge=1, description="a shorter history adds nothing to a round's update; its device still adds its noise"
     )
+    leave_one_out: bool = Field(
+        False, description="pull an item towards the user vector fitted without it (objective whole)"
+    )
     epochs: int = Field(1, ge=1, le=1000, description="local SGD epochs per round")
     batch_size: int = Field(256, ge=1, description="positives per local SGD step")
     negatives: int = Field(4, ge=1, le=1000, description="sampled negatives per positive (objective bce)")

@@ -102,6 +102,13 @@ class RoundPlan:
         return digest.hexdigest()
 
     @property
+    def rules_hash(self) -> str:
+        """SHA-256 over all but the run's name and the table, in hexadecimal: what is asked for, under which noise."""
+        _, scalars = self.to_parts()
+        rules = {name: value for name, value in scalars.items() if name != "run"}
+        return hashlib.sha256(b"palate round rules v2" + json.dumps(rules, sort_keys=True).encode()).hexdigest()
+
+    @property
     def content_hash(self) -> str:
         """SHA-256 over every field, in hexadecimal; names the plan in ledgers."""
         arrays, scalars = self.to_parts()

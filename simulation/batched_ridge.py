@@ -13,7 +13,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from scipy.linalg.lapack import dposv
 
-from palate.models.ridge import gram
+from palate.models.ridge import gram, left_out_updates
 from palate.models.training import LocalTraining
 from palate.models.weights import recency_weights
 from palate.simulation.data.types import FloatArray, Histories
@@ -58,12 +58,15 @@ class RankOne:
         Whole user vectors, float32 [num_users, k].
     loss
         Mean squared error on the positives.
+    corrections
+        What leave-one-out changes on the row of each interaction, float32 [num_interactions, dim]; None without it.
     """
 
     positive_errors: FloatArray
     users: FloatArray
     whole_users: FloatArray
     loss: float
+    corrections: FloatArray | None = None
 
     def total(
         self, rows: FloatArray, histories: Histories, scale: FloatArray, unobserved_weight: float
@@ -74,17 +77,60 @@ class RankOne:
             (self.positive_errors, histories.items, histories.indptr), shape=(histories.num_users, len(rows))
         )
         cross = self.whole_users.T @ scaled  # [k, dim]
-        return np.asarray(sparse.T @ scaled - unobserved_weight * (rows @ cross), dtype=np.float32)
+        summed = sparse.T @ scaled - unobserved_weight * (rows @ cross)
+        if self.corrections is not None:
+            entries = np.arange(len(histories.items))
+            placed = sp.csr_matrix(
+                (scale[histories.owners], (histories.items, entries)), shape=(len(rows), len(entries))
+            )
+            summed += placed @ self.corrections
+        return np.asarray(summed, dtype=np.float32)
 
     def errors(
         self, rows: FloatArray, histories: Histories, people: npt.NDArray[np.integer], unobserved_weight: float
     ) -> FloatArray:
         """Residuals of some people over the whole catalogue, float32 [len(people), num_items]."""
         dense: FloatArray = -np.float32(unobserved_weight) * (self.whole_users[people] @ rows.T)
-        lengths = histories.lengths[people]
-        own = np.repeat(histories.indptr[people] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+        lengths, own = histories.lengths[people], entries_of(histories, people)
         dense[np.repeat(np.arange(len(people)), lengths), histories.items[own]] += self.positive_errors[own]
         return dense
+
+
+def entries_of(histories: Histories, people: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Return the indices of some people's interactions, person by person, int64 [sum of their lengths]."""
+    lengths = histories.lengths[people]
+    starts = histories.indptr[people] - np.cumsum(lengths) + lengths
+    return np.asarray(np.repeat(starts, lengths) + np.arange(lengths.sum()), dtype=np.int64)
+
+
+def leave_one_out_corrections(
+    rows: FloatArray,
+    histories: Histories,
+    weights: FloatArray,
+    users: FloatArray,
+    learned: slice,
+    config: LocalTraining,
+) -> FloatArray:
+    """Difference that `left_out_updates` makes to ``e_u p_u'`` on own items, float32 [num_interactions, dim]."""
+    width, unobserved = rows.shape[1], config.unobserved_weight
+    base = unobserved * gram(rows) + config.regularisation * np.eye(width)
+    corrections = np.zeros((len(histories.items), users[:, learned].shape[1]), dtype=np.float32)
+    for user in np.flatnonzero(histories.lengths >= config.least_interactions):
+        span = slice(histories.indptr[user], histories.indptr[user + 1])
+        own, own_weights = rows[histories.items[span]].astype(np.float64), weights[span].astype(np.float64)
+        _, inverse_rows, failed = dposv(  # the factor and N^-1 X_S', [k, n]
+            (base + (own * own_weights[:, None]).T @ own).T, own.T, lower=1, overwrite_a=1
+        )
+        if failed:
+            raise FloatingPointError(f"normal equations are not positive definite at pivot {failed}")
+        solution = users[user].astype(np.float64)
+        left_out = left_out_updates(
+            own, own_weights, inverse_rows.T, solution, learned, unobserved_weight=unobserved
+        )  # fmt: skip
+        scores = own @ solution
+        errors = own_weights * (1.0 - scores) - unobserved * scores
+        corrections[span] = left_out - errors[:, None] * solution[learned]
+    return corrections
 
 
 def rank_one_updates(

@@ -29,9 +29,7 @@ def simulate(
     ] = None,
     unit: Annotated[
         str | None,
-        typer.Option(
-            help="What the guarantee covers: user, interaction or both; none is no privacy. [default: user]"
-        ),
+        typer.Option(help="What the guarantee covers: user, interaction or both; none is no privacy. [default: user]"),
     ] = None,
     epsilon: Annotated[
         float | None, typer.Option(help=f"Privacy budget of the whole run. [default: {DEFAULTS['epsilon']:g}]")
@@ -114,7 +112,7 @@ def simulate(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only, and the result.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
-    r"""Train a federated recommender on virtual devices and measure what it is worth.
+    """Train a federated recommender on virtual devices and measure what it is worth.
 
     Every person of the dataset becomes a virtual device. Devices learn from their own history; only item
     embeddings are summed, and with them the noise that hides each person: the result says how well, and what it
@@ -126,7 +124,7 @@ def simulate(
       palate simulate --data ml-1m --epsilon 4 --seed 2
       palate simulate --data sales.csv --user-column customer --item-column sku --min-user 5
       palate simulate --unit none --data ml-100k --set training.recency_half_life=inf --json
-    """
+    """  # noqa: D301 - a real backspace: Click keeps the lines that follow as they are
     flags = nested(
         {
             "data": data,
@@ -155,7 +153,7 @@ def simulate(
             "read.strict": strict or None,
         }
     )
-    values = merge(load_config(config) if config else {}, _settings(setting or []))
+    values = merge(load_config(config) if config else {}, settings_of(setting or []))
     checked = checked_config(merge(values, flags))
     folder = run_dir or Path("runs") / checked.default_run_name
     _run(checked, folder, ray_address, fresh=fresh, report=report, quiet=quiet or as_json, as_json=as_json)
@@ -270,7 +268,7 @@ def _number(metrics: dict[str, Any] | None, ranking: str, name: str) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _settings(texts: list[str]) -> dict[str, Any]:
+def settings_of(texts: list[str]) -> dict[str, Any]:
     """Values of `--set name=value`, read as TOML values or else as text."""
     merged: dict[str, Any] = {}
     for text in texts:

@@ -56,7 +56,7 @@ class SimulationConfig(BaseModel):
     )
     evaluate_every: int = Field(1, ge=1, description="rounds between two validations")
     baselines: tuple[str, ...] = Field(
-        ("popularity", "local_only", "content_only", "item_knn", "ials", "ease"),
+        ("popularity", "dp_popularity", "local_only", "dp_content", "content_only", "item_knn", "ials", "ease"),
         description="references to compute",
     )
     read: ReadOptions = ReadOptions()

@@ -7,6 +7,7 @@ docs/flower.md lists them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,9 @@ from palate.simulation.session import RoundLine, SimulationSession
 RunConfig = Mapping[str, bool | float | int | str]
 
 log = logging.getLogger("flwr")  # Flower shows its own log to whoever follows the run
+
+_HELD = contextlib.ExitStack()
+"""Keeps a run folder locked as long as its ServerApp's process lives, or until it opens another."""
 
 _OWN_KEYS = frozenset({"session", "run-dir", "config-file"})
 
@@ -81,8 +85,9 @@ def open_session(run_config: RunConfig) -> SimulationSession:
     """Open the run folder and the session of a run."""
     config, folder = read_run_config(run_config)
     watcher = LogWatcher()
-    with run_folder.locked(folder):
-        run_folder.claim(folder, config)
-        prepared = prepare(config)
-        config = resolved(config, prepared, folder, watcher)
+    _HELD.close()  # of an earlier run of this process
+    _HELD.enter_context(run_folder.locked(folder))
+    run_folder.claim(folder, config)
+    prepared = prepare(config)
+    config = resolved(config, prepared, folder, watcher)
     return SimulationSession(config, prepared, folder, watcher)

@@ -17,7 +17,9 @@ from palate.simulation.planning import LOCAL_WARNING, as_dict
 from palate.simulation.protection import device_rounds
 
 SEEDED = "no privacy: the noise was made from the seed, and whoever knows the seed can take it off"
-PUBLIC_CATALOGUE = "the list of items is public, and so is who takes part"
+PUBLIC_CATALOGUE = (
+    "the list of items is public, here those that the data names and cleaning leaves; so is who takes part"
+)
 
 
 def label_of(config: SimulationConfig) -> str:
@@ -59,7 +61,17 @@ def guarantee_of(
         "honest_shares": terms.train.honest_shares,
         "roster_size": terms.train.roster_size,
         "further": claims[1:],
+        "notes": _notes(config.delta, coordinator.settings.population),
     }
+
+
+def _notes(delta: float, population: int) -> list[str]:
+    if delta * population < 1:
+        return []
+    return [
+        f"delta {delta:g} is not below one over {population:,} people: it would allow a release that gives one of them "
+        "away; choose a smaller --delta"
+    ]
 
 
 def _claim(popularity: SkellamEvent, train: SkellamEvent, rounds: int, terms: RunTerms, delta: float) -> dict[str, Any]:

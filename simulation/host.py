@@ -91,6 +91,8 @@ class ShardHost:
         """Take part in a round with every virtual device that is drawn; the answer is the sum of what they send."""
         if plan.unit not in MECHANISMS:
             raise WireError(f"no mechanism for unit {plan.unit!r}")
+        if plan.unit != self._config.unit:
+            raise WireError(f"the plan's unit is {plan.unit!r}, this run's is {self._config.unit!r}")
         if plan.terms is None and self._config.promises:
             raise WireError(f"unit {plan.unit!r} protects nothing, and these devices keep budgets")
         everyone = self._drawn(plan)
@@ -115,8 +117,9 @@ class ShardHost:
         ledgers.begin(plan, taking_part)
         dropouts = cohort_of(self._config.privacy, self._population, plan.participation).dropouts
         surviving = survivors(self._config.seed, plan.server_round, everyone, dropouts)[users]
-        keys = [noise.device(plan.server_round, int(user)) for user in users]
-        words = WordStream(noise.shard(plan.server_round, self._shard), Purpose.NOISE)
+        rules = plan.rules_hash
+        keys = [noise.device(rules, int(user)) for user in users]
+        words = WordStream(noise.shard(rules, self._shard), Purpose.NOISE)
         if self._config.protects_interactions:
             kept = [key for key, survives in zip(keys, surviving, strict=True) if survives]
             update = self._release_interactions(plan, taking_part[surviving], kept, words)

@@ -175,7 +175,8 @@ class ServerLedger:
 
     def __init__(self, folder: Path, promises: Promises, schedule: Sequence[tuple[RoundPlan, int]]) -> None:
         self._path = folder / FOLDER / "server.sqlite"
-        self._book = LedgerBook(self._path, read_signing_key(folder))
+        self._signer = read_signing_key(folder)
+        self._book = LedgerBook(self._path, self._signer)
         for unit, promise in promises.items():
             if ledger_name(SERVER, unit) not in self._book.names:
                 planned = sum(rounds * intents(plan)[unit].charge_nano for plan, rounds in schedule)
@@ -197,6 +198,32 @@ class ServerLedger:
             if (run, server_round) in self._book.state(name).open:
                 self._book.append(name, outcome)
                 note_heads(self._path, self._book)
+
+    def check(self, schedule: Sequence[RoundPlan]) -> None:
+        """Make sure that the rounds that ran are those that a claim is about to be made for.
+
+        Parameters
+        ----------
+        schedule
+            The popularity plan and a training plan, with the terms of the claim.
+
+        Raises
+        ------
+        RunError
+            If a round was charged under other terms.
+        """
+        popularity, train = (intents(plan) for plan in schedule)
+        for unit in train:
+            name = ledger_name(SERVER, unit)
+            for event in verify_ledger(self._path, name, self._signer.public_key(), allow_open=True).events:
+                if isinstance(event, Intent):
+                    planned = (train if event.round else popularity)[unit]
+                    if (event.clip_int, event.sum_var_int) != (planned.clip_int, planned.sum_var_int):
+                        raise RunError(
+                            f"round {event.round} ran with noise of variance {event.sum_var_int}, the claim would be "
+                            f"about {planned.sum_var_int}",
+                            hint="another version began this run: run it again with --fresh",
+                        )
 
     def close(self) -> None:
         """Close the file."""

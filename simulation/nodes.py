@@ -46,7 +46,7 @@ class DeviceNode:
             lambda server_round: np.uint64(device_keys(config.seed, server_round, self._user)[0]),
             open_guard(run_dir, user, config.promises) if protected else None,
             held_back=held_back if held_back >= 0 else None,
-            secret_of_round=lambda server_round: read_noise_key(run_dir).device(server_round, user),
+            secret_of_round=lambda plan: read_noise_key(run_dir).device(plan.rules_hash, user),
         )
 
     def answer(self, plan: RoundPlan) -> ItemUpdate:

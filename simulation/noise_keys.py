@@ -25,16 +25,17 @@ class NoiseKeys:
 
     secret: bytes = field(repr=False)
 
-    def device(self, server_round: int, user: int) -> bytes:
-        """Return the key of one virtual device for one round, 32 bytes."""
-        return self._derive(b"device", server_round, user)
+    def device(self, rules_hash: str, user: int) -> bytes:
+        """Return the key of one virtual device for one round, 32 bytes; the hash is `RoundPlan.rules_hash`."""
+        return self._derive(b"device", rules_hash, user)
 
-    def shard(self, server_round: int, shard: int) -> bytes:
+    def shard(self, rules_hash: str, shard: int) -> bytes:
         """Return the key from which a shard draws the noise of all its devices at once, 32 bytes."""
-        return self._derive(b"shard", server_round, shard)
+        return self._derive(b"shard", rules_hash, shard)
 
-    def _derive(self, purpose: bytes, server_round: int, number: int) -> bytes:
-        message = purpose + server_round.to_bytes(8, "big") + number.to_bytes(8, "big")
+    def _derive(self, purpose: bytes, rules_hash: str, number: int) -> bytes:
+        # Of the rules and not of the round's number alone: other rules must never be answered under the same noise.
+        message = purpose + bytes.fromhex(rules_hash) + number.to_bytes(8, "big")
         return hashlib.blake2b(message, key=self.secret, digest_size=KEY_BYTES).digest()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,15 +28,22 @@ INTERACTION_UNITS = ("interaction", "both")
 DEFAULTS: dict[str, Any] = {
     "epsilon": 8.0,
     "delta": 1e-5,
-    "schedule": {"rounds": 3, "dim": 8, "start": "content", "initial_scale": 0.0067, "popularity": "saturating"},
-    "training": {"regularisation": 20.0, "recency_half_life": 40.0, "serving_half_life": 10.0, "least_interactions": 2},
+    "schedule": {"rounds": 3, "dim": 8, "start": "content", "initial_scale": 0.01, "popularity": "saturating"},
+    "training": {
+        "regularisation": 20.0,
+        "recency_half_life": 40.0,
+        "serving_half_life": 5.0,
+        "least_interactions": 2,
+        "leave_one_out": True,
+    },
     "optimiser": {
         "name": "curvature",
-        "step_size": 0.02,
+        "step_size": 0.03,
         "relative": True,
         "decay": 1.0,
         "item_regularisation": 0.0,
     },
+    "release": {"steps": []},
 }
 """What a protected run has in place of the defaults of an unprotected one: noise wants few rounds and few columns."""
 
@@ -44,6 +52,7 @@ _INTERACTION_DEFAULTS: dict[str, Any] = {
     "schedule": {"rounds": 1, "dim": 8, "popularity": "saturating"},
     "training": {"objective": "bce", "learning_rate": 10.0},
     "optimiser": {**DEFAULTS["optimiser"], "name": "momentum", "relative": False, "step_size": 0.1},
+    "release": {"steps": ["project", "low_rank"]},
     "privacy": {"sensitivity": 256, "popularity_share": 0.9, "evaluation_share": 0.0},
 }
 """Every device's noise must hide an interaction by itself: nearly all that can be learned so is popularity."""
@@ -53,6 +62,9 @@ AUTO = ("schedule.dim", "schedule.rounds", "privacy.popularity_share")
 """Settings of unit user that the size of the federation and the budget decide, unless they are given."""
 
 _RICH = 8000.0
+_VERY_RICH = 30_000.0
+_POOR = 700.0
+_ENOUGH_FOR_POPULARITY = 1000.0
 
 
 def planned(epsilon: float, delta: float, cohort: int) -> dict[str, float]:
@@ -62,11 +74,15 @@ def planned(epsilon: float, delta: float, cohort: int) -> dict[str, float]:
     budget. Found on validation data of public datasets (docs/experiments.md).
     """
     mu = 1.0 / calibrate_gaussian(epsilon=epsilon, delta=delta, rounds=1).noise_multiplier
-    rich = cohort * mu > _RICH
+    strength = cohort * mu
+    rich = strength > _RICH
+    if strength < _POOR:  # what could be learned is less than what a sharper popularity is worth
+        return {"schedule.dim": 8, "schedule.rounds": 1, "privacy.popularity_share": 0.95}
+    share = min(0.6 / math.sqrt(epsilon), _ENOUGH_FOR_POPULARITY / strength)
     return {
-        "schedule.dim": 16 if rich else 8,
+        "schedule.dim": 32 if strength > _VERY_RICH else 16 if rich else 8,
         "schedule.rounds": 4 if rich else 3,
-        "privacy.popularity_share": min(max(0.3 / math.sqrt(epsilon), 0.1), 0.3),
+        "privacy.popularity_share": min(max(share, 0.1), 0.6),
     }
 
 
@@ -124,9 +140,9 @@ def cohort_of(options: PrivacyOptions, population: int, participation: float) ->
         If too many drop out for the quorum, or no honest device would be left.
     """
     size = cohort_size(population, participation)
-    dropouts = math.floor(options.dropout * size)
+    dropouts = _share_of(options.dropout, size)
     if options.tau is None:
-        honest = size - dropouts - math.floor(options.gamma * size)
+        honest = size - dropouts - _share_of(options.gamma, size)
         if honest < 1:
             raise ConfigError(
                 f"with dropout {options.dropout:g} and gamma {options.gamma:g} no honest device of {size} is left",
@@ -141,6 +157,11 @@ def cohort_of(options: PrivacyOptions, population: int, participation: float) ->
             hint="lower privacy.dropout or privacy.tau",
         )
     return Cohort(size, dropouts, quorum.honest_survivors(size))
+
+
+def _share_of(share: float, size: int) -> int:
+    """Round down as written, not as stored: 0.29 * 100 in floats is below 29, which would make a colluder honest."""
+    return math.floor(Fraction(str(share)) * size)
 
 
 def device_rounds(options: PrivacyOptions, rounds: int, population: int, participation: float) -> int:

@@ -32,7 +32,7 @@ def resolve(config: SimulationConfig, prepared: Prepared, phase: Callable[[str],
     """Return the configuration that is run; it resolves to itself."""
     training = config.training
     if not prepared.interactions.has_time:
-        training = training.model_copy(update={"recency_half_life": float("inf"), "serving_half_life": None})
+        training = training.model_copy(update={"recency_half_life": float("inf"), "serving_half_life": float("inf")})
     tunable = config.tune and config.unit == "none" and training.objective == "whole"
     if tunable and (prepared.split.validation.item >= 0).any():
         chosen = _best_ridge(config.model_copy(update={"training": training}), prepared, phase)

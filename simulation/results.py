@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from palate.models.metrics import RankingMetrics
+from palate.privacy.accounting.events import Unit
 from palate.server.store import write_atomically
 from palate.simulation.baselines.running import BaselineResult, run_baselines
 from palate.simulation.config import SimulationConfig
@@ -63,6 +64,9 @@ def conclude(
         content=prepared.content.columns if prepared.content.columns.shape[1] else None,
         groups=interactions.demographics,
         seed=config.seed,
+        training=config.training,
+        promise=config.promises.get(Unit.USER),
+        noise_seed=config.seed if config.privacy.noise == "seeded" else None,
         progress=lambda name: phase(f"baseline {name}"),
     )
     result = {

@@ -25,7 +25,7 @@ from palate.server.store import RunStore
 from palate.simulation import run_folder
 from palate.simulation.config import SimulationConfig
 from palate.simulation.evaluation import Evaluation
-from palate.simulation.guarantee import guarantee_of
+from palate.simulation.guarantee import guarantee_of, label_of
 from palate.simulation.host import join_answers
 from palate.simulation.ledgers import ServerLedger, have_keys, make_keys
 from palate.simulation.measure import cpu_seconds
@@ -75,6 +75,7 @@ class SimulationSession:
         self._metadata = {
             "run": folder.name,
             "unit": config.unit,
+            "protection": label_of(config),
             "catalogue": prepared.catalogue_hash,
             "columns": json.dumps(prepared.column_names),
         }
@@ -172,6 +173,7 @@ class SimulationSession:
         self._write_evaluations(evaluations)
         spent = cpu_seconds() - self._cpu_before
         if self._ledger is not None:
+            self._ledger.check(self.coordinator.example_plans())
             self._ledger.close()
             destroy_noise_key(self.folder)
         guarantee = guarantee_of(self.config, self.coordinator, self._watcher.phase)

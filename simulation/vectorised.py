@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,14 @@ from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 from palate.models.weights import user_weights
 from palate.simulation.batched_release import DeviceUpdates
-from palate.simulation.batched_ridge import RankOne, history_weights, rank_one_updates, solve_users
+from palate.simulation.batched_ridge import (
+    RankOne,
+    entries_of,
+    history_weights,
+    leave_one_out_corrections,
+    rank_one_updates,
+    solve_users,
+)
 from palate.simulation.batched_sgd import RowChanges, blocks, train_bce, train_residual_head
 from palate.simulation.data.types import FloatArray, Histories, IntArray, LongArray
 
@@ -137,7 +144,7 @@ class _Collected:
         """Give a sink the closed form of all who have a history, where nothing comes on top of it."""
         if self._sink is None:
             return
-        able = np.flatnonzero(linear.scale > 0)
+        able = np.flatnonzero(linear.histories.lengths > 0)  # a short history's update is zeros, its metrics are not
         for start in range(0, len(able), PEOPLE_PER_CHUNK):
             people = able[start : start + PEOPLE_PER_CHUNK]
             self._sink(people, _device_updates(self._table, people, linear, None))
@@ -163,6 +170,9 @@ def _fit_linear_part(
         solution = model.solution(part).numpy()
     learned = slice(table.fixed_dim, table.fixed_dim + table.dim)
     rank_one = rank_one_updates(rows, own, weights, solution, learned)
+    if config.leave_one_out:
+        corrections = leave_one_out_corrections(rows, own, weights, solution, learned, config)
+        rank_one = replace(rank_one, corrections=corrections)
     return _LinearPart(rank_one, rows, own, scale, config.unobserved_weight)
 
 
@@ -184,6 +194,15 @@ class _LinearPart:
         errors = self.rank_one.errors(self.rows, self.histories, people, self.unobserved_weight)
         return errors, self.rank_one.users[people] * self.scale[people, None]
 
+    def corrections(self, people: LongArray) -> RowChanges | None:
+        """Return what leave-one-out adds to some people's updates; None without it."""
+        if self.rank_one.corrections is None:
+            return None
+        counts, entries = self.histories.lengths[people], entries_of(self.histories, people)
+        values = self.rank_one.corrections[entries] * np.repeat(self.scale[people], counts)[:, None]
+        items = self.histories.items[entries].astype(np.int64)
+        return RowChanges(counts, torch.from_numpy(items), torch.from_numpy(values))
+
 
 def _device_updates(
     table: ItemTable, people: LongArray, linear: _LinearPart | None, changes: RowChanges | None
@@ -194,10 +213,16 @@ def _device_updates(
         vectors = np.zeros((len(people), table.dim), dtype=np.float32)
     else:
         errors, vectors = linear.factors(people)
-    if changes is None:
+    corrections = None if linear is None else linear.corrections(people)
+    further = [part for part in (corrections, changes) if part is not None]
+    if not further:
         return DeviceUpdates.rank_one(errors, vectors)
-    indptr = np.concatenate([[0], np.cumsum(changes.counts)])
-    return DeviceUpdates(errors, vectors, indptr, changes.items.numpy(), changes.values.numpy())
+    counts = np.sum([part.counts for part in further], axis=0)
+    owners = np.concatenate([np.repeat(np.arange(len(people)), part.counts) for part in further])
+    grouped = np.argsort(owners, kind="stable")  # each person's rows side by side
+    items = np.concatenate([part.items.numpy() for part in further])[grouped]
+    values = np.concatenate([part.values.numpy() for part in further])[grouped]
+    return DeviceUpdates(errors, vectors, np.concatenate([[0], np.cumsum(counts)]), items, values)
 
 
 def is_stateful(config: LocalTraining) -> bool:

@@ -55,8 +55,8 @@ def dithered_floor(scaled: FloatArray, lanes: LaneArray, out: FloatArray) -> Flo
     return np.floor(out, out=out)
 
 
-def squared_norms(integers: FloatArray) -> LongArray:
-    """Exact squared L2 norms of integers that are kept as float32, [n, d] to int64 [n].
+def squared_norms(integers: FloatArray) -> npt.NDArray[np.float64]:
+    """Exact squared L2 norms of integers that are kept as float32, [n, d] to float64 [n]; NaN where one is NaN.
 
     A float32 sum of squares below 2^24 had only exact intermediate results; other blocks are summed as float64, where
     up to 2^53 the same holds.
@@ -68,7 +68,7 @@ def squared_norms(integers: FloatArray) -> LongArray:
     if heavy.any():
         wide = blocks[heavy].astype(np.float64)
         sums[heavy] = np.vecdot(wide, wide)
-    squares: LongArray = (sums.sum(axis=1) + np.vecdot(rest, rest)).astype(np.int64)
+    squares: npt.NDArray[np.float64] = sums.sum(axis=1) + np.vecdot(rest, rest)
     return squares
 
 
@@ -135,7 +135,7 @@ class Quantiser:
 
     def fits(self, integers: FloatArray) -> npt.NDArray[np.bool_]:
         """Which vectors of integers, kept as float32 [n, d], have a squared norm of at most S^2, bool [n]; exact."""
-        return squared_norms(integers) <= self.sensitivity**2
+        return squared_norms(integers) <= self.sensitivity**2  # false for NaN: what is not a number never fits
 
     def quantise(self, values: FloatArray, rounding: WordStream) -> LongArray:
         """Turn a contribution into integers.

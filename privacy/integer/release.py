@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from palate.privacy.integer.clipping import FloatArray
 from palate.privacy.integer.csprng import Words, WordStream
 from palate.privacy.integer.quantise import Quantiser
 from palate.privacy.integer.ring import LongArray, Ring, RingArray
-from palate.privacy.integer.skellam import SkellamSampler
+from palate.privacy.integer.skellam import MAX_VARIANCE, SkellamSampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,12 @@ class IntegerMechanism:
 
     def noise(self, stream: Words, *, shares: int = 1) -> LongArray:
         """Draw the sum of some devices' noise in one go, exact by closure, int64 [d]."""
-        return SkellamSampler(shares * self.share_variance).draw(self.quantiser.size, stream)
+        together = max(1, MAX_VARIANCE // self.share_variance)  # shares that one sampler can draw
+        total = np.zeros(self.quantiser.size, dtype=np.int64)
+        for start in range(0, shares, together):
+            count = min(together, shares - start)
+            total += SkellamSampler(count * self.share_variance).draw(self.quantiser.size, stream)
+        return total
 
     def encode(self, values: FloatArray, *, rounding: WordStream, noise: WordStream) -> RingArray:
         """Return what a device with the contribution `values`, float32 [d], sends: ring elements [d].

@@ -119,18 +119,10 @@ class RoundKeeper:
             self._book.append_within(connection, self._name, outcome)
             return outcome
 
-    def close(self, run: str, round: int) -> Outcome:
-        """Close an open round without a receipt: released if its bytes may have left, withheld if none could have.
-
-        Raises
-        ------
-        RoundRefused
-            If the round is not open.
-        """
+    def has_bytes(self, run: str, round: int) -> bool:
+        """Tell whether bytes of an open round are kept, and may have left."""
         with self._book.transaction() as connection:
-            self._check_open(run, round)
-            persisted = self._stored(connection, run, round) is not None
-        return self.finish(run, round) if persisted else self.withhold(run, round)
+            return self._stored(connection, run, round) is not None
 
     def _check_open(self, run: str, round: int) -> None:
         if (run, round) not in self._book.state(self._name).open:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from palate.models.training import LocalTraining
+from palate.privacy.charging import Promise
 from palate.simulation.baselines.registry import Baseline, Fit, Known, baseline
 from palate.simulation.data.types import FloatArray, Split
 from palate.simulation.evaluation import Evaluation, Summary, evaluate, summarise
@@ -26,7 +28,7 @@ class BaselineResult:
     Attributes
     ----------
     name, label, citation
-        From the registry.
+        From the registry; the label of what spends a budget names it.
     skipped
         Why it could not run; everything below is then empty.
     variant
@@ -84,6 +86,9 @@ def run_baselines(
     content: FloatArray | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
+    training: LocalTraining | None = None,
+    promise: Promise | None = None,
+    noise_seed: int | None = None,
     top_k: int = 10,
     select: Select | None = None,
     progress: Callable[[str], None] | None = None,
@@ -102,6 +107,12 @@ def run_baselines(
         Labels of all users by grouping, for the summaries.
     seed
         For baselines that start from random numbers.
+    training
+        The run's parameters of local training, for the private controls; the defaults otherwise.
+    promise
+        The run's budget for whole people, which each private control spends as a whole; without one they are skipped.
+    noise_seed
+        Makes the controls' noise repeat; None takes it from the operating system. As for the run itself.
     top_k
         Cut-off and length of lists.
     select
@@ -118,13 +129,16 @@ def run_baselines(
     ------
     ConfigError
         If a name is not in the registry; nothing has been fitted then.
+    PrivacyError
+        If no noise keeps the promise.
     """
     chosen = {name: baseline(name) for name in names}
+    known = Known(split.train, split.num_items, content, seed, training or LocalTraining(), promise, noise_seed)
     results = {}
     for name, entry in chosen.items():
         if progress is not None:
             progress(name)
-        results[name] = _run(name, entry, split, content=content, groups=groups, seed=seed, top_k=top_k, select=select)
+        results[name] = _run(name, entry, split, known, groups=groups, top_k=top_k, select=select)
     return results
 
 
@@ -132,19 +146,18 @@ def _run(
     name: str,
     entry: Baseline,
     split: Split,
+    known: Known,
     *,
-    content: FloatArray | None,
     groups: Mapping[str, Sequence[str]] | None,
-    seed: int,
     top_k: int,
     select: Select | None,
 ) -> BaselineResult:
-    """Select, fit and evaluate one baseline."""
-    skipped = entry.obstacle(split.num_items, content)
+    """Select, fit and evaluate one baseline; `known` holds the training history."""
+    content, label = known.content, entry.label_under(known.promise)
+    skipped = entry.obstacle(split.num_items, content, known.promise)
     if skipped is not None:
         return BaselineResult(name, entry.label, entry.citation, skipped=skipped)
     started = time.process_time()
-    known = Known(split.train, split.num_items, content, seed)
     variant, fit = select(entry, split, known) if select is not None else (DEFAULT_VARIANT, entry.fit)
 
     def summary(evaluation: Evaluation, known: Known) -> Summary:
@@ -153,11 +166,11 @@ def _run(
     validation = None
     if (split.validation.item >= 0).any():
         validation = summary(evaluate(fit(known), split.validation, known.history, top_k=top_k), known)
-    everything = Known(split.full_train, split.num_items, content, seed)
+    everything = replace(known, history=split.full_train)
     tested = evaluate(fit(everything), split.test, everything.history, top_k=top_k)
     return BaselineResult(
         name,
-        entry.label,
+        label,
         entry.citation,
         variant=variant,
         validation=validation,

@@ -32,6 +32,8 @@ def facts(guarantee: GuaranteeRecord) -> dict[str, str]:
     if guarantee.local is not None:
         alone = round_up(guarantee.local.epsilon, 1)
         found["without secure aggregation"] = f"epsilon {alone} per {guarantee.unit}: no protection by itself"
+    if guarantee.notes:
+        found["beware"] = "; ".join(guarantee.notes)
     found["not covered"] = "the held-out metrics of a simulation, which are exact; other runs on the same people"
     return found
 

@@ -216,6 +216,7 @@ class GuaranteeRecord(Claim):
     honest_shares: int
     roster_size: int
     further: tuple[Claim, ...]
+    notes: tuple[str, ...] = ()
 
 
 class Result(_Record):

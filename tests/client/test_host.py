@@ -21,6 +21,8 @@ from palate.privacy.charging import Promise
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.csprng import Purpose, WordStream
 from palate.privacy.ledger.errors import BudgetExceeded
+from palate.privacy.ledger.rounds import RoundKeeper
+from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import NUM_METRICS, RoundPlan, WireError
 
@@ -120,9 +122,12 @@ PROTECTED = replace(PLAN, unit="user", terms=TERMS)
 SECRET = bytes(range(32))
 
 
+SIGNER = Ed25519PrivateKey.generate()
+
+
 def guarded(tmp_path: Path, *, epsilon: float = 1e6, **how: Any) -> DeviceHost:
     promise = Promise(unit=Unit.USER, epsilon=epsilon, delta=1e-5)
-    guard = Guard(tmp_path / "ledger.sqlite", Ed25519PrivateKey.generate(), "me", {Unit.USER: promise})
+    guard = Guard(tmp_path / "ledger.sqlite", SIGNER, "me", {Unit.USER: promise})
     return DeviceHost(ITEMS, key_of_round, guard, **how)
 
 
@@ -230,3 +235,32 @@ def test_a_device_whose_budget_is_spent_computes_nothing(tmp_path):
 def test_a_device_that_keeps_a_budget_never_sends_an_exact_update_whatever_it_is_asked(tmp_path, plan):
     with pytest.raises(WireError, match="protects nothing"):
         guarded(tmp_path).answer(plan)
+
+
+@pytest.mark.parametrize("failure", ["raises", "not finite"])
+def test_a_round_that_fails_inside_is_answered_with_noise_and_stays_charged(tmp_path, monkeypatch, failure):
+    """A server that crafts a table so that training fails for members only learns nothing from the answer."""
+
+    def failing(table, *_, **__):
+        if failure == "raises":
+            raise FloatingPointError
+        return Trained(np.full_like(table.learned, np.nan), {}, 0.0)
+
+    host = guarded(tmp_path)
+    monkeypatch.setattr("palate.client.host.train", failing)
+    got = decoded(PROTECTED, host.answer(PROTECTED).vector)
+    step = np.sqrt(TERMS.share_variance) * TERMS.clip_norm / TERMS.sensitivity
+    assert 0.3 * step < got.std() < 3 * step
+    host.settle()
+    assert verify_ledger(tmp_path / "ledger.sqlite", "me", SIGNER.public_key()).state.spent_nano > 0
+
+
+def test_a_head_is_kept_only_with_the_bytes_of_its_round(tmp_path, monkeypatch):
+    host = guarded(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(RoundKeeper, "persist", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            host.answer(PROTECTED)
+    assert not host._heads
+    host.answer(PROTECTED)
+    assert list(host._heads) == [(PROTECTED.run, "user")]

@@ -33,12 +33,13 @@ def histories() -> Histories:
     return Histories(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), np.concatenate(items))
 
 
+@pytest.mark.parametrize("leave_one_out", [False, True])
 @pytest.mark.parametrize(("model", "objective"), CASES)
-def test_updates_and_heads_agree_over_three_rounds(table, histories, model, objective):
+def test_updates_and_heads_agree_over_three_rounds(table, histories, model, objective, leave_one_out):
     config = LocalTraining(
         model=model, objective=objective, hidden=5, epochs=2, batch_size=8, negatives=3,
         head_negatives=2, recency_half_life=4.0,
-        regularisation=2.0, learning_rate=0.2,
+        regularisation=2.0, learning_rate=0.2, leave_one_out=leave_one_out,
         head_learning_rate=0.2, item_learning_rate=0.7, weight_decay=0.01,
     )  # fmt: skip
     users = np.arange(NUM_USERS)
@@ -64,3 +65,21 @@ def test_popularity_round_agrees(histories):
     users = np.arange(NUM_USERS)
     total = sum(popularity_update(histories.of(user), NUM_ITEMS) for user in users)
     np.testing.assert_allclose(popularity_sum(histories, users, NUM_ITEMS), total, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["gmf", "neumf"])
+def test_each_update_that_a_mechanism_takes_is_the_devices_own(table, histories, model):
+    config = LocalTraining(model=model, hidden=5, leave_one_out=True, regularisation=2.0, least_interactions=2)
+    users = np.arange(NUM_USERS)
+    keys = device_keys(5, 1, users)
+    taken: dict[int, np.ndarray] = {}
+
+    def sink(people, updates):
+        dense = updates.dense(0, updates.num_devices).transpose(0, 2, 1)
+        taken.update(zip(people.tolist(), dense, strict=True))
+
+    train_shard(table, histories, fresh_state(table, config, NUM_USERS), users, keys, config, sink=sink)
+    for user in np.flatnonzero(histories.lengths >= 2).tolist():
+        alone = train(table, histories.of(user), None, config, key=keys[user]).update
+        assert np.abs(alone).max() > 1e-3
+        np.testing.assert_allclose(taken[user], alone, atol=1e-5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime, minimize
 
-from palate.models.ridge import gram, residuals, solve_user
+from palate.models.ridge import gram, leave_one_out, residuals, solve_user
 
 A0, REG = 0.13, 0.7
 
@@ -59,3 +59,28 @@ def test_residuals_are_dense_and_show_no_sparsity_pattern():
 def test_without_history_the_solution_is_zero():
     rows, items, weights = case(1, count=0)
     np.testing.assert_array_equal(solved(rows, items, weights), np.zeros(4))
+
+
+def left_out(rows: np.ndarray, items: np.ndarray, weights: np.ndarray, learned: slice) -> np.ndarray:
+    user = solved(rows, items, weights)
+    return leave_one_out(rows, items, weights, gram(rows), user, learned, unobserved_weight=A0, regularisation=REG)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_leaving_one_out_in_closed_form_is_fitting_again_without_it(seed):
+    rows, items, weights = case(seed)
+    found = left_out(rows, items, weights, slice(1, 3))
+    for index, item in enumerate(items):
+        without = np.arange(len(items)) != index
+        user = solved(rows, items[without], weights[without]).astype(np.float64)
+        score = rows[item] @ user
+        expected = (weights[index] * (1.0 - score) - A0 * score) * user[1:3]
+        np.testing.assert_allclose(found[index], expected, atol=1e-5)
+
+
+def test_an_only_interaction_pulls_its_item_nowhere_when_left_out():
+    rows, items, weights = case(3, count=1)
+    user = solved(rows, items, weights)
+    pulled = np.outer(residuals(rows, items, weights, user, unobserved_weight=A0), user)[items]
+    assert np.abs(pulled).max() > 0.01
+    np.testing.assert_allclose(left_out(rows, items, weights, slice(0, 4)), 0.0, atol=1e-6)

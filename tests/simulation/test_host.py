@@ -219,5 +219,5 @@ def test_nodes_of_an_unprotected_run_refuse_a_protected_plan(tmp_path, settings)
     plan = replace(plan_for(config), unit="user", terms=terms)
     with pytest.raises(WireError, match="needs a ledger"):
         DeviceNode(prepare(config), config, 0, tmp_path).answer(plan)
-    with pytest.raises(RunError, match=r"noise\.key is missing"):
+    with pytest.raises(WireError, match="this run's is 'none'"):
         hosts(config, tmp_path)[0].answer(plan)

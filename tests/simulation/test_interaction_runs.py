@@ -114,7 +114,7 @@ def test_heads_on_disk_are_noised_and_what_recommends_is_a_copy_that_owes_them_n
     run(config, silent)
     with_noise, without = (read_heads(folder / "devices", 0, 2) for folder in (noised, silent))
     for name, value in with_noise.items():
-        assert not torch.isclose(value, without[name], atol=1e-4).any(), name
+        assert torch.isclose(value, without[name], atol=1e-4).float().mean() < 0.05, name
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from palate.models.errors import ConfigError
-from palate.simulation.protection import PrivacyOptions, cohort_of, device_rounds
+from palate.simulation.protection import PrivacyOptions, cohort_of, device_rounds, planned
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,21 @@ def test_a_cap_that_leaves_rounds_unfilled_is_refused(cap, rounds, fits):
         with pytest.raises(ConfigError, match=f"with a cap of {cap}") as refused:
             device_rounds(options, rounds, 800, 0.25)
         assert refused.value.hint
+
+
+def test_a_federation_too_small_to_learn_spends_nearly_all_on_popularity():
+    small, large = planned(1.0, 1e-5, 900), planned(1.0, 1e-5, 6000)
+    assert small["schedule.rounds"] == 1 < large["schedule.rounds"]
+    assert small["privacy.popularity_share"] > 0.9 > large["privacy.popularity_share"]
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 2.0, 4.0, 8.0])
+def test_popularity_takes_a_smaller_share_the_larger_the_federation(epsilon):
+    shares = [planned(epsilon, 1e-5, cohort)["privacy.popularity_share"] for cohort in (500, 3000, 10_000, 100_000)]
+    assert shares == sorted(shares, reverse=True)
+    assert 0.1 == shares[-1] < shares[0] < 1.0
+
+
+@pytest.mark.parametrize(("gamma", "honest"), [(0.29, 71), (0.57, 43), (0.3, 70)])
+def test_colluders_are_counted_as_written_and_not_as_floats_store_it(gamma, honest):
+    assert cohort_of(PrivacyOptions(gamma=gamma), 100, 1.0).honest == honest

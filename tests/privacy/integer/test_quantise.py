@@ -165,3 +165,10 @@ def test_the_hint_for_a_small_sensitivity_works(size: int):
         Quantiser(clip_norm=1.0, sensitivity=2, size=size)
     except PrivacyError as refused:
         Quantiser(clip_norm=1.0, sensitivity=int(refused.hint.rsplit(" ", 1)[1]), size=size)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_a_number_never_fits(bad: float):
+    integers = np.zeros((3, 600), dtype=np.float32)
+    integers[1, 599] = integers[2, 0] = bad
+    assert Quantiser(clip_norm=1.0, sensitivity=4096, size=600).fits(integers).tolist() == [True, False, False]

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from palate.models.errors import ConfigError
+from palate.privacy.accounting.events import Unit
+from palate.privacy.charging import Promise
 from palate.simulation.baselines import running
 from palate.simulation.baselines.registry import BASELINES, Known, baseline
 from palate.simulation.baselines.running import best_on_validation, run_baselines
@@ -15,6 +17,7 @@ from palate.simulation.data.types import HeldOut, Histories, Split
 from palate.simulation.evaluation import evaluate
 
 NUM_USERS, NUM_ITEMS, NUM_TASTES = 240, 60, 4
+PROMISE = Promise(unit=Unit.USER, epsilon=8.0, delta=1e-5)
 
 
 def planted(seed=0):
@@ -48,10 +51,10 @@ def world():
     return planted()
 
 
-@pytest.mark.parametrize("name", [name for name in BASELINES if name != "popularity"])
+@pytest.mark.parametrize("name", [name for name in BASELINES if not name.endswith("popularity")])
 def test_every_model_of_taste_beats_popularity_on_planted_tastes(world, name):
     split, content = world
-    known = Known(split.train, NUM_ITEMS, content)
+    known = Known(split.train, NUM_ITEMS, content, promise=PROMISE, noise_seed=1)
     popular, found = (
         evaluate(BASELINES[which].fit(known), split.validation, split.train).metrics("full").ndcg.value
         for which in ("popularity", name)
@@ -64,7 +67,8 @@ def test_every_fit_is_repeatable_finite_and_of_the_right_shape(world, name):
     split, content = world
     users = np.array([3, 0, 200], dtype=np.int32)
     first, second = (
-        BASELINES[name].fit(Known(split.train, NUM_ITEMS, content, seed=5)).scores(users) for _ in range(2)
+        BASELINES[name].fit(Known(split.train, NUM_ITEMS, content, seed=5, promise=PROMISE, noise_seed=5)).scores(users)
+        for _ in range(2)
     )
     np.testing.assert_array_equal(first, second)
     assert first.shape == (3, NUM_ITEMS)
@@ -76,7 +80,7 @@ def test_every_fit_is_repeatable_finite_and_of_the_right_shape(world, name):
 def test_every_baseline_bears_users_without_history_items_without_users_and_a_tiny_catalogue(name):
     history = Histories(np.array([0, 2, 2, 3], dtype=np.int64), np.array([0, 1, 0], dtype=np.int32))
     content = np.array([[0.5], [-0.5], [0.0]], dtype=np.float32)
-    scores = BASELINES[name].fit(Known(history, 3, content)).scores(np.arange(3, dtype=np.int32))
+    scores = BASELINES[name].fit(Known(history, 3, content, promise=PROMISE)).scores(np.arange(3, dtype=np.int32))
     assert scores.shape == (3, 3)
     assert np.isfinite(scores).all()
 
@@ -159,6 +163,30 @@ def test_what_cannot_run_is_skipped_with_its_reason(world, monkeypatch):
     assert found["local_only"].skipped == "the items have no public content"
     assert found["content_only"].skipped is None
     assert found["ease"].test is None
+
+
+@pytest.mark.parametrize("promise", [None, Promise(unit=Unit.INTERACTION, epsilon=8.0, delta=1e-5)])
+def test_without_a_budget_for_whole_people_private_controls_are_skipped_with_the_reason(world, promise):
+    split, content = world
+    found = run_baselines(["dp_popularity", "popularity", "dp_content"], split, content=content, promise=promise)
+    assert [found[name].skipped for name in found] == [
+        "this run has no budget for whole people", None, "this run has no budget for whole people",
+    ]  # fmt: skip
+    assert found["dp_popularity"].label == "DP popularity"
+
+
+def test_a_private_control_is_named_after_its_budget_and_repeats_under_a_noise_seed(world):
+    split, content = world
+    first, second = (
+        run_baselines(["dp_popularity", "dp_content"], split, content=content, promise=PROMISE, noise_seed=4)
+        for _ in range(2)
+    )
+    assert [result.label for result in first.values()] == [
+        "DP popularity (epsilon 8)", "DP popularity and content (epsilon 8)",
+    ]  # fmt: skip
+    for name, result in first.items():
+        assert result.test == second[name].test
+        assert result.validation is not None
 
 
 def test_without_validation_items_the_defaults_are_tested(world):

@@ -1,0 +1,168 @@
+"""What a privacy budget buys without learning anything together: noised popularity, alone or beside public content.
+
+Each control spends the whole budget of a run, for whole people, on one release: the popularity sum, ``1/sqrt(n_u)`` on
+a person's items, through the integer mechanism (Agarwal, Kairouz & Liu 2021). Whatever a protected run reaches above
+them is what it learned with the same budget; a run below them had better not have trained at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from palate.models.popularity import saturating_column
+from palate.models.serving import serving_training
+from palate.models.training import LocalTraining
+from palate.privacy.accounting.calibrate import calibrate_skellam
+from palate.privacy.charging import Promise
+from palate.privacy.integer.csprng import KEY_BYTES, Purpose, WordStream
+from palate.privacy.mechanisms.terms import ReleaseTerms
+from palate.simulation.baselines.scorers import ConstantScorer, FactorScorer
+from palate.simulation.batched_release import DeviceUpdates, quantised_sum, release_sum
+from palate.simulation.batched_ridge import history_weights, solve_users
+from palate.simulation.data.types import FloatArray, Histories, LongArray
+from palate.simulation.noise_keys import NoiseKeys
+from palate.simulation.shard_release import popularity_updates
+
+SENSITIVITY = 4096
+"""Integer steps that a person's part is scaled to; finer ones cost and gain nothing that could be measured."""
+
+_CLIP_NORM = 1.0  # a person's part has this norm by construction
+_ROUND = hashlib.sha256(b"private control").hexdigest()  # of the one release, in place of a plan's hash
+
+
+@dataclass(frozen=True, eq=False)
+class NoisedPopularity:
+    """A popularity sum as a server would see it.
+
+    Attributes
+    ----------
+    values
+        The sum with its noise, float32 [num_items]; may be negative.
+    noise_std
+        Standard deviation of the noise in each value, in the same units.
+    """
+
+    values: FloatArray
+    noise_std: float
+
+
+def whole_budget_terms(promise: Promise, *, num_users: int, num_items: int) -> ReleaseTerms:
+    """Size the noise of a single release that spends all of a budget; every person adds an equal share.
+
+    Parameters
+    ----------
+    promise
+        The budget; its unit is a whole person.
+    num_users, num_items
+        People in the sum, and values in it; both public.
+
+    Raises
+    ------
+    PrivacyError
+        If no noise meets the budget.
+    """
+    variance = (_noise_multiplier(promise.epsilon, promise.delta, num_items) * SENSITIVITY) ** 2
+    return ReleaseTerms(
+        clip_norm=_CLIP_NORM,
+        sensitivity=SENSITIVITY,
+        share_variance=int(np.ceil(variance / num_users)),
+        honest_shares=num_users,
+        roster_size=num_users,
+    )
+
+
+@lru_cache(maxsize=64)
+def _noise_multiplier(epsilon: float, delta: float, num_items: int) -> float:
+    """Calibrate once for a budget: validation and test, and both controls, need the same."""
+    return calibrate_skellam(
+        epsilon=epsilon, delta=delta, rounds=1, sensitivity=SENSITIVITY, num_values=num_items
+    ).noise_multiplier
+
+
+def noised_popularity(
+    history: Histories, num_items: int, promise: Promise, *, noise_seed: int | None = None
+) -> NoisedPopularity:
+    """Release the popularity sum once, with all of the budget.
+
+    Parameters
+    ----------
+    history
+        What each person has had; who has had nothing still adds a share of the noise.
+    num_items
+        Size of the catalogue.
+    promise
+        The budget, for whole people.
+    noise_seed
+        None takes the noise from the operating system, afresh in every call. Noise from a seed protects nobody: it is
+        for experiments that must repeat to the last bit.
+
+    Raises
+    ------
+    PrivacyError
+        If no noise meets the budget, or the noise would not fit into the ring.
+    """
+    num_users = history.num_users
+    terms = whole_budget_terms(promise, num_users=num_users, num_items=num_items)
+    mechanism, keys = terms.mechanism(num_items), _keys(noise_seed)
+    total = np.zeros(num_items, dtype=np.int64)
+
+    def take(people: LongArray, updates: DeviceUpdates) -> None:
+        own = [keys.device(_ROUND, int(person)) for person in people]
+        total[:] += quantised_sum(updates, own, mechanism.quantiser)
+
+    popularity_updates(history, np.arange(num_users, dtype=np.int64), num_items, take)
+    noise = WordStream(keys.shard(_ROUND, 0), Purpose.NOISE)
+    released = mechanism.decode(release_sum(total, num_users, mechanism, noise))
+    return NoisedPopularity(released, terms.noise_std / mechanism.quantiser.scale)
+
+
+def _keys(noise_seed: int | None) -> NoiseKeys:
+    if noise_seed is None:
+        return NoiseKeys(os.urandom(KEY_BYTES))
+    return NoiseKeys(hashlib.blake2b(b"private control %d" % noise_seed, digest_size=KEY_BYTES).digest())
+
+
+def fit_dp_popularity(
+    history: Histories, num_items: int, promise: Promise, *, noise_seed: int | None = None
+) -> ConstantScorer:
+    """Recommend what the noised sum says is popular; parameters and errors as for `noised_popularity`."""
+    return ConstantScorer(noised_popularity(history, num_items, promise, noise_seed=noise_seed).values)
+
+
+def fit_dp_content(
+    history: Histories,
+    num_items: int,
+    promise: Promise,
+    content: FloatArray | None = None,
+    training: LocalTraining | None = None,
+    *,
+    noise_seed: int | None = None,
+) -> FactorScorer:
+    """Fit every person's own ridge to the noised popularity column and public content: a run of no training rounds.
+
+    Parameters
+    ----------
+    history, num_items, promise, noise_seed
+        As for `noised_popularity`.
+    content
+        Public content columns, float32 [num_items, k]; popularity alone where there are none.
+    training
+        Parameters of the closed form: those of the run that this is a control for. What recommends is fitted with
+        `serving_training`, as there; fitting stays on the device, so that it costs nothing.
+
+    Raises
+    ------
+    PrivacyError
+        As `noised_popularity`.
+    """
+    serving = serving_training(training or LocalTraining())
+    popularity = noised_popularity(history, num_items, promise, noise_seed=noise_seed)
+    column = saturating_column(popularity.values, noise_std=popularity.noise_std)
+    public = np.zeros((num_items, 0), dtype=np.float32) if content is None else content
+    rows = np.column_stack([column, public]).astype(np.float32)  # [num_items, 1 + k], as an item table's fixed columns
+    return FactorScorer(solve_users(rows, history, history_weights(history, serving), serving), rows)

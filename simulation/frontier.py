@@ -1,0 +1,208 @@
+"""The privacy-utility frontier: one run per dataset, unit, epsilon and seed, and what can be read off all of them.
+
+Every point is an ordinary run folder, made as `palate simulate` makes it, so that a sweep that was stopped goes on
+where it was and a longer one finds the points of a shorter one. Written: docs/formats/frontier.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from palate.models.errors import ConfigError, RunError
+from palate.simulation.config import SimulationConfig, checked_config, merge
+from palate.simulation.federation import simulate
+from palate.simulation.frontier_controls import REFERENCES, References, controls_of, dataset_name
+from palate.simulation.frontier_records import Cell, Entry, cells_of, entry_of_baseline, entry_of_run
+from palate.simulation.guarantee import SEEDED
+from palate.simulation.protection import UNPROTECTED
+from palate.simulation.session import Watcher
+
+RUNS = "runs"
+"""Folder of the points' run folders."""
+
+SWEPT = ("data", "unit", "epsilon", "delta", "seed", "baselines")
+"""Settings that a sweep decides itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What is swept.
+
+    Attributes
+    ----------
+    data
+        Datasets.
+    units
+        Units of protection, none of them "none".
+    epsilons
+        Budgets, in increasing order; infinity stands for unit none, once for all units.
+    seeds
+        Seeds of every point.
+    delta
+        Of every guarantee; the default of `palate simulate` where None.
+    values
+        Other settings of every run, nested as in a TOML file; those of `SWEPT` in it are passed over.
+
+    Raises
+    ------
+    ConfigError
+        If something is empty, given twice, or out of range.
+    """
+
+    data: tuple[str, ...]
+    units: tuple[str, ...]
+    epsilons: tuple[float, ...]
+    seeds: tuple[int, ...]
+    delta: float | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("data", "units", "epsilons", "seeds"):
+            given = getattr(self, name)
+            if not given:
+                raise ConfigError(f"a frontier needs at least 1 of {name}, 0 were given", hint="see --help")
+            if len(set(given)) < len(given):
+                raise ConfigError(f"{name} {_listed(given)} names one twice", hint="name each once")
+        if not all(epsilon > 0 for epsilon in self.epsilons) or list(self.epsilons) != sorted(self.epsilons):
+            raise ConfigError(
+                f"epsilons {_listed(self.epsilons)} are not above 0 and in increasing order",
+                hint="for example --epsilons 1,4,inf",
+            )
+        if UNPROTECTED in self.units:
+            raise ConfigError("unit 'none' has no epsilon to sweep", hint="it is the point inf of --epsilons")
+        self.points()  # what a run would refuse is refused before the first one begins
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What was asked for, for frontier.json; null among the epsilons is unit none."""
+        return {
+            "data": list(self.data),
+            "units": list(self.units),
+            "epsilons": [epsilon if math.isfinite(epsilon) else None for epsilon in self.epsilons],
+            "seeds": list(self.seeds),
+            "delta": self.delta,
+            "settings": {name: value for name, value in self.values.items() if name not in SWEPT},
+        }
+
+    def points(self) -> tuple[Point, ...]:
+        """List all runs: a whole curve with the first seed, then with the next."""
+        return tuple(self._points())
+
+    def _points(self) -> Iterator[Point]:
+        for data in self.data:
+            for seed in self.seeds:
+                for epsilon in self.epsilons:
+                    for unit in self.units if math.isfinite(epsilon) else (UNPROTECTED,):
+                        yield Point(self._config(data, unit, epsilon, seed))
+
+    def _config(self, data: str, unit: str, epsilon: float, seed: int) -> SimulationConfig:
+        values = {name: value for name, value in self.values.items() if name not in SWEPT}
+        swept: dict[str, Any] = {"data": data, "unit": unit, "seed": seed, "baselines": ()}
+        if math.isfinite(epsilon):
+            swept["epsilon"] = epsilon
+            if self.delta is not None:
+                swept["delta"] = self.delta
+        return checked_config(merge(values, swept))
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep."""
+
+    config: SimulationConfig
+
+    @property
+    def name(self) -> str:
+        """Folder name of its run: the same settings find the same folder again."""
+        config = self.config
+        stem = dataset_name(config.data)
+        budget = "" if config.epsilon is None else f"-eps{config.epsilon:g}"
+        return f"{stem}-{config.training.model}-{config.unit}{budget}-seed{config.seed}-{config.fingerprint}"
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """A finished sweep."""
+
+    sweep: Sweep
+    entries: tuple[Entry, ...]
+    cells: tuple[Cell, ...]
+    skipped: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know beside the numbers."""
+        seeded = any(point.config.promises and point.config.privacy.noise == "seeded" for point in self.sweep.points())
+        return (*([SEEDED] if seeded else []), *self.skipped)
+
+
+class SweepWatcher(Watcher, Protocol):
+    """Told how a sweep goes, and by the methods of `Watcher` how each of its runs goes."""
+
+    def point(self, point: Point, position: int) -> None:
+        """Take note that a point begins, counted from 0."""
+        ...
+
+
+def run_sweep(sweep: Sweep, folder: Path, watcher: SweepWatcher, *, references: Sequence[str]) -> Frontier:
+    """Run, resume or read every point, and the controls and references beside them.
+
+    Parameters
+    ----------
+    sweep
+        What to run.
+    folder
+        Where runs/, controls/ and references/ go; made if missing.
+    watcher
+        Told how it goes.
+    references
+        Baselines without privacy, once for a dataset with the first seed.
+
+    Raises
+    ------
+    PalateError, PrivacyError
+        As `palate.simulation.federation.simulate`; ConfigError for a reference that there is not, RunError if the
+        data changed between two points.
+    """
+    for name in references:
+        if name not in REFERENCES:
+            raise ConfigError(f"no reference is called {name!r}", hint=f"choose from {', '.join(REFERENCES)}")
+    entries: list[Entry] = []
+    skipped: list[str] = []
+    hashes: dict[str, str] = {}
+    for position, point in enumerate(sweep.points()):
+        watcher.point(point, position)
+        config, run = point.config, folder / RUNS / point.name
+        result = simulate(config, run, watcher)
+        found = _data_hash(run)
+        if found is not None and hashes.setdefault(config.data, found) != found:
+            raise RunError(
+                f"{run}: {config.data} has changed since the first run of this frontier", hint="choose another --out"
+            )
+        entries.append(entry_of_run(config, result, point.name))
+        for control in controls_of(config, run, folder, watcher.phase):
+            entries.append(entry_of_baseline(control, config, "control", point.name))
+    for data in sweep.data:
+        first = next(point.config for point in sweep.points() if point.config.data == data)
+        for found_reference in References(folder).of(first, references, hashes.get(data), watcher.phase):
+            if found_reference.get("skipped"):
+                skipped.append(f"{dataset_name(data)}, {found_reference['label']}: {found_reference['skipped']}")
+                continue
+            entries.append(entry_of_baseline(found_reference, first, "reference", None))
+    return Frontier(sweep, tuple(entries), tuple(cells_of(entries)), tuple(skipped))
+
+
+def _data_hash(run: Path) -> str | None:
+    """Hash of the data that a run is about; None where its devices' state has been deleted since."""
+    try:
+        return (run / "devices" / "data.sha256").read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
