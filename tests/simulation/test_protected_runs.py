@@ -325,5 +325,5 @@ def test_nodes_of_a_protected_run_never_send_an_exact_update(tmp_path, settings)
     opened(tmp_path, config)
     plan, prepared = replace(plan_for(config), unit="none", terms=None), prepare(config)
     for node in (ShardHost(prepared, config, 0, tmp_path), DeviceNode(prepared, config, 0, tmp_path)):
-        with pytest.raises(WireError, match="protects nothing|this run's is 'user'"):
+        with pytest.raises(WireError, match=r"protects nothing|this run's is 'user'"):
             node.answer(plan)
