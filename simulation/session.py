@@ -103,6 +103,9 @@ class SimulationSession:
         self._ledger: ServerLedger | None = None
         if config.promises:
             if not have_keys(folder):
+                if snapshot is not None:
+                    raise RunError(f"{folder}: the ledgers of this run are missing", hint="run it again with --fresh")
+                destroy_noise_key(folder)  # of a run that was cleared or begun halfway: its noise must not come twice
                 make_noise_key(folder, seed=config.seed if config.privacy.noise == "seeded" else None)
                 make_keys(folder)
             if not self.coordinator.finished:

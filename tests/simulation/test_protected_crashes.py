@@ -248,3 +248,38 @@ def test_a_crash_after_the_secret_was_destroyed_only_repeats_the_conclusion(
     run(config, folder)
     assert rounds_charged(folder) == before
     assert not (folder / "noise.key").exists()
+
+
+def test_a_secret_that_was_left_behind_without_ledgers_is_not_used(tmp_path, settings, run, monkeypatch):
+    def stopping(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("palate.simulation.session.guarantee_of", lambda *_: None)
+    with monkeypatch.context() as patched:
+        patched.setattr("palate.simulation.session.make_keys", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings(unit="user"), tmp_path)
+    left, used, save = (tmp_path / "noise.key").read_text(), set(), RunStore.save
+
+    def looking(self: RunStore, *arguments: Any) -> None:
+        used.add((tmp_path / "noise.key").read_text())
+        save(self, *arguments)
+
+    monkeypatch.setattr(RunStore, "save", looking)
+    run(settings(unit="user"), tmp_path)
+    assert len(used) == 1
+    assert left not in used
+
+
+def test_a_run_without_its_ledgers_does_not_go_on(tmp_path, settings, run, monkeypatch):
+    def stopping(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    config = settings(unit="user")
+    with monkeypatch.context() as patched:
+        patched.setattr("palate.simulation.session.SimulationSession.finish", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path)
+    shutil.rmtree(tmp_path / "ledgers")
+    with pytest.raises(RunError, match="ledgers of this run are missing"):
+        run(config, tmp_path)
