@@ -142,8 +142,8 @@ class DeviceHost:
             return vector, state
         try:
             return self._released_interactions(plan, terms, secret)
-        except Exception:
-            log.exception("round %d failed, noise alone is sent", plan.server_round)
+        except Exception as error:  # by its type alone: a text may quote the history
+            log.error("round %d failed with %s, noise alone is sent", plan.server_round, type(error).__name__)
             noise = SkellamSampler(terms.share_variance).draw(plan.update_size, WordStream(secret, Purpose.NOISE))
             return Ring(bits=terms.ring_bits).reduce(noise), None
 
@@ -173,8 +173,8 @@ class DeviceHost:
     def _contribution_or_zeros(self, plan: RoundPlan) -> tuple[FloatArray, State | None]:
         try:
             contribution, state = self._contribution(plan)
-        except Exception:
-            log.exception("round %d failed, a contribution of zeros is sent", plan.server_round)
+        except Exception as error:  # by its type alone, as above
+            log.error("round %d failed with %s, zeros are sent", plan.server_round, type(error).__name__)
         else:
             if np.isfinite(contribution).all():
                 return contribution, state

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from palate.models.errors import ConfigError, RunError
+from palate.privacy.accounting.events import Adjacency, Assumption
 from palate.simulation.config import SimulationConfig, checked_config, merge
 from palate.simulation.federation import simulate
 from palate.simulation.frontier_controls import REFERENCES, References, controls_of, dataset_name
 from palate.simulation.frontier_records import Cell, Entry, cells_of, entry_of_baseline, entry_of_run
-from palate.simulation.guarantee import SEEDED
+from palate.simulation.guarantee import PUBLIC_CATALOGUE, SEEDED
 from palate.simulation.protection import UNPROTECTED
 from palate.simulation.session import Watcher
 
@@ -136,8 +137,19 @@ class Frontier:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know beside the numbers."""
-        seeded = any(point.config.promises and point.config.privacy.noise == "seeded" for point in self.sweep.points())
-        return (*([SEEDED] if seeded else []), *self.skipped)
+        protected = [point.config for point in self.sweep.points() if point.config.promises]
+        seeded = any(config.privacy.noise == "seeded" for config in protected)
+        meaning = [_meaning(protected[0].delta)] if protected and not seeded else []
+        return (*([SEEDED] if seeded else meaning), *self.skipped)
+
+
+def _meaning(delta: float | None) -> str:
+    """Say what it takes to read an epsilon of a sweep."""
+    trusted = f"{Assumption.SECURE_AGGREGATION}, and {Assumption.HONEST_FRACTION} (units user and both)"
+    return (
+        f"Every epsilon is for all rounds of a run together, per its unit, at delta {delta:g}; "
+        f"{Adjacency.ZERO_OUT}. It holds if {trusted}, and {PUBLIC_CATALOGUE}."
+    )
 
 
 class SweepWatcher(Watcher, Protocol):

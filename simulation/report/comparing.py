@@ -12,6 +12,7 @@ import numpy as np
 
 from palate.models.errors import RunError
 from palate.simulation import significance
+from palate.simulation.report import promise
 from palate.simulation.report.ranked import RANKINGS
 from palate.simulation.report.records import Result
 from palate.simulation.report.tables import Cell, Grid, Row
@@ -232,10 +233,21 @@ def _facts(result: Result) -> dict[str, object]:
     }
 
 
+def _protection(result: Result) -> dict[str, str]:
+    if result.guarantee is None:
+        return {"Protection": result.protection, "Compared worlds": ABSENT, "Holds if": ABSENT}
+    stated = promise.facts(result.guarantee)
+    return {
+        "Protection": stated["guarantee"],
+        "Compared worlds": stated["compared worlds"],
+        "Holds if": stated["holds if"],
+    }
+
+
 def _shown_facts(result: Result) -> dict[str, str]:
     beyond = result.summary.test.beyond
     return {
-        "Protection": result.protection if result.epsilon is None else f"epsilon {result.epsilon:g} per {result.unit}",
+        **_protection(result),
         "Coverage": f"{beyond.coverage:.1%}",
         "Gini": score(beyond.gini),
         "Novelty": f"{beyond.novelty:.2f} bits",

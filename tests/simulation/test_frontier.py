@@ -207,6 +207,13 @@ def test_noise_from_the_seed_is_said_beside_the_numbers():
     assert frontier.Frontier(seeded, (), (), ("skipped",)).notes == (SEEDED, "skipped")
 
 
+def test_an_epsilon_is_shown_with_what_it_takes_to_read_it():
+    plain = Sweep(data=("demo",), units=("user",), epsilons=(1.0,), seeds=(1,))
+    (meaning,) = frontier.Frontier(plain, (), (), ()).notes
+    for words in ("per its unit", "delta 1e-05", "replaced by zeros", "secure aggregation holds", "list of items"):
+        assert words in meaning
+
+
 def test_cells_are_means_and_standard_deviations_over_seeds(finished):
     _, found = finished
     for cell in found.cells:
