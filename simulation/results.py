@@ -20,8 +20,8 @@ from palate.simulation.measure import cpu_seconds, peak_memory_mb
 from palate.simulation.prepare import Prepared
 
 CONTRACT = (
-    "run", "data", "model", "unit", "epsilon", "delta", "rounds", "seed", "validation", "test", "cpu_seconds",
-    "peak_memory_mb",
+    "run", "data", "model", "unit", "epsilon", "delta", "protection", "guarantee", "rounds", "seed", "validation",
+    "test", "cpu_seconds", "peak_memory_mb",
 )  # fmt: skip
 """Keys that `palate simulate --json` prints; other tools rely on them."""
 

@@ -70,8 +70,8 @@ def test_json_is_one_object_on_stdout_with_the_contract_and_nothing_else(tmp_pat
     result = json.loads(done.stdout)
     assert list(result) == list(CONTRACT)
     assert set(CONTRACT) == {
-        "run", "data", "model", "unit", "epsilon", "delta", "rounds", "seed", "validation", "test", "cpu_seconds",
-        "peak_memory_mb",
+        "run", "data", "model", "unit", "protection", "guarantee", "epsilon", "delta", "rounds", "seed",
+        "validation", "test", "cpu_seconds", "peak_memory_mb",
     }  # fmt: skip
     for part in ("validation", "test"):
         for ranking in ("sampled", "full"):
