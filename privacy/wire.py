@@ -8,6 +8,10 @@ carry a device's metrics are noised with the rest (`palate.privacy.mechanisms.ev
 A device that fails answers with an error code in place of an update, and refuses the simulation's questions about
 ranks (`palate.client.app`).
 
+Between real devices the update is never sent as it is. A round is then six `FleetMessage`s down and five up, which
+carry the bytes of secure aggregation (`palate.privacy.secagg`); the first also carries the plan, the last of a run its
+final table.
+
 Messages are plain arrays and scalars here; `palate.server` and `palate.client` put them into Flower messages.
 """
 
@@ -17,6 +21,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Literal, cast, get_args
 
 import numpy as np
@@ -31,6 +36,7 @@ Scalar = str | int | float
 Purpose = Literal["popularity", "train"]
 
 PLAN_VERSION = 2
+FLEET_VERSION = 1
 NUM_METRICS = 3
 """Coordinates at the end of an update that carry a device's metrics, where the plan asks for them."""
 MAX_VALUES = 1 << 28  # 1 GiB of float32: more than any catalogue needs, less than a device must fear
@@ -49,7 +55,7 @@ class RoundPlan:
     run
         Name of the run.
     server_round
-        0 for the popularity round, 1... for training.
+        Number of the round, from 0; a round that failed keeps its number. Popularity comes first.
     purpose
         "popularity" asks for the device's part of the popularity sum, "train" for an update of the learned columns.
     unit
@@ -164,10 +170,8 @@ class RoundPlan:
         if len(fixed) != len(learned):
             raise WireError(f"{len(fixed)} fixed rows but {len(learned)} learned rows")
         server_round = cast("int", scalars["server_round"])
-        if server_round < 0 or (server_round == 0) != (scalars["purpose"] == "popularity"):
-            raise WireError(
-                f"round {server_round} is not for {scalars['purpose']}: popularity is round 0, and no other"
-            )
+        if server_round < 0 or (server_round == 0 and scalars["purpose"] != "popularity"):
+            raise WireError(f"round {server_round} is not for {scalars['purpose']}: popularity comes first")
         participation = cast("float", scalars["participation"])
         if not 0.0 < participation <= 1.0:
             raise WireError(f"participation {participation} is not in (0, 1]")
@@ -188,6 +192,74 @@ class RoundPlan:
             terms=_terms(cast("str", scalars["unit"]), given_terms),
             evaluation_share=evaluation_share,
             interactions_per_round=cast("int", scalars["interactions_per_round"]),
+        )
+
+
+class FleetStep(StrEnum):
+    """Steps of a round of real devices, in their order; each is a request and its answer."""
+
+    ADVERTISE = "advertise"
+    SHARE = "share"
+    MASK = "mask"
+    CONFIRM = "confirm"
+    REVEAL = "reveal"
+    RECEIPT = "receipt"
+
+
+@dataclass(frozen=True)
+class FleetMessage:
+    """One step of a round between the server and one device, in either direction.
+
+    Attributes
+    ----------
+    step
+        Which step this is.
+    run, server_round
+        The round it belongs to.
+    body
+        What `palate.privacy.secagg` makes of the step; the answer to a receipt is empty.
+    """
+
+    step: FleetStep
+    run: str
+    server_round: int
+    body: bytes = field(repr=False)
+
+    def to_scalars(self) -> dict[str, str | int | bytes]:
+        """Return the fields by name."""
+        return {
+            "version": FLEET_VERSION,
+            "step": str(self.step),
+            "run": self.run,
+            "server_round": self.server_round,
+            "body": self.body,
+        }
+
+    @staticmethod
+    def from_scalars(values: Mapping[str, object]) -> FleetMessage:
+        """Check and rebuild a message.
+
+        Raises
+        ------
+        WireError
+            If a field is missing, unknown, of another type, or out of range.
+        """
+        expected = {"version": int, "step": str, "run": str, "server_round": int, "body": bytes}
+        _same_names("fleet message", set(values), set(expected))
+        for name, kind in expected.items():
+            if type(values[name]) is not kind:
+                raise WireError(f"fleet message: {name} must be {kind.__name__}, not {type(values[name]).__name__}")
+        if values["version"] != FLEET_VERSION:
+            raise WireError(f"fleet message: version {values['version']} is not {FLEET_VERSION}")
+        if values["step"] not in set(FleetStep):
+            raise WireError(f"fleet message: unknown step {values['step']!r}")
+        if cast("int", values["server_round"]) < 0:
+            raise WireError(f"fleet message: round {values['server_round']} is below 0")
+        return FleetMessage(
+            step=FleetStep(cast("str", values["step"])),
+            run=cast("str", values["run"]),
+            server_round=cast("int", values["server_round"]),
+            body=cast("bytes", values["body"]),
         )
 
 

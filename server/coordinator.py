@@ -1,7 +1,8 @@
 """The server's side of a round, without any transport: plan down, sum of updates up, new table.
 
-Round 0 asks for popularity, rounds 1 to T for updates of the learned columns. Everything that a resumed run needs
-is in `Coordinator.snapshot`.
+The first round asks for popularity, T more for updates of the learned columns. A round that fails is abandoned: it
+keeps its number, because devices have charged it, and the next number asks for the same again. Everything that a
+resumed run needs is in `Coordinator.snapshot`.
 """
 
 from __future__ import annotations
@@ -50,9 +51,20 @@ class RoundOutcome:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Server state after a round: all that a resumed run needs."""
+    """Server state after a round: all that a resumed run needs.
+
+    Attributes
+    ----------
+    server_round
+        The last round, finished or abandoned.
+    applied
+        Rounds whose sum is in the table, popularity's included.
+    table, popularity, optimiser
+        What has been learned so far.
+    """
 
     server_round: int
+    applied: int
     table: ItemTable
     popularity: FloatArray
     optimiser: dict[str, Matrix]
@@ -74,6 +86,7 @@ class Coordinator:
     def __init__(self, settings: ServerSettings, content: FloatArray, embeddings: FloatArray) -> None:
         self.settings = settings
         self.next_round = 0
+        self.applied = 0
         self.popularity = np.zeros(len(content), dtype=np.float32)
         unknown = np.zeros((len(content), 1), dtype=np.float32)
         self.table = ItemTable(np.concatenate([unknown, content], axis=1), embeddings)
@@ -82,19 +95,18 @@ class Coordinator:
     @property
     def finished(self) -> bool:
         """Whether all rounds are done."""
-        return self.next_round > self.settings.schedule.rounds
+        return self.applied > self.settings.schedule.rounds
 
     def plan(self) -> RoundPlan:
         """Return the plan of the next round."""
-        return self._plan(self.next_round)
+        return self._plan(self.next_round, popularity=self.applied == 0)
 
     def example_plans(self) -> tuple[RoundPlan, RoundPlan]:
         """Return a popularity and a training plan of this run, for accounting; the table is today's."""
-        return self._plan(0), self._plan(1)
+        return self._plan(0, popularity=True), self._plan(1, popularity=False)
 
-    def _plan(self, server_round: int) -> RoundPlan:
+    def _plan(self, server_round: int, *, popularity: bool) -> RoundPlan:
         settings, terms = self.settings, self.settings.terms
-        popularity = server_round == 0
         return RoundPlan(
             run=settings.run,
             server_round=server_round,
@@ -121,7 +133,7 @@ class Coordinator:
         """
         done, plan = self.next_round, self.plan()
         update_rms, metrics = 0.0, None
-        if done == 0:
+        if self.applied == 0:
             self.popularity = total.astype(np.float32)
             self._take_popularity(noise_std(plan))
         else:
@@ -141,14 +153,18 @@ class Coordinator:
                 popularity=popularity,
                 all_users=all_users,
                 unobserved_weight=self.settings.training.unobserved_weight,
-                server_round=done,
+                server_round=self.applied,
                 mean_root_length=self._mean_root_length,
             )
             change = self._optimiser.step(aggregate)
             self.table = self.table.with_learned((self.table.learned + change).astype(np.float32))
             update_rms = float(np.sqrt(np.mean(change**2)))
-        self.next_round = done + 1
+        self.next_round, self.applied = done + 1, self.applied + 1
         return RoundOutcome(done, plan.purpose, self.table, update_rms, metrics)
+
+    def abandon(self) -> None:
+        """Give the round up; the next one asks for the same under a number of its own."""
+        self.next_round += 1
 
     def _take_popularity(self, noise: float) -> None:
         """Fill the popularity column, and start the learned columns from what is known now."""
@@ -167,12 +183,12 @@ class Coordinator:
         return max(float(self.popularity.sum(dtype=np.float64)) / self.settings.cohort, 1e-6)
 
     def snapshot(self) -> Snapshot:
-        """Return the state after the last finished round."""
-        return Snapshot(self.next_round - 1, self.table, self.popularity, dict(self._optimiser.state))
+        """Return the state after the last round."""
+        return Snapshot(self.next_round - 1, self.applied, self.table, self.popularity, dict(self._optimiser.state))
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on after a snapshot's round."""
-        self.next_round = snapshot.server_round + 1
+        self.next_round, self.applied = snapshot.server_round + 1, snapshot.applied
         self.table, self.popularity = snapshot.table, snapshot.popularity
         self._optimiser.state = dict(snapshot.optimiser)
 

@@ -22,7 +22,7 @@ from palate.models.table import ItemTable
 from palate.server.coordinator import Snapshot
 
 TABLE_FORMAT = "palate-item-table/1"
-CHECKPOINT_FORMAT = "palate-server-checkpoint/1"
+CHECKPOINT_FORMAT = "palate-server-checkpoint/2"
 
 
 class RunStore:
@@ -41,7 +41,12 @@ class RunStore:
             "learned": snapshot.table.learned,
             "popularity": snapshot.popularity,
         }
-        label = {**metadata, "round": str(snapshot.server_round), "hash": snapshot.table.content_hash}
+        label = {
+            **metadata,
+            "round": str(snapshot.server_round),
+            "applied": str(snapshot.applied),
+            "hash": snapshot.table.content_hash,
+        }
         write_atomically(self.table_path, save(_owned(arrays), {**label, "format": TABLE_FORMAT}))
         arrays |= {f"optimiser.{name}": value for name, value in snapshot.optimiser.items()}
         write_atomically(self.checkpoint_path, save(_owned(arrays), {**label, "format": CHECKPOINT_FORMAT}))
@@ -65,7 +70,7 @@ class RunStore:
                 )
         try:
             table = ItemTable(arrays["fixed"], arrays["learned"])
-            popularity, server_round = arrays["popularity"], int(label["round"])
+            popularity, server_round, applied = arrays["popularity"], int(label["round"]), int(label["applied"])
         except (KeyError, ValueError) as error:
             raise _damaged(self.checkpoint_path) from error
         if table.content_hash != label.get("hash"):
@@ -73,7 +78,7 @@ class RunStore:
         optimiser = {
             name.removeprefix("optimiser."): value for name, value in arrays.items() if name.startswith("optimiser.")
         }
-        return Snapshot(server_round, table, popularity, optimiser)
+        return Snapshot(server_round, applied, table, popularity, optimiser)
 
     def append_round(self, line: Mapping[str, object]) -> None:
         """Add a round's metrics."""

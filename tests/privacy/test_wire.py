@@ -16,7 +16,7 @@ from palate.models.table import ItemTable
 from palate.privacy import wire
 from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.privacy.mechanisms.terms import ReleaseTerms
-from palate.privacy.wire import NUM_METRICS, ItemUpdate, RoundPlan, WireError
+from palate.privacy.wire import NUM_METRICS, FleetMessage, FleetStep, ItemUpdate, RoundPlan, WireError
 
 FIXED = np.arange(4, dtype=np.float32).reshape(4, 1)
 LEARNED = np.arange(8, dtype=np.float32).reshape(4, 2)
@@ -132,7 +132,6 @@ def test_the_hash_of_a_plans_table_is_the_one_that_the_table_has_itself():
         ("server_round", 3.0, "must be int"),
         ("server_round", -1, "round -1"),
         ("server_round", 0, "round 0 is not for train"),
-        ("purpose", "popularity", "round 3 is not for popularity"),
         ("purpose", "evaluate", "unknown purpose 'evaluate'"),
         ("unit", None, "must be str"),
         ("participation", 1, "must be float"),
@@ -350,3 +349,36 @@ def test_no_protection_accounts_for_nothing_and_says_so():
 def test_units_without_a_mechanism_are_not_registered():
     assert set(MECHANISMS) == {"user", "interaction", "both", "none"}
     assert all(mechanism.unit == unit for unit, mechanism in MECHANISMS.items())
+
+
+def test_popularity_may_be_asked_for_again_under_a_later_number():
+    arrays, scalars = plan().to_parts()
+    again = RoundPlan.from_parts(arrays, scalars | {"purpose": "popularity", "server_round": 3})
+    assert (again.purpose, again.server_round, again.update_size) == ("popularity", 3, len(LEARNED))
+
+
+MESSAGE = FleetMessage(step=FleetStep.MASK, run="r", server_round=2, body=b"\x00secret")
+
+
+def test_a_fleet_message_survives_the_way_and_does_not_print_its_body():
+    assert FleetMessage.from_scalars(MESSAGE.to_scalars()) == MESSAGE
+    assert "secret" not in repr(MESSAGE)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("version", 2, "version 2 is not 1"),
+        ("version", True, "must be int, not bool"),
+        ("step", "train", "unknown step 'train'"),
+        ("step", 1, "must be str"),
+        ("run", b"r", "must be str"),
+        ("server_round", -1, "round -1"),
+        ("server_round", "2", "must be int"),
+        ("body", "text", "must be bytes"),
+        ("loss", 0.5, "'loss'"),
+    ],
+)
+def test_a_malformed_fleet_message_is_refused_by_name(field, value, words):
+    with pytest.raises(WireError, match=words):
+        FleetMessage.from_scalars(MESSAGE.to_scalars() | {field: value})

@@ -120,6 +120,32 @@ def test_a_restored_snapshot_goes_on_to_exactly_the_same_table(optimiser, stop):
     assert second.table.content_hash == whole.table.content_hash
 
 
+def test_an_abandoned_round_is_asked_again_under_the_next_number():
+    built = coordinator()
+    built.abandon()
+    assert (built.plan().purpose, built.plan().server_round) == ("popularity", 1)
+    built.apply(total_for(built))
+    before = built.table.content_hash
+    built.abandon()
+    assert (built.plan().purpose, built.plan().server_round, built.table.content_hash) == ("train", 3, before)
+
+
+def test_abandoned_rounds_change_nothing_in_what_is_learned():
+    smooth, rough = coordinator("adam"), coordinator("adam")
+    rough.abandon()
+    while not smooth.finished:
+        total = total_for(smooth)
+        smooth.apply(total)
+        rough.apply(total)
+        rough.abandon()
+        again = coordinator("adam")
+        again.restore(rough.snapshot())
+        rough = again
+    assert rough.finished
+    assert rough.table.content_hash == smooth.table.content_hash
+    assert rough.snapshot().server_round == 2 * (ROUNDS + 1)
+
+
 def test_a_snapshot_is_not_changed_by_the_rounds_after_it():
     built = coordinator("momentum")
     built.apply(total_for(built))

@@ -24,7 +24,7 @@ def snapshot(server_round: int = 3) -> Snapshot:
         rng.normal(size=(5, 2)).astype(np.float32), np.asfortranarray(rng.normal(size=(5, 3)).astype(np.float32))
     )
     popularity = rng.exponential(size=5).astype(np.float32)
-    return Snapshot(server_round, table, popularity, {"velocity": rng.normal(size=(5, 3))})
+    return Snapshot(server_round, server_round + 1, table, popularity, {"velocity": rng.normal(size=(5, 3))})
 
 
 @pytest.fixture
@@ -135,8 +135,8 @@ def test_a_checkpoint_with_a_wrong_label_is_damaged(store, label):
 
 
 def test_a_checkpoint_of_another_format_is_refused_by_name(store):
-    save_file({"fixed": np.zeros(1)}, store.checkpoint_path, {"format": "palate-server-checkpoint/2"})
-    with pytest.raises(RunError, match="palate-server-checkpoint/2"):
+    save_file({"fixed": np.zeros(1)}, store.checkpoint_path, {"format": "palate-server-checkpoint/9"})
+    with pytest.raises(RunError, match="palate-server-checkpoint/9"):
         store.load(METADATA)
 
 
