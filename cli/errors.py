@@ -35,6 +35,7 @@ EXIT_CODES: dict[int, str] = {
     11: "the run folder is missing, damaged, locked or of another catalogue",
     12: "the machine refuses: no write access, disk full, missing optional package, no network",
     13: "the federation failed: too few nodes answered, the round was not applied",
+    14: "the vault is missing, held, damaged, or of another key",
     INTERNAL: "a defect in palate",
     INTERRUPTED: "interrupted",
     READER_GONE: "the reader of the output went away",

@@ -61,6 +61,8 @@ COMMANDS: dict[str, Entry] = {
     "frontier": Entry(
         "palate.simulation.frontier_cli:frontier", "Sweep privacy budgets, and draw what each of them is worth."
     ),
+    "server": Entry("palate.cli.server:server_app", "Run a fleet of real devices."),
+    "client": Entry("palate.client.cli:client_app", "Take part in a fleet with this device, and see what is spent."),
     "privacy": Entry("palate.simulation.privacy_cli:privacy_app", "Plan privacy budgets, without data."),
 }
 

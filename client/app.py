@@ -16,9 +16,10 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from palate.client.codes import BAD_PLAN, FAILED
 from palate.client.host import Arrays, Host
 from palate.models.errors import ConfigError
-from palate.privacy.wire import RoundPlan, WireError
+from palate.privacy.wire import RoundPlan, WireError, array_of_npy
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +27,6 @@ OpenHost = Callable[[Context], Host]
 
 _READING = threading.Lock()
 """Python 3.11 fails where two threads parse a literal at once, and NumPy's array header is one (cpython gh-106905)."""
-
-BAD_PLAN = 100
-"""Error code of an answer to a plan or question that is not understood."""
-FAILED = 101
-"""Error code of any other failure; the device's own log says more."""
 
 
 def make_app(open_host: OpenHost) -> ClientApp:
@@ -80,7 +76,7 @@ def _record(arrays: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
 
 def _table_of(message: Message) -> Arrays:
     with _READING:
-        return {name: array.numpy() for name, array in message.content.array_records["table"].items()}
+        return {name: array_of_npy(array.data) for name, array in message.content.array_records["table"].items()}
 
 
 def open_installed_host(context: Context) -> Host:

@@ -2,12 +2,14 @@
 
 One file holds a ledger for each unit that the device has a budget for. The exact bytes are on disk before they can
 leave, so that a round that is asked for twice is answered with the same bytes; it is closed when the server has moved
-on to another.
+on to another. `Guard.charged` does all of it for an answer that is made in one step; secure aggregation takes several,
+and calls `begin`, `persist` and `finish` itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise, intents, ledger_name
 from palate.privacy.errors import PrivacyError
+from palate.privacy.ledger.body import Intent
 from palate.privacy.ledger.rounds import RoundKeeper
+from palate.privacy.ledger.state import LedgerState
 from palate.privacy.ledger.store import LedgerBook
 from palate.privacy.wire import ItemUpdate, RoundPlan
 
@@ -56,6 +60,66 @@ class Guard:
     def __repr__(self) -> str:
         return f"Guard({self._device!r})"
 
+    def begin(self, plan: RoundPlan) -> bytes | None:
+        """Charge a round, or find out how far it came before; rounds that others replaced are closed first.
+
+        Returns
+        -------
+        payload
+            The bytes that were kept for this round, to be sent again; None if there are none yet.
+
+        Raises
+        ------
+        PrivacyError
+            If the plan protects a unit for which there is no budget, or none at all.
+        BudgetExceeded, PolicyRefused, RoundRefused
+            If a ledger refuses the round; then nothing is charged.
+        """
+        charges = self._charges(plan)
+        with self._opened() as book:
+            self._admit(plan, charges, book)
+            self._close_rounds(book, but=(plan.run, plan.server_round))
+            kept = [RoundKeeper(book, ledger_name(self._device, unit)).begin(charges[unit]) for unit in charges]
+            return next((payload for payload in kept if payload is not None), None)
+
+    def check(self, plan: RoundPlan) -> None:
+        """Refuse what `begin` would refuse, and change nothing."""
+        charges = self._charges(plan)
+        with self._opened() as book:
+            self._admit(plan, charges, book)
+
+    def persist(self, run: str, server_round: int, payload: bytes) -> None:
+        """Keep the exact bytes of a charged round; only then may they leave.
+
+        Raises
+        ------
+        RoundRefused
+            If the round is not open, or other bytes are kept for it.
+        """
+        with self._opened() as book:
+            for keeper in self._keepers(book):
+                keeper.persist(run, server_round, payload)
+
+    def finish(self, run: str, server_round: int, *, receipt: bytes = b"") -> bool:
+        """Close a round, with the server's receipt if one came; nothing happens to one that is closed already.
+
+        Returns
+        -------
+        bool
+            Whether the round has bytes that may have left; without them it is written off. Its charge stands.
+        """
+        released = False
+        with self._opened() as book:
+            for name in self._names:
+                if (run, server_round) in book.state(name).open:
+                    released |= self._close(RoundKeeper(book, name), run, server_round, receipt)
+        return released
+
+    def last_round(self, run: str) -> int:
+        """Return the highest round of a run that was ever charged here; -1 before the first."""
+        begun = [place for state in self.spending().values() for place in (*state.open, *state.closed)]
+        return max((number for name, number in begun if name == run), default=-1)
+
     def charged(self, plan: RoundPlan, compute: Callable[[], ItemUpdate]) -> ItemUpdate:
         """Charge a round, compute the answer, and keep its bytes until the round is closed.
 
@@ -74,6 +138,34 @@ class Guard:
         BudgetExceeded, PolicyRefused, RoundRefused
             If a ledger refuses the round; then nothing was computed and nothing is charged.
         """
+        stored = self.begin(plan)
+        update = compute() if stored is None else _from_payload(stored, plan)
+        self.persist(plan.run, plan.server_round, update.vector.tobytes())
+        return update
+
+    def settle(self) -> None:
+        """Close all rounds that are open: those with bytes, which may have left, and those that never had any.
+
+        The charge of both stands: whether a computation succeeded may have been seen.
+        """
+        with self._opened() as book:
+            self._close_rounds(book)
+
+    def spending(self) -> dict[Unit, LedgerState]:
+        """Return the totals of the ledgers by unit, as of now."""
+        with self._opened() as book:
+            return {unit: book.state(ledger_name(self._device, unit)) for unit in self._promises}
+
+    def adopt_policy(self) -> None:
+        """Write the owner's promises as the ledgers' policy from here on, where they have changed."""
+        with self._opened() as book:
+            for unit, promise in self._promises.items():
+                name, policy = ledger_name(self._device, unit), promise.policy(smallest_cohort=self._smallest_cohort)
+                if book.state(name).policy != policy:
+                    book.append(name, policy)
+
+    def _charges(self, plan: RoundPlan) -> dict[Unit, Intent]:
+        """Return what a plan costs each ledger."""
         charges = intents(plan)
         if not charges or set(charges) != set(self._promises):
             raise PrivacyError(
@@ -81,36 +173,41 @@ class Guard:
                 f"{', '.join(self._promises) or 'nothing'}",
                 hint="take part in rounds that protect all that the owner has chosen",
             )
+        return charges
+
+    def _admit(self, plan: RoundPlan, charges: Mapping[Unit, Intent], book: LedgerBook) -> None:
+        """Ask every ledger before the first is charged."""
+        for unit, intent in charges.items():
+            state = book.state(ledger_name(self._device, unit))
+            if (plan.run, plan.server_round) not in state.open:
+                state.check(intent)
+
+    @property
+    def _names(self) -> list[str]:
+        return [ledger_name(self._device, unit) for unit in self._promises]
+
+    def _keepers(self, book: LedgerBook) -> list[RoundKeeper]:
+        return [RoundKeeper(book, name) for name in self._names]
+
+    @contextmanager
+    def _opened(self) -> Iterator[LedgerBook]:
         with LedgerBook(self._path, self._signer) as book:
             self._open_ledgers(book)
-            self._close_rounds(book, but=(plan.run, plan.server_round))
-            keepers = {unit: RoundKeeper(book, ledger_name(self._device, unit)) for unit in charges}
-            for unit, intent in charges.items():
-                state = book.state(ledger_name(self._device, unit))
-                if (plan.run, plan.server_round) not in state.open:
-                    state.check(intent)  # every ledger agrees before the first is charged
-            kept = [keeper.begin(charges[unit]) for unit, keeper in keepers.items()]
-            stored = next((payload for payload in kept if payload is not None), None)
-            update = compute() if stored is None else _from_payload(stored, plan)
-            for keeper in keepers.values():
-                keeper.persist(plan.run, plan.server_round, update.vector.tobytes())
-        return update
-
-    def settle(self) -> None:
-        """Close the rounds whose bytes may have left.
-
-        A round without bytes stays open and charged: whether its computation succeeded may have been seen, so nothing
-        is given back.
-        """
-        with LedgerBook(self._path, self._signer) as book:
-            self._close_rounds(book)
+            yield book
 
     def _close_rounds(self, book: LedgerBook, but: tuple[str, int] | None = None) -> None:
         for name in book.names:
             keeper = RoundKeeper(book, name)
             for run, number in [key for key in book.state(name).open if key != but]:
-                if keeper.has_bytes(run, number):
-                    keeper.finish(run, number)
+                self._close(keeper, run, number)
+
+    @staticmethod
+    def _close(keeper: RoundKeeper, run: str, server_round: int, receipt: bytes = b"") -> bool:
+        if not keeper.has_bytes(run, server_round):
+            keeper.write_off(run, server_round)
+            return False
+        keeper.finish(run, server_round, receipt=receipt)
+        return True
 
     def _open_ledgers(self, book: LedgerBook) -> None:
         for unit, promise in self._promises.items():

@@ -100,7 +100,7 @@ class DeviceHost:
                 raise WireError("unit 'none' protects nothing, and this device keeps a budget")
             update, state = self._contribution(plan)
             if state is not None:
-                self._keep(plan, state)
+                self.keep(plan, state)
             return ItemUpdate(update)
         if plan.unit not in MECHANISMS:
             raise WireError(f"no mechanism for unit {plan.unit!r}")
@@ -114,19 +114,20 @@ class DeviceHost:
             terms.mechanism(plan.update_size)
 
         def compute() -> ItemUpdate:
-            vector, state = self._released(plan, terms)
+            vector, state = self.release(plan, terms)
             made.extend([] if state is None else [state])
             return ItemUpdate(vector)
 
         answer = self._guard.charged(plan, compute)
         if made:  # only now: a head of a round that was not kept would be a release that was not charged
-            self._keep(plan, made[0])
+            self.keep(plan, made[0])
         return answer
 
-    def _released(self, plan: RoundPlan, terms: ReleaseTerms) -> tuple[RingArray, State | None]:
-        """Return what leaves and the head that stays; whatever goes wrong in training, noise leaves all the same.
+    def release(self, plan: RoundPlan, terms: ReleaseTerms) -> tuple[RingArray, State | None]:
+        """Return what leaves and the head that stays; for callers that charge the round themselves, before this.
 
-        Whether a computation failed depends on the person's data, and would be seen.
+        Whatever goes wrong in training, noise leaves all the same: whether a computation failed depends on the person's
+        data, and would be seen.
         """
         secret = self._secret_of_round(plan)
         if plan.unit == "user":
@@ -197,7 +198,7 @@ class DeviceHost:
             flat = with_metrics(flat, metrics, clip_norm=plan.terms.clip_norm, share=plan.evaluation_share)
         return flat, trained.state
 
-    def _keep(self, plan: RoundPlan, state: State) -> None:
+    def keep(self, plan: RoundPlan, state: State) -> None:
         """Keep a head for the next round of its run and unit; only one that was never noised recommends."""
         self._heads[plan.run, plan.unit] = state
         if plan.unit in ("none", "user"):

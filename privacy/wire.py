@@ -18,7 +18,9 @@ Messages are plain arrays and scalars here; `palate.server` and `palate.client` 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -308,6 +310,32 @@ class ItemUpdate:
         if len(checked) != plan.update_size:
             raise WireError(f"update has {len(checked)} values, the plan asks for {plan.update_size}")
         return ItemUpdate(checked)
+
+
+def array_of_npy(data: bytes) -> npt.NDArray[np.generic]:
+    """Read an array from the bytes of an .npy file, without room for more than came.
+
+    `numpy.load` allocates what the header claims before it looks for the values: a hundred bytes could ask for all
+    memory.
+
+    Raises
+    ------
+    WireError
+        If the bytes are not exactly one array of plain numbers.
+    """
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, in_columns, dtype = read_header[version](stream)
+        kept = memoryview(data)[stream.tell() :]
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(kept):
+            raise WireError(f"an array of {dtype} {shape} does not come in {len(kept)} bytes")
+        return np.frombuffer(kept, dtype=dtype).reshape(shape, order="F" if in_columns else "C").copy()
+    except WireError:
+        raise
+    except Exception as error:  # a header is parsed as Python's literals, and fails in as many ways
+        raise WireError(f"the bytes are not an array: {type(error).__name__}") from None
 
 
 def _terms(unit: str, given: Mapping[str, object]) -> ReleaseTerms | None:

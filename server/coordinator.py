@@ -123,27 +123,34 @@ class Coordinator:
             learned=self.table.learned,
         )
 
-    def apply(self, total: Matrix) -> RoundOutcome:
+    def apply(self, total: Matrix, *, survivors: int | None = None) -> RoundOutcome:
         """Finish the round with the sum of all updates.
 
         Parameters
         ----------
         total
             Sum over devices of the vectors that answered the plan, in their units, float64 [update_size].
+        survivors
+            How many devices the sum is of, where some dropped out. It then stands for that of the whole cohort: sum
+            and noise are scaled up, so that rounds with different survivors compare, and steps keep their size.
         """
         done, plan = self.next_round, self.plan()
         update_rms, metrics = 0.0, None
+        noise = noise_std(plan, survivors)
+        if survivors is not None:
+            share = self.settings.cohort / survivors
+            total, noise = total * share, noise * share
         if self.applied == 0:
             self.popularity = total.astype(np.float32)
-            self._take_popularity(noise_std(plan))
+            self._take_popularity(noise)
         else:
-            update, metrics = split_metrics(total, plan, noise_std=noise_std(plan))
+            update, metrics = split_metrics(total, plan, noise_std=noise)
             popularity = np.maximum(self.popularity.astype(np.float64), 0.0)
             all_users = sum_of_user_weights(self.popularity, self.settings.cohort)
             ridge = self.settings.optimiser.item_regularisation * all_users * self.table.learned
             found = denoise(
                 update.reshape(self.table.dim, self.table.num_items).T,
-                noise_std=noise_std(plan),
+                noise_std=noise,
                 public=self.table.fixed,
                 config=self.settings.release,
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from palate.models.errors import FederationError
 from palate.models.scores.base import Shape
 from palate.models.scores.registry import head_size
@@ -34,6 +36,17 @@ def steps_per_unit(plan: RoundPlan) -> float:
     return layout.quantiser(terms).scale
 
 
-def noise_std(plan: RoundPlan) -> float:
-    """Return the standard deviation of the noise in each value of a sum, in the units of the update."""
-    return 0.0 if plan.terms is None else plan.terms.noise_std / steps_per_unit(plan)
+def noise_std(plan: RoundPlan, devices: int | None = None) -> float:
+    """Return the standard deviation of the noise in each value of a sum, in the units of the update.
+
+    Parameters
+    ----------
+    plan
+        What was asked.
+    devices
+        How many devices the sum is of; the whole roster unless given.
+    """
+    if plan.terms is None:
+        return 0.0
+    shares = plan.terms.roster_size if devices is None else devices
+    return math.sqrt(shares * plan.terms.share_variance) / steps_per_unit(plan)

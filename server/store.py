@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,10 @@ class RunStore:
             file.flush()
             os.fsync(file.fileno())
 
+    def write_rounds(self, lines: Iterable[Mapping[str, object]]) -> None:
+        """Replace all lines at once."""
+        write_atomically(self.rounds_path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
     def read_rounds(self, up_to: int) -> list[dict[str, Any]]:
         """Read the lines of rounds 0 to `up_to`, and cut the file back to them; -1 empties it.
 
@@ -103,7 +107,7 @@ class RunStore:
             raise _damaged(self.rounds_path) from error
         if not complete:
             raise _damaged(self.rounds_path)
-        write_atomically(self.rounds_path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        self.write_rounds(lines)
         return lines
 
 

@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import Strategy
 
 from palate.models.errors import FederationError
 from palate.privacy.mechanisms.summing import UpdateSum
-from palate.privacy.wire import ItemUpdate, RoundPlan, WireError
+from palate.privacy.wire import ItemUpdate, RoundPlan, WireError, array_of_npy
 from palate.server.coordinator import Coordinator, RoundOutcome
 from palate.server.decoding import steps_per_unit
 from palate.server.optimisers import Matrix
@@ -116,15 +116,18 @@ class TableStrategy(Strategy):
             time.sleep(_POLL_SECONDS)
 
 
+def plan_records(plan: RoundPlan) -> dict[str, ArrayRecord | ConfigRecord]:
+    """Pack a plan as Flower's records: the item table as arrays, everything else as scalars."""
+    arrays, scalars = plan.to_parts()
+    return {
+        "table": ArrayRecord({name: Array(value) for name, value in arrays.items()}),
+        "plan": ConfigRecord(dict(scalars)),
+    }
+
+
 def plan_messages(plan: RoundPlan, nodes: Iterable[int]) -> list[Message]:
     """One message per node, all with the same content."""
-    arrays, scalars = plan.to_parts()
-    content = RecordDict(
-        {
-            "table": ArrayRecord({name: Array(value) for name, value in arrays.items()}),
-            "plan": ConfigRecord(dict(scalars)),
-        }
-    )
+    content = RecordDict(dict(plan_records(plan)))
     return [
         Message(content=content, dst_node_id=node, message_type=MessageType.TRAIN, group_id=str(plan.server_round))
         for node in nodes
@@ -161,8 +164,4 @@ def _update_of(reply: Message, plan: RoundPlan) -> ItemUpdate:
     if names != {"update"} or not isinstance(reply.content["update"], ArrayRecord):
         raise WireError(f"reply holds {sorted(names)}, expected one array record 'update'")
     record = reply.content.array_records["update"]
-    try:
-        arrays = {name: array.numpy() for name, array in record.items()}
-    except (ValueError, TypeError, EOFError, OSError) as error:
-        raise WireError("the update's bytes are not an array") from error
-    return ItemUpdate.from_parts(arrays, plan)
+    return ItemUpdate.from_parts({name: array_of_npy(array.data) for name, array in record.items()}, plan)

@@ -14,9 +14,9 @@ from rich.text import Text
 from palate.models.errors import ConfigError
 from palate.models.training import LocalTraining
 from palate.server.optimisers import OptimiserConfig
+from palate.server.planning import DEFAULTS
 from palate.server.settings import Schedule
 from palate.simulation.config import SimulationConfig, checked_config, load_config, merge, nested
-from palate.simulation.protection import DEFAULTS
 
 _DEFAULT = {name: field.default for name, field in SimulationConfig.model_fields.items()}
 _SCHEDULE, _TRAINING = Schedule(), LocalTraining()
@@ -91,6 +91,10 @@ def simulate(
     baselines: Annotated[
         str | None, typer.Option(help="References to compute: all, none, or names with commas. [default: all]")
     ] = None,
+    new_items: Annotated[
+        float | None,
+        typer.Option(help="Share of the items to leave out of all histories and to test as new, e.g. 0.05."),
+    ] = None,
     user_column: Annotated[str | None, typer.Option(help="Column of the users, if it is not guessed.")] = None,
     item_column: Annotated[str | None, typer.Option(help="Column of the items, if it is not guessed.")] = None,
     rating_column: Annotated[str | None, typer.Option(help="Column of the ratings.")] = None,
@@ -122,6 +126,7 @@ def simulate(
     Examples:
       palate simulate
       palate simulate --data ml-1m --epsilon 4 --seed 2
+      palate simulate --data ml-100k --new-items 0.05
       palate simulate --data sales.csv --user-column customer --item-column sku --min-user 5
       palate simulate --unit none --data ml-100k --set training.recency_half_life=inf --json
     """  # noqa: D301 - a real backspace: Click keeps the lines that follow as they are
@@ -135,6 +140,7 @@ def simulate(
             "engine": engine,
             "shards": shards,
             "baselines": _baselines(baselines),
+            "new_items": new_items,
             "training.model": model,
             "training.objective": objective,
             "training.epochs": epochs,
@@ -187,11 +193,15 @@ def _run(
             result = run_simulation(config, folder, watcher, ray_address=ray_address)
     if old:
         talk.print(f"this run has finished before; --fresh runs it again: {folder}")
+    arrived = _new_items(folder, talk) if config.new_items else None
     page = _write_report(folder, talk, again=not old) if report else None
     if as_json:
-        typer.echo(json.dumps(contract_view(result)))
+        view = contract_view(result)
+        typer.echo(json.dumps(view if arrived is None else {**view, "new_items": arrived}))
         return
     _print_result(result, Console())
+    if arrived is not None:
+        _print_new_items(arrived, Console())
     talk.print(f"run folder  {folder}", highlight=False, soft_wrap=True)
     if page is not None:
         talk.print(f"report      {page}", highlight=False, soft_wrap=True)
@@ -242,7 +252,48 @@ def _print_result(result: dict[str, Any], console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    content = result.get("content")
+    if content and content["text_columns"]:
+        console.print(
+            f"Titles and texts read by {content['reader']}: {content['text_columns']} of {content['columns']} public "
+            "columns.",
+            highlight=False,
+            soft_wrap=True,
+        )
     _print_guarantee(result, console)
+
+
+def _new_items(folder: Path, talk: Console) -> dict[str, Any] | None:
+    from palate.simulation.new_items import measured
+
+    with talk.status("ranking new items"):
+        return measured(folder)
+
+
+def _print_new_items(found: dict[str, Any], console: Console) -> None:
+    """Print how well new items were found, beside a random order."""
+    from rich.table import Table
+
+    among = {"new": "other new items", "catalogue": "the catalogue"}
+    table = Table("new items", box=None, pad_edge=False)
+    for name, ranking in found["rankings"].items():
+        for metric in ("HR@10", "NDCG@10"):
+            table.add_column(f"{metric} of {ranking['candidates']} among {among[name]}", justify="right")
+    rankings = found["rankings"].values()
+    rows = {"random order": [ranking["random"] for ranking in rankings]}
+    for model in next(iter(rankings))["models"]:
+        rows[model] = [ranking["models"][model] for ranking in rankings]
+    for label, metrics in rows.items():
+        cells = [f"{values[metric]:.4f}" for values in metrics for metric in ("hr@10", "ndcg@10")]
+        table.add_row(label, *cells, style="bold" if label == "palate" else "")
+    console.print(table)
+    lists = found["share_of_lists"]
+    console.print(
+        f"{found['items']} items were in nobody's history; {found['people']:,} people took one of them later. New "
+        f"items are {lists['of_catalogue']:.1%} of the catalogue, {lists['models']['palate']:.1%} of people's lists.",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _print_guarantee(result: dict[str, Any], console: Console) -> None:

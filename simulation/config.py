@@ -19,6 +19,7 @@ from palate.privacy.mechanisms.budget import RunTerms
 from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.server.denoising import ReleaseConfig
 from palate.server.optimisers import OptimiserConfig, build_optimiser
+from palate.server.planning import AUTO
 from palate.server.settings import Schedule, ServerSettings
 from palate.simulation import protection
 from palate.simulation.data.options import ReadOptions
@@ -31,7 +32,10 @@ class ContentOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     use: bool = Field(True, description="use genres, years and texts of the items")
-    text_dim: int = Field(64, ge=0, le=1024, description="columns that words are reduced to; 0 leaves text out")
+    text: Literal["auto", "embedding", "tfidf", "off"] = Field(
+        "auto", description="how titles and texts are read: a sentence encoder, word counts, or not at all"
+    )
+    text_dim: int = Field(64, ge=0, le=1024, description="columns that text is reduced to; 0 leaves text out")
 
 
 class SimulationConfig(BaseModel):
@@ -59,6 +63,12 @@ class SimulationConfig(BaseModel):
         ("popularity", "dp_popularity", "local_only", "dp_content", "content_only", "item_knn", "ials", "ease"),
         description="references to compute",
     )
+    new_items: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="share of the items to leave out of all histories, and to test as new ones",
+    )
     read: ReadOptions = ReadOptions()
     content: ContentOptions = ContentOptions()
     privacy: PrivacyOptions = PrivacyOptions()
@@ -72,7 +82,13 @@ class SimulationConfig(BaseModel):
         from palate.models.scores.registry import score_model  # torch: only when there is something to check
         from palate.simulation.baselines.registry import baseline
 
-        score_model(self.training.model, self.training.objective)
+        chosen = score_model(self.training.model, self.training.objective)
+        if self.new_items and self.engine == "devices" and (self.training.objective == "bce" or chosen.residual_head):
+            raise ConfigError(
+                f"engine 'devices' keeps no heads of model {self.training.model!r}, and new_items {self.new_items:g} "
+                "needs them",
+                hint="use --engine vectorised, which gives the same result, or --model gmf",
+            )
         build_optimiser(self.optimiser)
         for name in self.baselines:
             baseline(name)
@@ -226,7 +242,7 @@ def checked_config(values: Mapping[str, Any]) -> SimulationConfig:
     """
     unit = str(values.get("unit", "user"))
     if unit == "user" and "auto" not in values:
-        values = {**values, "auto": tuple(name for name in protection.AUTO if not _is_given(name, values))}
+        values = {**values, "auto": tuple(name for name in AUTO if not _is_given(name, values))}
     values = merge(protection.defaults_of(unit), values)
     if "regularisation" in values.get("training", {}):
         values = {"tune": False, **values}  # what was asked for by value is not chosen again

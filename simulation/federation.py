@@ -57,7 +57,7 @@ def simulate(config: SimulationConfig, folder: Path, watcher: Watcher, *, ray_ad
         with _log_to(folder / "log.txt"):
             watcher.phase(f"reading {config.data}")
             try:
-                prepared = prepare(config)
+                prepared = prepare(config, watcher.phase)
             except DataError:
                 if new:  # no run has begun: the folder stays free for the command that mends it
                     run_folder.clear(folder)

@@ -18,7 +18,7 @@ from palate.simulation.config import SimulationConfig
 from palate.simulation.data.types import Interactions, Split
 from palate.simulation.federation import finished_result
 from palate.simulation.host import read_heads
-from palate.simulation.prepare import prepare
+from palate.simulation.prepare import Prepared, prepare
 from palate.simulation.run_folder import RESOLVED, pin_data, read_config
 from palate.simulation.vectorised import ShardScorer, fresh_state, is_stateful, refit_state
 
@@ -52,6 +52,23 @@ def open_finished(folder: Path) -> Finished:
         raise RunError(f"{folder}: the run has not finished", hint="run the same palate simulate command to resume it")
     config = read_config(folder, RESOLVED)
     prepared = prepare(config)
+    table = table_of(folder, config, prepared)
+    split, serving = prepared.split, serving_training(config.training, noised_head=config.protects_interactions)
+    heads = heads_of(folder, config, table, prepared.interactions.num_users)
+    fitted = refit_state(table, split.full_train, heads, serving)
+    model = score_model(serving.model, serving.objective)
+    scorer = ShardScorer(model, torch.from_numpy(table.rows), fitted)
+    return Finished(config, prepared.interactions, split, table, scorer)
+
+
+def table_of(folder: Path, config: SimulationConfig, prepared: Prepared) -> ItemTable:
+    """Read the item table of a run, if it is about this data.
+
+    Raises
+    ------
+    RunError
+        If it is missing or damaged, or the data is not what it was.
+    """
     arrays, label = read_tensors(folder / "item_table.safetensors", TABLE_FORMAT)
     if label.get("catalogue") != prepared.catalogue_hash:
         raise RunError(
@@ -60,18 +77,22 @@ def open_finished(folder: Path) -> Finished:
         )
     pin_data(folder, prepared.data_hash)
     try:
-        table = ItemTable(arrays["fixed"], arrays["learned"])
+        return ItemTable(arrays["fixed"], arrays["learned"])
     except (KeyError, ValueError) as error:
         raise RunError(f"{folder / 'item_table.safetensors'} is damaged", hint="run it again with --fresh") from error
-    split, num_users = prepared.split, prepared.interactions.num_users
-    heads = {} if config.protects_interactions else _heads(folder, config, table, num_users)
-    serving = serving_training(config.training, noised_head=config.protects_interactions)
+
+
+def heads_of(folder: Path, config: SimulationConfig, table: ItemTable, num_users: int) -> State:
+    """Heads from which everybody's serving copy is fitted: those that trained, or fresh ones where those are noised.
+
+    Raises
+    ------
+    RunError
+        If they are missing, damaged, or were never kept.
+    """
     if config.protects_interactions:
-        heads = fresh_state(table, serving, num_users)
-    fitted = refit_state(table, split.full_train, heads, serving)
-    model = score_model(serving.model, serving.objective)
-    scorer = ShardScorer(model, torch.from_numpy(table.rows), fitted)
-    return Finished(config, prepared.interactions, split, table, scorer)
+        return fresh_state(table, serving_training(config.training, noised_head=True), num_users)
+    return _heads(folder, config, table, num_users)
 
 
 def _heads(folder: Path, config: SimulationConfig, table: ItemTable, num_users: int) -> State:

@@ -21,14 +21,13 @@ from palate.privacy.charging import Promise, intents, ledger_name
 from palate.privacy.ledger.body import NO_HASH, RELEASED, Intent, Outcome, hash_text
 from palate.privacy.ledger.errors import RoundRefused
 from palate.privacy.ledger.heads import note_heads
-from palate.privacy.ledger.rounds import RoundKeeper
 from palate.privacy.ledger.store import LedgerBook
 from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.wire import ItemUpdate, RoundPlan
+from palate.server.ledger import SERVER, ServerLedger
 from palate.simulation.data.types import LongArray
 
 FOLDER = "ledgers"
-SERVER = "server"
 
 Promises = Mapping[Unit, Promise]
 
@@ -158,10 +157,10 @@ class ShardLedgers:
         )
 
 
-class ServerLedger:
-    """The server's ledgers of a run, one file; one ledger for each unit that the run protects.
+class RunLedger(ServerLedger):
+    """The server's ledgers of a simulated run.
 
-    A server's ledger holds every round, also those that a capped device is not asked for: its budget is the schedule.
+    They hold every round, also those that a capped device is not asked for: their budget is the schedule.
 
     Parameters
     ----------
@@ -174,30 +173,11 @@ class ServerLedger:
     """
 
     def __init__(self, folder: Path, promises: Promises, schedule: Sequence[tuple[RoundPlan, int]]) -> None:
-        self._path = folder / FOLDER / "server.sqlite"
-        self._signer = read_signing_key(folder)
-        self._book = LedgerBook(self._path, self._signer)
+        policies = {}
         for unit, promise in promises.items():
-            if ledger_name(SERVER, unit) not in self._book.names:
-                planned = sum(rounds * intents(plan)[unit].charge_nano for plan, rounds in schedule)
-                policy = replace(promise.policy(smallest_cohort=1), budget_nano=planned)
-                self._book.create([ledger_name(SERVER, unit)], policy)
-
-    def begin(self, plan: RoundPlan) -> None:
-        """Charge a round before its plan is sent; raises as the ledger does."""
-        for unit, intent in intents(plan).items():
-            name = ledger_name(SERVER, unit)
-            if (plan.run, plan.server_round) not in self._book.state(name).closed:
-                RoundKeeper(self._book, name).begin(intent)
-
-    def finish(self, run: str, server_round: int, table_hash: str) -> None:
-        """Close a round with the item table that it made, unless it is closed."""
-        payload = f"sha256:{table_hash}"
-        outcome = Outcome(run=run, round=server_round, status=RELEASED, payload=payload, receipt=NO_HASH)
-        for name in self._book.names:
-            if (run, server_round) in self._book.state(name).open:
-                self._book.append(name, outcome)
-                note_heads(self._path, self._book)
+            planned = sum(rounds * intents(plan)[unit].charge_nano for plan, rounds in schedule)
+            policies[unit] = replace(promise.policy(smallest_cohort=1), budget_nano=planned)
+        super().__init__(folder / FOLDER / f"{SERVER}.sqlite", read_signing_key(folder), policies)
 
     def check(self, schedule: Sequence[RoundPlan]) -> None:
         """Make sure that the rounds that ran are those that a claim is about to be made for.
@@ -214,17 +194,11 @@ class ServerLedger:
         """
         popularity, train = (intents(plan) for plan in schedule)
         for unit in train:
-            name = ledger_name(SERVER, unit)
-            for event in verify_ledger(self._path, name, self._signer.public_key(), allow_open=True).events:
-                if isinstance(event, Intent):
-                    planned = (train if event.round else popularity)[unit]
-                    if (event.clip_int, event.sum_var_int) != (planned.clip_int, planned.sum_var_int):
-                        raise RunError(
-                            f"round {event.round} ran with noise of variance {event.sum_var_int}, the claim would be "
-                            f"about {planned.sum_var_int}",
-                            hint="another version began this run: run it again with --fresh",
-                        )
-
-    def close(self) -> None:
-        """Close the file."""
-        self._book.close()
+            for charged in self.charged(unit):
+                planned = (train if charged.round else popularity)[unit]
+                if (charged.clip_int, charged.sum_var_int) != (planned.clip_int, planned.sum_var_int):
+                    raise RunError(
+                        f"round {charged.round} ran with noise of variance {charged.sum_var_int}, the claim would be "
+                        f"about {planned.sum_var_int}",
+                        hint="another version began this run: run it again with --fresh",
+                    )

@@ -7,20 +7,29 @@ nodes on other machines need no data sent to them.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
+from palate.models import text
+from palate.models.catalogue import Catalogue
 from palate.models.content import Content, ContentConfig, content_features
 from palate.simulation.config import ContentOptions, SimulationConfig
+from palate.simulation.data.arrivals import Arrivals, hold_out_items
 from palate.simulation.data.options import ReadOptions
 from palate.simulation.data.presets import load
 from palate.simulation.data.splits import split_for
-from palate.simulation.data.types import Catalogue, HeldOut, Histories, Interactions, LongArray, Split
+from palate.simulation.data.types import HeldOut, Histories, Interactions, LongArray, Split
+from palate.simulation.text_store import embeddings_of
 
 EVALUATION_SEED = 20_170_403
 """Draws the evaluation negatives; part of the protocol, so the same whatever the seed of a run."""
+
+TFIDF, EMBEDDING, NO_TEXT = "tfidf", "embedding", "off"
+"""Ways to read titles and texts, as the setting content.text names them."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,10 @@ class Prepared:
         Public content columns and their names.
     data_hash
         SHA-256 of everybody's history and held-out items, in the order of the data; as private as they are.
+    reader
+        What read titles and texts: "tfidf", or the sentence encoder's name and version; "off" if there was nothing.
+    new_items
+        Rows that nobody has had, because the run tests new items; whom they were taken from is in `arrivals`.
     """
 
     interactions: Interactions
@@ -42,6 +55,9 @@ class Prepared:
     protocol: str
     content: Content
     data_hash: str = field(repr=False)
+    reader: str = NO_TEXT
+    new_items: LongArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    arrivals: Arrivals | None = field(default=None, repr=False)
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -54,34 +70,80 @@ class Prepared:
         return catalogue_hash(self.interactions.catalogue)
 
 
-def prepare(config: SimulationConfig) -> Prepared:
+def prepare(config: SimulationConfig, phase: Callable[[str], None] | None = None) -> Prepared:
     """Load, split and describe the data of a run; the last two are remembered in this process.
+
+    Parameters
+    ----------
+    config
+        The run.
+    phase
+        Told what takes long.
 
     Raises
     ------
     DataError
         If the data cannot be read, or holds nothing to learn from.
+    EnvironmentProblem
+        If the run asks for a sentence encoder that is not installed.
     """
-    return _prepare(config.data, config.read, config.content)
+    content = config.content.model_copy(update={"text": way_to_read(config.content)})
+    return _prepare(config.data, config.read, content, config.new_items, _Talk(phase))
+
+
+def way_to_read(content: ContentOptions) -> str:
+    """Decide how titles and texts are read: with the sentence encoder where it is installed, unless told otherwise."""
+    if not content.use or content.text_dim == 0:
+        return NO_TEXT
+    if content.text == "auto":
+        return EMBEDDING if text.is_installed() else TFIDF
+    return content.text
+
+
+@dataclass(frozen=True)
+class _Talk:
+    """Whom to tell; all are equal, so that what is remembered does not depend on the listener."""
+
+    phase: Callable[[str], None] | None = field(default=None, compare=False)
 
 
 @lru_cache(maxsize=2)
-def _prepare(data: str, read: ReadOptions, content: ContentOptions) -> Prepared:
+def _prepare(data: str, read: ReadOptions, content: ContentOptions, new_items: float, talk: _Talk) -> Prepared:
     interactions = load(data, options=read)
+    arrivals = None
+    if new_items:
+        interactions, arrivals = hold_out_items(interactions, new_items, seed=EVALUATION_SEED)
     split, protocol = split_for(interactions, seed=EVALUATION_SEED)
     data_hash = _hash_of(split)
-    interactions, split = ordered_by_id(interactions, split)
-    catalogue = interactions.catalogue
-    features = Content(np.zeros((catalogue.num_items, 0), dtype=np.float32), ())
-    if content.use:
-        features = content_features(
-            genres=catalogue.genres,
-            years=catalogue.years,
-            texts=catalogue.texts,
-            titles=catalogue.titles,
-            config=ContentConfig(text_dim=content.text_dim),
-        )
-    return Prepared(interactions, split, protocol, features, data_hash)
+    place = places_by_id(interactions.catalogue)
+    interactions, split = renumbered(interactions, split, place)
+    arrivals = arrivals.renumbered(place) if arrivals is not None else None
+    features, reader = _content(interactions.catalogue, content, talk.phase)
+    fresh = np.zeros(0, dtype=np.int64) if arrivals is None else arrivals.items
+    if arrivals is not None:
+        protocol = f"{protocol}; {len(fresh)} new items are in nobody's history"
+    return Prepared(interactions, split, protocol, features, data_hash, reader, fresh, arrivals)
+
+
+def _content(catalogue: Catalogue, content: ContentOptions, phase: Callable[[str], None] | None) -> tuple[Content, str]:
+    """Public columns of the items, and what read their texts."""
+    if not content.use:
+        return Content(np.zeros((catalogue.num_items, 0), dtype=np.float32), ()), NO_TEXT
+    version, embeddings = TFIDF, None
+    if content.text == EMBEDDING:
+        version = f"{text.ENCODER} {text.VERSION}"
+        # An id that stands in for a missing title says nothing, however much it looks like a word.
+        titles = [title if title != item else "" for title, item in zip(catalogue.titles, catalogue.ids, strict=True)]
+        embeddings = embeddings_of(text.sentences(titles, catalogue.texts), phase=phase, version=version)
+    features = content_features(
+        genres=catalogue.genres,
+        years=catalogue.years,
+        texts=catalogue.texts,
+        titles=catalogue.titles,
+        embeddings=embeddings,
+        config=ContentConfig(text_dim=0 if content.text == NO_TEXT else content.text_dim),
+    )
+    return features, version if features.num_text else NO_TEXT
 
 
 def _hash_of(split: Split) -> str:
@@ -91,15 +153,23 @@ def _hash_of(split: Split) -> str:
     return digest.hexdigest()
 
 
-def ordered_by_id(interactions: Interactions, split: Split) -> tuple[Interactions, Split]:
-    """Sort items by their ids: the order in which a private file first names them tells its first histories."""
-    ids = interactions.catalogue.ids
-    order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
-    place = np.empty(len(order) + 1, dtype=np.int32)  # -1, no item, stays -1
+def places_by_id(catalogue: Catalogue) -> npt.NDArray[np.int32]:
+    """Where each item goes when they are sorted by id, int32 [num_items + 1]; the last is -1, for no item.
+
+    The order in which a private file first names its items would tell its first histories.
+    """
+    order = np.array(sorted(range(catalogue.num_items), key=catalogue.ids.__getitem__), dtype=np.int64)
+    place = np.empty(len(order) + 1, dtype=np.int32)
     place[order], place[-1] = np.arange(len(order), dtype=np.int32), -1
+    return place
+
+
+def renumbered(interactions: Interactions, split: Split, place: npt.NDArray[np.int32]) -> tuple[Interactions, Split]:
+    """Give every item the number that `places_by_id` says."""
+    order = np.argsort(place[:-1])
     catalogue = interactions.catalogue
     ordered = Catalogue(
-        ids=tuple(ids[row] for row in order),
+        ids=tuple(catalogue.ids[row] for row in order),
         titles=tuple(catalogue.titles[row] for row in order),
         genres=tuple(catalogue.genres[row] for row in order),
         years=catalogue.years[order],

@@ -13,39 +13,17 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from palate.models.errors import ConfigError
-from palate.privacy.accounting.calibrate import calibrate_gaussian
 from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise
 from palate.privacy.mechanisms.budget import Budget, RunTerms, user_terms
 from palate.privacy.mechanisms.interaction_budget import Bounds, both_terms, interaction_terms
+from palate.server.planning import DEFAULTS
 from palate.server.settings import cohort_size
 
 UNPROTECTED = "none"
 
 INTERACTION_UNITS = ("interaction", "both")
-
-DEFAULTS: dict[str, Any] = {
-    "epsilon": 8.0,
-    "delta": 1e-5,
-    "schedule": {"rounds": 3, "dim": 8, "start": "content", "initial_scale": 0.01, "popularity": "saturating"},
-    "training": {
-        "regularisation": 20.0,
-        "recency_half_life": 40.0,
-        "serving_half_life": 5.0,
-        "least_interactions": 2,
-        "leave_one_out": True,
-    },
-    "optimiser": {
-        "name": "curvature",
-        "step_size": 0.03,
-        "relative": True,
-        "decay": 1.0,
-        "item_regularisation": 0.0,
-    },
-    "release": {"steps": []},
-}
-"""What a protected run has in place of the defaults of an unprotected one: noise wants few rounds and few columns."""
 
 _INTERACTION_DEFAULTS: dict[str, Any] = {
     **DEFAULTS,
@@ -56,34 +34,6 @@ _INTERACTION_DEFAULTS: dict[str, Any] = {
     "privacy": {"sensitivity": 256, "popularity_share": 0.9, "evaluation_share": 0.0},
 }
 """Every device's noise must hide an interaction by itself: nearly all that can be learned so is popularity."""
-
-
-AUTO = ("schedule.dim", "schedule.rounds", "privacy.popularity_share")
-"""Settings of unit user that the size of the federation and the budget decide, unless they are given."""
-
-_RICH = 8000.0
-_VERY_RICH = 30_000.0
-_POOR = 700.0
-_ENOUGH_FOR_POPULARITY = 1000.0
-
-
-def planned(epsilon: float, delta: float, cohort: int) -> dict[str, float]:
-    """Decide `AUTO` from public numbers alone.
-
-    What counts is how far a sum stands out of its noise: the cohort times mu, the Gaussian privacy parameter of the
-    budget. Found on validation data of public datasets (docs/experiments.md).
-    """
-    mu = 1.0 / calibrate_gaussian(epsilon=epsilon, delta=delta, rounds=1).noise_multiplier
-    strength = cohort * mu
-    rich = strength > _RICH
-    if strength < _POOR:  # what could be learned is less than what a sharper popularity is worth
-        return {"schedule.dim": 8, "schedule.rounds": 1, "privacy.popularity_share": 0.95}
-    share = min(0.6 / math.sqrt(epsilon), _ENOUGH_FOR_POPULARITY / strength)
-    return {
-        "schedule.dim": 32 if strength > _VERY_RICH else 16 if rich else 8,
-        "schedule.rounds": 4 if rich else 3,
-        "privacy.popularity_share": min(max(share, 0.1), 0.6),
-    }
 
 
 def defaults_of(unit: str) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from palate.models.scores.registry import score_model
 from palate.models.table import initial_embeddings
 from palate.models.training import LocalTraining
 from palate.server.coordinator import Coordinator
+from palate.server.planning import planned
 from palate.server.settings import cohort_size
 from palate.simulation.config import SimulationConfig, merge, nested
 from palate.simulation.evaluation import evaluate
-from palate.simulation.prepare import Prepared
-from palate.simulation.protection import planned
+from palate.simulation.prepare import Prepared, way_to_read
 from palate.simulation.seeding import device_keys, table_rng
 from palate.simulation.vectorised import ShardScorer, fresh_state, popularity_sum, refit_state, train_shard
 
@@ -30,6 +30,8 @@ _PROBE_ROUNDS = 6
 
 def resolve(config: SimulationConfig, prepared: Prepared, phase: Callable[[str], None]) -> SimulationConfig:
     """Return the configuration that is run; it resolves to itself."""
+    content = config.content.model_copy(update={"text": way_to_read(config.content)})
+    config = config.model_copy(update={"content": content})  # whoever resumes reads in the same way
     training = config.training
     if not prepared.interactions.has_time:
         training = training.model_copy(update={"recency_half_life": float("inf"), "serving_half_life": float("inf")})

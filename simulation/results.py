@@ -96,6 +96,11 @@ def conclude(
             "has_time": interactions.has_time,
             "candidates": split.test.negatives.shape[1] + 1,
         },
+        "content": {
+            "columns": prepared.content.columns.shape[1],
+            "text_columns": prepared.content.num_text,
+            "reader": prepared.reader,
+        },
         "summary": {part: summary.to_dict() if summary else None for part, summary in summaries.items()},
         "baselines": {name: _baseline(found) for name, found in baselines.items()},
         "bytes_per_device": {"down": lines[-1]["bytes_down"], "up": lines[-1]["bytes_up"]},

@@ -16,19 +16,19 @@ from pathlib import Path
 
 import polars as pl
 
+from palate.models.catalogue import Catalogue
 from palate.models.errors import ConfigError, EnvironmentProblem, RunError
 from palate.server.store import write_atomically
 from palate.simulation.config import SimulationConfig, checked_config, load_config
-from palate.simulation.data.types import Catalogue
 
 ASKED, RESOLVED = "config.toml", "resolved.toml"
 """The configuration as it was asked for, and as the data decided it."""
 
-_PACKAGES = ("palate", "flwr", "torch", "numpy", "scipy", "polars", "pydantic", "safetensors", "ray")
+_PACKAGES = ("palate", "flwr", "torch", "numpy", "scipy", "polars", "pydantic", "safetensors", "tokenizers", "ray")
 _OURS = (
     "config.toml", "resolved.toml", "environment.json", "rounds.jsonl", "items.parquet", "item_table.safetensors",
     "checkpoint.safetensors", "evaluation.parquet", "result.json", "report.html", "log.txt", "devices", "plots",
-    "ledgers", "noise.key",
+    "ledgers", "noise.key", "new_items.json",
 )  # fmt: skip
 _LOCK = ".lock"
 

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from palate.models.catalogue import Catalogue
 from palate.models.errors import RunError
 from palate.models.table import ItemTable
 from palate.server.store import TABLE_FORMAT, read_tensors
-from palate.simulation.data.types import Catalogue
 from palate.simulation.evaluation import Evaluation
 from palate.simulation.prepare import catalogue_hash
 from palate.simulation.report.files import damaged, exists, file_bytes, is_file

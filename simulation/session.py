@@ -27,7 +27,7 @@ from palate.simulation.config import SimulationConfig
 from palate.simulation.evaluation import Evaluation
 from palate.simulation.guarantee import guarantee_of, label_of
 from palate.simulation.host import join_answers
-from palate.simulation.ledgers import ServerLedger, have_keys, make_keys
+from palate.simulation.ledgers import RunLedger, have_keys, make_keys
 from palate.simulation.measure import cpu_seconds
 from palate.simulation.nodes import num_nodes
 from palate.simulation.noise_keys import destroy_noise_key, make_noise_key, read_noise_key
@@ -100,7 +100,7 @@ class SimulationSession:
         # Also without a checkpoint: a crash in round 0 may have left its line.
         self.lines: list[RoundLine] = self._store.read_rounds(self.coordinator.next_round - 1)
         run_folder.write_items(folder, prepared.interactions.catalogue)
-        self._ledger: ServerLedger | None = None
+        self._ledger: RunLedger | None = None
         if config.promises:
             if not have_keys(folder):
                 if snapshot is not None:
@@ -111,7 +111,7 @@ class SimulationSession:
             if not self.coordinator.finished:
                 read_noise_key(folder)  # never made anew: a round would leave twice, with two noises
             popularity, train = self.coordinator.example_plans()
-            self._ledger = ServerLedger(folder, config.promises, [(popularity, 1), (train, schedule.rounds)])
+            self._ledger = RunLedger(folder, config.promises, [(popularity, 1), (train, schedule.rounds)])
             for line in self.lines:  # a process may have been killed between a checkpoint and its entry
                 self._ledger.finish(folder.name, line["round"], line["table"])
         self._cpu_before = cpu_seconds()

@@ -23,7 +23,11 @@ MAY_IMPORT = {
 }
 FLOWER_FILES = [
     "client/app.py",
+    "client/deployment/relay.py",
+    "client/fleet/supernode.py",
     "server/app.py",
+    "server/deployment/courier.py",
+    "server/fleet/superlink.py",
     "server/strategy.py",
     "simulation/grid.py",
     "simulation/engine*.py",

@@ -20,7 +20,7 @@ from palate.privacy.ledger.errors import MalformedBody
 
 NANO = 10**9
 MAX_TEXT = 200
-RELEASED, WITHHELD = "released", "withheld"
+RELEASED, WITHHELD, WRITTEN_OFF = "released", "withheld", "written-off"
 NO_HASH = ""
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -184,9 +184,10 @@ class Outcome(_Event):
     Attributes
     ----------
     status
-        "released" if bytes may have left, "withheld" if none could have: only then is the charge given back.
+        "released" if bytes may have left; "withheld" if none could have and the charge is given back; "written-off" if
+        none are known to have and the charge stands all the same.
     payload
-        Hash of the exact bytes that may have left; empty if withheld.
+        Hash of the exact bytes that may have left; empty unless released.
     receipt
         Hash of the server's receipt; empty if none came.
     """
@@ -201,8 +202,8 @@ class Outcome(_Event):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.status not in (RELEASED, WITHHELD):
-            raise MalformedBody(f"status {self.status!r} is neither {RELEASED} nor {WITHHELD}")
+        if self.status not in (RELEASED, WITHHELD, WRITTEN_OFF):
+            raise MalformedBody(f"status {self.status!r} is none of {RELEASED}, {WITHHELD}, {WRITTEN_OFF}")
         if (self.status == RELEASED) != (self.payload != NO_HASH):
             raise MalformedBody(f"a round that was {self.status} names its payload if and only if it was {RELEASED}")
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import sqlite3
 
-from palate.privacy.ledger.body import NO_HASH, RELEASED, WITHHELD, Intent, Outcome, hash_text
+from palate.privacy.ledger.body import NO_HASH, RELEASED, WITHHELD, WRITTEN_OFF, Intent, Outcome, hash_text
 from palate.privacy.ledger.errors import RoundRefused
 from palate.privacy.ledger.store import LedgerBook
 
 
 class RoundKeeper:
-    """Takes one ledger of a book through its rounds: `begin`, `persist`, then `finish` or `withhold`.
+    """Takes one ledger of a book through its rounds: `begin`, `persist`, then `finish`; or `write_off`, or `withhold`.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class RoundKeeper:
             self._check_open(run, round)
             payload = self._stored(connection, run, round)
             if payload is None:
-                raise RoundRefused(f"round {round} of {run} has no bytes to have sent", hint="withhold it instead")
+                raise RoundRefused(f"round {round} of {run} has no bytes to have sent", hint="write it off instead")
             outcome = Outcome(
                 run=run,
                 round=round,
@@ -108,6 +108,27 @@ class RoundKeeper:
         RoundRefused
             If the round is not open, or its bytes were persisted and may have left.
         """
+        return self._close_unsent(run, round, WITHHELD)
+
+    def write_off(self, run: str, round: int) -> Outcome:
+        """Close a round that ended before there were bytes; its charge stands.
+
+        That it ended may itself have been seen, and may depend on private data: whoever cannot rule that out does not
+        take the charge back.
+
+        Raises
+        ------
+        RoundRefused
+            If the round is not open, or its bytes were persisted and may have left.
+        """
+        return self._close_unsent(run, round, WRITTEN_OFF)
+
+    def has_bytes(self, run: str, round: int) -> bool:
+        """Tell whether bytes of an open round are kept, and may have left."""
+        with self._book.transaction() as connection:
+            return self._stored(connection, run, round) is not None
+
+    def _close_unsent(self, run: str, round: int, status: str) -> Outcome:
         with self._book.transaction() as connection:
             self._check_open(run, round)
             if self._stored(connection, run, round) is not None:
@@ -115,14 +136,9 @@ class RoundKeeper:
                     f"round {round} of {run}: its bytes may have left, so its charge stands",
                     hint="finish it, with or without a receipt",
                 )
-            outcome = Outcome(run=run, round=round, status=WITHHELD, payload=NO_HASH, receipt=NO_HASH)
+            outcome = Outcome(run=run, round=round, status=status, payload=NO_HASH, receipt=NO_HASH)
             self._book.append_within(connection, self._name, outcome)
             return outcome
-
-    def has_bytes(self, run: str, round: int) -> bool:
-        """Tell whether bytes of an open round are kept, and may have left."""
-        with self._book.transaction() as connection:
-            return self._stored(connection, run, round) is not None
 
     def _check_open(self, run: str, round: int) -> None:
         if (run, round) not in self._book.state(self._name).open:

@@ -15,15 +15,14 @@ from functools import lru_cache
 import numpy as np
 
 from palate.models.popularity import saturating_column
-from palate.models.serving import serving_training
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.calibrate import calibrate_skellam
 from palate.privacy.charging import Promise
 from palate.privacy.integer.csprng import KEY_BYTES, Purpose, WordStream
 from palate.privacy.mechanisms.terms import ReleaseTerms
+from palate.simulation.baselines.content_only import fit_on_public_columns
 from palate.simulation.baselines.scorers import ConstantScorer, FactorScorer
 from palate.simulation.batched_release import DeviceUpdates, quantised_sum, release_sum
-from palate.simulation.batched_ridge import history_weights, solve_users
 from palate.simulation.data.types import FloatArray, Histories, LongArray
 from palate.simulation.noise_keys import NoiseKeys
 from palate.simulation.shard_release import popularity_updates
@@ -160,9 +159,6 @@ def fit_dp_content(
     PrivacyError
         As `noised_popularity`.
     """
-    serving = serving_training(training or LocalTraining())
     popularity = noised_popularity(history, num_items, promise, noise_seed=noise_seed)
     column = saturating_column(popularity.values, noise_std=popularity.noise_std)
-    public = np.zeros((num_items, 0), dtype=np.float32) if content is None else content
-    rows = np.column_stack([column, public]).astype(np.float32)  # [num_items, 1 + k], as an item table's fixed columns
-    return FactorScorer(solve_users(rows, history, history_weights(history, serving), serving), rows)
+    return fit_on_public_columns(history, column, content, training)

@@ -16,7 +16,7 @@ from palate.models.errors import ConfigError
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise
-from palate.simulation.baselines.content_only import ContentOnlyConfig, fit_content_only
+from palate.simulation.baselines.content_only import fit_content_only
 from palate.simulation.baselines.ease import MAX_ITEMS, EaseConfig, fit_ease
 from palate.simulation.baselines.ials import IalsConfig, fit_ials
 from palate.simulation.baselines.item_knn import ItemKnnConfig, fit_item_knn
@@ -134,8 +134,10 @@ def _item_knn(known: Known, config: ItemKnnConfig) -> Scorer:
     return fit_item_knn(known.history, known.num_items, config)
 
 
-def _content_only(known: Known, config: ContentOnlyConfig) -> Scorer:
-    return fit_content_only(known.history, known.num_items, known.content, config)
+def _content_only(known: Known, regularisation: float | None = None) -> Scorer:
+    ridge = {} if regularisation is None else {"regularisation": regularisation}
+    training = known.training.model_copy(update=ridge)
+    return fit_content_only(known.history, known.num_items, known.content, training)
 
 
 def _local_only(known: Known, config: LocalOnlyConfig) -> Scorer:
@@ -183,11 +185,8 @@ BASELINES: dict[str, Baseline] = {
     "content_only": Baseline(
         label="Popularity and content",
         citation="Hu, Koren & Volinsky (2008), eq. 4, on public columns",
-        fit=partial(_content_only, config=ContentOnlyConfig()),
-        variants={
-            f"regularisation={reg:g}": partial(_content_only, config=ContentOnlyConfig(regularisation=reg))
-            for reg in (10.0, 100.0)
-        },
+        fit=_content_only,
+        variants={f"regularisation={reg:g}": partial(_content_only, regularisation=reg) for reg in (10.0, 100.0)},
     ),
     "item_knn": Baseline(
         label="Item kNN",

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from palate.models.catalogue import Catalogue
 from palate.models.errors import DataError
 from palate.simulation.data.reading import as_text, find_column
 from palate.simulation.data.tables import Table, read_table, shorten
-from palate.simulation.data.types import Catalogue
 
 # The order of the flags in u.item (u.genre of MovieLens 100K).
 _U_ITEM_GENRES = (

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from palate.models.catalogue import Catalogue
 from palate.models.errors import DataError
 from palate.simulation.data.catalogue import align
 from palate.simulation.data.options import ReadOptions
 from palate.simulation.data.reading import RawInteractions
 from palate.simulation.data.tables import EXAMPLES
-from palate.simulation.data.types import Catalogue, Interactions, LongArray
+from palate.simulation.data.types import Interactions, LongArray
 
 BoolArray = npt.NDArray[np.bool_]
 

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from palate.models.catalogue import Catalogue
 from palate.simulation.data.demo_words import MOODS, STRANDS, Strand
 from palate.simulation.data.reading import RawInteractions
-from palate.simulation.data.types import Catalogue, CleaningReport, LongArray
+from palate.simulation.data.types import CleaningReport, LongArray
 
 NUM_USERS = 2000
 FILMS_PER_STRAND = 35

@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from palate.models import lists
+from palate.models.catalogue import Catalogue
 from palate.models.errors import DataError
-from palate.simulation.data.types import Catalogue, Interactions, Split
+from palate.simulation.data.types import Interactions, Split
 from palate.simulation.evaluation import Scorer
 
 RECENT = 10

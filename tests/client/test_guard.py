@@ -14,7 +14,7 @@ from palate.client.guard import Guard
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise, intents
 from palate.privacy.errors import PrivacyError
-from palate.privacy.ledger.body import RELEASED, Intent, Outcome, Policy, hash_text
+from palate.privacy.ledger.body import RELEASED, WRITTEN_OFF, Intent, Outcome, Policy, hash_text
 from palate.privacy.ledger.errors import BudgetExceeded, PolicyRefused, RoundRefused
 from palate.privacy.ledger.rounds import RoundKeeper
 from palate.privacy.ledger.store import LedgerBook
@@ -206,8 +206,8 @@ def test_a_crash_while_computing_stays_charged_when_the_server_moves_on(guard, p
         guard.charged(number(1), crash)
     guard.charged(number(2), answer(2))
     guard.settle()
-    assert kinds(path) == ["POLICY", "INTENT", "INTENT", RELEASED]
-    assert ledger(path).state.spent_nano == 2 * CHARGE
+    assert kinds(path) == ["POLICY", "INTENT", WRITTEN_OFF, "INTENT", RELEASED]
+    assert ledger(path, allow_open=False).state.spent_nano == 2 * CHARGE
 
 
 @pytest.mark.parametrize("step", ["begin", "persist"])
@@ -280,3 +280,42 @@ def test_bytes_of_another_size_in_the_file_are_not_sent(guard, path):
 
 def test_a_guard_prints_its_name_and_nothing_else(guard):
     assert repr(guard) == "Guard('me')"
+
+
+def test_the_steps_of_a_round_charge_keep_and_close_it_once(guard, path):
+    assert guard.last_round("r") == -1
+    assert guard.begin(PLAN) is None
+    assert guard.begin(PLAN) is None
+    guard.persist("r", 1, b"masked")
+    assert guard.begin(PLAN) == b"masked"
+    assert guard.finish("r", 1, receipt=b"signed") is True
+    assert guard.finish("r", 1) is False  # closed already
+    outcome = ledger(path, allow_open=False).events[-1]
+    assert (outcome.payload, outcome.receipt) == (hash_text(b"masked"), hash_text(b"signed"))
+    assert (guard.last_round("r"), guard.last_round("other")) == (1, -1)
+    assert guard.spending()[Unit.USER].spent_nano == CHARGE
+
+
+def test_a_round_that_is_finished_without_bytes_is_written_off(guard, path):
+    guard.begin(PLAN)
+    assert guard.finish("r", 1) is False
+    assert kinds(path) == ["POLICY", "INTENT", WRITTEN_OFF]
+    assert ledger(path, allow_open=False).state.spent_nano == CHARGE
+
+
+def test_checking_a_plan_changes_nothing(guard, path):
+    guard.begin(number(1))
+    guard.check(number(2))
+    assert kinds(path) == ["POLICY", "INTENT"]
+    with pytest.raises(PrivacyError, match="unit interaction"):
+        guard.check(replace(PLAN, unit="interaction", interactions_per_round=1))
+
+
+def test_a_policy_is_written_again_only_where_it_has_changed(guard, path):
+    guard.adopt_policy()
+    guard.adopt_policy()
+    assert kinds(path) == ["POLICY"]
+    other = Guard(path, SIGNER, "me", {Unit.USER: Promise(unit=Unit.USER, epsilon=1.0, delta=1e-5)}, smallest_cohort=9)
+    other.adopt_policy()
+    assert kinds(path) == ["POLICY", "POLICY"]
+    assert other.spending()[Unit.USER].policy.n_min == 9

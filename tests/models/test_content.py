@@ -132,3 +132,66 @@ def test_inputs_of_different_lengths_are_refused():
 def test_settings_below_zero_are_refused(wrong):
     with pytest.raises(ConfigError, match="at least 0"):
         ContentConfig(**wrong)
+
+
+def vectors(num_items, width=12, seed=1):
+    return np.random.default_rng(seed).normal(size=(num_items, width)).astype(np.float32)
+
+
+def bare(num_items, **more):
+    return {"genres": [()] * num_items, "years": np.zeros(num_items, dtype=int), "texts": [""] * num_items, **more}
+
+
+def test_embeddings_become_their_principal_components():
+    """Against numpy's SVD: the same subspace, the same distances up to the block's scale, largest spread first."""
+    given = vectors(30)
+    content = content_features(**bare(30), embeddings=given, config=ContentConfig(text_dim=4))
+    assert content.names == ("text 1", "text 2", "text 3", "text 4")
+    left, values, _ = np.linalg.svd(given - given.mean(axis=0), full_matrices=False)
+    scores = left[:, :4] * values[:4]
+    expected = scores * (0.3 / np.sqrt(np.mean(scores**2)))  # nothing beside the text
+    np.testing.assert_allclose(np.abs(content.columns), np.abs(expected), atol=2e-5)
+
+
+def test_embeddings_beside_genres_are_scaled_down():
+    beside = content_features(
+        genres=[("A",), ("B",)] * 15, years=np.zeros(30, dtype=int), texts=[""] * 30, embeddings=vectors(30)
+    )
+    text = beside.columns[:, [name.startswith("text") for name in beside.names]]
+    assert beside.num_text == text.shape[1] == 12
+    assert np.sqrt(np.mean(text**2)) == pytest.approx(0.15, rel=1e-4)
+
+
+def test_another_sentence_gets_the_columns_that_it_would_have_as_an_item():
+    given = vectors(40)
+    content = content_features(**bare(40), embeddings=given, config=ContentConfig(text_dim=5))
+    np.testing.assert_allclose(content.basis.columns(given), content.columns, atol=1e-5)
+    between = content.basis.columns((given[:1] + given[1:2]) / 2)
+    np.testing.assert_allclose(between[0], content.columns[:2].mean(axis=0), atol=1e-5)
+    assert not content.basis.columns(np.zeros((1, 12), dtype=np.float32)).any()
+
+
+def test_an_item_without_text_is_no_particular_item():
+    given = vectors(20)
+    given[7] = 0
+    content = content_features(**bare(20), embeddings=given)
+    assert np.abs(content.columns[7]).max() < 0.1 * np.abs(content.columns).mean()
+
+
+def test_given_embeddings_texts_and_titles_are_not_read():
+    given = vectors(20)
+    plain = content_features(**bare(20), embeddings=given)
+    told = content_features(**bare(20, texts=["two words"] * 20, titles=["a title"] * 20), embeddings=given)
+    np.testing.assert_array_equal(plain.columns, told.columns)
+
+
+@pytest.mark.parametrize("nothing", [np.zeros((9, 5), dtype=np.float32), np.ones((9, 5), dtype=np.float32)])
+def test_embeddings_that_say_nothing_make_no_column(nothing):
+    content = content_features(**bare(9), embeddings=nothing)
+    assert content.columns.shape == (9, 0)
+    assert content.basis is None
+
+
+def test_embeddings_of_another_catalogue_are_refused():
+    with pytest.raises(ConfigError, match="8 embeddings for 9 items"):
+        content_features(**bare(9), embeddings=vectors(8))

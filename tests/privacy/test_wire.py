@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import string
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from palate.models.table import ItemTable
 from palate.privacy import wire
 from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.privacy.mechanisms.terms import ReleaseTerms
-from palate.privacy.wire import NUM_METRICS, FleetMessage, FleetStep, ItemUpdate, RoundPlan, WireError
+from palate.privacy.wire import NUM_METRICS, FleetMessage, FleetStep, ItemUpdate, RoundPlan, WireError, array_of_npy
 
 FIXED = np.arange(4, dtype=np.float32).reshape(4, 1)
 LEARNED = np.arange(8, dtype=np.float32).reshape(4, 2)
@@ -382,3 +383,48 @@ def test_a_fleet_message_survives_the_way_and_does_not_print_its_body():
 def test_a_malformed_fleet_message_is_refused_by_name(field, value, words):
     with pytest.raises(WireError, match=words):
         FleetMessage.from_scalars(MESSAGE.to_scalars() | {field: value})
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6, dtype=np.float32).reshape(2, 3),
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.zeros((0, 3), dtype=np.uint32),
+        np.array(3.0),
+        np.arange(3, dtype=">i4"),
+    ],
+)
+def test_an_array_survives_the_way_as_npy(array):
+    read = array_of_npy(npy(array))
+    assert read.dtype == array.dtype
+    assert read.flags.writeable
+    np.testing.assert_array_equal(read, array)
+
+
+ONES = npy(np.ones(4))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x93NUMPY\x01\x00",
+        ONES[:-1],
+        ONES + b"x",
+        ONES.replace(b"(4,), }        ", b"(4000000000000,), }"),
+        ONES.replace(b"(4,)", b"(-4,)"),
+        ONES.replace(b"<f8", b"|O8"),
+        ONES.replace(b"<f8", b"__i"),
+    ],
+)
+def test_bytes_that_are_no_array_are_refused_before_room_is_made_for_them(data):
+    assert data != ONES
+    with pytest.raises(WireError):
+        array_of_npy(data)

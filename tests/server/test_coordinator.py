@@ -8,6 +8,8 @@ import pytest
 from palate.models.popularity import log_column
 from palate.models.table import initial_embeddings
 from palate.models.training import LocalTraining
+from palate.privacy.mechanisms.budget import RunTerms
+from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.server.coordinator import Coordinator, sum_of_user_weights
 from palate.server.optimisers import OPTIMISERS, OptimiserConfig
 from palate.server.settings import Schedule, ServerSettings
@@ -160,3 +162,27 @@ def test_a_snapshot_is_not_changed_by_the_rounds_after_it():
 @pytest.mark.parametrize(("participation", "cohort"), [(1.0, 20), (0.25, 5), (0.12, 2), (1e-9, 1)])
 def test_the_cohort_follows_participation_and_is_never_empty(participation, cohort):
     assert coordinator(participation=participation).settings.cohort == cohort
+
+
+def test_a_sum_of_survivors_moves_the_table_as_the_whole_cohorts_would():
+    whole, partly = coordinator("average"), coordinator("average")
+    for built, share in ((whole, 1.0), (partly, 0.75)):  # 15 of 20 devices, alike
+        built.apply(share * total_for(built), survivors=None if share == 1.0 else 15)
+        built.apply(share * total_for(built), survivors=None if share == 1.0 else 15)
+    np.testing.assert_allclose(partly.popularity, whole.popularity, rtol=1e-6)
+    np.testing.assert_allclose(partly.table.learned, whole.table.learned, rtol=1e-5)
+
+
+def test_the_noise_of_survivors_is_theirs_scaled_to_the_cohort(monkeypatch):
+    terms = ReleaseTerms(clip_norm=1.0, sensitivity=4096, share_variance=10_000, honest_shares=5, roster_size=20)
+    settings = ServerSettings(
+        run="r", unit="user", terms=RunTerms(popularity=terms, train=terms), population=20,
+        schedule=Schedule(rounds=1, dim=DIM),
+    )  # fmt: skip
+    built = Coordinator(settings, CONTENT, np.zeros((NUM_ITEMS, DIM), dtype=np.float32))
+    seen = []
+    monkeypatch.setattr(Coordinator, "_take_popularity", lambda self, noise: seen.append(noise))
+    plan = built.plan()
+    built.apply(np.ones(NUM_ITEMS), survivors=16)
+    scale = terms.mechanism(plan.update_size).quantiser.scale
+    assert seen == [pytest.approx((16 * 10_000) ** 0.5 / scale * 20 / 16)]

@@ -339,7 +339,8 @@ def test_a_violation_is_shown_before_it_ends_the_command(call: Callable[..., Res
     assert found.exception.exit_code == 7
     assert "VIOLATED: epsilon 8.000" in found.stdout
     ratio = re.search(r"noise size +VIOLATED +zero-input noise is (0\.\d+) of the claimed", found.stdout)
-    assert ratio is not None and float(ratio.group(1)) == pytest.approx(1 / 3, abs=0.03)  # ten standard errors
+    assert ratio is not None
+    assert float(ratio.group(1)) == pytest.approx(1 / 3, abs=0.03)  # ten standard errors
     as_json = call("--epsilon", "8", "--rounds", "2", "--seed", "4", "--json")
     assert json.loads(as_json.stdout)["verdict"] == "violated"
     assert isinstance(as_json.exception, EmpiricalViolation)

@@ -188,7 +188,7 @@ def test_data_that_cannot_be_read_is_refused_before_anything_is_trained(tmp_path
 def test_data_that_cannot_be_read_leaves_the_folder_free_but_never_touches_a_run_that_has_begun(
     tmp_path, settings, run, monkeypatch
 ):
-    def vanished(config):
+    def vanished(*_):
         raise DataError("the data is gone")
 
     with pytest.raises(DataError):

@@ -17,8 +17,9 @@ import pytest
 
 from palate.models.errors import FederationError, RunError
 from palate.privacy.ledger.rounds import RoundKeeper
+from palate.server.ledger import ServerLedger
 from palate.server.store import RunStore
-from palate.simulation.ledgers import ServerLedger, ShardLedgers
+from palate.simulation.ledgers import ShardLedgers
 
 SEEDED = {"noise": "seeded"}
 

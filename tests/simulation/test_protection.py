@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from palate.models.errors import ConfigError
-from palate.simulation.protection import PrivacyOptions, cohort_of, device_rounds, planned
+from palate.server.planning import planned
+from palate.simulation.protection import PrivacyOptions, cohort_of, device_rounds
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,8 @@ def test_an_intent_out_of_bounds_cannot_be_made(intent, changes: dict[str, objec
 @pytest.mark.parametrize(
     "changes",
     [
-        {"status": "lost"}, {"status": "released", "payload": ""}, {"status": "withheld"}, {"payload": "sha256:"},
+        {"status": "lost"}, {"status": "released", "payload": ""}, {"status": "withheld"},
+        {"status": "written-off"}, {"payload": "sha256:"},
         {"receipt": "none"},
     ],
 )  # fmt: skip

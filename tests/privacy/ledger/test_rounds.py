@@ -83,6 +83,7 @@ def test_a_closed_round_stays_closed(keeper, intent):
         lambda: keeper.persist("run-1", 1, b"masked"),
         lambda: keeper.finish("run-1", 1),
         lambda: keeper.withhold("run-1", 1),
+        lambda: keeper.write_off("run-1", 1),
     ):
         with pytest.raises(RoundRefused):
             again()
@@ -93,6 +94,7 @@ def test_nothing_is_kept_or_sent_without_a_charge(keeper):
         lambda: keeper.persist("run-1", 1, b"masked"),
         lambda: keeper.finish("run-1", 1),
         lambda: keeper.withhold("run-1", 1),
+        lambda: keeper.write_off("run-1", 1),
     ):
         with pytest.raises(RoundRefused, match="was not charged"):
             early()
@@ -113,6 +115,24 @@ def test_a_charge_comes_back_only_while_nothing_could_have_left(book, keeper, in
     with pytest.raises(RoundRefused, match="its charge stands"):
         keeper.withhold("run-1", 2)
     assert book.state("device").spent_nano == CHARGE
+
+
+def test_a_round_that_is_written_off_is_closed_and_stays_charged(book, path, signer, keeper, intent):
+    keeper.begin(intent(1))
+    outcome = keeper.write_off("run-1", 1)
+    assert (outcome.status, outcome.payload, outcome.receipt) == ("written-off", "", "")
+    with pytest.raises(RoundRefused, match="charged already"):
+        keeper.begin(intent(1))
+    verified = verify_ledger(path, "device", signer.public_key(), allow_open=False)
+    assert verified.state.spent_nano == book.state("device").spent_nano == CHARGE
+
+
+def test_a_round_with_bytes_is_not_written_off(keeper, intent):
+    keeper.begin(intent(1))
+    keeper.persist("run-1", 1, b"masked")
+    with pytest.raises(RoundRefused, match="its charge stands"):
+        keeper.write_off("run-1", 1)
+    assert keeper.begin(intent(1)) == b"masked"
 
 
 def test_the_devices_budget_holds_whatever_the_server_asks(book, keeper, intent):

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from palate.models import ridge
 from palate.models.errors import ConfigError
 from palate.simulation.baselines import item_knn, normal_equations
-from palate.simulation.baselines.content_only import ContentOnlyConfig, fit_content_only
+from palate.simulation.baselines.content_only import fit_content_only
 from palate.simulation.baselines.ease import MAX_ITEMS, EaseConfig, fit_ease
 from palate.simulation.baselines.ials import IalsConfig, fit_ials
 from palate.simulation.baselines.item_knn import ItemKnnConfig, fit_item_knn
@@ -80,7 +80,7 @@ def test_ease_scores_are_the_history_times_the_weights(history, dense):
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, float("nan")])
 def test_a_ridge_that_would_not_be_positive_is_refused(wrong):
-    for config in (EaseConfig, IalsConfig, ContentOnlyConfig, LocalOnlyConfig):
+    for config in (EaseConfig, IalsConfig, LocalOnlyConfig):
         with pytest.raises(ValidationError, match="regularisation"):
             config(regularisation=wrong)
 

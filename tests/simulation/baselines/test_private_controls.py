@@ -1,5 +1,7 @@
 """The controls that spend a budget: what they release is private to the last digit of the claim, and no less useful."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -140,3 +142,15 @@ def test_a_budget_that_is_none_is_refused(history, epsilon):
 def test_a_control_without_a_budget_for_whole_people_is_refused_not_fitted_in_the_clear(history, name, given):
     with pytest.raises(ConfigError, match="whole people"):
         BASELINES[name].fit(Known(history, NUM_ITEMS, promise=given))
+
+
+def test_content_only_is_dp_content_without_the_noise(history):
+    """Else noise could seem to help: the two must differ in nothing but the popularity column's noise."""
+    content = np.random.default_rng(1).normal(size=(NUM_ITEMS, 3)).astype(np.float32)
+    known = Known(history, NUM_ITEMS, content, training=LocalTraining(regularisation=7.0, serving_half_life=3.0))
+    plain = BASELINES["content_only"].fit(known)
+    lavish = BASELINES["dp_content"].fit(replace(known, promise=promise(epsilon=1e6), noise_seed=2))
+    np.testing.assert_allclose(plain.items, lavish.items, atol=0.1)
+    np.testing.assert_allclose(plain.users, lavish.users, atol=0.02)
+    other = BASELINES["content_only"].fit(replace(known, training=LocalTraining(regularisation=70.0)))
+    assert np.abs(plain.users - other.users).max() > 0.01, "the run's own parameters must matter"

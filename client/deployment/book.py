@@ -1,0 +1,267 @@
+"""What a device remembers of rounds: what it was asked, what it sent, and what the server signed; sealed in the vault.
+
+The ledger says what was spent, in public numbers; this is the owner's own record beside it, and what lets a device that
+was killed send the very bytes again that may have left. Answers go when their round is over, the record stays.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from typing import Any
+
+from palate.client.vault import HEADS, ROUNDS, Vault
+from palate.client.vault.errors import NotInVault, VaultTampered
+
+OPEN, RELEASED, WRITTEN_OFF = "open", "released", "written off"
+MAX_REFUSALS = 20
+DAY_SECONDS = 86_400
+
+_STATE = "state"
+_REFUSALS = "refusals"
+_RECORD = "record/"
+_ANSWER = "answer/"
+_HASH_SIZE = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """One round, as the owner sees it.
+
+    Attributes
+    ----------
+    run, server_round, purpose
+        Which round it was, and what it asked for.
+    offer
+        The signed offer, hexadecimal.
+    plan_hash, table_hash
+        Of the plan and of the item table that came with it.
+    began
+        When, in seconds since 1970.
+    epsilon, total_epsilon
+        What the round and all rounds up to it prove together at the owner's delta, in the sum.
+    local_epsilon
+        The same for the round if secure aggregation failed: under this device's own share of noise.
+    sent
+        The transcript: by step, the hash of what was asked, and bytes and SHA-256 of the answer.
+    ended
+        "open", "released" or "written off".
+    receipt
+        What the server signed in the end (`ReceiptFacts`); empty if nothing came.
+    """
+
+    run: str
+    server_round: int
+    purpose: str
+    offer: str = field(repr=False)
+    plan_hash: str
+    table_hash: str
+    began: int
+    epsilon: float
+    total_epsilon: float
+    local_epsilon: float
+    sent: dict[str, dict[str, int | str]] = field(default_factory=dict)
+    ended: str = OPEN
+    receipt: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bytes_sent(self) -> int:
+        """Size of all answers together."""
+        return sum(int(each["bytes"]) for each in self.sent.values())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was answered to one step.
+
+    Attributes
+    ----------
+    request
+        SHA-256 of what was asked.
+    body
+        The answer.
+    """
+
+    request: bytes
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Where a device stands between rounds.
+
+    Attributes
+    ----------
+    run, last_round
+        The round begun last; an empty run before the first.
+    receipt_run, receipt_round, model_hash
+        The last receipt, and the table that it vouches for.
+    head_run, head_name
+        Run that the head in the vault was learned in, and its name there.
+    finished
+        Runs whose final table has come.
+    begun
+        When rounds of the last 24 hours began, in seconds since 1970.
+    """
+
+    run: str = ""
+    last_round: int = -1
+    receipt_run: str = ""
+    receipt_round: int = -1
+    model_hash: str = ""
+    head_run: str = ""
+    head_name: str = ""
+    finished: tuple[str, ...] = ()
+    begun: tuple[int, ...] = ()
+
+
+class RoundBook:
+    """The record of rounds in a vault.
+
+    Parameters
+    ----------
+    vault
+        An open vault.
+    clock
+        Seconds since 1970.
+    """
+
+    def __init__(self, vault: Vault, *, clock: Callable[[], float] = time.time) -> None:
+        self._vault = vault
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return "RoundBook(<sealed>)"
+
+    def now(self) -> int:
+        """Whole seconds since 1970."""
+        return int(self._clock())
+
+    def standing(self) -> Standing:
+        """Where the device stands."""
+        values = self._read(_STATE)
+        if values is None:
+            return Standing()
+        return Standing(**{**values, "finished": tuple(values["finished"]), "begun": tuple(values["begun"])})
+
+    def began_lately(self) -> int:
+        """Count rounds begun within the last 24 hours; a clock that was put back counts them still."""
+        since = self.now() - DAY_SECONDS
+        return sum(moment > since for moment in self.standing().begun)
+
+    def record(self, run: str, server_round: int) -> RoundRecord | None:
+        """Look up a round; None if it was never begun."""
+        values = self._read(_RECORD + _place(run, server_round))
+        return None if values is None else RoundRecord(**values)
+
+    def records(self) -> list[RoundRecord]:
+        """All rounds, in the order in which they began."""
+        found = [
+            RoundRecord(**json.loads(value))
+            for name, value in self._vault.entries(ROUNDS).items()
+            if name.startswith(_RECORD)
+        ]
+        return sorted(found, key=lambda each: (each.began, each.run, each.server_round))
+
+    def begin(self, record: RoundRecord) -> None:
+        """Note a round that has just been charged."""
+        standing, since = self.standing(), self.now() - DAY_SECONDS
+        begun = (*(moment for moment in standing.begun if moment > since), record.began)
+        with self._vault.transaction():
+            self._write(_RECORD + _place(record.run, record.server_round), asdict(record))
+            self._stand(replace(standing, run=record.run, last_round=record.server_round, begun=begun))
+
+    def answer(self, run: str, server_round: int, step: str) -> Answer | None:
+        """Look up what was answered to a step; None if nothing was, or the round is over."""
+        try:
+            data = self._vault.get(ROUNDS, _ANSWER + _place(run, server_round) + f"/{step}")
+        except NotInVault:
+            return None
+        return Answer(data[:_HASH_SIZE], data[_HASH_SIZE:])
+
+    def keep_answer(self, run: str, server_round: int, step: str, answer: Answer) -> None:
+        """Put an answer on disk, before it may leave."""
+        place = _place(run, server_round)
+        with self._vault.transaction():
+            record = self.record(run, server_round)
+            if record is None:
+                raise VaultTampered(f"round {server_round} of {run} is not in the vault", hint="leave, and enrol again")
+            made: dict[str, int | str] = {
+                "asked": answer.request.hex(),
+                "bytes": len(answer.body),
+                "sha256": sha256(answer.body).hexdigest(),
+            }
+            self._vault.put(ROUNDS, f"{_ANSWER}{place}/{step}", answer.request + answer.body)
+            self._write(_RECORD + place, asdict(replace(record, sent={**record.sent, step: made})))
+
+    def keep_head(self, run: str, name: str, head: bytes) -> None:
+        """Keep a head that was learned in a run; raises as `Vault.put`."""
+        with self._vault.transaction():
+            self._vault.put(HEADS, name, head)
+            self._stand(replace(self.standing(), head_run=run, head_name=name))
+
+    def head(self, run: str, name: str) -> bytes | None:
+        """Return the head of a run under its name; None if there is none."""
+        standing = self.standing()
+        if (standing.head_run, standing.head_name) != (run, name):
+            return None
+        try:
+            return self._vault.get(HEADS, name)
+        except NotInVault:
+            return None
+
+    def close(self, run: str, server_round: int, *, ended: str) -> None:
+        """Note how a round ended, and drop its answers."""
+        place = _place(run, server_round)
+        with self._vault.transaction():
+            record = self.record(run, server_round)
+            if record is not None and record.ended == OPEN:
+                self._write(_RECORD + place, asdict(replace(record, ended=ended)))
+            for step in () if record is None else record.sent:
+                name = f"{_ANSWER}{place}/{step}"
+                if self._vault.has(ROUNDS, name):
+                    self._vault.delete(ROUNDS, name)
+
+    def keep_receipt(self, run: str, server_round: int, facts: dict[str, Any], *, last: bool) -> None:
+        """Note what the server signed; `last` if the run is over with it."""
+        place = _place(run, server_round)
+        with self._vault.transaction():
+            record, standing = self.record(run, server_round), self.standing()
+            if record is not None:
+                self._write(_RECORD + place, asdict(replace(record, receipt=facts)))
+            if (standing.receipt_run, standing.receipt_round) != (run, server_round):
+                standing = replace(
+                    standing, receipt_run=run, receipt_round=server_round, model_hash=str(facts["model_hash"])
+                )
+            if last and run not in standing.finished:
+                standing = replace(standing, finished=(*standing.finished, run))
+            self._stand(standing)
+
+    def refused(self, run: str, server_round: int, text: str) -> None:
+        """Note why something was refused; for the owner's eyes only."""
+        entry = {"at": self.now(), "run": run[:128], "server_round": server_round, "why": text[:500]}
+        self._write(_REFUSALS, [*self.refusals(), entry][-MAX_REFUSALS:])
+
+    def refusals(self) -> list[dict[str, Any]]:
+        """List the last refusals, oldest first."""
+        found: list[dict[str, Any]] = self._read(_REFUSALS) or []
+        return found
+
+    def _stand(self, standing: Standing) -> None:
+        self._write(_STATE, asdict(standing))
+
+    def _read(self, name: str) -> Any:
+        try:
+            return json.loads(self._vault.get(ROUNDS, name))
+        except NotInVault:
+            return None
+
+    def _write(self, name: str, values: object) -> None:
+        self._vault.put(ROUNDS, name, json.dumps(values).encode("ascii"))
+
+
+def _place(run: str, server_round: int) -> str:
+    return f"{run}/{server_round}"

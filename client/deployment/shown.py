@@ -1,0 +1,97 @@
+"""Rounds and status in words, for a terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from palate.client.deployment.book import OPEN, RELEASED, RoundRecord
+from palate.client.deployment.status import DeviceStatus, round_json
+from palate.privacy.accounting.guarantee import round_up
+
+_GAUGE_WIDTH = 24
+_SHORT = 16
+
+
+class RoundLines:
+    """Says a line when a round begins and one when it ends; to be told of every change of a record.
+
+    Parameters
+    ----------
+    say
+        Takes a line.
+    as_json
+        One JSON object a line, when a round ends.
+    """
+
+    def __init__(self, say: Callable[[str], None], *, as_json: bool = False) -> None:
+        self._say = say
+        self._as_json = as_json
+        self._said: dict[tuple[str, int], str] = {}
+
+    def __call__(self, record: RoundRecord) -> None:
+        """Take note of a record."""
+        place, moment = (record.run, record.server_round), "began" if record.ended == OPEN else record.ended
+        if self._said.get(place) == moment:
+            return
+        self._said[place] = moment
+        if self._as_json:
+            if moment != "began":
+                self._say(json.dumps(round_json(record), allow_nan=False))
+        elif moment == "began":
+            self._say(
+                f"round {record.server_round} ({record.purpose}): taking part; epsilon {round_up(record.epsilon)}, "
+                f"{round_up(record.total_epsilon)} in all; {_alone(record)}"
+            )
+        else:
+            self._say(f"round {record.server_round}: {ending(record)}")
+
+
+def ending(record: RoundRecord) -> str:
+    """Say how a round ended, and what was sent in it."""
+    sent = f"{record.bytes_sent / 1000:.1f} kB sent"
+    vector = record.sent.get("mask")
+    if record.ended == RELEASED and vector is not None:
+        sent += f", masked vector sha256 {str(vector['sha256'])[:_SHORT]}"
+    if record.receipt:
+        return f"done; {sent}; new table {record.receipt['model_hash'][:_SHORT]}"
+    if record.ended == RELEASED:
+        return f"no receipt came; {sent}; the charge stands"
+    return f"{record.ended}; {sent}, no vector among it; the charge stands" if record.ended != OPEN else f"open; {sent}"
+
+
+def status_lines(status: DeviceStatus) -> Iterator[str]:
+    """Say all that there is to say about a device, line by line."""
+    yield f"device     {status.device}   (vault key in {'a file' if status.keeper == 'file' else 'the keyring'})"
+    if status.profile is None:
+        yield "fleet      none; palate client enrol --request FILE asks one to take this device in"
+    else:
+        welcome = status.profile.welcome
+        yield f"fleet      {welcome.fleet} at {welcome.address}; against its server: {status.profile.guarantee}"
+    if status.budget is not None:
+        budget = status.budget
+        filled, percent = round(budget.share * _GAUGE_WIDTH), math.ceil(budget.share * 1000) / 10
+        yield (
+            f"budget     [{'#' * filled}{'.' * (_GAUGE_WIDTH - filled)}] {percent:g}% spent; "
+            f"epsilon {round_up(budget.spent_epsilon)} of {budget.epsilon:g} at delta {budget.delta:g} per user"
+        )
+    yield f"history    {status.interactions} interactions"
+    table = f"{status.table_hash[:_SHORT]}, {status.table_items} items" if status.table_hash else "none yet"
+    yield f"table      {table}"
+    for record in status.rounds:
+        yield (
+            f"round {record.server_round:<4} {_day(record.began)}  {record.purpose:<10}  "
+            f"epsilon {round_up(record.epsilon)} ({_alone(record)}); {ending(record)}"
+        )
+    for refusal in status.refusals:
+        yield f"refused    {_day(refusal['at'])}  round {refusal['server_round']}: {refusal['why']}"
+
+
+def _alone(record: RoundRecord) -> str:
+    return f"{round_up(record.local_epsilon)} if secure aggregation failed"
+
+
+def _day(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,154 @@
+"""What the owner can see: the budget, every round and what was sent in it, the limits, and why rounds were refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from palate.client.deployment.book import RoundBook, RoundRecord
+from palate.client.deployment.folder import DeviceFolder
+from palate.client.deployment.identity import DeviceKeys
+from palate.client.deployment.member import ledger_guard
+from palate.client.deployment.profile import FleetProfile
+from palate.client.deployment.tables import read_table
+from palate.client.vault import Vault
+from palate.client.vault.history import History
+from palate.models.errors import RunError
+from palate.privacy.accounting.events import Unit
+from palate.privacy.accounting.filters import ZcdpMeter
+
+FORMAT = "palate-client-status/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetGauge:
+    """How much of the device's budget is spent.
+
+    Attributes
+    ----------
+    epsilon, delta
+        The budget at unit user.
+    spent_epsilon
+        What the rounds so far prove together; information, the budget is the promise.
+    spent_nano, budget_nano
+        The same in the ledger's exact figures, 1e-9 of 2 rho; the gauge is their ratio.
+    """
+
+    epsilon: float
+    delta: float
+    spent_epsilon: float
+    spent_nano: int
+    budget_nano: int
+
+    @property
+    def share(self) -> float:
+        """Spent part of the budget, 0 to 1."""
+        return min(self.spent_nano / self.budget_nano, 1.0) if self.budget_nano else 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceStatus:
+    """All that `palate client status` shows.
+
+    Attributes
+    ----------
+    device, keeper, ledger_key
+        The device's name, where its vault's key lies, and the public key that signs its ledger.
+    profile
+        The fleet; None if the device belongs to none.
+    budget
+        None before there is a fleet.
+    rounds
+        In the order in which they began.
+    interactions
+        Entries of the history.
+    table_hash, table_items
+        Of the last table; empty and 0 if none has come.
+    refusals
+        The last ones, oldest first.
+    """
+
+    device: str
+    keeper: str
+    ledger_key: str
+    profile: FleetProfile | None
+    budget: BudgetGauge | None
+    rounds: list[RoundRecord]
+    interactions: int
+    table_hash: str
+    table_items: int
+    refusals: list[dict[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; an epsilon that is not finite is null."""
+        profile, budget = self.profile, self.budget
+        fleet = None
+        if profile is not None:
+            welcome = profile.welcome
+            fleet = {
+                "name": welcome.fleet,
+                "address": welcome.address,
+                "welcome_fingerprint": welcome.fingerprint,
+                "guarantee_against_the_server": profile.guarantee,
+                "catalogue_items": welcome.num_items,
+                "limits": profile.limits.to_values(),
+            }
+        return {
+            "format": FORMAT,
+            "device": self.device,
+            "vault_key": self.keeper,
+            "ledger_key": self.ledger_key,
+            "fleet": fleet,
+            "budget": None if budget is None else {**asdict(budget), "share": budget.share, "unit": "user"},
+            "interactions": self.interactions,
+            "table": {"hash": self.table_hash, "items": self.table_items} if self.table_hash else None,
+            "rounds": [round_json(each) for each in self.rounds],
+            "refusals": self.refusals,
+        }
+
+
+def status_of(folder: DeviceFolder) -> DeviceStatus:
+    """Look at a device; its agent may be running.
+
+    Raises
+    ------
+    VaultError, ConfigError
+        If there is no device, or its vault cannot be opened.
+    """
+    with Vault.open(folder.vault) as vault:
+        keys, profile, book = DeviceKeys.load(vault), FleetProfile.load(vault), RoundBook(vault)
+        try:
+            table = read_table(folder.table)
+        except RunError:  # shown as missing; the next round brings a new one
+            table = None
+        return DeviceStatus(
+            device=keys.name,
+            keeper=vault.keeper,
+            ledger_key=keys.ledger.public_key().public_bytes_raw().hex(),
+            profile=profile,
+            budget=None if profile is None else _gauge(folder, keys, profile),
+            rounds=book.records(),
+            interactions=len(History(vault).in_order()),
+            table_hash="" if table is None else table.content_hash,
+            table_items=0 if table is None else table.num_items,
+            refusals=book.refusals(),
+        )
+
+
+def _gauge(folder: DeviceFolder, keys: DeviceKeys, profile: FleetProfile) -> BudgetGauge:
+    state, limits = ledger_guard(folder, keys, profile).spending()[Unit.USER], profile.limits
+    return BudgetGauge(
+        epsilon=limits.epsilon,
+        delta=limits.delta,
+        spent_epsilon=ZcdpMeter().epsilon(state.spent_nano, limits.delta) if state.spent_nano else 0.0,
+        spent_nano=state.spent_nano,
+        budget_nano=state.policy.budget_nano if state.policy else 0,
+    )
+
+
+def round_json(record: RoundRecord) -> dict[str, Any]:
+    """Return a round as plain JSON values, without its offer."""
+    values = asdict(record) | {"bytes_sent": record.bytes_sent}
+    del values["offer"]  # public, and long; the vault's export has it
+    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()}

@@ -1,0 +1,100 @@
+"""What the recommender answers: a list with reasons, as plain values for a page, a command or JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from palate.models.confidence import Confidence
+from palate.models.explaining import Explanation, Reasons
+from palate.models.requests import Request
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One line of a list.
+
+    Attributes
+    ----------
+    rank
+        From 1.
+    item, id, title, year, genres
+        The item: its row, its id in the catalogue, and what a person calls it; year is None where it is unknown.
+    is_new
+        Whether the table has not learned of it yet: it is here for its content.
+    score
+        Comparable within one list only.
+    why
+        The reasons in words.
+    reasons, confidence, explanation
+        The same as values.
+    """
+
+    rank: int
+    item: int
+    id: str
+    title: str
+    year: int | None
+    genres: tuple[str, ...]
+    is_new: bool
+    score: float
+    why: str
+    reasons: Reasons
+    confidence: Confidence
+    explanation: Explanation
+
+    def to_dict(self, *, explain: bool = False) -> dict[str, object]:
+        """Plain values for JSON; `explain` adds every term of both sums."""
+        values: dict[str, object] = {
+            "rank": self.rank,
+            "item": self.id,
+            "title": self.title,
+            "year": self.year,
+            "genres": list(self.genres),
+            "is_new": self.is_new,
+            "score": self.score,
+            "why": self.why,
+            "confidence": {
+                "level": self.confidence.level,
+                "track": asdict(self.confidence.track) if self.confidence.track else None,
+                "evidence": self.confidence.evidence,
+                "words": self.confidence.sentence,
+            },
+        }
+        if explain:
+            values["sources"] = [
+                {**(asdict(term.source) if term.source else {"kind": "head"}), "value": term.value}
+                for term in self.explanation.sources
+            ]
+            values["columns"] = dict(self.explanation.columns)
+        return values
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A list, and how the request was understood.
+
+    Attributes
+    ----------
+    recommendations
+        Best first.
+    request
+        What was asked for.
+    understood
+        The request, said back.
+    notes
+        What the reader should know of the list.
+    """
+
+    recommendations: tuple[Recommendation, ...]
+    request: Request
+    understood: str
+    notes: tuple[str, ...]
+
+    def to_dict(self, *, explain: bool = False) -> dict[str, object]:
+        """Plain values for JSON."""
+        return {
+            "understood": self.understood,
+            "not_understood": list(self.request.not_understood),
+            "notes": list(self.notes),
+            "recommendations": [line.to_dict(explain=explain) for line in self.recommendations],
+        }

@@ -1,0 +1,364 @@
+"""Lists for the owner of a device, offline: everything that a page or a command asks of the models, in one place.
+
+A `Recommender` is made once per item table and knows nobody. `person` fits one person in closed form, in milliseconds,
+so that feedback counts in the very next list. It needs NumPy only: PyTorch takes longer to load than a list takes.
+
+What recommends is the copy of `palate.models.serving`: the closed form, fitted to the whole history with the half-life
+for recommending, and on top the device's own trained head where the run trains one without noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from palate.client.recommending.answers import Answer, Recommendation
+from palate.models import facets as names
+from palate.models.catalogue import Catalogue
+from palate.models.confidence import Track, confidence, track_record
+from palate.models.errors import ConfigError
+from palate.models.explaining import Explanation, explain, reasons
+from palate.models.facets import Facets, facets_of
+from palate.models.new_items import introduce
+from palate.models.portrait import Portrait, portray
+from palate.models.preferences import Preferences
+from palate.models.request_reader import RequestReader, TextEncoder
+from palate.models.requests import Request
+from palate.models.reranking import pool_size, rerank
+from palate.models.scores.plain import Arrays, Perceptron, has_intercept, plain_head
+from palate.models.search import Match, TitleIndex
+from palate.models.table import ItemTable
+from palate.models.taste import Nudge, Space, Taste, contrast, fit, space_of
+from palate.models.topn import best_items
+from palate.models.training import LocalTraining
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+Items = npt.NDArray[np.int64]
+
+COUNT = 10
+"""Length of a list where nothing is said."""
+
+# Steps of nudges, in units of the person's reach: 1 lifts the mean item to the top of the list.
+PIN, MUTE = 0.5, -1.0
+GENRE, MORE, LESS = 0.25, 0.75, -0.75
+TITLE, UNLIKE = 4.0, -3.0  # the title itself is lifted so far; what is like it, by its likeness
+
+WELL_KNOWN = 0.8
+"""Share of the catalogue that a well-known item is more popular than."""
+
+
+class Recommender:
+    """One item table, ready to recommend from.
+
+    Parameters
+    ----------
+    table
+        The released table.
+    catalogue
+        Public facts about its items.
+    column_names
+        Names of the table's fixed columns, [fixed_dim].
+    training
+        Parameters of local training of the run that made the table.
+    head
+        The device's trained head as arrays by name, None for a fresh one; only a head on top of the closed form counts.
+    new
+        Rows of items that were not there when the table was learned, int [m].
+    encoder
+        Compares unknown words of a request with genres; it is called only when there are some.
+
+    Raises
+    ------
+    ConfigError
+        If table, catalogue and names do not fit together, or all items are new.
+    """
+
+    def __init__(
+        self,
+        table: ItemTable,
+        catalogue: Catalogue,
+        column_names: Sequence[str],
+        training: LocalTraining,
+        *,
+        head: Arrays | None = None,
+        new: npt.NDArray[np.integer] | Sequence[int] = (),
+        encoder: TextEncoder | None = None,
+    ) -> None:
+        if table.num_items != catalogue.num_items or table.fixed_dim != len(column_names):
+            raise ConfigError(
+                f"the table has {table.num_items} items and {table.fixed_dim} named columns, "
+                f"the catalogue {catalogue.num_items} items, and {len(column_names)} names were given",
+                hint="use the catalogue that came with the table",
+            )
+        self.catalogue = catalogue
+        self.new = np.zeros(table.num_items, dtype=np.bool_)
+        self.new[np.asarray(new, dtype=np.int64)] = True
+        if self.new.any():
+            if self.new.all():
+                raise ConfigError(
+                    f"all {table.num_items} items are new, at least one must have been learned",
+                    hint="wait for a table that was learned with some of them",
+                )
+            table = introduce(table, np.flatnonzero(self.new))
+        self.training = _serving(training)
+        intercept = has_intercept(self.training.model)
+        popularity = column_names.index(names.POPULARITY) if names.POPULARITY in column_names else None
+        self.space: Space = space_of(table.rows, self.training, popularity=popularity, intercept=intercept)
+        self.groups = names.column_groups(column_names, table.dim, intercept=intercept)
+        self.content = [at for at in range(table.fixed_dim) if at != popularity]
+        self.learned = list(range(table.fixed_dim, table.fixed_dim + table.dim))
+        keeps_head = training.objective == "whole" and head is not None
+        self.perceptron: Perceptron | None = (
+            plain_head(training.model, head).perceptron if keeps_head and head is not None else None
+        )
+        self._rows = table.rows if intercept else self.space.rows  # what a perceptron reads
+        self._encoder = encoder
+
+    @cached_property
+    def facets(self) -> Facets:
+        """Genres and decades of the catalogue."""
+        return facets_of(self.catalogue)
+
+    @cached_property
+    def titles(self) -> TitleIndex:
+        """Titles of the catalogue, the popular ones first among equals."""
+        column = self.space.popularity
+        known = None if column is None else self.space.rows[:, column]
+        return TitleIndex(self.catalogue.titles, self.catalogue.years, known)
+
+    @cached_property
+    def reader(self) -> RequestReader:
+        """Reads requests about this catalogue."""
+        return RequestReader(self.facets, self.titles, self._encoder)
+
+    @cached_property
+    def head_scores(self) -> FloatArray | None:
+        """What the head adds to each item's score, float32 [num_items]; feedback does not change it."""
+        return None if self.perceptron is None else self.perceptron.scores(self._rows)
+
+    @cached_property
+    def cold(self) -> Person:
+        """Somebody of whom nothing is known."""
+        return self.person(Preferences(np.zeros(0, dtype=np.int32)))
+
+    def search(self, text: str, count: int = COUNT) -> tuple[Match, ...]:
+        """Find titles as people type them, most similar first."""
+        return self.titles.search(text, count)
+
+    def understand(self, text: str) -> Request:
+        """Read a request in plain words; raises ConfigError where it is too long."""
+        return self.reader.read(text)
+
+    def person(self, told: Preferences) -> Person:
+        """Fit a person; call it again after every feedback.
+
+        Raises
+        ------
+        ConfigError
+            If what was told is about an item that the table does not have.
+        """
+        known = told.known
+        if len(known) and known[-1] >= self.space.num_items:
+            raise ConfigError(
+                f"feedback is about item {known[-1]}, the table has {self.space.num_items}",
+                hint="use rows of this table's catalogue",
+            )
+        return Person(self, told)
+
+    def open_items(self, request: Request) -> BoolArray:
+        """Items that a request allows, bool [num_items].
+
+        Raises
+        ------
+        ConfigError
+            If it names a facet that the catalogue does not have.
+        """
+        allowed = np.ones(self.space.num_items, dtype=np.bool_)
+        if request.genres:
+            allowed &= self.facets.mask(request.genres)
+        if request.without:
+            allowed &= ~self.facets.mask(request.without)
+        if request.first_year is not None or request.last_year is not None:
+            allowed &= self.facets.between(request.first_year, request.last_year)
+        for first, last in request.without_years:
+            allowed &= ~self.facets.between(first, last)
+        if request.new_only:
+            allowed &= self.newest
+        if request.popularity and self.space.popularity is not None:
+            column = self.space.rows[:, self.space.popularity]
+            known = column > np.quantile(column, WELL_KNOWN)
+            allowed &= known if request.popularity > 0 else ~known
+        allowed[list({*request.titles, *request.unlike})] = False
+        return allowed
+
+    @cached_property
+    def newest(self) -> BoolArray:
+        """What counts as new, bool [num_items]: items that the table did not know, or else the last two years."""
+        if self.new.any():
+            return self.new
+        years = self.facets.years
+        return np.asarray(self.facets.between(int(years.max(initial=1)) - 1, None))
+
+    def nudges(self, request: Request) -> list[Nudge]:
+        """Turn what a request asks for more or less of into nudges."""
+
+        def facet(name: str, step: float, label: str) -> Nudge:
+            return Nudge(_kind(step), label, contrast(self.space, self.facets.of(name)), step)
+
+        def title(item: int, step: float, label: str) -> Nudge:
+            words = f"{label} {self.catalogue.titles[item]}"
+            return Nudge(_kind(step), words, contrast(self.space, np.array([item])), step)
+
+        found = [facet(name, GENRE, names.in_words(name)) for name in request.genres if name not in request.more]
+        found += [facet(name, MORE, f"more of {names.in_words(name)}") for name in request.more]
+        found += [facet(name, LESS, f"less of {names.in_words(name)}") for name in request.less]
+        found += [title(item, TITLE, "something like") for item in request.titles]
+        found += [title(item, UNLIKE, "nothing like") for item in request.unlike]
+        return found
+
+
+class Person:
+    """One person's fitted taste. Nothing of it is ever printed or sent."""
+
+    def __init__(self, recommender: Recommender, told: Preferences) -> None:
+        self._of = recommender
+        self.told = told
+        self.taste: Taste = self._fit([])
+
+    def __repr__(self) -> str:
+        return "Person(<on this device only>)"
+
+    @cached_property
+    def scores(self) -> FloatArray:
+        """Scores of the whole catalogue, float32 [num_items]."""
+        return self._scores(self.taste)
+
+    @cached_property
+    def _track(self) -> Track | None:
+        """How well lists have known the person, without what is asked for now."""
+        linear = self.scores if self._of.perceptron is None else self.taste.scores(self._of.space.rows)
+        unknown = np.ones(len(linear), dtype=np.bool_)
+        unknown[self.told.known] = False
+        best = best_items(linear, unknown, COUNT)
+        return track_record(self._of.space, self.taste, float(linear[best[-1]])) if len(best) else None
+
+    @cached_property
+    def portrait(self) -> Portrait:
+        """The taste in words and weights."""
+        catalogue = self._of.catalogue
+        texts = catalogue.texts if any(catalogue.texts) else ()
+        return portray(self._of.space, self.taste, self.told, self._of.facets, texts)
+
+    def recommend(self, request: Request | None = None) -> Answer:
+        """Recommend what was not had, disliked or hidden.
+
+        Parameters
+        ----------
+        request
+            What is asked for; None is a plain list of `COUNT`.
+
+        Returns
+        -------
+        Answer
+            Fewer items than asked for where fewer are left; its notes say so.
+
+        Raises
+        ------
+        ConfigError
+            If the request names what the catalogue does not have, or a length or dial that cannot be.
+        """
+        request = request or Request()
+        count = COUNT if request.count is None else request.count
+        dial = request.diversity or 0.0
+        nudges = self._of.nudges(request)
+        taste = self._fit(nudges) if nudges else self.taste
+        scores = self._scores(taste) if nudges else self.scores
+        allowed = self._of.open_items(request)
+        allowed[self.told.known] = False
+        best = best_items(scores, allowed, max(pool_size(count), count) if dial > 0 else count)
+        if dial > 0 and len(best):
+            best = best[rerank(scores[best], self._features(best), count, dial)]
+        return self._answer(request, taste, best, count)
+
+    def explain(self, item: int, request: Request | None = None) -> Explanation:
+        """Explain the score of one item, whether it is recommended or not."""
+        nudges = self._of.nudges(request) if request is not None else []
+        return self._explained(np.array([item]), self._fit(nudges) if nudges else self.taste)[0]
+
+    def _fit(self, nudges: list[Nudge]) -> Taste:
+        space, known = self._of.space, self._of.facets if self.told.pinned or self.told.muted else None
+        own = []
+        for setting, step in (("pinned", PIN), ("muted", MUTE)):
+            for name in getattr(self.told, setting):
+                # a facet may be gone from a later catalogue: the owner's setting is kept, and rests
+                if known is not None and name in known.items:
+                    words = names.in_words(name)
+                    label = f"more of {words} (pinned)" if step > 0 else f"less of {words} (muted)"
+                    own.append(
+                        Nudge("pinned" if step > 0 else "muted", label, contrast(space, known.items[name]), step)
+                    )
+        return fit(space, self.told, self._of.training, [*own, *nudges])
+
+    def _scores(self, taste: Taste) -> FloatArray:
+        linear = taste.scores(self._of.space.rows)
+        head = self._of.head_scores
+        return linear if head is None else linear + head
+
+    def _features(self, items: Items) -> FloatArray:
+        """Take what makes items alike: their content, or what was learned of them where nothing is known."""
+        rows = self._of.space.rows[items]
+        content = rows[:, self._of.content]
+        return content if content.any() else rows[:, self._of.learned]
+
+    def _explained(self, items: Items, taste: Taste) -> list[Explanation]:
+        return explain(items, self._of.space, taste, self._of.groups, self._of.perceptron)
+
+    def _answer(self, request: Request, taste: Taste, best: Items, count: int) -> Answer:
+        catalogue, shelf = self._of.catalogue, self._of
+        explained = self._explained(best, taste)
+        sure = confidence(best, shelf.space, taste, self._track) if len(best) else []
+        lines = []
+        for rank, (explanation, how_sure) in enumerate(zip(explained, sure, strict=True), start=1):
+            item = explanation.item
+            why = reasons(explanation, names.facets_of_item(item, catalogue))
+            lines.append(
+                Recommendation(
+                    rank=rank,
+                    item=item,
+                    id=catalogue.ids[item],
+                    title=catalogue.titles[item],
+                    year=int(catalogue.years[item]) or None,
+                    genres=catalogue.genres[item],
+                    is_new=bool(shelf.new[item]),
+                    score=explanation.score,
+                    why=why.sentence(catalogue),
+                    reasons=why,
+                    confidence=how_sure,
+                    explanation=explanation,
+                )
+            )
+        notes = []
+        if len(lines) < count:
+            notes.append(f"{len(lines)} of {count}: nothing else is left that fits what was asked")
+        if taste.own == 0:
+            notes.append("nothing is known of your taste yet: what is popular comes first")
+        return Answer(tuple(lines), request, request.sentence(catalogue), tuple(notes))
+
+
+def _kind(step: float) -> Literal["asked", "refused"]:
+    return "asked" if step > 0 else "refused"
+
+
+def _serving(training: LocalTraining) -> LocalTraining:
+    """Return the parameters of the copy that recommends, as `palate.models.serving` does, without loading PyTorch."""
+    changes: dict[str, object] = {"objective": "whole"}
+    if training.serving_half_life is not None:
+        changes["recency_half_life"] = training.serving_half_life
+    if training.model != "linear":
+        changes["model"] = "gmf"  # the linear part; a perceptron is added by itself
+    return training.model_copy(update=changes)

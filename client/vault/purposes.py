@@ -1,0 +1,69 @@
+"""What a vault is used for: each purpose has a data key of its own, and says whether its owner may export it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from palate.client.vault.errors import EntryRefused
+
+RESERVED = "vault"
+"""The vault's own key: it seals the record of what the vault holds."""
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """One kind of thing that a vault keeps.
+
+    Attributes
+    ----------
+    name
+        Up to 32 lower-case letters, digits and hyphens; stands in the file in clear.
+    exported
+        Whether `Vault.export` shows it: the owner's data and public keys yes, secret keys no.
+    content
+        How `export` shows a value: JSON as it is, bytes in base64.
+
+    Raises
+    ------
+    EntryRefused
+        If the name cannot be one, or is the vault's own.
+    """
+
+    name: str
+    exported: bool
+    content: Literal["json", "bytes"] = "bytes"
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name) or self.name == RESERVED:
+            raise EntryRefused(
+                f"{self.name!r} is no purpose: up to 32 of a-z, 0-9 and '-', a letter first, and not {RESERVED!r}",
+                hint="choose a word of palate.client.vault.purposes",
+            )
+
+
+IDENTITY = Purpose("identity", exported=False)
+"""Secret keys: the device's own, its node's, and the one that signs its ledger."""
+
+SERVERS = Purpose("servers", exported=True, content="json")
+"""Servers that the owner joined, with their pinned public keys."""
+
+HISTORY = Purpose("history", exported=True, content="json")
+"""Interactions, and what the owner dislikes or hides."""
+
+PROFILE = Purpose("profile", exported=True, content="json")
+"""Interests in words, as the owner edited them."""
+
+HEADS = Purpose("heads", exported=True)
+"""Learned parameters of score models: the user's embedding and the layers above it."""
+
+TABLES = Purpose("tables", exported=False)
+"""The last item table and its catalogue: public, and large."""
+
+ROUNDS = Purpose("rounds", exported=False)
+"""Open rounds: secrets of secure aggregation and the sealed messages that may have left."""
+
+PURPOSES: Final = {purpose.name: purpose for purpose in (IDENTITY, SERVERS, HISTORY, PROFILE, HEADS, TABLES, ROUNDS)}

@@ -1,0 +1,323 @@
+"""Rows of a vault: what is sealed, under which keys, and the one sealed state over all of them.
+
+A change is made inside a transaction that holds the file alone. It starts from the state on disk, seals the new state
+once at its end, and is on disk as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from palate.client.vault import schema
+from palate.client.vault.errors import Forgotten, KeyWornOut, VaultError, VaultTampered
+from palate.client.vault.purposes import RESERVED
+from palate.client.vault.sealing import SEALS_PER_KEY, DataKey, State
+
+_ATTEMPTS = 5  # of reading past a key that another program changes just then
+
+
+class SealedRows:
+    """The open file of a vault, with its master key.
+
+    Parameters
+    ----------
+    connection
+        The file; closed by `close`.
+    vault_id
+        Its id, 16 bytes.
+    master
+        Its master key, 32 bytes.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, vault_id: bytes, master: bytes) -> None:
+        self._connection: sqlite3.Connection | None = connection
+        self._vault_id = vault_id
+        self._master = master
+        self._keys: dict[str, DataKey] = {}
+        self._pending: State | None = None
+        self._scrub_due = False
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        return "SealedRows(<sealed>)"
+
+    def close(self) -> None:
+        """Close the file and drop the keys."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+            self._keys.clear()
+            self._master = b""
+
+    def get(self, purpose: str, name: str) -> bytes | None:
+        """Open a value; None if there is no such entry. Raises `VaultTampered` if it is not intact."""
+        with self._lock:
+            for _ in range(_ATTEMPTS):
+                key = self.key(purpose)
+                if key is None:
+                    return None
+                tag = key.name_tag(name)
+                row = self._row(
+                    "SELECT k.id, e.version, e.sealed FROM keys k LEFT JOIN entries e "
+                    "ON e.purpose = k.purpose AND e.tag = ? WHERE k.purpose = ?",
+                    (tag, purpose),
+                )
+                if row is None or row[0] != key.key_id:  # rotated or erased by another program meanwhile
+                    self._keys.pop(purpose, None)
+                    continue
+                return None if row[1] is None else key.open(tag, row[1], row[2])[1]
+            raise VaultError("another program keeps changing the keys", hint="let it finish, then try again")
+
+    def put(self, purpose: str, name: str, value: bytes) -> None:
+        """Seal a value, in place of what was there; inside a transaction."""
+        key = self.key(purpose) or self._add_key(purpose)
+        own, state = self._own_key(), self._changing()
+        for used in (key, own):
+            if state.version - used.born >= SEALS_PER_KEY:
+                raise KeyWornOut(
+                    f"the key of {used.purpose} may have sealed {SEALS_PER_KEY} times, the most for one key",
+                    hint=f"rotate {purpose}",
+                )
+        tag, version = key.name_tag(name), state.version + 1
+        old = self._row("SELECT version FROM entries WHERE purpose = ? AND tag = ?", (purpose, tag))
+        self._run(
+            "INSERT INTO entries VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (purpose, tag) DO UPDATE SET version = excluded.version, sealed = excluded.sealed",
+            (purpose, tag, version, key.seal(name, version, value)),
+        )
+        self._pending = state.changed(
+            version=version,
+            entries=0 if old else 1,
+            added=own.entry_term(purpose, tag, version),
+            removed=own.entry_term(purpose, tag, old[0]) if old else 0,
+        )
+
+    def delete(self, purpose: str, name: str) -> bool:
+        """Remove an entry, inside a transaction; False if there is none."""
+        key = self.key(purpose)
+        tag = b"" if key is None else key.name_tag(name)
+        row = self._row("SELECT version FROM entries WHERE purpose = ? AND tag = ?", (purpose, tag))
+        if row is not None:
+            self._remove(purpose, tag, row[0])
+        return row is not None
+
+    def erase(self, purpose: str) -> None:
+        """Remove everything of a purpose and its key, inside a transaction."""
+        key = self.key(purpose)
+        if key is not None:
+            for tag, version in self._rows("SELECT tag, version FROM entries WHERE purpose = ?", (purpose,)):
+                self._remove(purpose, tag, version)
+            self._drop_key(key)
+
+    def reseal(self, purpose: str) -> None:
+        """Seal everything of a purpose under a fresh key, and the state too, inside a transaction."""
+        self.check()
+        old = self.key(purpose)
+        self._renew_own_key()
+        if old is None:
+            return
+        versions = self._rows("SELECT tag, version FROM entries WHERE purpose = ?", (purpose,))
+        self._drop_key(old)
+        self._add_key(purpose)
+        for tag, version in versions:
+            name, value = old.open(tag, version, self._sealed(purpose, tag))
+            self._remove(purpose, tag, version)
+            self.put(purpose, name, value)
+
+    def entries(self, purpose: str) -> Iterator[tuple[str, bytes]]:
+        """Open all entries of a purpose, in no order; to be read to the end at once."""
+        with self.reading():
+            key = self.key(purpose)
+            if key is not None:
+                for tag, version in self._rows("SELECT tag, version FROM entries WHERE purpose = ?", (purpose,)):
+                    yield key.open(tag, version, self._sealed(purpose, tag))
+
+    def purposes(self) -> list[str]:
+        """Names of the purposes that have a key, sorted."""
+        rows = self._rows("SELECT purpose FROM keys WHERE purpose <> ? ORDER BY purpose", (RESERVED,))
+        return [row[0] for row in rows]
+
+    def check(self) -> None:
+        """Compare all rows with the sealed sum over them; raises `VaultTampered` if they differ."""
+        with self.reading():
+            state = self._pending or self._load_state()
+            count, total = self._sum()
+            if (count, total) != (state.entries, state.total):
+                raise VaultTampered(
+                    f"the vault's {count} entries are not the {state.entries} that it was left with, "
+                    "or not their latest versions",
+                    hint="restore a whole backup, never a part; or forget this vault and begin a new one",
+                )
+
+    def scrub(self) -> bool:
+        """Cut the write-ahead log; False if another program reads just now, or a transaction is open."""
+        with self._lock, named():
+            connection = self._opened()
+            self._scrub_due = connection.in_transaction or not schema.scrub(connection)
+            return not self._scrub_due
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Hold the file alone; commit at the end or leave no trace. One inside another is undone alone if it fails."""
+        with self._lock:
+            if self._pending is not None:
+                with self._savepoint():
+                    yield
+                return
+            self._run("BEGIN IMMEDIATE")
+            try:
+                before = self._pending = self._load_state()
+                yield
+                if self._pending != before:
+                    self._run("UPDATE vault SET state = ?", (self._own_key().seal_state(self._pending),))
+                self._run("COMMIT")
+            except BaseException:
+                self._undo("ROLLBACK")
+                raise
+            finally:
+                self._pending = None
+            if self._scrub_due:
+                self.scrub()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """See one state of the file throughout."""
+        with self._lock:
+            if self._opened().in_transaction:
+                yield
+                return
+            self._run("BEGIN")
+            try:
+                yield
+            finally:
+                if self._opened().in_transaction:
+                    self._run("ROLLBACK")
+
+    def key(self, purpose: str) -> DataKey | None:
+        """Return the key in force, or None; outside a transaction it may be one that another program just replaced."""
+        cached = self._keys.get(purpose)
+        if cached is not None and not self._opened().in_transaction:
+            return cached
+        row = self._row("SELECT id, born, wrapped FROM keys WHERE purpose = ?", (purpose,))
+        if row is None:
+            self._keys.pop(purpose, None)
+            return None
+        if cached is None or (cached.key_id, cached.born) != (row[0], row[1]):
+            cached = DataKey.unwrapped(self._master, self._vault_id, purpose, *row)
+            self._keys[purpose] = cached
+        return cached
+
+    def _own_key(self) -> DataKey:
+        key = self.key(RESERVED)
+        if key is None:
+            raise _gone()
+        return key
+
+    def _add_key(self, purpose: str) -> DataKey:
+        state = self._changing()
+        key = DataKey.fresh(self._vault_id, purpose, state.version)
+        self._run("INSERT INTO keys VALUES (?, ?, ?, ?)", (purpose, key.key_id, key.born, key.wrapped(self._master)))
+        self._keys[purpose] = key
+        term = self._own_key().key_term(purpose, key.key_id, key.born)
+        self._pending = state.changed(version=state.version + 1, added=term)
+        return key
+
+    def _drop_key(self, key: DataKey) -> None:
+        state = self._changing()
+        self._run("DELETE FROM keys WHERE purpose = ?", (key.purpose,))
+        self._keys.pop(key.purpose, None)
+        term = self._own_key().key_term(key.purpose, key.key_id, key.born)
+        self._pending = state.changed(version=state.version + 1, removed=term)
+        self._scrub_due = True
+
+    def _renew_own_key(self) -> None:
+        state = self._changing()
+        own = DataKey.fresh(self._vault_id, RESERVED, state.version)
+        self._run(
+            "UPDATE keys SET id = ?, born = ?, wrapped = ? WHERE purpose = ?",
+            (own.key_id, own.born, own.wrapped(self._master), RESERVED),
+        )
+        self._keys[RESERVED] = own
+        self._pending = State(state.version + 1, *self._sum())  # the terms are hashes under this key
+        self._scrub_due = True
+
+    def _remove(self, purpose: str, tag: bytes, version: int) -> None:
+        state = self._changing()
+        self._run("DELETE FROM entries WHERE purpose = ? AND tag = ?", (purpose, tag))
+        term = self._own_key().entry_term(purpose, tag, version)
+        self._pending = state.changed(version=state.version + 1, entries=-1, removed=term)
+        self._scrub_due = True
+
+    def _sealed(self, purpose: str, tag: bytes) -> bytes:
+        sealed: bytes = self._row("SELECT sealed FROM entries WHERE purpose = ? AND tag = ?", (purpose, tag))[0]
+        return sealed
+
+    def _sum(self) -> tuple[int, int]:
+        own = self._own_key()
+        entries = self._rows("SELECT purpose, tag, version FROM entries")
+        keys = self._rows("SELECT purpose, id, born FROM keys")
+        terms = [own.entry_term(*row) for row in entries] + [own.key_term(*row) for row in keys]
+        return len(entries), State(0, 0, 0).changed(version=0, added=sum(terms)).total
+
+    def _load_state(self) -> State:
+        row = self._row("SELECT state FROM vault")
+        if row is None:
+            raise _gone()
+        return self._own_key().open_state(row[0])
+
+    def _changing(self) -> State:
+        if self._pending is None:
+            raise RuntimeError("a change outside a transaction")
+        return self._pending
+
+    @contextmanager
+    def _savepoint(self) -> Iterator[None]:
+        before = self._pending
+        self._run("SAVEPOINT inner_one")
+        try:
+            yield
+            self._run("RELEASE inner_one")
+        except BaseException:
+            self._undo("ROLLBACK TO inner_one")
+            self._undo("RELEASE inner_one")
+            self._pending = before
+            raise
+
+    def _undo(self, statement: str) -> None:
+        if self._connection is not None and self._connection.in_transaction:
+            self._run(statement)
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise VaultError("the vault is closed", hint="open it again")
+        return self._connection
+
+    def _run(self, statement: str, values: Sequence[object] = ()) -> None:
+        with named():
+            self._opened().execute(statement, values)
+
+    def _row(self, statement: str, values: Sequence[object] = ()) -> Any:
+        with self._lock, named():
+            return self._opened().execute(statement, values).fetchone()
+
+    def _rows(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
+        with self._lock, named():
+            return self._opened().execute(statement, values).fetchall()
+
+
+@contextmanager
+def named() -> Iterator[None]:
+    """Give what SQLite raises one of this package's names."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise schema.failure(error) from None
+
+
+def _gone() -> Forgotten:
+    return Forgotten("this vault was emptied", hint="close it; if nobody forgot it on purpose, restore a backup")

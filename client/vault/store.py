@@ -1,0 +1,372 @@
+"""The vault: everything secret that a device keeps, sealed, in one file that several programs may use at once.
+
+Values are sealed under one key a purpose, those keys under a master key that lies elsewhere (envelope encryption, as in
+age and in key management services), and every change is on disk, whole, before it returns. docs/formats/vault.md gives
+the bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from palate.client.vault import files, forget, keeper, schema, tombstone
+from palate.client.vault.errors import EntryRefused, Forgotten, NotInVault, NoVault, VaultExists, WrongKey
+from palate.client.vault.purposes import PURPOSES, RESERVED, Purpose
+from palate.client.vault.rows import SealedRows, named
+from palate.client.vault.sealing import ID_SIZE, DataKey, State, check_value
+
+MAX_VALUE_BYTES = 1 << 28
+MAX_NAME_BYTES = 512
+EXPORT_FORMAT = "palate-vault-export/1"
+
+
+class Vault:
+    """An open vault; made by `create` or `open`, and closed as a context manager or by `close`.
+
+    One object may be used by several threads, one file by several programs; no object across a fork.
+
+    Attributes
+    ----------
+    folder
+        Its folder.
+    vault_id
+        Its id, 16 random bytes.
+    keeper
+        Where its master key lies, "keyring" or "file".
+    """
+
+    def __init__(self, folder: Path, connection: sqlite3.Connection, vault_id: bytes, kind: str, master: bytes) -> None:
+        self.folder = folder
+        self.vault_id = vault_id
+        self.keeper = kind
+        self._rows = SealedRows(connection, vault_id, master)
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        *,
+        keyring: keeper.Choice = "auto",
+        carrying: tombstone.Tombstone | None = None,
+        wait_seconds: float = schema.WAIT_SECONDS,
+    ) -> Vault:
+        """Make a vault in a folder, which is made too if need be.
+
+        Parameters
+        ----------
+        folder
+            The folder: the user's own, and not writable for others.
+        keyring
+            Where the master key goes: "os", "file", or "auto" for the best there is.
+        carrying
+            What a vault that was forgotten had spent. The caller takes it off the new budget; it is asked for where
+            the folder has a tombstone, and written where it has none.
+        wait_seconds
+            How long to wait for other programs that use the file.
+
+        Raises
+        ------
+        Forgotten
+            If a vault was forgotten here and `carrying` is not its tombstone.
+        VaultExists, LooseFile, NoKeyring, VaultLocked
+            If there is a vault already, others have rights here, or the keyring does not serve.
+        """
+        files.own_folder(folder, make=True)
+        left = tombstone.read(folder)
+        if left is not None and left != carrying:
+            raise Forgotten(
+                f"a vault was forgotten in {folder} after spending {left.in_words()}; a new one does not begin from 0",
+                hint="begin with what is left of the budget, by carrying the tombstone over",
+            )
+        if left is None and carrying is not None:
+            tombstone.write(folder, carrying)
+        place = keeper.choose(folder, keyring)
+        vault_id = os.urandom(ID_SIZE)
+        connection = schema.connect(folder / schema.FILE, wait_seconds=wait_seconds)
+        try:
+            with named():
+                connection.execute("BEGIN IMMEDIATE")
+                if not schema.is_empty(connection):
+                    raise VaultExists(f"{folder} has a vault already", hint="open it, or choose another folder")
+                schema.create(connection)
+                master = place.make(vault_id)  # before the commit: a vault without its key would be lost
+                own = DataKey.fresh(vault_id, RESERVED, 0)
+                state = State(0, 0, own.key_term(RESERVED, own.key_id, 0))
+                row = (vault_id, place.kind, check_value(master, vault_id), own.seal_state(state))
+                connection.execute("INSERT INTO vault VALUES (1, ?, ?, ?, ?)", row)
+                key_row = (RESERVED, own.key_id, own.born, own.wrapped(master))
+                connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?)", key_row)
+                connection.execute("COMMIT")
+        except BaseException:
+            connection.close()
+            raise
+        files.sync_folder(folder)
+        return cls(folder, connection, vault_id, place.kind, master)
+
+    @classmethod
+    def open(cls, folder: Path, *, wait_seconds: float = schema.WAIT_SECONDS) -> Vault:
+        """Open the vault of a folder, and check that its rows are those that it was left with.
+
+        Raises
+        ------
+        NoVault, OtherVersion, LooseFile
+            If there is none, it is of another version, or others have rights to it.
+        WrongKey, NoKeyring, VaultLocked
+            If its master key cannot be had, or another program holds the file for too long.
+        VaultTampered
+            If rows were removed, invented or put back.
+        Forgotten
+            If its forgetting was begun and not finished.
+        """
+        path = folder / schema.FILE
+        if not os.path.lexists(path):
+            raise _no_vault(folder)
+        files.own_folder(folder)
+        connection = schema.connect(path, wait_seconds=wait_seconds)
+        try:
+            vault_id, kind, check = _identity(folder, connection)
+            master = keeper.keeper_of(kind, folder).load(vault_id)
+            if check_value(master, vault_id) != check:
+                raise WrongKey(
+                    f"the key in the {kind} is not the one that vault {vault_id.hex()} was made with",
+                    hint="restore the key that belongs to it, or forget this vault and begin a new one",
+                )
+            vault = cls(folder, connection, vault_id, kind, master)
+            vault.check()
+        except BaseException:
+            connection.close()
+            raise
+        return vault
+
+    def __repr__(self) -> str:
+        return "Vault(<sealed>)"
+
+    def __enter__(self) -> Vault:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and drop the keys; everything is on disk already."""
+        self._rows.close()
+
+    def put(self, purpose: Purpose, name: str, value: bytes) -> None:
+        """Seal a value under a name, in place of what was there.
+
+        Parameters
+        ----------
+        purpose
+            What it is for.
+        name
+            1 to 512 printable bytes of UTF-8; on disk only a keyed hash of it can be seen.
+        value
+            At most 2^28 bytes; their number can be seen on disk to the next 256.
+
+        Raises
+        ------
+        EntryRefused
+            If name or value do not fit.
+        KeyWornOut
+            If the purpose's key has sealed as much as it may: `rotate` it.
+        VaultLocked, VaultTampered
+            If the file is held for too long, or damaged.
+        """
+        size = len(name.encode("utf-8", errors="surrogatepass"))
+        if not 1 <= size <= MAX_NAME_BYTES or not name.isprintable():
+            raise EntryRefused(
+                f"a name of {size} bytes, or not printable; 1 to {MAX_NAME_BYTES} printable bytes of UTF-8 are taken",
+                hint="shorten it",
+            )
+        if len(value) > MAX_VALUE_BYTES:
+            raise EntryRefused(f"a value of {len(value)} bytes, at most {MAX_VALUE_BYTES} are taken", hint="split it")
+        with self.transaction():
+            self._rows.put(purpose.name, name, bytes(value))
+
+    def get(self, purpose: Purpose, name: str) -> bytes:
+        """Open a value.
+
+        Raises
+        ------
+        NotInVault
+            If there is no such entry, and none is missing.
+        VaultTampered
+            If it is not what was put there, or was taken away.
+        """
+        value = self._rows.get(purpose.name, name)
+        if value is None:
+            self.check()  # a row that somebody took away looks like one that never was
+            raise NotInVault(f"there is no such entry of {purpose.name}", hint="put it there first")
+        return value
+
+    def has(self, purpose: Purpose, name: str) -> bool:
+        """Whether there is an entry of that name; raises `VaultTampered` as `get`."""
+        try:
+            self.get(purpose, name)
+        except NotInVault:
+            return False
+        return True
+
+    def delete(self, purpose: Purpose, name: str) -> None:
+        """Remove an entry, overwrite its place in the file, and empty the log unless another program reads just now.
+
+        Raises
+        ------
+        NotInVault
+            If there is no such entry.
+        """
+        with self.transaction():
+            if not self._rows.delete(purpose.name, name):
+                self.check()
+                raise NotInVault(f"there is no such entry of {purpose.name}", hint="ids() lists what there is")
+
+    def ids(self, purpose: Purpose) -> list[str]:
+        """Names of a purpose's entries, sorted; every one of them is opened, for names are sealed too."""
+        return sorted(name for name, _ in self._rows.entries(purpose.name))
+
+    def purposes(self) -> list[str]:
+        """Names of the purposes that have a key, sorted."""
+        return self._rows.purposes()
+
+    def entries(self, purpose: Purpose) -> dict[str, bytes]:
+        """Open all entries of a purpose, as they are at one moment: values by name, names sorted; raises as `get`."""
+        return dict(sorted(self._rows.entries(purpose.name)))
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Do several things as one: all of them are on disk at the end, or none.
+
+        Other programs wait meanwhile. A transaction inside another is undone alone if it fails, and is on disk with the
+        outer one.
+
+        Raises
+        ------
+        VaultLocked
+            If another program holds the file for too long.
+        """
+        with self._rows.transaction():
+            yield
+
+    def rotate(self, purpose: Purpose) -> None:
+        """Seal everything of a purpose anew under a fresh key, and renew the vault's own key.
+
+        The old key, sealed under the master key, is overwritten in the file.
+
+        Raises
+        ------
+        VaultTampered
+            If anything is not intact; nothing is changed then.
+        """
+        with self.transaction():
+            self._rows.reseal(purpose.name)
+
+    def erase(self, purpose: Purpose) -> None:
+        """Remove everything of a purpose, and its key; as thorough as `delete`."""
+        with self.transaction():
+            self._rows.erase(purpose.name)
+
+    def forget(
+        self,
+        *,
+        spent: Mapping[tuple[str, str], int],
+        signer: Ed25519PrivateKey | None,
+        further: forget.Further = (),
+        wait_seconds: float = schema.WAIT_SECONDS,
+    ) -> tombstone.Tombstone:
+        """Close and destroy the vault, and leave a tombstone of what was spent; see `palate.client.vault.forget`."""
+        self.close()
+        return forget.forget(self.folder, spent=spent, signer=signer, further=further, wait_seconds=wait_seconds)
+
+    def scrub(self) -> bool:
+        """Cut the write-ahead log, in which older sealed versions stay for a while.
+
+        Returns
+        -------
+        bool
+            False if another program reads just now; then the next one to scrub does it.
+        """
+        return self._rows.scrub()
+
+    def check(self) -> None:
+        """Compare all rows with the sealed sum over them.
+
+        Finds rows that were removed, invented, swapped or put back to an older version, in any number. A whole file
+        that was put back is not found: it is what the vault once was.
+
+        Raises
+        ------
+        VaultTampered
+            If they are not those that the vault was left with.
+        """
+        self._rows.check()
+
+    def verify(self) -> int:
+        """Open every entry, after a `check`, and return how many there are.
+
+        Raises
+        ------
+        VaultTampered
+            If anything is not intact.
+        """
+        with self._rows.reading():
+            self.check()
+            return sum(1 for purpose in self._rows.purposes() for _ in self._rows.entries(purpose))
+
+    def export(self) -> dict[str, Any]:
+        """Return the owner's data and public keys in clear, as plain JSON values; secret keys stay sealed.
+
+        Returns
+        -------
+        dict
+            `format`, `vault` (its id), and `purposes`: for each one that may be exported, names and values. A value is
+            the JSON that it holds, or `{"base64": ...}`.
+        """
+        with self._rows.reading():
+            found: dict[str, Any] = {}
+            for name in self._rows.purposes():
+                purpose = PURPOSES.get(name)
+                if purpose is not None and purpose.exported:
+                    entries = sorted(self._rows.entries(name))
+                    found[name] = {label: _plain(purpose, value) for label, value in entries}
+            return {"format": EXPORT_FORMAT, "purposes": found, "vault": self.vault_id.hex()}
+
+
+def _identity(folder: Path, connection: sqlite3.Connection) -> tuple[bytes, str, bytes]:
+    """Id, keeper and check value of the master key."""
+    with named():
+        if schema.is_empty(connection):  # a start that was cut off
+            raise _no_vault(folder)
+        schema.check(connection)
+        row = connection.execute("SELECT id, keeper, master FROM vault").fetchone()
+    left = tombstone.read(folder)
+    if row is None or (left is not None and left.vault == row[0]):
+        raise Forgotten(
+            f"the vault in {folder} was being forgotten when something stopped it",
+            hint="finish with palate.client.vault.forget.finish",
+        )
+    return row[0], row[1], row[2]
+
+
+def _no_vault(folder: Path) -> NoVault:
+    return NoVault(f"{folder} has no vault", hint="create one, or name the folder of this device")
+
+
+def _plain(purpose: Purpose, value: bytes) -> Any:
+    if purpose.content == "json":
+        try:
+            return json.loads(value)
+        except ValueError:
+            pass  # not written by us: shown as what it is
+    return {"base64": base64.b64encode(value).decode("ascii")}

@@ -1,0 +1,187 @@
+"""Why an item scores as it does: two exact sums, over the sources of the taste and over the columns of the item.
+
+The score is linear in the targets of the ridge, so what an item of the history adds, ``w_i y_i x_j'N^-1 x_i``, is no
+estimate (the smoother's row, Hastie, Tibshirani & Friedman 2009, eq. 5.14; Hu, Koren & Volinsky 2008 explain
+implicit feedback the same way, eq. 7). It is linear in the item's columns too. A non-linear head is a term of its own
+among the sources, and is split over the columns by `models/scores/plain.py`. Both sums add up to the score.
+
+What is *said* is a choice among exact terms. A recent blockbuster in the history adds to the score of every other
+blockbuster; a reason should be about this item rather than about any. So the words go by what a source adds
+beyond what it adds to the mean item, popularity left aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from palate.models import facets
+from palate.models.catalogue import Catalogue
+from palate.models.scores.plain import Perceptron
+from palate.models.taste import Source, Space, Taste
+
+WideArray = npt.NDArray[np.float64]
+
+_SAID_ITEMS = 3
+_SAID_FACETS = 2
+_LEAST_SHARE = 0.25
+"""A reason is left unsaid below this share of the strongest one of its sort."""
+_LEAST_OF_SCORE = 0.1  # and a wish, below this share of the score: it did not bring the item here
+
+
+@dataclass(frozen=True)
+class Term:
+    """What one source adds to a score.
+
+    Attributes
+    ----------
+    source
+        Where it comes from; None for the non-linear head.
+    value
+        Part of the score.
+    specific
+        The part that is about this item rather than about any, popularity left aside.
+    """
+
+    source: Source | None
+    value: float
+    specific: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A score and its two sums.
+
+    Attributes
+    ----------
+    item
+        Row of the item.
+    score
+        The sum of either.
+    sources
+        Over what the person said or asked, and the head; in the order of the taste.
+    columns
+        Over groups of columns: popularity, facets, "description", "learned", "constant".
+    """
+
+    item: int
+    score: float
+    sources: tuple[Term, ...]
+    columns: dict[str, float]
+
+
+def explain(
+    items: npt.NDArray[np.integer],
+    space: Space,
+    taste: Taste,
+    groups: Sequence[str],
+    perceptron: Perceptron | None = None,
+) -> list[Explanation]:
+    """Explain the scores of some items.
+
+    Parameters
+    ----------
+    items
+        Their rows, int [n].
+    space, taste
+        The item table, prepared, and the taste fitted in it.
+    groups
+        Group of each column, `facets.column_groups`, [k].
+    perceptron
+        The head's non-linear part; it reads rows without the constant column.
+
+    Returns
+    -------
+    list of Explanation
+        float64 sums: they differ from the float32 scores of a list by rounding only.
+    """
+    rows = space.rows[items].astype(np.float64)  # [n, k]
+    centred = rows - space.mean
+    if space.popularity is not None:
+        centred[:, space.popularity] = 0.0
+    values, specific = rows @ taste.vectors.T, centred @ taste.vectors.T  # [n, m]
+    columns = rows * taste.vector  # [n, k]
+    head, empty = np.zeros(len(rows)), 0.0
+    if perceptron is not None:
+        parts = perceptron.contributions(space.rows[items])
+        empty = perceptron.empty_score
+        columns += parts
+        head = parts.sum(axis=1) + empty
+    names = list(dict.fromkeys(groups))
+    places = np.array([names.index(group) for group in groups], dtype=np.int64)
+    found = []
+    for row, item in enumerate(items):
+        by_group = dict(zip(names, np.bincount(places, columns[row], len(names)).tolist(), strict=True))
+        terms = [Term(*term) for term in zip(taste.sources, values[row].tolist(), specific[row].tolist(), strict=True)]
+        if perceptron is not None:
+            terms.append(Term(None, float(head[row]), 0.0))
+            by_group[facets.CONSTANT] = by_group.get(facets.CONSTANT, 0.0) + empty
+        found.append(Explanation(int(item), float(values[row].sum() + head[row]), tuple(terms), by_group))
+    return found
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """What is worth saying of an explanation, strongest first.
+
+    Attributes
+    ----------
+    items
+        Rows of the history because of which the item is recommended.
+    facets
+        Names of the item's own facets that the taste is drawn to.
+    asked
+        What was asked or pinned that speaks for the item, in words.
+    popular
+        Whether popularity is all that speaks for it.
+    """
+
+    items: tuple[int, ...]
+    facets: tuple[str, ...]
+    asked: tuple[str, ...]
+    popular: bool
+
+    def sentence(self, catalogue: Catalogue) -> str:
+        """Say the reasons: "because of Heat (1995), Casino (1995) and the genre Crime"."""
+        because = [catalogue.titles[item] for item in self.items] + [facets.in_words(name) for name in self.facets]
+        said = [f"you asked for {joined(list(self.asked))}"] if self.asked else []
+        if because:
+            said.append(f"because of {joined(because)}")
+        return "; ".join(said) or ("popular with everybody" if self.popular else "close to the middle of your taste")
+
+
+def reasons(explanation: Explanation, own_facets: Sequence[str]) -> Reasons:
+    """Choose what to say of an explanation; `own_facets` are those of the item itself."""
+    ranked = sorted(
+        (term for term in explanation.sources if term.source is not None and term.specific > 0),
+        key=lambda term: -term.specific,
+    )
+    history = [term for term in ranked if term.source is not None and term.source.kind in ("had", "liked")]
+    said_items = [
+        term.source.item
+        for term in history[:_SAID_ITEMS]
+        if term.source is not None and term.specific >= _LEAST_SHARE * history[0].specific
+    ]
+    wanted = [term for term in ranked if term.source is not None and term.source.kind in ("asked", "pinned")]
+    asked = [
+        term.source.label
+        for term in wanted[:_SAID_FACETS]
+        if term.source is not None
+        and term.specific >= max(_LEAST_SHARE * wanted[0].specific, _LEAST_OF_SCORE * abs(explanation.score))
+    ]
+    drawn = sorted(
+        ((explanation.columns.get(name, 0.0), name) for name in own_facets), key=lambda pair: (-pair[0], pair[1])
+    )
+    said_facets = [
+        name for value, name in drawn[:_SAID_FACETS] if value > 0 and value >= _LEAST_SHARE * drawn[0][0]
+    ]  # fmt: skip
+    popular = not said_items and explanation.columns.get(facets.POPULARITY, 0.0) > 0
+    return Reasons(tuple(said_items), tuple(said_facets), tuple(asked), popular)
+
+
+def joined(words: Sequence[str], last: str = "and") -> str:
+    """Join words as a sentence does: "a, b and c"."""
+    return f" {last} ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)

@@ -1,0 +1,393 @@
+"""How a device joins a fleet: a request that it signs, and the operator's welcome that it pins.
+
+Two files that people carry, in the manner of a certificate request (RFC 2986) and its answer: the request names the
+device's public keys and proves that it holds the signing one; the welcome names everything that the device will trust
+from then on. docs/formats/enrolment.md has the bytes; the operator's and the device's programs both read them here.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+import zlib
+from dataclasses import dataclass, field, fields
+from hashlib import sha256
+from typing import Any, Final, cast
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from palate.privacy.errors import PrivacyError
+from palate.privacy.ledger import canonical
+from palate.privacy.ledger.errors import MalformedBody
+from palate.privacy.ledger.framing import framed
+from palate.privacy.secagg.errors import SecureAggregationError
+from palate.privacy.secagg.keys import EnrolmentCertificate
+
+REQUEST_FORMAT: Final = "palate-enrolment-request/1"
+WELCOME_FORMAT: Final = "palate-welcome/1"
+WELCOME_NAME: Final = "welcome.json"
+CATALOGUE_NAME: Final = "catalogue.parquet"
+MAX_WELCOME_BYTES: Final = 1 << 16
+MAX_CATALOGUE_BYTES: Final = 1 << 28
+
+_DEVICE_TAG = b"palate/enrolment/device/1"
+_REQUEST_TAG = b"palate/enrolment/request/1"
+_HEX32 = re.compile(r"[0-9a-f]{64}")
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]{2,64}\]|[A-Za-z0-9.-]{1,253}):([0-9]{1,5})")
+_REQUEST_FIELDS = {"format", "device", "identity_key", "node_key", "signature"}
+
+
+class EnrolmentFileRefused(PrivacyError):
+    """A request or a welcome that is damaged, altered, of another version, or for another device."""
+
+
+def device_number(identity_key: Ed25519PublicKey) -> int:
+    """Return the number by which a fleet knows the holder of a signing key: eight bytes of the key's hash."""
+    return int.from_bytes(sha256(framed(_DEVICE_TAG, identity_key.public_bytes_raw())).digest()[:8], "big")
+
+
+def device_name(number: int) -> str:
+    """Spell a device's number: 16 hexadecimal digits, as ledgers and people have it."""
+    return f"{number:016x}"
+
+
+@dataclass(frozen=True, eq=False)
+class EnrolmentRequest:
+    """What a device asks an operator for.
+
+    Attributes
+    ----------
+    identity_key
+        Signs the device's part of every round.
+    node_key
+        P-384 key of the device's node, with which it logs in to the server.
+    """
+
+    identity_key: Ed25519PublicKey
+    node_key: ec.EllipticCurvePublicKey
+
+    @property
+    def device(self) -> int:
+        """The device's number, which follows from its signing key."""
+        return device_number(self.identity_key)
+
+    @property
+    def node_key_pem(self) -> bytes:
+        """The node key as PEM, SubjectPublicKeyInfo."""
+        return self.node_key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over both keys in hexadecimal, for two people to compare."""
+        return sha256(framed(_REQUEST_TAG, *self._keys())).hexdigest()
+
+    def sign(self, identity: Ed25519PrivateKey) -> bytes:
+        """Write the request, signed by the key that it names.
+
+        Raises
+        ------
+        EnrolmentFileRefused
+            If `identity` is another key.
+        """
+        if identity.public_key().public_bytes_raw() != self.identity_key.public_bytes_raw():
+            raise EnrolmentFileRefused(
+                "a request is signed by the key that it names", hint="sign with the device's key"
+            )
+        identity_key, node_key = self._keys()
+        return canonical.encode(
+            {
+                "format": REQUEST_FORMAT,
+                "device": device_name(self.device),
+                "identity_key": identity_key.hex(),
+                "node_key": node_key.hex(),
+                "signature": identity.sign(framed(_REQUEST_TAG, identity_key, node_key)).hex(),
+            }
+        )
+
+    @staticmethod
+    def open(data: bytes) -> EnrolmentRequest:
+        """Read a request and check its signature.
+
+        Raises
+        ------
+        EnrolmentFileRefused
+            If the bytes are not exactly what `sign` writes.
+        """
+        try:
+            values = canonical.decode(data.rstrip(b"\r\n"))  # an editor or a mail program may have ended the line
+        except MalformedBody as error:
+            raise EnrolmentFileRefused(f"not an enrolment request: {error.message}", hint=_ASK_AGAIN) from None
+        if set(values) != _REQUEST_FIELDS or values["format"] != REQUEST_FORMAT:
+            raise EnrolmentFileRefused(f"not an enrolment request of format {REQUEST_FORMAT}", hint=_ASK_AGAIN)
+        try:
+            identity_key = Ed25519PublicKey.from_public_bytes(_unhex(values["identity_key"]))
+            node_key = serialization.load_der_public_key(_unhex(values["node_key"]))
+            signature = _unhex(values["signature"])
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            raise EnrolmentFileRefused("the request's keys are not keys", hint=_ASK_AGAIN) from None
+        if not isinstance(node_key, ec.EllipticCurvePublicKey) or not isinstance(node_key.curve, ec.SECP384R1):
+            raise EnrolmentFileRefused("the request's node key is not on the curve P-384", hint=_ASK_AGAIN)
+        request = EnrolmentRequest(identity_key, node_key)
+        keys = request._keys()
+        if values["node_key"] != keys[1].hex() or values["device"] != device_name(request.device):
+            raise EnrolmentFileRefused("the request's keys are not in their one spelling", hint=_ASK_AGAIN)
+        try:
+            identity_key.verify(signature, framed(_REQUEST_TAG, *keys))
+        except InvalidSignature:
+            raise EnrolmentFileRefused("the request is not signed by the key that it names", hint=_ASK_AGAIN) from None
+        return request
+
+    def _keys(self) -> tuple[bytes, bytes]:
+        node_key = self.node_key.public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        return self.identity_key.public_bytes_raw(), node_key
+
+
+_ASK_AGAIN = "let the device write it anew: palate client enrol --request FILE"
+_WELCOME_AGAIN = "ask the operator for a new one: palate server enrol REQUEST --welcome FILE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Welcome:
+    """What a device trusts and expects once it belongs to a fleet.
+
+    Attributes
+    ----------
+    fleet
+        Name of the fleet.
+    address
+        The server's, "host:port".
+    ca_certificate
+        The only authority for the server's TLS certificate, PEM.
+    server_key, authority_key
+        Ed25519 public keys that sign offers and enrolments, hexadecimal.
+    authority_is_separate
+        The fleet's statement that other people than the operators hold the authority's key.
+    certificate
+        The device's `EnrolmentCertificate`, hexadecimal.
+    epsilon, delta, rounds
+        What the server plans to spend in all, in how many training rounds.
+    smallest_roster
+        Fewest devices in a round that the server will run.
+    tau_thousandths, gamma_thousandths
+        Quorum of survivors and corrupt devices allowed for, in thousandths of a roster.
+    num_items, catalogue_sha256
+        Rows and hash of the catalogue that comes with it.
+
+    Raises
+    ------
+    EnrolmentFileRefused
+        If a field is of another type or out of range.
+    """
+
+    fleet: str
+    address: str
+    ca_certificate: str
+    server_key: str
+    authority_key: str
+    authority_is_separate: bool
+    certificate: str = field(repr=False)
+    epsilon: float
+    delta: float
+    rounds: int
+    smallest_roster: int
+    tau_thousandths: int
+    gamma_thousandths: int
+    num_items: int
+    catalogue_sha256: str
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if type(value).__name__ != each.type:
+                raise _refused(f"{each.name} must be {each.type}, not {type(value).__name__}")
+        if not 1 <= len(self.fleet) <= 100 or not (self.fleet.isascii() and self.fleet.isprintable()):
+            raise _refused("fleet is not 1 to 100 printable ASCII characters")
+        _ = self.host, self.port
+        for name in ("server_key", "authority_key", "catalogue_sha256"):
+            if not _HEX32.fullmatch(getattr(self, name)):
+                raise _refused(f"{name} is not 64 hexadecimal digits")
+        _in_range("epsilon", self.epsilon, above=0.0, most=1e6)
+        _in_range("delta", self.delta, above=0.0, most=0.5)
+        for name, least, most in (
+            ("rounds", 1, 1 << 20), ("smallest_roster", 2, 1 << 20), ("tau_thousandths", 500, 999),
+            ("gamma_thousandths", 0, 499), ("num_items", 1, 1 << 28),
+        ):  # fmt: skip
+            _in_range(name, getattr(self, name), above=least - 1, most=most)
+        try:
+            x509.load_pem_x509_certificate(self.ca_certificate.encode("ascii"))
+        except ValueError:
+            raise _refused("ca_certificate is no certificate in PEM") from None
+        _ = self.enrolment
+
+    @property
+    def host(self) -> str:
+        """The server's name or number."""
+        return self._address()[0]
+
+    @property
+    def port(self) -> int:
+        """The server's port."""
+        return self._address()[1]
+
+    @property
+    def enrolment(self) -> EnrolmentCertificate:
+        """The device's certificate, decoded; its signature is not checked."""
+        try:
+            return EnrolmentCertificate.from_bytes(bytes.fromhex(self.certificate))
+        except (ValueError, SecureAggregationError):
+            raise _refused("certificate is no enrolment certificate") from None
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of `to_json` in hexadecimal: covers every field, and through its hash the catalogue."""
+        return sha256(self.to_json()).hexdigest()
+
+    def check_for(self, identity_key: Ed25519PublicKey) -> None:
+        """Check that this welcome is for the holder of a signing key, and hangs together.
+
+        Raises
+        ------
+        EnrolmentFileRefused
+            If it is for another device, or its certificate is not the authority's.
+        """
+        certificate = self.enrolment
+        if certificate.identity_key != identity_key.public_bytes_raw():
+            raise EnrolmentFileRefused(
+                f"the welcome is for device {device_name(certificate.device)}, this one is "
+                f"{device_name(device_number(identity_key))}",
+                hint="give the operator this device's own request: palate client enrol --request FILE",
+            )
+        try:
+            certificate.verify(
+                Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.authority_key)), fleet=self.fleet, issued_at=0
+            )
+        except SecureAggregationError as error:
+            raise EnrolmentFileRefused(f"the welcome's certificate: {error.message}", hint=_WELCOME_AGAIN) from None
+
+    def to_json(self) -> bytes:
+        """Write the fields as JSON in one spelling: sorted keys, no white space, ASCII."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return json.dumps({"format": WELCOME_FORMAT, **values}, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+    @staticmethod
+    def from_json(data: bytes) -> Welcome:
+        """Read the fields.
+
+        Raises
+        ------
+        EnrolmentFileRefused
+            If the bytes are not exactly what `to_json` writes.
+        """
+        if len(data) > MAX_WELCOME_BYTES:
+            raise _refused(f"it has {len(data)} bytes, at most {MAX_WELCOME_BYTES} are accepted")
+        try:
+            values = json.loads(data)
+        except (ValueError, RecursionError):
+            raise _refused("it is not JSON") from None
+        if not isinstance(values, dict) or values.pop("format", None) != WELCOME_FORMAT:
+            raise _refused(f"it is not of format {WELCOME_FORMAT}")
+        expected = {each.name for each in fields(Welcome)}
+        if set(values) != expected:
+            raise _refused(f"fields {', '.join(sorted(set(values) ^ expected))} are missing or not known")
+        welcome = Welcome(**cast("dict[str, Any]", values))
+        if welcome.to_json() != data:
+            raise _refused("it is not in its one spelling")
+        return welcome
+
+    def pack(self, catalogue: bytes) -> bytes:
+        """Return the archive that the operator hands over: these fields and the catalogue, as zip.
+
+        Raises
+        ------
+        EnrolmentFileRefused
+            If the catalogue is another than the fields say, or too large.
+        """
+        self._check_catalogue(catalogue)
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in ((WELCOME_NAME, self.to_json()), (CATALOGUE_NAME, catalogue)):
+                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
+        return packed.getvalue()
+
+    @staticmethod
+    def unpack(data: bytes) -> tuple[Welcome, bytes]:
+        """Read an archive into memory; no file of it is written, and no name of it is used as a path.
+
+        Returns
+        -------
+        welcome, catalogue
+            The fields, and the catalogue's bytes, which have the hash that the fields say.
+
+        Raises
+        ------
+        EnrolmentFileRefused
+            If it holds anything but the two files, they are too large, or they do not belong together.
+        """
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                names = sorted(entry.filename for entry in archive.infolist())
+                if names != sorted((WELCOME_NAME, CATALOGUE_NAME)):
+                    raise _refused(f"it must hold {WELCOME_NAME} and {CATALOGUE_NAME} and nothing else")
+                welcome = Welcome.from_json(_member(archive, WELCOME_NAME, MAX_WELCOME_BYTES))
+                catalogue = _member(archive, CATALOGUE_NAME, MAX_CATALOGUE_BYTES)
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            NotImplementedError,
+            RuntimeError,
+            EOFError,
+            OSError,
+            ValueError,
+        ) as error:
+            if isinstance(error, PrivacyError):
+                raise
+            raise _refused("it is no zip archive, or a damaged one") from None
+        welcome._check_catalogue(catalogue)
+        return welcome, catalogue
+
+    def _check_catalogue(self, catalogue: bytes) -> None:
+        if len(catalogue) > MAX_CATALOGUE_BYTES:
+            raise _refused(f"its catalogue has {len(catalogue)} bytes, at most {MAX_CATALOGUE_BYTES} are accepted")
+        found = sha256(catalogue).hexdigest()
+        if found != self.catalogue_sha256:
+            raise _refused(f"its catalogue has the hash {found}, not {self.catalogue_sha256}")
+
+    def _address(self) -> tuple[str, int]:
+        match = _ADDRESS.fullmatch(self.address)
+        if match is None or not 1 <= int(match[2]) <= 65535:
+            raise _refused("address is not host:port with a port of 1 to 65535")
+        return match[1].strip("[]"), int(match[2])
+
+
+def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    """Read one file of an archive; what it says of its size is not believed."""
+    with archive.open(name) as member:
+        data = member.read(most + 1)
+    if len(data) > most:
+        raise _refused(f"{name} in it has more than the {most} bytes that are accepted")
+    return data
+
+
+def _in_range(name: str, value: float, *, above: float, most: float) -> None:
+    if not above < value <= most:  # false for NaN too
+        raise _refused(f"{name} is {value}, it must be above {above} and at most {most}")
+
+
+def _refused(what: str) -> EnrolmentFileRefused:
+    return EnrolmentFileRefused(f"the welcome is not accepted: {what}", hint=_WELCOME_AGAIN)
+
+
+def _unhex(value: object) -> bytes:
+    """Read lower-case hexadecimal digits; raises ValueError for any other spelling."""
+    raw = bytes.fromhex(value) if isinstance(value, str) else b""
+    if not raw or raw.hex() != value:
+        raise ValueError("not lower-case hexadecimal digits")
+    return raw

@@ -1,0 +1,118 @@
+"""Keys that two devices agree on, and the masks that cancel in the sum (Bonawitz et al. 2017, section 4).
+
+X25519 (RFC 7748) and HKDF-SHA-256 (RFC 5869), salted with the round's context and the roster's root, so that a key is
+of one round and one roster only. Masks are AES-256 in counter mode; shares travel under AES-256-GCM.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from palate.privacy.integer.ring import RingArray
+from palate.privacy.ledger.framing import digest, framed, number
+from palate.privacy.secagg.encoding import KEY_SIZE
+from palate.privacy.secagg.shamir import SHARE_SIZE
+
+SEALED_SIZE = 2 * SHARE_SIZE + 16
+"""A share of the self mask's seed, one of the mask key, and the tag."""
+
+_SEAL, _PAIR, _SELF = b"palate secagg seal v1", b"palate secagg pair mask v1", b"palate secagg self mask v1"
+_COMMITMENT = b"palate secagg commitment v1"
+_CHUNK = 1 << 17  # bytes; the keystream stays in the second-level cache
+_ZEROS = memoryview(bytes(_CHUNK))
+
+
+class PairKeys:
+    """Derives the keys of one round and roster.
+
+    Parameters
+    ----------
+    context, root
+        Hash of the offer, root of the roster, 32 bytes each.
+    """
+
+    def __init__(self, context: bytes, root: bytes) -> None:
+        self._salt = context + root
+
+    def sealing(self, own: X25519PrivateKey, theirs: bytes, devices: tuple[int, int]) -> bytes:
+        """Key under which two devices exchange shares, 32 bytes; ValueError if the other's key is of low order."""
+        return self._derive(_agree(own, theirs), _SEAL, devices)
+
+    def pair_mask(self, own: X25519PrivateKey, theirs: bytes, devices: tuple[int, int]) -> bytes:
+        """Seed of the mask that one of two devices adds and the other subtracts, 32 bytes; ValueError as above."""
+        return self._derive(_agree(own, theirs), _PAIR, devices)
+
+    def self_mask(self, seed: bytes) -> bytes:
+        """Seed of the mask of one device alone, 32 bytes, from its secret b."""
+        return HKDF(hashes.SHA256(), KEY_SIZE, self._salt, framed(_SELF)).derive(seed)
+
+    def _derive(self, secret: bytes, label: bytes, devices: tuple[int, int]) -> bytes:
+        low, high = sorted(devices)
+        return HKDF(hashes.SHA256(), KEY_SIZE, self._salt, framed(label, number(low), number(high))).derive(secret)
+
+
+def commitment(context: bytes, seed: bytes) -> bytes:
+    """H(b), by which the server recognises a reconstructed seed, 32 bytes."""
+    return digest(_COMMITMENT, context, seed)
+
+
+def add_mask(total: RingArray, key: bytes, *, subtract: bool = False) -> None:
+    """Add the mask of a key to uint32 or uint64 [d] in place, or subtract it.
+
+    Words are little-endian; the caller reduces modulo 2^b when all masks are in, because 2^b divides 2^32 and 2^64.
+    """
+    encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+    words = np.empty(_CHUNK // total.itemsize, dtype=total.dtype.newbyteorder("<"))
+    view = words.view(np.uint8).data
+    apply = np.subtract if subtract else np.add
+    for start in range(0, len(total), len(words)):
+        part = total[start : start + len(words)]
+        encryptor.update_into(_ZEROS[: part.nbytes], view[: part.nbytes])
+        apply(part, words[: len(part)], out=part)
+
+
+def seal(key: bytes, sender: int, receiver: int, shares: bytes) -> bytes:
+    """Encrypt two shares for a peer, 82 bytes.
+
+    The key is of this pair and round, and seals once in each direction; the sender's number in the nonce tells the
+    directions apart.
+    """
+    return AESGCM(key).encrypt(_nonce(sender), shares, _addresses(sender, receiver))
+
+
+def unseal(key: bytes, sender: int, receiver: int, sealed: bytes) -> bytes | None:
+    """Decrypt what a peer sealed for this device, 66 bytes; None if it is anything else."""
+    try:
+        return AESGCM(key).decrypt(_nonce(sender), sealed, _addresses(sender, receiver))
+    except InvalidTag:
+        return None
+
+
+def has_low_order(public_key: bytes) -> bool:
+    """Whether agreeing with an X25519 key gives zero, whoever tries (RFC 7748, section 6.1)."""
+    try:
+        _agree(_PROBE, public_key)
+    except ValueError:
+        return True
+    return False
+
+
+def _agree(own: X25519PrivateKey, theirs: bytes) -> bytes:
+    return own.exchange(X25519PublicKey.from_public_bytes(theirs))
+
+
+def _nonce(sender: int) -> bytes:
+    return bytes(4) + number(sender)
+
+
+def _addresses(sender: int, receiver: int) -> bytes:
+    return framed(_SEAL, number(sender), number(receiver))
+
+
+_PROBE = X25519PrivateKey.from_private_bytes(bytes(range(KEY_SIZE)))  # no secret: any scalar finds low order

@@ -1,0 +1,275 @@
+"""A signed offer of secure aggregation for one round: all that every device must agree on (Bonawitz et al. 2017).
+
+The hash of the offer, *ctx*, enters every key and every signature of the round. It holds the hash of the plan, so that
+a server that sends different plans to different devices learns no sum at all.
+
+Why one quorum q = floor(tau n1) + 1 of a roster of n1 is enough: an honest device signs one pair of survivor sets and
+the c <= floor(gamma n1) corrupt ones sign what they like, so two different pairs with q signatures each need
+2 q <= (n1 - c) + 2 c <= n1 + floor(gamma n1). But q > tau n1, so tau >= (1 + gamma) / 2 gives
+2 q > (1 + gamma) n1 >= n1 + floor(gamma n1). Hence at most one pair is confirmed, and with it at most one sum is
+revealed; it holds at least q - floor(gamma n1) honest vectors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Literal, get_args
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from palate.privacy.errors import PrivacyError
+from palate.privacy.integer.ring import Ring
+from palate.privacy.ledger.framing import digest
+from palate.privacy.secagg.encoding import (
+    HASH_SIZE,
+    MAX_NUMBER,
+    MAX_ROSTER,
+    SIGNATURE_SIZE,
+    Kind,
+    Reader,
+    Writer,
+    check_text,
+    to_sign,
+)
+from palate.privacy.secagg.errors import OfferRefused
+from palate.privacy.secagg.keys import verify_signature
+from palate.privacy.wire import MAX_VALUES, RoundPlan
+
+Graph = Literal["complete", "k-regular-semi-honest"]
+
+_GRAPHS: tuple[Graph, ...] = get_args(Graph)
+_CONTEXT = b"palate secagg context v1"
+_THOUSAND = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """The public numbers of one round of secure aggregation.
+
+    Attributes
+    ----------
+    fleet
+        Name of the fleet, printable ASCII.
+    run
+        Name of the run, printable ASCII.
+    server_round
+        Number of the round, as in the plan.
+    plan_hash
+        `RoundPlan.content_hash`, 64 hexadecimal digits.
+    vector_length
+        d, values in every device's vector.
+    ring_bits
+        b; sums are taken modulo 2^b.
+    sensitivity
+        S, bound on the L2 norm of a vector before noise, in integer steps.
+    share_variance
+        Variance of one device's noise per value, in steps squared.
+    honest_shares
+        m, honest shares of noise that a revealed sum must hold.
+    max_roster
+        n, most devices on the roster; the ring holds a sum of so many.
+    gamma_thousandths
+        Corrupt devices that are allowed for, in thousandths of the roster; below 500.
+    tau_thousandths
+        Survivor quorum in thousandths of the roster; at least (1000 + gamma) / 2.
+    n_min
+        Fewest devices on the roster, and fewest survivors.
+    graph
+        Who shares masks with whom: "complete", or "k-regular-semi-honest" (Bell et al. 2020), which protects only
+        against a server that follows the protocol.
+    degree
+        k, even, of the k-regular graph; 0 for the complete one.
+    issued_at
+        Seconds since 1970 at which the server made the offer.
+
+    Raises
+    ------
+    OfferRefused
+        If a number is out of range or they contradict each other.
+    """
+
+    fleet: str
+    run: str
+    server_round: int
+    plan_hash: str
+    vector_length: int
+    ring_bits: int
+    sensitivity: int
+    share_variance: int
+    honest_shares: int
+    max_roster: int
+    gamma_thousandths: int
+    tau_thousandths: int
+    n_min: int
+    graph: Graph = "complete"
+    degree: int = 0
+    issued_at: int = 0
+
+    def __post_init__(self) -> None:
+        for text in (self.fleet, self.run):
+            check_text(text)
+        if len(self.plan_hash) != 2 * HASH_SIZE or self.plan_hash.strip("0123456789abcdef"):
+            raise OfferRefused("the plan's hash is not 64 hexadecimal digits", hint="use RoundPlan.content_hash")
+        self._check_range("server_round", 0, MAX_NUMBER)
+        self._check_range("vector_length", 1, MAX_VALUES)
+        self._check_range("sensitivity", 1, MAX_NUMBER)
+        self._check_range("share_variance", 1, MAX_NUMBER)
+        self._check_range("max_roster", 2, MAX_ROSTER)
+        self._check_range("n_min", 2, self.max_roster)
+        # Below one half, so that colluders hold fewer shares than reconstruct a secret: `graph.threshold`.
+        self._check_range("gamma_thousandths", 0, _THOUSAND // 2 - 1)
+        self._check_range("tau_thousandths", -(-(_THOUSAND + self.gamma_thousandths) // 2), _THOUSAND - 1)
+        self._check_range("issued_at", 0, MAX_NUMBER)
+        surely_honest = self.quorum(self.max_roster) - self.corrupt(self.max_roster)
+        self._check_range("honest_shares", 1, surely_honest)
+        self._check_graph()
+        try:
+            Ring(bits=self.ring_bits).require_room(
+                devices=self.max_roster,
+                sensitivity=self.sensitivity,
+                sum_variance=self.max_roster * self.share_variance,
+            )
+        except PrivacyError as error:
+            raise OfferRefused(f"the offer's ring does not hold its sum: {error.message}", hint=error.hint) from None
+
+    @staticmethod
+    def of_plan(
+        plan: RoundPlan,
+        *,
+        fleet: str,
+        gamma_thousandths: int,
+        tau_thousandths: int,
+        n_min: int,
+        issued_at: int,
+        degree: int = 0,
+    ) -> Offer:
+        """Make the offer for a plan; a degree other than 0 asks for the k-regular graph.
+
+        Raises
+        ------
+        OfferRefused
+            If the plan has no terms of protection, or they do not go with the other numbers.
+        """
+        if plan.terms is None:
+            raise OfferRefused(f"unit {plan.unit!r} sends no integers that could be masked", hint="use another unit")
+        return Offer(
+            fleet=fleet,
+            run=plan.run,
+            server_round=plan.server_round,
+            plan_hash=plan.content_hash,
+            vector_length=plan.update_size,
+            ring_bits=plan.terms.ring_bits,
+            sensitivity=plan.terms.sensitivity,
+            share_variance=plan.terms.share_variance,
+            honest_shares=plan.terms.honest_shares,
+            max_roster=plan.terms.roster_size,
+            gamma_thousandths=gamma_thousandths,
+            tau_thousandths=tau_thousandths,
+            n_min=n_min,
+            graph="k-regular-semi-honest" if degree else "complete",
+            degree=degree,
+            issued_at=issued_at,
+        )
+
+    def check_plan(self, plan: RoundPlan) -> None:
+        """Check that the offer is for exactly this plan.
+
+        Raises
+        ------
+        OfferRefused
+            If anything differs.
+        """
+        expected = Offer.of_plan(
+            plan,
+            fleet=self.fleet,
+            gamma_thousandths=self.gamma_thousandths,
+            tau_thousandths=self.tau_thousandths,
+            n_min=self.n_min,
+            issued_at=self.issued_at,
+            degree=self.degree,
+        )
+        other = [f.name for f in fields(Offer) if getattr(self, f.name) != getattr(expected, f.name)]
+        if other:
+            raise OfferRefused(
+                f"the offer is not for this plan: {', '.join(other)} differ", hint="ask the server for both anew"
+            )
+
+    def corrupt(self, roster_size: int) -> int:
+        """Corrupt devices that are allowed for on a roster of n1: floor(gamma n1)."""
+        return self.gamma_thousandths * roster_size // _THOUSAND
+
+    def quorum(self, roster_size: int) -> int:
+        """Signatures that confirm survivor sets on a roster of n1: floor(tau n1) + 1."""
+        return self.tau_thousandths * roster_size // _THOUSAND + 1
+
+    def fewest_survivors(self, roster_size: int) -> int:
+        """Survivors without which no device goes on: the quorum, n_min, and m honest ones beside all corrupt ones."""
+        return max(self.n_min, self.quorum(roster_size), self.honest_shares + self.corrupt(roster_size))
+
+    @property
+    def word_bytes(self) -> int:
+        """Bytes of one masked value on the wire: ceil(b / 8)."""
+        return -(-self.ring_bits // 8)
+
+    @property
+    def body(self) -> bytes:
+        """What the server signs."""
+        writer = Writer(Kind.OFFER).text(self.fleet).text(self.run).number(self.server_round)
+        writer.raw(bytes.fromhex(self.plan_hash), HASH_SIZE).number(self.vector_length, 4).number(self.ring_bits, 1)
+        writer.number(self.sensitivity).number(self.share_variance).number(self.honest_shares, 4)
+        writer.number(self.max_roster, 4).number(self.gamma_thousandths, 2).number(self.tau_thousandths, 2)
+        writer.number(self.n_min, 4).number(_GRAPHS.index(self.graph), 1).number(self.degree, 4)
+        return writer.number(self.issued_at).done()
+
+    @cached_property
+    def context(self) -> bytes:
+        """ctx, the hash of the signed bytes that enters every key and signature of the round, 32 bytes."""
+        return digest(_CONTEXT, self.body)
+
+    def sign(self, server_key: Ed25519PrivateKey) -> bytes:
+        """Encode the offer with the server's signature; the same bytes every time."""
+        return self.body + server_key.sign(to_sign(self.body))
+
+    @staticmethod
+    def open(data: bytes, server_key: Ed25519PublicKey) -> Offer:
+        """Decode an offer and check that the server signed it.
+
+        Raises
+        ------
+        MessageError
+            If the bytes are not exactly what `sign` writes.
+        OfferRefused
+            If the signature is not the server's, or the numbers contradict each other.
+        """
+        reader = Reader(data, Kind.OFFER)
+        values = {
+            "fleet": reader.text(), "run": reader.text(), "server_round": reader.number(),
+            "plan_hash": reader.raw(HASH_SIZE).hex(), "vector_length": reader.number(4), "ring_bits": reader.number(1),
+            "sensitivity": reader.number(), "share_variance": reader.number(), "honest_shares": reader.number(4),
+            "max_roster": reader.number(4), "gamma_thousandths": reader.number(2), "tau_thousandths": reader.number(2),
+            "n_min": reader.number(4), "graph": _GRAPHS[reader.number(1, most=len(_GRAPHS) - 1)],
+            "degree": reader.number(4), "issued_at": reader.number(),
+        }  # fmt: skip
+        body = reader.signed_so_far
+        signature = reader.raw(SIGNATURE_SIZE)
+        reader.end()
+        verify_signature(server_key, signature, body, OfferRefused, "the offer is not signed by this server")
+        return Offer(**values)  # type: ignore[arg-type]  # each read as what the field holds
+
+    def _check_graph(self) -> None:
+        if self.graph not in _GRAPHS:
+            raise OfferRefused(f"graph {self.graph!r} is not one of {', '.join(_GRAPHS)}", hint="use complete")
+        if self.graph == "complete":
+            self._check_range("degree", 0, 0)
+        else:
+            self._check_range("degree", 2, MAX_ROSTER)
+            if self.degree % 2:
+                raise OfferRefused(f"degree {self.degree} of the k-regular graph is odd", hint="use an even degree")
+
+    def _check_range(self, name: str, least: int, most: int) -> None:
+        value = getattr(self, name)
+        if not least <= value <= most:
+            raise OfferRefused(
+                f"{name} is {value}, it must be between {least} and {most}", hint="ask for an offer with other numbers"
+            )

@@ -1,0 +1,334 @@
+"""The fleet's memory, in SQLite: who is enrolled, every round, and every message of the round that is open.
+
+A message is here before it is looked at, and so is the moment at which a step was closed. Secure aggregation is a
+function of both (`palate.privacy.secagg.server`), so a server that was killed replays them and goes on with the same
+outgoing bytes. Other processes read the same file, and leave the wish to stop in it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path
+
+from palate.models.errors import ConfigError, RunError
+from palate.privacy.wire import FleetStep
+
+FORMAT = 1
+APPLICATION_ID = 0x504C4654  # "PLFT"
+
+_TABLES = (
+    "CREATE TABLE devices (device TEXT PRIMARY KEY, node INTEGER NOT NULL UNIQUE, certificate BLOB NOT NULL, "
+    "enrolled_at REAL NOT NULL) STRICT",
+    "CREATE TABLE rounds (number INTEGER PRIMARY KEY, purpose TEXT NOT NULL, status TEXT NOT NULL, "
+    "roster_size INTEGER NOT NULL, plan_hash TEXT NOT NULL, offer BLOB NOT NULL, started_at REAL NOT NULL, "
+    "ended_at REAL, reason TEXT NOT NULL DEFAULT '', advertised INTEGER NOT NULL DEFAULT 0, "
+    "survivors INTEGER NOT NULL DEFAULT 0, table_hash TEXT NOT NULL DEFAULT '', log_index INTEGER, "
+    "epsilon REAL NOT NULL DEFAULT 0, receipt BLOB) STRICT",
+    "CREATE TABLE members (round INTEGER NOT NULL, device TEXT NOT NULL, up INTEGER NOT NULL DEFAULT 0, "
+    "down INTEGER NOT NULL DEFAULT 0, failure INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (round, device)) STRICT",
+    "CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, round INTEGER NOT NULL, step TEXT NOT NULL, "
+    "device TEXT, digest BLOB, body BLOB, UNIQUE (round, step, device, digest)) STRICT",
+    "CREATE TABLE control (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
+)
+_ROUND_COLUMNS = (
+    "number, purpose, status, roster_size, plan_hash, offer, started_at, ended_at, reason, advertised, survivors, "
+    "table_hash, log_index, epsilon, receipt"
+)
+
+
+class RoundStatus(StrEnum):
+    """How far a round came."""
+
+    OPEN = "open"
+    APPLIED = "applied"
+    """Its sum is in the table; receipts are on their way."""
+    DONE = "done"
+    ABANDONED = "abandoned"
+
+
+class Stop(StrEnum):
+    """When the operator wants the server to stop."""
+
+    AFTER_ROUND = "after-round"
+    NOW = "now"
+
+
+@dataclass(frozen=True)
+class Device:
+    """One enrolled device.
+
+    Attributes
+    ----------
+    device
+        16 hexadecimal digits.
+    node
+        Its number in the transport.
+    certificate
+        The authority's, as bytes.
+    enrolled_at
+        Seconds since 1970.
+    """
+
+    device: str
+    node: int
+    certificate: bytes
+    enrolled_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One round, as it is remembered.
+
+    Attributes
+    ----------
+    number, purpose, status
+        Which round, what it asks for, how far it came.
+    roster_size
+        Devices asked.
+    plan_hash
+        Of the plan, in hexadecimal.
+    offer
+        The signed offer.
+    started_at, ended_at
+        Seconds since 1970; None while it is open.
+    reason
+        Why it was abandoned.
+    advertised, survivors
+        Devices on the roster, and devices in the sum.
+    table_hash, log_index
+        What the round made, and where the public log has it.
+    epsilon
+        Spent once this round was charged.
+    receipt
+        What devices are told at the end.
+    """
+
+    number: int
+    purpose: str
+    status: RoundStatus
+    roster_size: int
+    plan_hash: str
+    offer: bytes
+    started_at: float
+    ended_at: float | None = None
+    reason: str = ""
+    advertised: int = 0
+    survivors: int = 0
+    table_hash: str = ""
+    log_index: int | None = None
+    epsilon: float = 0.0
+    receipt: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Member:
+    """What one device sent and received in a round, in bytes; and the code with which it failed, or 0."""
+
+    device: str
+    up: int
+    down: int
+    failure: int
+
+
+@dataclass(frozen=True)
+class Event:
+    """A message of a device, or, without one, the end of a step."""
+
+    step: FleetStep
+    device: str | None
+    body: bytes
+
+
+class FleetState:
+    """The file; safe to open in several processes.
+
+    Parameters
+    ----------
+    path
+        Made if it is not there, readable by its owner only.
+
+    Raises
+    ------
+    RunError
+        If it is damaged or of another format.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._clock = clock
+        try:
+            path.touch(mode=0o600)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=30.0, check_same_thread=False)
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "trusted_schema = OFF"):
+                self._db.execute(f"PRAGMA {pragma}")
+            with self._transaction():
+                self._create()
+        except (sqlite3.Error, OSError) as error:
+            raise RunError(f"{path} cannot be read: {error}", hint="is it the fleet's own fleet.sqlite?") from error
+
+    def close(self) -> None:
+        """Close the file; everything is on disk already."""
+        self._db.close()
+
+    # who is enrolled
+
+    def enrol(self, device: str, node: int, certificate: bytes) -> None:
+        """Remember a device; raises ConfigError if it is enrolled already."""
+        try:
+            with self._transaction():
+                self._db.execute("INSERT INTO devices VALUES (?, ?, ?, ?)", (device, node, certificate, self._clock()))
+        except sqlite3.IntegrityError:
+            raise ConfigError(f"device {device} is enrolled already", hint="use the welcome that it has") from None
+
+    def devices(self) -> tuple[Device, ...]:
+        """All enrolled devices, oldest first."""
+        return tuple(Device(*row) for row in self._db.execute("SELECT * FROM devices ORDER BY enrolled_at, device"))
+
+    # rounds
+
+    def begin_round(self, begun: Round, devices: Iterable[str]) -> None:
+        """Remember a round that is about to be charged, and whom it asks."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO rounds (number, purpose, status, roster_size, plan_hash, offer, started_at) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (begun.number, begun.purpose, str(begun.status), begun.roster_size, begun.plan_hash, begun.offer,
+                 begun.started_at),
+            )  # fmt: skip
+            self._db.executemany(
+                "INSERT INTO members (round, device) VALUES (?, ?)", [(begun.number, device) for device in devices]
+            )
+
+    def update_round(self, number: int, **changes: str | int | float | bytes | None) -> None:
+        """Change columns of a round, all at once."""
+        names = ", ".join(f"{name} = ?" for name in changes)
+        with self._transaction():
+            self._db.execute(f"UPDATE rounds SET {names} WHERE number = ?", (*changes.values(), number))
+
+    def end_round(self, number: int, status: RoundStatus, *, reason: str = "") -> None:
+        """Close a round, and forget its messages: what they hide is nobody's business, and they are large."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE rounds SET status = ?, reason = ?, ended_at = ? WHERE number = ?",
+                (str(status), reason, self._clock(), number),
+            )
+            self._db.execute("DELETE FROM events WHERE round = ?", (number,))
+
+    def rounds(self) -> tuple[Round, ...]:
+        """All rounds, oldest first."""
+        rows = self._db.execute(f"SELECT {_ROUND_COLUMNS} FROM rounds ORDER BY number")
+        names = [column[0] for column in rows.description]
+        return tuple(_round(dict(zip(names, row, strict=True))) for row in rows)
+
+    def unfinished(self) -> Round | None:
+        """Return the round that is neither done nor abandoned, if there is one."""
+        return next((it for it in self.rounds() if it.status in (RoundStatus.OPEN, RoundStatus.APPLIED)), None)
+
+    def members(self, number: int) -> tuple[Member, ...]:
+        """Whom a round asked, by device."""
+        rows = self._db.execute(
+            "SELECT device, up, down, failure FROM members WHERE round = ? ORDER BY device", (number,)
+        )
+        return tuple(Member(*row) for row in rows)
+
+    def sent(self, number: int, sizes: Iterable[tuple[str, int]]) -> None:
+        """Count bytes that went down to devices."""
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE members SET down = down + ? WHERE round = ? AND device = ?",
+                [(size, number, device) for device, size in sizes],
+            )
+
+    def failed(self, number: int, device: str, code: int) -> None:
+        """Remember with which code a device dropped out."""
+        with self._transaction():
+            self._db.execute("UPDATE members SET failure = ? WHERE round = ? AND device = ?", (code, number, device))
+
+    # messages of the open round
+
+    def record(self, number: int, step: FleetStep, device: str, body: bytes) -> bool:
+        """Keep a message before it is looked at; False if exactly this one is here already."""
+        with self._transaction():
+            added = self._db.execute(
+                "INSERT OR IGNORE INTO events (round, step, device, digest, body) VALUES (?, ?, ?, ?, ?)",
+                (number, str(step), device, sha256(body).digest(), body),
+            ).rowcount
+            self._db.execute(
+                "UPDATE members SET up = up + ? WHERE round = ? AND device = ?", (len(body), number, device)
+            )
+        return added == 1
+
+    def close_step(self, number: int, step: FleetStep) -> None:
+        """Keep the moment at which a step ended: what is recorded before it counts, and nothing after."""
+        with self._transaction():
+            self._db.execute("INSERT INTO events (round, step) VALUES (?, ?)", (number, str(step)))
+
+    def events(self, number: int) -> Iterator[Event]:
+        """Messages and ends of steps of a round in their order, one in memory at a time."""
+        sequence = [
+            row[0] for row in self._db.execute("SELECT seq FROM events WHERE round = ? ORDER BY seq", (number,))
+        ]
+        for seq in sequence:
+            step, device, body = self._db.execute(
+                "SELECT step, device, body FROM events WHERE seq = ?", (seq,)
+            ).fetchone()
+            yield Event(FleetStep(step), device, body or b"")
+
+    def progress(self, number: int) -> tuple[FleetStep, int]:
+        """Return the open step of a round, and how many messages of it are here."""
+        closed = self._db.execute(
+            "SELECT count(*) FROM events WHERE round = ? AND device IS NULL", (number,)
+        ).fetchone()[0]
+        step = list(FleetStep)[closed]
+        (answers,) = self._db.execute(
+            "SELECT count(DISTINCT device) FROM events WHERE round = ? AND step = ?", (number, str(step))
+        ).fetchone()
+        return step, answers
+
+    # what other processes want
+
+    def request_stop(self, when: Stop | None) -> None:
+        """Leave the wish to stop, or take it back."""
+        with self._transaction():
+            self._db.execute("DELETE FROM control WHERE name = 'stop'")
+            if when is not None:
+                self._db.execute("INSERT INTO control VALUES ('stop', ?)", (str(when),))
+
+    def stop_requested(self) -> Stop | None:
+        """Tell whether somebody wants the server to stop."""
+        row = self._db.execute("SELECT value FROM control WHERE name = 'stop'").fetchone()
+        return None if row is None else Stop(row[0])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def _create(self) -> None:
+        if self._db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None:
+            for statement in _TABLES:
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            self._db.execute(f"PRAGMA user_version = {FORMAT}")
+        found = tuple(self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+        if found != (APPLICATION_ID, FORMAT):
+            raise RunError(
+                f"{self._path} is of format {found[1]}, this version reads {FORMAT}",
+                hint="use the version of Palate that wrote it",
+            )
+
+
+def _round(row: dict[str, object]) -> Round:
+    row["status"] = RoundStatus(str(row["status"]))
+    return Round(**row)  # type: ignore[arg-type]  # columns and fields have the same names and types

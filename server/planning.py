@@ -1,0 +1,163 @@
+"""What a protected run is, decided from public numbers: the budget, the size of the federation, and nothing about data.
+
+`DEFAULTS` and `planned` serve simulations and fleets alike. `fleet_terms` sizes noise for real devices, which fail: a
+round that fails has been charged, so the budget holds a spare of every kind of round.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from palate.privacy.accounting.calibrate import calibrate_gaussian, smallest_noise_multiplier
+from palate.privacy.accounting.checks import require_count, require_share
+from palate.privacy.accounting.dropout import Quorum
+from palate.privacy.accounting.events import Composed, Event, SkellamEvent
+from palate.privacy.errors import PrivacyError
+from palate.privacy.mechanisms.budget import RunTerms
+from palate.privacy.mechanisms.terms import ReleaseTerms
+
+DEFAULTS: dict[str, Any] = {
+    "epsilon": 8.0,
+    "delta": 1e-5,
+    "schedule": {"rounds": 3, "dim": 8, "start": "content", "initial_scale": 0.01, "popularity": "saturating"},
+    "training": {
+        "regularisation": 20.0,
+        "recency_half_life": 40.0,
+        "serving_half_life": 5.0,
+        "least_interactions": 2,
+        "leave_one_out": True,
+    },
+    "optimiser": {
+        "name": "curvature",
+        "step_size": 0.03,
+        "relative": True,
+        "decay": 1.0,
+        "item_regularisation": 0.0,
+    },
+    "release": {"steps": []},
+}
+"""What a protected run has in place of the defaults of an unprotected one: noise wants few rounds and few columns."""
+
+AUTO = ("schedule.dim", "schedule.rounds", "privacy.popularity_share")
+"""Settings of unit user that the size of the federation and the budget decide, unless they are given."""
+
+_RICH = 7000.0
+_VERY_RICH = 30_000.0
+_POOR = 700.0
+_ENOUGH_FOR_POPULARITY = 1000.0
+
+
+def planned(epsilon: float, delta: float, cohort: int) -> dict[str, float]:
+    """Decide `AUTO` from public numbers alone.
+
+    What counts is how far a sum stands out of its noise: the cohort times mu, the Gaussian privacy parameter of the
+    budget. Found on validation data of public datasets (docs/experiments.md).
+    """
+    mu = 1.0 / calibrate_gaussian(epsilon=epsilon, delta=delta, rounds=1).noise_multiplier
+    strength = cohort * mu
+    rich = strength > _RICH
+    if strength < _POOR:  # what could be learned is less than what a sharper popularity is worth
+        return {"schedule.dim": 8, "schedule.rounds": 1, "privacy.popularity_share": 0.95}
+    share = min(0.6 / math.sqrt(epsilon), _ENOUGH_FOR_POPULARITY / strength)
+    return {
+        "schedule.dim": 32 if strength > _VERY_RICH else 16 if rich else 8,
+        "schedule.rounds": 4 if rich else 3,
+        "privacy.popularity_share": min(max(share, 0.1), 0.6),
+    }
+
+
+def fleet_terms(
+    *,
+    epsilon: float,
+    delta: float,
+    rounds: int,
+    spare_rounds: int,
+    popularity_share: float,
+    clip_norm: float,
+    sensitivity: int,
+) -> RunTerms:
+    """Size the noise of a fleet's rounds, for one device; `for_roster` spreads it over a roster.
+
+    Parameters
+    ----------
+    epsilon, delta
+        The budget of the run, and of every device.
+    rounds, spare_rounds
+        Training rounds to apply, and failed rounds of each kind that the budget pays for besides.
+    popularity_share
+        Share of the budget for the popularity round and its spares.
+    clip_norm, sensitivity
+        C of a training update, and S, the same bound in integer steps.
+
+    Raises
+    ------
+    PrivacyError
+        If a number is out of range, or no noise meets the budget.
+    """
+    require_count("rounds", rounds)
+    require_share("popularity_share", popularity_share, zero=False)
+    if popularity_share == 1.0 or spare_rounds < 0:
+        raise PrivacyError(
+            f"popularity_share {popularity_share:g} and {spare_rounds} spare rounds leave nothing for training",
+            hint="choose a share below 1 and at least 0 spare rounds",
+        )
+    counts = 1 + spare_rounds, rounds + spare_rounds
+    factors = math.sqrt(counts[0] / popularity_share), math.sqrt(counts[1] / (1.0 - popularity_share))
+
+    def variances(noise_multiplier: float) -> list[int]:
+        return [math.ceil((noise_multiplier * factor * sensitivity) ** 2) for factor in factors]
+
+    def events(noise_multiplier: float) -> Sequence[Event]:
+        return [  # of any length, as a ledger prices them: it knows none
+            Composed(SkellamEvent(sensitivity=sensitivity, variance=variance), count)
+            for variance, count in zip(variances(noise_multiplier), counts, strict=True)
+        ]
+
+    found = smallest_noise_multiplier(events, epsilon, delta, enforceable=True)
+    popularity, train = (
+        ReleaseTerms(clip_norm=norm, sensitivity=sensitivity, share_variance=variance, honest_shares=1, roster_size=1)
+        for norm, variance in zip((1.0, clip_norm), variances(found), strict=True)
+    )
+    return RunTerms(popularity=popularity, train=train)
+
+
+def for_roster(terms: RunTerms, quorum: Quorum, roster_size: int) -> RunTerms:
+    """Spread the noise of a round over those who must survive it; the sum has the same noise or more, never less.
+
+    Parameters
+    ----------
+    terms
+        What `fleet_terms` found.
+    quorum
+        Who must survive, and who may be lying.
+    roster_size
+        Devices asked.
+
+    Raises
+    ------
+    PrivacyError
+        If a sum over the roster could wrap around.
+    """
+    honest = quorum.honest_survivors(roster_size)
+    popularity, train = (
+        replace(
+            each,
+            share_variance=-(-each.sum_variance // honest),
+            honest_shares=honest,
+            roster_size=roster_size,
+        )
+        for each in (terms.popularity, terms.train)
+    )
+    return RunTerms(popularity=popularity, train=train)
+
+
+def with_defaults(given: Mapping[str, Any], base: Mapping[str, Any] = DEFAULTS) -> dict[str, Any]:
+    """Nested values over their defaults; the arguments stay as they are."""
+    merged = dict(base)
+    for name, value in given.items():
+        old = merged.get(name)
+        merged[name] = with_defaults(value, old) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged

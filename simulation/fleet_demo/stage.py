@@ -1,0 +1,127 @@
+"""The scenery: a fleet's folder, and a folder for every device, made with the same functions as the commands use."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from palate.client.deployment import enrolling
+from palate.client.deployment.folder import DeviceFolder
+from palate.client.vault import Vault
+from palate.client.vault.history import History, Interaction
+from palate.models.catalogue import Catalogue
+from palate.privacy.enrolment import EnrolmentRequest
+from palate.server.deployment.folder import FleetFolder
+from palate.server.deployment.setup import make_fleet, welcome
+from palate.simulation.fleet_demo.cast import Person, write_catalogue
+
+_DEADLINES = {
+    "advertise_seconds": 90.0,
+    "share_seconds": 15.0,
+    "mask_seconds": 15.0,
+    "confirm_seconds": 15.0,
+    "reveal_seconds": 15.0,
+    "receipt_seconds": 10.0,
+    "offline_seconds": 8.0,
+    "pause_seconds": 1.0,
+}
+"""Short, so that a killed device is not waited for long; the first step has time for 20 processes on two cores."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What was made.
+
+    Attributes
+    ----------
+    fleet
+        The operator's folder.
+    devices
+        Folders of the devices, by name; the names are those that the server knows.
+    logs
+        Where processes print to.
+    """
+
+    fleet: FleetFolder
+    devices: dict[str, DeviceFolder]
+    logs: Path
+
+
+def build(
+    root: Path,
+    catalogue: Catalogue,
+    people: Sequence[Person],
+    *,
+    rounds: int,
+    epsilon: float,
+    smallest: int,
+    told: Callable[[int], None] = lambda _: None,
+) -> Stage:
+    """Make a fleet and enrol a device for every person.
+
+    Parameters
+    ----------
+    root
+        An empty folder.
+    catalogue, people
+        The public items, and who takes part.
+    rounds
+        Rounds of the run, the popularity round included.
+    epsilon
+        Budget of the run.
+    smallest
+        Fewest devices of a round.
+    told
+        Called with the number of devices that are ready.
+
+    Raises
+    ------
+    ConfigError, PrivacyError
+        If a setting cannot be used.
+    """
+    logs = root / "logs"
+    logs.mkdir(parents=True)
+    write_catalogue(catalogue, root / "items.parquet")
+    fleet = FleetFolder(root / "fleet")
+    port = _free_port()
+    given: dict[str, Any] = {
+        "name": "demo",
+        "run": "demo-1",
+        "epsilon": epsilon,
+        "listen": {"address": f"127.0.0.1:{port}", "bind": "127.0.0.1", "port": port},
+        "cohort": {"devices": len(people), "smallest": smallest},
+        "deadlines": _DEADLINES,
+        "schedule": {"rounds": rounds - 1},
+    }
+    make_fleet(fleet, root / "items.parquet", given)
+    devices = {}
+    for number, person in enumerate(people):
+        folder = DeviceFolder(root / "devices" / person.name)
+        devices[_enrolled(fleet, folder, person, smallest)] = folder
+        told(number + 1)
+    return Stage(fleet, devices, logs)
+
+
+def _enrolled(fleet: FleetFolder, folder: DeviceFolder, person: Person, smallest: int) -> str:
+    made = enrolling.begin(folder, keyring="file")
+    request = folder.home / "request.json"
+    enrolling.request(folder, request)
+    answer = welcome(fleet, EnrolmentRequest.open(request.read_bytes()))
+    archive = folder.home / "welcome.zip"
+    archive.write_bytes(answer.archive)
+    read, catalogue = enrolling.read_welcome(archive)
+    enrolling.accept(folder, read, catalogue, enrolling.limits_for(read, smallest_cohort=smallest))
+    with Vault.open(folder.vault) as vault:
+        History(vault).add_many(
+            [Interaction(item=item, value=1.0, time=None, source="import") for item in person.items]
+        )
+    return made.device
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

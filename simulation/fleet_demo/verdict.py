@@ -1,0 +1,73 @@
+"""After the play: is every record intact, does every budget agree, and has everybody the same table?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from palate.client.deployment.status import status_of
+from palate.models.errors import PalateError
+from palate.privacy.accounting.events import Unit
+from palate.privacy.charging import ledger_name
+from palate.privacy.errors import PrivacyError
+from palate.privacy.ledger.verify import verify_book
+from palate.server.deployment.folder import read_public_key
+from palate.server.deployment.summary import rounds_of
+from palate.server.ledger import SERVER
+from palate.simulation.fleet_demo.stage import Stage
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that has to be so."""
+
+    what: str
+    held: bool
+    words: str
+
+
+def examine(stage: Stage) -> list[Check]:
+    """Check every ledger, every budget and every table of a fleet whose run is over."""
+    rounds = rounds_of(stage.fleet)
+    applied = {each["round"]: each for each in rounds if each["status"] in ("applied", "done")}
+    checks = []
+    server = verify_book(stage.fleet.ledger, read_public_key(stage.fleet.ledger_key), allow_open=True)
+    server_spent = server[ledger_name(SERVER, Unit.USER)].spent_nano
+    still_open = sum(len(state.open) for state in server.values())
+    checks.append(Check("server's ledger", still_open == 0, f"intact, {len(rounds)} rounds charged, {still_open} open"))
+    intact = equal = within = cut_off = 0
+    receipts = wrong_tables = last = 0
+    for folder in stage.devices.values():
+        try:
+            status = status_of(folder)
+            key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(status.ledger_key))
+            book = verify_book(folder.ledger, key, allow_open=True)
+        except (PalateError, PrivacyError):
+            continue
+        intact += 1
+        cut_off += any(state.open for state in book.values())
+        spent = sum(state.spent_nano for state in book.values())
+        within += spent <= server_spent
+        equal += spent == server_spent
+        for record in status.rounds:
+            if record.receipt:
+                receipts += 1
+                wrong_tables += record.receipt["model_hash"] != applied[record.server_round]["table"]
+        last += bool(applied) and status.table_hash == applied[max(applied)]["table"]
+    total = len(stage.devices)
+    checks.append(
+        Check(
+            "devices' ledgers",
+            intact == total,
+            f"{intact} of {total} intact, {cut_off} end in a round that a kill cut off",
+        )
+    )
+    checks.append(
+        Check("budgets", within == total, f"{equal} devices have spent what the server has, {total - equal} less")
+    )
+    checks.append(
+        Check("receipts", wrong_tables == 0, f"{receipts} signed receipts, each for the table that the server made")
+    )
+    checks.append(Check("last table", last > 0, f"{last} of {total} devices have verified and kept it"))
+    return checks

@@ -1,0 +1,57 @@
+"""Noise for devices that fail: spares are paid for, and a roster of any size gets the noise that was planned."""
+
+from __future__ import annotations
+
+import pytest
+
+from palate.privacy.accounting.dropout import Quorum
+from palate.privacy.accounting.events import Composed, SkellamEvent
+from palate.privacy.accounting.filters import ZcdpMeter, budget_nano_for, price_nano
+from palate.privacy.accounting.guarantee import epsilon as account_for
+from palate.privacy.errors import PrivacyError
+from palate.server.planning import fleet_terms, for_roster, with_defaults
+
+GIVEN = {"epsilon": 8.0, "delta": 1e-5, "rounds": 3, "popularity_share": 0.3, "clip_norm": 1e-3, "sensitivity": 4096}
+
+
+def events_of(terms, popularity, train):
+    return [
+        Composed(SkellamEvent(sensitivity=each.sensitivity, variance=each.sum_variance), count)
+        for each, count in ((terms.popularity, popularity), (terms.train, train))
+        if count
+    ]
+
+
+@pytest.mark.parametrize("spare", [0, 1, 4])
+def test_all_rounds_and_all_spares_together_use_the_budget_and_no_more(spare):
+    terms = fleet_terms(**GIVEN, spare_rounds=spare)
+    everything = events_of(terms, 1 + spare, 3 + spare)
+    budget = budget_nano_for(ZcdpMeter(), 8.0, 1e-5)
+    assert account_for(everything, 1e-5).epsilon <= 8.0
+    assert 0.99 * budget < price_nano(ZcdpMeter(), everything) <= budget  # a ledger admits them, one by one
+    share = price_nano(ZcdpMeter(), events_of(terms, 1 + spare, 0)) / price_nano(ZcdpMeter(), everything)
+    assert share == pytest.approx(0.3, abs=1e-3)
+
+
+@pytest.mark.parametrize("roster", [2, 3, 20, 300])
+@pytest.mark.parametrize(("tau", "gamma"), [(0.5, 0.0), (0.7, 0.2)])
+def test_the_honest_shares_of_any_roster_carry_at_least_the_planned_noise(roster, tau, gamma):
+    terms = fleet_terms(**GIVEN, spare_rounds=1)
+    quorum = Quorum(tau=tau, gamma=gamma)
+    spread = for_roster(terms, quorum, roster)
+    for planned, each in ((terms.popularity, spread.popularity), (terms.train, spread.train)):
+        assert (each.roster_size, each.honest_shares) == (roster, quorum.honest_survivors(roster))
+        assert 0 <= each.sum_variance - planned.sum_variance < each.honest_shares
+        assert each.clip_norm == planned.clip_norm
+
+
+@pytest.mark.parametrize("wrong", [{"popularity_share": 1.0}, {"spare_rounds": -1}, {"rounds": 0}])
+def test_numbers_that_leave_nothing_for_training_are_refused(wrong):
+    with pytest.raises(PrivacyError):
+        fleet_terms(**{**GIVEN, "spare_rounds": 1, **wrong})
+
+
+def test_given_values_win_over_defaults_and_leave_them_alone():
+    base = {"a": {"x": 1, "y": 2}, "b": 3}
+    assert with_defaults({"a": {"y": 4}, "c": 5}, base) == {"a": {"x": 1, "y": 4}, "b": 3, "c": 5}
+    assert base == {"a": {"x": 1, "y": 2}, "b": 3}

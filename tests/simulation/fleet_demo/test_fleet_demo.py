@@ -1,0 +1,80 @@
+"""A fleet of real processes: kills at random steps, and what must hold all the same."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from palate.models.errors import ConfigError
+from palate.privacy.wire import FleetStep
+from palate.server.deployment.summary import rounds_of
+from palate.simulation.fleet_demo.cast import choose
+from palate.simulation.fleet_demo.cli import demo
+from palate.simulation.fleet_demo.director import Accident, Director, plan_accidents
+from palate.simulation.fleet_demo.stage import build
+from palate.simulation.fleet_demo.verdict import examine
+
+RECORDING = (sys.executable, str(Path(__file__).with_name("recording_palate.py")))
+RING = 2**32
+
+
+def test_a_third_of_the_devices_and_the_server_die_and_every_sum_is_exactly_the_survivors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    records = tmp_path / "records"
+    records.mkdir()
+    monkeypatch.setenv("PALATE_TEST_RECORDS", str(records))
+    catalogue, people = choose(6, seed=1)
+    stage = build(tmp_path / "fleet", catalogue, people, rounds=3, epsilon=8.0, smallest=3)
+    names = list(stage.devices)
+    accidents = [
+        Accident(device=names[0], server_round=0, step=FleetStep.MASK, seconds=0.0, returns=True),
+        Accident(device=names[1], server_round=1, step=FleetStep.CONFIRM, seconds=0.0, returns=False),
+        Accident(device="", server_round=1, step=FleetStep.REVEAL, seconds=0.05, returns=True),
+    ]
+    told: list[str] = []
+    director = Director(stage, accidents, told.append, device_program=RECORDING, server_program=RECORDING)
+    played = director.play(timeout_seconds=300, progress=lambda _: None)
+    assert [accident.device for accident in played.accidents] == [names[0], names[1], ""]
+    assert max(played.idle_memory_mb) <= 250
+    rounds = [each for each in rounds_of(stage.fleet) if each["status"] == "done"]
+    assert len(rounds) == 3
+    homes = {name: folder.home.name for name, folder in stage.devices.items()}
+    for each in rounds:
+        found = np.load(records / f"sum-{each['round']}.npz")
+        vectors = [np.load(records / f"vector-{each['round']}-{homes[name]}.npy") for name in found["survivors"]]
+        assert len(vectors) == each["survivors"] >= 4
+        expected = np.sum([vector.astype(np.uint64) for vector in vectors], axis=0) % RING
+        np.testing.assert_array_equal(found["total"], expected.astype(np.uint32))
+    assert [check.words for check in examine(stage) if not check.held] == []
+
+
+def test_accidents_are_drawn_alike_from_a_seed_and_hit_the_share_that_was_asked_for():
+    names = [f"d{number}" for number in range(20)]
+    drawn = plan_accidents(names, rounds=5, share=0.3, server=False, seed=3)
+    assert drawn == plan_accidents(names, rounds=5, share=0.3, server=False, seed=3)
+    assert drawn != plan_accidents(names, rounds=5, share=0.3, server=False, seed=4)
+    assert len({accident.device for accident in drawn}) == 6
+    assert sum(accident.returns for accident in drawn) == 3
+    assert all(0 <= accident.server_round < 5 for accident in drawn)
+    with_server = plan_accidents(names, rounds=5, share=0.0, server=True, seed=3)
+    assert [(accident.device, accident.returns) for accident in with_server] == [("", True)]
+
+
+def test_more_devices_than_people_are_refused():
+    with pytest.raises(ConfigError, match="5000 devices, but the demo data has"):
+        choose(5000, seed=1)
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path):
+    (tmp_path / "mine").write_text("x")
+    alone = typer.Typer(pretty_exceptions_enable=False)
+    alone.command("demo")(demo)
+    found = CliRunner().invoke(alone, ["--dir", str(tmp_path), "--json"])
+    assert isinstance(found.exception, ConfigError)
+    assert (tmp_path / "mine").read_text() == "x"
