@@ -47,6 +47,7 @@ AUTO = ("schedule.dim", "schedule.rounds", "privacy.popularity_share")
 _RICH = 7000.0
 _VERY_RICH = 30_000.0
 _POOR = 700.0
+_VERY_POOR = 350.0
 _ENOUGH_FOR_POPULARITY = 1000.0
 
 
@@ -60,7 +61,8 @@ def planned(epsilon: float, delta: float, cohort: int) -> dict[str, float]:
     strength = cohort * mu
     rich = strength > _RICH
     if strength < _POOR:  # what could be learned is less than what a sharper popularity is worth
-        return {"schedule.dim": 8, "schedule.rounds": 1, "privacy.popularity_share": 0.95}
+        share = 0.99 if strength < _VERY_POOR else 0.95
+        return {"schedule.dim": 8, "schedule.rounds": 1, "privacy.popularity_share": share}
     share = min(0.6 / math.sqrt(epsilon), _ENOUGH_FOR_POPULARITY / strength)
     return {
         "schedule.dim": 32 if strength > _VERY_RICH else 16 if rich else 8,
