@@ -61,7 +61,7 @@ PRIVACY_CODES: dict[str, int] = {
 }
 
 # Packages of an extra, so that their absence is a step to take and not a defect.
-_EXTRA_OF = {"jinja2": "report", "matplotlib": "report", "ray": "ray"}
+_EXTRA_OF = {"matplotlib": "report", "ray": "ray"}
 
 _REFUSALS: dict[int, str] = {
     errno.EACCES: "choose a place that you may read and write, or change its permissions",

@@ -62,7 +62,9 @@ COMMANDS: dict[str, Entry] = {
         "palate.simulation.frontier_cli:frontier", "Sweep privacy budgets, and draw what each of them is worth."
     ),
     "server": Entry("palate.cli.server:server_app", "Run a fleet of real devices."),
-    "client": Entry("palate.client.cli:client_app", "Take part in a fleet with this device, and see what is spent."),
+    "client": Entry(
+        "palate.cli.client:client_app", "Your own device: recommendations, feedback, and what it takes part in."
+    ),
     "privacy": Entry("palate.simulation.privacy_cli:privacy_app", "Plan privacy budgets, without data."),
 }
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from palate.client import owner_cli
 from palate.client.deployment.folder import ENVIRONMENT, DeviceFolder, default_home
 from palate.models.errors import ConfigError
 
@@ -65,6 +66,7 @@ def enrol(
 ) -> None:
     """Ask to be taken into a fleet (--request), then take in the operator's answer (--welcome)."""
     from palate.client.deployment import enrolling
+    from palate.client.deployment.shown import against_server
 
     folder = _folder(home)
     if (request is None) == (welcome is None):
@@ -79,7 +81,14 @@ def enrol(
     assert welcome is not None
     read, catalogue = enrolling.read_welcome(welcome)
     current = enrolling.current_limits(folder)
-    limits = enrolling.limits_for(read, epsilon=epsilon, delta=delta, smallest_cohort=smallest_cohort, current=current)
+    limits = enrolling.limits_for(
+        read,
+        epsilon=epsilon,
+        delta=delta,
+        smallest_cohort=smallest_cohort,
+        current=current,
+        before=enrolling.limits_before(folder),
+    )
     _talk(f"fleet {read.fleet} at {read.address}, {read.num_items} items")
     _talk(f"welcome      {_spaced(read.fingerprint)}\nserver key   {_spaced(read.server_key)}")
     _talk(f"authority    {_spaced(read.authority_key)}")
@@ -104,7 +113,7 @@ def enrol(
             }
         )
         return
-    _say(f"joined fleet {read.fleet}; against its server the guarantee is {profile.guarantee}")
+    _say(f"joined fleet {read.fleet}; against its server: {against_server(profile)}")
     _say("next: palate client import FILE, then palate client join")
 
 
@@ -157,7 +166,7 @@ def join(
 
     folder = _folder(home)
     lines = RoundLines(_print_line if as_json else _say, as_json=as_json)
-    with folder.locked(), logged_to(folder.log), Member.opened(folder) as member:
+    with folder.locked(), logged_to(folder.log, _talk), Member.opened(folder) as member:
         _talk(f"device {member.keys.name} in fleet {member.profile.welcome.fleet}; Ctrl-C ends it")
         done = take_part(
             member,
@@ -248,6 +257,9 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
         return
     for line in status_lines(found):
         _say(line)
+
+
+owner_cli.register(client_app)
 
 
 def _folder(home: Path | None) -> DeviceFolder:

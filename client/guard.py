@@ -8,7 +8,7 @@ and calls `begin`, `persist` and `finish` itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise, intents, ledger_name
 from palate.privacy.errors import PrivacyError
+from palate.privacy.ledger.anchors import Anchor
 from palate.privacy.ledger.body import Intent
+from palate.privacy.ledger.errors import Fork, Rollback
 from palate.privacy.ledger.rounds import RoundKeeper
 from palate.privacy.ledger.state import LedgerState
 from palate.privacy.ledger.store import LedgerBook
@@ -155,6 +157,29 @@ class Guard:
         """Return the totals of the ledgers by unit, as of now."""
         with self._opened() as book:
             return {unit: book.state(ledger_name(self._device, unit)) for unit in self._promises}
+
+    def heads(self) -> tuple[Anchor, ...]:
+        """Return the ends of the device's ledgers, to be kept apart from them (`check_heads`)."""
+        with self._opened() as book:
+            return tuple(Anchor(name, book.state(name).seq, book.state(name).head) for name in self._names)
+
+    def check_heads(self, heads: Iterable[Anchor]) -> None:
+        """Refuse to go on with a ledger that lacks entries which it once had: its budget would begin anew.
+
+        Raises
+        ------
+        Rollback, Fork
+            If a ledger is shorter than it was, or was replaced by another: it was deleted, or is an old copy.
+        """
+        with self._opened() as book:
+            for head in heads:
+                try:
+                    book.check_anchor(head)
+                except (Rollback, Fork) as error:
+                    raise type(error)(
+                        f"{error.message}: what was spent before is missing in it",
+                        hint=f"restore the newest {self._path.name}; without it, this device takes part no more",
+                    ) from None
 
     def adopt_policy(self) -> None:
         """Write the owner's promises as the ledgers' policy from here on, where they have changed."""

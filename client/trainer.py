@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from palate.models import ridge
+from palate.models import autoencoding, ridge
 from palate.models.sampling import epoch_samples
 from palate.models.scores.base import ScoreModel, Shape, State
 from palate.models.scores.registry import build, score_model
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
-from palate.models.weights import recency_weights, user_weights
+from palate.models.weights import pooling_weights, user_weights
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]
@@ -149,7 +149,7 @@ def linear_rows(table: ItemTable, head: ScoreModel) -> FloatArray:
 def interaction_weights(count: int, config: LocalTraining) -> FloatArray:
     """Recency weights of a history of `count` items, oldest first, float32 [count]."""
     ages = np.arange(count)[::-1]
-    return recency_weights(ages, half_life=config.recency_half_life, floor=config.recency_floor)
+    return pooling_weights(ages, config)
 
 
 def _train_whole(
@@ -162,8 +162,9 @@ def _train_whole(
     )
     learned = slice(table.fixed_dim, table.fixed_dim + table.dim)
     update = np.outer(errors, solution[learned])  # [num_items, dim]
-    if config.leave_one_out:
-        update[items] = ridge.leave_one_out(
+    if config.leave_one_out or head.through_encoder:
+        left_out = autoencoding.through_encoder if head.through_encoder else ridge.leave_one_out
+        update[items] = left_out(
             rows,
             items,
             interaction_weights(len(items), config),

@@ -23,10 +23,8 @@ def serving_training(config: LocalTraining, *, noised_head: bool = False) -> Loc
         Whether the head that trains is noised; then the copy is a closed form, GMF's where the model has none, to be
         fitted on a fresh head.
     """
-    changes: dict[str, object] = {}
-    if config.serving_half_life is not None:
-        changes["recency_half_life"] = config.serving_half_life
-    if noised_head:
-        changes["objective"] = "whole"
-        changes["model"] = config.model if "whole" in SCORE_MODELS[config.model].objectives else _CLOSED_FORM
-    return config.model_copy(update=changes) if changes else config
+    serving = config.for_serving
+    if not noised_head:
+        return serving
+    model = config.model if "whole" in SCORE_MODELS[config.model].objectives else _CLOSED_FORM
+    return serving.model_copy(update={"objective": "whole", "model": model})

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from palate.models.preferences import Preferences
 from palate.models.ridge import gram
 from palate.models.training import LocalTraining
-from palate.models.weights import recency_weights
+from palate.models.weights import pooling_weights
 
 FloatArray = npt.NDArray[np.float32]
 WideArray = npt.NDArray[np.float64]
@@ -201,9 +201,7 @@ def fit(space: Space, told: Preferences, training: LocalTraining, nudges: Sequen
     """
     own = np.asarray(told.items, dtype=np.int64)
     ages = np.arange(len(own))[::-1]
-    own_weights = recency_weights(ages, half_life=training.recency_half_life, floor=training.recency_floor).astype(
-        np.float64
-    )
+    own_weights = pooling_weights(ages, training).astype(np.float64)
     liked = np.isin(own, np.array(sorted(told.liked), dtype=np.int64))
     own_weights[liked] = np.maximum(own_weights[liked], LIKED_WEIGHT)
     disliked = np.array(told.disliked, dtype=np.int64)

@@ -6,6 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+SEQUENTIAL = "sequential"
+"""Name of `palate.models.scores.sequential`, for those who must not wait for PyTorch."""
+
 
 class LocalTraining(BaseModel):
     """What a device does with its own history in a round.
@@ -16,7 +19,7 @@ class LocalTraining(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants")
 
-    model: str = Field("neumf", description="score model: gmf, mlp, neumf or linear")
+    model: str = Field("neumf", description="score model: gmf, mlp, neumf, linear, autoencoder or sequential")
     objective: Literal["whole", "bce"] = Field("whole", description="local loss: whole catalogue or sampled negatives")
     hidden: int = Field(16, ge=1, le=1024, description="width of the MLP head's hidden layer")
     unobserved_weight: float = Field(0.1, gt=0, le=1, description="weight a0 of every catalogue item as a negative")
@@ -26,6 +29,10 @@ class LocalTraining(BaseModel):
     )
     serving_half_life: float | None = Field(
         None, gt=0, allow_inf_nan=True, description="the same when recommending; as in training unless given"
+    )
+    forgetting: Literal["exponential", "hyperbolic"] = Field(
+        "exponential",
+        description="how weights fall with age: by recency_half_life and recency_floor, or as 1/(1 + age)",
     )
     recency_floor: float = Field(0.05, ge=0, le=1, description="what the oldest interaction still counts")
     user_weight_exponent: float = Field(0.5, ge=0, le=1, description="scale a person's update by n_u ** -exponent")
@@ -43,6 +50,20 @@ class LocalTraining(BaseModel):
     head_learning_rate: float = Field(0.1, gt=0, description="the same for a head on top of the closed form")
     item_learning_rate: float = Field(1.0, gt=0, description="local SGD step of the item rows (objective bce)")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty on the user vector and head in local SGD")
+
+    @property
+    def for_serving(self) -> LocalTraining:
+        """Parameters of the copy that recommends, as far as they are public and known without the model's code.
+
+        `sequential` differs from what trains items in this alone: its code is pooled from the history, whatever the
+        objective, and forgets hyperbolically.
+        """
+        changes: dict[str, object] = {}
+        if self.serving_half_life is not None:
+            changes["recency_half_life"] = self.serving_half_life
+        if self.model == SEQUENTIAL:
+            changes |= {"objective": "whole", "forgetting": "hyperbolic"}
+        return self.model_copy(update=changes) if changes else self
 
     @property
     def sampled_negatives(self) -> int:

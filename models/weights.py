@@ -7,8 +7,12 @@ so that heavy users do not drown the others (exponent 0.5 gives everyone a popul
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
+
+from palate.models.training import LocalTraining
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -33,6 +37,23 @@ def recency_weights(ages: npt.NDArray[np.integer], *, half_life: float, floor: f
     decay = np.exp2(-ages.astype(np.float64) / half_life)
     weights: FloatArray = (floor + (1.0 - floor) * decay).astype(np.float32)
     return weights
+
+
+def hyperbolic_weights(ages: npt.NDArray[np.integer]) -> FloatArray:
+    """Weights ``1 / (1 + age)``, float32, same shape: memory's power law of forgetting (Anderson & Schooler 1991).
+
+    The newest interaction counts most by far, and yet the old ones together never fade: their sum grows like the
+    logarithm of the history's length.
+    """
+    weights: FloatArray = (1.0 / (1.0 + ages.astype(np.float64))).astype(np.float32)
+    return weights
+
+
+def pooling_weights(ages: npt.NDArray[np.integer], config: LocalTraining) -> FloatArray:
+    """Weights of interactions by age as the configuration has them, float32, same shape; a half-life of inf is off."""
+    if config.forgetting == "hyperbolic" and math.isfinite(config.recency_half_life):
+        return hyperbolic_weights(ages)
+    return recency_weights(ages, half_life=config.recency_half_life, floor=config.recency_floor)
 
 
 def user_weights(lengths: npt.NDArray[np.integer], *, exponent: float) -> FloatArray:

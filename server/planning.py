@@ -44,7 +44,7 @@ DEFAULTS: dict[str, Any] = {
 AUTO = ("schedule.dim", "schedule.rounds", "privacy.popularity_share")
 """Settings of unit user that the size of the federation and the budget decide, unless they are given."""
 
-_RICH = 7000.0
+_RICH = 8000.0
 _VERY_RICH = 30_000.0
 _POOR = 700.0
 _VERY_POOR = 350.0

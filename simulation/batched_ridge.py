@@ -13,9 +13,10 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from scipy.linalg.lapack import dposv
 
+from palate.models.autoencoding import encoder_updates
 from palate.models.ridge import gram, left_out_updates
 from palate.models.training import LocalTraining
-from palate.models.weights import recency_weights
+from palate.models.weights import pooling_weights
 from palate.simulation.data.types import FloatArray, Histories
 
 
@@ -23,7 +24,7 @@ def history_weights(histories: Histories, config: LocalTraining) -> FloatArray:
     """Recency weight of every interaction, float32 [num_interactions]."""
     ends = np.repeat(histories.indptr[1:], histories.lengths)
     ages = ends - 1 - np.arange(len(histories.items))
-    return recency_weights(ages, half_life=config.recency_half_life, floor=config.recency_floor)
+    return pooling_weights(ages, config)
 
 
 def solve_users(rows: FloatArray, histories: Histories, weights: FloatArray, config: LocalTraining) -> FloatArray:
@@ -110,23 +111,39 @@ def leave_one_out_corrections(
     users: FloatArray,
     learned: slice,
     config: LocalTraining,
+    *,
+    through_encoder: bool = False,
 ) -> FloatArray:
-    """Difference that `left_out_updates` makes to ``e_u p_u'`` on own items, float32 [num_interactions, dim]."""
+    """Difference that `left_out_updates` makes to ``e_u p_u'`` on own items, float32 [num_interactions, dim].
+
+    With `through_encoder` it is the one that `palate.models.autoencoding.encoder_updates` makes.
+    """
     width, unobserved = rows.shape[1], config.unobserved_weight
     base = unobserved * gram(rows) + config.regularisation * np.eye(width)
     corrections = np.zeros((len(histories.items), users[:, learned].shape[1]), dtype=np.float32)
     for user in np.flatnonzero(histories.lengths >= config.least_interactions):
         span = slice(histories.indptr[user], histories.indptr[user + 1])
         own, own_weights = rows[histories.items[span]].astype(np.float64), weights[span].astype(np.float64)
-        _, inverse_rows, failed = dposv(  # the factor and N^-1 X_S', [k, n]
-            (base + (own * own_weights[:, None]).T @ own).T, own.T, lower=1, overwrite_a=1
+        solution = users[user].astype(np.float64)
+        _, inverse, failed = dposv(  # the factor, and N^-1 of the rows and of the solution, [k, n + 1]
+            (base + (own * own_weights[:, None]).T @ own).T, np.vstack([own, solution]).T, lower=1, overwrite_a=1
         )
         if failed:
             raise FloatingPointError(f"normal equations are not positive definite at pivot {failed}")
-        solution = users[user].astype(np.float64)
-        left_out = left_out_updates(
-            own, own_weights, inverse_rows.T, solution, learned, unobserved_weight=unobserved
-        )  # fmt: skip
+        if through_encoder:
+            left_out = encoder_updates(
+                own,
+                own_weights,
+                inverse.T,
+                solution,
+                learned,
+                unobserved_weight=unobserved,
+                regularisation=config.regularisation,
+            )
+        else:
+            left_out = left_out_updates(
+                own, own_weights, inverse[:, :-1].T, solution, learned, unobserved_weight=unobserved
+            )  # fmt: skip
         scores = own @ solution
         errors = own_weights * (1.0 - scores) - unobserved * scores
         corrections[span] = left_out - errors[:, None] * solution[learned]

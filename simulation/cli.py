@@ -38,7 +38,10 @@ def simulate(
         float | None,
         typer.Option(help=f"Failure probability of the guarantee. [default: {DEFAULTS['delta']:g}]"),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Score model: gmf, mlp, neumf or linear. [default: neumf]")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Score model: gmf, mlp, neumf, linear, autoencoder or sequential. [default: neumf]"),
+    ] = None,
     objective: Annotated[
         str | None, typer.Option(help="Local loss: whole (closed form) or bce (sampled). [default: whole]")
     ] = None,

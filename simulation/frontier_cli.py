@@ -49,7 +49,10 @@ def frontier(
         float | None,
         typer.Option(help=f"Failure probability of every guarantee. [default: {DEFAULTS['delta']:g}]"),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Score model: gmf, mlp, neumf or linear. [default: neumf]")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Score model: gmf, mlp, neumf, linear, autoencoder or sequential. [default: neumf]"),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with other settings of all runs; what is swept wins over it.")
     ] = None,

@@ -170,8 +170,10 @@ def _fit_linear_part(
         solution = model.solution(part).numpy()
     learned = slice(table.fixed_dim, table.fixed_dim + table.dim)
     rank_one = rank_one_updates(rows, own, weights, solution, learned)
-    if config.leave_one_out:
-        corrections = leave_one_out_corrections(rows, own, weights, solution, learned, config)
+    if config.leave_one_out or model.through_encoder:
+        corrections = leave_one_out_corrections(
+            rows, own, weights, solution, learned, config, through_encoder=model.through_encoder
+        )
         rank_one = replace(rank_one, corrections=corrections)
     return _LinearPart(rank_one, rows, own, scale, config.unobserved_weight)
 

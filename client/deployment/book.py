@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
+from palate.client.owner.training import keep_training
 from palate.client.vault import HEADS, ROUNDS, Vault
 from palate.client.vault.errors import NotInVault, VaultTampered
+from palate.privacy.ledger.anchors import Anchor
 
 OPEN, RELEASED, WRITTEN_OFF = "open", "released", "written off"
 MAX_REFUSALS = 20
@@ -22,6 +24,7 @@ DAY_SECONDS = 86_400
 
 _STATE = "state"
 _REFUSALS = "refusals"
+_HEADS = "ledger-heads"
 _RECORD = "record/"
 _ANSWER = "answer/"
 _HASH_SIZE = 32
@@ -166,13 +169,20 @@ class RoundBook:
         ]
         return sorted(found, key=lambda each: (each.began, each.run, each.server_round))
 
-    def begin(self, record: RoundRecord) -> None:
-        """Note a round that has just been charged."""
+    def begin(self, record: RoundRecord, heads: Iterable[Anchor], *, training: str = "") -> None:
+        """Note a round that has just been charged, and how the ledgers ended then."""
         standing, since = self.standing(), self.now() - DAY_SECONDS
         begun = (*(moment for moment in standing.begun if moment > since), record.began)
         with self._vault.transaction():
             self._write(_RECORD + _place(record.run, record.server_round), asdict(record))
+            if training:  # lists are fitted as the run trains
+                keep_training(self._vault, training)
             self._stand(replace(standing, run=record.run, last_round=record.server_round, begun=begun))
+            self._write(_HEADS, [{"name": it.name, "seq": it.seq, "entry": it.entry.hex()} for it in heads])
+
+    def heads(self) -> tuple[Anchor, ...]:
+        """How the ledgers ended when the last round was charged: a shorter one is not the newest."""
+        return tuple(Anchor(it["name"], it["seq"], bytes.fromhex(it["entry"])) for it in self._read(_HEADS) or ())
 
     def answer(self, run: str, server_round: int, step: str) -> Answer | None:
         """Look up what was answered to a step; None if nothing was, or the round is over."""
@@ -232,13 +242,21 @@ class RoundBook:
             record, standing = self.record(run, server_round), self.standing()
             if record is not None:
                 self._write(_RECORD + place, asdict(replace(record, receipt=facts)))
-            if (standing.receipt_run, standing.receipt_round) != (run, server_round):
+            if record is not None and not self.is_overtaken(record):
                 standing = replace(
                     standing, receipt_run=run, receipt_round=server_round, model_hash=str(facts["model_hash"])
                 )
             if last and run not in standing.finished:
                 standing = replace(standing, finished=(*standing.finished, run))
             self._stand(standing)
+
+    def is_overtaken(self, record: RoundRecord) -> bool:
+        """Tell whether the receipt of a later round is here already."""
+        standing = self.standing()
+        if standing.receipt_run == record.run:
+            return record.server_round < standing.receipt_round
+        latest = self.record(standing.receipt_run, standing.receipt_round)
+        return latest is not None and record.began < latest.began
 
     def refused(self, run: str, server_round: int, text: str) -> None:
         """Note why something was refused; for the owner's eyes only."""

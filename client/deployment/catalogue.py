@@ -60,7 +60,7 @@ class Catalogue:
             frame = pl.read_parquet(io.BytesIO(data))
             keys = frame["item"].cast(pl.String)
             titles = frame["title"].cast(pl.String).fill_null("") if "title" in frame.columns else None
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise DataError(
                 f"the catalogue cannot be read ({type(error).__name__})", hint="ask the operator for a new welcome"
             ) from None

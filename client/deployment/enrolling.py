@@ -99,8 +99,20 @@ def limits_for(
     delta: float | None = None,
     smallest_cohort: int | None = None,
     current: OwnerLimits | None = None,
+    before: OwnerLimits | None = None,
 ) -> OwnerLimits:
     """Propose an owner's limits: those there are, else what the fleet plans, unless the owner says otherwise.
+
+    Parameters
+    ----------
+    welcome
+        What the fleet plans.
+    epsilon, delta, smallest_cohort
+        What the owner says.
+    current
+        The limits in this very fleet, if the device belongs to it already.
+    before
+        Those in a fleet that it left. The ledger is the same, so a next fleet must not loosen them unasked.
 
     Raises
     ------
@@ -118,7 +130,16 @@ def limits_for(
                 hint=f"agree with --{name} {planned:g}, or set a smaller one",
             )
     wishes = {"epsilon": epsilon, "delta": delta, "smallest_cohort": smallest_cohort}
-    start = OwnerLimits(epsilon=welcome.epsilon, delta=welcome.delta) if current is None else current
+    # What the fleet states about failures and collusion is held against every offer, like its budget.
+    planned_limits = OwnerLimits(
+        epsilon=welcome.epsilon,
+        delta=welcome.delta,
+        least_tau_thousandths=welcome.tau_thousandths,
+        least_gamma_thousandths=welcome.gamma_thousandths,
+    )
+    start = planned_limits if current is None else current
+    if before is not None and current is None:
+        start = start.tightened(before)
     limits = start.with_changes({name: value for name, value in wishes.items() if value is not None})
     if welcome.smallest_roster < limits.smallest_cohort:
         raise ConfigError(
@@ -126,6 +147,12 @@ def limits_for(
             hint=f"agree with --smallest-cohort {welcome.smallest_roster}, or ask the operator for larger rounds",
         )
     return limits
+
+
+def limits_before(folder: DeviceFolder) -> OwnerLimits | None:
+    """Return the limits in the fleet that a device left last; None if it left none."""
+    with Vault.open(folder.vault) as vault:
+        return FleetProfile.limits_before(vault)
 
 
 def current_limits(folder: DeviceFolder) -> OwnerLimits | None:
@@ -143,7 +170,7 @@ def accept(folder: DeviceFolder, welcome: Welcome, catalogue: bytes, limits: Own
     EnrolmentFileRefused
         If the welcome is for another device, or its certificate is not the authority's.
     ConfigError
-        If the device belongs to another fleet.
+        If the device belongs to another fleet, or to this one under another enrolment authority.
     DataError
         If the catalogue cannot be read.
     """
@@ -154,6 +181,12 @@ def accept(folder: DeviceFolder, welcome: Welcome, catalogue: bytes, limits: Own
         if old is not None and (old.welcome.fleet, old.welcome.server_key) != (welcome.fleet, welcome.server_key):
             raise ConfigError(
                 f"this device belongs to fleet {old.welcome.fleet!r}", hint="leave it first: palate client leave"
+            )
+        if old is not None and old.welcome.authority_key != welcome.authority_key:
+            raise ConfigError(
+                f"the welcome names the enrolment authority {welcome.authority_key[:16]}, this device pinned "
+                f"{old.welcome.authority_key[:16]}: another authority could invent devices",
+                hint="ask the operator why; to trust the new one, leave first: palate client leave",
             )
         Catalogue.read(catalogue, num_items=welcome.num_items)
         profile = FleetProfile(welcome, limits)

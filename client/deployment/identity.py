@@ -98,7 +98,7 @@ class DeviceKeys:
             ) from None
 
     def renewed(self, vault: Vault) -> DeviceKeys:
-        """Draw new keys for a next fleet, which cannot tell that it is the same device; the ledger's key stays."""
+        """Draw new keys for a next fleet: they do not tell that it is the same device. The ledger's key stays."""
         keys = DeviceKeys(Ed25519PrivateKey.generate(), self.ledger, ec.generate_private_key(ec.SECP384R1()))
         with vault.transaction():
             keys._keep(vault)

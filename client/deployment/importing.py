@@ -112,7 +112,7 @@ def _read(path: Path) -> pl.DataFrame:
         raise DataError(f"{path} has more than {MAX_FILE_BYTES} bytes", hint="import it in parts")
     try:
         frame = reader(io.BytesIO(data))
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         raise DataError(
             f"{path} cannot be read as {path.suffix[1:]} ({type(error).__name__})", hint="check its contents"
         ) from None

@@ -28,6 +28,7 @@ MAX_FIXED_DIM = 4096
 DEFAULT_EPSILON = 10.0
 DEFAULT_DELTA = 1e-4
 
+_CEILINGS = {"epsilon", "delta", "most_rounds_a_day"}
 _GAMMA = "--least-gamma"
 
 
@@ -90,6 +91,13 @@ class OwnerLimits:
     def with_changes(self, changes: Mapping[str, float | int]) -> OwnerLimits:
         """Return the limits with some of them changed; raises as `from_values`."""
         return OwnerLimits.from_values({**self.to_values(), **changes})
+
+    def tightened(self, other: OwnerLimits) -> OwnerLimits:
+        """Return the stricter of each of two limits."""
+        mine, theirs = self.to_values(), other.to_values()
+        return OwnerLimits.from_values(
+            {name: (min if name in _CEILINGS else max)(mine[name], theirs[name]) for name in mine}
+        )
 
     @staticmethod
     def from_values(values: dict[str, Any]) -> OwnerLimits:

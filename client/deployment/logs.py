@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -22,9 +22,27 @@ class _Private(RotatingFileHandler):
         return os.fdopen(descriptor, "a", encoding="utf-8")
 
 
+class _Teller(logging.Handler):
+    """Passes warnings on, without their traces."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell(record.getMessage().partition("\n")[0])
+
+
 @contextmanager
-def logged_to(path: Path) -> Iterator[None]:
+def logged_to(path: Path, tell: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """Write what `palate` logs to a file, two files of 1 MiB at most.
+
+    Parameters
+    ----------
+    path
+        The file.
+    tell
+        Also called with the words of every warning, such as that the server does not answer.
 
     Raises
     ------
@@ -36,13 +54,16 @@ def logged_to(path: Path) -> Iterator[None]:
     except OSError as error:
         raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}", hint="check the folder") from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    teller = _Teller(tell)
     logger = logging.getLogger("palate")
     before = logger.level
     logger.addHandler(handler)
+    logger.addHandler(teller)
     logger.setLevel(logging.INFO)
     try:
         yield
     finally:
         logger.setLevel(before)
         logger.removeHandler(handler)
+        logger.removeHandler(teller)
         handler.close()

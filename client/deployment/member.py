@@ -93,14 +93,21 @@ class Member:
         )
 
     def rounds(self, trainer: Trainer, watch: Callable[[RoundRecord], None] = lambda _: None) -> SecureRounds:
-        """Put everything together that answers a server."""
-        guard = self.guard
+        """Put everything together that answers a server.
+
+        Raises
+        ------
+        Rollback, Fork
+            If the ledger on disk is not the newest that this device had.
+        """
+        guard, book = self.guard, RoundBook(self.vault)
+        guard.check_heads(book.heads())
         guard.adopt_policy()
         return SecureRounds(
             profile=self.profile,
             keys=self.keys,
             guard=guard,
-            book=RoundBook(self.vault),
+            book=book,
             trainer=trainer,
             history=self.taste,
             keep_table=table_keeper(self.folder.table),

@@ -20,6 +20,7 @@ from palate.privacy.secagg.policy import DevicePolicy
 
 FORMAT = "palate-fleet/1"
 _NAME = "fleet"
+_LIMITS = "limits-before"
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,22 @@ class FleetProfile:
 
     @staticmethod
     def drop(vault: Vault) -> None:
-        """Forget the fleet; nothing happens if there is none."""
-        if vault.has(SERVERS, _NAME):
+        """Forget the fleet, but not what its owner allowed; nothing happens if there is none."""
+        profile = FleetProfile.load(vault)
+        if profile is not None:
+            vault.put(SERVERS, _LIMITS, json.dumps(profile.limits.to_values()).encode("ascii"))
             vault.delete(SERVERS, _NAME)
+
+    @staticmethod
+    def limits_before(vault: Vault) -> OwnerLimits | None:
+        """Return what the owner allowed in the fleet that the device left last; None if it left none.
+
+        Raises
+        ------
+        ConfigError
+            If what is kept is not of this version.
+        """
+        try:
+            return OwnerLimits.from_values(json.loads(vault.get(SERVERS, _LIMITS)))
+        except NotInVault:
+            return None

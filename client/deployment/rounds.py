@@ -184,6 +184,7 @@ class SecureRounds:
         # Nothing that is not signed by the pinned server goes beyond this line.
         offer = Offer.open(message.body, self._profile.server_key)
         offer.check_plan(plan)
+        self._guard.check_heads(self._book.heads())
         self._check_order(plan)
         limits.check(plan, offer, num_items=welcome.num_items, began_lately=self._book.began_lately())
         head_name = _head_name(plan)
@@ -203,7 +204,7 @@ class SecureRounds:
         self._drop_live()
         close_rounds(self._guard, self._book, self._watch)
         self._guard.begin(plan)
-        self._book.begin(self._record(plan, message.body))
+        self._book.begin(self._record(plan, message.body), self._guard.heads(), training=plan.training)
         self._keep_chained(plan)
         contribution = self._trainer.contribute(plan, history, head)
         advert = round_.advertise()
@@ -251,6 +252,11 @@ class SecureRounds:
                 f"the server signed two different receipts for round {number} of {run}", hint="keep both, and report it"
             )
         if table is not None:
+            if self._book.is_overtaken(record):
+                raise RoundUnwelcome(
+                    f"a final table came for round {number} of {run}, and the receipt of a later round is here",
+                    hint="the server is putting an old table back",
+                )
             self._take_final(table, facts["model_hash"])
         ended = record.ended
         if ended == OPEN:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from palate.client.deployment.book import OPEN, RELEASED, RoundRecord
+from palate.client.deployment.profile import FleetProfile
 from palate.client.deployment.status import DeviceStatus, round_json
 from palate.privacy.accounting.guarantee import round_up
 
@@ -62,6 +63,21 @@ def ending(record: RoundRecord) -> str:
     return f"{record.ended}; {sent}, no vector among it; the charge stands" if record.ended != OPEN else f"open; {sent}"
 
 
+def against_server(profile: FleetProfile) -> str:
+    """Say what protects from the fleet's server, and what that rests on."""
+    if profile.guarantee == "semi-honest":
+        return "protected if its operators keep to the protocol: they enrol devices, and could invent some"
+    colluding = profile.limits.least_gamma_thousandths / 10
+    return (
+        "protected also if its operators break the protocol, provided that others enrol the devices, as it states, "
+        + (
+            f"and at most {colluding:g}% of a round's devices collude with it"
+            if colluding
+            else "and none colludes with it"
+        )
+    )
+
+
 def status_lines(status: DeviceStatus) -> Iterator[str]:
     """Say all that there is to say about a device, line by line."""
     yield f"device     {status.device}   (vault key in {'a file' if status.keeper == 'file' else 'the keyring'})"
@@ -69,7 +85,7 @@ def status_lines(status: DeviceStatus) -> Iterator[str]:
         yield "fleet      none; palate client enrol --request FILE asks one to take this device in"
     else:
         welcome = status.profile.welcome
-        yield f"fleet      {welcome.fleet} at {welcome.address}; against its server: {status.profile.guarantee}"
+        yield f"fleet      {welcome.fleet} at {welcome.address}; against its server: {against_server(status.profile)}"
     if status.budget is not None:
         budget = status.budget
         filled, percent = round(budget.share * _GAUGE_WIDTH), math.ceil(budget.share * 1000) / 10

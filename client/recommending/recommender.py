@@ -357,8 +357,6 @@ def _kind(step: float) -> Literal["asked", "refused"]:
 def _serving(training: LocalTraining) -> LocalTraining:
     """Return the parameters of the copy that recommends, as `palate.models.serving` does, without loading PyTorch."""
     changes: dict[str, object] = {"objective": "whole"}
-    if training.serving_half_life is not None:
-        changes["recency_half_life"] = training.serving_half_life
     if training.model != "linear":
         changes["model"] = "gmf"  # the linear part; a perceptron is added by itself
-    return training.model_copy(update=changes)
+    return training.for_serving.model_copy(update=changes)

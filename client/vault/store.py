@@ -360,7 +360,7 @@ def _identity(folder: Path, connection: sqlite3.Connection) -> tuple[bytes, str,
 
 
 def _no_vault(folder: Path) -> NoVault:
-    return NoVault(f"{folder} has no vault", hint="create one, or name the folder of this device")
+    return NoVault(f"{folder} has no vault", hint="make one with palate client init, or name its folder with --home")
 
 
 def _plain(purpose: Purpose, value: bytes) -> Any:

@@ -46,12 +46,15 @@ class ScoreModel(nn.Module, ABC):
         Whether its linear part has a constant column (closed form only).
     residual_head
         Whether a non-linear head remains to be trained after the closed form.
+    through_encoder
+        Whether own items learn through the code that they were pooled into too (`palate.models.autoencoding`).
     """
 
     name: ClassVar[str]
     objectives: ClassVar[frozenset[str]]
     intercept: ClassVar[bool] = False
     residual_head: ClassVar[bool] = False
+    through_encoder: ClassVar[bool] = False
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()

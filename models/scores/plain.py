@@ -135,4 +135,11 @@ def _neumf(state: Arrays) -> PlainHead:
     return PlainHead(state["gmf.user.weight"][0], _perceptron(state))
 
 
-_PLAIN: dict[str, Callable[[Arrays], PlainHead]] = {"gmf": _gmf, "linear": _linear, "mlp": _mlp, "neumf": _neumf}
+_PLAIN: dict[str, Callable[[Arrays], PlainHead]] = {
+    "gmf": _gmf,
+    "linear": _linear,
+    "mlp": _mlp,
+    "neumf": _neumf,
+    "autoencoder": _gmf,
+    "sequential": _gmf,
+}

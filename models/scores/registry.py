@@ -7,13 +7,17 @@ import threading
 import torch
 
 from palate.models.errors import ConfigError
+from palate.models.scores.autoencoder import Autoencoder
 from palate.models.scores.base import ScoreModel, Shape, State
 from palate.models.scores.gmf import GMF
 from palate.models.scores.linear import LinearHead
 from palate.models.scores.mlp import MLP
 from palate.models.scores.neumf import NeuMF
+from palate.models.scores.sequential import Sequential
 
-SCORE_MODELS: dict[str, type[ScoreModel]] = {model.name: model for model in (GMF, MLP, NeuMF, LinearHead)}
+SCORE_MODELS: dict[str, type[ScoreModel]] = {
+    model.name: model for model in (GMF, MLP, NeuMF, LinearHead, Autoencoder, Sequential)
+}
 
 _PUBLIC_SEED = 1729  # heads start alike everywhere; what makes them personal is the device's own history
 _BUILDING = threading.Lock()  # torch has one generator for all threads, and nodes of a simulation are threads

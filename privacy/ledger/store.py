@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.privacy.ledger import body as bodies
 from palate.privacy.ledger import chain, reading, replay, schema
+from palate.privacy.ledger.anchors import Anchor
 from palate.privacy.ledger.errors import LedgerUnreadable, PolicyRefused, RoundRefused
 from palate.privacy.ledger.state import LedgerState
 
@@ -164,6 +165,22 @@ class LedgerBook:
     def append_within(self, connection: sqlite3.Connection, name: str, event: bodies.Event) -> None:
         """Write one entry inside a `transaction` that writes more than the entry; raises as `append`."""
         self._insert(connection, [(name, event)])
+
+    def check_anchor(self, anchor: Anchor) -> None:
+        """Compare a ledger with the end that it once had.
+
+        Raises
+        ------
+        Rollback
+            If the ledger is shorter than the anchor.
+        Fork
+            If another entry is where the anchor's was.
+        LedgerUnreadable
+            If there is no such ledger.
+        """
+        with self.transaction() as connection:
+            query = "SELECT hash FROM entries NOT INDEXED WHERE ledger = ? ORDER BY seq"
+            anchor.check([entry for (entry,) in connection.execute(query, (self.ledger_id(anchor.name),))])
 
     def ledger_id(self, name: str) -> int:
         """Row number of a ledger, for tables beside the entries; raises as `state`."""

@@ -100,6 +100,10 @@ class FleetFolder:
         """What happened, for people and programs that watch the server."""
         return self.root / "server.jsonl"
 
+    def authority_is_separate(self, stated: bool) -> bool:
+        """Whether others may be said to enrol devices: the operator states it, and their key does not lie here."""
+        return stated and not self.authority_key.exists()
+
     def require(self) -> None:
         """Check that this is the folder of a fleet.
 

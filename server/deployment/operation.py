@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from palate.models.errors import FederationError, RunError
-from palate.privacy.accounting.events import Unit
+from palate.privacy.accounting.events import SkellamEvent, Unit
 from palate.privacy.accounting.guarantee import epsilon as account_for
 from palate.privacy.charging import intents
 from palate.privacy.ledger.body import hash_text
@@ -184,6 +184,7 @@ class Operation:
             plan_hash=plan.content_hash,
             offer=offer.sign(self._parties.server_key),
             started_at=now,
+            epsilon=self.epsilon_spent(plan),  # said before it is charged: never less than what the ledger has
         )
         self._books.state.begin_round(begun, asked)
         return begun
@@ -199,7 +200,6 @@ class Operation:
             if plan.content_hash != begun.plan_hash:
                 return self._abandon(begun, "its plan cannot be made again: table or configuration have changed")
             self._books.ledger.begin(plan)
-            self._books.state.update_round(number, epsilon=self.epsilon_spent())
         current = FleetRound(begun, self._books.state, self._parties)
         try:
             found = current.result() if plan is None else current.run(
@@ -327,9 +327,12 @@ class Operation:
             )
         self._write_lines()
 
-    def epsilon_spent(self) -> float:
-        """Return what all charged rounds cost each person, at the run's delta."""
+    def epsilon_spent(self, plan: RoundPlan | None = None) -> float:
+        """Return what all charged rounds cost each person, at the run's delta; with one that is about to be charged."""
         spent = self._books.ledger.spent(Unit.USER)
+        if plan is not None:
+            intent = intents(plan)[Unit.USER]
+            spent.append(SkellamEvent(sensitivity=intent.clip_int, variance=intent.sum_var_int, unit=Unit.USER))
         return account_for(spent, self._config.delta).epsilon if spent else 0.0
 
     def _plan(self, roster_size: int) -> RoundPlan:

@@ -22,16 +22,19 @@ from palate.server.deployment.eventlog import EventLog, LogHandler
 from palate.server.deployment.folder import FleetFolder, read_key, read_public_key
 from palate.server.deployment.metrics import Metrics
 from palate.server.deployment.operation import Books, Operation
-from palate.server.deployment.rounds import Parties
+from palate.server.deployment.rounds import Parties, largest_answer
 from palate.server.deployment.setup import tls_server
 from palate.server.deployment.state import FleetState
 from palate.server.deployment.transparency import TransparencyLog
 from palate.server.deployment.watching import SystemClock, Watcher, told
+from palate.server.fleet.http import FleetLimits
 from palate.server.fleet.server import FleetServer
 from palate.server.ledger import ServerLedger
 from palate.server.store import RunStore, write_atomically
 
 _STARTING_TABLE = 1  # which stream of the public seed
+_WRAPPING_BYTES = 1 << 16
+"""What Flower puts around an answer, and more."""
 _NOT_OF_THE_RUN = {"listen", "deadlines"}
 """Settings that may change while a run is under way."""
 
@@ -131,6 +134,8 @@ def opened(
             scale=config.schedule.initial_scale,
             rng=np.random.default_rng([config.seed, _STARTING_TABLE]),
         )
+        coordinator = Coordinator(settings, content.columns, embeddings)
+        largest = max(largest_answer(plan) for plan in coordinator.example_plans())
         tls = tls_server(folder)
         server = stack.enter_context(
             FleetServer(
@@ -139,6 +144,7 @@ def opened(
                 key=tls.key,
                 host=bind or config.listen.bind,
                 port=config.listen.port if port is None else port,
+                limits=FleetLimits(max_reply_bytes=largest + _WRAPPING_BYTES),
             )
         )
         books = Books(
@@ -151,7 +157,7 @@ def opened(
         operation = Operation(
             config,
             settings,
-            Coordinator(settings, content.columns, embeddings),
+            coordinator,
             books=books,
             parties=Parties(signer, authority),
             courier=Courier(server.grid),
@@ -171,7 +177,7 @@ def guarantee_of(folder: FleetFolder, config: FleetConfig) -> Guarantee:
     return claimed_guarantee(
         server_key=read_key(folder.server_key).public_key(),
         authority_key=read_public_key(folder.authority_public_key),
-        authority_is_separate=config.cohort.authority_is_separate and not folder.authority_key.exists(),
+        authority_is_separate=folder.authority_is_separate(config.cohort.authority_is_separate),
         complete_graph=True,
     )
 

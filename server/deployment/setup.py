@@ -84,7 +84,7 @@ def make_fleet(folder: FleetFolder, catalogue: Path, given: Mapping[str, Any], *
     config.server_settings()  # refuses a budget that no noise meets
     host = config.listen.address.rpartition(":")[0].strip("[]")
     try:
-        folder.root.mkdir(parents=True, exist_ok=True)
+        folder.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.keys.mkdir(mode=0o700, exist_ok=True)
         (folder.keys / "tls").mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
@@ -171,7 +171,7 @@ def welcome(
         ca_certificate=tls_authority(folder).certificate.read_text(encoding="ascii"),
         server_key=read_key(folder.server_key).public_key().public_bytes_raw().hex(),
         authority_key=authority.public_bytes_raw().hex(),
-        authority_is_separate=config.cohort.authority_is_separate,
+        authority_is_separate=folder.authority_is_separate(config.cohort.authority_is_separate),
         certificate=signed.to_bytes().hex(),
         epsilon=config.epsilon,
         delta=config.delta,

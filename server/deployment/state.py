@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import wraps
 from hashlib import sha256
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
-from palate.models.errors import ConfigError, RunError
+from palate.models.errors import ConfigError, EnvironmentProblem, RunError
 from palate.privacy.wire import FleetStep
 
 FORMAT = 1
@@ -145,6 +147,23 @@ class Event:
     body: bytes
 
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _in_words(method: Callable[Concatenate[FleetState, _P], _T]) -> Callable[Concatenate[FleetState, _P], _T]:
+    """Say what a full or a broken disk means, in place of SQLite's error."""
+
+    @wraps(method)
+    def call(state: FleetState, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return method(state, *args, **kwargs)
+        except sqlite3.Error as error:
+            raise state.unusable(error) from error
+
+    return call
+
+
 class FleetState:
     """The file; safe to open in several processes.
 
@@ -156,7 +175,9 @@ class FleetState:
     Raises
     ------
     RunError
-        If it is damaged or of another format.
+        If it is damaged or of another format; from then on, every call, where it is damaged.
+    EnvironmentProblem
+        If the disk is full; likewise.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
@@ -170,7 +191,16 @@ class FleetState:
             with self._transaction():
                 self._create()
         except (sqlite3.Error, OSError) as error:
-            raise RunError(f"{path} cannot be read: {error}", hint="is it the fleet's own fleet.sqlite?") from error
+            raise self.unusable(error) from error
+
+    def unusable(self, error: Exception) -> EnvironmentProblem | RunError:
+        """Say what an error of SQLite or of the system means."""
+        if "full" in str(error):
+            return EnvironmentProblem(f"{self._path}: {error}", hint="free some space, then: palate server resume")
+        return RunError(
+            f"{self._path} cannot be used: {error}",
+            hint="is it the fleet's own? restore fleet.sqlite, run/ and ledgers/ from one backup",
+        )
 
     def close(self) -> None:
         """Close the file; everything is on disk already."""
@@ -178,6 +208,7 @@ class FleetState:
 
     # who is enrolled
 
+    @_in_words
     def enrol(self, device: str, node: int, certificate: bytes) -> None:
         """Remember a device; raises ConfigError if it is enrolled already."""
         try:
@@ -186,31 +217,35 @@ class FleetState:
         except sqlite3.IntegrityError:
             raise ConfigError(f"device {device} is enrolled already", hint="use the welcome that it has") from None
 
+    @_in_words
     def devices(self) -> tuple[Device, ...]:
         """All enrolled devices, oldest first."""
         return tuple(Device(*row) for row in self._db.execute("SELECT * FROM devices ORDER BY enrolled_at, device"))
 
     # rounds
 
+    @_in_words
     def begin_round(self, begun: Round, devices: Iterable[str]) -> None:
         """Remember a round that is about to be charged, and whom it asks."""
         with self._transaction():
             self._db.execute(
-                "INSERT INTO rounds (number, purpose, status, roster_size, plan_hash, offer, started_at) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO rounds (number, purpose, status, roster_size, plan_hash, offer, started_at, epsilon) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (begun.number, begun.purpose, str(begun.status), begun.roster_size, begun.plan_hash, begun.offer,
-                 begun.started_at),
+                 begun.started_at, begun.epsilon),
             )  # fmt: skip
             self._db.executemany(
                 "INSERT INTO members (round, device) VALUES (?, ?)", [(begun.number, device) for device in devices]
             )
 
-    def update_round(self, number: int, **changes: str | int | float | bytes | None) -> None:
+    @_in_words
+    def update_round(self, number: int, /, **changes: str | int | float | bytes | None) -> None:
         """Change columns of a round, all at once."""
         names = ", ".join(f"{name} = ?" for name in changes)
         with self._transaction():
             self._db.execute(f"UPDATE rounds SET {names} WHERE number = ?", (*changes.values(), number))
 
+    @_in_words
     def end_round(self, number: int, status: RoundStatus, *, reason: str = "") -> None:
         """Close a round, and forget its messages: what they hide is nobody's business, and they are large."""
         with self._transaction():
@@ -220,16 +255,19 @@ class FleetState:
             )
             self._db.execute("DELETE FROM events WHERE round = ?", (number,))
 
+    @_in_words
     def rounds(self) -> tuple[Round, ...]:
         """All rounds, oldest first."""
         rows = self._db.execute(f"SELECT {_ROUND_COLUMNS} FROM rounds ORDER BY number")
         names = [column[0] for column in rows.description]
         return tuple(_round(dict(zip(names, row, strict=True))) for row in rows)
 
+    @_in_words
     def unfinished(self) -> Round | None:
         """Return the round that is neither done nor abandoned, if there is one."""
         return next((it for it in self.rounds() if it.status in (RoundStatus.OPEN, RoundStatus.APPLIED)), None)
 
+    @_in_words
     def members(self, number: int) -> tuple[Member, ...]:
         """Whom a round asked, by device."""
         rows = self._db.execute(
@@ -237,6 +275,7 @@ class FleetState:
         )
         return tuple(Member(*row) for row in rows)
 
+    @_in_words
     def sent(self, number: int, sizes: Iterable[tuple[str, int]]) -> None:
         """Count bytes that went down to devices."""
         with self._transaction():
@@ -245,6 +284,7 @@ class FleetState:
                 [(size, number, device) for device, size in sizes],
             )
 
+    @_in_words
     def failed(self, number: int, device: str, code: int) -> None:
         """Remember with which code a device dropped out."""
         with self._transaction():
@@ -252,6 +292,7 @@ class FleetState:
 
     # messages of the open round
 
+    @_in_words
     def record(self, number: int, step: FleetStep, device: str, body: bytes) -> bool:
         """Keep a message before it is looked at; False if exactly this one is here already."""
         with self._transaction():
@@ -264,6 +305,7 @@ class FleetState:
             )
         return added == 1
 
+    @_in_words
     def close_step(self, number: int, step: FleetStep) -> None:
         """Keep the moment at which a step ended: what is recorded before it counts, and nothing after."""
         with self._transaction():
@@ -271,15 +313,20 @@ class FleetState:
 
     def events(self, number: int) -> Iterator[Event]:
         """Messages and ends of steps of a round in their order, one in memory at a time."""
-        sequence = [
-            row[0] for row in self._db.execute("SELECT seq FROM events WHERE round = ? ORDER BY seq", (number,))
-        ]
-        for seq in sequence:
-            step, device, body = self._db.execute(
-                "SELECT step, device, body FROM events WHERE seq = ?", (seq,)
-            ).fetchone()
-            yield Event(FleetStep(step), device, body or b"")
+        for seq in self._sequence(number):
+            yield self._event(seq)
 
+    @_in_words
+    def _sequence(self, number: int) -> list[int]:
+        return [row[0] for row in self._db.execute("SELECT seq FROM events WHERE round = ? ORDER BY seq", (number,))]
+
+    @_in_words
+    def _event(self, seq: int) -> Event:
+        query = "SELECT step, device, body FROM events WHERE seq = ?"
+        step, device, body = self._db.execute(query, (seq,)).fetchone()
+        return Event(FleetStep(step), device, body or b"")
+
+    @_in_words
     def progress(self, number: int) -> tuple[FleetStep, int]:
         """Return the open step of a round, and how many messages of it are here."""
         closed = self._db.execute(
@@ -293,6 +340,7 @@ class FleetState:
 
     # what other processes want
 
+    @_in_words
     def request_stop(self, when: Stop | None) -> None:
         """Leave the wish to stop, or take it back."""
         with self._transaction():
@@ -300,6 +348,7 @@ class FleetState:
             if when is not None:
                 self._db.execute("INSERT INTO control VALUES ('stop', ?)", (str(when),))
 
+    @_in_words
     def stop_requested(self) -> Stop | None:
         """Tell whether somebody wants the server to stop."""
         row = self._db.execute("SELECT value FROM control WHERE name = 'stop'").fetchone()
@@ -310,10 +359,11 @@ class FleetState:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # a full disk has rolled back already
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     def _create(self) -> None:
         if self._db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None:

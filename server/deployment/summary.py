@@ -57,7 +57,7 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
             "step": str(step),
             "answers": answers,
         },
-        "epsilon_spent": rounds[-1].epsilon if rounds else 0.0,
+        "epsilon_spent": max((each.epsilon for each in rounds), default=0.0),
         "epsilon_budget": config.epsilon,
         "delta": config.delta,
         "unit": "user",

@@ -72,7 +72,8 @@ class Enrolment:
         self._version: int | None = None
         self._nodes: dict[bytes, EnrolledNode] = {}
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.touch(mode=0o600)  # who belongs to the fleet is nobody else's business
             self._db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
             self._db.execute("pragma synchronous = full")
             self._create()

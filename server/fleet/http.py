@@ -54,6 +54,8 @@ class FleetLimits:
         All objects of one reply.
     max_connections
         Open connections, idle ones included; further requests are answered with 503.
+    header_timeout_seconds
+        How long a connection may take to bring the headers of a request, from its first byte.
     body_timeout_seconds
         How long a request's body may take to arrive.
     """
@@ -61,6 +63,7 @@ class FleetLimits:
     max_body_bytes: int = 8 << 20
     max_reply_bytes: int = 256 << 20
     max_connections: int = 2_000
+    header_timeout_seconds: float = 20.0
     body_timeout_seconds: float = 60.0
 
 

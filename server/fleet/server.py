@@ -31,6 +31,7 @@ from palate.server.fleet.authentication import Authenticator
 from palate.server.fleet.enrolment import Enrolment
 from palate.server.fleet.http import FleetHttp, FleetLimits
 from palate.server.fleet.mailbox import Mailbox
+from palate.server.fleet.patience import impatient
 from palate.server.fleet.presence import Presence
 from palate.server.fleet.superlink import FleetApi, FleetGrid, RunConfig
 
@@ -142,7 +143,7 @@ class FleetServer:
         tls = self._tls
         config = uvicorn.Config(
             app,
-            http="h11",  # bounds the size of headers
+            http=impatient(self._limits.header_timeout_seconds),  # h11 bounds the size of headers
             h11_max_incomplete_event_size=16 << 10,
             ws="none",
             lifespan="off",

@@ -216,6 +216,8 @@ def _rebuild(asked: Metadata, reply: Reply, max_bytes: int) -> Message:
     try:
         sent = ProtoMessage.FromString(reply.envelope)
         if sent.HasField("error"):
+            if sent.error.code == ErrorCode.NODE_UNAVAILABLE:  # for the server to say: who is gone is asked again
+                return _error(asked, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, "a node that answers is not gone")
             return _error(asked, sent.error.code, sent.error.reason)
         _check_inflated_size(reply.objects, max_bytes)
         inflated = inflate_object_from_contents(reply.reply_id, reply.objects)

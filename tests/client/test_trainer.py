@@ -62,7 +62,7 @@ def test_a_device_without_history_answers_zeros(table, model, objective):
     np.testing.assert_array_equal(trained.update, np.zeros((NUM_ITEMS, DIM)))
 
 
-@pytest.mark.parametrize("model", ["gmf", "linear"])
+@pytest.mark.parametrize("model", ["gmf", "linear", "sequential"])
 def test_a_closed_form_update_is_the_scaled_residual_times_the_user_vector(table, model):
     settings = config(model, "whole")
     rows = np.concatenate([table.rows, np.ones((NUM_ITEMS, 1), np.float32)], axis=1)
@@ -75,7 +75,7 @@ def test_a_closed_form_update_is_the_scaled_residual_times_the_user_vector(table
     np.testing.assert_allclose(train(table, ITEMS, None, settings, key=KEY).update, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("model", sorted(SCORE_MODELS))
+@pytest.mark.parametrize("model", sorted(name for name, objective in CASES if objective == "bce"))
 def test_the_sampled_loss_falls_over_rounds_on_one_device(table, model):
     settings, state, losses = config(model, "bce", epochs=2, learning_rate=0.3), None, []
     for server_round in range(30):
@@ -124,7 +124,7 @@ def test_the_popularity_part_has_norm_one_and_lies_on_the_own_items(count):
     assert np.flatnonzero(update).tolist() == items.tolist()
 
 
-@pytest.mark.parametrize("model", sorted(SCORE_MODELS))
+@pytest.mark.parametrize("model", sorted(name for name, objective in CASES if objective == "bce"))
 def test_all_trainable_parameters_of_a_local_model_sit_in_plain_layers(table, model):
     shape = Shape(fixed_dim=2, dim=DIM, hidden=4)
     local = LocalModel(table, build(model, "bce", shape))

@@ -67,7 +67,7 @@ def test_popularity_round_agrees(histories):
     np.testing.assert_allclose(popularity_sum(histories, users, NUM_ITEMS), total, atol=1e-6)
 
 
-@pytest.mark.parametrize("model", ["gmf", "neumf"])
+@pytest.mark.parametrize("model", ["gmf", "neumf", "autoencoder"])
 def test_each_update_that_a_mechanism_takes_is_the_devices_own(table, histories, model):
     config = LocalTraining(model=model, hidden=5, leave_one_out=True, regularisation=2.0, least_interactions=2)
     users = np.arange(NUM_USERS)

@@ -45,7 +45,7 @@ def with_model(settings, model: str, **changes: Any):
 
 
 @pytest.mark.parametrize("unit", ["interaction", "both"])
-@pytest.mark.parametrize("model", ["gmf", "linear", "mlp", "neumf"])
+@pytest.mark.parametrize("model", ["gmf", "linear", "mlp", "neumf", "sequential"])
 def test_devices_one_by_one_and_shards_learn_the_same_table_but_for_noise(
     tmp_path, settings, run, silent, unaccounted, tables, model, unit
 ):
@@ -56,6 +56,12 @@ def test_devices_one_by_one_and_shards_learn_the_same_table_but_for_noise(
     assert np.abs(tables(many)["learned"] - start).max() > 1e-3
     for block in ("learned", "fixed", "popularity"):
         np.testing.assert_allclose(tables(one)[block], tables(many)[block], atol=2e-6)
+
+
+@pytest.mark.parametrize("unit", ["interaction", "both"])
+def test_a_code_from_a_whole_history_is_refused_where_single_interactions_are_protected(settings, unit):
+    with pytest.raises(ConfigError, match="'autoencoder' cannot be trained with objective 'bce'"):
+        with_model(settings, "autoencoder", unit=unit)
 
 
 def test_a_popularity_round_counts_each_of_the_most_recent_interactions_once(

@@ -9,11 +9,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.privacy.ledger import schema
+from palate.privacy.ledger.anchors import Anchor
 from palate.privacy.ledger.errors import (
     BudgetExceeded,
+    Fork,
     LedgerError,
     LedgerUnreadable,
     PolicyRefused,
+    Rollback,
     RoundRefused,
     Tampered,
 )
@@ -250,3 +253,23 @@ def test_a_later_format_is_refused(ledger, signer):
 def test_a_folder_that_is_not_there_is_named(tmp_path, signer):
     with pytest.raises(LedgerUnreadable, match="cannot write"):
         LedgerBook(tmp_path / "missing" / "ledger.db", signer)
+
+
+def test_an_anchor_finds_a_shorter_ledger_and_another_one(tmp_path, signer, book, policy, intent):
+    seen = []
+    for number in range(3):
+        state = book.state("device")
+        seen.append(Anchor("device", state.seq, state.head))
+        book.append("device", intent(number))
+    for anchor in seen:
+        book.check_anchor(anchor)
+    with LedgerBook(tmp_path / "other.db", signer) as other:
+        other.create(["device"], policy())
+        other.check_anchor(seen[0])
+        with pytest.raises(Rollback, match="1 entries, an anchor saw 2"):
+            other.check_anchor(seen[1])
+        other.append("device", intent(7))
+        with pytest.raises(Fork, match="entry 2"):
+            other.check_anchor(seen[1])
+        with pytest.raises(LedgerUnreadable, match="no ledger"):
+            other.check_anchor(Anchor("stranger", 1, seen[0].entry))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from palate.privacy.accounting.events import Unit
+from palate.privacy.accounting.guarantee import epsilon as account_for
 from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.wire import FleetStep
 from palate.server.deployment import operation as running
@@ -194,3 +195,20 @@ def test_books_from_different_backups_are_refused(make_fleet):
     (fleet.folder / "fleet.sqlite").unlink()
     with pytest.raises(running.RunError, match=r"names rounds that fleet\.sqlite does not"):
         fleet.operation()
+
+
+def test_at_no_moment_is_less_said_to_be_spent_than_the_ledger_has(make_fleet, cut, applied):
+    cut.at = None
+    run_through(small(make_fleet), cut, [])
+    begins = [at for at, name in enumerate(cut.places) if name == "ServerLedger.begin"]
+    assert len(begins) == 2
+    for at in (begins[0], begins[0] + 1, begins[1], begins[1] + 1):
+        fleet = small(make_fleet)
+        cut.at, cut.writes = at, 0
+        with pytest.raises(PowerCutError):
+            fleet.operation().run()
+        said = max((each.epsilon for each in fleet.state.rounds()), default=0.0)
+        spent = fleet.ledger.spent(Unit.USER)
+        assert said >= (account_for(spent, fleet.config.delta).epsilon if spent else 0.0)
+        assert said > 0.0
+        fleet.kill()

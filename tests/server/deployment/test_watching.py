@@ -126,7 +126,7 @@ def test_metrics_are_counts_on_a_page_of_this_machine_alone():
 
 def test_a_state_of_another_format_is_refused(tmp_path):
     (tmp_path / "a.sqlite").write_bytes(b"no database, but long enough to be read as one " * 30)
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(RunError, match="cannot be used"):
         FleetState(tmp_path / "a.sqlite")
     state = FleetState(tmp_path / "b.sqlite")
     state._db.execute("PRAGMA user_version = 9")

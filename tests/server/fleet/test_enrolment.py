@@ -70,3 +70,9 @@ def test_a_file_of_a_later_format_is_refused(tmp_path):
         db.execute("pragma user_version = 9")
     with pytest.raises(RunError, match="has format 9, this version reads 1"):
         Enrolment(tmp_path / "f")
+
+
+def test_who_is_enrolled_is_for_the_owners_eyes(tmp_path):
+    Enrolment(tmp_path / "nodes" / "fleet.sqlite").close()
+    assert (tmp_path / "nodes").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "nodes" / "fleet.sqlite").stat().st_mode & 0o777 == 0o600

@@ -220,3 +220,14 @@ def test_an_error_of_a_device_arrives_with_its_code(fleet, run_agent, tmp_path):
         fleet.wait_for_nodes(1, timeout_seconds=20)
         (reply,) = fleet.grid.send_and_receive([question(node)], timeout=20)
     assert (reply.error.code, reply.error.reason) == (102, "BudgetExhausted")
+
+
+def test_a_device_that_answers_cannot_pass_for_one_that_is_gone(fleet, run_agent, tmp_path):
+    """Who is gone is asked again as soon as it is back: it could have the table sent for as long as a step lasts."""
+    key = make_node_key(tmp_path / "node")
+    node = fleet.register_node(key.public_pem)
+    gone = Error(code=ErrorCode.NODE_UNAVAILABLE, reason="Gone")
+    with run_agent(fleet, key, lambda it: Message(gone, reply_to=it)):
+        fleet.wait_for_nodes(1, timeout_seconds=20)
+        (reply,) = fleet.grid.send_and_receive([question(node)], timeout=20)
+    assert reply.error.code == ErrorCode.REPLY_MESSAGE_UNAVAILABLE

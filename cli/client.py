@@ -1,0 +1,12 @@
+"""`palate client` with its demonstration device, whose table needs virtual people and so lives with the simulation."""
+
+from __future__ import annotations
+
+from palate.client.cli import client_app
+from palate.client.page.cli import EPILOG, page
+from palate.simulation.device_demo.cli import try_
+
+client_app.command("page", epilog=EPILOG)(page)
+client_app.command("try", epilog="Example: palate client try")(try_)
+
+__all__ = ["client_app"]

@@ -1,0 +1,222 @@
+"""A device, open for its owner: what it would recommend, what it was told, and a way back from all of it.
+
+The history's own journal takes back steps; one thing that an owner does may take several of them, or change the profile
+instead. So what was done is noted here, each with the state that it left behind: where that state is found again,
+`undo` knows what to take back, and where something else came in between, as an import, that is taken back first.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Literal
+
+from palate.client.deployment.catalogue import TITLE_PREFIX
+from palate.client.deployment.folder import DeviceFolder
+from palate.client.owner.settings import FacetSettings
+from palate.client.owner.shelf import Shelf, open_shelf, stamp
+from palate.client.recommending.recommender import Person
+from palate.client.recommending.told import Setting, record, told
+from palate.client.vault import PROFILE, Vault
+from palate.client.vault.errors import NotInVault
+from palate.client.vault.history import UNDO_STEPS, History, Interaction, Mark
+from palate.models.preferences import Preferences
+
+Said = Literal["had", "like", "dislike", "hide", "forget"]
+
+_ACTIONS = "actions"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of the history, for its owner.
+
+    Attributes
+    ----------
+    number
+        The interaction's number.
+    item, title
+        Key and title; the title is what was imported where the catalogue does not list the item.
+    row
+        In the table; None where the catalogue does not list it.
+    time, value, source
+        As the history has them.
+    """
+
+    number: int
+    item: str
+    title: str
+    row: int | None
+    time: int | None
+    value: float
+    source: str
+
+
+class OwnerDevice:
+    """An open device; use `opened`. Several programs may have the same one open, the agent of rounds among them.
+
+    Attributes
+    ----------
+    folder, vault
+        What it has on disk.
+    """
+
+    def __init__(self, folder: DeviceFolder, vault: Vault, *, clock: Callable[[], float] = time.time) -> None:
+        self.folder = folder
+        self.vault = vault
+        self.history = History(vault)
+        self.settings = FacetSettings(vault)
+        self._clock = clock
+        self._shelf: tuple[object, Shelf] | None = None
+        self._person: tuple[object, Person] | None = None
+
+    def __repr__(self) -> str:
+        return "OwnerDevice(<sealed>)"
+
+    @staticmethod
+    @contextmanager
+    def opened(folder: DeviceFolder) -> Iterator[OwnerDevice]:
+        """Open a device's folder.
+
+        Raises
+        ------
+        VaultError
+            If there is no vault, or it cannot be opened.
+        """
+        with Vault.open(folder.vault) as vault:
+            yield OwnerDevice(folder, vault)
+
+    @property
+    def shelf(self) -> Shelf:
+        """The table of now: read again when a new one has come; raises as `open_shelf`."""
+        now = stamp(self.folder)
+        if self._shelf is None or self._shelf[0] != now:
+            self._shelf = (now, open_shelf(self.folder, self.vault))
+            self._person = None
+        return self._shelf[1]
+
+    def preferences(self) -> tuple[Preferences, int]:
+        """Return what was told so far, in rows of the table, and how many items the catalogue does not list."""
+        found = told(*self._all_told(), self.shelf.rows)
+        return found.preferences, found.unknown
+
+    def person(self) -> Person:
+        """Return the owner's taste, fitted anew whenever anything was told, here or by another program."""
+        shelf, state = self.shelf, self._all_told()
+        if self._person is None or self._person[0] != state:
+            self._person = (state, shelf.recommender.person(told(*state, shelf.rows).preferences))
+        return self._person[1]
+
+    def say(self, said: Said, item: str) -> bool:
+        """Keep a piece of feedback about an item, named by its key; the next list heeds it.
+
+        Returns
+        -------
+        bool
+            Whether it changed anything.
+        """
+        with self.vault.transaction():
+            steps = 0
+            for key in self._same(item) if said == "forget" else (item,):
+                steps += record(self.history, said, key, time=int(self._clock()))
+            if steps:
+                self._note({"steps": steps})
+        return steps > 0
+
+    def unlisted(self, title: str) -> str | None:
+        """Return the key of what the history calls so and the catalogue does not list; None if there is no such."""
+        for _, entry in self.history.in_order():
+            known = entry.item in self.shelf.rows
+            if not known and title.casefold() in (entry.item.casefold(), _titled(entry.item).casefold()):
+                return entry.item
+        return None
+
+    def set_facet(self, facet: str, setting: Setting | None) -> bool:
+        """Pin or mute a facet, or with None neither any more; returns whether it changed anything."""
+        with self.vault.transaction():
+            before = self.settings.set(facet, setting)
+            if before != setting:
+                self._note({"facet": facet, "before": before})
+        return before != setting
+
+    def undo(self, count: int = 1) -> int:
+        """Take back what the owner did last, latest first, and return how many of them there were to take back."""
+        done = 0
+        with self.vault.transaction():
+            actions = self._actions()
+            while done < count:
+                if actions and actions[-1]["left"] == self._state():
+                    action = actions.pop()
+                    if "facet" in action:
+                        self.settings.set(action["facet"], action["before"])
+                    else:
+                        self.history.undo(action["steps"])
+                elif not self.history.undo(1):
+                    break
+                done += 1
+            if done:
+                self._write(actions)
+        return done
+
+    def entries(self) -> list[Entry]:
+        """List the history, oldest first."""
+        shelf, lines = self.shelf, []
+        for number, entry in self.history.in_order():
+            row = shelf.rows.get(entry.item)
+            title = _titled(entry.item) if row is None else shelf.catalogue.titles[row]
+            lines.append(
+                Entry(
+                    number=number,
+                    item=entry.item,
+                    title=title,
+                    row=row,
+                    time=entry.time,
+                    value=entry.value,
+                    source=entry.source,
+                )
+            )
+        return lines
+
+    def marks(self) -> dict[str, Mark]:
+        """Return what is disliked or hidden, by key."""
+        return self.history.marks()
+
+    def _same(self, item: str) -> list[str]:
+        """Keys of the same item: an import may have named it by its title before there was a catalogue."""
+        rows = self.shelf.rows
+        keys = dict.fromkeys([item, *(entry.item for _, entry in self.history.in_order()), *self.history.marks()])
+        return [key for key in keys if key == item or (item in rows and rows.get(key) == rows[item])]
+
+    def _all_told(self) -> tuple[tuple[Interaction, ...], dict[str, Mark], dict[str, Setting]]:
+        return (
+            tuple(entry for _, entry in self.history.in_order()),
+            self.history.marks(),
+            self.settings.read(),
+        )
+
+    def _state(self) -> str:
+        """Name what is told now, so that it can be found again; it never leaves the vault."""
+        numbers = [number for number, _ in self.history.in_order()]
+        told_now = [numbers, sorted(self.history.marks().items()), sorted(self.settings.read().items())]
+        return sha256(json.dumps(told_now).encode()).hexdigest()[:32]
+
+    def _note(self, action: dict[str, Any]) -> None:
+        self._write([*self._actions(), {**action, "left": self._state()}][-UNDO_STEPS:])
+
+    def _actions(self) -> list[dict[str, Any]]:
+        try:
+            found: list[dict[str, Any]] = json.loads(self.vault.get(PROFILE, _ACTIONS))
+        except NotInVault:
+            return []
+        return found
+
+    def _write(self, actions: list[dict[str, Any]]) -> None:
+        self.vault.put(PROFILE, _ACTIONS, json.dumps(actions).encode("ascii"))
+
+
+def _titled(key: str) -> str:
+    return key.removeprefix(TITLE_PREFIX)

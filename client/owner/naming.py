@@ -1,0 +1,161 @@
+"""What the owner types, against what the catalogue has: a title, a kind of item, a span of years, a mood."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from palate.client.recommending.recommender import Recommender
+from palate.models.errors import ConfigError
+from palate.models.facets import Facets, decade_facet, genre_facet
+from palate.models.request_words import MOODS, genre_words
+from palate.models.requests import Request
+from palate.models.search import plain
+
+CANDIDATES = 5
+_SURE = 0.9
+"""Similarity from which a title is taken for the one that was meant, if no other is nearly as like."""
+_LEAD = 0.1
+
+_DECADE = re.compile(r"(?:the )?((?:1[89]|20)?\d0)'?s", re.IGNORECASE)
+_YEARS = re.compile(r"(\d{4})?\s*(-)?\s*(\d{4})?")
+
+
+class UnclearTitle(ConfigError):
+    """A title that several items may have, or none.
+
+    Parameters
+    ----------
+    text
+        What was typed.
+    items
+        Rows of the candidates, the likeliest first; none where nothing is like it.
+    titles
+        Their titles.
+    """
+
+    def __init__(self, text: str, items: tuple[int, ...], titles: tuple[str, ...]) -> None:
+        self.items = items
+        if items:
+            super().__init__(f"{text!r} may be one of {len(items)} titles", hint=f"say which one: {'; '.join(titles)}")
+        else:
+            super().__init__(
+                f"no title is like {text!r}",
+                hint="look it up with palate client search; a file that is imported keeps what no catalogue has yet",
+            )
+
+
+def item_named(shelf: Recommender, keys: dict[str, int], text: str) -> int:
+    """Find the one item that was meant, by its key or its title, a slip of the finger allowed.
+
+    Parameters
+    ----------
+    shelf
+        Has the titles.
+    keys
+        Row by key.
+    text
+        What was typed.
+
+    Raises
+    ------
+    UnclearTitle
+        If several may be meant, or none is like it.
+    """
+    text = text.strip()
+    exact = shelf.titles.exact(text) if text else ()
+    if len(exact) == 1:
+        return exact[0]
+    if not exact and text in keys:
+        return keys[text]
+    if exact:
+        candidates = exact[:CANDIDATES]
+    else:
+        found = shelf.search(text, CANDIDATES)
+        closest = shelf.titles.closest(text, least=_SURE)
+        rivals = [match for match in found if closest is not None and match.item != closest.item]
+        if closest is not None and all(match.similarity < closest.similarity - _LEAD for match in rivals):
+            return closest.item
+        candidates = tuple(match.item for match in found)
+    raise UnclearTitle(text, candidates, tuple(shelf.catalogue.titles[item] for item in candidates))
+
+
+def facet_named(text: str, facets: Facets, others: Iterable[str] = ()) -> str:
+    """Find a facet: "crime", "sci-fi", "90s", "1990s" or its full name, "genre: Crime".
+
+    Parameters
+    ----------
+    text
+        What was typed.
+    facets
+        Of the catalogue.
+    others
+        Names that count although the catalogue does not have them.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    text = text.strip()
+    for name in (*facets.items, *others):
+        if text.casefold() == name.casefold():
+            return name
+    decade = _DECADE.fullmatch(text)
+    if decade is not None:
+        year = int(decade[1])
+        known = [each for each in (year, 1900 + year, 2000 + year) if decade_facet(each) in facets.items]
+        if known:
+            return decade_facet(known[0])
+    genre = genre_words(facets.genres).get(plain(text))
+    if genre is None:
+        decades = [name.partition(": ")[2] for name in facets.items if name.startswith("decade: ")]
+        raise ConfigError(
+            f"the catalogue has no genre or decade {text!r}",
+            hint=f"it has {', '.join([*facets.genres[:30], *decades]) or 'none'}",
+        )
+    return genre_facet(genre)
+
+
+def year_span(text: str) -> tuple[int | None, int | None]:
+    """Read "1995", "1990-1999", "1990-", "-1999", "90s" or "1990s"; None is open.
+
+    Raises
+    ------
+    ConfigError
+        If it is none of them, or ends before it begins.
+    """
+    text = text.strip()
+    decade = _DECADE.fullmatch(text)
+    if decade is not None:
+        year = int(decade[1])
+        begins = year if year >= 1000 else 1900 + year if year >= 30 else 2000 + year  # nobody asks for the 1920s so
+        return begins, begins + 9
+    found = _YEARS.fullmatch(text)
+    if found is None or not (found[1] or found[3]):
+        raise ConfigError(f"the years are {text!r}", hint="write 1995, 1990-1999, 1990-, -1999 or 90s")
+    first, last = (int(part) if part else None for part in (found[1], found[3]))
+    if not found[2]:
+        if found[1] and found[3]:
+            raise ConfigError(f"the years are {text!r}", hint=f"write {found[1]}-{found[3]}")
+        return first, first
+    if first is not None and last is not None and first > last:
+        raise ConfigError(f"the years {text!r} end before they begin", hint=f"write {last}-{first}")
+    return first, last
+
+
+def mood_request(shelf: Recommender, text: str) -> Request:
+    """Read a mood: "lighter", "feel good".
+
+    Raises
+    ------
+    ConfigError
+        If it is no mood, or no genre of the catalogue has anything to do with it.
+    """
+    found = shelf.understand(text)
+    if not (found.more or found.less) or found.not_understood:
+        known = [word for word in MOODS if not word.endswith(("er", "ier"))]
+        raise ConfigError(
+            f"{text!r} is no mood that this catalogue has", hint=f"try {', '.join(known[:: max(len(known) // 20, 1)])}"
+        )
+    return Request(more=found.more, less=found.less)

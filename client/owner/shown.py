@@ -1,0 +1,117 @@
+"""Lists, reasons and the profile as lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from palate.client.owner.device import Entry
+from palate.client.recommending.answers import Answer, Recommendation
+from palate.client.vault.history import Mark
+from palate.models.catalogue import Catalogue
+from palate.models.explaining import Explanation
+from palate.models.portrait import Portrait
+
+_SOURCES = 6
+_DECIMALS = 4
+_BAR = 12
+_BAR_SPREADS = 2.0
+"""Standard deviations of a person's scores that fill a bar."""
+_SAID = {
+    "had": "had",
+    "liked": "liked",
+    "disliked": "disliked",
+    "popular": "what is popular, for nothing is known of you",
+    "trained": "",
+}
+
+
+def item_words(title: str, year: int | None, genres: Iterable[str]) -> str:
+    """Say what an item is: "Heat (1995)   Crime, Drama"."""
+    dated = f"{title} ({year})" if year and f"({year})" not in title else title
+    kinds = ", ".join(genres)
+    return f"{dated}   {kinds}" if kinds else dated
+
+
+def answer_lines(answer: Answer, catalogue: Catalogue, *, explain: bool = False) -> Iterator[str]:
+    """Say a list, line by line: how the request was understood, the items, and why."""
+    if replace(answer.request, count=None).asks or answer.request.not_understood:
+        yield f"understood: {answer.understood}"
+    if answer.request.not_understood:
+        yield f"not understood: {', '.join(answer.request.not_understood)}"
+    for text, item in answer.request.suggestions:
+        yield f"{text!r} is not a title here; did you mean {catalogue.titles[item]!r}?"
+    for note in answer.notes:
+        yield f"note: {note}"
+    for line in answer.recommendations:
+        yield f"{line.rank:>3}  {item_words(line.title, line.year, line.genres)}{_new(line)}"
+        yield f"     {line.why}"
+        yield f"     {line.confidence.sentence if explain else line.confidence.level}"
+        if explain:
+            yield from (f"     {words}" for words in explanation_lines(line.explanation, catalogue))
+    track = answer.recommendations[0].confidence.track if answer.recommendations else None
+    if track is not None:
+        yield f"such lists would have found {track.found} of your last {track.of}"
+
+
+def explanation_lines(explanation: Explanation, catalogue: Catalogue) -> Iterator[str]:
+    """Say both sums of a score; as printed, the terms of either add up to the score as printed."""
+    score = round(explanation.score, _DECIMALS)
+    terms = [(_source_words(term.source, catalogue), term.value) for term in explanation.sources]
+    yield f"score {score:.{_DECIMALS}f}, by what you said:"
+    yield from _sum_lines(terms, score)
+    yield f"score {score:.{_DECIMALS}f}, by what it is:"
+    yield from _sum_lines(list(explanation.columns.items()), score)
+
+
+def _sum_lines(terms: Sequence[tuple[str, float]], score: float) -> Iterator[str]:
+    ranked = sorted(terms, key=lambda term: -abs(term[1]))
+    shown = [(words, round(value, _DECIMALS)) for words, value in ranked[:_SOURCES]]
+    rest = round(score - sum(value for _, value in shown), _DECIMALS)
+    hidden = len(ranked) - len(shown)
+    if rest or hidden:
+        shown.append((f"{hidden} more, and rounding" if hidden else "rounding", rest))
+    yield from (f"  {value:+.{_DECIMALS}f}  {words}" for words, value in shown)
+
+
+def _source_words(source: object, catalogue: Catalogue) -> str:
+    if source is None:
+        return "your device's own network"
+    kind, label, item = (getattr(source, name) for name in ("kind", "label", "item"))
+    said = _SAID.get(kind, "")
+    if item >= 0:
+        return f"{catalogue.titles[item]}, {said or kind}"
+    return str(label or said or kind)
+
+
+def _new(line: Recommendation) -> str:
+    return "   new" if line.is_new else ""
+
+
+def portrait_lines(portrait: Portrait, *, count: int = 8) -> Iterator[str]:
+    """Say a taste: in a sentence, then facet by facet with a bar, then in words."""
+    yield portrait.sentence
+    yield f"from {portrait.history} items; weights are how far a kind stands above the mean item, in your own spread"
+    kept = [one for one in portrait.interests if one.setting]
+    top, bottom = portrait.interests[:count], portrait.interests[count:][-count:]
+    for one in dict.fromkeys((*top, *(each for each in kept if each not in bottom), *bottom)):
+        filled = min(round(abs(one.weight) / _BAR_SPREADS * _BAR), _BAR)
+        bar = ("+" if one.weight >= 0 else "-") * filled
+        setting = f"   {one.setting}" if one.setting else ""
+        yield f"{one.weight:+6.2f} {bar:<{_BAR}}  {one.facet:<28} {one.own:>4} of yours{setting}"
+    if portrait.words:
+        yield f"words that your items share: {', '.join(word for word, _ in portrait.words)}"
+
+
+def history_lines(entries: Sequence[Entry], marks: dict[str, Mark], titles: dict[str, str]) -> Iterator[str]:
+    """Say a history, newest last, and what is disliked or hidden."""
+    for entry in entries:
+        day = "          " if entry.time is None else datetime.fromtimestamp(entry.time, tz=UTC).strftime("%Y-%m-%d")
+        how = "liked" if entry.source == "feedback" else entry.source
+        value = "" if entry.value == 1.0 else f", {entry.value:g}"
+        unknown = "" if entry.row is not None else "   not in the catalogue"
+        yield f"{day}  {entry.title}   ({how}{value}){unknown}"
+    for kind, said in (("dislike", "disliked"), ("hide", "hidden")):
+        for item in (item for item, mark in marks.items() if mark == kind):
+            yield f"{said:<10}  {titles.get(item, item)}"

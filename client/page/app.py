@@ -1,0 +1,292 @@
+"""The page as a Starlette application: every view is a function of the device, every change a form and a redirect.
+
+It works without scripts. Addresses are relative throughout, for the gate puts a random first part before them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from palate.client.deployment.status import status_of
+from palate.client.owner.export import export_all
+from palate.client.owner.forgetting import OUT_OF_REACH
+from palate.client.page.desk import Desk
+from palate.client.page.explained import parts_of
+from palate.client.page.gate import FORM_TOKEN, MAX_QUERY_BYTES, form_of
+from palate.client.page.rendering import own_file, render
+from palate.client.page.wishes import COUNTS, MAX_YEAR, Wish
+from palate.client.recommending.recommender import COUNT
+from palate.models.errors import ConfigError, PalateError
+from palate.models.request_reader import MAX_LENGTH
+from palate.privacy.errors import PrivacyError
+
+PAGES = {
+    "": "For you",
+    "search": "Search and add",
+    "profile": "Your taste",
+    "history": "History",
+    "privacy": "Privacy",
+    "about": "What is protected",
+}
+"""Title of each page by its path."""
+
+FOUND = 20
+LINES = 50
+WEIGHT_SHOWN = 2.0
+"""Standard deviations at which a bar of the profile is full."""
+
+_NO_RESULTS = 404
+_WORD = "forget"
+"""What the owner types to have everything forgotten."""
+
+
+@dataclass
+class Page:
+    """The application of one device.
+
+    Attributes
+    ----------
+    desk
+        The device.
+    token
+        What every form carries for the gate.
+    ended
+        Called once the owner has had everything forgotten.
+    """
+
+    desk: Desk
+    token: str
+    ended: Callable[[], None] = lambda: None
+
+    def app(self) -> Starlette:
+        """Make the application; it takes requests that the gate let through."""
+        views: dict[str, Callable[[Request], Response]] = {
+            "/": self.home,
+            "/search": self.search,
+            "/profile": self.profile,
+            "/history": self.history,
+            "/privacy": self.privacy,
+            "/about": self.about,
+            "/forget": lambda _: self._page("privacy", "forget", word=_WORD, refused=False),
+            "/{name}": self.file,
+        }
+        changes: dict[str, Callable[[Request], Response]] = {
+            "/feedback": self.feedback,
+            "/undo": self.undo,
+            "/facet": self.facet,
+            "/export": self.export,
+            "/forget": self.forget,
+        }
+        return Starlette(
+            routes=[Route(path, view, methods=["POST"]) for path, view in changes.items()]
+            + [Route(path, view, methods=["GET"]) for path, view in views.items()],
+            exception_handlers={
+                PalateError: self._problem,
+                PrivacyError: self._problem,
+                HTTPException: self._missing,
+                Exception: self._defect,
+            },
+        )
+
+    def home(self, request: Request) -> Response:
+        """List recommendations with their reasons."""
+        problem: ConfigError | None = None
+        with self.desk.using() as device:
+            shelf = device.shelf
+            try:
+                wish = Wish.from_query(request.query_params.multi_items())
+                answer = device.person().recommend(wish.request(shelf.recommender))
+            except ConfigError as error:
+                wish, problem = Wish(), error
+                answer = device.person().recommend()
+        cards = [(line, parts_of(line.explanation, shelf.catalogue)) for line in answer.recommendations]
+        return self._page(
+            "",
+            "home",
+            400 if problem else 200,
+            wish=wish,
+            answer=answer,
+            cards=cards,
+            problem=problem,
+            notes=(*shelf.notes, *answer.notes),
+            genres=shelf.recommender.facets.genres,
+            titles=shelf.catalogue.titles,
+            counts=COUNTS,
+            max_year=MAX_YEAR,
+            max_length=MAX_LENGTH,
+            count=wish.count if answer.request.count is None else answer.request.count,
+            default_count=COUNT,
+        )
+
+    def search(self, request: Request) -> Response:
+        """Find titles, to add them or to say something about them."""
+        text = " ".join(request.query_params.get("q", "").split())[:MAX_LENGTH]
+        with self.desk.using() as device:
+            shelf, found = device.shelf, []
+            told, _ = device.preferences()
+            for match in shelf.recommender.search(text, FOUND) if text else ():
+                row = match.item
+                states = [
+                    word
+                    for word, has in (
+                        ("liked", row in told.liked),
+                        ("in your history", row not in told.liked and row in told.items),
+                        ("disliked", row in told.disliked),
+                        ("hidden", row in told.hidden),
+                    )
+                    if has
+                ]
+                catalogue = shelf.catalogue
+                found.append(
+                    {
+                        "item": catalogue.ids[row],
+                        "title": catalogue.titles[row],
+                        "year": int(catalogue.years[row]) or None,
+                        "genres": catalogue.genres[row],
+                        "states": states,
+                    }
+                )
+        return self._page("search", text=text, found=found, max_length=MAX_LENGTH, num_items=shelf.catalogue.num_items)
+
+    def profile(self, request: Request) -> Response:
+        """Show the taste in words and weights."""
+        del request
+        with self.desk.using() as device:
+            portrait = device.person().portrait
+            known = set(device.shelf.recommender.facets.items)
+            resting = {name: setting for name, setting in device.settings.read().items() if name not in known}
+        groups = {
+            "Genres": [one for one in portrait.interests if one.facet.startswith("genre: ")],
+            "Decades": [one for one in portrait.interests if one.facet.startswith("decade: ")],
+        }
+        return self._page("profile", portrait=portrait, groups=groups, full=WEIGHT_SHOWN, resting=resting)
+
+    def history(self, request: Request) -> Response:
+        """Show what was said so far, newest first."""
+        wanted = request.query_params.get("page", "1")
+        with self.desk.using() as device:
+            entries = device.entries()[::-1]
+            shelf, marks = device.shelf, device.marks()
+        pages = max(1, -(-len(entries) // LINES))
+        page = (
+            min(int(wanted), pages) if wanted.isascii() and wanted.isdigit() and len(wanted) < 8 and int(wanted) else 1
+        )
+        named = {
+            kind: [
+                (
+                    item,
+                    item.removeprefix("title:") if item not in shelf.rows else shelf.catalogue.titles[shelf.rows[item]],
+                )
+                for item, mark in marks.items()
+                if mark == kind
+            ]
+            for kind in ("dislike", "hide")
+        }
+        return self._page(
+            "history",
+            lines=entries[(page - 1) * LINES : page * LINES],
+            total=len(entries),
+            unknown=sum(entry.row is None for entry in entries),
+            page=page,
+            last_page=pages,
+            marked=named,
+        )
+
+    def privacy(self, request: Request) -> Response:
+        """Show the budget, the rounds, and what was sent in each of them."""
+        del request
+        return self._page("privacy", status=status_of(self.desk.device.folder))
+
+    def about(self, request: Request) -> Response:
+        """Say in plain words what is protected, and what is not."""
+        del request
+        return self._page("about", guarantee=status_of(self.desk.device.folder).profile)
+
+    def file(self, request: Request) -> Response:
+        """Serve the style sheet and the script."""
+        found = own_file(request.path_params["name"])
+        if found is None:
+            raise HTTPException(_NO_RESULTS)
+        return Response(found[0], media_type=found[1])
+
+    def feedback(self, request: Request) -> Response:
+        """Keep what was said about an item."""
+        form = form_of(request.scope)
+        self.desk.say(form.get("said", ""), form.get("item", ""))
+        return _back(form)
+
+    def facet(self, request: Request) -> Response:
+        """Pin, mute or release a facet."""
+        form = form_of(request.scope)
+        self.desk.set_facet(form.get("facet", ""), form.get("setting", ""))
+        return _back(form)
+
+    def undo(self, request: Request) -> Response:
+        """Take the last change back."""
+        self.desk.undo()
+        return _back(form_of(request.scope))
+
+    def export(self, request: Request) -> Response:
+        """Give the owner everything that the device keeps about them, as a file."""
+        del request
+        with self.desk.using() as device:
+            found = export_all(device.folder)
+        text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        headers = {"content-disposition": 'attachment; filename="palate-export.json"'}
+        return Response(text.encode("utf-8"), media_type="application/json", headers=headers)
+
+    def forget(self, request: Request) -> Response:
+        """Destroy the device for good, once the owner has typed the word; the page ends with it."""
+        if form_of(request.scope).get("confirm", "").strip().lower() != _WORD:
+            return self._page("privacy", "forget", 400, word=_WORD, refused=True)
+        stone = self.desk.forget()
+        farewell = HTMLResponse(render("farewell.html.j2", spent=stone.in_words(), out_of_reach=OUT_OF_REACH))
+        self.ended()
+        return farewell
+
+    def _page(self, path: str, template: str = "", status_code: int = 200, **values: Any) -> Response:
+        text = render(
+            f"{template or path}.html.j2",
+            pages=PAGES,
+            path=path,
+            notice=self.desk.take_notice(),
+            token_name=FORM_TOKEN,
+            token=self.token,
+            **values,
+        )
+        return HTMLResponse(text, status_code)
+
+    def _problem(self, request: Request, error: Exception) -> Response:
+        """Say what is wrong and what to do, as the command would."""
+        del request
+        assert isinstance(error, PalateError | PrivacyError)
+        status = 400 if isinstance(error, ConfigError) else 409
+        return self._page("", "problem", status, message=error.message, hint=error.hint)
+
+    def _missing(self, request: Request, error: Exception) -> Response:
+        del request
+        assert isinstance(error, HTTPException)
+        return self._page("", "problem", error.status_code, message="There is no such page.", hint="")
+
+    def _defect(self, request: Request, error: Exception) -> Response:
+        """Name the kind of error and nothing else: its text may quote what is private."""
+        del request
+        return self._page("", "problem", 500, message=f"A defect in Palate: {type(error).__name__}.", hint="Report it.")
+
+
+def _back(form: dict[str, str]) -> Response:
+    """Return to the page that a form was on, one of `PAGES`, with the query that it had."""
+    page, query = form.get("page", ""), form.get("query", "")[:MAX_QUERY_BYTES]
+    pairs = parse_qsl(query, keep_blank_values=True)
+    where = page if page in PAGES else ""
+    return RedirectResponse(f"./{where}" + (f"?{urlencode(pairs)}" if pairs else ""), status_code=303)

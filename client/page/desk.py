@@ -1,0 +1,160 @@
+"""One open device behind the page: one request at a time, and the recommender kept in memory between them.
+
+Everything is read from the vault anew for each request, so that what the agent of rounds or a command did in the
+meantime shows; the taste is fitted again only if something was told since, the table only if a new one came.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, cast, get_args
+
+from palate.client.owner.device import OwnerDevice, Said
+from palate.client.owner.forgetting import forget_device
+from palate.client.recommending.told import Setting
+from palate.client.vault import Tombstone, Vault
+from palate.client.vault.history import UNDO_STEPS
+from palate.models.errors import ConfigError, PalateError, RunError
+from palate.models.facets import in_words
+
+SettingWord = Literal["pin", "mute", "release"]
+
+_SAID = {
+    "had": "Added {} to your history.",
+    "like": "You like {}. The list has changed accordingly.",
+    "dislike": "You do not like {}. The list has changed accordingly.",
+    "hide": "{} is not shown any more.",
+    "forget": "Everything you said about {} is forgotten.",
+}
+_SET = {"pin": "There will be more of {}.", "mute": "There will be less of {}.", "release": "{} is as it was."}
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What is said at the head of the next page.
+
+    Attributes
+    ----------
+    text
+        A sentence.
+    can_undo
+        Whether a button takes it back.
+    """
+
+    text: str
+    can_undo: bool = False
+
+
+@dataclass
+class Desk:
+    """The device of one run of the page.
+
+    Attributes
+    ----------
+    device
+        Open; nobody but `using` touches it.
+    forgotten
+        Whether the owner had everything forgotten: there is nothing to use any more.
+    """
+
+    device: OwnerDevice
+    forgotten: bool = False
+    _notice: Notice | None = None
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    @contextmanager
+    def using(self) -> Iterator[OwnerDevice]:
+        """Have the device for oneself; raises RunError once it is forgotten."""
+        with self._lock:
+            if self.forgotten:
+                raise RunError("this device is forgotten", hint="a new one begins with palate client init")
+            yield self.device
+
+    def take_notice(self) -> Notice | None:
+        """Return what is to be said, once."""
+        with self._lock:
+            notice, self._notice = self._notice, None
+            return notice
+
+    def say(self, said: str, item: str) -> None:
+        """Keep feedback.
+
+        Parameters
+        ----------
+        said
+            One of `Said`.
+        item
+            Key of an item of the catalogue, or of one that the owner said something about before.
+
+        Raises
+        ------
+        ConfigError
+            If either is unknown.
+        VaultError
+            If it cannot be kept.
+        """
+        if said not in get_args(Said):
+            raise ConfigError(f"feedback {said[:40]!r} is unknown", hint=f"it is one of {', '.join(get_args(Said))}")
+        with self.using() as device:
+            row = device.shelf.rows.get(item)
+            if row is None and (said != "forget" or not _spoken_about(device, item)):
+                raise ConfigError("the catalogue does not list this item", hint="look it up on the search page")
+            title = item.removeprefix("title:") if row is None else device.shelf.catalogue.titles[row]
+            changed = device.say(cast("Said", said), item)
+            text = _SAID[said].format(f"\N{LEFT DOUBLE QUOTATION MARK}{title}\N{RIGHT DOUBLE QUOTATION MARK}")
+            self._notice = Notice(text, can_undo=True) if changed else Notice("That is how it was already.")
+
+    def set_facet(self, facet: str, setting: str) -> None:
+        """Pin, mute or release a facet; raises ConfigError if there is no such facet or setting."""
+        if setting not in get_args(SettingWord):
+            raise ConfigError(f"the setting {setting[:40]!r} is unknown", hint="it is one of pin, mute, release")
+        with self.using() as device:
+            if facet not in device.settings.read():
+                device.shelf.recommender.facets.of(facet)
+            changed = device.set_facet(facet, None if setting == "release" else cast("Setting", setting))
+            words = in_words(facet)
+            text = _SET[setting].format(words)
+            self._notice = Notice(text[:1].upper() + text[1:], can_undo=True) if changed else None
+
+    def undo(self, count: int = 1) -> None:
+        """Take back what the owner did last.
+
+        Raises
+        ------
+        ConfigError
+            If the number is out of range.
+        """
+        if not 1 <= count <= UNDO_STEPS:
+            raise ConfigError(f"{count} steps back, 1 to {UNDO_STEPS} are kept", hint="take fewer")
+        with self.using() as device:
+            done = device.undo(count)
+            self._notice = Notice("Taken back." if done else "There is nothing left to take back.")
+
+    def forget(self) -> Tombstone:
+        """Destroy the device, and say what it had spent.
+
+        Raises
+        ------
+        RunError
+            If its agent takes part in rounds just now; nothing has happened then.
+        VaultError
+            If something cannot be destroyed.
+        """
+        with self.using() as device:
+            with device.folder.locked():  # ask before closing: the page goes on where an agent still runs
+                pass
+            device.vault.close()
+            try:
+                stone = forget_device(device.folder)
+            except PalateError:
+                self.device = OwnerDevice(device.folder, Vault.open(device.folder.vault))
+                raise
+            self.forgotten = True
+            return stone
+
+
+def _spoken_about(device: OwnerDevice, item: str) -> bool:
+    return item in device.marks() or any(entry.item == item for _, entry in device.history.in_order())

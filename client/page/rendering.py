@@ -1,0 +1,73 @@
+"""Templates of the page: Jinja2 with autoescape, and a value that a template lacks is an error."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from palate.privacy.accounting.guarantee import round_up
+
+_HERE = Path(__file__).parent
+_FILES = {"page.css": "text/css; charset=utf-8", "page.js": "text/javascript; charset=utf-8"}
+
+_KILO = 1000.0
+
+
+@cache
+def environment() -> Environment:
+    """Return the templates, compiled when first used."""
+    made = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters |= {"day": day, "bytes": size, "epsilon": epsilon, "percent": percent, "query": urlencode}
+    made.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+    return made
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template; text is escaped."""
+    return environment().get_template(template).render(**values)
+
+
+@cache
+def own_file(name: str) -> tuple[bytes, str] | None:
+    """Return a file that the page loads, and its media type; None for any other name."""
+    kind = _FILES.get(name)
+    return None if kind is None else ((_HERE / name).read_bytes(), kind)
+
+
+def day(seconds: int | None) -> str:
+    """Write a moment in UTC; a dash where nobody knows, and where no calendar has it."""
+    if seconds is None:
+        return "\N{EN DASH}"
+    try:
+        return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, ValueError, OSError):
+        return "\N{EN DASH}"
+
+
+def size(count: int) -> str:
+    """Write a number of bytes as people read it."""
+    if count < _KILO:
+        return f"{count} bytes"
+    value, units = count / _KILO, iter(("kB", "MB", "GB"))
+    unit = next(units)
+    while value >= _KILO and unit != "GB":
+        value, unit = value / _KILO, next(units)
+    return f"{value:.1f} {unit}"
+
+
+def epsilon(value: float) -> str:
+    """Round a proven figure up, as everywhere."""
+    return str(round_up(value)) if math.isfinite(value) else "not finite"
+
+
+def percent(share: float) -> str:
+    """Write a share in per cent."""
+    return f"{100 * share:.0f}%"

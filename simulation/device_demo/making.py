@@ -1,0 +1,145 @@
+"""Makes a demonstration device: the same vault, catalogue and table as a real one has, and somebody's history.
+
+The table comes from a short private simulation of the embedded demo data: thousands of invented people, user-level
+noise, ledgers. Nobody's data is behind it, and no fleet: the device has no budget and takes part in no rounds.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from palate.client.deployment import enrolling
+from palate.client.deployment.folder import DeviceFolder, write_whole
+from palate.client.deployment.tables import table_keeper
+from palate.client.owner.shelf import open_shelf
+from palate.client.owner.training import keep_training
+from palate.client.vault import Vault
+from palate.client.vault.history import History, Interaction
+from palate.models.training import LocalTraining
+from palate.simulation.config import checked_config
+from palate.simulation.data.types import Interactions
+from palate.simulation.federation import simulate
+from palate.simulation.fleet_demo.cast import write_catalogue
+from palate.simulation.prepare import prepare
+from palate.simulation.progress import SilentWatcher
+from palate.simulation.run_folder import RESOLVED, read_config
+from palate.simulation.run_reader import read_item_table
+from palate.simulation.session import RoundLine, SimulationSession
+
+MARK: Final = "demo.json"
+"""File that tells a demonstration device from a real one."""
+
+EPSILON, DELTA = 8.0, 1e-5
+_HISTORY = (30, 80)
+"""Films that the invented owner has seen: enough to know a taste, and few enough to read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What a demonstration device is.
+
+    Attributes
+    ----------
+    people, items
+        Invented people that the table was learned from, and films in the catalogue.
+    epsilon, delta
+        The simulated run's guarantee for each of these people.
+    history
+        Films that the device's invented owner has seen.
+    titles
+        The newest of them.
+    """
+
+    people: int
+    items: int
+    epsilon: float
+    delta: float
+    history: int
+    titles: tuple[str, ...]
+
+
+class _Steps(SilentWatcher):
+    """Tells one callback what goes on."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+
+    def started(self, session: SimulationSession, done: list[RoundLine]) -> None:
+        del done
+        self._tell(f"learning a table from {session.prepared.interactions.num_users:,} invented people")
+
+    def round_done(self, line: RoundLine) -> None:
+        self._tell(f"round {line['round']} of the simulation is done ({line['purpose']})")
+
+    def phase(self, words: str) -> None:
+        self._tell(words)
+
+
+def make(folder: DeviceFolder, *, seed: int, tell: Callable[[str], None] = lambda _: None) -> Made:
+    """Make a demonstration device in a new folder.
+
+    Parameters
+    ----------
+    folder
+        Where to; it has no vault yet.
+    seed
+        Draws the invented people's tastes in the simulation, and whose history the device gets; never noise or keys.
+    tell
+        Called with a line about every step.
+
+    Raises
+    ------
+    EnvironmentProblem, VaultError
+        If the folder cannot be used, or has a vault already.
+    """
+    config = checked_config(
+        {"data": "demo", "unit": "user", "epsilon": EPSILON, "delta": DELTA, "seed": seed, "baselines": ()}
+    )
+    enrolling.begin(folder, keyring="file")
+    tell("reading the demo data")
+    with tempfile.TemporaryDirectory(prefix="palate-try-") as scratch:
+        run = Path(scratch) / "run"
+        simulate(config, run, _Steps(tell), ray_address="")
+        table, training = read_item_table(run).table, read_config(run, RESOLVED).training
+        data = prepare(config).interactions  # remembered by the simulation; rows are numbered as in the table
+        write_catalogue(data.catalogue, Path(scratch) / "catalogue.parquet")
+        write_whole(folder.catalogue, (Path(scratch) / "catalogue.parquet").read_bytes())
+    table_keeper(folder.table)(table)
+    tell("giving the device a history")
+    made = _furnished(folder, data, training, seed)
+    about = {"people": made.people, "items": made.items, "epsilon": made.epsilon, "delta": made.delta}
+    write_whole(folder.home / MARK, json.dumps(about).encode("ascii"))
+    return made
+
+
+def is_demo(folder: DeviceFolder) -> bool:
+    """Whether a folder's device is a demonstration, and was made to the end."""
+    return (folder.home / MARK).is_file()
+
+
+def _furnished(folder: DeviceFolder, data: Interactions, training: LocalTraining, seed: int) -> Made:
+    lengths = np.bincount(data.user, minlength=data.num_users)
+    readable = np.flatnonzero((lengths >= _HISTORY[0]) & (lengths <= _HISTORY[1]))
+    owner = int(np.random.default_rng(seed).choice(readable))
+    items = data.item[data.user == owner].tolist()  # oldest first
+    with Vault.open(folder.vault) as vault:
+        keep_training(vault, training.model_dump_json())
+        history = History(vault)
+        history.add_many([Interaction(item=data.catalogue.ids[item], source="import") for item in items])
+        history.forget_steps()  # an `undo` should not take the whole demonstration away
+        open_shelf(folder, vault)  # what takes long is done here, and not in the first list
+    return Made(
+        people=data.num_users,
+        items=data.catalogue.num_items,
+        epsilon=EPSILON,
+        delta=DELTA,
+        history=len(items),
+        titles=tuple(data.catalogue.titles[item] for item in items[-3:]),
+    )

@@ -1,0 +1,101 @@
+"""A device with a small catalogue of films, a table in which their likeness is written, and a history."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from palate.cli.errors import ending_of
+from palate.client.cli import client_app
+from palate.client.deployment import enrolling
+from palate.client.deployment.folder import DeviceFolder
+from palate.client.deployment.tables import table_keeper
+from palate.client.owner.columns import indicators
+from palate.client.owner.shelf import read_catalogue
+from palate.client.owner.training import keep_training
+from palate.client.vault import Vault
+from palate.client.vault.history import History, Interaction
+from palate.models.table import ItemTable
+from palate.models.training import LocalTraining
+
+GENRES = ("Comedy", "Crime", "Horror", "War")
+NUM_ITEMS, DIM = 240, 6
+TITLES = ("Heat (1995)", "Heat (1986)", "Casino (1995)", "Matrix, The (1999)", "Ran (1985)", "\x1b[31mRed (1994)")
+HISTORY = tuple(range(9, 90, 4))  # every one of them a crime film
+TRAINING = LocalTraining(model="gmf", regularisation=2.0)
+
+
+def film_frame() -> pl.DataFrame:
+    rng = np.random.default_rng(5)
+    years = rng.integers(1970, 2010, NUM_ITEMS)
+    titles = [f"Picture number {item} ({year})" for item, year in enumerate(years)]
+    for item, title in enumerate(TITLES):
+        titles[item], years[item] = title, int(title[-5:-1])
+    genres = [sorted({GENRES[item % 4], *rng.choice(GENRES, rng.integers(0, 2))}) for item in range(NUM_ITEMS)]
+    texts = [f"a tale of {'trains' if item % 14 == 7 else 'men'}" for item in range(NUM_ITEMS)]
+    keys = [f"film-{item:03}" for item in range(NUM_ITEMS)]
+    return pl.DataFrame({"item": keys, "title": titles, "genres": genres, "year": years, "text": texts})
+
+
+def film_table(catalogue_bytes: bytes) -> ItemTable:
+    catalogue, rng = read_catalogue(catalogue_bytes), np.random.default_rng(6)
+    genres = np.array([[genre in own for genre in GENRES] for own in catalogue.genres], dtype=float)
+    popularity = rng.gamma(1.0, size=(NUM_ITEMS, 1)).astype(np.float32)
+    learned = genres @ rng.normal(size=(4, DIM)) + 0.3 * rng.normal(size=(NUM_ITEMS, DIM))
+    fixed = np.concatenate([popularity, indicators(catalogue).columns], axis=1)
+    return ItemTable(fixed, learned.astype(np.float32))
+
+
+class Terminal:
+    """Runs commands as `palate client` would, with errors turned into codes."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.folder = DeviceFolder(home)
+
+    def __call__(self, *arguments: str, typed: str | None = None) -> str:
+        code, output = self.ends(*arguments, typed=typed)
+        assert code == 0, output
+        return output
+
+    def json(self, *arguments: str) -> dict:
+        return json.loads(self(*arguments, "--json"))
+
+    def ends(self, *arguments: str, typed: str | None = None) -> tuple[int, str]:
+        result = CliRunner().invoke(client_app, [*arguments, "--home", str(self.home)], input=typed)
+        if result.exception is None or isinstance(result.exception, SystemExit):
+            return result.exit_code, result.stdout
+        ending = ending_of(result.exception)
+        assert ending.exit_code != 70, result.exc_info
+        return ending.exit_code, f"{ending.message}\n{ending.hint}"
+
+    def titles(self, *arguments: str) -> list[str]:
+        return [line["title"] for line in self.json("recommend", *arguments)["recommendations"]]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory) -> Path:
+    home = tmp_path_factory.mktemp("owner") / "device"
+    folder = DeviceFolder(home)
+    enrolling.begin(folder, keyring="file")
+    film_frame().write_parquet(folder.catalogue)
+    table_keeper(folder.table)(film_table(folder.catalogue.read_bytes()))
+    with Vault.open(folder.vault) as vault:
+        keep_training(vault, TRAINING.model_dump_json())
+        history = History(vault)
+        history.add_many([Interaction(item=f"film-{item:03}", time=1000 + item, source="import") for item in HISTORY])
+        history.forget_steps()
+    return home
+
+
+@pytest.fixture
+def owner(template, tmp_path) -> Terminal:
+    """The device, for one test to change."""
+    shutil.copytree(template, tmp_path / "device")
+    return Terminal(tmp_path / "device")

@@ -1,0 +1,181 @@
+"""The table made ready: whatever is there, whatever came since, and nothing that does not belong together."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from palate.client.deployment.profile import FleetProfile
+from palate.client.deployment.tables import read_table, table_keeper
+from palate.client.owner import heads
+from palate.client.owner.columns import column_names
+from palate.client.owner.shelf import NO_TABLE, NO_TRAINING, OTHER_COLUMNS, open_shelf, read_catalogue
+from palate.client.owner.training import keep_training
+from palate.client.vault import HEADS, TABLES, Vault
+from palate.client.vault import heads as torch_heads
+from palate.client.vault.errors import VaultTampered
+from palate.models.content import ContentConfig, content_features
+from palate.models.errors import RunError
+from palate.models.scores.base import Shape
+from palate.models.scores.registry import initial_state, score_model
+from palate.models.table import ItemTable
+from palate.models.training import LocalTraining
+
+
+def content_of(owner, **settings):
+    catalogue = read_catalogue(owner.folder.catalogue.read_bytes())
+    made = content_features(
+        genres=catalogue.genres, years=catalogue.years, texts=catalogue.texts, config=ContentConfig(**settings)
+    )
+    fixed = np.concatenate([np.zeros((catalogue.num_items, 1), dtype=np.float32), made.columns], axis=1)
+    return ItemTable(fixed, np.zeros((catalogue.num_items, 2), dtype=np.float32)), catalogue, made.names
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"text_dim": 0}, {"min_items": 1, "min_share": 0.0}, {"min_share": 0.2, "recent_years": 30}]
+)
+def test_columns_are_named_as_the_server_names_them(owner, settings):
+    table, catalogue, names = content_of(owner, **settings)
+    assert any(name.startswith("genre: ") for name in names)
+    assert column_names(table, catalogue) == ("popularity", *names)
+
+
+def test_columns_that_are_no_indicators_are_called_text():
+    rng = np.random.default_rng(1)
+    table = ItemTable(rng.normal(size=(6, 3)).astype(np.float32), np.zeros((6, 1), dtype=np.float32))
+    catalogue = SimpleNamespace(
+        genres=(("A",),) * 3 + (("B",),) * 3, years=np.full(6, 1990, dtype=np.int32), num_items=6
+    )
+    assert column_names(table, catalogue) == ("popularity", "text 1", "text 2")
+
+
+def test_preparing_is_done_once_and_again_when_the_files_change(owner, monkeypatch):
+    with Vault.open(owner.folder.vault) as vault:
+        first = open_shelf(owner.folder, vault)
+        assert first.notes == ()
+        with monkeypatch.context() as patched:
+            patched.setattr("palate.client.owner.shelf.read_catalogue", None)  # would fail if it were read again
+            again = open_shelf(owner.folder, vault)
+        assert again.rows == first.rows
+        assert again.recommender.groups == first.recommender.groups
+        table = read_table(owner.folder.table)
+        popular = np.concatenate([table.fixed[:, :1] + 1, table.fixed[:, 1:]], axis=1)
+        table_keeper(owner.folder.table)(ItemTable(popular, 2 * table.learned))
+        with monkeypatch.context() as patched:
+            patched.setattr("palate.client.owner.shelf.read_catalogue", None)
+            assert open_shelf(owner.folder, vault).table_hash != first.table_hash
+        table_keeper(owner.folder.table)(ItemTable(table.fixed[:, :3].copy(), table.learned))
+        assert open_shelf(owner.folder, vault).recommender.space.rows.shape[1] == 3 + table.dim
+
+
+def test_what_is_kept_for_next_time_is_sealed(owner):
+    owner("recommend")
+    with Vault.open(owner.folder.vault) as vault:
+        assert b"Casino (1995)" in vault.get(TABLES, "shelf")
+    for path in owner.folder.vault.iterdir():
+        assert b"Casino (1995)" not in path.read_bytes()
+
+
+def test_before_the_first_table_genres_and_years_recommend_and_it_is_said(owner):
+    owner.folder.table.unlink()
+    found = owner.json("recommend")
+    assert found["table_notes"] == [NO_TABLE]
+    assert found["table"] is None
+    assert sum("Crime" in line["genres"] for line in found["recommendations"]) >= 8
+    owner("profile")
+
+
+def test_with_nothing_to_go_by_the_next_step_is_named(owner):
+    films = pl.read_parquet(owner.folder.catalogue).select("item", "title")
+    films.write_parquet(owner.folder.catalogue)
+    owner.folder.table.unlink()
+    code, text = owner.ends("recommend")
+    assert (code, "neither genres nor years" in text, "palate client join" in text) == (11, True, True)
+    owner.folder.catalogue.unlink()
+    code, text = owner.ends("recommend")
+    assert (code, "palate client try" in text) == (11, True)
+
+
+def test_without_the_runs_parameters_the_usual_ones_are_used_and_it_is_said(owner):
+    with Vault.open(owner.folder.vault) as vault:
+        keep_training(vault, '{"model": "gmf", "of a later version": 1}')
+    assert owner.json("recommend")["table_notes"] == [NO_TRAINING]
+
+
+def test_a_table_of_other_items_is_refused_and_unexplained_columns_are_mentioned(owner):
+    table = read_table(owner.folder.table)
+    table_keeper(owner.folder.table)(ItemTable(table.fixed[:-1].copy(), table.learned[:-1].copy()))
+    code, text = owner.ends("recommend")
+    assert (code, "239 items, the catalogue 240" in text) == (11, True)
+    mixed = np.random.default_rng(3).permutation(len(table.fixed))
+    table_keeper(owner.folder.table)(ItemTable(table.fixed[mixed].copy(), table.learned[mixed].copy()))
+    assert owner.json("recommend")["table_notes"] == [OTHER_COLUMNS]
+
+
+def test_a_catalogue_that_is_not_the_fleets_is_refused(owner, monkeypatch):
+    profile = SimpleNamespace(welcome=SimpleNamespace(catalogue_sha256="00" * 32))
+    monkeypatch.setattr(FleetProfile, "load", lambda _: profile)
+    code, text = owner.ends("recommend")
+    assert (code, "not the fleet's" in text) == (11, True)
+
+
+def test_a_damaged_catalogue_or_table_ends_with_a_hint(owner):
+    owner.folder.catalogue.write_bytes(b"PAR1 not really")
+    assert owner.ends("recommend")[0] == 10
+    owner.folder.table.write_bytes(b"no table")
+    assert owner.ends("recommend")[0] == 11
+
+
+@pytest.fixture
+def trained(owner):
+    training = LocalTraining(model="neumf", hidden=4)
+    table = read_table(owner.folder.table)
+    shape = Shape(fixed_dim=table.fixed_dim, dim=table.dim, hidden=training.hidden)
+    generator = torch.Generator().manual_seed(5)
+    state = {
+        name: torch.randn(value.shape, generator=generator)
+        for name, value in initial_state("neumf", "whole", shape).items()
+    }
+    with Vault.open(owner.folder.vault) as vault:
+        keep_training(vault, training.model_dump_json())
+        torch_heads.save_head(vault, "neumf", "whole", shape, state)
+    return training, table, shape, state
+
+
+def test_a_head_is_read_without_torch_as_with_it(owner, trained):
+    training, table, shape, state = trained
+    assert heads.FORMAT == torch_heads.FORMAT
+    with Vault.open(owner.folder.vault) as vault:
+        arrays = heads.read_head(vault, training, table)
+        assert {name: value.tolist() for name, value in arrays.items()} == {
+            name: value.tolist() for name, value in state.items()
+        }
+        model = score_model("neumf", "whole")(shape)
+        model.load_state_dict(state)
+        nonlinear = model.nonlinear(torch.from_numpy(table.rows)).detach().numpy()
+        np.testing.assert_allclose(open_shelf(owner.folder, vault).recommender.head_scores, nonlinear, atol=1e-4)
+    for line in owner.json("recommend", "--explain")["recommendations"]:
+        assert abs(sum(term["value"] for term in line["sources"]) - line["score"]) < 1e-5
+
+
+def test_a_head_of_another_shape_is_absent_and_one_that_is_none_is_reported(owner, trained):
+    training, table, _, _ = trained
+    with Vault.open(owner.folder.vault) as vault:
+        assert heads.read_head(vault, training.model_copy(update={"hidden": 5}), table) is None
+        assert heads.read_head(vault, training.model_copy(update={"model": "gmf"}), table) is None
+        data = vault.get(HEADS, "neumf/whole")
+        for wrong in (b"", data[:40], data[:-4], data[:8] + b"[]" + data[10:], b"\x02" + bytes(7) + b"[]"):
+            vault.put(HEADS, "neumf/whole", wrong)
+            with pytest.raises(VaultTampered):
+                heads.read_head(vault, training, table)
+    assert owner.ends("recommend")[0] == 14
+
+
+def test_a_shelf_needs_a_catalogue(owner):
+    owner.folder.catalogue.unlink()
+    with Vault.open(owner.folder.vault) as vault, pytest.raises(RunError, match="no catalogue yet"):
+        open_shelf(owner.folder, vault)

@@ -1,0 +1,1 @@
+"""Tests of the owner's page, with a browser of their own."""
