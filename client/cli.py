@@ -245,6 +245,24 @@ def limits(
         _say(f"{name:<26}{value:g}")
 
 
+@client_app.command("pause", epilog="Example: palate client pause")
+def pause(
+    off: Annotated[bool, typer.Option("--off", help="Go on.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take part in no new round, without leaving the fleet; recommendations go on."""
+    from palate.client.deployment.pausing import Pause
+    from palate.client.vault import Vault
+
+    with Vault.open(_folder(home).vault) as vault:
+        Pause(vault).set(not off)
+    if as_json:
+        _print_json({"paused": not off})
+    else:
+        _say("rounds go on when the device has joined" if off else "paused; a round that has begun is still finished")
+
+
 @client_app.command("status", epilog="Example: palate client status --json")
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show the budget, the rounds and what was sent in them, and the limits."""

@@ -13,6 +13,7 @@ from hashlib import sha256
 from palate.client.deployment.book import RoundBook, RoundRecord
 from palate.client.deployment.folder import DeviceFolder, write_whole
 from palate.client.deployment.identity import DeviceKeys
+from palate.client.deployment.pausing import Pause
 from palate.client.deployment.profile import FleetProfile
 from palate.client.deployment.rounds import SecureRounds
 from palate.client.deployment.tables import table_keeper
@@ -112,6 +113,7 @@ class Member:
             history=self.taste,
             keep_table=table_keeper(self.folder.table),
             watch=watch,
+            paused=lambda: Pause(self.vault).on,
         )
 
 

@@ -85,6 +85,8 @@ class SecureRounds:
         Takes a table that the server's signed receipts vouch for.
     watch
         Told of a round's record when it began, changed or ended.
+    paused
+        Asked before a round begins whether the owner wants none.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class SecureRounds:
         history: Callable[[], list[str]],
         keep_table: Callable[[ItemTable], None],
         watch: Callable[[RoundRecord], None] = lambda _: None,
+        paused: Callable[[], bool] = lambda: False,
     ) -> None:
         self._profile = profile
         self._identity = DeviceIdentity(profile.welcome.enrolment, keys.signing)
@@ -107,6 +110,7 @@ class SecureRounds:
         self._history = history
         self._keep_table = keep_table
         self._watch = watch
+        self._paused = paused
         self._known: dict[int, EnrolmentCertificate] = {}
         self._live: _Live | None = None
         self._lock = threading.Lock()
@@ -186,6 +190,8 @@ class SecureRounds:
         offer.check_plan(plan)
         self._guard.check_heads(self._book.heads())
         self._check_order(plan)
+        if self._paused():
+            raise RoundUnwelcome("the owner has paused this device", hint="go on with palate client pause --off")
         limits.check(plan, offer, num_items=welcome.num_items, began_lately=self._book.began_lately())
         head_name = _head_name(plan)
         round_ = DeviceRound(

@@ -86,6 +86,8 @@ def status_lines(status: DeviceStatus) -> Iterator[str]:
     else:
         welcome = status.profile.welcome
         yield f"fleet      {welcome.fleet} at {welcome.address}; against its server: {against_server(status.profile)}"
+    if status.paused:
+        yield "paused     no round is begun until palate client pause --off"
     if status.budget is not None:
         budget = status.budget
         filled, percent = round(budget.share * _GAUGE_WIDTH), math.ceil(budget.share * 1000) / 10

@@ -10,6 +10,7 @@ from palate.client.deployment.book import RoundBook, RoundRecord
 from palate.client.deployment.folder import DeviceFolder
 from palate.client.deployment.identity import DeviceKeys
 from palate.client.deployment.member import ledger_guard
+from palate.client.deployment.pausing import Pause
 from palate.client.deployment.profile import FleetProfile
 from palate.client.deployment.tables import read_table
 from palate.client.vault import Vault
@@ -67,6 +68,8 @@ class DeviceStatus:
         Of the last table; empty and 0 if none has come.
     refusals
         The last ones, oldest first.
+    paused
+        Whether the owner wants no rounds for now.
     """
 
     device: str
@@ -79,6 +82,7 @@ class DeviceStatus:
     table_hash: str
     table_items: int
     refusals: list[dict[str, Any]]
+    paused: bool
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; an epsilon that is not finite is null."""
@@ -105,6 +109,7 @@ class DeviceStatus:
             "table": {"hash": self.table_hash, "items": self.table_items} if self.table_hash else None,
             "rounds": [round_json(each) for each in self.rounds],
             "refusals": self.refusals,
+            "paused": self.paused,
         }
 
 
@@ -133,6 +138,7 @@ def status_of(folder: DeviceFolder) -> DeviceStatus:
             table_hash="" if table is None else table.content_hash,
             table_items=0 if table is None else table.num_items,
             refusals=book.refusals(),
+            paused=Pause(vault).on,
         )
 
 

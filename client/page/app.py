@@ -17,6 +17,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from palate.client.deployment.pausing import Pause
+from palate.client.deployment.shown import against_server
 from palate.client.deployment.status import status_of
 from palate.client.owner.export import export_all
 from palate.client.owner.forgetting import OUT_OF_REACH
@@ -83,6 +85,7 @@ class Page:
         changes: dict[str, Callable[[Request], Response]] = {
             "/feedback": self.feedback,
             "/undo": self.undo,
+            "/pause": self.pause,
             "/facet": self.facet,
             "/export": self.export,
             "/forget": self.forget,
@@ -205,7 +208,9 @@ class Page:
     def privacy(self, request: Request) -> Response:
         """Show the budget, the rounds, and what was sent in each of them."""
         del request
-        return self._page("privacy", status=status_of(self.desk.device.folder))
+        status = status_of(self.desk.device.folder)
+        against = "" if status.profile is None else against_server(status.profile)
+        return self._page("privacy", status=status, against=against)
 
     def about(self, request: Request) -> Response:
         """Say in plain words what is protected, and what is not."""
@@ -235,6 +240,13 @@ class Page:
         """Take the last change back."""
         self.desk.undo()
         return _back(form_of(request.scope))
+
+    def pause(self, request: Request) -> Response:
+        """Take part in no new round, or go on."""
+        form = form_of(request.scope)
+        with self.desk.using() as device:
+            Pause(device.vault).set(form.get("paused", "") == "yes")
+        return _back(form)
 
     def export(self, request: Request) -> Response:
         """Give the owner everything that the device keeps about them, as a file."""

@@ -221,6 +221,16 @@ def _request(terminal: Terminal) -> bytes:
     return path.read_bytes()
 
 
+def test_a_pause_is_shown_until_it_is_over(joined):
+    assert joined.json("status")["paused"] is False
+    assert "paused" in joined("pause")
+    assert joined.json("status")["paused"] is True
+    assert "no round is begun until palate client pause --off" in joined("status")
+    assert joined.json("pause", "--off") == {"paused": False}
+    assert joined.json("status")["paused"] is False
+    assert joined.json("pause", "--off") == {"paused": False}
+
+
 def test_status_shows_rounds_what_was_sent_and_refusals(fleet_of):
     fleet = fleet_of(2)
     first, second = fleet.plan(0), fleet.plan(1)

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+from palate.client.deployment.pausing import Pause
 from palate.client.deployment.status import status_of
 from palate.client.vault import Vault
 from palate.privacy.accounting.guarantee import round_up
@@ -50,6 +51,11 @@ def test_it_shows_exactly_what_was_sent_and_what_it_cost(
     with Vault.open(own.folder.vault) as vault:
         owner = visitor(own.folder, vault)
         text = unescape(owner.get("privacy").text)
+        assert "Pause rounds" in text
+        assert "this device begins no round" in owner.said("pause", paused="yes", page="privacy")
+        assert Pause(vault).on
+        assert "Pause rounds" in owner.said("pause", paused="no", page="privacy")
+        assert not Pause(vault).on
         owner.client.close()
     assert len(sent) == 5
     for step, body in sent.items():
