@@ -18,7 +18,9 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 
 from palate.models.errors import ConfigError, RunError
 
-BENCHMARKS = ("overhead", "rounds", "protection", "naive_flower", "memory", "quality")
+BENCHMARKS = (
+    "overhead", "rounds", "protection", "secagg", "vault", "recommending", "naive_flower", "memory", "quality",
+)  # fmt: skip
 
 
 def run_one(name: str, arguments: list[str], say: Callable[[str], None]) -> Outcome:
