@@ -7,7 +7,6 @@ import pytest
 
 from palate.client.deployment.book import RELEASED, WRITTEN_OFF, RoundBook
 from palate.client.deployment.limits import RoundUnwelcome
-from palate.client.deployment.pausing import Pause
 from palate.client.deployment.rounds import RoundOver
 from palate.client.deployment.tables import read_table
 from palate.client.guard import Guard
@@ -251,27 +250,6 @@ def test_rounds_of_a_day_are_counted_over_restarts(fleet_of):
         device.rounds.handle(fleet.ask(plan), plan=plan)
         device.restart()
     refused(device, fleet.ask(fleet.plan(2)), fleet.plan(2), RoundUnwelcome, "2 rounds began within a day")
-
-
-def test_a_paused_device_begins_no_round_and_goes_on_when_its_owner_says_so(lone):
-    device = lone.devices[0]
-    plan = lone.plan(0)
-    Pause(device.member.vault).set(True)
-    refused(device, lone.ask(plan), plan, RoundUnwelcome, "paused")
-    Pause(device.member.vault).set(False)
-    lone.run_round(plan)
-    assert device.member.guard.spending()[Unit.USER].spent_nano > 0
-
-
-def test_a_pause_does_not_stop_a_round_that_has_begun(lone):
-    plan = lone.plan(0)
-
-    def pause(step: FleetStep, device: object, asked: object, got: object) -> None:
-        if step is FleetStep.ADVERTISE:
-            Pause(lone.devices[0].member.vault).set(True)
-
-    lone.finish(plan, lone.run_round(plan, after=pause), model="22" * 32)
-    assert RoundBook(lone.devices[0].member.vault).records()[-1].ended == "released"
 
 
 def test_a_budget_that_is_used_up_refuses_and_the_round_under_way_is_not_lost(lone):
