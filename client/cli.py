@@ -97,6 +97,8 @@ def enrol(
         f"this device allows epsilon {limits.epsilon:g} at delta {limits.delta:g}, "
         f"and rounds of at least {limits.smallest_cohort} devices"
     )
+    for promise in limits.promises.values():
+        _talk(promise.words)
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigError("there is nobody to compare the fingerprints", hint="add --yes once they are compared")
@@ -168,6 +170,8 @@ def join(
     lines = RoundLines(_print_line if as_json else _say, as_json=as_json)
     with folder.locked(), logged_to(folder.log, _talk), Member.opened(folder) as member:
         _talk(f"device {member.keys.name} in fleet {member.profile.welcome.fleet}; Ctrl-C ends it")
+        for promise in member.profile.limits.promises.values():
+            _talk(promise.words)
         done = take_part(
             member,
             address=address,

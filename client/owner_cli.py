@@ -293,10 +293,8 @@ def budget(
     as_json: JsonOption = False,
 ) -> None:
     """Show how much of the privacy budget is spent, or change the budget."""
-    from dataclasses import asdict
-
     from palate.client.deployment import enrolling
-    from palate.client.deployment.shown import status_lines
+    from palate.client.deployment.shown import budget_lines
     from palate.client.deployment.status import status_of
 
     folder = _folder(home)
@@ -309,11 +307,10 @@ def budget(
             "this device belongs to no fleet, so it has no budget yet", hint="palate client enrol --request FILE"
         )
     if as_json:
-        _print_json({**asdict(status.budget), "share": status.budget.share, "unit": "user"})
+        _print_json(status.budget.to_json())
         return
-    for line in status_lines(status):
-        if line.startswith("budget"):
-            _say(line)
+    for line in budget_lines(status.budget):
+        _say(line)
 
 
 def register(app: typer.Typer) -> None:

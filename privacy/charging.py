@@ -6,8 +6,9 @@ Devices and the server write the same entry about the same plan, so an auditor c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from palate.privacy.accounting.events import SkellamEvent, Unit
+from palate.privacy.accounting.events import Adjacency, Assumption, SkellamEvent, Unit
 from palate.privacy.accounting.filters import ZcdpMeter, budget_nano_for
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.body import Intent, Policy, delta_text
@@ -17,6 +18,7 @@ from palate.privacy.wire import RoundPlan
 ADJACENCY = "zero-out"
 MECHANISM = "skellam"
 NO_SAMPLING = "none-claimed"
+PUBLIC = "the list of items is public, and so is who takes part"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,25 @@ class Promise:
             delta=delta_text(self.delta),
             budget_nano=budget_nano_for(ZcdpMeter(), self.epsilon, self.delta),
             n_min=smallest_cohort,
+        )
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """All that it takes to read an epsilon of this ledger, as JSON values; for rounds of real devices."""
+        return {
+            "unit": str(self.unit),
+            "delta": self.delta,
+            "adjacency": str(Adjacency.ZERO_OUT),
+            "amplification": "none claimed",
+            "assumptions": [str(Assumption.SECURE_AGGREGATION), str(Assumption.HONEST_FRACTION), PUBLIC],
+        }
+
+    @property
+    def words(self) -> str:
+        """The same as a sentence."""
+        return (
+            f"epsilon is per {self.unit}, at delta {self.delta:g}, for all rounds together ({Adjacency.ZERO_OUT}; no "
+            f"amplification is claimed); it holds if {'; '.join(self.reading['assumptions'])}"
         )
 
 

@@ -69,7 +69,7 @@ def init(
     smallest: Annotated[
         int | None, typer.Option(help="Fewest devices in a round.", show_default="10, or all if fewer are planned")
     ] = None,
-    epsilon: Annotated[float, typer.Option(help="Privacy budget of the run, for each person.")] = 8.0,
+    epsilon: Annotated[float, typer.Option(help="Privacy budget of the run, per user.")] = 8.0,
     delta: Annotated[float, typer.Option(help="Failure probability of the guarantee.")] = 1e-5,
     rounds: Annotated[int | None, typer.Option(help="Training rounds.", show_default="from budget and devices")] = None,
     authority: Annotated[
@@ -298,8 +298,9 @@ def status(*, directory: FolderOption = _HERE, as_json: JsonOption = False) -> N
     table.add_row(
         "privacy",
         f"epsilon {round_up(found['epsilon_spent'])} of {found['epsilon_budget']:g} spent at delta {found['delta']:g} "
-        "for each person (user level)",
+        "per user",
     )
+    table.add_row("", load_config(FleetFolder(directory).config).promise.words)
     table.add_row("guarantee", f"{found['guarantee']['against']}: {found['guarantee']['meaning']}")
     Console().print(table)
 
@@ -337,6 +338,7 @@ def rounds(*, directory: FolderOption = _HERE, as_json: JsonOption = False) -> N
             "" if each["seconds"] is None else f"{each['seconds']:.0f}",
         )
     Console().print(table)
+    _talk()(load_config(FleetFolder(directory).config).promise.words)
 
 
 def _serve(folder: FleetFolder, listen: str | None, devices: int | None, *, as_json: bool) -> None:
@@ -368,6 +370,7 @@ def _serve(folder: FleetFolder, listen: str | None, devices: int | None, *, as_j
             talk = _talk()
             talk(f"fleet {config.name} on {fleet.address}; {len(fleet.books.state.devices())} devices are enrolled")
             talk(f"the guarantee is {fleet.guarantee}: it {GUARANTEES[fleet.guarantee]}")
+            talk(config.promise.words)
             if fleet.metrics_port is not None:
                 talk(f"metrics: http://127.0.0.1:{fleet.metrics_port}/metrics")
             with lines:

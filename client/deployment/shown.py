@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from palate.client.deployment.book import OPEN, RELEASED, RoundRecord
 from palate.client.deployment.profile import FleetProfile
-from palate.client.deployment.status import DeviceStatus, round_json
+from palate.client.deployment.status import BudgetGauge, DeviceStatus, round_json
 from palate.privacy.accounting.guarantee import round_up
 
 _GAUGE_WIDTH = 24
@@ -89,12 +89,7 @@ def status_lines(status: DeviceStatus) -> Iterator[str]:
     if status.paused:
         yield "paused     no round is begun until palate client pause --off"
     if status.budget is not None:
-        budget = status.budget
-        filled, percent = round(budget.share * _GAUGE_WIDTH), math.ceil(budget.share * 1000) / 10
-        yield (
-            f"budget     [{'#' * filled}{'.' * (_GAUGE_WIDTH - filled)}] {percent:g}% spent; "
-            f"epsilon {round_up(budget.spent_epsilon)} of {budget.epsilon:g} at delta {budget.delta:g} per user"
-        )
+        yield from budget_lines(status.budget)
     yield f"history    {status.interactions} interactions"
     table = f"{status.table_hash[:_SHORT]}, {status.table_items} items" if status.table_hash else "none yet"
     yield f"table      {table}"
@@ -105,6 +100,16 @@ def status_lines(status: DeviceStatus) -> Iterator[str]:
         )
     for refusal in status.refusals:
         yield f"refused    {_day(refusal['at'])}  round {refusal['server_round']}: {refusal['why']}"
+
+
+def budget_lines(budget: BudgetGauge) -> Iterator[str]:
+    """Draw how much is spent, and say what the figures are about."""
+    filled, percent = round(budget.share * _GAUGE_WIDTH), math.ceil(budget.share * 1000) / 10
+    yield (
+        f"budget     [{'#' * filled}{'.' * (_GAUGE_WIDTH - filled)}] {percent:g}% spent; "
+        f"epsilon {round_up(budget.spent_epsilon)} of {budget.epsilon:g} at delta {budget.delta:g} per user"
+    )
+    yield f"           {budget.promise.words}"
 
 
 def _alone(record: RoundRecord) -> str:

@@ -18,6 +18,7 @@ from palate.client.vault.history import History
 from palate.models.errors import RunError
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.filters import ZcdpMeter
+from palate.privacy.charging import Promise
 
 FORMAT = "palate-client-status/1"
 
@@ -46,6 +47,15 @@ class BudgetGauge:
     def share(self) -> float:
         """Spent part of the budget, 0 to 1."""
         return min(self.spent_nano / self.budget_nano, 1.0) if self.budget_nano else 1.0
+
+    @property
+    def promise(self) -> Promise:
+        """What its epsilons are about."""
+        return Promise(unit=Unit.USER, epsilon=self.epsilon, delta=self.delta)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values, with all that it takes to read an epsilon."""
+        return {**asdict(self), "share": self.share, **self.promise.reading}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +114,7 @@ class DeviceStatus:
             "vault_key": self.keeper,
             "ledger_key": self.ledger_key,
             "fleet": fleet,
-            "budget": None if budget is None else {**asdict(budget), "share": budget.share, "unit": "user"},
+            "budget": None if budget is None else budget.to_json(),
             "interactions": self.interactions,
             "table": {"hash": self.table_hash, "items": self.table_items} if self.table_hash else None,
             "rounds": [round_json(each) for each in self.rounds],

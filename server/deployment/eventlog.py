@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from palate.privacy.charging import Promise
 from palate.server.deployment.state import Member, Round
 from palate.server.deployment.watching import (
     Answered,
@@ -35,9 +36,12 @@ class EventLog:
     ----------
     path
         The file; made if it is not there.
+    promise
+        What the epsilons in it are about.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, promise: Promise) -> None:
+        self._promise = promise
         self._file = path.open("a", encoding="utf-8")
         self._salt = secrets.token_bytes(16)
         path.chmod(0o600)
@@ -93,6 +97,7 @@ class EventLog:
             bytes_up=sum(member.up for member in members),
             bytes_down=sum(member.down for member in members),
             epsilon=ended.epsilon,
+            **self._promise.reading,
             table=ended.table_hash,
             log_index=ended.log_index,
         )

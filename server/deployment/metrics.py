@@ -7,6 +7,7 @@ from types import TracebackType
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from palate.models.errors import EnvironmentProblem
+from palate.privacy.charging import Promise
 from palate.server.deployment.watching import (
     Answered,
     DeviceFailed,
@@ -28,6 +29,8 @@ class Metrics:
     ----------
     port
         Where the page is; 0 takes a free port.
+    promise
+        What the epsilon on it is about.
 
     Raises
     ------
@@ -35,7 +38,7 @@ class Metrics:
         If the port cannot be had.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, promise: Promise) -> None:
         self.registry = CollectorRegistry()
         self._rounds = Counter("palate_rounds", "Rounds that have ended.", ["status"], registry=self.registry)
         self._answers = Counter(
@@ -51,7 +54,7 @@ class Metrics:
             "palate_devices_online", "Devices online while a round waits for them.", registry=self.registry
         )
         self._survivors = Gauge("palate_survivors", "Devices in the last sum.", registry=self.registry)
-        self._epsilon = Gauge("palate_epsilon_spent", "Privacy spent by each person so far.", registry=self.registry)
+        self._epsilon = Gauge("palate_epsilon_spent", f"Spent so far; {promise.words}.", registry=self.registry)
         self._number = Gauge("palate_round", "Number of the last round that began.", registry=self.registry)
         try:
             self._server, self._thread = start_http_server(port, addr=ADDRESS, registry=self.registry)

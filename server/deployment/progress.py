@@ -89,7 +89,7 @@ class RoundLines:
         if self._began is not None:
             self._seconds.append(self._clock.now() - self._began)
             self._began = None
-        spent = f"epsilon spent {round_up(ended.epsilon)} at delta {self._delta:g}"
+        spent = f"epsilon spent {round_up(ended.epsilon)} per user at delta {self._delta:g}"
         if ended.status is RoundStatus.ABANDONED:
             self._say(f"round {ended.number} given up: {ended.reason}; it stays charged: {spent}")
             return

@@ -119,14 +119,15 @@ def opened(
         policy = config.promise.policy(smallest_cohort=config.cohort.smallest)
         ledger = ServerLedger(folder.ledger, signer, {config.promise.unit: policy})
         stack.callback(ledger.close)
-        events = EventLog(folder.events)
+        events = EventLog(folder.events, config.promise)
         stack.callback(events.close)
         handler = LogHandler(events)
         own = logging.getLogger("palate.server")
         own.addHandler(handler)
         stack.callback(own.removeHandler, handler)
         watching: list[Watcher] = [events, *watchers]
-        metrics = stack.enter_context(Metrics(config.listen.metrics_port)) if config.listen.metrics_port else None
+        port_of_metrics = config.listen.metrics_port
+        metrics = stack.enter_context(Metrics(port_of_metrics, config.promise)) if port_of_metrics else None
         watching += [] if metrics is None else [metrics]
         embeddings = initial_embeddings(
             len(catalogue.items),

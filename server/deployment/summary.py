@@ -59,8 +59,7 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
         },
         "epsilon_spent": max((each.epsilon for each in rounds), default=0.0),
         "epsilon_budget": config.epsilon,
-        "delta": config.delta,
-        "unit": "user",
+        **config.promise.reading,
         "guarantee": {"against": guarantee, "meaning": GUARANTEES[guarantee]},
         "table": applied[-1].table_hash if applied else None,
     }
@@ -69,9 +68,10 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
 def rounds_of(folder: FleetFolder) -> list[dict[str, Any]]:
     """Describe every round as JSON values; raises as `status_of`."""
     folder.require()
+    reading = load_config(folder.config).promise.reading
     state = FleetState(folder.state)
     try:
-        return [_round(each, state) for each in state.rounds()]
+        return [_round(each, state) | reading for each in state.rounds()]
     finally:
         state.close()
 

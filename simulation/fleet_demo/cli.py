@@ -27,7 +27,7 @@ def demo(
     kill_server: Annotated[
         bool, typer.Option("--kill-server", help="Kill the server as well, once, and start it again.")
     ] = False,
-    epsilon: Annotated[float, typer.Option(help="Privacy budget of the run, for each person.")] = 8.0,
+    epsilon: Annotated[float, typer.Option(help="Privacy budget of the run, per user.")] = 8.0,
     seed: Annotated[int, typer.Option(help="Draws people and accidents; keys and noise are never seeded.")] = 1,
     directory: Annotated[
         Path | None, typer.Option("--dir", help="Keep the fleet in this new folder.", show_default="a temporary one")
@@ -63,6 +63,7 @@ def demo(
 def _run(
     root: Path, devices: int, rounds: int, kill: float, kill_server: bool, epsilon: float, seed: int, timeout: float
 ) -> dict[str, Any]:
+    from palate.server.deployment.config import load_config
     from palate.server.deployment.summary import rounds_of, status_of
     from palate.simulation.fleet_demo.cast import choose
     from palate.simulation.fleet_demo.director import Director, plan_accidents
@@ -98,7 +99,7 @@ def _run(
                 )
 
         played = director.play(timeout_seconds=timeout, progress=draw)
-    found = status_of(stage.fleet)
+    found, promise = status_of(stage.fleet), load_config(stage.fleet.config).promise
     return {
         "devices": devices,
         "rounds": rounds_of(stage.fleet),
@@ -109,7 +110,8 @@ def _run(
         ],
         "epsilon_spent": found["epsilon_spent"],
         "epsilon_budget": found["epsilon_budget"],
-        "delta": found["delta"],
+        **promise.reading,
+        "words": promise.words,
         "guarantee": found["guarantee"],
         "checks": [{"what": each.what, "held": each.held, "words": each.words} for each in examine(stage)],
         "seconds": played.seconds,
@@ -136,8 +138,8 @@ def _show(found: dict[str, Any]) -> None:
     returned = sum(each["returned"] for each in found["accidents"])
     console.print(f"{killed} devices were killed, {returned} processes came back")
     console.print(
-        f"each person's budget: epsilon {round_up(found['epsilon_spent'])} of {found['epsilon_budget']:g} spent at "
-        f"delta {found['delta']:g}, user level"
+        f"epsilon {round_up(found['epsilon_spent'])} of {found['epsilon_budget']:g} spent per user at delta "
+        f"{found['delta']:g}: {found['words']}"
     )
     console.print(f"the guarantee is {found['guarantee']['against']}: it {found['guarantee']['meaning']}")
     memory = found["idle_agent_memory_mb"]

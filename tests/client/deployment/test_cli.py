@@ -96,6 +96,10 @@ def test_enrolling_pins_what_the_welcome_says_and_status_shows_it(joined, welcom
     text = joined("status")
     assert "films at 127.0.0.1:9092" in text
     assert "0% spent; epsilon 0.000 of 8 at delta 1e-05 per user" in text
+    for words in ("per user", "delta 1e-05", "zero-out", "no amplification is claimed", "secure aggregation holds"):
+        assert words in text.partition("budget")[2]
+    assert status["budget"]["adjacency"].startswith("zero-out")
+    assert len(status["budget"]["assumptions"]) == 3
     again = joined("enrol", "--welcome", str(welcome_file), "--yes", "--smallest-cohort", "2")
     assert "joined fleet films" in again
 

@@ -12,6 +12,8 @@ import pytest
 from rich.console import Console
 
 from palate.models.errors import EnvironmentProblem, RunError
+from palate.privacy.accounting.events import Unit
+from palate.privacy.charging import Promise
 from palate.privacy.wire import FleetStep
 from palate.server.deployment.eventlog import EventLog, LogHandler
 from palate.server.deployment.folder import FleetFolder, make_key, read_key
@@ -54,6 +56,7 @@ STORY = [
     RoundEnded(LOST, MEMBERS, 2),
     RunEnded("all rounds are done"),
 ]
+PROMISE = Promise(unit=Unit.USER, epsilon=8.0, delta=1e-5)
 
 
 def test_the_terminal_says_who_was_asked_who_survived_and_what_it_cost(make_fleet):
@@ -67,7 +70,7 @@ def test_the_terminal_says_who_was_asked_who_survived_and_what_it_cost(make_flee
     assert "waiting for devices: 2 of 3 are online" in shown
     assert "mask: 2 of 3 answered in 1.5 s" in shown
     assert "asked 3, roster 3, survivors 2; 4 KB up and 1 KB down a device" in shown
-    assert "epsilon spent 1.235 at delta 1e-05; 2 rounds left, about 2 min" in shown
+    assert "epsilon spent 1.235 per user at delta 1e-05; 2 rounds left, about 2 min" in shown
     assert "round 2 given up: mask: 1 left; it stays charged" in shown
     assert DEVICE not in shown
 
@@ -80,7 +83,7 @@ def test_bytes_are_means_over_those_that_sent_anything():
 def test_the_event_log_is_json_and_names_devices_by_a_pseudonym_of_this_process(tmp_path):
     names = set()
     for path in (tmp_path / "one.jsonl", tmp_path / "two.jsonl"):
-        log = EventLog(path)
+        log = EventLog(path, PROMISE)
         handler = LogHandler(log)
         logger = logging.getLogger("palate.server.test")
         logger.addHandler(handler)
@@ -102,14 +105,14 @@ def test_the_event_log_is_json_and_names_devices_by_a_pseudonym_of_this_process(
 
 
 def test_metrics_are_counts_on_a_page_of_this_machine_alone():
-    with Metrics(0) as metrics:
+    with Metrics(0, PROMISE) as metrics:
         tell = told([metrics])
         for happening in STORY:
             tell(happening)
         with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics") as page:
             text = page.read().decode()
         with pytest.raises(EnvironmentProblem, match=f":{metrics.port}"):
-            Metrics(metrics.port)
+            Metrics(metrics.port, PROMISE)
     for line in (
         'palate_rounds_total{status="done"} 1.0',
         'palate_rounds_total{status="abandoned"} 1.0',
@@ -119,6 +122,7 @@ def test_metrics_are_counts_on_a_page_of_this_machine_alone():
         "palate_epsilon_spent 2.0",
     ):
         assert line in text
+    assert f"# HELP palate_epsilon_spent Spent so far; {PROMISE.words}." in text
     assert DEVICE not in text
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics", timeout=1)
