@@ -5,8 +5,9 @@ Up: an `ItemUpdate`, one vector of the catalogue's full length and nothing else:
 items. Under a protected unit it holds integers modulo 2^b, noise included, and the few coordinates at its end that
 carry a device's metrics are noised with the rest (`palate.privacy.mechanisms.evaluation`). Unit "none" hides nothing.
 
-A device that fails answers with an error code in place of an update, and refuses the simulation's questions about
-ranks (`palate.client.app`).
+A device that fails answers with an error code (below) in place of an update, and refuses the simulation's questions
+about ranks (`palate.client.app`). What a device says of itself to be taken into a fleet, its public keys, is in
+`palate.privacy.enrolment`; that it is there, and that it asks for messages, Flower's Fleet API says.
 
 Between real devices the update is never sent as it is. A round is then six `FleetMessage`s down and five up, which
 carry the bytes of secure aggregation (`palate.privacy.secagg`); the first also carries the plan, the last of a run its
@@ -24,7 +25,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, cast, get_args
+from typing import Final, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,15 @@ FLEET_VERSION = 1
 NUM_METRICS = 3
 """Coordinates at the end of an update that carry a device's metrics, where the plan asks for them."""
 MAX_VALUES = 1 << 28  # 1 GiB of float32: more than any catalogue needs, less than a device must fear
+
+
+BAD_PLAN: Final = 100
+"""Code of a device's error: a plan, a message or a question that is not understood. Codes, and in simulations the name
+of the error's type, are all that a server learns about what went wrong: texts may quote private data."""
+FAILED: Final = 101
+"""Code of any other failure."""
+REFUSED: Final = 102
+"""Code where the device's ledger, its owner's limits or a check of secure aggregation refuses the round."""
 
 
 class WireError(ValueError):

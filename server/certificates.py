@@ -8,7 +8,6 @@ once, readable by their owner alone, and never replaced in silence. Node keys ar
 from __future__ import annotations
 
 import ipaddress
-import os
 import ssl
 import stat
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from palate.models.errors import ConfigError
+from palate.privacy import files
 
 AUTHORITY_DAYS = 3_650
 SERVER_DAYS = 397
@@ -321,10 +321,6 @@ def _write_pair(
 def _write_new(path: Path, content: bytes, mode: int) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        files.create(path, content, mode=mode)
     except OSError as error:
         raise CertificateError(f"{path} cannot be written: {_reason(error)}", hint="check the folder") from error

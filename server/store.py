@@ -19,6 +19,7 @@ from safetensors.numpy import save
 
 from palate.models.errors import RunError
 from palate.models.table import ItemTable
+from palate.privacy import files
 from palate.server.coordinator import Snapshot
 
 TABLE_FORMAT = "palate-item-table/1"
@@ -136,16 +137,8 @@ def read_tensors(path: Path, expected_format: str) -> tuple[dict[str, npt.NDArra
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file as a whole: temporary file in the same folder, flush to disk, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Replace a file as a whole, for whom the umask says."""
+    files.replace(path, content, mode=0o666)
 
 
 def _owned(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

@@ -7,7 +7,6 @@ shard's answer: that is what left the node.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.client.guard import Guard
 from palate.models.errors import RunError
+from palate.privacy import files
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise, intents, ledger_name
 from palate.privacy.ledger.body import NO_HASH, RELEASED, Intent, Outcome, hash_text
@@ -45,9 +45,7 @@ def make_keys(folder: Path) -> None:
         return
     key = Ed25519PrivateKey.generate()
     (place / "signing.key").unlink(missing_ok=True)  # of a run that was killed right here
-    descriptor = os.open(place / "signing.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(key.private_bytes_raw().hex() + "\n")
+    files.create(place / "signing.key", f"{key.private_bytes_raw().hex()}\n".encode("ascii"))
     (place / "public.key").write_text(key.public_key().public_bytes_raw().hex() + "\n", encoding="ascii")
 
 

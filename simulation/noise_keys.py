@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from palate.models.errors import RunError
+from palate.privacy import files
 from palate.privacy.integer.csprng import KEY_BYTES
 
 FILE = "noise.key"
@@ -45,11 +46,7 @@ def make_noise_key(folder: Path, *, seed: int | None) -> None:
     if path.exists():
         return
     secret = os.urandom(KEY_BYTES) if seed is None else hashlib.blake2b(b"%d" % seed, digest_size=KEY_BYTES).digest()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(secret.hex() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    files.create(path, f"{secret.hex()}\n".encode("ascii"))
 
 
 def read_noise_key(folder: Path) -> NoiseKeys:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palate.models.errors import EnvironmentProblem, RunError
+from palate.privacy import files
 
 ENVIRONMENT = "PALATE_HOME"
 
@@ -130,14 +131,7 @@ def write_whole(path: Path, data: bytes) -> None:
     EnvironmentProblem
         If it cannot be written.
     """
-    draft = path.with_name(path.name + ".new")
     try:
-        draft.unlink(missing_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        files.replace(path, data)
     except OSError as error:
         raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}", hint="check the folder") from None

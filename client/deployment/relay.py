@@ -13,12 +13,11 @@ from typing import Any
 import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
-from palate.client.codes import BAD_PLAN, FAILED, REFUSED
 from palate.client.deployment.rounds import SecureRounds
 from palate.models.errors import PalateError
 from palate.models.table import ItemTable
 from palate.privacy.errors import PrivacyError
-from palate.privacy.wire import FleetMessage, FleetStep, RoundPlan, WireError, array_of_npy
+from palate.privacy.wire import BAD_PLAN, FAILED, REFUSED, FleetMessage, FleetStep, RoundPlan, WireError, array_of_npy
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,6 @@ The format is that of `ssh-keygen -t ecdsa -b 384`, so that a stock SuperNode ca
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from palate.models.errors import ConfigError, EnvironmentProblem
+from palate.privacy import files
 
 
 class NodeKey:
@@ -98,10 +98,6 @@ def read_node_key(path: Path) -> NodeKey:
 def _write_new(path: Path, content: bytes, mode: int) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        files.create(path, content, mode=mode)
     except OSError as error:
         raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}", hint="check the folder") from error

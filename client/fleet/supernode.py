@@ -46,9 +46,9 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from palate.client.codes import FAILED
 from palate.client.fleet.errors import BadAnswer, Unreachable
 from palate.client.fleet.link import Link
+from palate.privacy.wire import FAILED
 
 Handle = Callable[[Message], Message]
 """The installed program: takes a message of the server, and returns `Message(content, reply_to=message)`."""

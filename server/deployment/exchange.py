@@ -17,8 +17,6 @@ from palate.server.deployment.watching import Answered, Clock, DeviceFailed, Ste
 POLL_SECONDS = 0.05
 LATE = 4
 """Code for no answer within the deadline."""
-DECLINED = 102
-"""What a device answers where its ledger or its owner's limits refuse a round (`palate.client.codes`)."""
 UNEXPECTED = 2
 """Code for an answer to another question, or one that is larger than any answer to this one."""
 REFUSED_HERE = 3

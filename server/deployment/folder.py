@@ -15,7 +15,6 @@ One process at a time runs a fleet: it holds a lock on the folder.
 from __future__ import annotations
 
 import fcntl
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from palate.models.errors import ConfigError, RunError
+from palate.privacy import files
 
 _ATTEMPTS, _PAUSE_SECONDS = 5, 0.1
 
@@ -161,13 +161,9 @@ def make_key(path: Path) -> Ed25519PrivateKey:
     key = Ed25519PrivateKey.generate()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        files.create(path, f"{key.private_bytes_raw().hex()}\n".encode("ascii"))
     except FileExistsError:
         raise ConfigError(f"{path} is there already", hint="keep it, or choose another folder") from None
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(key.private_bytes_raw().hex() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
     return key
 
 

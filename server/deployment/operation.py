@@ -22,12 +22,12 @@ from palate.privacy.mechanisms.summing import UpdateSum
 from palate.privacy.secagg.messages import Receipt
 from palate.privacy.secagg.offer import Offer
 from palate.privacy.secagg.server import RoundSum
-from palate.privacy.wire import FleetStep, ItemUpdate, RoundPlan
+from palate.privacy.wire import REFUSED, FleetStep, ItemUpdate, RoundPlan
 from palate.server.coordinator import Coordinator
 from palate.server.decoding import steps_per_unit
 from palate.server.deployment.config import FleetConfig
 from palate.server.deployment.courier import Courier
-from palate.server.deployment.exchange import DECLINED, POLL_SECONDS, Exchange, Interrupted
+from palate.server.deployment.exchange import POLL_SECONDS, Exchange, Interrupted
 from palate.server.deployment.rounds import FleetRound, Parties, RoundLost, largest_answer
 from palate.server.deployment.state import FleetState, Round, RoundStatus, Stop
 from palate.server.deployment.transparency import TransparencyLog
@@ -288,7 +288,7 @@ class Operation:
     def _check_declined(self, number: int) -> None:
         """Stop where most devices refuse the plan: to ask again would spend the budget for nothing."""
         members = self._books.state.members(number)
-        declined = sum(member.failure == DECLINED for member in members)
+        declined = sum(member.failure == REFUSED for member in members)
         if 2 * declined > len(members):
             raise FederationError(
                 f"round {number}: {declined} of {len(members)} devices refuse the plan",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from palate.models.errors import ConfigError, EnvironmentProblem
+from palate.privacy import files
 from palate.privacy.enrolment import EnrolmentRequest, Welcome, device_name
 from palate.privacy.secagg.errors import SecureAggregationError
 from palate.privacy.secagg.keys import EnrolmentAuthority, EnrolmentCertificate
@@ -195,9 +195,7 @@ def write_private(path: Path, content: bytes) -> None:
         If it cannot be written.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+        files.replace(path, content)
     except OSError as error:
         raise EnvironmentProblem(f"{path}: {error.strerror}", hint="choose a folder you may write") from error
 

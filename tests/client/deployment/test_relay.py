@@ -7,9 +7,8 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from palate.client.codes import BAD_PLAN, FAILED, REFUSED
 from palate.client.deployment.relay import relay_to
-from palate.privacy.wire import FleetMessage, FleetStep
+from palate.privacy.wire import BAD_PLAN, FAILED, REFUSED, FleetMessage, FleetStep
 
 
 def wrapped(fleet_message, *, plan=None, table=None, extra=None):

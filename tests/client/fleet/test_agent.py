@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
-from palate.client.codes import FAILED
 from palate.client.fleet import agent as agent_module
 from palate.client.fleet.agent import FleetAgent
 from palate.client.fleet.errors import FleetError, Refused, ServerNotTrusted
@@ -19,6 +18,7 @@ from palate.client.fleet.link import Link
 from palate.client.fleet.pacing import Pace
 from palate.client.fleet.supernode import FleetCalls
 from palate.models.errors import ConfigError
+from palate.privacy.wire import FAILED
 from palate.server.certificates import make_authority
 from palate.server.fleet import superlink as superlink_module
 from palate.server.fleet.server import FleetServer

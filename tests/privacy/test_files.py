@@ -1,0 +1,65 @@
+"""Files are whole or absent, private unless said otherwise, and never written through a link."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from palate.privacy import files
+
+
+@pytest.fixture(autouse=True)
+def usual_umask():
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def test_a_new_file_is_its_owners_alone(tmp_path: Path):
+    files.create(tmp_path / "key", b"secret")
+    assert (tmp_path / "key").read_bytes() == b"secret"
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    files.create(tmp_path / "public", b"known", mode=0o666)
+    assert (tmp_path / "public").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_new_file_takes_nobodys_place_and_follows_no_link(tmp_path: Path, dangling: bool):
+    target = tmp_path / "target"
+    if not dangling:
+        target.write_bytes(b"mine")
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(FileExistsError):
+        files.create(tmp_path / "link", b"x")
+    assert target.exists() is not dangling
+    if not dangling:
+        assert target.read_bytes() == b"mine"
+
+
+def test_a_replacement_takes_the_place_of_a_link_and_not_of_what_it_names(tmp_path: Path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_bytes(b"mine")
+    link.symlink_to(target)
+    files.replace(link, b"new")
+    assert (link.read_bytes(), link.is_symlink(), target.read_bytes()) == (b"new", False, b"mine")
+
+
+def test_a_looser_file_is_replaced_by_a_private_one(tmp_path: Path):
+    path = tmp_path / "welcome"
+    path.write_bytes(b"old")
+    path.chmod(0o644)
+    files.replace(path, b"new")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("write", [files.create, files.replace])
+def test_what_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write):
+    def full(descriptor: int) -> None:
+        raise OSError(28, "no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        write(tmp_path / "table", b"half")
+    assert list(tmp_path.iterdir()) == []
