@@ -122,9 +122,8 @@ def ending_of(error: BaseException, *, command_path: str = "palate") -> Ending:
     if isinstance(error, click.ClickException):
         return _usage_ending(error, command_path)
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        return Ending(
-            INTERRUPTED, "interrupted", "run the same command again; a run goes on after its last finished round"
-        )
+        usual = "run the same command again; a run goes on after its last finished round"
+        return Ending(INTERRUPTED, "interrupted", str(error) or usual)
     if isinstance(error, BrokenPipeError):
         return Ending(READER_GONE)
     return _environment_ending(error) or Ending(

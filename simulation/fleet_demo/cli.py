@@ -48,6 +48,9 @@ def demo(
     root = directory or Path(tempfile.mkdtemp(prefix="palate-fleet-"))
     try:
         found = _run(root, devices, rounds, kill, kill_server, epsilon, seed, timeout_seconds)
+    except KeyboardInterrupt:
+        kept = "nothing of it is left" if directory is None else f"what there was is in {directory}"
+        raise KeyboardInterrupt(f"server and devices were stopped, {kept}; the demo begins anew each time") from None
     finally:
         if directory is None:
             shutil.rmtree(root, ignore_errors=True)

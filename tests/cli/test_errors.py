@@ -97,7 +97,12 @@ def test_what_nobody_foresaw_is_reported_as_a_defect(error: BaseException):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
 def test_an_interrupt_has_the_shells_code(error: BaseException):
-    assert ending_of(error).exit_code == 130
+    ending = ending_of(error)
+    assert (ending.exit_code, "run the same command again" in ending.hint) == (130, True)
+
+
+def test_an_interrupt_may_say_what_became_of_what_was_under_way():
+    assert ending_of(KeyboardInterrupt("nothing of it is left")).hint == "nothing of it is left"
 
 
 def test_a_closed_pipe_says_nothing():
