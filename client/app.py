@@ -7,7 +7,6 @@ Data and state live in the host, never in Flower's Context.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
@@ -23,9 +22,6 @@ from palate.privacy.wire import BAD_PLAN, FAILED, RoundPlan, WireError, array_of
 log = logging.getLogger(__name__)
 
 OpenHost = Callable[[Context], Host]
-
-_READING = threading.Lock()
-"""Python 3.11 fails where two threads parse a literal at once, and NumPy's array header is one (cpython gh-106905)."""
 
 
 def make_app(open_host: OpenHost) -> ClientApp:
@@ -74,8 +70,7 @@ def _record(arrays: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
 
 
 def _table_of(message: Message) -> Arrays:
-    with _READING:
-        return {name: array_of_npy(array.data) for name, array in message.content.array_records["table"].items()}
+    return {name: array_of_npy(array.data) for name, array in message.content.array_records["table"].items()}
 
 
 def open_installed_host(context: Context) -> Host:

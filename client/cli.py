@@ -67,6 +67,7 @@ def enrol(
     """Ask to be taken into a fleet (--request), then take in the operator's answer (--welcome)."""
     from palate.client.deployment import enrolling
     from palate.client.deployment.shown import against_server
+    from palate.privacy.enrolment import in_fours
 
     folder = _folder(home)
     if (request is None) == (welcome is None):
@@ -76,7 +77,7 @@ def enrol(
         if as_json:
             _print_json({"request": str(request), "fingerprint": fingerprint})
         else:
-            _say(f"wrote {request}\nfingerprint {_spaced(fingerprint)}\ngive both to the operator, by two ways")
+            _say(f"wrote {request}\nfingerprint {in_fours(fingerprint)}\ngive both to the operator, by two ways")
         return
     assert welcome is not None
     read, catalogue = enrolling.read_welcome(welcome)
@@ -90,8 +91,8 @@ def enrol(
         before=enrolling.limits_before(folder),
     )
     _talk(f"fleet {read.fleet} at {read.address}, {read.num_items} items")
-    _talk(f"welcome      {_spaced(read.fingerprint)}\nserver key   {_spaced(read.server_key)}")
-    _talk(f"authority    {_spaced(read.authority_key)}")
+    _talk(f"welcome      {in_fours(read.fingerprint)}\nserver key   {in_fours(read.server_key)}")
+    _talk(f"authority    {in_fours(read.authority_key)}")
     _talk(
         f"it plans {read.rounds} rounds within epsilon {read.epsilon:g} at delta {read.delta:g}; "
         f"this device allows epsilon {limits.epsilon:g} at delta {limits.delta:g}, "
@@ -292,11 +293,6 @@ def _thousandths(option: str, share: float) -> int:
     if abs(share * 1000 - round(share * 1000)) > 1e-9:
         raise ConfigError(f"{option} {share} has more than three decimals", hint="write for example 0.667")
     return round(share * 1000)
-
-
-def _spaced(fingerprint: str) -> str:
-    """Group digits by four, so that two people can compare them."""
-    return " ".join(fingerprint[start : start + 4] for start in range(0, len(fingerprint), 4))
 
 
 def _say(line: str) -> None:

@@ -22,6 +22,7 @@ import hashlib
 import io
 import json
 import math
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -322,6 +323,10 @@ class ItemUpdate:
         return ItemUpdate(checked)
 
 
+_READING = threading.Lock()
+"""Python 3.11 fails where two threads parse a literal at once, and an array's header is one (cpython gh-106905)."""
+
+
 def array_of_npy(data: bytes) -> npt.NDArray[np.generic]:
     """Read an array from the bytes of an .npy file, without room for more than came.
 
@@ -337,7 +342,8 @@ def array_of_npy(data: bytes) -> npt.NDArray[np.generic]:
     try:
         version = np.lib.format.read_magic(stream)
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, in_columns, dtype = read_header[version](stream)
+        with _READING:
+            shape, in_columns, dtype = read_header[version](stream)
         kept = memoryview(data)[stream.tell() :]
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(kept):
             raise WireError(f"an array of {dtype} {shape} does not come in {len(kept)} bytes")

@@ -135,7 +135,7 @@ def certify(
 
     Example: palate server certify request.json --fleet books --authority-key authority.key --certificate device.crt
     """
-    from palate.privacy.enrolment import EnrolmentRequest, device_name
+    from palate.privacy.enrolment import EnrolmentRequest, device_name, in_fours
     from palate.server.deployment.folder import read_key
     from palate.server.deployment.setup import certify as sign
     from palate.server.deployment.setup import write_private
@@ -143,7 +143,7 @@ def certify(
     asked = EnrolmentRequest.open(_read(request))
     write_private(certificate, sign(asked, fleet, read_key(authority_key)).to_bytes())
     talk = _talk()
-    talk(f"device {device_name(asked.device)}; compare with its owner:\n  request {_in_fours(asked.fingerprint)}")
+    talk(f"device {device_name(asked.device)}; compare with its owner:\n  request {in_fours(asked.fingerprint)}")
     talk(f"the operators enrol it: palate server enrol {request} --certificate {certificate} --welcome FILE")
 
 
@@ -167,7 +167,7 @@ def enrol(
 
     Example: palate server enrol request.json --welcome welcome.zip
     """
-    from palate.privacy.enrolment import EnrolmentRequest
+    from palate.privacy.enrolment import EnrolmentRequest, in_fours
     from palate.server.deployment.setup import welcome as make_welcome
     from palate.server.deployment.setup import write_private
 
@@ -192,8 +192,8 @@ def enrol(
         return
     talk = _talk()
     talk(f"device {made.device} {'was enrolled before' if made.again else 'is enrolled'}; compare with its owner:")
-    talk(f"  request {_in_fours(made.request_fingerprint)}")
-    talk(f"  welcome {_in_fours(made.welcome_fingerprint)}")
+    talk(f"  request {in_fours(made.request_fingerprint)}")
+    talk(f"  welcome {in_fours(made.welcome_fingerprint)}")
 
 
 @server_app.command("start")
@@ -434,11 +434,6 @@ def _talk() -> Callable[[str], None]:
         console.print(words, highlight=False, markup=False, soft_wrap=True)
 
     return say
-
-
-def _in_fours(fingerprint: str) -> str:
-    """Part a fingerprint for two people who read it to each other."""
-    return " ".join(fingerprint[start : start + 4] for start in range(0, len(fingerprint), 4))
 
 
 def _print_json(value: object) -> None:

@@ -156,10 +156,10 @@ def for_roster(terms: RunTerms, quorum: Quorum, roster_size: int) -> RunTerms:
     return RunTerms(popularity=popularity, train=train)
 
 
-def with_defaults(given: Mapping[str, Any], base: Mapping[str, Any] = DEFAULTS) -> dict[str, Any]:
-    """Nested values over their defaults; the arguments stay as they are."""
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries with `over` winning; the arguments stay as they are."""
     merged = dict(base)
-    for name, value in given.items():
+    for name, value in over.items():
         old = merged.get(name)
-        merged[name] = with_defaults(value, old) if isinstance(old, dict) and isinstance(value, Mapping) else value
+        merged[name] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
     return merged

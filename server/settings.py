@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from palate.models.errors import ConfigError
 from palate.models.training import LocalTraining
 from palate.privacy.mechanisms.budget import RunTerms
 from palate.server.denoising import ReleaseConfig
@@ -65,3 +66,10 @@ class ServerSettings(BaseModel):
 def cohort_size(population: int, participation: float) -> int:
     """Return how many devices a share of the population is; at least one."""
     return max(1, round(population * participation))
+
+
+def setting_refused(error: ValidationError, *, hint: str) -> ConfigError:
+    """Say what is wrong with the first bad setting in one line that names it."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return ConfigError(f"{place} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}", hint=hint)

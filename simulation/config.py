@@ -20,7 +20,8 @@ from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.server.denoising import ReleaseConfig
 from palate.server.optimisers import OptimiserConfig, build_optimiser
 from palate.server.planning import AUTO
-from palate.server.settings import Schedule, ServerSettings
+from palate.server.planning import merge as merge  # for all who put configurations together
+from palate.server.settings import Schedule, ServerSettings, setting_refused
 from palate.simulation import protection
 from palate.simulation.data.options import ReadOptions
 from palate.simulation.protection import PrivacyOptions
@@ -203,15 +204,6 @@ def load_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not a TOML file: {error}", hint="docs/configuration.md shows one") from error
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries with `over` winning; the arguments stay as they are."""
-    merged = dict(base)
-    for name, value in over.items():
-        old = merged.get(name)
-        merged[name] = merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
-    return merged
-
-
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Turn dotted names into nested dictionaries, without those that are None."""
     nested: dict[str, Any] = {}
@@ -249,7 +241,4 @@ def checked_config(values: Mapping[str, Any]) -> SimulationConfig:
     try:
         return SimulationConfig.model_validate(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        message = first["msg"][0].lower() + first["msg"][1:]
-        raise ConfigError(f"{place} = {first['input']!r}: {message}", hint="see palate simulate --help") from error
+        raise setting_refused(error, hint="see palate simulate --help") from error

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -17,7 +18,7 @@ MAX_LOG_BYTES = 1 << 20
 class _Private(RotatingFileHandler):
     """Opens every file of the log for its owner only."""
 
-    def _open(self):  # type: ignore[no-untyped-def]  # noqa: ANN202  # the standard library leaves it so
+    def _open(self) -> TextIOWrapper:
         descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
         return os.fdopen(descriptor, "a", encoding="utf-8")
 

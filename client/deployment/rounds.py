@@ -204,7 +204,7 @@ class SecureRounds:
             known=self._known,
         )
         assert plan.terms is not None  # `limits.check` has seen to it
-        plan.terms.mechanism(plan.update_size)
+        plan.terms.mechanism(plan.update_size)  # a plan that cannot be answered must not be charged
         history, head = self._history(), self._book.head(plan.run, head_name)
         self._guard.check(plan)
         self._drop_live()

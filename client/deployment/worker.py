@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -109,9 +109,10 @@ class Worker:
                 frame = self._exchange(plan, history, head)
                 if frame.values.get("failed"):
                     log.error("round %d failed with %s inside", plan.server_round, frame.values["failed"])
-                vector = ItemUpdate.from_parts({"update": frame.arrays["vector"]}, plan).vector
+                update = ItemUpdate.from_parts({"update": frame.arrays["vector"]}, plan)
                 new_head = frame.arrays.get("head")
-                return Contribution(vector, None if new_head is None else new_head.tobytes())  # type: ignore[arg-type]
+                vector = cast("RingArray", update.vector)  # a plan with terms takes nothing else
+                return Contribution(vector, None if new_head is None else new_head.tobytes())
             except Exception as error:  # whatever it was: a round that is charged and not answered could be seen
                 log.error(
                     "round %d: the worker failed with %s, noise alone is sent", plan.server_round, type(error).__name__

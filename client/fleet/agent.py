@@ -50,8 +50,8 @@ class FleetAgent:
         This device's node key; the operator has enrolled its public half.
     handle
         The program: `handle(message)` returns `Message(content, reply_to=message)`. It runs in the thread that calls
-        `run`. An exception becomes a reply with `codes.FAILED` and the name of its type; of an Error that it
-        returns, the code and at most a type name are sent.
+        `run`. An exception becomes a reply with `palate.privacy.wire.FAILED` and the name of its type; of an
+        Error that it returns, the code and at most a type name are sent.
     authority
         The operator's root certificate, the only one that is trusted; None only with `insecure`.
     insecure

@@ -102,4 +102,4 @@ class ReleaseTerms:
         for name, kind in expected.items():
             if type(values[name]) is not kind:
                 raise PrivacyError(f"terms: {name} must be {kind.__name__}, not {type(values[name]).__name__}")
-        return ReleaseTerms(**values)  # type: ignore[arg-type]  # checked above
+        return ReleaseTerms(**cast("Mapping[str, Any]", values))

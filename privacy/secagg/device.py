@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from hashlib import sha256
 from threading import Lock
-from typing import Final, NoReturn, TypeVar
+from typing import Final, NoReturn, TypeVar, cast
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -264,7 +264,7 @@ class DeviceRound:
                         raise RoundAborted(
                             f"{step.name.lower()} was asked for twice, with different input", hint="do not trust it"
                         )
-                    return answer  # type: ignore[return-value]  # what `make` of this step returned
+                    return cast("_T", answer)  # what `make` of this step returned
                 self._check_order(step)
                 made = make()
                 self._answers[step] = digest, made

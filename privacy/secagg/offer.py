@@ -243,7 +243,7 @@ class Offer:
             If the signature is not the server's, or the numbers contradict each other.
         """
         reader = Reader(data, Kind.OFFER)
-        values = {
+        values: dict[str, Any] = {
             "fleet": reader.text(), "run": reader.text(), "server_round": reader.number(),
             "plan_hash": reader.raw(HASH_SIZE).hex(), "vector_length": reader.number(4), "ring_bits": reader.number(1),
             "sensitivity": reader.number(), "share_variance": reader.number(), "honest_shares": reader.number(4),
@@ -255,7 +255,7 @@ class Offer:
         signature = reader.raw(SIGNATURE_SIZE)
         reader.end()
         verify_signature(server_key, signature, body, OfferRefused, "the offer is not signed by this server")
-        return Offer(**values)  # type: ignore[arg-type]  # each read as what the field holds
+        return Offer(**values)
 
     def _check_graph(self) -> None:
         if self.graph not in _GRAPHS:

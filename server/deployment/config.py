@@ -24,8 +24,8 @@ from palate.privacy.charging import Promise
 from palate.privacy.wire import FleetStep
 from palate.server.denoising import ReleaseConfig
 from palate.server.optimisers import OptimiserConfig, build_optimiser
-from palate.server.planning import AUTO, DEFAULTS, fleet_terms, planned, with_defaults
-from palate.server.settings import Schedule, ServerSettings
+from palate.server.planning import AUTO, DEFAULTS, fleet_terms, merge, planned
+from palate.server.settings import Schedule, ServerSettings, setting_refused
 
 LARGEST_ROSTER = 300
 """Most devices of a round: beyond, the complete graph of masks costs a device more than a round is worth."""
@@ -213,7 +213,7 @@ def checked_config(values: Mapping[str, Any]) -> FleetConfig:
     ConfigError
         If something is unknown, missing or out of range, in one line that names it.
     """
-    given = with_defaults(values, DEFAULTS)
+    given = merge(DEFAULTS, values)
     try:
         first = FleetConfig.model_validate(given)
         decided: dict[str, Any] = {}
@@ -221,12 +221,9 @@ def checked_config(values: Mapping[str, Any]) -> FleetConfig:
             section, key = name.split(".")
             if name in AUTO and key not in values.get(section, {}):
                 decided.setdefault(section, {})[key] = value
-        return FleetConfig.model_validate(with_defaults(decided, given))
+        return FleetConfig.model_validate(merge(given, decided))
     except ValidationError as error:
-        wrong = error.errors()[0]
-        place = ".".join(str(part) for part in wrong["loc"])
-        message = wrong["msg"][0].lower() + wrong["msg"][1:]
-        raise ConfigError(f"{place} = {wrong['input']!r}: {message}", hint="fleet.toml says what each means") from error
+        raise setting_refused(error, hint="fleet.toml says what each means") from error
 
 
 def load_config(path: Path) -> FleetConfig:

@@ -27,7 +27,7 @@ from palate.server.coordinator import Coordinator
 from palate.server.decoding import steps_per_unit
 from palate.server.deployment.config import FleetConfig
 from palate.server.deployment.courier import Courier
-from palate.server.deployment.exchange import POLL_SECONDS, Exchange, Interrupted
+from palate.server.deployment.exchange import Exchange, Interrupted
 from palate.server.deployment.rounds import FleetRound, Parties, RoundLost, largest_answer
 from palate.server.deployment.state import FleetState, Round, RoundStatus, Stop
 from palate.server.deployment.transparency import TransparencyLog
@@ -40,6 +40,8 @@ from palate.server.store import RunStore
 FINISHED = "all rounds are done"
 SPENT = "the budget does not pay for another round"
 STOPPED = "the operator asked for it"
+
+_GATHER_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +162,7 @@ class Operation:
                 self._watcher(Waiting(told, needed))
             if self._books.state.stop_requested() is not None:
                 return None
-            self._clock.sleep(max(POLL_SECONDS, 0.5))
+            self._clock.sleep(_GATHER_SECONDS)
 
     def _begin(self, asked: list[str]) -> Round | None:
         """Plan, remember and charge the next round; None if the ledger cannot pay for it."""

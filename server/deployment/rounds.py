@@ -68,11 +68,6 @@ class FleetRound:
         """Devices on the roster; 0 before there is one."""
         return 0 if self._secure.stage is Stage.ADVERTISE else len(self._secure.arrived(Stage.ADVERTISE))
 
-    @property
-    def roster(self) -> frozenset[str]:
-        """Names of the devices on the roster."""
-        return frozenset(device_name(device) for device in self._secure.arrived(Stage.ADVERTISE))
-
     def run(self, exchange: Exchange, plan: RoundPlan, deadlines: Deadlines) -> RoundSum:
         """Take the steps that are left, and return the sum.
 

@@ -16,7 +16,7 @@ from enum import StrEnum
 from functools import wraps
 from hashlib import sha256
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from palate.models.errors import ConfigError, EnvironmentProblem, RunError
 from palate.privacy.wire import FleetStep
@@ -379,6 +379,5 @@ class FleetState:
             )
 
 
-def _round(row: dict[str, object]) -> Round:
-    row["status"] = RoundStatus(str(row["status"]))
-    return Round(**row)  # type: ignore[arg-type]  # columns and fields have the same names and types
+def _round(row: dict[str, Any]) -> Round:
+    return Round(**{**row, "status": RoundStatus(row["status"])})  # columns and fields have the same names and types

@@ -1,4 +1,4 @@
-"""The Fleet API as a small ASGI application: twelve lines of allow-list, and nothing behind any other path.
+"""The Fleet API as a small ASGI application: a list of allowed paths, and nothing behind any other.
 
 A stock SuperLink serves its Fleet, Control and Runtime APIs on one port, and the latter two without authentication.
 Here a request is known by its path, then by its node's signature, and only then is its body read, up to a limit.

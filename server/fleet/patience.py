@@ -8,6 +8,7 @@ a key.
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -20,8 +21,8 @@ def impatient(headers_within_seconds: float) -> type[H11Protocol]:
 
         _deadline: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-            super().connection_made(transport)
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(cast("asyncio.Transport", transport))  # uvicorn asks for no less
             self._watch()
 
         def data_received(self, data: bytes) -> None:

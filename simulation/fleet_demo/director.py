@@ -137,7 +137,7 @@ class Director:
         """
         with self._everybody():
             begun = time.monotonic()
-            while self._server.running or self._returning or self._server_returns:
+            while self._server.running or self._returning:
                 if time.monotonic() > begun + timeout_seconds:
                     raise FederationError(
                         f"the run is not over after {timeout_seconds:g} seconds",
@@ -163,10 +163,6 @@ class Director:
     @property
     def _server(self) -> Program:
         return self._programs[""]
-
-    @property
-    def _server_returns(self) -> bool:
-        return any(name == "" for _, name in self._returning)
 
     @contextmanager
     def _everybody(self) -> Iterator[None]:
