@@ -16,6 +16,7 @@ from palate.models.errors import ConfigError
 
 if TYPE_CHECKING:
     from palate.client.owner.device import OwnerDevice, Said
+    from palate.client.recommending.told import Setting
     from palate.models.requests import Request
 
 HomeOption = Annotated[
@@ -360,11 +361,11 @@ def _feedback(home: Path | None, said: Said, title: str, as_json: bool) -> None:
     _say(f"{name}: {words[said]}; palate client undo takes it back" if changed else f"{name} {already}")
 
 
-def _set_facet(home: Path | None, facet: str, setting: Any, as_json: bool) -> None:
+def _set_facet(home: Path | None, facet: str, setting: Setting | None, as_json: bool) -> None:
     from palate.client.owner.naming import facet_named
 
     with _device(home) as device:
-        name = facet_named(facet, device.shelf.recommender.facets, device.settings.read())
+        name = facet_named(facet, device.shelf.recommender.facets, device.settings())
         changed = device.set_facet(name, setting)
     if as_json:
         _print_json({"facet": name, "setting": setting, "changed": changed})

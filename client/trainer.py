@@ -116,20 +116,22 @@ def score_catalogue(table: ItemTable, items: IntArray, state: State | None, conf
     if state is not None:
         head.load_state_dict(state)
     if config.objective == "whole":
-        fit_linear_part(table, head, items, config)
+        rows = linear_rows(table, head)
+        fit_linear_part(head, rows, ridge.gram(rows), items, config)
     with torch.no_grad():
         scores: FloatArray = head(torch.from_numpy(table.rows)).numpy()
     return scores
 
 
-def fit_linear_part(table: ItemTable, head: ScoreModel, items: IntArray, config: LocalTraining) -> FloatArray:
-    """Fit the head's linear part in closed form, write it into the head, and return it, float32 [row_dim (+ 1)]."""
-    rows = linear_rows(table, head)
+def fit_linear_part(
+    head: ScoreModel, rows: FloatArray, table_gram: npt.NDArray[np.float64], items: IntArray, config: LocalTraining
+) -> FloatArray:
+    """Fit the head's linear part to `linear_rows` in closed form, write it into the head, return it, float32 [k]."""
     solution = ridge.solve_user(
         rows,
         items,
         interaction_weights(len(items), config),
-        ridge.gram(rows),
+        table_gram,
         unobserved_weight=config.unobserved_weight,
         regularisation=config.regularisation,
     )
@@ -155,11 +157,10 @@ def interaction_weights(count: int, config: LocalTraining) -> FloatArray:
 def _train_whole(
     table: ItemTable, head: ScoreModel, items: IntArray, config: LocalTraining, key: np.uint64
 ) -> tuple[FloatArray, float]:
-    solution = fit_linear_part(table, head, items, config)
-    rows = linear_rows(table, head)
-    errors = ridge.residuals(
-        rows, items, interaction_weights(len(items), config), solution, unobserved_weight=config.unobserved_weight
-    )
+    rows, weights = linear_rows(table, head), interaction_weights(len(items), config)
+    table_gram = ridge.gram(rows)  # the one pass over the catalogue that costs
+    solution = fit_linear_part(head, rows, table_gram, items, config)
+    errors = ridge.residuals(rows, items, weights, solution, unobserved_weight=config.unobserved_weight)
     learned = slice(table.fixed_dim, table.fixed_dim + table.dim)
     update = np.outer(errors, solution[learned])  # [num_items, dim]
     if config.leave_one_out or head.through_encoder:
@@ -167,8 +168,8 @@ def _train_whole(
         update[items] = left_out(
             rows,
             items,
-            interaction_weights(len(items), config),
-            ridge.gram(rows),
+            weights,
+            table_gram,
             solution,
             learned,
             unobserved_weight=config.unobserved_weight,

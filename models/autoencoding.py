@@ -17,6 +17,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from palate.models.ridge import normal_matrix
+
 FloatArray = npt.NDArray[np.float32]
 WideArray = npt.NDArray[np.float64]
 
@@ -85,7 +87,9 @@ def through_encoder(
 ) -> FloatArray:
     """Return `encoder_updates` of one person, float32 [n, dim]; parameters as for `palate.models.ridge.solve_user`."""
     own, wide, code = rows[items].astype(np.float64), weights.astype(np.float64), user.astype(np.float64)
-    normal = (own * wide[:, None]).T @ own + unobserved_weight * table_gram + regularisation * np.eye(rows.shape[1])
+    normal = normal_matrix(
+        own, wide, table_gram, unobserved_weight=unobserved_weight, regularisation=regularisation
+    )  # fmt: skip
     updates = encoder_updates(
         own,
         wide,

@@ -9,7 +9,6 @@ the items, and an item that joins later gets the same columns.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,15 +20,13 @@ from scipy.sparse.linalg import svds
 
 from palate.models.catalogue import UNKNOWN_YEAR
 from palate.models.errors import ConfigError
+from palate.models.words import WORD
 
 FloatArray = npt.NDArray[np.float32]
 DoubleArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 _TEXT = "text "
-WORD = re.compile(r"(?<![^\W_])[^\W\d_]{2,}(?![^\W_])")
-"""Two or more letters of any script and no digit among them: numbers are mostly years, which have columns of their
-own, and letters mixed with digits are codes, such as the ids that stand in for missing titles."""
 
 
 @dataclass(frozen=True, kw_only=True)

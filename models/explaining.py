@@ -32,26 +32,7 @@ _LEAST_SHARE = 0.25
 _LEAST_OF_SCORE = 0.1  # and a wish, below this share of the score: it did not bring the item here
 
 
-@dataclass(frozen=True)
-class Term:
-    """What one source adds to a score.
-
-    Attributes
-    ----------
-    source
-        Where it comes from; None for the non-linear head.
-    value
-        Part of the score.
-    specific
-        The part that is about this item rather than about any, popularity left aside.
-    """
-
-    source: Source | None
-    value: float
-    specific: float
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """A score and its two sums.
 
@@ -62,15 +43,29 @@ class Explanation:
     score
         The sum of either.
     sources
-        Over what the person said or asked, and the head; in the order of the taste.
+        What the person said or asked, in the order of the taste, and the head; one tuple for a whole list, [m].
+    own
+        How many of the sources, counted from the first, are items that were had or liked.
+    values
+        What each source adds to the score, float64 [m].
+    specific
+        The part of it that is about this item rather than about any, popularity left aside, float64 [m].
     columns
-        Over groups of columns: popularity, facets, "description", "learned", "constant".
+        Sum over groups of columns: popularity, facets, "description", "learned", "constant".
     """
 
     item: int
     score: float
-    sources: tuple[Term, ...]
+    sources: tuple[Source, ...]
+    own: int
+    values: WideArray
+    specific: WideArray
     columns: dict[str, float]
+
+    def largest(self, count: int) -> list[tuple[Source, float]]:
+        """Return the sources that move the score most, up or down, and what they add; of equal ones the first."""
+        places = np.argsort(-np.abs(self.values), kind="stable")[:count]
+        return [(self.sources[place], float(self.values[place])) for place in places]
 
 
 def explain(
@@ -104,22 +99,22 @@ def explain(
         centred[:, space.popularity] = 0.0
     values, specific = rows @ taste.vectors.T, centred @ taste.vectors.T  # [n, m]
     columns = rows * taste.vector  # [n, k]
-    head, empty = np.zeros(len(rows)), 0.0
+    sources, empty = taste.sources, 0.0
     if perceptron is not None:
-        parts = perceptron.contributions(space.rows[items])
-        empty = perceptron.empty_score
+        parts, empty = perceptron.contributions(space.rows[items]), perceptron.empty_score
         columns += parts
-        head = parts.sum(axis=1) + empty
+        sources = (*sources, Source("head"))
+        values = np.column_stack([values, parts.sum(axis=1) + empty])
+        specific = np.column_stack([specific, np.zeros(len(rows))])
     names = list(dict.fromkeys(groups))
     places = np.array([names.index(group) for group in groups], dtype=np.int64)
     found = []
     for row, item in enumerate(items):
         by_group = dict(zip(names, np.bincount(places, columns[row], len(names)).tolist(), strict=True))
-        terms = [Term(*term) for term in zip(taste.sources, values[row].tolist(), specific[row].tolist(), strict=True)]
         if perceptron is not None:
-            terms.append(Term(None, float(head[row]), 0.0))
             by_group[facets.CONSTANT] = by_group.get(facets.CONSTANT, 0.0) + empty
-        found.append(Explanation(int(item), float(values[row].sum() + head[row]), tuple(terms), by_group))
+        score = float(values[row].sum())
+        found.append(Explanation(int(item), score, sources, taste.own, values[row], specific[row], by_group))
     return found
 
 
@@ -155,31 +150,29 @@ class Reasons:
 
 def reasons(explanation: Explanation, own_facets: Sequence[str]) -> Reasons:
     """Choose what to say of an explanation; `own_facets` are those of the item itself."""
-    ranked = sorted(
-        (term for term in explanation.sources if term.source is not None and term.specific > 0),
-        key=lambda term: -term.specific,
-    )
-    history = [term for term in ranked if term.source is not None and term.source.kind in ("had", "liked")]
-    said_items = [
-        term.source.item
-        for term in history[:_SAID_ITEMS]
-        if term.source is not None and term.specific >= _LEAST_SHARE * history[0].specific
-    ]
-    wanted = [term for term in ranked if term.source is not None and term.source.kind in ("asked", "pinned")]
+    sources, own = explanation.sources, explanation.own
+    said_items = [sources[place].item for place in _worth_saying(explanation.specific[:own], _SAID_ITEMS)]
+    wishes = [place for place in range(own, len(sources)) if sources[place].kind in ("asked", "pinned")]
+    least = _LEAST_OF_SCORE * abs(explanation.score)
     asked = [
-        term.source.label
-        for term in wanted[:_SAID_FACETS]
-        if term.source is not None
-        and term.specific >= max(_LEAST_SHARE * wanted[0].specific, _LEAST_OF_SCORE * abs(explanation.score))
-    ]
-    drawn = sorted(
-        ((explanation.columns.get(name, 0.0), name) for name in own_facets), key=lambda pair: (-pair[0], pair[1])
-    )
-    said_facets = [
-        name for value, name in drawn[:_SAID_FACETS] if value > 0 and value >= _LEAST_SHARE * drawn[0][0]
+        sources[wishes[place]].label
+        for place in _worth_saying(explanation.specific[wishes], _SAID_FACETS, least=least)
     ]  # fmt: skip
+    drawn = sorted(own_facets)
+    pulls = np.array([explanation.columns.get(name, 0.0) for name in drawn])
+    said_facets = [drawn[place] for place in _worth_saying(pulls, _SAID_FACETS)]
     popular = not said_items and explanation.columns.get(facets.POPULARITY, 0.0) > 0
     return Reasons(tuple(said_items), tuple(said_facets), tuple(asked), popular)
+
+
+def _worth_saying(values: WideArray, count: int, *, least: float = 0.0) -> list[int]:
+    """Places of the largest values above nought, largest first, without those that are small beside the first."""
+    order = np.argsort(-values, kind="stable")[:count]
+    return [
+        int(place)
+        for place in order
+        if values[place] > 0 and values[place] >= max(_LEAST_SHARE * values[order[0]], least)
+    ]
 
 
 def joined(words: Sequence[str], last: str = "and") -> str:

@@ -21,6 +21,7 @@ from palate.models.explaining import joined
 from palate.models.facets import Facets
 from palate.models.preferences import Preferences
 from palate.models.taste import COLD_SPREAD, Space, Taste, contrast
+from palate.models.words import WORD
 
 LEAST_WEIGHT = 0.2
 """Standard deviations below which a facet is not worth a sentence."""
@@ -151,8 +152,6 @@ def shared_words(
     tuple
         Words of at least two of the items with their weight ``sum_i w_i idf`` scaled to 1 for the heaviest.
     """
-    from palate.models.content import WORD  # brings SciPy, which a device that only recommends does not wait for
-
     each = [set(WORD.findall(texts[item].lower())) for item in own]
     repeated = {word for word, times in Counter(word for found in each for word in found).items() if times > 1}
     frequency = Counter(word for text in texts for word in repeated.intersection(WORD.findall(text.lower())))

@@ -76,6 +76,7 @@ class RequestReader:
         self._titles = titles
         self._encoder = encoder
         self._names = facets.genres
+        self._named: npt.NDArray[np.float32] | None = None  # their vectors, once somebody needs them
         dated = facets.years[facets.years > 0]
         self._quartiles = np.percentile(dated, [25, 75]).astype(int).tolist() if len(dated) else None
         self._newest = int(dated.max()) if len(dated) else 0
@@ -296,10 +297,11 @@ class RequestReader:
         ]
         if self._encoder is None or not unclaimed or not self._names:
             return [scan.words[at] for at in unclaimed]
-        genres = self._encoder(list(self._names))  # [genres, d]
+        if self._named is None:
+            self._named = self._encoder(list(self._names))  # [genres, d]
         asked = self._encoder([scan.words[at] for at in unclaimed])  # [words, d]
         rest = []
-        for at, cosines in zip(unclaimed, asked @ genres.T, strict=True):
+        for at, cosines in zip(unclaimed, asked @ self._named.T, strict=True):
             order = np.argsort(-cosines, kind="stable")
             lead = cosines[order[0]] - (cosines[order[1]] if len(order) > 1 else 0.0)
             if cosines[order[0]] < _ENCODER_LEAST or lead < _ENCODER_MARGIN:

@@ -1,7 +1,7 @@
 """The words of a request: genres by their many names, moods as more of some genres and less of others.
 
 A short public list, made by hand: it needs no model and can be read. Where a text encoder is installed, words that are
-not in it are compared with the names of the genres (`models/requests.py`).
+not in it are compared with the names of the genres (`models/request_reader.py`).
 """
 
 from __future__ import annotations

@@ -56,9 +56,23 @@ def solve_user(
     float32 [k]
     """
     own = rows[items].astype(np.float64)  # [n, k]
-    weighted = own * weights[:, None]
-    normal = weighted.T @ own + unobserved_weight * table_gram + regularisation * np.eye(rows.shape[1])
-    return np.linalg.solve(normal, weighted.sum(axis=0)).astype(np.float32)
+    normal = normal_matrix(
+        own, weights, table_gram, unobserved_weight=unobserved_weight, regularisation=regularisation
+    )  # fmt: skip
+    return np.linalg.solve(normal, (own * weights[:, None]).sum(axis=0)).astype(np.float32)
+
+
+def normal_matrix(
+    own: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.floating],
+    table_gram: npt.NDArray[np.float64],
+    *,
+    unobserved_weight: float,
+    regularisation: float,
+) -> npt.NDArray[np.float64]:
+    """Return ``N = X_S' W X_S + a0 X'X + reg I``, float64 [k, k], of rows [n, k] and their weights [n]."""
+    penalty = regularisation * np.eye(own.shape[1])
+    return np.asarray((own * weights[:, None]).T @ own + unobserved_weight * table_gram + penalty)
 
 
 def residuals(
@@ -129,7 +143,9 @@ def leave_one_out(
 ) -> FloatArray:
     """Return `left_out_updates` of one person, float32 [n, dim]; parameters as for `solve_user`."""
     own, wide = rows[items].astype(np.float64), weights.astype(np.float64)
-    normal = (own * wide[:, None]).T @ own + unobserved_weight * table_gram + regularisation * np.eye(rows.shape[1])
+    normal = normal_matrix(
+        own, wide, table_gram, unobserved_weight=unobserved_weight, regularisation=regularisation
+    )  # fmt: skip
     updates = left_out_updates(
         own,
         wide,

@@ -32,7 +32,7 @@ FloatArray = npt.NDArray[np.float32]
 WideArray = npt.NDArray[np.float64]
 
 NudgeKind = Literal["pinned", "muted", "asked", "refused"]
-SourceKind = Literal["had", "liked", "disliked", "popular", "pinned", "muted", "asked", "refused", "trained"]
+SourceKind = Literal["had", "liked", "disliked", "popular", "pinned", "muted", "asked", "refused", "head"]
 
 LIKED_WEIGHT = 1.0
 """What an item that was liked outright counts at least, however long ago: as much as the newest."""
@@ -139,7 +139,7 @@ def popularity_direction(space: Space) -> WideArray:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a part of the taste comes from: an item that the person spoke about, or a label in words."""
+    """Where a part of a score comes from: an item that the person spoke about, a label in words, or the head."""
 
     kind: SourceKind
     label: str = ""

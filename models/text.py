@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from palate.models.errors import EnvironmentProblem
+from palate.models.words import WORD
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -41,7 +42,6 @@ _HINT = "pip install 'palate[text]', or --set content.text=tfidf"
 
 _YEAR = re.compile(r"\s*\((?:1[89]|20)\d\d\)\s*$")
 _LATE_ARTICLE = re.compile(r"^(.+), (The|A|An|Le|La|Les|L'|Il|El|Der|Die|Das)$")
-_WORD = re.compile(r"(?<![^\W_])[^\W\d_]{2,}(?![^\W_])")
 
 
 def is_installed() -> bool:
@@ -64,7 +64,7 @@ def sentences(titles: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]:
         named = _LATE_ARTICLE.sub(r"\2 \1", _YEAR.sub("", title).strip())  # "Matrix, The" is sorted, not spoken
         parts = (named, text.strip() if text.strip() != title.strip() else "")
         sentence = ". ".join(part for part in parts if part)
-        read.append(sentence if _WORD.search(sentence) else "")
+        read.append(sentence if WORD.search(sentence) else "")
     return tuple(read)
 
 

@@ -1,7 +1,8 @@
 """Files that are there as a whole or not at all, and on disk before anybody goes on: keys, ledgers' neighbours, tables.
 
-A new file is never put in the place of another and never through a link; a replacement is written beside the old file
-and renamed, so that after a crash there is the one or the other.
+What is written gets its name when it is whole: a new file by a hard link, which takes nobody's place and follows no
+link, a replacement by renaming. After a crash or a power cut there is the old state or the new one, and at most a draft
+`.NAME.*.tmp` beside it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import secrets
 from pathlib import Path
 
 PRIVATE = 0o600
-"""For its owner's eyes only."""
+"""For its owner's eyes only, whatever the umask."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -23,7 +24,7 @@ def create(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
     path, content
         Where, and what.
     mode
-        Who may read and write it, as far as the umask lets them.
+        Who may read and write it; if others may, as far as the umask lets them.
 
     Raises
     ------
@@ -32,15 +33,12 @@ def create(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
     OSError
         If it cannot be written; nothing is left then.
     """
-    descriptor = os.open(path, _NEW, mode)
+    draft = _drafted(path, content, mode)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
+        os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+        sync_folder(path.parent)
 
 
 def replace(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
@@ -51,9 +49,34 @@ def replace(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
     OSError
         If it cannot be written; the old file is untouched then.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    create(draft, content, mode=mode)
+    draft = _drafted(path, content, mode)
     try:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _drafted(path: Path, content: bytes, mode: int) -> Path:
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    descriptor = os.open(draft, _NEW, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if mode == PRIVATE:
+                os.fchmod(descriptor, mode)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    return draft

@@ -19,8 +19,7 @@ from palate.privacy.mechanisms.budget import RunTerms
 from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.server.denoising import ReleaseConfig
 from palate.server.optimisers import OptimiserConfig, build_optimiser
-from palate.server.planning import AUTO
-from palate.server.planning import merge as merge  # for all who put configurations together
+from palate.server.planning import AUTO, merge
 from palate.server.settings import Schedule, ServerSettings, setting_refused
 from palate.simulation import protection
 from palate.simulation.data.options import ReadOptions

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from palate.client.host import Host
 from palate.models.errors import ConfigError
+from palate.server.planning import merge
 from palate.simulation import run_folder
-from palate.simulation.config import SimulationConfig, checked_config, load_config, merge, nested
+from palate.simulation.config import SimulationConfig, checked_config, load_config, nested
 from palate.simulation.federation import resolved
 from palate.simulation.nodes import num_nodes, open_node
 from palate.simulation.prepare import prepare

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from palate.models.errors import ConfigError, RunError
 from palate.privacy.accounting.events import Adjacency, Assumption
-from palate.simulation.config import SimulationConfig, checked_config, merge
+from palate.server.planning import merge
+from palate.simulation.config import SimulationConfig, checked_config
 from palate.simulation.federation import simulate
 from palate.simulation.frontier_controls import REFERENCES, References, controls_of, dataset_name
 from palate.simulation.frontier_records import Cell, Entry, cells_of, entry_of_baseline, entry_of_run

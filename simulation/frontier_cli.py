@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from palate.models.errors import ConfigError, EnvironmentProblem
-from palate.server.planning import DEFAULTS
+from palate.server.planning import DEFAULTS, merge
 from palate.simulation.cli import settings_of
-from palate.simulation.config import load_config, merge, nested
+from palate.simulation.config import load_config, nested
 
 if TYPE_CHECKING:
     from palate.simulation.frontier import Frontier

@@ -17,7 +17,7 @@ from palate.server.store import write_atomically
 from palate.simulation.baselines.registry import BASELINES
 from palate.simulation.baselines.running import run_baselines
 from palate.simulation.config import SimulationConfig
-from palate.simulation.prepare import Prepared, prepare
+from palate.simulation.prepare import prepare
 from palate.simulation.run_folder import RESOLVED, read_config
 
 CONTROLS = tuple(name for name, entry in BASELINES.items() if entry.spends_budget)
@@ -55,10 +55,11 @@ def controls_of(config: SimulationConfig, run: Path, folder: Path, phase: Phase)
     kept = _kept(path, {"run": key})
     if kept is None:
         training = read_config(run, RESOLVED).training
+        prepared = prepare(config)
         found = run_baselines(
             CONTROLS,
-            prepare(config).split,
-            content=_content(prepare(config)),
+            prepared.split,
+            content=prepared.public_columns,
             seed=config.seed,
             training=training,
             promise=promise,
@@ -107,7 +108,7 @@ class References:
                 continue
             prepared = prepare(config)
             phase(f"reference {name}")
-            found = run_baselines([name], prepared.split, content=_content(prepared), seed=config.seed)
+            found = run_baselines([name], prepared.split, content=prepared.public_columns, seed=config.seed)
             kept[name] = found[name].to_dict()
             _keep(path, label, kept)
         return [kept[name] for name in names]
@@ -116,11 +117,6 @@ class References:
 def dataset_name(data: str) -> str:
     """Name a dataset for people and folders: a preset's name, a file's without its ending."""
     return Path(data).name.split(".")[0] or "data"
-
-
-def _content(prepared: Prepared) -> Any:
-    columns = prepared.content.columns
-    return columns if columns.shape[1] else None
 
 
 def _kept(path: Path, label: Mapping[str, object]) -> dict[str, Found] | None:

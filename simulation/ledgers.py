@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.client.guard import Guard
 from palate.models.errors import RunError
-from palate.privacy import files
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise, intents, ledger_name
 from palate.privacy.ledger.body import NO_HASH, RELEASED, Intent, Outcome, hash_text
@@ -24,6 +23,7 @@ from palate.privacy.ledger.heads import note_heads
 from palate.privacy.ledger.store import LedgerBook
 from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.wire import ItemUpdate, RoundPlan
+from palate.server.deployment.folder import make_key, write_public_key
 from palate.server.ledger import SERVER, ServerLedger
 from palate.simulation.data.types import LongArray
 
@@ -43,10 +43,8 @@ def make_keys(folder: Path) -> None:
     place.mkdir(exist_ok=True)
     if have_keys(folder):
         return
-    key = Ed25519PrivateKey.generate()
     (place / "signing.key").unlink(missing_ok=True)  # of a run that was killed right here
-    files.create(place / "signing.key", f"{key.private_bytes_raw().hex()}\n".encode("ascii"))
-    (place / "public.key").write_text(key.public_key().public_bytes_raw().hex() + "\n", encoding="ascii")
+    write_public_key(place / "public.key", make_key(place / "signing.key").public_key())
 
 
 def read_signing_key(folder: Path) -> Ed25519PrivateKey:

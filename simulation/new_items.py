@@ -156,8 +156,7 @@ def ranked_among(arrivals: Arrivals, num_items: int, *, seed: int) -> tuple[Riva
     place[arrivals.items] = np.arange(num_new, dtype=np.int32)
     numbered = place[arrivals.everything.items]
     new = numbered >= 0
-    lengths = np.bincount(arrivals.everything.owners[new], minlength=len(arrivals.target))
-    own_new = Histories(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), numbered[new])
+    own_new = Histories.grouped(arrivals.everything.owners[new], numbered[new], len(arrivals.target))
     unseen_new = int((num_new - own_new.lengths[tested]).min())
     unseen = int((num_items - arrivals.everything.lengths[tested]).min())
     among_new = draw_negatives(own_new, tested, num_new, min(NEGATIVES, unseen_new), rng)

@@ -22,7 +22,7 @@ from palate.simulation.data.arrivals import Arrivals, hold_out_items
 from palate.simulation.data.options import ReadOptions
 from palate.simulation.data.presets import load
 from palate.simulation.data.splits import split_for
-from palate.simulation.data.types import HeldOut, Histories, Interactions, LongArray, Split
+from palate.simulation.data.types import FloatArray, HeldOut, Histories, Interactions, LongArray, Split
 from palate.simulation.text_store import embeddings_of
 
 EVALUATION_SEED = 20_170_403
@@ -63,6 +63,11 @@ class Prepared:
     def column_names(self) -> tuple[str, ...]:
         """Names of the item table's fixed columns."""
         return ("popularity", *self.content.names)
+
+    @property
+    def public_columns(self) -> FloatArray | None:
+        """Public content columns, float32 [num_items, k]; None where there are none."""
+        return self.content.columns if self.content.columns.shape[1] else None
 
     @property
     def catalogue_hash(self) -> str:

@@ -16,9 +16,9 @@ from palate.models.scores.registry import score_model
 from palate.models.table import initial_embeddings
 from palate.models.training import LocalTraining
 from palate.server.coordinator import Coordinator
-from palate.server.planning import planned
+from palate.server.planning import merge, planned
 from palate.server.settings import cohort_size
-from palate.simulation.config import SimulationConfig, merge, nested
+from palate.simulation.config import SimulationConfig, nested
 from palate.simulation.evaluation import evaluate
 from palate.simulation.prepare import Prepared, way_to_read
 from palate.simulation.seeding import device_keys, table_rng

@@ -61,7 +61,7 @@ def conclude(
     baselines = run_baselines(
         config.baselines,
         split,
-        content=prepared.content.columns if prepared.content.columns.shape[1] else None,
+        content=prepared.public_columns,
         groups=interactions.demographics,
         seed=config.seed,
         training=config.training,
@@ -118,12 +118,11 @@ def _summary(prepared: Prepared, part: str, evaluation: Evaluation) -> Summary |
     if len(evaluation.users) == 0:
         return None
     history = prepared.split.train if part == "validation" else prepared.split.full_train
-    content = prepared.content.columns
     return summarise(
         evaluation,
         train=history,
         num_items=prepared.interactions.num_items,
-        content=content if content.shape[1] else None,
+        content=prepared.public_columns,
         groups=prepared.interactions.demographics,
     )
 

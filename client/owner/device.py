@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from palate.client.deployment.catalogue import TITLE_PREFIX
 from palate.client.deployment.folder import DeviceFolder
-from palate.client.owner.settings import FacetSettings
+from palate.client.owner.settings import keep_setting, read_settings
 from palate.client.owner.shelf import Shelf, open_shelf, stamp
 from palate.client.recommending.recommender import Person
 from palate.client.recommending.told import Setting, record, told
@@ -69,7 +69,6 @@ class OwnerDevice:
         self.folder = folder
         self.vault = vault
         self.history = History(vault)
-        self.settings = FacetSettings(vault)
         self._clock = clock
         self._shelf: tuple[object, Shelf] | None = None
         self._person: tuple[object, Person] | None = None
@@ -131,14 +130,14 @@ class OwnerDevice:
         """Return the key of what the history calls so and the catalogue does not list; None if there is no such."""
         for _, entry in self.history.in_order():
             known = entry.item in self.shelf.rows
-            if not known and title.casefold() in (entry.item.casefold(), _titled(entry.item).casefold()):
+            if not known and title.casefold() in (entry.item.casefold(), titled(entry.item).casefold()):
                 return entry.item
         return None
 
     def set_facet(self, facet: str, setting: Setting | None) -> bool:
         """Pin or mute a facet, or with None neither any more; returns whether it changed anything."""
         with self.vault.transaction():
-            before = self.settings.set(facet, setting)
+            before = keep_setting(self.vault, facet, setting)
             if before != setting:
                 self._note({"facet": facet, "before": before})
         return before != setting
@@ -152,7 +151,7 @@ class OwnerDevice:
                 if actions and actions[-1]["left"] == self._state():
                     action = actions.pop()
                     if "facet" in action:
-                        self.settings.set(action["facet"], action["before"])
+                        keep_setting(self.vault, action["facet"], action["before"])
                     else:
                         self.history.undo(action["steps"])
                 elif not self.history.undo(1):
@@ -167,7 +166,7 @@ class OwnerDevice:
         shelf, lines = self.shelf, []
         for number, entry in self.history.in_order():
             row = shelf.rows.get(entry.item)
-            title = _titled(entry.item) if row is None else shelf.catalogue.titles[row]
+            title = titled(entry.item) if row is None else shelf.catalogue.titles[row]
             lines.append(
                 Entry(
                     number=number,
@@ -185,6 +184,10 @@ class OwnerDevice:
         """Return what is disliked or hidden, by key."""
         return self.history.marks()
 
+    def settings(self) -> dict[str, Setting]:
+        """Return what is pinned or muted, by facet."""
+        return read_settings(self.vault)
+
     def _same(self, item: str) -> list[str]:
         """Keys of the same item: an import may have named it by its title before there was a catalogue."""
         rows = self.shelf.rows
@@ -195,13 +198,13 @@ class OwnerDevice:
         return (
             tuple(entry for _, entry in self.history.in_order()),
             self.history.marks(),
-            self.settings.read(),
+            self.settings(),
         )
 
     def _state(self) -> str:
         """Name what is told now, so that it can be found again; it never leaves the vault."""
         numbers = [number for number, _ in self.history.in_order()]
-        told_now = [numbers, sorted(self.history.marks().items()), sorted(self.settings.read().items())]
+        told_now = [numbers, sorted(self.history.marks().items()), sorted(self.settings().items())]
         return sha256(json.dumps(told_now).encode()).hexdigest()[:32]
 
     def _note(self, action: dict[str, Any]) -> None:
@@ -218,5 +221,6 @@ class OwnerDevice:
         self.vault.put(PROFILE, _ACTIONS, json.dumps(actions).encode("ascii"))
 
 
-def _titled(key: str) -> str:
+def titled(key: str) -> str:
+    """Return what to call an item that the catalogue does not list: the title that it was imported by, or its key."""
     return key.removeprefix(TITLE_PREFIX)

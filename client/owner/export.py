@@ -18,8 +18,9 @@ from palate.client.deployment.book import RoundBook
 from palate.client.deployment.folder import DeviceFolder
 from palate.client.deployment.identity import DeviceKeys
 from palate.client.deployment.status import round_json
-from palate.client.vault import Vault, files
+from palate.client.vault import Vault
 from palate.models.errors import ConfigError, EnvironmentProblem
+from palate.privacy import files
 from palate.privacy.ledger.export import export_ledger
 from palate.privacy.ledger.verify import verify_book
 
@@ -77,7 +78,7 @@ def export_to(folder: DeviceFolder, path: Path) -> int:
         raise ConfigError(f"{path} is there already", hint="name a new file; an old export is not overwritten")
     data = json.dumps(export_all(folder), indent=1, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
     try:
-        files.write_new(path.absolute(), data)
+        files.create(path.absolute(), data)
     except FileExistsError:
         raise ConfigError(f"{path} is there already", hint="name a new file") from None
     except OSError as error:

@@ -12,6 +12,7 @@ from palate.client.vault.history import Mark
 from palate.models.catalogue import Catalogue
 from palate.models.explaining import Explanation
 from palate.models.portrait import Portrait
+from palate.models.taste import Source
 
 _SOURCES = 6
 _DECIMALS = 4
@@ -23,7 +24,7 @@ _SAID = {
     "liked": "liked",
     "disliked": "disliked",
     "popular": "what is popular, for nothing is known of you",
-    "trained": "",
+    "head": "your device's own network",
 }
 
 
@@ -58,31 +59,27 @@ def answer_lines(answer: Answer, catalogue: Catalogue, *, explain: bool = False)
 def explanation_lines(explanation: Explanation, catalogue: Catalogue) -> Iterator[str]:
     """Say both sums of a score; as printed, the terms of either add up to the score as printed."""
     score = round(explanation.score, _DECIMALS)
-    terms = [(_source_words(term.source, catalogue), term.value) for term in explanation.sources]
+    sources = [(_source_words(source, catalogue), value) for source, value in explanation.largest(_SOURCES)]
+    columns = sorted(explanation.columns.items(), key=lambda term: -abs(term[1]))
     yield f"score {score:.{_DECIMALS}f}, by what you said:"
-    yield from _sum_lines(terms, score)
+    yield from _sum_lines(sources, len(explanation.sources), score)
     yield f"score {score:.{_DECIMALS}f}, by what it is:"
-    yield from _sum_lines(list(explanation.columns.items()), score)
+    yield from _sum_lines(columns[:_SOURCES], len(columns), score)
 
 
-def _sum_lines(terms: Sequence[tuple[str, float]], score: float) -> Iterator[str]:
-    ranked = sorted(terms, key=lambda term: -abs(term[1]))
-    shown = [(words, round(value, _DECIMALS)) for words, value in ranked[:_SOURCES]]
+def _sum_lines(largest: Sequence[tuple[str, float]], count: int, score: float) -> Iterator[str]:
+    """Say the largest of `count` terms, and the rest of the score in one."""
+    shown = [(words, round(value, _DECIMALS)) for words, value in largest]
     rest = round(score - sum(value for _, value in shown), _DECIMALS)
-    hidden = len(ranked) - len(shown)
+    hidden = count - len(shown)
     if rest or hidden:
         shown.append((f"{hidden} more, and rounding" if hidden else "rounding", rest))
     yield from (f"  {value:+.{_DECIMALS}f}  {words}" for words, value in shown)
 
 
-def _source_words(source: object, catalogue: Catalogue) -> str:
-    if source is None:
-        return "your device's own network"
-    kind, label, item = (getattr(source, name) for name in ("kind", "label", "item"))
-    said = _SAID.get(kind, "")
-    if item >= 0:
-        return f"{catalogue.titles[item]}, {said or kind}"
-    return str(label or said or kind)
+def _source_words(source: Source, catalogue: Catalogue) -> str:
+    said = _SAID.get(source.kind, source.kind)
+    return f"{catalogue.titles[source.item]}, {said}" if source.item >= 0 else source.label or said
 
 
 def _new(line: Recommendation) -> str:

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from palate.client.deployment.pausing import Pause
 from palate.client.deployment.shown import against_server
 from palate.client.deployment.status import status_of
+from palate.client.owner.device import titled
 from palate.client.owner.export import export_all
 from palate.client.owner.forgetting import OUT_OF_REACH
 from palate.client.page.desk import Desk
@@ -167,7 +168,7 @@ class Page:
         with self.desk.using() as device:
             portrait = device.person().portrait
             known = set(device.shelf.recommender.facets.items)
-            resting = {name: setting for name, setting in device.settings.read().items() if name not in known}
+            resting = {name: setting for name, setting in device.settings().items() if name not in known}
         groups = {
             "Genres": [one for one in portrait.interests if one.facet.startswith("genre: ")],
             "Decades": [one for one in portrait.interests if one.facet.startswith("decade: ")],
@@ -188,7 +189,7 @@ class Page:
             kind: [
                 (
                     item,
-                    item.removeprefix("title:") if item not in shelf.rows else shelf.catalogue.titles[shelf.rows[item]],
+                    titled(item) if item not in shelf.rows else shelf.catalogue.titles[shelf.rows[item]],
                 )
                 for item, mark in marks.items()
                 if mark == kind

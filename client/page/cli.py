@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from palate.client.deployment.folder import ENVIRONMENT, DeviceFolder, default_home
+from palate.client.deployment.folder import DeviceFolder, default_home
+from palate.client.owner_cli import HomeOption
 
 EPILOG = "Example: palate client page --no-browser"
 
@@ -15,10 +15,7 @@ EPILOG = "Example: palate client page --no-browser"
 def page(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the link only.")] = False,
-    home: Annotated[
-        Path | None,
-        typer.Option("--home", envvar=ENVIRONMENT, show_envvar=True, help="Folder of the device.", show_default=False),
-    ] = None,
+    home: HomeOption = None,
 ) -> None:
     """Show recommendations, the profile and what was sent on a local page, until Ctrl-C."""
     from palate.client.page.serving import serve

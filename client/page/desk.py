@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
-from palate.client.owner.device import OwnerDevice, Said
+from palate.client.owner.device import OwnerDevice, Said, titled
 from palate.client.owner.forgetting import forget_device
 from palate.client.recommending.told import Setting
 from palate.client.vault import Tombstone, Vault
-from palate.client.vault.history import UNDO_STEPS
 from palate.models.errors import ConfigError, PalateError, RunError
 from palate.models.facets import in_words
 
@@ -102,7 +101,7 @@ class Desk:
             row = device.shelf.rows.get(item)
             if row is None and (said != "forget" or not _spoken_about(device, item)):
                 raise ConfigError("the catalogue does not list this item", hint="look it up on the search page")
-            title = item.removeprefix("title:") if row is None else device.shelf.catalogue.titles[row]
+            title = titled(item) if row is None else device.shelf.catalogue.titles[row]
             changed = device.say(cast("Said", said), item)
             text = _SAID[said].format(f"\N{LEFT DOUBLE QUOTATION MARK}{title}\N{RIGHT DOUBLE QUOTATION MARK}")
             self._notice = Notice(text, can_undo=True) if changed else Notice("That is how it was already.")
@@ -112,25 +111,17 @@ class Desk:
         if setting not in get_args(SettingWord):
             raise ConfigError(f"the setting {setting[:40]!r} is unknown", hint="it is one of pin, mute, release")
         with self.using() as device:
-            if facet not in device.settings.read():
+            if facet not in device.settings():
                 device.shelf.recommender.facets.of(facet)
             changed = device.set_facet(facet, None if setting == "release" else cast("Setting", setting))
             words = in_words(facet)
             text = _SET[setting].format(words)
             self._notice = Notice(text[:1].upper() + text[1:], can_undo=True) if changed else None
 
-    def undo(self, count: int = 1) -> None:
-        """Take back what the owner did last.
-
-        Raises
-        ------
-        ConfigError
-            If the number is out of range.
-        """
-        if not 1 <= count <= UNDO_STEPS:
-            raise ConfigError(f"{count} steps back, 1 to {UNDO_STEPS} are kept", hint="take fewer")
+    def undo(self) -> None:
+        """Take back what the owner did last."""
         with self.using() as device:
-            done = device.undo(count)
+            done = device.undo()
             self._notice = Notice("Taken back." if done else "There is nothing left to take back.")
 
     def forget(self) -> Tombstone:

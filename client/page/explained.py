@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from palate.models.catalogue import Catalogue
-from palate.models.explaining import Explanation, Term
+from palate.models.explaining import Explanation
 from palate.models.facets import in_words
+from palate.models.taste import Source
 
 SHOWN = 6
 
@@ -59,26 +60,30 @@ class Parts:
 
 def parts_of(explanation: Explanation, catalogue: Catalogue) -> Parts:
     """Name the terms of an explanation, largest first; what is left out of each list is its last line."""
-    sources = [(_source(term, catalogue), term.value) for term in explanation.sources]
-    columns = [(_GROUPS.get(name, in_words(name)), value) for name, value in explanation.columns.items()]
-    return Parts(explanation.score, _largest(sources, "of what you said"), _largest(columns, "of its properties"))
+    sources = [(_words(source, catalogue), value) for source, value in explanation.largest(SHOWN + 1)]
+    ranked = sorted(explanation.columns.items(), key=lambda pair: (-abs(pair[1]), pair[0]))
+    columns = [(_GROUPS.get(name, in_words(name)), value) for name, value in ranked]
+    score = explanation.score
+    return Parts(
+        score,
+        _parts(sources, len(explanation.sources), score, "of what you said"),
+        _parts(columns, len(columns), score, "of its properties"),
+    )
 
 
-def _source(term: Term, catalogue: Catalogue) -> str:
-    source = term.source
-    if source is None:
+def _words(source: Source, catalogue: Catalogue) -> str:
+    if source.kind == "head":
         return "this device's own trained layer"
     if source.kind in _OF_ITEMS:
         return _OF_ITEMS[source.kind].format(catalogue.titles[source.item])
     return source.label or "popular with everybody"
 
 
-def _largest(terms: list[tuple[str, float]], of_what: str) -> tuple[Part, ...]:
-    ranked = sorted(terms, key=lambda pair: (-abs(pair[1]), pair[0]))
-    named, rest = ranked[:SHOWN], ranked[SHOWN:]
-    if len(rest) == 1:
-        named, rest = ranked, []
-    if rest:
-        named = [*named, (f"the other {len(rest)} {of_what}", sum(value for _, value in rest))]
+def _parts(ranked: list[tuple[str, float]], count: int, score: float, of_what: str) -> tuple[Part, ...]:
+    """Show the first of `count` terms, largest first, and what is left of the score in one; a lone last one by name."""
+    named = ranked[: SHOWN + (count == SHOWN + 1)]
+    if count > len(named):
+        rest = score - sum(value for _, value in named)
+        named = [*named, (f"the other {count - len(named)} {of_what}", rest)]
     most = max((abs(value) for _, value in named), default=0.0) or 1.0
     return tuple(Part(label, value, abs(value) / most) for label, value in named)

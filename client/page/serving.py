@@ -7,7 +7,6 @@ device's folder, which nobody else may open, and the file leads on to the page (
 from __future__ import annotations
 
 import asyncio
-import gc
 import html
 import logging
 import signal
@@ -70,8 +69,6 @@ def serve(folder: DeviceFolder, *, port: int = 0, browser: bool = True, tell: Ca
         page.ended = end
         with suppress(PalateError):  # the page says what is missing, and has more to show than lists
             device.person()
-        gc.collect()
-        gc.freeze()  # each list makes thousands of small terms: collections should not walk the libraries for them
         with _door(folder, words.link(bound)) as door:
             tell(words.link(bound))
             if browser:

@@ -62,8 +62,8 @@ class Recommendation:
         }
         if explain:
             values["sources"] = [
-                {**(asdict(term.source) if term.source else {"kind": "head"}), "value": term.value}
-                for term in self.explanation.sources
+                {**asdict(source), "value": value}
+                for source, value in zip(self.explanation.sources, self.explanation.values.tolist(), strict=True)
             ]
             values["columns"] = dict(self.explanation.columns)
         return values

@@ -8,33 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
-from palate.client.vault.history import Interaction, Mark, Source
+from palate.client.vault.history import History, Interaction, Mark
 from palate.models.errors import ConfigError
 from palate.models.preferences import Event, Preferences, preferences
 
 Setting = Literal["pin", "mute"]
-
-
-class Store(Protocol):
-    """What this needs of `palate.client.vault.history.History`."""
-
-    def add(self, item: str, value: float = 1.0, time: int | None = None, source: Source = "hand") -> int:
-        """Add one interaction."""
-        ...
-
-    def remove_item(self, item: str) -> int:
-        """Remove all interactions with an item."""
-        ...
-
-    def mark(self, item: str, kind: Mark | None) -> None:
-        """Dislike or hide an item, or neither any more."""
-        ...
-
-    def marks(self) -> dict[str, Mark]:
-        """Return what is disliked or hidden."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -88,14 +68,14 @@ def told(
 
 
 def record(
-    store: Store, action: Literal["had", "like", "dislike", "hide", "forget"], item: str, *, time: int | None
+    history: History, action: Literal["had", "like", "dislike", "hide", "forget"], item: str, *, time: int | None
 ) -> int:
     """Keep a piece of feedback in the vault.
 
     Parameters
     ----------
-    store
-        The history.
+    history
+        Of an open vault.
     action
         What was said about the item.
     item
@@ -113,19 +93,19 @@ def record(
     ConfigError
         If the action is unknown.
     """
-    marked = store.marks().get(item)
+    marked = history.marks().get(item)
     if action in ("dislike", "hide"):
-        store.mark(item, action)
+        history.mark(item, action)
         return int(marked != action)
     if action == "forget":
-        removed = store.remove_item(item)
-        store.mark(item, None)
+        removed = history.remove_item(item)
+        history.mark(item, None)
         return int(removed > 0) + int(marked is not None)
     if action not in ("had", "like"):
         raise ConfigError(f"feedback {action!r} is unknown", hint="use had, like, dislike, hide or forget")
     steps = 1
     if marked is not None and (action == "like" or marked == "hide"):
-        store.mark(item, None)
+        history.mark(item, None)
         steps += 1
-    store.add(item, 1.0, time, "feedback" if action == "like" else "hand")
+    history.add(item, 1.0, time, "feedback" if action == "like" else "hand")
     return steps

@@ -1,4 +1,6 @@
-"""Private files: made whole, readable by their owner alone, never through a link, and overwritten before they go.
+"""Private files: readable by their owner alone, never through a link, and overwritten before they go.
+
+`palate.privacy.files` makes them, whole; here they are checked, read and destroyed.
 
 What guards against a symbolic link is the open itself (O_NOFOLLOW) and what guards against loose rights is fstat of the
 file that was opened: a check of the path beforehand could be outrun.
@@ -8,13 +10,13 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from pathlib import Path
 
 from palate.client.vault.errors import LooseFile
+from palate.privacy import files as whole
 
-FILE_MODE = 0o600
+FILE_MODE = whole.PRIVATE
 FOLDER_MODE = 0o700
 _OTHERS_WRITE = 0o022
 _OTHERS_ANYTHING = 0o077
@@ -76,32 +78,6 @@ def read_private(path: Path, limit: int) -> bytes:
         os.close(handle)
 
 
-def write_new(path: Path, content: bytes) -> None:
-    """Make a private file, whole and on disk before this returns.
-
-    Raises
-    ------
-    FileExistsError
-        If anything has that name already, be it a dangling link.
-    """
-    temporary = _write_beside(path, content)
-    try:
-        os.link(temporary, path)  # unlike rename, this replaces nothing
-    finally:
-        temporary.unlink()
-        sync_folder(path.parent)
-
-
-def replace_private(path: Path, content: bytes) -> None:
-    """Put a private file in the place of another, whole and on disk before this returns."""
-    temporary = _write_beside(path, content)
-    try:
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-        sync_folder(path.parent)
-
-
 def make_empty(path: Path) -> None:
     """Make an empty private file if nothing has that name, and check what is there; raises as `read_private`."""
     try:
@@ -140,38 +116,12 @@ def shred(path: Path) -> None:
     finally:
         os.close(handle)
     path.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    whole.sync_folder(path.parent)
 
 
 def leftovers(folder: Path) -> list[Path]:
     """Name what a crash left of files that were being made."""
     return sorted(folder.glob(".vault.*.tmp"))
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _write_beside(path: Path, content: bytes) -> Path:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _SAFE, FILE_MODE)
-    try:
-        os.fchmod(handle, FILE_MODE)  # whatever the umask took away
-        written = 0
-        while written < len(content):
-            written += os.write(handle, content[written:])
-        os.fsync(handle)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(handle)
-    return temporary
 
 
 def _open(path: Path, flags: int) -> int:

@@ -17,6 +17,7 @@ from palate.client.vault import files, keeper, schema, tombstone
 from palate.client.vault.errors import EntryRefused, NoVault, OtherVersion, VaultError, VaultLocked, VaultTampered
 from palate.client.vault.rows import named
 from palate.client.vault.sealing import ID_SIZE
+from palate.privacy import files as whole
 
 Further = Sequence[Path] | Callable[[], None]
 
@@ -102,7 +103,7 @@ def finish(folder: Path, *, further: Further = (), wait_seconds: float = schema.
     _empty(folder, tuple(schema.SCHEMA), wait_seconds)
     for suffix in (*schema.SIDE_FILES, ""):
         (folder / f"{schema.FILE}{suffix}").unlink(missing_ok=True)
-    files.sync_folder(folder)
+    whole.sync_folder(folder)
     return stone
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 
 from palate.client.vault import files
 from palate.client.vault.errors import NoKeyring, VaultError, VaultLocked, WrongKey
+from palate.privacy import files as whole
 
 Choice = Literal["auto", "os", "file"]
 
@@ -68,7 +69,7 @@ class FileKeeper:
             If something else than a private file has its name.
         """
         with suppress(FileExistsError):
-            files.write_new(self._path, (_spell(os.urandom(KEY_SIZE)) + "\n").encode("ascii"))
+            whole.create(self._path, (_spell(os.urandom(KEY_SIZE)) + "\n").encode("ascii"))
         return self.load(vault)
 
     def load(self, vault: bytes) -> bytes:

@@ -24,6 +24,7 @@ from palate.client.vault.errors import EntryRefused, Forgotten, NotInVault, NoVa
 from palate.client.vault.purposes import PURPOSES, RESERVED, Purpose
 from palate.client.vault.rows import SealedRows, named
 from palate.client.vault.sealing import ID_SIZE, DataKey, State, check_value
+from palate.privacy import files as whole
 
 MAX_VALUE_BYTES = 1 << 28
 MAX_NAME_BYTES = 512
@@ -110,7 +111,7 @@ class Vault:
         except BaseException:
             connection.close()
             raise
-        files.sync_folder(folder)
+        whole.sync_folder(folder)
         return cls(folder, connection, vault_id, place.kind, master)
 
     @classmethod

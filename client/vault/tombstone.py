@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from palate.client.vault import files
 from palate.client.vault.errors import VaultTampered
+from palate.privacy import files as whole
 from palate.privacy.ledger import canonical
 from palate.privacy.ledger.errors import MalformedBody
 from palate.privacy.ledger.framing import framed
@@ -177,7 +178,7 @@ def read(folder: Path) -> Tombstone | None:
 
 def write(folder: Path, stone: Tombstone) -> None:
     """Put a tombstone into a folder, in the place of an earlier one."""
-    files.replace_private(folder / FILE, stone.to_bytes())
+    whole.replace(folder / FILE, stone.to_bytes())
 
 
 def _line(values: Mapping[str, canonical.Value]) -> bytes:

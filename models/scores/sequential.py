@@ -2,9 +2,8 @@
 
 What somebody wants next depends on the last few interactions most, and on all the others a little. Recommending pools
 the rows of the history in a ridge with hyperbolic weights, on the device and in closed form; items still learn from the
-broad weights of training, because they need what goes together over months. Pooling by attention to the newest items on
-top, codes of earlier moments as training targets, and mixtures of two time scales were measured on ML-1M and gave
-nothing more.
+broad weights of training, because they need what goes together over months. What that is worth is in
+docs/benchmarks.md.
 
 The code is pooled whatever the objective: at objective "bce" items learn as GMF's do, and the stored vector that took
 their steps does not recommend.

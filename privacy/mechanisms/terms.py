@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any, cast
 
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.quantise import Quantiser

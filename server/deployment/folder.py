@@ -23,7 +23,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from palate.models.errors import ConfigError, RunError
+from palate.models.errors import ConfigError, EnvironmentProblem, RunError
 from palate.privacy import files
 
 _ATTEMPTS, _PAUSE_SECONDS = 5, 0.1
@@ -157,13 +157,17 @@ def make_key(path: Path) -> Ed25519PrivateKey:
     ------
     ConfigError
         If there is a file already: a key that devices pin is never replaced.
+    EnvironmentProblem
+        If it cannot be written.
     """
     key = Ed25519PrivateKey.generate()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         files.create(path, f"{key.private_bytes_raw().hex()}\n".encode("ascii"))
     except FileExistsError:
         raise ConfigError(f"{path} is there already", hint="keep it, or choose another folder") from None
+    except OSError as error:
+        raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}", hint="choose another folder") from None
     return key
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from palate.models.errors import ConfigError, RunError
 from palate.models.table import initial_embeddings
 from palate.privacy.secagg.keys import Guarantee, claimed_guarantee
+from palate.server.certificates import check_issued_by
 from palate.server.coordinator import Coordinator
 from palate.server.deployment.catalogue import read_catalogue
 from palate.server.deployment.config import FleetConfig, load_config
@@ -23,7 +24,7 @@ from palate.server.deployment.folder import FleetFolder, read_key, read_public_k
 from palate.server.deployment.metrics import Metrics
 from palate.server.deployment.operation import Books, Operation
 from palate.server.deployment.rounds import Parties, largest_answer
-from palate.server.deployment.setup import tls_server
+from palate.server.deployment.setup import tls_authority, tls_server
 from palate.server.deployment.state import FleetState
 from palate.server.deployment.transparency import TransparencyLog
 from palate.server.deployment.watching import SystemClock, Watcher, told
@@ -138,6 +139,7 @@ def opened(
         coordinator = Coordinator(settings, content.columns, embeddings)
         largest = max(largest_answer(plan) for plan in coordinator.example_plans())
         tls = tls_server(folder)
+        check_issued_by(tls.certificate, tls_authority(folder).certificate)
         server = stack.enter_context(
             FleetServer(
                 folder.nodes,

@@ -86,7 +86,7 @@ def hold_out_items(interactions: Interactions, share: float, *, seed: int) -> tu
     is_new = np.zeros(num_items, dtype=np.bool_)
     is_new[drawn] = True
     arriving = is_new[interactions.item]
-    everything = _histories(interactions.user, interactions.item, interactions.num_users)
+    everything = Histories.grouped(interactions.user, interactions.item, interactions.num_users)
     target, before = _targets(everything, arriving, ordered=interactions.has_time)
     if not (target >= 0).any():
         raise DataError(
@@ -118,9 +118,4 @@ def _targets(rows: Histories, arriving: npt.NDArray[np.bool_], *, ordered: bool)
         if old.any():
             target[user] = rows.items[span][new[-1]]
             chosen[span] = old
-    return target, _histories(rows.owners[chosen], rows.items[chosen], rows.num_users)
-
-
-def _histories(users: IntArray, items: IntArray, num_users: int) -> Histories:
-    lengths = np.bincount(users, minlength=num_users)
-    return Histories(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), items)
+    return target, Histories.grouped(rows.owners[chosen], rows.items[chosen], rows.num_users)

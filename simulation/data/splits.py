@@ -185,8 +185,6 @@ def _hold_out(
     kept = np.ones(len(rows.items), dtype=bool)
     kept[test[test >= 0]] = False
     kept[validation[validation >= 0]] = False
-    lengths = np.bincount(rows.owners[kept], minlength=rows.num_users)
-    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     count = int(min(num_negatives, (num_items - rows.lengths)[test >= 0].min()))
 
     def held_out(position: LongArray, negatives: IntArray | None) -> HeldOut:
@@ -198,12 +196,16 @@ def _hold_out(
 
     # Validation draws first, so that it is the same whether or not the test negatives come from a file.
     validation_part = held_out(validation, None)
-    return Split(Histories(indptr, rows.items[kept]), validation_part, held_out(test, test_negatives), num_items)
+    return Split(
+        Histories.grouped(rows.owners[kept], rows.items[kept], rows.num_users),
+        validation_part,
+        held_out(test, test_negatives),
+        num_items,
+    )
 
 
 def _histories(interactions: Interactions) -> Histories:
-    lengths = np.bincount(interactions.user, minlength=interactions.num_users)
-    return Histories(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), interactions.item)
+    return Histories.grouped(interactions.user, interactions.item, interactions.num_users)
 
 
 def _ncf_folder(interactions: Interactions) -> Path | None:

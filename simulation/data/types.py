@@ -102,6 +102,12 @@ class Histories:
     indptr: LongArray
     items: IntArray
 
+    @staticmethod
+    def grouped(users: npt.NDArray[np.integer], items: IntArray, num_users: int) -> Histories:
+        """Histories of interactions that are sorted by user, oldest first; users int [n], items int32 [n]."""
+        lengths = np.bincount(users, minlength=num_users)
+        return Histories(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), items)
+
     @property
     def num_users(self) -> int:
         """Number of users."""

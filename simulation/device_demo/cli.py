@@ -61,8 +61,8 @@ def try_(
         raise
     console.print(
         f"a demonstration device: {made.items} invented films, a table learned from {made.people:,} invented people in "
-        f"a simulation (epsilon {made.epsilon:g} at delta {made.delta:g} per user), and the {made.history} films that "
-        "one of them has seen. It belongs to no fleet and sends nothing.",
+        f"a simulation, and the {made.history} films that one of them has seen. It belongs to no fleet and sends "
+        f"nothing. The table was learned with epsilon {made.promise.epsilon:g}: {made.promise.words}.",
         highlight=False,
         soft_wrap=True,
     )

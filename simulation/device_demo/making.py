@@ -23,6 +23,8 @@ from palate.client.owner.training import keep_training
 from palate.client.vault import Vault
 from palate.client.vault.history import History, Interaction
 from palate.models.training import LocalTraining
+from palate.privacy.accounting.events import Unit
+from palate.privacy.charging import Promise
 from palate.simulation.config import checked_config
 from palate.simulation.data.types import Interactions
 from palate.simulation.federation import simulate
@@ -36,7 +38,7 @@ from palate.simulation.session import RoundLine, SimulationSession
 MARK: Final = "demo.json"
 """File that tells a demonstration device from a real one."""
 
-EPSILON, DELTA = 8.0, 1e-5
+_EPSILON, _DELTA = 8.0, 1e-5
 _HISTORY = (30, 80)
 """Films that the invented owner has seen: enough to know a taste, and few enough to read."""
 
@@ -49,8 +51,8 @@ class Made:
     ----------
     people, items
         Invented people that the table was learned from, and films in the catalogue.
-    epsilon, delta
-        The simulated run's guarantee for each of these people.
+    promise
+        What the simulated run kept to for each of these people.
     history
         Films that the device's invented owner has seen.
     titles
@@ -59,8 +61,7 @@ class Made:
 
     people: int
     items: int
-    epsilon: float
-    delta: float
+    promise: Promise
     history: int
     titles: tuple[str, ...]
 
@@ -100,7 +101,7 @@ def make(folder: DeviceFolder, *, seed: int, tell: Callable[[str], None] = lambd
         If the folder cannot be used, or has a vault already.
     """
     config = checked_config(
-        {"data": "demo", "unit": "user", "epsilon": EPSILON, "delta": DELTA, "seed": seed, "baselines": ()}
+        {"data": "demo", "unit": "user", "epsilon": _EPSILON, "delta": _DELTA, "seed": seed, "baselines": ()}
     )
     enrolling.begin(folder, keyring="file")
     tell("reading the demo data")
@@ -113,8 +114,8 @@ def make(folder: DeviceFolder, *, seed: int, tell: Callable[[str], None] = lambd
         write_whole(folder.catalogue, (Path(scratch) / "catalogue.parquet").read_bytes())
     table_keeper(folder.table)(table)
     tell("giving the device a history")
-    made = _furnished(folder, data, training, seed)
-    about = {"people": made.people, "items": made.items, "epsilon": made.epsilon, "delta": made.delta}
+    made = _furnished(folder, data, training, config.promises[Unit.USER], seed)
+    about = {"people": made.people, "items": made.items, "epsilon": made.promise.epsilon, **made.promise.reading}
     write_whole(folder.home / MARK, json.dumps(about).encode("ascii"))
     return made
 
@@ -124,7 +125,7 @@ def is_demo(folder: DeviceFolder) -> bool:
     return (folder.home / MARK).is_file()
 
 
-def _furnished(folder: DeviceFolder, data: Interactions, training: LocalTraining, seed: int) -> Made:
+def _furnished(folder: DeviceFolder, data: Interactions, training: LocalTraining, promise: Promise, seed: int) -> Made:
     lengths = np.bincount(data.user, minlength=data.num_users)
     readable = np.flatnonzero((lengths >= _HISTORY[0]) & (lengths <= _HISTORY[1]))
     owner = int(np.random.default_rng(seed).choice(readable))
@@ -138,8 +139,7 @@ def _furnished(folder: DeviceFolder, data: Interactions, training: LocalTraining
     return Made(
         people=data.num_users,
         items=data.catalogue.num_items,
-        epsilon=EPSILON,
-        delta=DELTA,
+        promise=promise,
         history=len(items),
         titles=tuple(data.catalogue.titles[item] for item in items[-3:]),
     )

@@ -54,12 +54,12 @@ def test_both_sums_are_the_score_of_every_model(name, objective, seed):
         taste = fit(space, preferences([Event("had", int(item)) for item in ITEMS]), config)
     else:  # trained by steps: the linear part is one source
         linear = head.linear if head.linear is not None else np.zeros(space.rows.shape[1])
-        taste = Taste((Source("trained"),), linear[None].astype(float), np.eye(len(linear)), 0, np.zeros(0))
+        taste = Taste((Source("head"),), linear[None].astype(float), np.eye(len(linear)), 0, np.zeros(0))
     groups = column_groups(FIXED, DIM, intercept=intercept)
     rows = shared.rows if intercept else space.rows
     for explanation in explain(np.arange(NUM_ITEMS), space, taste, groups, head.perceptron):
         assert explanation.score == pytest.approx(expected[explanation.item], abs=1e-5)
-        assert sum(term.value for term in explanation.sources) == pytest.approx(expected[explanation.item], abs=1e-5)
+        assert explanation.values.sum() == pytest.approx(expected[explanation.item], abs=1e-5)
         assert sum(explanation.columns.values()) == pytest.approx(expected[explanation.item], abs=1e-5)
     if head.perceptron is not None:
         parts = head.perceptron.contributions(rows)
@@ -90,7 +90,7 @@ def test_an_items_term_is_what_setting_its_target_to_nought_takes_from_the_score
         without = np.where(np.arange(len(own)) == place, 0.0, target)
         changed = whole - np.linalg.solve(normal, wide[own].T @ (weights * without))
         for explanation in explained:
-            assert explanation.sources[place].value == pytest.approx(wide[explanation.item] @ changed, abs=1e-9)
+            assert explanation.values[place] == pytest.approx(wide[explanation.item] @ changed, abs=1e-9)
 
 
 def test_reasons_name_what_speaks_for_this_item_rather_than_for_any():
@@ -125,8 +125,8 @@ def test_a_blockbuster_in_the_history_is_no_reason_for_every_other_blockbuster()
     space = space_of(rows, LocalTraining(regularisation=1.0), popularity=0)
     taste = fit(space, preferences([Event("had", 1), Event("had", 30)]), LocalTraining(regularisation=1.0))
     explanation = explain(np.array([5]), space, taste, ("popularity", "genre: Crime", "genre: War"))[0]
-    by_item = {term.source.item: term.value for term in explanation.sources}
-    assert by_item[30] > 0, "the blockbuster does add to the score"
+    sources = [source.item for source in explanation.sources]
+    assert explanation.values[sources.index(30)] > 0, "the blockbuster does add to the score"
     assert reasons(explanation, ("genre: Crime",)).items == (1,)
 
 

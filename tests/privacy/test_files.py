@@ -63,3 +63,29 @@ def test_what_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OSError, match="no space left"):
         write(tmp_path / "table", b"half")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("write", [files.create, files.replace])
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o277])
+def test_a_private_file_is_its_owners_whatever_the_umask(tmp_path: Path, write, umask: int):
+    before = os.umask(umask)
+    try:
+        write(tmp_path / "key", b"secret")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("write", [files.create, files.replace])
+def test_the_name_comes_after_the_contents_and_is_on_disk_at_the_end(tmp_path: Path, monkeypatch, write):
+    path, seen = tmp_path / "table", []
+    wait = os.fsync
+
+    def noting(descriptor: int) -> None:
+        seen.append((os.path.samestat(os.fstat(descriptor), tmp_path.stat()), path.exists()))
+        wait(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    write(path, b"whole")
+    assert seen == [(False, False), (True, True)]
+    assert [each.name for each in tmp_path.iterdir()] == ["table"]

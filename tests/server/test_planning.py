@@ -9,7 +9,7 @@ from palate.privacy.accounting.events import Composed, SkellamEvent
 from palate.privacy.accounting.filters import ZcdpMeter, budget_nano_for, price_nano
 from palate.privacy.accounting.guarantee import epsilon as account_for
 from palate.privacy.errors import PrivacyError
-from palate.server.planning import fleet_terms, for_roster, with_defaults
+from palate.server.planning import fleet_terms, for_roster, merge
 
 GIVEN = {"epsilon": 8.0, "delta": 1e-5, "rounds": 3, "popularity_share": 0.3, "clip_norm": 1e-3, "sensitivity": 4096}
 
@@ -51,7 +51,8 @@ def test_numbers_that_leave_nothing_for_training_are_refused(wrong):
         fleet_terms(**{**GIVEN, "spare_rounds": 1, **wrong})
 
 
-def test_given_values_win_over_defaults_and_leave_them_alone():
-    base = {"a": {"x": 1, "y": 2}, "b": 3}
-    assert with_defaults({"a": {"y": 4}, "c": 5}, base) == {"a": {"x": 1, "y": 4}, "b": 3, "c": 5}
-    assert base == {"a": {"x": 1, "y": 2}, "b": 3}
+def test_merging_lets_the_second_win_and_changes_neither():
+    base, over = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}, "d": {"e": 5}}
+    assert merge(base, over) == {"a": {"b": 1, "c": 4}, "d": {"e": 5}}
+    assert base == {"a": {"b": 1, "c": 2}, "d": 3}
+    assert over == {"a": {"c": 4}, "d": {"e": 5}}

@@ -88,13 +88,13 @@ def test_a_crash_between_table_and_checkpoint_goes_on_from_the_old_checkpoint(st
     assert store.load(METADATA).server_round == 1
 
 
-def test_content_is_on_disk_before_the_rename(tmp_path, monkeypatch):
+def test_content_is_on_disk_before_the_rename_and_the_name_after_it(tmp_path, monkeypatch):
     events = []
     rename = Path.replace
     monkeypatch.setattr(os, "fsync", lambda number: events.append("flushed"))
     monkeypatch.setattr(Path, "replace", lambda self, target: (events.append("renamed"), rename(self, target)))
     write_atomically(tmp_path / "x", b"new")
-    assert events == ["flushed", "renamed"]
+    assert events == ["flushed", "renamed", "flushed"]
     assert (tmp_path / "x").read_bytes() == b"new"
 
 

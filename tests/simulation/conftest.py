@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from palate.privacy.ledger.body import RELEASED, Intent, Outcome
 from palate.privacy.ledger.state import LedgerState
 from palate.privacy.ledger.verify import verify_book, verify_ledger
+from palate.server.planning import merge
 from palate.server.store import TABLE_FORMAT, read_tensors
-from palate.simulation.config import SimulationConfig, checked_config, merge
+from palate.simulation.config import SimulationConfig, checked_config
 from palate.simulation.federation import simulate
 from palate.simulation.progress import SilentWatcher
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from palate.models.errors import ConfigError
 from palate.server.planning import DEFAULTS
 from palate.server.settings import Schedule
-from palate.simulation.config import SimulationConfig, checked_config, load_config, merge
+from palate.simulation.config import SimulationConfig, checked_config, load_config
 
 NONE = {"unit": "none"}
 
@@ -69,13 +69,6 @@ def test_equal_configurations_have_equal_fingerprints_and_others_do_not():
 def test_the_run_name_says_data_model_unit_and_seed():
     name = checked_config({"unit": "none", "data": "some/where/films.csv.gz", "seed": 5}).default_run_name
     assert name.startswith("films-neumf-none-seed5-")
-
-
-def test_merging_lets_the_second_win_and_changes_neither():
-    base, over = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}, "d": {"e": 5}}
-    assert merge(base, over) == {"a": {"b": 1, "c": 4}, "d": {"e": 5}}
-    assert base == {"a": {"b": 1, "c": 2}, "d": 3}
-    assert over == {"a": {"c": 4}, "d": {"e": 5}}
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import stat
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from palate.cli.errors import ending_of
 from palate.client.cli import client_app
 from palate.client.deployment.folder import DeviceFolder
 from palate.client.deployment.rounds import RoundOver
@@ -18,31 +15,9 @@ from palate.client.vault.history import History
 from palate.privacy.enrolment import EnrolmentRequest
 
 
-class Terminal:
-    """Runs commands as `palate client` would, with errors turned into codes."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-
-    def __call__(self, *arguments: str, typed: str | None = None) -> str:
-        code, output = self.ends(*arguments, typed=typed)
-        assert code == 0, output
-        return output
-
-    def json(self, *arguments: str) -> dict:
-        return json.loads(self(*arguments, "--json"))
-
-    def ends(self, *arguments: str, typed: str | None = None) -> tuple[int, str]:
-        result = CliRunner().invoke(client_app, [*arguments, "--home", str(self.home)], input=typed)
-        if result.exception is None or isinstance(result.exception, SystemExit):
-            return result.exit_code, result.stdout
-        ending = ending_of(result.exception)
-        return ending.exit_code, f"{ending.message}\n{ending.hint}"
-
-
 @pytest.fixture
-def terminal(tmp_path):
-    return Terminal(tmp_path / "home")
+def terminal(tmp_path, terminal_at):
+    return terminal_at(tmp_path / "home")
 
 
 @pytest.fixture
@@ -158,10 +133,10 @@ def test_imports_are_counted_and_unknown_items_are_shown_and_kept(joined, tmp_pa
     assert joined.json("status")["interactions"] == 2
 
 
-def test_wrong_files_and_missing_devices_end_with_a_hint(joined, tmp_path):
+def test_wrong_files_and_missing_devices_end_with_a_hint(joined, tmp_path, terminal_at):
     (tmp_path / "wrong.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     assert joined.ends("import", str(tmp_path / "wrong.csv"))[0] == 10
-    nobody = Terminal(tmp_path / "nobody")
+    nobody = terminal_at(tmp_path / "nobody")
     for command in (["status"], ["limits"], ["leave", "--yes"], ["import", "x.csv"], ["join"]):
         code, text = nobody.ends(*command)
         assert code in (11, 14), command
@@ -204,12 +179,12 @@ def test_leaving_keeps_ledger_and_history_and_takes_the_keys(joined, tmp_path, o
     joined("enrol", "--request", str(tmp_path / "again.json"))
 
 
-def test_spending_outlives_a_fleet(fleet_of):
+def test_spending_outlives_a_fleet(fleet_of, terminal_at):
     fleet = fleet_of(2)
     plan, device = fleet.plan(0), fleet.devices[0]
     device.rounds.handle(fleet.ask(plan), plan=plan)
     device.kill()
-    terminal = Terminal(device.folder.home)
+    terminal = terminal_at(device.folder.home)
     spent = terminal.json("status")["budget"]["spent_nano"]
     terminal("leave", "--yes")
     key = EnrolmentRequest.open(_request(terminal)).identity_key
@@ -219,7 +194,7 @@ def test_spending_outlives_a_fleet(fleet_of):
     assert terminal.json("status")["budget"]["spent_nano"] == spent > 0
 
 
-def _request(terminal: Terminal) -> bytes:
+def _request(terminal) -> bytes:
     path = terminal.home / "request.json"
     terminal("enrol", "--request", str(path))
     return path.read_bytes()
@@ -235,7 +210,7 @@ def test_a_pause_is_shown_until_it_is_over(joined):
     assert joined.json("pause", "--off") == {"paused": False}
 
 
-def test_status_shows_rounds_what_was_sent_and_refusals(fleet_of):
+def test_status_shows_rounds_what_was_sent_and_refusals(fleet_of, terminal_at):
     fleet = fleet_of(2)
     first, second = fleet.plan(0), fleet.plan(1)
     fleet.finish(first, fleet.run_round(first), model=second.table_hash)
@@ -244,7 +219,7 @@ def test_status_shows_rounds_what_was_sent_and_refusals(fleet_of):
     old = fleet.plan(0, run="run-1", learned=first.learned + 1)
     with pytest.raises(RoundOver, match="was begun before"):
         device.rounds.handle(fleet.ask(old), plan=old)
-    terminal = Terminal(device.folder.home)
+    terminal = terminal_at(device.folder.home)
     status = terminal.json("status")
     done, under_way = status["rounds"]
     assert (done["ended"], done["receipt"]["model_hash"]) == ("released", second.table_hash)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from typer.testing import CliRunner
 
-from palate.cli.errors import ending_of
-from palate.client.cli import client_app
 from palate.client.deployment import enrolling
 from palate.client.deployment.folder import DeviceFolder
 from palate.client.deployment.tables import table_keeper
@@ -52,33 +48,6 @@ def film_table(catalogue_bytes: bytes) -> ItemTable:
     return ItemTable(fixed, learned.astype(np.float32))
 
 
-class Terminal:
-    """Runs commands as `palate client` would, with errors turned into codes."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.folder = DeviceFolder(home)
-
-    def __call__(self, *arguments: str, typed: str | None = None) -> str:
-        code, output = self.ends(*arguments, typed=typed)
-        assert code == 0, output
-        return output
-
-    def json(self, *arguments: str) -> dict:
-        return json.loads(self(*arguments, "--json"))
-
-    def ends(self, *arguments: str, typed: str | None = None) -> tuple[int, str]:
-        result = CliRunner().invoke(client_app, [*arguments, "--home", str(self.home)], input=typed)
-        if result.exception is None or isinstance(result.exception, SystemExit):
-            return result.exit_code, result.stdout
-        ending = ending_of(result.exception)
-        assert ending.exit_code != 70, result.exc_info
-        return ending.exit_code, f"{ending.message}\n{ending.hint}"
-
-    def titles(self, *arguments: str) -> list[str]:
-        return [line["title"] for line in self.json("recommend", *arguments)["recommendations"]]
-
-
 @pytest.fixture(scope="session")
 def template(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("owner") / "device"
@@ -95,7 +64,7 @@ def template(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def owner(template, tmp_path) -> Terminal:
+def owner(template, tmp_path, terminal_at):
     """The device, for one test to change."""
     shutil.copytree(template, tmp_path / "device")
-    return Terminal(tmp_path / "device")
+    return terminal_at(tmp_path / "device")

@@ -92,24 +92,6 @@ def test_somebody_elses_file_is_refused(closed, monkeypatch):
         Vault.open(closed)
 
 
-def test_a_file_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
-    def fail(handle: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", fail)
-        for write in (files.write_new, files.replace_private):
-            with pytest.raises(OSError, match="space"):
-                write(tmp_path / "vault.key", b"secret")
-    assert list(tmp_path.iterdir()) == []
-    files.write_new(tmp_path / "vault.key", b"first")
-    with pytest.raises(FileExistsError):
-        files.write_new(tmp_path / "vault.key", b"second")
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"first"]
-    files.replace_private(tmp_path / "vault.key", b"third")
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"third"]
-
-
 def test_shredding_overwrites_in_place_and_spares_what_a_link_names(tmp_path):
     victim, other_name = tmp_path / "a", tmp_path / "b"
     victim.write_bytes(b"secret" * 1000)

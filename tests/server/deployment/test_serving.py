@@ -25,10 +25,11 @@ from palate.privacy.ledger.note import NoteKey
 from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.secagg.keys import DeviceIdentity
 from palate.privacy.wire import FleetStep
+from palate.server.certificates import CertificateError, issue_server_certificate, make_authority
 from palate.server.deployment.folder import FleetFolder, read_key, read_public_key
 from palate.server.deployment.operation import FINISHED
 from palate.server.deployment.serving import opened
-from palate.server.deployment.setup import make_fleet, welcome
+from palate.server.deployment.setup import make_fleet, tls_server, welcome
 from palate.server.deployment.summary import rounds_of, status_of
 
 ITEMS = "item,title,genres,year,text\n" + "".join(f"i{n},Title {n},Drama|War,19{n + 10},\n" for n in range(12))
@@ -167,3 +168,13 @@ def test_a_server_that_is_killed_goes_on_with_the_same_devices(folder, people):
     events = verify_ledger(folder.ledger, "server", read_key(folder.server_key).public_key()).events
     assert [event.round for event in events if event.kind == "INTENT"] == [0, 1]
     assert all(set(person.device.charged) == {0, 1} for person in people)
+
+
+def test_a_certificate_of_another_authority_is_refused_before_anybody_connects(folder, tmp_path):
+    other = make_authority(tmp_path / "other")
+    tls = tls_server(folder)
+    for path in (tls.certificate, tls.key):
+        path.unlink()
+    issue_server_certificate(other, tls.folder, hosts=["localhost"])
+    with pytest.raises(CertificateError, match="was not issued by"), opened(folder):
+        pass
