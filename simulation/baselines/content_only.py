@@ -23,6 +23,8 @@ def fit_content_only(
     num_items: int,
     content: FloatArray | None = None,
     training: LocalTraining | None = None,
+    *,
+    summed: Histories | None = None,
 ) -> FactorScorer:
     """Solve one ridge per user over the exact popularity column and public content.
 
@@ -36,8 +38,11 @@ def fit_content_only(
         Centred content features, float32 [num_items, k]; popularity alone where there are none.
     training
         Parameters of the closed form: those of the run that this is a reference for.
+    summed
+        What popularity is counted on, where that is less than `history`.
     """
-    counts = popularity_sum(history, np.arange(history.num_users), num_items)
+    counted = summed or history
+    counts = popularity_sum(counted, np.arange(counted.num_users), num_items)
     return fit_on_public_columns(history, saturating_column(counts), content, training)
 
 

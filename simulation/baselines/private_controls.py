@@ -140,25 +140,30 @@ def fit_dp_content(
     content: FloatArray | None = None,
     training: LocalTraining | None = None,
     *,
+    summed: Histories | None = None,
     noise_seed: int | None = None,
 ) -> FactorScorer:
     """Fit every person's own ridge to the noised popularity column and public content: a run of no training rounds.
 
     Parameters
     ----------
-    history, num_items, promise, noise_seed
+    history
+        What each person's device knows when it fits.
+    num_items, promise, noise_seed
         As for `noised_popularity`.
     content
         Public content columns, float32 [num_items, k]; popularity alone where there are none.
     training
         Parameters of the closed form: those of the run that this is a control for. What recommends is fitted with
         `serving_training`, as there; fitting stays on the device, so that it costs nothing.
+    summed
+        What the popularity sum was made of, where that is less than `history`: a run's test comes after its rounds.
 
     Raises
     ------
     PrivacyError
         As `noised_popularity`.
     """
-    popularity = noised_popularity(history, num_items, promise, noise_seed=noise_seed)
+    popularity = noised_popularity(summed or history, num_items, promise, noise_seed=noise_seed)
     column = saturating_column(popularity.values, noise_std=popularity.noise_std)
     return fit_on_public_columns(history, column, content, training)

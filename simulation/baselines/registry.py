@@ -47,6 +47,9 @@ class Known:
         The budget for whole people, for those that spend one; None where nothing is protected.
     noise_seed
         Makes noise that repeats, and protects nobody; None takes it from the operating system.
+    summed
+        Histories that the run's own rounds sum up: training, whatever is ranked. The controls, which are the run
+        without something, count popularity on them and fit people to `history`, as the run does; None is `history`.
     """
 
     history: Histories
@@ -56,6 +59,7 @@ class Known:
     training: LocalTraining = field(default_factory=LocalTraining)
     promise: Promise | None = None
     noise_seed: int | None = None
+    summed: Histories | None = None
 
     @property
     def budget(self) -> Promise:
@@ -137,7 +141,7 @@ def _item_knn(known: Known, config: ItemKnnConfig) -> Scorer:
 def _content_only(known: Known, regularisation: float | None = None) -> Scorer:
     ridge = {} if regularisation is None else {"regularisation": regularisation}
     training = known.training.model_copy(update=ridge)
-    return fit_content_only(known.history, known.num_items, known.content, training)
+    return fit_content_only(known.history, known.num_items, known.content, training, summed=known.summed)
 
 
 def _local_only(known: Known, config: LocalOnlyConfig) -> Scorer:
@@ -145,12 +149,20 @@ def _local_only(known: Known, config: LocalOnlyConfig) -> Scorer:
 
 
 def _dp_popularity(known: Known) -> Scorer:
-    return fit_dp_popularity(known.history, known.num_items, known.budget, noise_seed=known.noise_seed)
+    return fit_dp_popularity(
+        known.summed or known.history, known.num_items, known.budget, noise_seed=known.noise_seed
+    )  # fmt: skip
 
 
 def _dp_content(known: Known) -> Scorer:
     return fit_dp_content(
-        known.history, known.num_items, known.budget, known.content, known.training, noise_seed=known.noise_seed
+        known.history,
+        known.num_items,
+        known.budget,
+        known.content,
+        known.training,
+        summed=known.summed,
+        noise_seed=known.noise_seed,
     )
 
 

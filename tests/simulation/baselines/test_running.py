@@ -128,6 +128,22 @@ def test_validation_is_fitted_on_training_items_and_test_on_training_and_validat
     assert not (fitted[1].items.reshape(NUM_USERS, 7) == split.test.item[:, None]).any()
 
 
+@pytest.mark.parametrize("name", ["content_only", "dp_content", "dp_popularity"])
+def test_a_control_sums_what_its_run_sums_and_fits_people_to_all_they_know(world, name):
+    split, content = world
+
+    def quality(evaluation):
+        return evaluation.metrics("full").ndcg.value
+
+    def fitted(**known):
+        known = Known(num_items=NUM_ITEMS, content=content, promise=PROMISE, noise_seed=1, **known)
+        return quality(evaluate(BASELINES[name].fit(known), split.test, split.full_train))
+
+    ran = quality(run_baselines([name], split, content=content, promise=PROMISE, noise_seed=1)[name].test_evaluation)
+    assert ran == fitted(history=split.full_train, summed=split.train)
+    assert ran != fitted(history=split.full_train)
+
+
 def test_selection_sees_validation_only_and_its_choice_is_reported(world):
     split, content = world
     blind = replace(split, test=replace(split.test, item=np.full(NUM_USERS, -1, dtype=np.int32)))
