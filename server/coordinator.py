@@ -164,7 +164,7 @@ class Coordinator:
                 public=self.table.fixed if self.active is None else self.table.fixed[self.active],
                 config=self.settings.release,
             )
-            if self.active is not None:  # zeros elsewhere: no optimiser moves a row that nothing pulls at
+            if self.active is not None:
                 found = _on_all_rows(found, self.active)
             aggregate = Aggregate(
                 total=found - ridge,
@@ -176,6 +176,8 @@ class Coordinator:
                 mean_root_length=self._mean_root_length,
             )
             change = self._optimiser.step(aggregate)
+            if self.active is not None:  # rows that nothing pulls at move by rounding alone
+                change[~self.active] = 0.0
             self.table = self.table.with_learned((self.table.learned + change).astype(np.float32))
             update_rms = float(np.sqrt(np.mean(change**2)))
         self.next_round, self.applied = done + 1, self.applied + 1
