@@ -116,7 +116,7 @@ def test_devices_one_by_one_and_shards_learn_the_same_table_but_for_noise(
 def test_devices_and_shards_agree_where_popular_items_alone_are_learned(
     tmp_path, settings, run, silent, model, tables, lines
 ):
-    changes = {**LOUD, "training": {"model": model}, "schedule": {"rounds": 2, "head": 700.0}}
+    changes = {**LOUD, "training": {"model": model}, "schedule": {"rounds": 2, "head": 20.0}}
     one, many = tmp_path / "devices" / "run", tmp_path / "shards" / "run"
     run(protected(settings, engine="devices", **changes), one)
     run(protected(settings, engine="vectorised", **changes), many)
