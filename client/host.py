@@ -193,7 +193,8 @@ class DeviceHost:
         key, head = self._key_of_round(plan.server_round), self._heads.get((plan.run, plan.unit))
         metrics = self._metrics(table, config, key) if plan.asks_for_metrics else None
         trained = train(table, self._items, head, config, key=key)
-        flat = np.ascontiguousarray(trained.update.T).reshape(-1)
+        update = trained.update if plan.active is None else trained.update[plan.active]
+        flat = np.ascontiguousarray(update.T).reshape(-1)
         if metrics is not None and plan.terms is not None:
             flat = with_metrics(flat, metrics, clip_norm=plan.terms.clip_norm, share=plan.evaluation_share)
         return flat, trained.state

@@ -1,9 +1,10 @@
 """Everything that crosses between server and device, in one file.
 
 Down: a `RoundPlan` with the public item table, the public parameters of local training and the terms of protection.
-Up: an `ItemUpdate`, one vector of the catalogue's full length and nothing else: no example count, no loss, no list of
-items. Under a protected unit it holds integers modulo 2^b, noise included, and the few coordinates at its end that
-carry a device's metrics are noised with the rest (`palate.privacy.mechanisms.evaluation`). Unit "none" hides nothing.
+Up: an `ItemUpdate`, one vector over the whole catalogue, or over the rows that the plan names for everybody, and
+nothing else: no example count, no loss, no list of items. Under a protected unit it holds integers modulo 2^b, noise
+included, and the few coordinates at its end that carry a device's metrics are noised with the rest
+(`palate.privacy.mechanisms.evaluation`). Unit "none" hides nothing.
 
 A device that fails answers with an error code (below) in place of an update, and refuses the simulation's questions
 about ranks (`palate.client.app`). What a device says of itself to be taken into a fleet, its public keys, is in
@@ -36,6 +37,7 @@ from palate.privacy.integer.ring import RingArray
 from palate.privacy.mechanisms.terms import ReleaseTerms
 
 FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
 Scalar = str | int | float
 Purpose = Literal["popularity", "train"]
 
@@ -85,6 +87,8 @@ class RoundPlan:
         Parameters of local training, as JSON text.
     fixed, learned
         The item table's blocks, float32 [num_items, fixed_dim] and [num_items, dim].
+    active
+        Which items are learned: the update has rows for these alone, in their order; bool [num_items]. None for all.
     """
 
     run: str
@@ -98,6 +102,7 @@ class RoundPlan:
     terms: ReleaseTerms | None = None
     evaluation_share: float = 0.0
     interactions_per_round: int = 0
+    active: BoolArray | None = None
 
     @property
     def asks_for_metrics(self) -> bool:
@@ -109,7 +114,8 @@ class RoundPlan:
         """Length of the vector that answers this plan."""
         if self.purpose == "popularity":
             return len(self.learned)
-        return self.learned.size + NUM_METRICS * self.asks_for_metrics
+        rows = len(self.learned) if self.active is None else int(self.active.sum())
+        return rows * int(self.learned.shape[1]) + NUM_METRICS * self.asks_for_metrics
 
     @property
     def table_hash(self) -> str:
@@ -151,6 +157,8 @@ class RoundPlan:
             "evaluation_share": self.evaluation_share,
             "interactions_per_round": self.interactions_per_round,
         }
+        if self.active is not None:
+            scalars["active"] = np.packbits(self.active).tobytes().hex()
         if self.terms is not None:
             scalars |= {f"terms.{name}": value for name, value in self.terms.to_scalars().items()}
         return {"fixed": self.fixed, "learned": self.learned}, scalars
@@ -170,6 +178,7 @@ class RoundPlan:
         }  # fmt: skip
         given_terms = {name: value for name, value in scalars.items() if name.startswith("terms.")}
         scalars = {name: value for name, value in scalars.items() if name not in given_terms}
+        expected |= {"active": str} if "active" in scalars else {}
         _same_names("plan", set(scalars), set(expected))
         _same_names("plan arrays", set(arrays), {"fixed", "learned"})
         for name, kind in expected.items():
@@ -193,6 +202,11 @@ class RoundPlan:
             raise WireError(f"evaluation_share {evaluation_share} is not in [0, 1)")
         if cast("int", scalars["interactions_per_round"]) < 0:
             raise WireError(f"interactions_per_round {scalars['interactions_per_round']} is below 0")
+        active = None
+        if "active" in scalars:
+            active = _active(cast("str", scalars["active"]), len(learned))
+            if scalars["purpose"] != "train" or scalars["unit"] != "user":
+                raise WireError(f"no choice of rows in {scalars['purpose']} at unit {scalars['unit']!r}")
         return RoundPlan(
             run=cast("str", scalars["run"]),
             server_round=server_round,
@@ -205,6 +219,7 @@ class RoundPlan:
             terms=_terms(cast("str", scalars["unit"]), given_terms),
             evaluation_share=evaluation_share,
             interactions_per_round=cast("int", scalars["interactions_per_round"]),
+            active=active,
         )
 
 
@@ -278,14 +293,14 @@ class FleetMessage:
 
 @dataclass(frozen=True, eq=False)
 class ItemUpdate:
-    """What a device answers: one dense vector over the whole catalogue. Its values are never printed.
+    """What a device answers: one dense vector, of the same length for all. Its values are never printed.
 
     Attributes
     ----------
     vector
-        The update dimension by dimension, ``update.T.reshape(-1)`` of [num_items, dim], then the metrics if the plan
-        asks for them; or [num_items] in the popularity round. Integers modulo 2^b, uint32 or uint64 [update_size],
-        under a protected unit; float32 under unit "none".
+        The update dimension by dimension, ``update.T.reshape(-1)`` of [rows, dim], then the metrics if the plan asks
+        for them; rows are those of the plan's active items, or all. [num_items] in the popularity round. Integers
+        modulo 2^b, uint32 or uint64 [update_size], under a protected unit; float32 under unit "none".
     """
 
     vector: FloatArray | RingArray = field(repr=False)
@@ -363,6 +378,17 @@ def _terms(unit: str, given: Mapping[str, object]) -> ReleaseTerms | None:
         return ReleaseTerms.from_scalars({name.removeprefix("terms."): value for name, value in given.items()})
     except PrivacyError as error:
         raise WireError(f"plan: {error.message}") from error
+
+
+def _active(digits: str, num_items: int) -> BoolArray:
+    """Read which rows are learned, bool [num_items]: one bit an item, the first the highest of its byte."""
+    size = -(-num_items // 8)
+    if len(digits) != 2 * size or digits.strip("0123456789abcdef"):
+        raise WireError(f"active must be {2 * size} hexadecimal digits for {num_items} items")
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8)).astype(np.bool_)
+    if bits[num_items:].any() or not bits.any():
+        raise WireError(f"active must name some of {num_items} items and no others")
+    return bits[:num_items]
 
 
 def _checked_ring(array: npt.NDArray[np.generic], bits: int) -> RingArray:

@@ -7,19 +7,24 @@ resumed run needs is in `Coordinator.snapshot`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from palate.models.popularity import POPULARITY_COLUMNS
 from palate.models.starting import mixed_embeddings
 from palate.models.table import FloatArray, ItemTable
 from palate.privacy.mechanisms.evaluation import NoisyMetrics, split_metrics
-from palate.privacy.wire import RoundPlan
+from palate.privacy.wire import BoolArray, RoundPlan
 from palate.server.decoding import noise_std
 from palate.server.denoising import denoise
 from palate.server.optimisers import Aggregate, Matrix, build_optimiser
 from palate.server.settings import ServerSettings
+
+Real = TypeVar("Real", np.float32, np.float64)
 
 _START = 1  # which of the public seed's streams draws the starting embeddings
 
@@ -61,6 +66,8 @@ class Snapshot:
         Rounds whose sum is in the table, popularity's included.
     table, popularity, optimiser
         What has been learned so far.
+    active
+        Which items are learned, bool [num_items]; None for all.
     """
 
     server_round: int
@@ -68,6 +75,7 @@ class Snapshot:
     table: ItemTable
     popularity: FloatArray
     optimiser: dict[str, Matrix]
+    active: BoolArray | None = None
 
 
 class Coordinator:
@@ -88,6 +96,7 @@ class Coordinator:
         self.next_round = 0
         self.applied = 0
         self.popularity = np.zeros(len(content), dtype=np.float32)
+        self.active: BoolArray | None = None
         unknown = np.zeros((len(content), 1), dtype=np.float32)
         self.table = ItemTable(np.concatenate([unknown, content], axis=1), embeddings)
         self._optimiser = build_optimiser(settings.optimiser)
@@ -121,6 +130,7 @@ class Coordinator:
             training=settings.training.model_dump_json(),
             fixed=self.table.fixed,
             learned=self.table.learned,
+            active=None if popularity else self.active,
         )
 
     def apply(self, total: Matrix, *, survivors: int | None = None) -> RoundOutcome:
@@ -149,11 +159,13 @@ class Coordinator:
             all_users = sum_of_user_weights(self.popularity, self.settings.cohort)
             ridge = self.settings.optimiser.item_regularisation * all_users * self.table.learned
             found = denoise(
-                update.reshape(self.table.dim, self.table.num_items).T,
+                update.reshape(self.table.dim, -1).T,
                 noise_std=noise,
-                public=self.table.fixed,
+                public=self.table.fixed if self.active is None else self.table.fixed[self.active],
                 config=self.settings.release,
             )
+            if self.active is not None:
+                found = _on_all_rows(found, self.active)
             aggregate = Aggregate(
                 total=found - ridge,
                 devices=self.settings.cohort,
@@ -164,6 +176,8 @@ class Coordinator:
                 mean_root_length=self._mean_root_length,
             )
             change = self._optimiser.step(aggregate)
+            if self.active is not None:  # rows that nothing pulls at move by rounding alone
+                change[~self.active] = 0.0
             self.table = self.table.with_learned((self.table.learned + change).astype(np.float32))
             update_rms = float(np.sqrt(np.mean(change**2)))
         self.next_round, self.applied = done + 1, self.applied + 1
@@ -179,10 +193,28 @@ class Coordinator:
         column = POPULARITY_COLUMNS[schedule.popularity](self.popularity, noise_std=noise)
         fixed = np.concatenate([column[:, None], self.table.fixed[:, 1:]], axis=1)
         scale = schedule.initial_scale * (self._mean_root_length if self.settings.optimiser.relative else 1.0)
+        if schedule.head:
+            self.active = self._standing_out(schedule.head * noise)
+        learned = slice(None) if self.active is None else self.active
         if schedule.start == "content":
             rng = np.random.default_rng([self.settings.start_seed, _START])
-            embeddings = mixed_embeddings(fixed, schedule.dim, scale=scale, rng=rng)
-        self.table = ItemTable(fixed, embeddings)
+            rows = fixed[learned]
+            scale *= math.sqrt(len(fixed) / len(rows))  # of the same size over all rows as without a head
+            embeddings = mixed_embeddings(rows, schedule.dim, scale=scale, rng=rng)
+        else:
+            embeddings = embeddings[learned]
+        self.table = ItemTable(fixed, embeddings if self.active is None else _on_all_rows(embeddings, self.active))
+
+    def _standing_out(self, least: float) -> BoolArray:
+        """Choose the items that are learned, bool [num_items]: of known popularity, or among the best known.
+
+        Post-processing of the popularity release. There are twice as many as columns at least, as fewer have nothing
+        in common that so many columns could tell.
+        """
+        fewest = min(2 * self.settings.schedule.dim, len(self.popularity))
+        rank = float(np.partition(self.popularity, -fewest)[-fewest])
+        chosen: BoolArray = self.popularity >= min(least, rank)
+        return chosen
 
     @property
     def _mean_root_length(self) -> float:
@@ -191,13 +223,23 @@ class Coordinator:
 
     def snapshot(self) -> Snapshot:
         """Return the state after the last round."""
-        return Snapshot(self.next_round - 1, self.applied, self.table, self.popularity, dict(self._optimiser.state))
+        return Snapshot(
+            self.next_round - 1, self.applied, self.table, self.popularity, dict(self._optimiser.state), self.active
+        )
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on after a snapshot's round."""
         self.next_round, self.applied = snapshot.server_round + 1, snapshot.applied
         self.table, self.popularity = snapshot.table, snapshot.popularity
         self._optimiser.state = dict(snapshot.optimiser)
+        self.active = snapshot.active
+
+
+def _on_all_rows(rows: npt.NDArray[Real], active: BoolArray) -> npt.NDArray[Real]:
+    """Put the rows of the active items in their places among zeros, [num_items, dim]."""
+    everything = np.zeros((len(active), rows.shape[1]), dtype=rows.dtype)
+    everything[active] = rows
+    return everything
 
 
 def sum_of_user_weights(popularity: FloatArray, devices: int) -> float:

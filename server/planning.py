@@ -41,7 +41,7 @@ DEFAULTS: dict[str, Any] = {
 }
 """What a protected run has in place of the defaults of an unprotected one: noise wants few rounds and few columns."""
 
-AUTO = ("schedule.dim", "schedule.rounds", "privacy.popularity_share")
+AUTO = ("schedule.dim", "schedule.rounds", "schedule.head", "privacy.popularity_share")
 """Settings of unit user that the size of the federation and the budget decide, unless they are given."""
 
 _RICH = 8000.0
@@ -51,22 +51,27 @@ _VERY_POOR = 350.0
 _ENOUGH_FOR_POPULARITY = 1000.0
 
 
-def planned(epsilon: float, delta: float, cohort: int) -> dict[str, float]:
+def planned(epsilon: float, delta: float, cohort: int, *, content: bool) -> dict[str, float]:
     """Decide `AUTO` from public numbers alone.
 
     What counts is how far a sum stands out of its noise: the cohort times mu, the Gaussian privacy parameter of the
-    budget. Found on validation data of public datasets (docs/experiments.md).
+    budget. Where it does so very far and there is no public content, the tail of a catalogue would only add noise to
+    the directions that are found: many columns are learned for popular items alone. Found on validation data of public
+    datasets (docs/experiments.md).
     """
     mu = 1.0 / calibrate_gaussian(epsilon=epsilon, delta=delta, rounds=1).noise_multiplier
     strength = cohort * mu
     rich = strength > _RICH
     if strength < _POOR:  # what could be learned is less than what a sharper popularity is worth
         share = 0.99 if strength < _VERY_POOR else 0.95
-        return {"schedule.dim": 8, "schedule.rounds": 1, "privacy.popularity_share": share}
+        return {"schedule.dim": 8, "schedule.rounds": 1, "schedule.head": 0.0, "privacy.popularity_share": share}
     share = min(0.6 / math.sqrt(epsilon), _ENOUGH_FOR_POPULARITY / strength)
+    very_rich = strength > _VERY_RICH
+    head = very_rich and not content
     return {
-        "schedule.dim": 32 if strength > _VERY_RICH else 16 if rich else 8,
+        "schedule.dim": 112 if head else 32 if very_rich else 16 if rich else 8,
         "schedule.rounds": 4 if rich else 3,
+        "schedule.head": 3.0 if head else 0.0,
         "privacy.popularity_share": min(max(share, 0.1), 0.6),
     }
 

@@ -30,6 +30,10 @@ class Schedule(BaseModel):
     popularity: Literal["log", "saturating"] = Field(
         "log", description="how popularity becomes a column; saturating keeps the noise of rare items small"
     )
+    head: float = Field(
+        0.0, ge=0, description="learn embeddings only of items whose popularity is at least so many standard "
+        "deviations of its noise; 0 for all, and with units other than user"
+    )  # fmt: skip
     participation: float = Field(1.0, gt=0, le=1, description="share of devices in a round")
     timeout_seconds: float = Field(3600.0, gt=0, description="how long a round waits for answers")
 

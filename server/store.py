@@ -49,6 +49,8 @@ class RunStore:
             "hash": snapshot.table.content_hash,
         }
         write_atomically(self.table_path, save(_owned(arrays), {**label, "format": TABLE_FORMAT}))
+        if snapshot.active is not None:
+            arrays["active"] = snapshot.active
         arrays |= {f"optimiser.{name}": value for name, value in snapshot.optimiser.items()}
         write_atomically(self.checkpoint_path, save(_owned(arrays), {**label, "format": CHECKPOINT_FORMAT}))
 
@@ -79,7 +81,10 @@ class RunStore:
         optimiser = {
             name.removeprefix("optimiser."): value for name, value in arrays.items() if name.startswith("optimiser.")
         }
-        return Snapshot(server_round, applied, table, popularity, optimiser)
+        active = arrays.get("active")
+        if active is not None and (active.dtype != np.bool_ or active.shape != (table.num_items,)):
+            raise _damaged(self.checkpoint_path)
+        return Snapshot(server_round, applied, table, popularity, optimiser, active)
 
     def append_round(self, line: Mapping[str, object]) -> None:
         """Add a round's metrics."""

@@ -74,6 +74,18 @@ class DeviceUpdates:
             self.errors[devices], self.vectors[devices], indptr, self.rows[entries], self.row_values[entries]
         )
 
+    def on_rows(self, active: npt.NDArray[np.bool_]) -> DeviceUpdates:
+        """Return the updates of the rows that are learned alone, bool [num_items]."""
+        kept, place = active[self.rows], np.cumsum(active) - 1
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return DeviceUpdates(
+            self.errors[:, active],
+            self.vectors,
+            before[self.indptr],
+            place[self.rows[kept]],
+            self.row_values[kept],
+        )
+
     def dense(self, start: int, stop: int, out: FloatArray | None = None) -> FloatArray:
         """Form the contributions of devices start to stop, float32 [stop - start, dim, num_items]."""
         vectors, errors = self.vectors[start:stop, :, None], self.errors[start:stop, None, :]

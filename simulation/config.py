@@ -106,6 +106,11 @@ class SimulationConfig(BaseModel):
             raise ConfigError(
                 f"unit {self.unit!r} needs an epsilon and a delta", hint="for example --epsilon 8 --delta 1e-5"
             )
+        if self.schedule.head and self.unit != "user":
+            raise ConfigError(
+                f"schedule.head is {self.schedule.head:g}, and unit {self.unit!r} has no use for it",
+                hint="leave it out, or use unit user: it compares the popularity of items with its noise",
+            )
         self._check_interactions()
         return self
 

@@ -40,26 +40,31 @@ def resolve(config: SimulationConfig, prepared: Prepared, phase: Callable[[str],
         chosen = _best_ridge(config.model_copy(update={"training": training}), prepared, phase)
         training = training.model_copy(update={"regularisation": chosen})
     config = config.model_copy(update={"training": training, "tune": False})
-    return _planned(config, prepared.interactions.num_users, phase) if config.auto else config
+    return _planned(config, prepared, phase) if config.auto else config
 
 
-def _planned(config: SimulationConfig, num_users: int, phase: Callable[[str], None]) -> SimulationConfig:
+def _planned(config: SimulationConfig, prepared: Prepared, phase: Callable[[str], None]) -> SimulationConfig:
     """Decide what was left to the size of the federation and the budget, and say so."""
     if config.epsilon is None or config.delta is None:
         return config.model_copy(update={"auto": ()})
-    cohort = cohort_size(num_users, config.schedule.participation)
+    cohort = cohort_size(prepared.interactions.num_users, config.schedule.participation)
+    content = prepared.content.columns.shape[1] > 0
     decided = {
         name: value
-        for name, value in planned(config.epsilon, config.delta, cohort).items()
+        for name, value in planned(config.epsilon, config.delta, cohort, content=content).items()
         if name in config.auto
     }  # fmt: skip
-    phase(f"planned for {cohort:,} devices at epsilon {config.epsilon:g}: " + _in_words(decided))
+    known = "with" if content else "without"
+    phase(f"planned for {cohort:,} devices at epsilon {config.epsilon:g} {known} content: " + _in_words(decided))
     values = merge(config.model_dump(), {**nested(decided), "auto": ()})
     return SimulationConfig.model_validate(values)
 
 
 def _in_words(decided: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.2g}" for name, value in decided.items())
+    words = ", ".join(f"{name} {round(value, 2):g}" for name, value in decided.items())
+    if decided.get("schedule.head"):
+        words += " (embeddings of popular items alone; the others keep their popularity)"
+    return words
 
 
 def _best_ridge(config: SimulationConfig, prepared: Prepared, phase: Callable[[str], None]) -> float:

@@ -50,6 +50,7 @@ class ShardRelease:
         self._surviving = surviving
         self._metrics = metrics
         self._share = plan.evaluation_share
+        self._active = plan.active
         self._total = np.zeros(plan.update_size, dtype=np.int64)
 
     def take(self, people: LongArray, updates: DeviceUpdates) -> None:
@@ -57,6 +58,8 @@ class ShardRelease:
         kept = np.flatnonzero(self._surviving[people])
         if len(kept) < len(people):
             people, updates = people[kept], updates.select(kept)
+        if self._active is not None:
+            updates = updates.on_rows(self._active)
         metrics = None if self._metrics is None else self._metrics[people]
         keys = [self._keys[person] for person in people]
         self._total += quantised_sum(

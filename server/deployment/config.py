@@ -217,7 +217,12 @@ def checked_config(values: Mapping[str, Any]) -> FleetConfig:
     try:
         first = FleetConfig.model_validate(given)
         decided: dict[str, Any] = {}
-        for name, value in planned(first.epsilon, first.delta, first.cohort.devices).items():
+        for name, value in planned(
+            first.epsilon,
+            first.delta,
+            first.cohort.devices,
+            content=True,  # a head is for more devices than a fleet has
+        ).items():
             section, key = name.split(".")
             if name in AUTO and key not in values.get(section, {}):
                 decided.setdefault(section, {})[key] = value

@@ -97,6 +97,56 @@ def test_every_plan_survives_the_round_trip(table, run, number, protection, shar
     np.testing.assert_array_equal(got.learned, sent.learned)
 
 
+@given(st.lists(st.booleans(), min_size=1, max_size=40).filter(any), st.integers(0, 3))
+def test_a_choice_of_rows_survives_the_round_trip_and_shortens_the_answer(chosen, dim):
+    active, table = np.array(chosen), np.zeros((len(chosen), dim), np.float32)
+    sent = protected(fixed=table, learned=table, active=active)
+    got = RoundPlan.from_parts(*sent.to_parts())
+    np.testing.assert_array_equal(got.active, active)
+    assert got.content_hash == sent.content_hash
+    assert got.update_size == sum(chosen) * dim
+    assert replace(got, evaluation_share=0.1).update_size == sum(chosen) * dim + NUM_METRICS
+
+
+ACTIVE = protected(active=np.array([True, False, True, True])).to_parts()[1]
+
+
+def test_plans_of_all_rows_are_what_they_were_before_rows_could_be_chosen():
+    assert "active" not in PROTECTED
+    assert ACTIVE == PROTECTED | {"active": "b0"}
+    assert protected().content_hash == "290cf49bb670a9eed7505ea076dfa43b0a2e7120a2aaa0bcb5c2136d6204ac86"
+    assert protected().rules_hash == "7554557c638dc84cb57e2754b9c45c891b1a1e8af213618a502d2cfa2dabee01"
+    assert RoundPlan.from_parts(ARRAYS, ACTIVE).rules_hash != protected().rules_hash  # other noise in simulations
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"active": ""}, "2 hexadecimal digits"),
+        ({"active": "b"}, "2 hexadecimal digits"),
+        ({"active": "b000"}, "2 hexadecimal digits"),
+        ({"active": "B0"}, "2 hexadecimal digits"),
+        ({"active": " b"}, "2 hexadecimal digits"),
+        ({"active": "00"}, "some of 4 items"),
+        ({"active": "b8"}, "some of 4 items"),
+        ({"active": 176}, "active must be str"),
+        ({"purpose": "popularity"}, "no choice of rows in popularity"),
+        ({"purpose": "popularity", "server_round": 0}, "no choice of rows in popularity"),
+        ({"server_round": 0}, "popularity comes first"),
+        ({"unit": "interaction"}, "no choice of rows in train at unit 'interaction'"),
+        ({"unit": "both"}, "no choice of rows in train at unit 'both'"),
+    ],
+)
+def test_a_choice_of_rows_is_refused_where_it_is_malformed_or_has_no_place(changes, words):
+    with pytest.raises(WireError, match=words):
+        RoundPlan.from_parts(ARRAYS, ACTIVE | changes)
+
+
+def test_a_choice_of_rows_is_refused_without_protection():
+    with pytest.raises(WireError, match="no choice of rows in train at unit 'none'"):
+        RoundPlan.from_parts(ARRAYS, SCALARS | {"active": "b0"})
+
+
 def test_a_training_plan_asks_for_the_learned_block_and_a_popularity_plan_for_one_value_an_item():
     assert plan().update_size == 8
     assert plan(purpose="popularity", server_round=0).update_size == 4
@@ -114,6 +164,7 @@ def test_the_hash_of_a_plan_tells_every_two_plans_apart():
         plan(), protected(), plan(run="s"), plan(server_round=4), plan(server_round=0, purpose="popularity"),
         plan(participation=0.6), plan(training="{ }"), plan(evaluation_share=0.2), plan(interactions_per_round=5),
         plan(fixed=FIXED + 1), plan(learned=LEARNED + 1), plan(learned=LEARNED[:, :1], fixed=FIXED),
+        *(protected(active=np.arange(4) < most) for most in (2, 3, 4)),
         *(protected(terms=replace(TERMS, **{name: getattr(TERMS, name) + 1})) for name in PUBLIC_NUMBERS),
     ]  # fmt: skip
     assert len({one.content_hash for one in plans}) == len(plans)
@@ -234,7 +285,7 @@ NAMES = st.sampled_from([*PROTECTED, "fixed", "learned", "other", ""]) | st.text
 
 
 @given(
-    base=st.sampled_from([SCALARS, PROTECTED]),
+    base=st.sampled_from([SCALARS, PROTECTED, ACTIVE]),
     scalars=st.dictionaries(NAMES, ANYTHING, max_size=3),
     arrays=st.dictionaries(st.sampled_from(["fixed", "learned", "x"]), ANY_ARRAY, max_size=2),
     dropped=st.sets(NAMES, max_size=2),
@@ -245,7 +296,8 @@ def test_a_mutated_plan_is_accepted_whole_or_refused_as_wire_error(base, scalars
         accepted = RoundPlan.from_parts({**ARRAYS, **arrays}, mutated)
     except WireError:
         return
-    assert set(mutated) == set(PROTECTED if "terms.clip_norm" in mutated else SCALARS)
+    assert set(mutated) - {"active"} == set(PROTECTED if "terms.clip_norm" in mutated else SCALARS)
+    assert (accepted.active is None) == ("active" not in mutated)
     assert (accepted.terms is None) == (accepted.unit == "none")
     assert accepted.participation > 0
     assert accepted.fixed.dtype == accepted.learned.dtype == np.float32

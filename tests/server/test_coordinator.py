@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,9 @@ from palate.models.table import initial_embeddings
 from palate.models.training import LocalTraining
 from palate.privacy.mechanisms.budget import RunTerms
 from palate.privacy.mechanisms.terms import ReleaseTerms
+from palate.privacy.wire import NUM_METRICS, RoundPlan
 from palate.server.coordinator import Coordinator, sum_of_user_weights
+from palate.server.decoding import noise_std
 from palate.server.optimisers import OPTIMISERS, OptimiserConfig
 from palate.server.settings import Schedule, ServerSettings
 
@@ -157,6 +161,106 @@ def test_a_snapshot_is_not_changed_by_the_rounds_after_it():
     built.apply(total_for(built))
     assert snapshot.table.content_hash == name
     np.testing.assert_array_equal(snapshot.optimiser["velocity"], velocity)
+
+
+# Only items that stand out are learned.
+
+TERMS = ReleaseTerms(clip_norm=1.0, sensitivity=4096, share_variance=10**6, honest_shares=20, roster_size=20)
+
+
+def with_head(
+    head: float, optimiser: str = "curvature", *, items: int = 60, content: int = 2, **schedule: Any
+) -> Coordinator:
+    settings = ServerSettings(
+        run="r", unit="user", terms=RunTerms(popularity=TERMS, train=TERMS), population=20, evaluation_share=0.1,
+        schedule=Schedule(**({"rounds": ROUNDS, "dim": DIM, "head": head} | schedule)),
+        optimiser=OptimiserConfig(name=optimiser, momentum=0.5),
+    )  # fmt: skip
+    embeddings = initial_embeddings(items, DIM, scale=0.1, rng=np.random.default_rng(2))
+    columns = np.random.default_rng(1).normal(size=(items, content)).astype(np.float32)
+    return Coordinator(settings, columns, embeddings)
+
+
+def pulled(built: Coordinator) -> np.ndarray:
+    """A sum of updates for the rows that the plan asks for, and of metrics."""
+    plan = built.plan()
+    rows = plan.learned if plan.active is None else plan.learned[plan.active]
+    update = np.random.default_rng(plan.server_round).normal(size=rows.size) + rows.T.ravel()
+    return np.concatenate([update, np.zeros(plan.update_size - rows.size)])
+
+
+@pytest.mark.parametrize("survivors", [None, 16])
+def test_items_whose_popularity_is_that_far_above_its_noise_are_learned(survivors):
+    built = with_head(3.0)
+    assert built.plan().active is None
+    noise = noise_std(built.plan(), survivors)
+    total = noise * np.linspace(0.0, 6.0, 60)
+    built.apply(total, survivors=survivors)
+    plan = built.plan()
+    np.testing.assert_array_equal(plan.active, total >= 3.0 * noise)
+    assert plan.update_size == 30 * DIM + NUM_METRICS
+    assert RoundPlan.from_parts(*plan.to_parts()).content_hash == plan.content_hash
+    assert built.example_plans()[0].active is None
+
+
+@pytest.mark.parametrize("items", [4, 60])
+def test_where_nothing_stands_out_the_best_known_items_are_learned(items):
+    built = with_head(1e9, items=items)
+    total = np.random.default_rng(6).permutation(items).astype(np.float64)
+    built.apply(total)
+    np.testing.assert_array_equal(built.plan().active, total >= items - 2 * DIM)
+
+
+@pytest.mark.parametrize("start", ["random", "content"])
+@pytest.mark.parametrize("content", [0, 2])
+@pytest.mark.parametrize("optimiser", sorted(OPTIMISERS))
+def test_rows_outside_the_head_stay_at_zero_and_all_others_move(optimiser, start, content):
+    built = with_head(3.0, optimiser, start=start, content=content)
+    built.apply(noise_std(built.plan()) * np.linspace(0.0, 6.0, 60))
+    active, before = built.plan().active, built.table.learned
+    for learned in (before, built.apply(pulled(built)).table.learned, built.apply(pulled(built)).table.learned):
+        assert not learned[~active].any()
+        assert learned[active].all()
+    assert (built.table.learned[active] != before[active]).all()
+
+
+def test_starting_embeddings_and_steps_are_as_large_over_all_rows_as_without_a_head():
+    sizes = []
+    for head in (0.0, 3.0):
+        built = with_head(head, start="content")
+        built.apply(noise_std(built.plan()) * np.linspace(0.0, 6.0, 60))
+        start = built.table.learned
+        unobserved = built.settings.training.unobserved_weight * sum_of_user_weights(built.popularity, 20)
+        scale = np.sqrt(built.popularity + unobserved)[:, None]  # steps have a known size in its metric
+        change = built.apply(pulled(built)).table.learned - start
+        sizes.append((np.linalg.norm(start), np.linalg.norm(scale * change)))
+    np.testing.assert_allclose(sizes[0], sizes[1], rtol=1e-5)
+
+
+def test_each_row_of_a_sum_moves_its_own_item():
+    built = with_head(3.0, "average")
+    built.apply(noise_std(built.plan()) * np.linspace(0.0, 6.0, 60))
+    active, before = built.plan().active, built.table.learned
+    pull = np.zeros((30, DIM))
+    pull[7, 1] = 1e6  # more than the ridge
+    built.apply(np.concatenate([pull.T.ravel(), np.zeros(NUM_METRICS)]))
+    moved = np.abs(built.table.learned - before)
+    assert np.unravel_index(moved.argmax(), moved.shape) == (np.flatnonzero(active)[7], 1)
+    assert np.sort(moved.ravel())[-2] < 1.0
+
+
+@pytest.mark.parametrize("optimiser", sorted(OPTIMISERS))
+def test_a_restored_run_learns_the_same_rows(optimiser):
+    popularity = np.random.default_rng(5).exponential(size=60)
+    whole, parts = with_head(3.0, optimiser), with_head(3.0, optimiser)
+    while not whole.finished:
+        for built in (whole, parts):
+            built.apply(popularity if built.applied == 0 else pulled(built))
+        again = with_head(3.0, optimiser)
+        again.restore(parts.snapshot())
+        parts = again
+        assert parts.plan().content_hash == whole.plan().content_hash
+    assert parts.table.content_hash == whole.table.content_hash
 
 
 @pytest.mark.parametrize(("participation", "cohort"), [(1.0, 20), (0.25, 5), (0.12, 2), (1e-9, 1)])

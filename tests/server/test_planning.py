@@ -9,7 +9,7 @@ from palate.privacy.accounting.events import Composed, SkellamEvent
 from palate.privacy.accounting.filters import ZcdpMeter, budget_nano_for, price_nano
 from palate.privacy.accounting.guarantee import epsilon as account_for
 from palate.privacy.errors import PrivacyError
-from palate.server.planning import fleet_terms, for_roster, merge
+from palate.server.planning import fleet_terms, for_roster, merge, planned
 
 GIVEN = {"epsilon": 8.0, "delta": 1e-5, "rounds": 3, "popularity_share": 0.3, "clip_norm": 1e-3, "sensitivity": 4096}
 
@@ -39,10 +39,10 @@ def test_the_honest_shares_of_any_roster_carry_at_least_the_planned_noise(roster
     terms = fleet_terms(**GIVEN, spare_rounds=1)
     quorum = Quorum(tau=tau, gamma=gamma)
     spread = for_roster(terms, quorum, roster)
-    for planned, each in ((terms.popularity, spread.popularity), (terms.train, spread.train)):
+    for given, each in ((terms.popularity, spread.popularity), (terms.train, spread.train)):
         assert (each.roster_size, each.honest_shares) == (roster, quorum.honest_survivors(roster))
-        assert 0 <= each.sum_variance - planned.sum_variance < each.honest_shares
-        assert each.clip_norm == planned.clip_norm
+        assert 0 <= each.sum_variance - given.sum_variance < each.honest_shares
+        assert each.clip_norm == given.clip_norm
 
 
 @pytest.mark.parametrize("wrong", [{"popularity_share": 1.0}, {"spare_rounds": -1}, {"rounds": 0}])
@@ -56,3 +56,24 @@ def test_merging_lets_the_second_win_and_changes_neither():
     assert merge(base, over) == {"a": {"b": 1, "c": 4}, "d": {"e": 5}}
     assert base == {"a": {"b": 1, "c": 2}, "d": 3}
     assert over == {"a": {"c": 4}, "d": {"e": 5}}
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "devices", "content", "head"),
+    [
+        (8.0, 29_858, False, True),
+        (8.0, 29_858, True, False),
+        (8.0, 15_000, False, False),
+        (1.0, 29_858, False, False),
+    ],
+)
+def test_popular_items_alone_are_learned_where_signal_is_plenty_and_content_is_none(epsilon, devices, content, head):
+    decided = planned(epsilon, 1e-5, devices, content=content)
+    assert (decided["schedule.head"] > 0) == (decided["schedule.dim"] > 32) == head
+
+
+@pytest.mark.parametrize("cohort", [2, 300])
+@pytest.mark.parametrize("epsilon", [1.0, 8.0, 100.0])
+def test_no_fleet_is_strong_enough_for_a_head(cohort, epsilon):
+    """So that what a fleet plans needs no look at its catalogue."""
+    assert planned(epsilon, 1e-5, cohort, content=False) == planned(epsilon, 1e-5, cohort, content=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,18 @@ def test_a_saved_snapshot_is_loaded_bit_for_bit(store):
     assert list(loaded.optimiser) == ["velocity"]
     np.testing.assert_array_equal(loaded.optimiser["velocity"], saved.optimiser["velocity"])
     assert loaded.optimiser["velocity"].dtype == np.float64
+
+
+def test_the_choice_of_rows_is_loaded_as_it_was_and_refused_where_it_does_not_fit(store):
+    active = np.array([True, False, False, True, False])
+    store.save(replace(snapshot(), active=active), METADATA)
+    np.testing.assert_array_equal(store.load(METADATA).active, active)
+    store.save(snapshot(), METADATA)
+    assert store.load(METADATA).active is None
+    for wrong in (active[:4], active.astype(np.uint8)):
+        store.save(replace(snapshot(), active=wrong), METADATA)
+        with pytest.raises(RunError, match="is damaged"):
+            store.load(METADATA)
 
 
 def test_a_new_folder_has_no_checkpoint(store):

@@ -60,6 +60,14 @@ def test_an_update_is_its_rank_one_part_plus_its_rows():
         np.testing.assert_allclose(given.dense(device, device + 1)[0], expected.T, rtol=1e-5, atol=1e-6)
 
 
+def test_updates_on_some_rows_are_the_same_updates_without_the_others():
+    given, active = updates(1.0), np.random.default_rng(4).random(NUM_ITEMS) < 0.3
+    whole, part = given.dense(0, DEVICES), given.on_rows(active).dense(0, DEVICES)
+    assert part.shape == (DEVICES, DIM, active.sum())
+    np.testing.assert_array_equal(part, whole[:, :, active])
+    np.testing.assert_array_equal(given.on_rows(np.ones(NUM_ITEMS, dtype=bool)).dense(0, DEVICES), whole)
+
+
 def test_a_device_that_has_to_round_again_gets_the_same_words(monkeypatch: pytest.MonkeyPatch):
     attempts: list[bool] = []
     fits = Quantiser.fits

@@ -14,6 +14,8 @@ from flwr.app import Message, MessageType
 from palate.models.errors import DataError, RunError
 from palate.privacy.wire import RoundPlan
 from palate.server.store import TABLE_FORMAT, read_tensors
+from palate.simulation import resolving
+from palate.simulation.config import checked_config
 from palate.simulation.federation import finished_result, simulate
 from palate.simulation.grid import InProcessGrid
 from palate.simulation.prepare import prepare
@@ -228,3 +230,25 @@ def test_a_damaged_result_is_not_taken_for_a_finished_run(tmp_path, content):
 
 def test_a_run_without_result_has_not_finished(tmp_path):
     assert finished_result(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", [True, False])
+def test_a_plan_knows_whether_there_is_content_and_says_what_it_means(settings, monkeypatch, content):
+    """A small federation would never be planned so: strength is taken for granted here."""
+    strong = {"schedule.dim": 112, "schedule.head": 3.0, "schedule.rounds": 4, "privacy.popularity_share": 0.1}
+    asked, said = [], []
+
+    def plan(epsilon, delta, cohort, *, content):
+        asked.append((epsilon, delta, cohort, content))
+        return strong | ({"schedule.head": 0.0} if content else {})
+
+    monkeypatch.setattr(resolving, "planned", plan)
+    config = checked_config({"data": settings().data, "content": {"use": content}, "schedule": {"rounds": 2}})
+    decided = resolving.resolve(config, prepare(config), said.append)
+    assert asked == [(8.0, 1e-5, 36, content)]
+    assert (decided.schedule.rounds, decided.schedule.dim) == (2, 112)  # rounds were given
+    assert decided.schedule.head == (0.0 if content else 3.0)
+    (words,) = said
+    assert words.startswith(f"planned for 36 devices at epsilon 8 {'with' if content else 'without'} content: ")
+    assert "schedule.dim 112, " in words
+    assert ("embeddings of popular items alone" in words) == (not content)

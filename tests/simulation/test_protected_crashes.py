@@ -129,6 +129,23 @@ def test_a_crash_at_any_moment_of_a_round_changes_neither_table_nor_charges(
     same_run(folder, whole)
 
 
+@pytest.mark.parametrize("stop", [0, 1, 2])
+@pytest.mark.parametrize("where", ["after a shard has closed", "between checkpoint and ledger"])
+def test_a_run_that_learns_popular_items_alone_goes_on_with_the_same_items(
+    tmp_path, settings, run, monkeypatch, unaccounted, where, stop, same_run, tables
+):
+    changes = {"schedule": {"head": 3.0}, "training": {"model": "gmf"}, "privacy": SEEDED}
+    config, undisturbed, folder = protected(settings, **changes), tmp_path / "whole" / "run", tmp_path / "cut" / "run"
+    run(config, undisturbed)
+    assert 8 <= tables(undisturbed)["learned"].any(axis=1).sum() < 40
+    with monkeypatch.context() as patched:
+        cut(patched, where, stop)
+        with pytest.raises((PowerCutError, FederationError)):
+            run(config, folder)
+    run(config, folder)
+    same_run(folder, undisturbed)
+
+
 @pytest.mark.slow
 def test_a_run_that_is_killed_by_signal_9_resumes_to_the_same_table_and_the_same_charges(
     tmp_path, settings, run, same_run

@@ -44,14 +44,17 @@ def test_a_cap_that_leaves_rounds_unfilled_is_refused(cap, rounds, fits):
 
 
 def test_a_federation_too_small_to_learn_spends_nearly_all_on_popularity():
-    small, large = planned(1.0, 1e-5, 900), planned(1.0, 1e-5, 6000)
+    small, large = planned(1.0, 1e-5, 900, content=True), planned(1.0, 1e-5, 6000, content=True)
     assert small["schedule.rounds"] == 1 < large["schedule.rounds"]
     assert small["privacy.popularity_share"] > 0.9 > large["privacy.popularity_share"]
 
 
 @pytest.mark.parametrize("epsilon", [1.0, 2.0, 4.0, 8.0])
 def test_popularity_takes_a_smaller_share_the_larger_the_federation(epsilon):
-    shares = [planned(epsilon, 1e-5, cohort)["privacy.popularity_share"] for cohort in (500, 3000, 10_000, 100_000)]
+    shares = [
+        planned(epsilon, 1e-5, cohort, content=True)["privacy.popularity_share"]
+        for cohort in (500, 3000, 10_000, 100_000)
+    ]
     assert shares == sorted(shares, reverse=True)
     assert 0.1 == shares[-1] < shares[0] < 1.0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -56,6 +58,19 @@ def test_a_whole_run_sums_exactly_and_every_ledger_closes(fleet):
         assert [e.status for e in verified.events if isinstance(e, Outcome)] == ["released"] * 3
         assert device.rounds.finished_run == "run-1"
         assert read_table(device.folder.table).content_hash == table.content_hash
+
+
+def test_a_round_over_chosen_rows_sums_vectors_of_their_length_and_costs_the_same(fleet):
+    whole = fleet.plan(1)
+    plan = replace(whole, active=np.arange(len(whole.learned)) % 2 == 0)
+    server = fleet.run_round(plan)
+    assert len(server.result().vector) == plan.update_size < whole.update_size
+    np.testing.assert_array_equal(server.result().vector, total(fleet, fleet.devices, 1))
+    fleet.finish(plan, server)
+    (charge,) = {
+        event.charge_nano for device in fleet.devices for event in ledger(device).events if isinstance(event, Intent)
+    }
+    assert charge == intents(whole)[Unit.USER].charge_nano
 
 
 def test_the_ledger_names_the_masked_bytes_and_the_receipt(fleet):

@@ -86,6 +86,16 @@ def test_the_worker_computes_what_the_device_itself_would(worker):
     np.testing.assert_allclose(got, expected, atol=CLOSE)
 
 
+def test_the_worker_answers_for_the_chosen_rows_alone(worker):
+    active = np.arange(NUM_ITEMS) % 3 > 0  # items 5 and 1, not 3
+    plan = replace(PLAN, training='{"model": "gmf"}', active=active)
+    got = decoded(worker.contribute(plan, HISTORY, None).vector, plan)
+    everything = in_process(replace(plan, active=None)).reshape(2, NUM_ITEMS)
+    assert np.linalg.norm(everything) < 0.9 * QUIET.clip_norm  # so that both are as they were before clipping
+    assert np.abs(everything[:, active]).max() > 20 * STEP
+    np.testing.assert_allclose(got, everything[:, active].reshape(-1), atol=CLOSE)
+
+
 def test_the_popularity_round_counts_the_known_items_once_each(worker):
     plan = replace(PLAN, purpose="popularity")
     got = decoded(worker.contribute(plan, HISTORY, None).vector, plan)

@@ -10,7 +10,7 @@ import pytest
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.guarantee import epsilon as account_for
 from palate.privacy.ledger.verify import verify_ledger
-from palate.privacy.wire import FleetStep
+from palate.privacy.wire import NUM_METRICS, FleetStep
 from palate.server.deployment import operation as running
 from palate.server.deployment.state import FleetState
 from palate.server.deployment.transparency import TransparencyLog
@@ -135,6 +135,23 @@ def test_a_power_cut_before_any_write_changes_nothing_about_the_rounds(make_flee
         assert [str(each.status) for each in fleet.state.rounds()] == ["done", "done"], places[at]
         check(fleet, applied)
         fleet.kill()
+
+
+@pytest.mark.parametrize("every", [7, 11])
+def test_a_fleet_that_learns_popular_items_alone_asks_for_the_same_rows_after_power_cuts(
+    make_fleet, cut, applied, every
+):
+    fleet = make_fleet(devices=4, cohort={"devices": 4, "smallest": 2}, schedule={"rounds": 2, "dim": 3, "head": 0.5})
+    asked = set()
+    for device in fleet.devices:
+        device.before = lambda step: asked.add(None if (rows := fleet.coordinator.active) is None else rows.tobytes())
+    lives = run_through(fleet, cut, [every] * 15)
+    assert lives > 5
+    check(fleet, applied)
+    assert len(asked) == 2  # none in the popularity round, then always the same
+    assert {len(device.vectors[number]) for device in fleet.devices for number in (1, 2)} == {
+        3 * int(fleet.coordinator.active.sum()) + NUM_METRICS
+    }
 
 
 def test_what_is_sent_again_after_a_power_cut_is_the_same_to_the_byte(make_fleet, cut, applied):

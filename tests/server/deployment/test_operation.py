@@ -10,7 +10,7 @@ import pytest
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.guarantee import epsilon as account_for
 from palate.privacy.ledger.verify import verify_ledger
-from palate.privacy.wire import FleetStep
+from palate.privacy.wire import NUM_METRICS, FleetStep
 from palate.server.deployment import operation as running
 from palate.server.deployment.state import RoundStatus, Stop
 
@@ -63,6 +63,20 @@ def check_books(fleet):
     assert sum(prices.values()) <= fleet.config.promise.policy(smallest_cohort=1).budget_nano
     lines = [json.loads(line) for line in fleet.store.rounds_path.read_text().splitlines()]
     assert [line["round"] for line in lines] == [each.number for each in rounds]
+
+
+def test_a_fleet_that_learns_popular_items_alone_masks_vectors_of_their_rows(make_fleet, sums):
+    fleet = make_fleet(schedule={"rounds": 2, "dim": 3, "head": 0.5})
+    assert fleet.operation().run() == running.FINISHED
+    active = fleet.coordinator.active
+    assert 6 <= active.sum() < 12
+    lengths = [len(sums[number].vector) for number in range(3)]
+    assert lengths == [12, 3 * active.sum() + NUM_METRICS, 3 * active.sum() + NUM_METRICS]
+    check_sums(fleet, sums)
+    check_books(fleet)
+    assert not fleet.coordinator.table.learned[~active].any()
+    assert fleet.coordinator.table.learned[active].all()
+    assert all(device.table_hash == fleet.coordinator.table.content_hash for device in fleet.devices)
 
 
 def test_every_round_is_the_exact_sum_of_its_devices_vectors(make_fleet, sums):
