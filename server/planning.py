@@ -46,25 +46,24 @@ AUTO = ("schedule.dim", "schedule.rounds", "schedule.head", "privacy.popularity_
 
 _RICH = 8000.0
 _VERY_RICH = 30_000.0
-_POOR = 700.0
-_VERY_POOR = 350.0
+_POOR = 20.0
 _ENOUGH_FOR_POPULARITY = 1000.0
 
 
-def planned(epsilon: float, delta: float, cohort: int, *, content: bool) -> dict[str, float]:
+def planned(epsilon: float, delta: float, cohort: int, *, num_items: int, content: bool) -> dict[str, float]:
     """Decide `AUTO` from public numbers alone.
 
     What counts is how far a sum stands out of its noise: the cohort times mu, the Gaussian privacy parameter of the
-    budget. Where it does so very far and there is no public content, the tail of a catalogue would only add noise to
-    the directions that are found: many columns are learned for popular items alone. Found on validation data of public
-    datasets (docs/experiments.md).
+    budget. A direction of taste is hidden by the norm of the noise, which grows with the root of the number of items:
+    where that hides it, nearly all of the budget goes to popularity. Where a sum stands out very far and there is no
+    public content, the tail of a catalogue would only add noise to the directions that are found: many columns are
+    learned for popular items alone. Found on validation data of public datasets (docs/experiments.md).
     """
     mu = 1.0 / calibrate_gaussian(epsilon=epsilon, delta=delta, rounds=1).noise_multiplier
     strength = cohort * mu
     rich = strength > _RICH
-    if strength < _POOR:  # what could be learned is less than what a sharper popularity is worth
-        share = 0.99 if strength < _VERY_POOR else 0.95
-        return {"schedule.dim": 8, "schedule.rounds": 1, "schedule.head": 0.0, "privacy.popularity_share": share}
+    if strength < _POOR * math.sqrt(num_items):  # a sharper popularity is worth more than what could be learned
+        return {"schedule.dim": 8, "schedule.rounds": 1, "schedule.head": 0.0, "privacy.popularity_share": 0.99}
     share = min(0.6 / math.sqrt(epsilon), _ENOUGH_FOR_POPULARITY / strength)
     very_rich = strength > _VERY_RICH
     head = very_rich and not content

@@ -48,14 +48,12 @@ def _planned(config: SimulationConfig, prepared: Prepared, phase: Callable[[str]
     if config.epsilon is None or config.delta is None:
         return config.model_copy(update={"auto": ()})
     cohort = cohort_size(prepared.interactions.num_users, config.schedule.participation)
-    content = prepared.content.columns.shape[1] > 0
-    decided = {
-        name: value
-        for name, value in planned(config.epsilon, config.delta, cohort, content=content).items()
-        if name in config.auto
-    }  # fmt: skip
+    num_items, content = prepared.interactions.num_items, prepared.content.columns.shape[1] > 0
+    plan = planned(config.epsilon, config.delta, cohort, num_items=num_items, content=content)
+    decided = {name: value for name, value in plan.items() if name in config.auto}
     known = "with" if content else "without"
-    phase(f"planned for {cohort:,} devices at epsilon {config.epsilon:g} {known} content: " + _in_words(decided))
+    size = f"{cohort:,} devices and {num_items:,} items {known} content"
+    phase(f"planned for {size} at epsilon {config.epsilon:g}: " + _in_words(decided))
     values = merge(config.model_dump(), {**nested(decided), "auto": ()})
     return SimulationConfig.model_validate(values)
 

@@ -33,6 +33,9 @@ LARGEST_ROSTER = 300
 _NOT_OF_FLEETS = {("schedule", "participation"), ("schedule", "timeout_seconds")}
 """Settings of simulations alone: a fleet asks whoever is online, and every step has a deadline of its own."""
 
+_USUAL_ITEMS = 1_000
+"""Size of a catalogue that a plan is made for: a fleet's own is not known before it is given one."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -221,6 +224,7 @@ def checked_config(values: Mapping[str, Any]) -> FleetConfig:
             first.epsilon,
             first.delta,
             first.cohort.devices,
+            num_items=_USUAL_ITEMS,
             content=True,  # a head is for more devices than a fleet has
         ).items():
             section, key = name.split(".")

@@ -238,17 +238,19 @@ def test_a_plan_knows_whether_there_is_content_and_says_what_it_means(settings, 
     strong = {"schedule.dim": 112, "schedule.head": 3.0, "schedule.rounds": 4, "privacy.popularity_share": 0.1}
     asked, said = [], []
 
-    def plan(epsilon, delta, cohort, *, content):
-        asked.append((epsilon, delta, cohort, content))
+    def plan(epsilon, delta, cohort, *, num_items, content):
+        asked.append((epsilon, delta, cohort, num_items, content))
         return strong | ({"schedule.head": 0.0} if content else {})
 
     monkeypatch.setattr(resolving, "planned", plan)
     config = checked_config({"data": settings().data, "content": {"use": content}, "schedule": {"rounds": 2}})
     decided = resolving.resolve(config, prepare(config), said.append)
-    assert asked == [(8.0, 1e-5, 36, content)]
+    assert asked == [(8.0, 1e-5, 36, 40, content)]
     assert (decided.schedule.rounds, decided.schedule.dim) == (2, 112)  # rounds were given
     assert decided.schedule.head == (0.0 if content else 3.0)
     (words,) = said
-    assert words.startswith(f"planned for 36 devices at epsilon 8 {'with' if content else 'without'} content: ")
+    assert words.startswith(
+        f"planned for 36 devices and 40 items {'with' if content else 'without'} content at epsilon 8: "
+    )
     assert "schedule.dim 112, " in words
     assert ("embeddings of popular items alone" in words) == (not content)

@@ -17,7 +17,7 @@ GIVEN = {"name": "f", "run": "f-1", "listen": {"address": "h:1"}}
 
 def test_what_is_left_out_follows_from_budget_and_devices():
     config = checked_config({**GIVEN, "epsilon": 4.0, "cohort": {"devices": 200}})
-    decided = planned(4.0, 1e-5, 200, content=True)
+    decided = planned(4.0, 1e-5, 200, num_items=1000, content=True)
     assert config.schedule.dim == decided["schedule.dim"]
     assert config.schedule.rounds == decided["schedule.rounds"]
     assert config.privacy.popularity_share == decided["privacy.popularity_share"]
