@@ -39,15 +39,19 @@ def init(
     ] = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Make this device: a sealed vault and its keys."""
+    """Make this device: a sealed vault and its keys; what one forgotten here had spent stays spent."""
     from palate.client.deployment.enrolling import begin
+    from palate.client.deployment.shown import carried_words
 
     folder = _folder(home)
     made = begin(folder, keyring=keyring)
     if as_json:
-        _print_json({"device": made.device, "home": str(folder.home), "vault_key": made.keeper})
+        values = {"device": made.device, "home": str(folder.home), "vault_key": made.keeper}
+        _print_json({**values, "carried_nano": made.carried_nano})
         return
     _say(f"device {made.device} in {folder.home}")
+    if made.carried_nano:
+        _say(f"carried over: {carried_words(made.carried_nano)}")
     if made.keeper == "file":
         _say("the vault's key lies in a file beside it: whoever copies the whole folder can open it")
     _say("next: palate client enrol --request request.json")
@@ -66,7 +70,7 @@ def enrol(
 ) -> None:
     """Ask to be taken into a fleet (--request), then take in the operator's answer (--welcome)."""
     from palate.client.deployment import enrolling
-    from palate.client.deployment.shown import against_server
+    from palate.client.deployment.shown import against_server, carried_words
     from palate.privacy.enrolment import in_fours
 
     folder = _folder(home)
@@ -100,6 +104,8 @@ def enrol(
     )
     for promise in limits.promises.values():
         _talk(promise.words)
+    if carried := enrolling.carried_nano(folder):
+        _talk(carried_words(carried, limits.delta))
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigError("there is nobody to compare the fingerprints", hint="add --yes once they are compared")

@@ -18,7 +18,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from palate.client.deployment.pausing import Pause
-from palate.client.deployment.shown import against_server
+from palate.client.deployment.limits import DEFAULT_DELTA
+from palate.client.deployment.shown import against_server, carried_words
 from palate.client.deployment.status import status_of
 from palate.client.owner.device import titled
 from palate.client.owner.export import export_all
@@ -211,7 +212,9 @@ class Page:
         del request
         status = status_of(self.desk.device.folder)
         against = "" if status.profile is None else against_server(status.profile)
-        return self._page("privacy", status=status, against=against)
+        delta = DEFAULT_DELTA if status.budget is None else status.budget.delta
+        carried = carried_words(status.carried_nano, delta) if status.carried_nano else ""
+        return self._page("privacy", status=status, against=against, carried=carried)
 
     def about(self, request: Request) -> Response:
         """Say in plain words what is protected, and what is not."""
