@@ -210,9 +210,9 @@ def accept(folder: DeviceFolder, welcome: Welcome, catalogue: bytes, limits: Own
             )
         Catalogue.read(catalogue, num_items=welcome.num_items)
         profile = FleetProfile(welcome, limits)
+        Member(folder, vault, keys, profile).guard.adopt_policy()  # refuses what no budget can promise
         write_whole(folder.catalogue, catalogue)
         profile.save(vault)
-        Member(folder, vault, keys, profile).guard.adopt_policy()
         return profile
 
 
@@ -226,8 +226,9 @@ def change_limits(folder: DeviceFolder, **changes: float | int) -> FleetProfile:
     """
     with folder.locked(), Member.opened(folder) as member:
         profile = member.profile.with_limits(member.profile.limits.with_changes(changes))
-        profile.save(member.vault)
+        # First the ledger: it refuses what no budget can promise, and a start takes up what the vault says.
         Member(folder, member.vault, member.keys, profile).guard.adopt_policy()
+        profile.save(member.vault)
         return profile
 
 

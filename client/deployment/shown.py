@@ -125,6 +125,11 @@ def carried_words(nano: int, delta: float = DEFAULT_DELTA) -> str:
     )
 
 
+def left_words(fleet: str) -> str:
+    """Say that a device left its fleet."""
+    return f"left fleet {fleet}; what was sent before cannot be taken back, and stays charged"
+
+
 def _alone(record: RoundRecord) -> str:
     return f"{round_up(record.local_epsilon)} if secure aggregation failed"
 
