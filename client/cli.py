@@ -11,6 +11,7 @@ import typer
 
 from palate.client import owner_cli
 from palate.client.deployment.folder import ENVIRONMENT, DeviceFolder, default_home
+from palate.client.deployment.limit_fields import ABOUT, changes_in
 from palate.models.errors import ConfigError
 
 client_app = typer.Typer(
@@ -39,15 +40,19 @@ def init(
     ] = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Make this device: a sealed vault and its keys."""
+    """Make this device: a sealed vault and its keys; what one forgotten here had spent stays spent."""
     from palate.client.deployment.enrolling import begin
+    from palate.client.deployment.shown import carried_words
 
     folder = _folder(home)
     made = begin(folder, keyring=keyring)
     if as_json:
-        _print_json({"device": made.device, "home": str(folder.home), "vault_key": made.keeper})
+        values = {"device": made.device, "home": str(folder.home), "vault_key": made.keeper}
+        _print_json({**values, "carried_nano": made.carried_nano})
         return
     _say(f"device {made.device} in {folder.home}")
+    if made.carried_nano:
+        _say(f"carried over: {carried_words(made.carried_nano)}")
     if made.keeper == "file":
         _say("the vault's key lies in a file beside it: whoever copies the whole folder can open it")
     _say("next: palate client enrol --request request.json")
@@ -66,7 +71,7 @@ def enrol(
 ) -> None:
     """Ask to be taken into a fleet (--request), then take in the operator's answer (--welcome)."""
     from palate.client.deployment import enrolling
-    from palate.client.deployment.shown import against_server
+    from palate.client.deployment.shown import against_server, carried_words
     from palate.privacy.enrolment import in_fours
 
     folder = _folder(home)
@@ -100,6 +105,8 @@ def enrol(
     )
     for promise in limits.promises.values():
         _talk(promise.words)
+    if carried := enrolling.carried_nano(folder):
+        _talk(carried_words(carried, limits.delta))
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigError("there is nobody to compare the fingerprints", hint="add --yes once they are compared")
@@ -196,6 +203,7 @@ def leave(
 ) -> None:
     """Leave the fleet: shred the keys it knows this device by; history and ledger stay."""
     from palate.client.deployment import enrolling
+    from palate.client.deployment.shown import left_words
 
     if not yes:
         if not sys.stdin.isatty():
@@ -206,20 +214,18 @@ def leave(
     if as_json:
         _print_json({"left": fleet})
     else:
-        _say(f"left fleet {fleet}; what was sent before cannot be taken back, and stays charged")
+        _say(left_words(fleet))
 
 
 @client_app.command("limits", epilog="Example: palate client limits --epsilon 4 --smallest-cohort 50")
 def limits(
-    epsilon: Annotated[float | None, typer.Option(help="Whole budget of this device.")] = None,
-    delta: Annotated[float | None, typer.Option(help="Delta of the budget.")] = None,
-    smallest_cohort: Annotated[int | None, typer.Option(help="Fewest devices in a round.")] = None,
-    least_tau: Annotated[float | None, typer.Option(help="Least share of a roster that must survive.")] = None,
-    least_gamma: Annotated[float | None, typer.Option(help="Least share of corrupt devices to allow for.")] = None,
-    least_own_noise: Annotated[
-        float | None, typer.Option(help="Least noise of this device over the sensitivity.")
-    ] = None,
-    most_rounds_a_day: Annotated[int | None, typer.Option(help="Most rounds within 24 hours.")] = None,
+    epsilon: Annotated[float | None, typer.Option(help=ABOUT["epsilon"])] = None,
+    delta: Annotated[float | None, typer.Option(help=ABOUT["delta"])] = None,
+    smallest_cohort: Annotated[int | None, typer.Option(help=ABOUT["smallest_cohort"])] = None,
+    least_tau: Annotated[float | None, typer.Option(help=ABOUT["least_tau"])] = None,
+    least_gamma: Annotated[float | None, typer.Option(help=ABOUT["least_gamma"])] = None,
+    least_own_noise: Annotated[float | None, typer.Option(help=ABOUT["least_own_noise"])] = None,
+    most_rounds_a_day: Annotated[int | None, typer.Option(help=ABOUT["most_rounds_a_day"])] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -231,12 +237,12 @@ def limits(
         "epsilon": epsilon,
         "delta": delta,
         "smallest_cohort": smallest_cohort,
-        "least_tau_thousandths": None if least_tau is None else _thousandths("--least-tau", least_tau),
-        "least_gamma_thousandths": None if least_gamma is None else _thousandths("--least-gamma", least_gamma),
+        "least_tau": least_tau,
+        "least_gamma": least_gamma,
         "least_own_noise": least_own_noise,
         "most_rounds_a_day": most_rounds_a_day,
     }
-    changes = {name: value for name, value in given.items() if value is not None}
+    changes = changes_in(given)
     folder = _folder(home)
     if changes:
         profile = enrolling.change_limits(folder, **changes)
@@ -287,12 +293,6 @@ owner_cli.register(client_app)
 
 def _folder(home: Path | None) -> DeviceFolder:
     return DeviceFolder((home or default_home()).absolute())
-
-
-def _thousandths(option: str, share: float) -> int:
-    if abs(share * 1000 - round(share * 1000)) > 1e-9:
-        raise ConfigError(f"{option} {share} has more than three decimals", hint="write for example 0.667")
-    return round(share * 1000)
 
 
 def _say(line: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise, intents, ledger_name
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.anchors import Anchor
-from palate.privacy.ledger.body import Intent
+from palate.privacy.ledger.body import Intent, Policy
 from palate.privacy.ledger.errors import Fork, Rollback
 from palate.privacy.ledger.rounds import RoundKeeper
 from palate.privacy.ledger.state import LedgerState
@@ -42,6 +43,9 @@ class Guard:
         The owner's budgets, by unit: a plan that protects another unit is refused.
     smallest_cohort
         Fewest devices in a round in which this one takes part.
+    carried
+        What a device that was forgotten had spent for the same person, by unit, in 1e-9 of 2 rho: it comes off the
+        budgets, whatever they are changed to.
     """
 
     def __init__(
@@ -52,12 +56,14 @@ class Guard:
         promises: Mapping[Unit, Promise],
         *,
         smallest_cohort: int = 1,
+        carried: Mapping[Unit, int] | None = None,
     ) -> None:
         self._path = path
         self._signer = signer
         self._device = device
         self._promises = dict(promises)
         self._smallest_cohort = smallest_cohort
+        self._carried = dict(carried or {})
 
     def __repr__(self) -> str:
         return f"Guard({self._device!r})"
@@ -158,6 +164,10 @@ class Guard:
         with self._opened() as book:
             return {unit: book.state(ledger_name(self._device, unit)) for unit in self._promises}
 
+    def spent_nano(self, unit: Unit) -> int:
+        """Return all that was ever charged for a unit, in 1e-9 of 2 rho: to the ledger, and what is carried."""
+        return self.spending()[unit].spent_nano + self._carried.get(unit, 0)
+
     def heads(self) -> tuple[Anchor, ...]:
         """Return the ends of the device's ledgers, to be kept apart from them (`check_heads`)."""
         with self._opened() as book:
@@ -185,7 +195,7 @@ class Guard:
         """Write the owner's promises as the ledgers' policy from here on, where they have changed."""
         with self._opened() as book:
             for unit, promise in self._promises.items():
-                name, policy = ledger_name(self._device, unit), promise.policy(smallest_cohort=self._smallest_cohort)
+                name, policy = ledger_name(self._device, unit), self._policy(unit, promise)
                 if book.state(name).policy != policy:
                     book.append(name, policy)
 
@@ -238,7 +248,12 @@ class Guard:
         for unit, promise in self._promises.items():
             name = ledger_name(self._device, unit)
             if name not in book.names:
-                book.create([name], promise.policy(smallest_cohort=self._smallest_cohort))
+                book.create([name], self._policy(unit, promise))
+
+    def _policy(self, unit: Unit, promise: Promise) -> Policy:
+        """Return what a ledger may be charged: the budget, less what is carried."""
+        whole = promise.policy(smallest_cohort=self._smallest_cohort)
+        return replace(whole, budget_nano=max(0, whole.budget_nano - self._carried.get(unit, 0)))
 
 
 def _from_payload(payload: bytes, plan: RoundPlan) -> ItemUpdate:

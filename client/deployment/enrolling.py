@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from palate.client.deployment import carrying
 from palate.client.deployment.book import RoundBook
 from palate.client.deployment.catalogue import Catalogue
 from palate.client.deployment.folder import DeviceFolder, write_whole
@@ -16,6 +17,7 @@ from palate.client.deployment.rounds import close_rounds
 from palate.client.vault import Vault
 from palate.client.vault.keeper import Choice
 from palate.models.errors import ConfigError, DataError
+from palate.privacy.accounting.events import Unit
 from palate.privacy.enrolment import MAX_CATALOGUE_BYTES, MAX_WELCOME_BYTES, Welcome
 
 
@@ -29,25 +31,37 @@ class NewDevice:
         The device's name.
     keeper
         Where the vault's master key lies, "keyring" or "file".
+    carried_nano
+        What a device had spent at unit user that was forgotten in the same folder, in 1e-9 of 2 rho; it comes off this
+        one's budget.
     """
 
     device: str
     keeper: str
+    carried_nano: int = 0
 
 
 def begin(folder: DeviceFolder, *, keyring: Choice = "auto") -> NewDevice:
-    """Make a device: its folder, its vault and its keys.
+    """Make a device: its folder, its vault and its keys; what one that was forgotten there had spent is taken over.
 
     Raises
     ------
     EnvironmentProblem, VaultError
         If the folder cannot be used, has a vault already, or no place for its key is found.
+    Forgotten
+        If a forgetting was begun there and not finished.
+    VaultTampered, OtherVersion
+        If what a forgotten device had spent cannot be read: nobody begins from 0 because of that.
     """
     folder.make()
-    with Vault.create(folder.vault, keyring=keyring) as vault:
-        keys = DeviceKeys.make(vault)
+    before = carrying.left_behind(folder)
+    with Vault.create(folder.vault, keyring=keyring, carrying=before) as vault:
+        with vault.transaction():
+            if before is not None:
+                carrying.keep(vault, before)
+            keys = DeviceKeys.make(vault)
         write_whole(folder.public_key, keys.ledger.public_key().public_bytes_raw().hex().encode("ascii") + b"\n")
-        return NewDevice(keys.name, vault.keeper)
+        return NewDevice(keys.name, vault.keeper, carrying.carried_nano(vault).get(Unit.USER, 0))
 
 
 def request(folder: DeviceFolder, path: Path) -> str:
@@ -162,6 +176,12 @@ def current_limits(folder: DeviceFolder) -> OwnerLimits | None:
     return None if profile is None else profile.limits
 
 
+def carried_nano(folder: DeviceFolder) -> int:
+    """Return what a device had spent at unit user that was forgotten in the same folder, in 1e-9 of 2 rho."""
+    with Vault.open(folder.vault) as vault:
+        return carrying.carried_nano(vault).get(Unit.USER, 0)
+
+
 def accept(folder: DeviceFolder, welcome: Welcome, catalogue: bytes, limits: OwnerLimits) -> FleetProfile:
     """Join a fleet: pin its keys, keep its catalogue, and begin or renew the ledger's policy.
 
@@ -190,9 +210,9 @@ def accept(folder: DeviceFolder, welcome: Welcome, catalogue: bytes, limits: Own
             )
         Catalogue.read(catalogue, num_items=welcome.num_items)
         profile = FleetProfile(welcome, limits)
+        Member(folder, vault, keys, profile).guard.adopt_policy()  # refuses what no budget can promise
         write_whole(folder.catalogue, catalogue)
         profile.save(vault)
-        Member(folder, vault, keys, profile).guard.adopt_policy()
         return profile
 
 
@@ -206,8 +226,9 @@ def change_limits(folder: DeviceFolder, **changes: float | int) -> FleetProfile:
     """
     with folder.locked(), Member.opened(folder) as member:
         profile = member.profile.with_limits(member.profile.limits.with_changes(changes))
-        profile.save(member.vault)
+        # First the ledger: it refuses what no budget can promise, and a start takes up what the vault says.
         Member(folder, member.vault, member.keys, profile).guard.adopt_policy()
+        profile.save(member.vault)
         return profile
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from palate.client.deployment.book import RoundBook, RoundRecord
+from palate.client.deployment.carrying import carried_nano
 from palate.client.deployment.folder import DeviceFolder, write_whole
 from palate.client.deployment.identity import DeviceKeys
 from palate.client.deployment.pausing import Pause
@@ -62,7 +63,7 @@ class Member:
     @property
     def guard(self) -> Guard:
         """The device's ledger under its owner's limits."""
-        return ledger_guard(self.folder, self.keys, self.profile)
+        return ledger_guard(self.folder, self.vault, self.keys, self.profile)
 
     def taste(self) -> list[str]:
         """Keys of the items to learn from, oldest first; without what the owner dislikes or hides."""
@@ -117,10 +118,17 @@ class Member:
         )
 
 
-def ledger_guard(folder: DeviceFolder, keys: DeviceKeys, profile: FleetProfile) -> Guard:
-    """Return the guard of a device's ledger file."""
+def ledger_guard(folder: DeviceFolder, vault: Vault, keys: DeviceKeys, profile: FleetProfile) -> Guard:
+    """Return the guard of a device's ledger file, less what a device that was forgotten had spent."""
     limits = profile.limits
-    return Guard(folder.ledger, keys.ledger, LEDGER, limits.promises, smallest_cohort=limits.smallest_cohort)
+    return Guard(
+        folder.ledger,
+        keys.ledger,
+        LEDGER,
+        limits.promises,
+        smallest_cohort=limits.smallest_cohort,
+        carried=carried_nano(vault),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

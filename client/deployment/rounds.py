@@ -325,7 +325,7 @@ class SecureRounds:
     def _record(self, plan: RoundPlan, offer: bytes) -> RoundRecord:
         terms, delta, meter = plan.terms, self._profile.limits.delta, ZcdpMeter()
         assert terms is not None
-        spent = self._guard.spending()[Unit.USER].spent_nano
+        spent = self._guard.spent_nano(Unit.USER)
         try:
             alone = meter.epsilon(charge_nano(terms.sensitivity, terms.share_variance), delta)
         except MalformedBody:  # next to no noise of its own

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from palate.client.deployment.book import OPEN, RELEASED, RoundRecord
+from palate.client.deployment.limits import DEFAULT_DELTA
 from palate.client.deployment.profile import FleetProfile
-from palate.client.deployment.status import BudgetGauge, DeviceStatus, round_json
+from palate.client.deployment.status import BudgetGauge, DeviceStatus, round_json, spent_epsilon
 from palate.privacy.accounting.guarantee import round_up
 
 _GAUGE_WIDTH = 24
@@ -90,6 +91,8 @@ def status_lines(status: DeviceStatus) -> Iterator[str]:
         yield "paused     no round is begun until palate client pause --off"
     if status.budget is not None:
         yield from budget_lines(status.budget)
+    elif status.carried_nano:
+        yield f"carried    {carried_words(status.carried_nano)}"
     yield f"history    {status.interactions} interactions"
     table = f"{status.table_hash[:_SHORT]}, {status.table_items} items" if status.table_hash else "none yet"
     yield f"table      {table}"
@@ -109,7 +112,22 @@ def budget_lines(budget: BudgetGauge) -> Iterator[str]:
         f"budget     [{'#' * filled}{'.' * (_GAUGE_WIDTH - filled)}] {percent:g}% spent; "
         f"epsilon {round_up(budget.spent_epsilon)} of {budget.epsilon:g} at delta {budget.delta:g} per user"
     )
+    if budget.carried_nano:
+        yield f"           {carried_words(budget.carried_nano, budget.delta)}"
     yield f"           {budget.promise.words}"
+
+
+def carried_words(nano: int, delta: float = DEFAULT_DELTA) -> str:
+    """Say what a device had spent that was forgotten in this one's place, given in 1e-9 of 2 rho at unit user."""
+    return (
+        f"a device that was forgotten here had spent epsilon {round_up(spent_epsilon(nano, delta))} at delta {delta:g} "
+        "per user; it counts as spent in every fleet that this one joins"
+    )
+
+
+def left_words(fleet: str) -> str:
+    """Say that a device left its fleet."""
+    return f"left fleet {fleet}; what was sent before cannot be taken back, and stays charged"
 
 
 def _alone(record: RoundRecord) -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from palate.client.deployment.book import RoundBook, RoundRecord
+from palate.client.deployment.carrying import carried_nano
 from palate.client.deployment.folder import DeviceFolder
 from palate.client.deployment.identity import DeviceKeys
 from palate.client.deployment.member import ledger_guard
@@ -17,7 +18,7 @@ from palate.client.vault import Vault
 from palate.client.vault.history import History
 from palate.models.errors import RunError
 from palate.privacy.accounting.events import Unit
-from palate.privacy.accounting.filters import ZcdpMeter
+from palate.privacy.accounting.filters import ZcdpMeter, budget_nano_for
 from palate.privacy.charging import Promise
 
 FORMAT = "palate-client-status/1"
@@ -35,6 +36,8 @@ class BudgetGauge:
         What the rounds so far prove together; information, the budget is the promise.
     spent_nano, budget_nano
         The same in the ledger's exact figures, 1e-9 of 2 rho; the gauge is their ratio.
+    carried_epsilon, carried_nano
+        What of that a device had spent that was forgotten here before.
     """
 
     epsilon: float
@@ -42,6 +45,8 @@ class BudgetGauge:
     spent_epsilon: float
     spent_nano: int
     budget_nano: int
+    carried_epsilon: float = 0.0
+    carried_nano: int = 0
 
     @property
     def share(self) -> float:
@@ -80,6 +85,8 @@ class DeviceStatus:
         The last ones, oldest first.
     paused
         Whether the owner wants no rounds for now.
+    carried_nano
+        What a device had spent at unit user that was forgotten here before, in 1e-9 of 2 rho.
     """
 
     device: str
@@ -93,6 +100,7 @@ class DeviceStatus:
     table_items: int
     refusals: list[dict[str, Any]]
     paused: bool
+    carried_nano: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; an epsilon that is not finite is null."""
@@ -120,6 +128,7 @@ class DeviceStatus:
             "rounds": [round_json(each) for each in self.rounds],
             "refusals": self.refusals,
             "paused": self.paused,
+            "carried_nano": self.carried_nano,
         }
 
 
@@ -142,25 +151,34 @@ def status_of(folder: DeviceFolder) -> DeviceStatus:
             keeper=vault.keeper,
             ledger_key=keys.ledger.public_key().public_bytes_raw().hex(),
             profile=profile,
-            budget=None if profile is None else _gauge(folder, keys, profile),
+            budget=None if profile is None else _gauge(folder, vault, keys, profile),
             rounds=book.records(),
             interactions=len(History(vault).in_order()),
             table_hash="" if table is None else table.content_hash,
             table_items=0 if table is None else table.num_items,
             refusals=book.refusals(),
             paused=Pause(vault).on,
+            carried_nano=carried_nano(vault).get(Unit.USER, 0),
         )
 
 
-def _gauge(folder: DeviceFolder, keys: DeviceKeys, profile: FleetProfile) -> BudgetGauge:
-    state, limits = ledger_guard(folder, keys, profile).spending()[Unit.USER], profile.limits
+def _gauge(folder: DeviceFolder, vault: Vault, keys: DeviceKeys, profile: FleetProfile) -> BudgetGauge:
+    limits, carried = profile.limits, carried_nano(vault).get(Unit.USER, 0)
+    spent = ledger_guard(folder, vault, keys, profile).spent_nano(Unit.USER)
     return BudgetGauge(
         epsilon=limits.epsilon,
         delta=limits.delta,
-        spent_epsilon=ZcdpMeter().epsilon(state.spent_nano, limits.delta) if state.spent_nano else 0.0,
-        spent_nano=state.spent_nano,
-        budget_nano=state.policy.budget_nano if state.policy else 0,
+        spent_epsilon=spent_epsilon(spent, limits.delta),
+        spent_nano=spent,
+        budget_nano=budget_nano_for(ZcdpMeter(), limits.epsilon, limits.delta),
+        carried_epsilon=spent_epsilon(carried, limits.delta),
+        carried_nano=carried,
     )
+
+
+def spent_epsilon(nano: int, delta: float) -> float:
+    """Epsilon that charges of 1e-9 of 2 rho prove together at delta; 0 where nothing was charged."""
+    return ZcdpMeter().epsilon(nano, delta) if nano else 0.0
 
 
 def round_json(record: RoundRecord) -> dict[str, Any]:

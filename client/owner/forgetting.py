@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from palate.client.deployment import carrying
 from palate.client.deployment.book import RoundBook
 from palate.client.deployment.folder import DeviceFolder
 from palate.client.deployment.identity import DeviceKeys
@@ -24,7 +25,8 @@ from palate.privacy.ledger.verify import verify_book
 
 OUT_OF_REACH = (
     "backups, snapshots and sectors that a disk has moved may still hold sealed copies: their key is gone from here; "
-    "what was added to sums in rounds stays in them"
+    "what was added to sums in rounds stays in them; what was spent is counted for as long as you keep the file "
+    "vault.tombstone: whoever deletes it begins from 0 here, and nobody can prevent that"
 )
 
 
@@ -56,9 +58,13 @@ def forget_device(folder: DeviceFolder) -> Tombstone:
 
 
 def _signer(folder: DeviceFolder) -> Ed25519PrivateKey | None:
-    """Return the ledger's key; None where the vault's own key is lost, which must not keep anybody from forgetting."""
+    """Return the ledger's key; None where the vault's own key is lost, which must not keep anybody from forgetting.
+
+    Meanwhile an earlier tombstone is put back where its file was lost, for the next one adds to it.
+    """
     try:
         with Vault.open(folder.vault) as vault:
+            carrying.put_back(vault)
             return DeviceKeys.load(vault).ledger
     except (Forgotten, NoVault, VaultLocked):
         raise

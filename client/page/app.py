@@ -17,19 +17,22 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from palate.client.deployment.limit_fields import FIELDS, as_text
+from palate.client.deployment.limits import DEFAULT_DELTA
 from palate.client.deployment.pausing import Pause
-from palate.client.deployment.shown import against_server
+from palate.client.deployment.profile import FleetProfile
+from palate.client.deployment.shown import against_server, carried_words
 from palate.client.deployment.status import status_of
 from palate.client.owner.device import titled
 from palate.client.owner.export import export_all
 from palate.client.owner.forgetting import OUT_OF_REACH
-from palate.client.page.desk import Desk
+from palate.client.page.desk import Desk, mark_of
 from palate.client.page.explained import parts_of
 from palate.client.page.gate import FORM_TOKEN, MAX_QUERY_BYTES, form_of
 from palate.client.page.rendering import own_file, render
 from palate.client.page.wishes import COUNTS, MAX_YEAR, Wish
 from palate.client.recommending.recommender import COUNT
-from palate.models.errors import ConfigError, PalateError
+from palate.models.errors import ConfigError, PalateError, RunError
 from palate.models.request_reader import MAX_LENGTH
 from palate.privacy.errors import PrivacyError
 
@@ -80,6 +83,7 @@ class Page:
             "/history": self.history,
             "/privacy": self.privacy,
             "/about": self.about,
+            "/leave": lambda _: self._leave_page(),
             "/forget": lambda _: self._page("privacy", "forget", word=_WORD, refused=False),
             "/{name}": self.file,
         }
@@ -87,6 +91,8 @@ class Page:
             "/feedback": self.feedback,
             "/undo": self.undo,
             "/pause": self.pause,
+            "/limits": self.limits,
+            "/leave": self.leave,
             "/facet": self.facet,
             "/export": self.export,
             "/forget": self.forget,
@@ -209,9 +215,30 @@ class Page:
     def privacy(self, request: Request) -> Response:
         """Show the budget, the rounds, and what was sent in each of them."""
         del request
-        status = status_of(self.desk.device.folder)
+        return self._privacy_page()
+
+    def _privacy_page(
+        self, typed: dict[str, str] | None = None, problem: PalateError | PrivacyError | None = None
+    ) -> Response:
+        """Show it, with limits that could not be taken as they were typed."""
+        with self.desk.using() as device:
+            status = status_of(device.folder)
         against = "" if status.profile is None else against_server(status.profile)
-        return self._page("privacy", status=status, against=against)
+        delta = DEFAULT_DELTA if status.budget is None else status.budget.delta
+        carried = carried_words(status.carried_nano, delta) if status.carried_nano else ""
+        limits = {} if status.profile is None else as_text(status.profile.limits)
+        return self._page(
+            "privacy",
+            "privacy",
+            200 if problem is None else _status_of(problem),
+            status=status,
+            against=against,
+            carried=carried,
+            fields=FIELDS,
+            shown=mark_of(limits),
+            limits={**limits, **(typed or {})},
+            problem=problem,
+        )
 
     def about(self, request: Request) -> Response:
         """Say in plain words what is protected, and what is not."""
@@ -249,6 +276,30 @@ class Page:
             Pause(device.vault).set(form.get("paused", "") == "yes")
         return _back(form)
 
+    def limits(self, request: Request) -> Response:
+        """Change what the owner allows; what cannot be taken is shown again, with the reason."""
+        form = form_of(request.scope)
+        typed = {field.name: form[field.name][:MAX_LENGTH] for field in FIELDS if field.name in form}
+        self.desk.limits()  # without a fleet there is no form to show again
+        try:
+            self.desk.set_limits(typed, form.get("shown", ""))
+        except (ConfigError, RunError, PrivacyError) as error:
+            return self._privacy_page(typed, error)
+        return RedirectResponse("./privacy#said", status_code=303)  # the form was far down the page
+
+    def leave(self, request: Request) -> Response:
+        """Leave the fleet, once the owner has said so twice."""
+        form = form_of(request.scope)
+        if form.get("confirm", "") != "yes":
+            return self._leave_page(400)
+        self.desk.leave()
+        return _back(form)
+
+    def _leave_page(self, status_code: int = 200) -> Response:
+        with self.desk.using() as device:
+            fleet = FleetProfile.require(device.vault).welcome.fleet
+        return self._page("privacy", "leave", status_code, fleet=fleet, refused=status_code != 200)
+
     def export(self, request: Request) -> Response:
         """Give the owner everything that the device keeps about them, as a file."""
         del request
@@ -283,8 +334,7 @@ class Page:
         """Say what is wrong and what to do, as the command would."""
         del request
         assert isinstance(error, PalateError | PrivacyError)
-        status = 400 if isinstance(error, ConfigError) else 409
-        return self._page("", "problem", status, message=error.message, hint=error.hint)
+        return self._page("", "problem", _status_of(error), message=error.message, hint=error.hint)
 
     def _missing(self, request: Request, error: Exception) -> Response:
         del request
@@ -295,6 +345,10 @@ class Page:
         """Name the kind of error and nothing else: its text may quote what is private."""
         del request
         return self._page("", "problem", 500, message=f"A defect in Palate: {type(error).__name__}.", hint="Report it.")
+
+
+def _status_of(error: PalateError | PrivacyError) -> int:
+    return 400 if isinstance(error, ConfigError) else 409
 
 
 def _back(form: dict[str, str]) -> Response:

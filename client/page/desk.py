@@ -7,11 +7,15 @@ meantime shows; the taste is fitted again only if something was told since, the 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
+from palate.client.deployment import enrolling
+from palate.client.deployment.limit_fields import as_text, changes_in, from_text
+from palate.client.deployment.profile import FleetProfile
+from palate.client.deployment.shown import left_words
 from palate.client.owner.device import OwnerDevice, Said, titled
 from palate.client.owner.forgetting import forget_device
 from palate.client.recommending.told import Setting
@@ -118,6 +122,46 @@ class Desk:
             text = _SET[setting].format(words)
             self._notice = Notice(text[:1].upper() + text[1:], can_undo=True) if changed else None
 
+    def limits(self) -> dict[str, str]:
+        """Return what the owner allows, as text by field; raises ConfigError if the device belongs to no fleet."""
+        with self.using() as device:
+            return as_text(FleetProfile.require(device.vault).limits)
+
+    def set_limits(self, texts: Mapping[str, str], shown: str) -> None:
+        """Change the limits, as `palate client limits` does.
+
+        Parameters
+        ----------
+        texts
+            What the owner wrote, by field; fields that are not there stay as they are.
+        shown
+            `mark_of` the limits that the owner saw.
+
+        Raises
+        ------
+        ConfigError, PrivacyError
+            If a text is no number, a limit is out of range, or the device belongs to no fleet.
+        RunError
+            If its agent takes part in rounds just now, or the limits are not those that were shown.
+        """
+        with self.using() as device:
+            before = self.limits()
+            if shown != mark_of(before):
+                raise RunError("another program changed your limits meanwhile", hint="look at them, then change them")
+            written = {name: text for name, text in texts.items() if text.strip() != before.get(name)}
+            changes = changes_in(from_text(written))
+            if not changes:
+                self._notice = Notice("Your limits are as they were.")
+                return
+            enrolling.change_limits(device.folder, **changes)
+            self._notice = Notice("Your limits are changed; every round from now on is held against them.")
+
+    def leave(self) -> None:
+        """Leave the fleet, as `palate client leave` does; raises as `enrolling.leave`."""
+        with self.using() as device:
+            text = left_words(enrolling.leave(device.folder))
+            self._notice = Notice(f"{text[:1].upper()}{text[1:]}.")
+
     def undo(self) -> None:
         """Take back what the owner did last."""
         with self.using() as device:
@@ -145,6 +189,11 @@ class Desk:
                 raise
             self.forgotten = True
             return stone
+
+
+def mark_of(limits: Mapping[str, str]) -> str:
+    """Name limits as they were shown, for a form to say what it was about."""
+    return " ".join(limits.values())
 
 
 def _spoken_about(device: OwnerDevice, item: str) -> bool:

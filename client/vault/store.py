@@ -11,7 +11,7 @@ import base64
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -78,7 +78,7 @@ class Vault:
         Raises
         ------
         Forgotten
-            If a vault was forgotten here and `carrying` is not its tombstone.
+            If a vault was forgotten here and `carrying` is not its tombstone, or its forgetting is not finished.
         VaultExists, LooseFile, NoKeyring, VaultLocked
             If there is a vault already, others have rights here, or the keyring does not serve.
         """
@@ -98,6 +98,8 @@ class Vault:
             with named():
                 connection.execute("BEGIN IMMEDIATE")
                 if not schema.is_empty(connection):
+                    if left is not None:
+                        _refuse_half_forgotten(folder, connection.execute("SELECT id FROM vault").fetchone(), left)
                     raise VaultExists(f"{folder} has a vault already", hint="open it, or choose another folder")
                 schema.create(connection)
                 master = place.make(vault_id)  # before the commit: a vault without its key would be lost
@@ -351,13 +353,16 @@ def _identity(folder: Path, connection: sqlite3.Connection) -> tuple[bytes, str,
             raise _no_vault(folder)
         schema.check(connection)
         row = connection.execute("SELECT id, keeper, master FROM vault").fetchone()
-    left = tombstone.read(folder)
+    _refuse_half_forgotten(folder, row, tombstone.read(folder))
+    return row[0], row[1], row[2]
+
+
+def _refuse_half_forgotten(folder: Path, row: Sequence[bytes] | None, left: tombstone.Tombstone | None) -> None:
     if row is None or (left is not None and left.vault == row[0]):
         raise Forgotten(
             f"the vault in {folder} was being forgotten when something stopped it",
-            hint="finish with palate.client.vault.forget.finish",
+            hint="finish it: palate client forget",
         )
-    return row[0], row[1], row[2]
 
 
 def _no_vault(folder: Path) -> NoVault:

@@ -93,9 +93,9 @@ def _begin_elsewhere(device):
     """Let the old ledger grow again, past the length that it had."""
     with Vault.open(device.folder.vault) as vault:
         keys, profile = DeviceKeys.load(vault), FleetProfile.require(vault)
-    for cohort in range(3, 13):
-        changed = profile.with_limits(profile.limits.with_changes({"smallest_cohort": cohort}))
-        ledger_guard(device.folder, keys, changed).adopt_policy()
+        for cohort in range(3, 13):
+            changed = profile.with_limits(profile.limits.with_changes({"smallest_cohort": cohort}))
+            ledger_guard(device.folder, vault, keys, changed).adopt_policy()
 
 
 def _welcome(fleet, device, **changes):

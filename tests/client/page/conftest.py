@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 import httpx
 import numpy as np
@@ -115,6 +118,17 @@ def visitor(folder: DeviceFolder, vault: Vault) -> Visitor:
 def items_of(page: str) -> list[str]:
     """Keys of the items that a page shows, in order."""
     return re.findall(r'name="item" value="([^"]+)"', page)
+
+
+@pytest.fixture(scope="session")
+def fleets() -> ModuleType:
+    """The honest fleet in memory of the deployment's own tests."""
+    path = Path(__file__).parents[1] / "deployment" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("palate_test_fleets", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

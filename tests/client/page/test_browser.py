@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -206,3 +207,60 @@ def test_another_origin_can_neither_frame_nor_read_nor_post(
     with Vault.open(history.vault) as vault:
         assert "film-00001" not in History(vault).marks()
     del browser.events[events:]  # what this page was refused is no defect of ours
+
+
+def test_limits_are_changed_and_the_fleet_left_on_a_phone_in_light_and_dark(
+    fleets: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PALATE_KEYRING", "file")
+    fleet = fleets.Fleet(tmp_path / "fleet", 2)
+    for device in fleet.devices:
+        device.kill()
+    page, pictures = start(fleet.devices[0].folder), os.environ.get("PALATE_PICTURES")
+    own = Browser(find(), tmp_path / "profile")
+    try:
+        own.open((page.folder.home / DOOR).as_uri())
+        own.until("location.protocol === 'http:' && document.getElementById('content') && true")
+        for dark in (False, True):
+            own.look(width=390, height=844, dark=dark)
+            for path in ("privacy#limits", "leave"):
+                own.open(page.place + path)
+                assert own.script("document.documentElement.scrollWidth - innerWidth") <= 0, path
+                assert own.script(CONTRAST) == [], path
+                nodes = own.send("Accessibility.getFullAXTree")["nodes"]
+                fields = [
+                    n for n in nodes if not n["ignored"] and n["role"]["value"] in {"textbox", "checkbox", "button"}
+                ]
+                names = [node["name"]["value"] for node in fields]
+                assert len(names) == len(set(names)) > 1
+                assert all(names)
+                if pictures:
+                    own.picture(Path(pictures) / f"{path.partition('#')[0]}-of-a-member-390-{'dark' * dark}.png")
+        own.open(f"{page.place}privacy#limits")
+        own.script("document.getElementById('limit-least_tau').value = '0.6667'")
+        own.script("document.querySelector('form[action^=\"./limits\"]').requestSubmit()")
+        own.until("document.querySelector('[role=alert]')?.innerText.includes('three decimals')")
+        box = own.script(
+            "(({top, bottom}) => [top, bottom])(document.querySelector('[role=alert]').getBoundingClientRect())"
+        )
+        assert 0 <= box[0] < box[1] <= 844  # in sight, though far down the page
+        assert own.script(CONTRAST) == []
+        if pictures:
+            own.picture(Path(pictures) / "privacy-refused-390-dark.png")
+        own.script("document.getElementById('limit-least_tau').value = '0.667'")
+        own.script("document.querySelector('form[action^=\"./limits\"]').requestSubmit()")
+        own.until("document.getElementById('said').innerText.includes('Your limits are changed')")
+        assert own.script("document.getElementById('said').getBoundingClientRect().top") >= 0
+        assert own.script("document.getElementById('limit-least_tau').value") == "0.667"
+        own.open(f"{page.place}leave")
+        own.script("document.querySelector('main form').requestSubmit()")
+        assert own.script("document.querySelector('main input[type=checkbox]').validity.valueMissing")
+        own.script("document.querySelector('main input[type=checkbox]').click()")
+        own.script("document.querySelector('main form').requestSubmit()")
+        own.until("document.getElementById('said').innerText.includes('Left fleet films')")
+        assert own.script("document.querySelector('.banner').innerText").startswith("This device belongs to no fleet.")
+        assert [text for text in own.problems if "status of 4" not in text] == []  # no table yet; refused
+    finally:
+        own.close()
+        page.process.kill()
+        page.process.communicate()

@@ -15,13 +15,26 @@ ODD = (
     *("nan", "9" * 40, "&", "=", ";", "\r\nx: y", "a" * 3000, "genre: Crime", "title:", "None", "+", "#", "?"),
 )
 WISHES = "?ask=crime+from+the+90s+like+picture&diversity=0.5&genre=Crime&from=1980&to=2000&known=well&count=20&new=1"
-GETS = ("", WISHES, "search?q=picture+12", "profile", "history?page=2", "privacy", "about", "forget", "page.css")
+GETS = (
+    "",
+    WISHES,
+    "search?q=picture+12",
+    "profile",
+    "history?page=2",
+    "privacy",
+    "about",
+    "forget",
+    "leave",
+    "page.css",
+)
 POSTS = (
     ("feedback", {"said": "like", "item": "film-00012", "page": "", "query": "ask=crime"}),
     ("feedback", {"said": "hide", "item": "film-00044", "page": "search", "query": "q=pic"}),
     ("facet", {"facet": "genre: Crime", "setting": "pin", "page": "profile", "query": ""}),
     ("undo", {"page": "history", "query": "page=1"}),
     ("export", {"page": "privacy", "query": ""}),
+    ("limits", {"epsilon": "4", "least_tau": "0.667", "shown": "8 1e-05", "page": "privacy"}),
+    ("leave", {"confirm": "ye", "page": "privacy"}),
     ("forget", {"confirm": "forge", "page": "privacy", "query": ""}),
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from hashlib import sha256
 from html import unescape
 from pathlib import Path
@@ -17,19 +16,6 @@ from palate.privacy.accounting.guarantee import round_up
 from palate.privacy.wire import FleetStep
 
 from .conftest import visitor
-
-
-@pytest.fixture(scope="module")
-def fleets() -> ModuleType:
-    """The honest fleet in memory of the deployment's own tests."""
-    path = Path(__file__).parents[1] / "deployment" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("palate_test_fleets", path)
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_it_shows_exactly_what_was_sent_and_what_it_cost(
