@@ -143,6 +143,12 @@ def test_undo_takes_back_all_of_an_action_or_nothing_and_counts_what_it_took_bac
         assert (len(device.entries()), len(device.marks())) == (before + 4, 16)
 
 
+def test_a_moment_that_no_calendar_has_does_not_keep_the_history_from_being_shown(owner):
+    with Vault.open(owner.folder.vault) as vault:
+        History(vault).add("film-000", time=1_700_000_000_000_000)
+    assert "\n            Heat (1995)" in owner("history")
+
+
 def test_what_another_program_did_meanwhile_is_taken_back_first(owner):
     owner("like", "Casino")
     with Vault.open(owner.folder.vault) as vault:
