@@ -115,7 +115,7 @@ class RequestReader:
             less=tuple(name for name in found.less if name not in found.more and name not in found.genres),
             first_year=first,
             last_year=last,
-            without_years=tuple(found.without_years),
+            without_years=tuple(dict.fromkeys(found.without_years)),
             new_only=found.new_only,
             popularity=found.popularity,
             diversity=found.diversity,
@@ -269,15 +269,16 @@ class RequestReader:
         for at, word in enumerate(scan.words):
             if scan.claimed[at]:
                 continue
-            negated = scan.negated(at)
+            start, how = scan.how_known(at) if word == "known" else (at, "")
+            negated = scan.negated(start)
             following = scan.words[at + 1] if at + 1 < len(scan.words) else ""
             number = words.NUMBERS.get(word) or (int(word) if word.isdecimal() and len(word) <= 2 else 0)
             if word in words.NEW and not negated:
                 found.new_only = True
-            elif word in words.POPULAR or (word == "known" and at and scan.words[at - 1] == "well"):
+            elif word in words.POPULAR or how == "well":
                 found.popularity = -1 if negated else 1
-            elif word in words.OBSCURE or (word == "known" and at and scan.words[at - 1] in ("less", "little")):
-                found.popularity = 1 if negated and word != "known" else -1
+            elif word in words.OBSCURE or how in ("less", "little"):
+                found.popularity = 1 if negated else -1
             elif word in words.MIXED:
                 found.diversity = 0.0 if negated else 0.7
             elif number and (
@@ -286,7 +287,7 @@ class RequestReader:
                 found.count = number
             else:
                 continue
-            scan.claim(at, at + 1)
+            scan.claim(start, at + 1)
 
     def _read_rest(self, scan: _Scan, found: _Found) -> list[str]:
         """Ask the encoder about words that nobody claimed; return those that stay unclaimed."""
@@ -349,6 +350,11 @@ class _Scan:
         """Whether what stands here ends a phrase."""
         return at >= len(self.words) or self.words[at] in _PUNCTUATION | {"and", "or", "nor", "but", "from", "with"}
 
+    def how_known(self, at: int) -> tuple[int, str]:
+        """Word that says how "known" is meant, and where it stands: "well known", "less-known"."""
+        before = at - 2 if at > 1 and self.words[at - 1] == "-" else at - 1
+        return (before, self.words[before]) if before >= 0 else (at, "")
+
     def is_facet(self, at: int) -> bool:
         """Whether a word was claimed as a facet."""
         return at < len(self.words) and bool(self._facet[at])
@@ -369,13 +375,25 @@ class _Scan:
 
     def negator(self, at: int, *, facets: bool = True) -> str:
         """Word that negates what stands here, "" if there is none: it may be parted from it by small words only."""
+        if self._begins_anew(at):
+            return ""
         for before in range(at - 1, -1, -1):
             word = self.words[before]
-            if word in words.NEGATIONS:
+            if word in words.NEGATIONS or (word == "but" and before and self.words[before - 1] in words.ALL):
                 return word
-            if word not in words.GLUE and not (facets and (self._facet[before] or word in words.VERBS)):
+            if self._begins_anew(before):
+                return ""
+            if word not in words.GLUE | words.VERBS and not (facets and self._facet[before]):
                 return ""
         return ""
+
+    def _begins_anew(self, at: int) -> bool:
+        """Whether a word asks for what follows, whatever was turned down before: "no horror and more drama"."""
+        if self.words[at] not in words.VERBS | words.LIKE and self.words[at] != "more":
+            return False
+        while at and self.words[at - 1] in words.DEGREES:
+            at -= 1
+        return at > 0 and (self.words[at - 1] in ("and", "but") or bool(self._facet[at - 1]))
 
     def negated(self, at: int, *, facets: bool = True) -> bool:
         """Whether a word is negated."""

@@ -17,17 +17,21 @@ def _set(words: str) -> frozenset[str]:
 
 
 NEGATIONS = _set(
-    "not no without nothing never nor none non except excluding avoid hate hates dislike dont isnt doesnt less "
-    "fewer neither minus skip"
+    "not no without nothing never nor none non zero except excluding avoid hate hates hated dislike disliked dont isnt "
+    "doesnt less fewer neither minus skip"
 )
 GLUE = _set(
     "or and nor too very so that is a an the any anything much more of from in film films movie movies book "
     "books want made kind please really to be it much its"
 )
 ARTICLES = _set("a an the")
+DEGREES = _set("really very too so much even also")
 LIKE = _set("like resembling loved love liked enjoyed enjoy")
+ALL = _set("anything everything all")
+"""Before "but" they make it a negation: "anything but horror"."""
 VERBS = _set("like love enjoy want")
-"""With a negation before them they turn down what follows: "I don't like horror"."""
+"""With a negation before them they turn down what follows, "I don't like horror"; after something else that was turned
+down they begin anew: "I hate horror and love drama"."""
 LIKE_OF = {"similar": "to", "such": "as", "fan": "of", "reminds": "of", "style": "of", "akin": "to", "close": "to"}
 THINGS = _set(
     "film films movie movies book books thing things item items title titles suggestion suggestions "
@@ -44,6 +48,7 @@ STOP = _set(
     "there here about which who what when how tonight today evening weekend time good great nice best better "
     "also only even still again made era period style mood feel feeling feels tell let have has had between "
     "not no without nothing never none non except avoid less fewer old older around early late mid dont want "
+    "zero hate hates hated dislike disliked neither all everything "
     "looking lets title titles story stories pick picks top s t"
 )
 

@@ -2,17 +2,23 @@
 
 What is written gets its name when it is whole: a new file by a hard link, which takes nobody's place and follows no
 link, a replacement by renaming. After a crash or a power cut there is the old state or the new one, and at most a draft
-`.NAME.*.tmp` beside it.
+`.NAME.*.tmp` beside it. Where a file system has no hard links, a new file is written under its own name, and only a
+crash in the middle of that leaves a part of it.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PRIVATE = 0o600
 """For its owner's eyes only, whatever the umask."""
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+"""What file systems without hard links answer: FAT, some that are mounted from elsewhere."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -31,14 +37,24 @@ def create(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
     FileExistsError
         If something has that name; a link has, too.
     OSError
-        If it cannot be written; nothing is left then.
+        If it cannot be written, or not be waited for; nothing of that name is left then.
     """
-    draft = _drafted(path, content, mode)
-    try:
-        os.link(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-        sync_folder(path.parent)
+    with _opened(path.parent) as folder:  # before anything is written: what cannot be waited for is not begun
+        draft = _draft_of(path)
+        _write_new(draft, content, mode)
+        try:
+            os.link(draft, path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _write_new(path, content, mode)
+        finally:
+            draft.unlink(missing_ok=True)
+        try:
+            os.fsync(folder)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def replace(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
@@ -47,28 +63,39 @@ def replace(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
     Raises
     ------
     OSError
-        If it cannot be written; the old file is untouched then.
+        If it cannot be written; the old file is untouched then, unless the disk failed while the new name reached it.
     """
-    draft = _drafted(path, content, mode)
-    try:
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-        sync_folder(path.parent)
+    with _opened(path.parent) as folder:
+        draft = _draft_of(path)
+        _write_new(draft, content, mode)
+        try:
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+        os.fsync(folder)
 
 
 def sync_folder(folder: Path) -> None:
     """Wait until the names in a folder are on disk."""
+    with _opened(folder) as descriptor:
+        os.fsync(descriptor)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _drafted(path: Path, content: bytes, mode: int) -> Path:
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    descriptor = os.open(draft, _NEW, mode)
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    descriptor = os.open(path, _NEW, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             if mode == PRIVATE:
@@ -77,6 +104,5 @@ def _drafted(path: Path, content: bytes, mode: int) -> Path:
             file.flush()
             os.fsync(descriptor)
     except BaseException:
-        draft.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         raise
-    return draft

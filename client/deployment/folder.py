@@ -76,6 +76,11 @@ class DeviceFolder:
         """What happened, in words; for the owner's eyes."""
         return self.home / "client.log"
 
+    @property
+    def lock(self) -> Path:
+        """What the one program holds that takes part in rounds; empty."""
+        return self.home / "agent.lock"
+
     def make(self) -> None:
         """Make the folder, private to its owner.
 
@@ -106,7 +111,7 @@ class DeviceFolder:
             If another one does already, or the folder is not there.
         """
         try:
-            descriptor = os.open(self.home / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise RunError(
                 f"{self.home} is no device's folder: {error.strerror}", hint="begin with: palate client init"

@@ -26,8 +26,10 @@ MAX_ROWS = 1_000_000
 EXAMPLES = 3
 
 _COLUMNS = ("item", "title", "rating", "time")
-_MILLISECONDS_FROM = 100_000_000_000
-"""Times from here on are milliseconds: in seconds this is the year 5138, in milliseconds 1973."""
+_TOO_LATE = 100_000_000_000
+"""Times from here on are of a finer unit: in seconds this is the year 5138, in milliseconds 1973."""
+_FINER = (1, 1_000, 1_000_000, 1_000_000_000)
+"""Parts of a second that a time may be in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +173,10 @@ def _time(moment: object) -> int | None:
             raise ValueError("the time is neither seconds since 1970 nor like 2024-05-01T12:00:00") from None
     if not math.isfinite(number):
         raise ValueError("the time is not a finite number")
-    return int(number / 1000 if number >= _MILLISECONDS_FROM else number)
+    for parts in _FINER:
+        if number / parts < _TOO_LATE:
+            return int(number / parts)
+    raise ValueError("the time is later than the year 5138, even in nanoseconds since 1970")
 
 
 def _seconds(moment: datetime) -> int:

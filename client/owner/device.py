@@ -149,11 +149,12 @@ class OwnerDevice:
             actions = self._actions()
             while done < count:
                 if actions and actions[-1]["left"] == self._state():
-                    action = actions.pop()
+                    action = actions[-1]
                     if "facet" in action:
                         keep_setting(self.vault, action["facet"], action["before"])
-                    else:
-                        self.history.undo(action["steps"])
+                    elif not self.history.undo(action["steps"]):  # the journal keeps the first of them no more
+                        break
+                    actions.pop()
                 elif not self.history.undo(1):
                     break
                 done += 1

@@ -101,14 +101,23 @@ def portrait_lines(portrait: Portrait, *, count: int = 8) -> Iterator[str]:
         yield f"words that your items share: {', '.join(word for word, _ in portrait.words)}"
 
 
+def day(seconds: int | None, form: str = "%Y-%m-%d") -> str:
+    """Write a moment in UTC; nothing where nobody knows, and where no calendar has it."""
+    if seconds is None:
+        return ""
+    try:
+        return datetime.fromtimestamp(seconds, tz=UTC).strftime(form)
+    except (OverflowError, ValueError, OSError):
+        return ""
+
+
 def history_lines(entries: Sequence[Entry], marks: dict[str, Mark], titles: dict[str, str]) -> Iterator[str]:
     """Say a history, newest last, and what is disliked or hidden."""
     for entry in entries:
-        day = "          " if entry.time is None else datetime.fromtimestamp(entry.time, tz=UTC).strftime("%Y-%m-%d")
         how = "liked" if entry.source == "feedback" else entry.source
         value = "" if entry.value == 1.0 else f", {entry.value:g}"
         unknown = "" if entry.row is not None else "   not in the catalogue"
-        yield f"{day}  {entry.title}   ({how}{value}){unknown}"
+        yield f"{day(entry.time):<10}  {entry.title}   ({how}{value}){unknown}"
     for kind, said in (("dislike", "disliked"), ("hide", "hidden")):
         for item in (item for item, mark in marks.items() if mark == kind):
             yield f"{said:<10}  {titles.get(item, item)}"

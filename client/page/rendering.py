@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from palate.client.owner import shown
 from palate.privacy.accounting.guarantee import round_up
 
 _HERE = Path(__file__).parent
@@ -44,12 +44,7 @@ def own_file(name: str) -> tuple[bytes, str] | None:
 
 def day(seconds: int | None) -> str:
     """Write a moment in UTC; a dash where nobody knows, and where no calendar has it."""
-    if seconds is None:
-        return "\N{EN DASH}"
-    try:
-        return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M")
-    except (OverflowError, ValueError, OSError):
-        return "\N{EN DASH}"
+    return shown.day(seconds, "%Y-%m-%d %H:%M") or "\N{EN DASH}"
 
 
 def size(count: int) -> str:

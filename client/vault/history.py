@@ -160,8 +160,8 @@ class History:
             placed.append((latest, number, Interaction(**entry)))
         return [(number, entry) for _, number, entry in sorted(placed, key=lambda row: row[:2])]
 
-    def undo(self, steps: int = 1) -> int:
-        """Take back the last changes, latest first.
+    def undo(self, steps: int = 1) -> bool:
+        """Take back the last changes, all of them or none: what took several steps is not left half done.
 
         Parameters
         ----------
@@ -170,18 +170,17 @@ class History:
 
         Returns
         -------
-        int
-            How many there were to take back.
+        bool
+            Whether there were as many to take back.
         """
         with self._vault.transaction():
             journal = self._journal()
-            undone = 0
-            while undone < steps and journal["steps"]:
+            if len(journal["steps"]) < steps:
+                return False
+            for _ in range(steps):
                 self._revert(journal["steps"].pop())
-                undone += 1
-            if undone:
-                self._write(_JOURNAL, journal)
-            return undone
+            self._write(_JOURNAL, journal)
+            return True
 
     def forget_steps(self) -> None:
         """Drop what `undo` needs; what was removed is then nowhere in the vault any more."""

@@ -22,13 +22,17 @@ _NEXT = (
     ("take it back", "undo"),
 )
 
+_SEED = 1
+
 
 def try_(
     home: Annotated[
         Path | None, typer.Option(help="Folder of the demonstration device.", show_default="./palate-demo")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Make the demonstration device anew.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Chooses whose history it gets.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Chooses whose history it gets.", show_default=str(_SEED))
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
     """Make a demonstration device with films, a table and somebody's history, to look around in.
@@ -38,12 +42,12 @@ def try_(
     """
     from rich.console import Console
 
-    from palate.simulation.device_demo.making import is_demo, make
+    from palate.simulation.device_demo.making import clear_away, is_demo, make, seed_of
 
     folder = DeviceFolder((home or Path("palate-demo")).absolute())
     there = folder.home.exists() and any(folder.home.iterdir())
     if there and fresh and is_demo(folder):
-        shutil.rmtree(folder.home)
+        clear_away(folder)
         there = False
     console = Console(stderr=True)
     if there:
@@ -51,13 +55,19 @@ def try_(
             raise ConfigError(
                 f"{folder.home} is not empty, and no demonstration device", hint="name a new folder with --home"
             )
+        if seed is not None and seed != (made_with := seed_of(folder)):
+            raise ConfigError(
+                f"{folder.home} is made already, with seed {made_with}, not {seed}",
+                hint="make it anew with --fresh, or name a new folder with --home",
+            )
         _show(folder, None, as_json=as_json)
         return
+    before = set(folder.home.iterdir()) if folder.home.exists() else None
     try:
         with console.status("making a demonstration device") as status:
-            made = make(folder, seed=seed, tell=status.update)
+            made = make(folder, seed=_SEED if seed is None else seed, tell=status.update)
     except BaseException:  # half a device is of no use, and would be in the way of the next try
-        shutil.rmtree(folder.home, ignore_errors=True)
+        _remove(folder.home, before)
         raise
     console.print(
         f"a demonstration device: {made.items} invented films, a table learned from {made.people:,} invented people in "
@@ -67,6 +77,18 @@ def try_(
         soft_wrap=True,
     )
     _show(folder, made.titles[-1], as_json=as_json)
+
+
+def _remove(home: Path, before: set[Path] | None) -> None:
+    """Remove what was made in a folder, and the folder if it was not there before."""
+    if before is None:
+        shutil.rmtree(home, ignore_errors=True)
+        return
+    for path in set(home.iterdir()) - before:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _show(folder: DeviceFolder, title: str | None, *, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,12 +17,17 @@ from typing import Final
 import numpy as np
 
 from palate.client.deployment import enrolling
+from palate.client.deployment.book import RoundBook
 from palate.client.deployment.folder import DeviceFolder, write_whole
+from palate.client.deployment.profile import FleetProfile
 from palate.client.deployment.tables import table_keeper
+from palate.client.owner.forgetting import forget_device
 from palate.client.owner.shelf import open_shelf
 from palate.client.owner.training import keep_training
-from palate.client.vault import Vault
+from palate.client.vault import Vault, tombstone
+from palate.client.vault.errors import Forgotten, NoVault
 from palate.client.vault.history import History, Interaction
+from palate.models.errors import ConfigError
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise
@@ -116,6 +122,7 @@ def make(folder: DeviceFolder, *, seed: int, tell: Callable[[str], None] = lambd
     tell("giving the device a history")
     made = _furnished(folder, data, training, config.promises[Unit.USER], seed)
     about = {"people": made.people, "items": made.items, "epsilon": made.promise.epsilon, **made.promise.reading}
+    about |= {"seed": seed}
     write_whole(folder.home / MARK, json.dumps(about).encode("ascii"))
     return made
 
@@ -123,6 +130,50 @@ def make(folder: DeviceFolder, *, seed: int, tell: Callable[[str], None] = lambd
 def is_demo(folder: DeviceFolder) -> bool:
     """Whether a folder's device is a demonstration, and was made to the end."""
     return (folder.home / MARK).is_file()
+
+
+def seed_of(folder: DeviceFolder) -> int | None:
+    """Return the seed that a demonstration device was made with; None where it does not say."""
+    try:
+        seed = json.loads((folder.home / MARK).read_bytes()).get("seed")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return seed if isinstance(seed, int) else None
+
+
+def clear_away(folder: DeviceFolder) -> None:
+    """Destroy a demonstration device, as `palate client forget` does, so that another one can be made there.
+
+    Raises
+    ------
+    ConfigError
+        If it has become a real one: it belongs to a fleet, or spent some of a privacy budget.
+    RunError, VaultError
+        As `forget_device`.
+    """
+    if _is_real(folder):
+        raise ConfigError(
+            f"{folder.home} belongs to a fleet, or has spent some of a privacy budget",
+            hint="name a new folder with --home; what was spent must not be lost: palate client forget",
+        )
+    with suppress(NoVault):  # forgotten before
+        forget_device(folder)
+    # The mark last: without it, a start that was cut off here could not go on.
+    for path in (folder.vault / tombstone.FILE, folder.lock, folder.home / MARK):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.vault.rmdir()
+
+
+def _is_real(folder: DeviceFolder) -> bool:
+    stone = tombstone.read(folder.vault)
+    if folder.ledger.exists() or (stone is not None and stone.spent):
+        return True
+    try:
+        with Vault.open(folder.vault) as vault:
+            return FleetProfile.load(vault) is not None or bool(RoundBook(vault).heads())
+    except (Forgotten, NoVault):
+        return False
 
 
 def _furnished(folder: DeviceFolder, data: Interactions, training: LocalTraining, promise: Promise, seed: int) -> Made:

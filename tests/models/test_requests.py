@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from palate.models.errors import ConfigError
@@ -35,6 +35,25 @@ def reader(films):
         ("rom-coms or westerns", "Romance, Comedy or Western"),
         ("no horror or war", "not Horror or War"),
         ("no war, comedy", "Comedy; not War"),
+        ("anything but horror", "not Horror"),
+        ("all but horror or war", "not Horror or War"),
+        ("nothing but comedy", "Comedy"),
+        ("anything, but funny", "more Comedy"),
+        ("everything but the 80s", "not from 1980 to 1989"),
+        ("I hate comedies and love drama", "Drama; not Comedy"),
+        ("I hate comedies and really love drama", "Drama; not Comedy"),
+        ("no horror and more comedy", "more Comedy; not Horror"),
+        ("I hate it and love Heat", "like Heat (1995)"),
+        ("no films like Titanic", "unlike Titanic (1997)"),
+        ("I don't like the 80s", "not from 1980 to 1989"),
+        ("I don't really like horror", "not Horror"),
+        ("zero horror", "not Horror"),
+        ("well-known films", "well known"),
+        ("not well known", "less known"),
+        ("not so well-known films", "less known"),
+        ("less well known", "less known"),
+        ("little-known films", "less known"),
+        ("not unknown", "well known"),
         ("I don't like horror", "not Horror"),
         ("drama but not war", "Drama; not War"),
         ("less horror, more romance", "more Romance; less Horror"),
@@ -84,6 +103,11 @@ def test_small_words_are_not_reported(reader):
     assert reader.read("I would like to see a nice film with some drama in it tonight").not_understood == ()
 
 
+@pytest.mark.parametrize("asked", ["zero horror", "not well-known films", "everything but war", "I hate comedies"])
+def test_words_that_turn_something_down_are_not_reported(reader, asked):
+    assert reader.read(asked).not_understood == ()
+
+
 def test_old_and_recent_go_by_the_catalogue(reader, films):
     dated = films.years[films.years > 0]
     assert reader.read("an old film").last_year == int(np.percentile(dated, 25))
@@ -129,6 +153,7 @@ SAID = (
 WORDS = st.sampled_from(SAID.split())
 
 
+@example("not 1995 not 1995")
 @given(st.lists(WORDS, max_size=14).map(" ".join) | st.text(max_size=80))
 def test_any_text_is_read_without_an_error_and_nothing_is_wanted_and_refused_at_once(films, asked):
     reader = RequestReader(facets_of(films), TitleIndex(films.titles, films.years))

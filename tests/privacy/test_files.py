@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -89,3 +91,62 @@ def test_the_name_comes_after_the_contents_and_is_on_disk_at_the_end(tmp_path: P
     write(path, b"whole")
     assert seen == [(False, False), (True, True)]
     assert [each.name for each in tmp_path.iterdir()] == ["table"]
+
+
+def test_a_new_file_that_cannot_be_waited_for_is_taken_away_again(tmp_path: Path, monkeypatch):
+    wait = os.fsync
+
+    def failing(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, "the disk is gone")
+        wait(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match="the disk is gone"):
+        files.create(tmp_path / "mine.json", b"a whole history")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("write", [files.create, files.replace])
+def test_nothing_is_begun_in_a_folder_that_cannot_be_opened(tmp_path: Path, monkeypatch, write):
+    folder = tmp_path / "drop"
+    folder.mkdir()
+    (folder / "there").write_bytes(b"old")
+    real = os.open
+
+    def refusing(path, *arguments, **named):
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, *arguments, **named)
+
+    monkeypatch.setattr(os, "open", refusing)
+    for name in ("there", "new"):
+        with pytest.raises(PermissionError):
+            write(folder / name, b"a whole history")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"there": b"old"}
+
+
+@pytest.mark.parametrize("refusal", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_hard_links_takes_new_files_and_keeps_old_ones(tmp_path: Path, monkeypatch, refusal: int):
+    def refusing(*_, **__):
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(os, "link", refusing)
+    files.create(tmp_path / "key", b"secret")
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("key", "link"):
+        with pytest.raises(FileExistsError):
+            files.create(tmp_path / name, b"other")
+    assert (tmp_path / "key").read_bytes() == b"secret"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["key", "link"]
+
+
+def test_other_refusals_to_link_are_not_passed_over(tmp_path: Path, monkeypatch):
+    def refusing(*_, **__):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(os, "link", refusing)
+    with pytest.raises(OSError, match="no space left"):
+        files.create(tmp_path / "key", b"secret")
+    assert list(tmp_path.iterdir()) == []

@@ -71,12 +71,14 @@ def test_numbers_are_item_keys_as_they_are_written(history, tmp_path):
         ("1700000000", 1_700_000_000),
         ("1700000000.9", 1_700_000_000),
         ("1700000000123", 1_700_000_000),
+        ("1700000000123456", 1_700_000_000),
+        ("1700000000123456789", 1_700_000_000),
         ("2023-11-14T22:13:20", 1_700_000_000),
         ("2023-11-14T23:13:20+01:00", 1_700_000_000),
         ("2023-11-14", 1_699_920_000),
     ],
 )
-def test_times_are_seconds_milliseconds_or_iso_8601(history, tmp_path, moment, seconds):
+def test_times_are_seconds_or_parts_of_them_or_iso_8601(history, tmp_path, moment, seconds):
     import_file(written(tmp_path / "a.csv", f"item,time\ni1,{moment}\n"), history, CATALOGUE)
     assert entries(history) == [("i1", 1.0, seconds)]
 
@@ -112,6 +114,7 @@ def test_a_later_catalogue_finds_what_was_kept_for_it(history, tmp_path):
         ("a.csv", "item,time\ni1,yesterday\n", "row 1: the time is neither"),
         ("a.csv", "item,time\ni1,-5\n", "row 1: the time"),
         ("a.csv", "item,time\ni1,inf\n", "row 1: the time"),
+        ("a.csv", "item,time\ni1,1e20\n", "row 1: the time is later"),
         ("a.csv", "item\n\"\"\n", "row 1: an item's key"),
         ("a.csv", f"item\n{'x' * 201}\n", "row 1: an item's key"),
         ("a.csv", "name,stars\nx,1\n", "name, stars, and neither item nor title"),

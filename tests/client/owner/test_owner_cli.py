@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from palate.client.cli import client_app
+from palate.client.owner.device import OwnerDevice
 from palate.client.vault import ROUNDS, Vault
 from palate.client.vault.history import History, Interaction
 
@@ -122,6 +123,30 @@ def test_undo_takes_back_what_was_done_once_however_many_steps_it_took(owner):
     assert owner.json("undo", "2")["undone"] == 2
     assert owner.titles() == disliked
     assert owner.json("history")["marks"] == {catalogue_of(owner)[title]["item"]: "dislike"}
+
+
+def test_undo_takes_back_all_of_an_action_or_nothing_and_counts_what_it_took_back(owner):
+    with OwnerDevice.opened(owner.folder) as device:
+        device.say("hide", "film-000")
+        device.say("like", "film-000")  # two steps: the mark goes, and an entry comes
+        for number in range(100, 131):
+            device.say("hide", f"film-{number:03}")
+        before = len(device.entries())
+        assert device.undo(32) == 31
+        assert device.marks() == {}
+        assert (len(device.entries()), device.entries()[-1].item) == (before, "film-000")
+        assert device.undo() == 0
+        for said in ("hide", "like"):
+            for number in range(100, 120):
+                device.say(said, f"film-{number:03}")
+        assert device.undo(20) == 16
+        assert (len(device.entries()), len(device.marks())) == (before + 4, 16)
+
+
+def test_a_moment_that_no_calendar_has_does_not_keep_the_history_from_being_shown(owner):
+    with Vault.open(owner.folder.vault) as vault:
+        History(vault).add("film-000", time=1_700_000_000_000_000)
+    assert "\n            Heat (1995)" in owner("history")
 
 
 def test_what_another_program_did_meanwhile_is_taken_back_first(owner):

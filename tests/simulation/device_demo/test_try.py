@@ -11,7 +11,8 @@ from palate.cli.client import client_app
 from palate.cli.errors import ending_of
 from palate.client.deployment import enrolling
 from palate.client.deployment.folder import DeviceFolder
-from palate.client.vault import Vault
+from palate.client.owner import forgetting
+from palate.client.vault import Vault, files, tombstone
 from palate.client.vault.history import History
 from palate.simulation.device_demo import making
 
@@ -46,6 +47,9 @@ def test_a_newcomer_gets_a_device_that_recommends_and_keeps_it(tmp_path):
     assert (code, f"export PALATE_HOME={home}" in text, "palate client recommend" in text) == (0, True, True)
     assert (home / "table.safetensors").read_bytes() == before
     assert ends("join", "--home", home)[0] == 2  # it belongs to no fleet
+    code, text = ends("try", "--home", home, "--seed", 9)
+    assert (code, "with seed 1, not 9" in text) == (2, True)
+    assert ends("try", "--home", home, "--seed", 1)[0] == 0
 
 
 @pytest.mark.parametrize("more", [[], ["--fresh"]])
@@ -56,6 +60,89 @@ def test_a_real_device_is_left_alone(tmp_path, more):
     code, text = ends("try", "--home", folder.home, *more)
     assert (code, "no demonstration device" in text) == (2, True)
     assert sorted(path.name for path in folder.home.rglob("*")) == before
+
+
+@pytest.fixture
+def demo(tmp_path):
+    """What `try` makes, but for the films and the table."""
+    folder = DeviceFolder(tmp_path / "demo")
+    enrolling.begin(folder, keyring="file")
+    folder.catalogue.write_bytes(b"films")
+    (folder.home / making.MARK).write_text('{"seed":1}')
+    return folder
+
+
+def made_again(monkeypatch):
+    """Let `try` begin a device, and stop there."""
+
+    def making_one(folder, **_):
+        enrolling.begin(folder, keyring="file")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(making, "make", making_one)
+
+
+def test_a_demonstration_that_joined_a_fleet_or_spent_is_not_made_anew(demo, monkeypatch):
+    made_again(monkeypatch)
+    before = disk(demo.home)
+    stone = tombstone.engrave(b"v" * 16, {("user", "add"): 5}, None, None)
+    with monkeypatch.context() as patched:
+        patched.setattr(making.FleetProfile, "load", lambda _: object())
+        assert_refused(demo)
+    for path, content in ((demo.ledger, b"charges"), (demo.vault / tombstone.FILE, stone.to_bytes())):
+        path.write_bytes(content)
+        path.chmod(0o600)
+        assert_refused(demo)
+        path.unlink()
+    assert disk(demo.home) == before
+
+
+def assert_refused(folder):
+    before = disk(folder.home)
+    code, text = ends("try", "--home", folder.home, "--fresh")
+    assert (code, "privacy budget" in text) == (2, True)
+    assert disk(folder.home) == before
+
+
+def disk(home):
+    return {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+
+
+def test_a_demonstration_is_shredded_before_another_is_made_and_other_files_stay(demo, monkeypatch):
+    made_again(monkeypatch)
+    (demo.home / "mine.json").write_text("kept")
+    shredded = []
+    real = files.shred
+    monkeypatch.setattr(files, "shred", lambda path: (shredded.append(path.name), real(path)))
+    assert ends("try", "--home", demo.home, "--fresh")[0] == 130
+    assert {"vault.key", "catalogue.parquet"} <= set(shredded)
+    assert [path.name for path in disk(demo.home)] == ["mine.json"]
+
+
+def test_a_demonstration_that_was_forgotten_or_half_forgotten_can_be_made_anew(demo, monkeypatch):
+    made_again(monkeypatch)
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "_shred_all", lambda _: (_ for _ in ()).throw(OSError("the disk is gone")))
+        with pytest.raises(OSError, match="the disk is gone"):
+            forgetting.forget_device(demo)
+    assert ends("try", "--home", demo.home, "--fresh")[0] == 130
+    assert disk(demo.home) == {}
+
+
+def test_an_agent_in_rounds_keeps_a_demonstration_from_being_made_anew(demo):
+    before = disk(demo.home)
+    with demo.locked():
+        assert ends("try", "--home", demo.home, "--fresh")[0] == 11
+    assert {path: disk(demo.home)[path] for path in before} == before
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_the_owners_own_empty_folder_stays_where_nothing_can_be_made(tmp_path, monkeypatch, mode):
+    made_again(monkeypatch)
+    home = tmp_path / "own"
+    home.mkdir(mode=mode)
+    assert ends("try", "--home", home)[0] == {0o755: 12, 0o700: 130}[mode]
+    assert list(home.iterdir()) == []
 
 
 def test_half_a_device_is_cleared_away(tmp_path, monkeypatch):
