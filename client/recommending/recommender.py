@@ -10,6 +10,7 @@ for recommending, and on top the device's own trained head where the run trains 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
@@ -127,9 +128,13 @@ class Recommender:
     @cached_property
     def titles(self) -> TitleIndex:
         """Titles of the catalogue, the popular ones first among equals."""
-        column = self.space.popularity
-        known = None if column is None else self.space.rows[:, column]
-        return TitleIndex(self.catalogue.titles, self.catalogue.years, known)
+        return TitleIndex(self.catalogue.titles, self.catalogue.years, self.popularity)
+
+    @cached_property
+    def popularity(self) -> FloatArray | None:
+        """How popular each item is, float32 [num_items]; None where the table does not tell."""
+        column = None if self.space.popularity is None else self.space.rows[:, self.space.popularity]
+        return None if column is None or np.ptp(column) == 0 else column
 
     @cached_property
     def reader(self) -> RequestReader:
@@ -189,9 +194,8 @@ class Recommender:
             allowed &= ~self.facets.between(first, last)
         if request.new_only:
             allowed &= self.newest
-        if request.popularity and self.space.popularity is not None:
-            column = self.space.rows[:, self.space.popularity]
-            known = column > np.quantile(column, WELL_KNOWN)
+        if request.popularity and self.popularity is not None:
+            known = self.popularity > np.quantile(self.popularity, WELL_KNOWN)
             allowed &= known if request.popularity > 0 else ~known
         allowed[list({*request.titles, *request.unlike})] = False
         return allowed
@@ -346,7 +350,11 @@ class Person:
         if len(lines) < count:
             notes.append(f"{len(lines)} of {count}: nothing else is left that fits what was asked")
         if taste.own == 0:
-            notes.append("nothing is known of your taste yet: what is popular comes first")
+            first = "" if shelf.popularity is None else ": what is popular comes first"
+            notes.append(f"nothing is known of your taste yet{first}")
+        if request.popularity and shelf.popularity is None:
+            notes.append("nothing here says what is well known: that wish changes nothing")
+            request = replace(request, popularity=0)
         return Answer(tuple(lines), request, request.sentence(catalogue), tuple(notes))
 
 

@@ -19,6 +19,7 @@ from palate.models.reranking import NOTCHES
 from palate.models.scores.base import Shape
 from palate.models.scores.registry import SCORE_MODELS, initial_state
 from palate.models.serving import serving_training
+from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
 CRIME = (1, 5, 9, 13, 17, 21)  # every fourth film is of crime
@@ -170,6 +171,21 @@ def test_somebody_unknown_gets_what_is_popular_and_chosen_genres_first(shelf, ta
     assert all("War" in line.genres for line in chosen.recommendations)
     popularity = [table.fixed[line.item, 0] for line in chosen.recommendations]
     assert np.mean(popularity) > 2 * table.fixed[:, 0].mean()
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_a_table_without_popularity_claims_none(table, catalogue, training, constant):
+    fixed = np.column_stack([np.full(table.num_items, 0.5, np.float32), table.fixed[:, 1:]])
+    bare = ItemTable(fixed if constant else fixed[:, 1:], table.learned)
+    shelf = Recommender(bare, catalogue, NAMES if constant else NAMES[1:], training)
+    for person in (shelf.person(had(*CRIME)), shelf.person(had())):
+        plain = person.recommend()
+        answers = [person.recommend(shelf.understand(asked)) for asked in ("popular crime", "obscure crime")]
+        assert items_of(answers[0]) == items_of(answers[1])
+        assert [answer.understood for answer in answers] == ["Crime", "Crime"]
+        assert all("nothing here says what is well known" in " ".join(answer.notes) for answer in answers)
+        assert not any("popular" in note or "well known" in note for note in plain.notes)
+    assert "nothing is known of your taste yet" in shelf.person(had()).recommend().notes[0]
 
 
 def test_new_items_are_recommended_for_their_content(table, catalogue, training):
