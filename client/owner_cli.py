@@ -59,7 +59,7 @@ def recommend(
     if unknown:
         notes.append(f"not in this catalogue, and kept for a later one: {unknown} of your history")
     if as_json:
-        found = answer.to_dict(explain=explain)
+        found = answer.to_dict(shelf.catalogue, explain=explain)
         suggestions = [{"said": said, "title": shelf.catalogue.titles[item]} for said, item in request.suggestions]
         _print_json({**found, "suggestions": suggestions, "table": shelf.table_hash or None, "table_notes": notes})
         return

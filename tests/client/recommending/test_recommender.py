@@ -208,10 +208,15 @@ def test_one_item_can_be_explained_whether_it_is_recommended_or_not(shelf):
     assert asked.score > person.scores[worst]
 
 
-def test_an_answer_is_plain_json_and_never_shows_the_person(shelf):
+def test_an_answer_is_plain_json_and_never_shows_the_person(shelf, catalogue):
     person = shelf.person(had(*CRIME, extra=(Event("pin", facet="genre: War"),)))
-    told = json.loads(json.dumps(person.recommend().to_dict(explain=True)))
+    told = json.loads(json.dumps(person.recommend().to_dict(catalogue, explain=True)))
     first = told["recommendations"][0]
+    *items, pinned = first["sources"]
+    assert [(source["item"], source["title"]) for source in items] == [
+        (catalogue.ids[item], catalogue.titles[item]) for item in CRIME
+    ]
+    assert (pinned["kind"], "item" in pinned, "title" in pinned) == ("pinned", False, False)
     assert sum(source["value"] for source in first["sources"]) == pytest.approx(first["score"], abs=1e-5)
     assert repr(person) == "Person(<on this device only>)"
 
