@@ -347,6 +347,7 @@ def _feedback(home: Path | None, said: Said, title: str, as_json: bool) -> None:
             item = _item(device, title)
             key, name = catalogue.ids[item], catalogue.titles[item]
         changed = device.say(said, key)
+        disliked = device.marks().get(key) == "dislike"
     if as_json:
         _print_json({"said": said, "item": key, "title": name, "changed": changed})
         return
@@ -358,6 +359,8 @@ def _feedback(home: Path | None, said: Said, title: str, as_json: bool) -> None:
         "forget": "taken out of your history",
     }
     already = {"forget": "is not in your history"}.get(said, f"is {words[said]} already")
+    if said == "hide" and disliked:
+        already = "is disliked already, so it is not shown"
     _say(f"{name}: {words[said]}; palate client undo takes it back" if changed else f"{name} {already}")
 
 

@@ -139,6 +139,8 @@ def test_saying_it_again_changes_nothing_and_removing_forgets_all_of_it(owner):
     assert owner.json("dislike", "Casino")["changed"]
     assert not owner.json("dislike", "Casino")["changed"]
     assert "is disliked already" in owner("dislike", "Casino")
+    assert not owner.json("hide", "Casino")["changed"]
+    assert owner("hide", "Casino").strip() == "Casino (1995) is disliked already, so it is not shown"
     assert owner.json("remove", "Casino")["changed"]
     assert owner.json("history")["marks"] == {}
     assert owner("remove", "Casino").strip() == "Casino (1995) is not in your history"
