@@ -27,13 +27,16 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 TitleArgument = Annotated[str, typer.Argument(help="Title or key of an item; a slip of the finger is forgiven.")]
 FacetArgument = Annotated[str, typer.Argument(help="A genre or a decade, as crime or 1990s.")]
 
+MOST = 500
+"""Longest list: the dial compares all pairs of a list, at each of its notches."""
+
 
 def recommend(
     text: Annotated[
         str, typer.Argument(help="A wish in plain words, e.g. 'something lighter from the 90s like Heat'.")
     ] = "",
     *,
-    n: Annotated[int | None, typer.Option("--n", min=1, help="Length of the list; 10 unless said.")] = None,
+    n: Annotated[int | None, typer.Option("--n", min=1, max=MOST, help="Length of the list; 10 unless said.")] = None,
     like: Annotated[list[str] | None, typer.Option(help="A title to be like; may be repeated.")] = None,
     mood: Annotated[list[str] | None, typer.Option(help="A mood, as lighter or tense; may be repeated.")] = None,
     genre: Annotated[list[str] | None, typer.Option(help="Only this genre; repeated, one of them.")] = None,

@@ -211,6 +211,7 @@ def test_an_unclear_title_is_asked_about_and_never_guessed(owner, monkeypatch):
         (["recommend", "--diverse", "2"], ""),
         (["recommend", "--diverse", "nan"], "from 0 to 1"),
         (["recommend", "--n", "0"], ""),
+        (["recommend", "--n", "501"], ""),
         (["add", "Casino", "--liked", "--disliked"], "given both"),
         (["like", "qqqqqqqq"], "palate client search"),
         (["pin", "opera"], "it has Comedy"),
