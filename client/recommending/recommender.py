@@ -22,7 +22,7 @@ from palate.models import facets as names
 from palate.models.catalogue import Catalogue
 from palate.models.confidence import Track, confidence, track_record
 from palate.models.errors import ConfigError
-from palate.models.explaining import Explanation, explain, reasons
+from palate.models.explaining import explain, reasons
 from palate.models.facets import Facets, facets_of
 from palate.models.new_items import introduce
 from palate.models.portrait import Portrait, portray
@@ -145,11 +145,6 @@ class Recommender:
     def head_scores(self) -> FloatArray | None:
         """What the head adds to each item's score, float32 [num_items]; feedback does not change it."""
         return None if self.perceptron is None else self.perceptron.scores(self._rows)
-
-    @cached_property
-    def cold(self) -> Person:
-        """Somebody of whom nothing is known."""
-        return self.person(Preferences(np.zeros(0, dtype=np.int32)))
 
     def search(self, text: str, count: int = COUNT) -> tuple[Match, ...]:
         """Find titles as people type them, most similar first."""
@@ -289,11 +284,6 @@ class Person:
             best = best[rerank(scores[best], self._features(best), count, dial)]
         return self._answer(request, taste, best, count)
 
-    def explain(self, item: int, request: Request | None = None) -> Explanation:
-        """Explain the score of one item, whether it is recommended or not."""
-        nudges = self._of.nudges(request) if request is not None else []
-        return self._explained(np.array([item]), self._fit(nudges) if nudges else self.taste)[0]
-
     def _fit(self, nudges: list[Nudge]) -> Taste:
         space, known = self._of.space, self._of.facets if self.told.pinned or self.told.muted else None
         own = []
@@ -319,12 +309,9 @@ class Person:
         content = rows[:, self._of.content]
         return content if content.any() else rows[:, self._of.learned]
 
-    def _explained(self, items: Items, taste: Taste) -> list[Explanation]:
-        return explain(items, self._of.space, taste, self._of.groups, self._of.perceptron)
-
     def _answer(self, request: Request, taste: Taste, best: Items, count: int) -> Answer:
         catalogue, shelf = self._of.catalogue, self._of
-        explained = self._explained(best, taste)
+        explained = explain(best, shelf.space, taste, shelf.groups, shelf.perceptron)
         sure = confidence(best, shelf.space, taste, self._track) if len(best) else []
         lines = []
         for rank, (explanation, how_sure) in enumerate(zip(explained, sure, strict=True), start=1):

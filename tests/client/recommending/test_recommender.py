@@ -164,10 +164,10 @@ def test_the_dial_never_makes_a_list_less_diverse(shelf, table):
 
 
 def test_somebody_unknown_gets_what_is_popular_and_chosen_genres_first(shelf, table, catalogue):
-    plain = shelf.cold.recommend()
+    plain = shelf.person(had()).recommend()
     assert items_of(plain) == np.argsort(-table.fixed[:, 0], kind="stable")[:10].tolist()
     assert "nothing is known of your taste yet" in plain.notes[0]
-    chosen = shelf.cold.recommend(Request(genres=("genre: War",)))
+    chosen = shelf.person(had()).recommend(Request(genres=("genre: War",)))
     assert all("War" in line.genres for line in chosen.recommendations)
     popularity = [table.fixed[line.item, 0] for line in chosen.recommendations]
     assert np.mean(popularity) > 2 * table.fixed[:, 0].mean()
@@ -198,14 +198,6 @@ def test_new_items_are_recommended_for_their_content(table, catalogue, training)
     assert all(line.is_new for line in answer.recommendations)
     assert "Crime" in answer.recommendations[0].genres
     assert answer.notes[0].startswith("5 of 10")
-
-
-def test_one_item_can_be_explained_whether_it_is_recommended_or_not(shelf):
-    person = shelf.person(had(*CRIME))
-    worst = int(np.argmin(person.scores))
-    assert person.explain(worst).score == pytest.approx(person.scores[worst], abs=1e-5)
-    asked = person.explain(worst, Request(titles=(worst,)))
-    assert asked.score > person.scores[worst]
 
 
 def test_an_answer_is_plain_json_and_never_shows_the_person(shelf, catalogue):
@@ -242,4 +234,4 @@ def test_what_does_not_fit_together_is_refused(shelf, table, catalogue, training
     with pytest.raises(ConfigError, match="item 240"):
         shelf.person(had(240))
     with pytest.raises(ConfigError, match="no facet"):
-        shelf.cold.recommend(Request(genres=("genre: Opera",)))
+        shelf.person(had()).recommend(Request(genres=("genre: Opera",)))
