@@ -173,6 +173,19 @@ def test_what_was_imported_by_its_title_can_be_removed_listed_or_not(owner, tmp_
     assert owner.json("history")["interactions"] == 24
 
 
+def test_an_import_is_matched_with_the_catalogue_that_is_there_though_no_fleet_gave_it(owner, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("title,stars\nCasino (1995),4\nUnheard of,2\n", encoding="utf-8")
+    text = owner("import", str(path))
+    assert "1 of them are not in the catalogue, and kept for a later one: Unheard of" in text
+    assert "columns passed over: stars" in text
+    entries = owner.json("history")["entries"]
+    assert [entry["item"] for entry in entries[-2:]] == ["film-002", "title:Unheard of"]
+    assert owner.json("import", str(path)) == {
+        "rows": 2, "added": 0, "known": 0, "unknown": 0, "examples": [], "passed_over": ["stars"],
+    }  # fmt: skip
+
+
 def test_titles_are_found_by_key_by_name_and_with_a_slip(owner):
     assert owner.json("add", "the matrix")["title"] == "Matrix, The (1999)"
     assert owner.json("add", "Cassino (1995)", "--liked")["title"] == "Casino (1995)"
