@@ -129,11 +129,18 @@ def enrol(
 
 @client_app.command("import", epilog="Example: palate client import ratings.csv")
 def import_(
-    file: Annotated[Path, typer.Argument(help="CSV, TSV, Parquet, JSON or JSONL with item or title, rating, time.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV, TSV, Parquet, JSON or JSONL; columns: item or title; rating and time or timestamp, if known."
+        ),
+    ],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Put interactions from a file into the vault; nothing of them leaves the device in clear."""
+    from dataclasses import asdict
+
     from palate.client.deployment.catalogue import Catalogue
     from palate.client.deployment.importing import import_file
     from palate.client.deployment.profile import FleetProfile
@@ -142,15 +149,17 @@ def import_(
 
     folder = _folder(home)
     with Vault.open(folder.vault) as vault:
-        profile = FleetProfile.load(vault)
-        catalogue = None
-        if profile is not None and folder.catalogue.is_file():
-            catalogue = Catalogue.read(folder.catalogue.read_bytes(), num_items=profile.welcome.num_items)
+        profile, catalogue = FleetProfile.load(vault), None
+        if folder.catalogue.is_file():  # a demonstration device has one without a fleet
+            num_items = None if profile is None else profile.welcome.num_items
+            catalogue = Catalogue.read(folder.catalogue.read_bytes(), num_items=num_items)
         done = import_file(file, History(vault), catalogue)
     if as_json:
-        _print_json({name: getattr(done, name) for name in ("rows", "added", "known", "unknown", "examples")})
+        _print_json(asdict(done))
         return
     _say(f"{done.rows} rows, {done.added} new interactions")
+    if done.passed_over:
+        _say(f"columns passed over: {', '.join(done.passed_over)}")
     if done.unknown and catalogue is not None:
         _say(f"{done.unknown} of them are not in the catalogue, and kept for a later one: {', '.join(done.examples)}")
     elif catalogue is None:

@@ -27,13 +27,16 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 TitleArgument = Annotated[str, typer.Argument(help="Title or key of an item; a slip of the finger is forgiven.")]
 FacetArgument = Annotated[str, typer.Argument(help="A genre or a decade, as crime or 1990s.")]
 
+MOST = 500
+"""Longest list: the dial compares all pairs of a list, at each of its notches."""
+
 
 def recommend(
     text: Annotated[
         str, typer.Argument(help="A wish in plain words, e.g. 'something lighter from the 90s like Heat'.")
     ] = "",
     *,
-    n: Annotated[int | None, typer.Option("--n", min=1, help="Length of the list; 10 unless said.")] = None,
+    n: Annotated[int | None, typer.Option("--n", min=1, max=MOST, help="Length of the list; 10 unless said.")] = None,
     like: Annotated[list[str] | None, typer.Option(help="A title to be like; may be repeated.")] = None,
     mood: Annotated[list[str] | None, typer.Option(help="A mood, as lighter or tense; may be repeated.")] = None,
     genre: Annotated[list[str] | None, typer.Option(help="Only this genre; repeated, one of them.")] = None,
@@ -59,7 +62,7 @@ def recommend(
     if unknown:
         notes.append(f"not in this catalogue, and kept for a later one: {unknown} of your history")
     if as_json:
-        found = answer.to_dict(explain=explain)
+        found = answer.to_dict(shelf.catalogue, explain=explain)
         suggestions = [{"said": said, "title": shelf.catalogue.titles[item]} for said, item in request.suggestions]
         _print_json({**found, "suggestions": suggestions, "table": shelf.table_hash or None, "table_notes": notes})
         return
@@ -347,6 +350,7 @@ def _feedback(home: Path | None, said: Said, title: str, as_json: bool) -> None:
             item = _item(device, title)
             key, name = catalogue.ids[item], catalogue.titles[item]
         changed = device.say(said, key)
+        disliked = device.marks().get(key) == "dislike"
     if as_json:
         _print_json({"said": said, "item": key, "title": name, "changed": changed})
         return
@@ -358,6 +362,8 @@ def _feedback(home: Path | None, said: Said, title: str, as_json: bool) -> None:
         "forget": "taken out of your history",
     }
     already = {"forget": "is not in your history"}.get(said, f"is {words[said]} already")
+    if said == "hide" and disliked:
+        already = "is disliked already, so it is not shown"
     _say(f"{name}: {words[said]}; palate client undo takes it back" if changed else f"{name} {already}")
 
 

@@ -116,5 +116,6 @@ def confidence(items: npt.NDArray[np.integer], space: Space, taste: Taste, track
     rows = space.rows[items].astype(np.float64)
     before = np.einsum("nk,nk->n", rows @ space.prior_inverse, rows)
     after = np.einsum("nk,nk->n", rows @ taste.covariance, rows)
-    evidence = np.clip(1.0 - after / np.where(before > 0, before, 1.0), 0.0, 1.0)
+    left = np.divide(after, before, out=np.ones_like(before), where=before > 0)  # a row of zeros: nothing is settled
+    evidence = np.clip(1.0 - left, 0.0, 1.0)
     return [Confidence(track, float(known)) for known in evidence]

@@ -29,7 +29,8 @@ _SAID_ITEMS = 3
 _SAID_FACETS = 2
 _LEAST_SHARE = 0.25
 """A reason is left unsaid below this share of the strongest one of its sort."""
-_LEAST_OF_SCORE = 0.1  # and a wish, below this share of the score: it did not bring the item here
+_LEAST_OF_SCORE, _LEAST_WISH = 0.01, 0.1
+"""And below these shares of the score, an item or a facet and a wish: it did not bring the item here."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,23 +151,23 @@ class Reasons:
 
 def reasons(explanation: Explanation, own_facets: Sequence[str]) -> Reasons:
     """Choose what to say of an explanation; `own_facets` are those of the item itself."""
-    sources, own = explanation.sources, explanation.own
-    said_items = [sources[place].item for place in _worth_saying(explanation.specific[:own], _SAID_ITEMS)]
+    sources, own, score = explanation.sources, explanation.own, abs(explanation.score)
+    least = _LEAST_OF_SCORE * score
+    said_items = [sources[place].item for place in _worth_saying(explanation.specific[:own], _SAID_ITEMS, least)]
     wishes = [place for place in range(own, len(sources)) if sources[place].kind in ("asked", "pinned")]
-    least = _LEAST_OF_SCORE * abs(explanation.score)
     asked = [
         sources[wishes[place]].label
-        for place in _worth_saying(explanation.specific[wishes], _SAID_FACETS, least=least)
+        for place in _worth_saying(explanation.specific[wishes], _SAID_FACETS, _LEAST_WISH * score)
     ]  # fmt: skip
     drawn = sorted(own_facets)
     pulls = np.array([explanation.columns.get(name, 0.0) for name in drawn])
-    said_facets = [drawn[place] for place in _worth_saying(pulls, _SAID_FACETS)]
+    said_facets = [drawn[place] for place in _worth_saying(pulls, _SAID_FACETS, least)]
     popular = not said_items and explanation.columns.get(facets.POPULARITY, 0.0) > 0
     return Reasons(tuple(said_items), tuple(said_facets), tuple(asked), popular)
 
 
-def _worth_saying(values: WideArray, count: int, *, least: float = 0.0) -> list[int]:
-    """Places of the largest values above nought, largest first, without those that are small beside the first."""
+def _worth_saying(values: WideArray, count: int, least: float) -> list[int]:
+    """Places of the largest values above nought, largest first; none below `least`, or small beside the first."""
     order = np.argsort(-values, kind="stable")[:count]
     return [
         int(place)

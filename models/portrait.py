@@ -20,6 +20,7 @@ import numpy.typing as npt
 from palate.models.explaining import joined
 from palate.models.facets import Facets
 from palate.models.preferences import Preferences
+from palate.models.request_words import STOP
 from palate.models.taste import COLD_SPREAD, Space, Taste, contrast
 from palate.models.words import WORD
 
@@ -28,6 +29,7 @@ LEAST_WEIGHT = 0.2
 _SAID = 3
 _LEAST_OWN = 2
 _COMMON_SHARE = 0.1  # words in more of the catalogue than this are nobody's taste
+_SHORTEST = 4  # letters; shorter ASCII words are "his" and "own" rather than "spy", which the genres say
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,12 @@ def shared_words(
     Returns
     -------
     tuple
-        Words of at least two of the items with their weight ``sum_i w_i idf`` scaled to 1 for the heaviest.
+        Words of at least two of the items with their weight ``sum_i w_i idf`` scaled to 1 for the heaviest. Small
+        words of English, and those that a request may be made of, are left out.
     """
     each = [set(WORD.findall(texts[item].lower())) for item in own]
-    repeated = {word for word, times in Counter(word for found in each for word in found).items() if times > 1}
+    times = Counter(word for found in each for word in found if _may_be_taste(word))
+    repeated = {word for word, items in times.items() if items > 1}
     frequency = Counter(word for text in texts for word in repeated.intersection(WORD.findall(text.lower())))
     mass: Counter[str] = Counter()
     for found, weight in zip(each, weights.tolist(), strict=True):
@@ -162,3 +166,7 @@ def shared_words(
                 mass[word] += weight * math.log((1 + len(texts)) / (1 + frequency[word]))
     ranked = sorted(mass.items(), key=lambda pair: (-pair[1], pair[0]))[:count]
     return tuple((word, value / ranked[0][1]) for word, value in ranked)
+
+
+def _may_be_taste(word: str) -> bool:
+    return word not in STOP and (len(word) >= _SHORTEST or not word.isascii())

@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from palate.models.errors import ConfigError
 
-Action = Literal["had", "like", "dislike", "hide", "forget", "pin", "mute", "release"]
-"""About an item: `had` it, `like`, `dislike`, `hide` (do not show, learn nothing), `forget` all that was said about it.
-About a facet: `pin` (more of it), `mute` (less of it), `release` (neither)."""
+Action = Literal["had", "like", "dislike", "hide", "pin", "mute"]
+"""About an item: `had` it, `like`, `dislike`, `hide` (do not show, learn nothing). About a facet: `pin` (more of it),
+`mute` (less of it). What is taken back or forgotten leaves no event."""
 
-ITEM_ACTIONS = frozenset({"had", "like", "dislike", "hide", "forget"})
+ITEM_ACTIONS = frozenset({"had", "like", "dislike", "hide"})
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Event:
         if about_item != (self.item >= 0) or about_item == bool(self.facet):
             raise ConfigError(
                 f"feedback {self.action!r} has item {self.item} and facet {self.facet!r}, it needs just one of them",
-                hint="name an item to had, like, dislike, hide and forget; a facet to pin, mute and release",
+                hint="name an item to had, like, dislike and hide; a facet to pin and mute",
             )
 
 
@@ -97,10 +97,9 @@ def preferences(events: Iterable[Event]) -> Preferences:
     facets: dict[str, str] = {}
     for event in events:
         item = event.item
-        if event.action in ("pin", "mute", "release"):
+        if event.action in ("pin", "mute"):
             facets.pop(event.facet, None)
-            if event.action != "release":
-                facets[event.facet] = event.action
+            facets[event.facet] = event.action
         elif event.action == "hide":
             hidden.add(item)
         elif event.action == "had":
@@ -115,7 +114,7 @@ def preferences(events: Iterable[Event]) -> Preferences:
             if event.action == "like":
                 kept[item] = None
                 liked.add(item)
-            elif event.action == "dislike":
+            else:
                 disliked[item] = None
     return Preferences(
         items=np.array(list(kept), dtype=np.int32),

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from palate.models import request_words as words
 from palate.models.errors import ConfigError
 from palate.models.facets import Facets, genre_facet
-from palate.models.requests import Request
+from palate.models.requests import LAST_YEAR, Request
 from palate.models.search import TitleIndex, plain
 
 TextEncoder = Callable[[Sequence[str]], npt.NDArray[np.float32]]
@@ -204,7 +204,7 @@ class RequestReader:
                 continue
             first, last, start, end = read
             if scan.negated(start, facets=False):
-                found.without_years.append((first or 0, last or 9999))
+                found.without_years.append((first or 0, last or LAST_YEAR))
             else:
                 found.spans.append((first, last))
             scan.claim(start, end)
@@ -420,7 +420,9 @@ def _years_at(scan: _Scan, at: int) -> tuple[int | None, int | None, int, int] |
     if following in ("to", "until", "and", "-", "till") and (following != "and" or before == "between"):
         second = _span(scan, end + 1 + (end + 1 < len(scan.words) and scan.words[end + 1] == "the"))
         if second is not None:
-            return first, max(second[0][1], first), start, second[1]
+            begins, ends = second[0]
+            first, last = (begins, last) if ends < first else (first, ends)  # "from 1995 to 1990": turned round
+            return first, last, start, second[1]
     if before in ("since", "after"):
         return (last + 1 if before == "after" else first), None, start - 1, end
     if before in ("before", "until", "till"):

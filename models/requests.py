@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from palate.models.catalogue import Catalogue
 from palate.models.explaining import joined
 
+LAST_YEAR = 9999
+"""End of a span of `without_years` that has none; one without a beginning begins with the year 0."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -27,7 +30,7 @@ class Request:
     first_year, last_year
         Span of years, both ends in it; None is open.
     without_years
-        Spans that are left out.
+        Spans that are left out, from 0 or up to `LAST_YEAR` where they are open.
     new_only
         Only what is new in the catalogue.
     popularity
@@ -99,7 +102,7 @@ class Request:
             f"unlike {titled(self.unlike, 'or')}": self.unlike,
             _listed(self.genres, "or"): self.genres,
             _years(self.first_year, self.last_year): self.first_year is not None or self.last_year is not None,
-            **{f"not from {first} to {last}": True for first, last in self.without_years},
+            **{f"not {_years(first or None, last)}": True for first, last in self.without_years},
             f"more {_listed(self.more, 'and')}": self.more,
             f"less {_listed(self.less, 'and')}": self.less,
             f"not {_listed(self.without, 'or')}": self.without,
@@ -114,9 +117,9 @@ class Request:
 def _years(first: int | None, last: int | None) -> str:
     if first is None:
         return f"up to {last}"
-    if last is None:
+    if last is None or last == LAST_YEAR:
         return f"from {first} on"
-    return f"from {first}" if first == last else f"from {first} to {last}"
+    return f"in {first}" if first == last else f"from {first} to {last}"
 
 
 def _listed(names: Sequence[str], last: str) -> str:

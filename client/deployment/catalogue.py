@@ -7,7 +7,7 @@ waits. An item that was imported by its title alone has the key ``title:`` and t
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,7 +30,7 @@ class Catalogue:
     keys
         Their keys.
     titles
-        Their titles; empty where the catalogue has none.
+        What a person would call them, as `names_of` says it; none where nothing is known of them.
     """
 
     keys: tuple[str, ...]
@@ -38,16 +38,18 @@ class Catalogue:
 
     @cached_property
     def _rows(self) -> dict[str, int]:
-        rows = {key: row for row, key in enumerate(self.keys)}
-        seen: dict[str, int] = {}
-        for row, title in enumerate(self.titles):
-            seen[title] = -1 if title in seen else row  # a title that two items have names neither
-        by_title = {TITLE_PREFIX + title: row for title, row in seen.items() if title and row >= 0}
-        return by_title | rows
+        return rows_by_name(self.keys, self.titles)
 
     @staticmethod
-    def read(data: bytes, *, num_items: int) -> Catalogue:
+    def read(data: bytes, *, num_items: int | None = None) -> Catalogue:
         """Read a catalogue from the bytes of a Parquet file.
+
+        Parameters
+        ----------
+        data
+            The file's.
+        num_items
+            Rows that it must have; None where nobody has said how many.
 
         Raises
         ------
@@ -64,12 +66,14 @@ class Catalogue:
             raise DataError(
                 f"the catalogue cannot be read ({type(error).__name__})", hint="ask the operator for a new welcome"
             ) from None
+        num_items = max(len(keys), 1) if num_items is None else num_items
         if len(keys) != num_items or keys.null_count() or keys.n_unique() != num_items or (keys == "").any():
             raise DataError(
                 f"the catalogue has {keys.drop_nulls().n_unique()} items in {len(keys)} rows, {num_items} are expected",
                 hint="ask the operator for a new welcome",
             )
-        return Catalogue(tuple(keys.to_list()), () if titles is None else tuple(titles.to_list()))
+        named = tuple(keys.to_list())
+        return Catalogue(named, names_of(named, [""] * len(named) if titles is None else titles.to_list()))
 
     def row_of(self, key: str) -> int | None:
         """Row of an item by its key, or by ``title:`` and its title; None if it is not in the catalogue."""
@@ -84,3 +88,24 @@ class Catalogue:
                 newest.pop(row, None)
                 newest[row] = None
         return np.fromiter(newest, dtype=np.int32, count=len(newest))
+
+
+def names_of(keys: Sequence[str], titles: Sequence[str]) -> tuple[str, ...]:
+    """Name items: by their titles, or by their keys where they have none, in letters that can be shown."""
+    return tuple(printable(title) or printable(key) for key, title in zip(keys, titles, strict=True))
+
+
+def rows_by_name(keys: Sequence[str], names: Sequence[str]) -> dict[str, int]:
+    """Row of each item by its key, and by ``title:`` and its name; a name that two items have names neither."""
+    seen: dict[str, int] = {}
+    for row, name in enumerate(names):
+        seen[name] = -1 if name in seen else row
+    by_name = {TITLE_PREFIX + name: row for name, row in seen.items() if name and row >= 0}
+    return by_name | {key: row for row, key in enumerate(keys)}
+
+
+def printable(words: str) -> str:
+    """Take out what could move a terminal's cursor: a catalogue is written by somebody else."""
+    if words.isprintable():
+        return words
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)

@@ -1,4 +1,4 @@
-"""From a file into the history: CSV, Parquet or JSON with `item` or `title`, and perhaps `rating` and `time`.
+"""From a file into the history: CSV, Parquet or JSON with `item` or `title`, and perhaps `rating` and a time.
 
 All of a file is taken, or nothing. Items that the catalogue does not know are kept too: a later catalogue may.
 """
@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from palate.client.deployment.catalogue import TITLE_PREFIX, Catalogue
+from palate.client.deployment.catalogue import TITLE_PREFIX, Catalogue, printable
 from palate.client.vault.errors import EntryRefused
 from palate.client.vault.history import History, Interaction
 from palate.models.errors import DataError
@@ -48,6 +48,8 @@ class Imported:
         The others: kept for a later catalogue.
     examples
         A few names of unknown items.
+    passed_over
+        Columns of the file that nothing was taken from.
     """
 
     rows: int
@@ -55,6 +57,7 @@ class Imported:
     known: int
     unknown: int
     examples: tuple[str, ...]
+    passed_over: tuple[str, ...]
 
 
 def import_file(path: Path, history: History, catalogue: Catalogue | None) -> Imported:
@@ -74,7 +77,8 @@ def import_file(path: Path, history: History, catalogue: Catalogue | None) -> Im
     DataError
         If the file cannot be read, lacks a column, or holds a value that cannot be one; nothing is imported then.
     """
-    interactions = [_interaction(number, row) for number, row in enumerate(_read(path).iter_rows(named=True), start=1)]
+    frame, passed_over = _read(path)
+    interactions = [_interaction(number, row) for number, row in enumerate(frame.iter_rows(named=True), start=1)]
     catalogue = Catalogue((), ()) if catalogue is None else catalogue
     named = [_named(entry, catalogue) for entry in interactions]
     had = {(entry.item, entry.value, entry.time) for _, entry in history.in_order()}
@@ -87,10 +91,12 @@ def import_file(path: Path, history: History, catalogue: Catalogue | None) -> Im
         known=len(new) - len(unknown),
         unknown=len(unknown),
         examples=tuple(item.removeprefix(TITLE_PREFIX) for item in dict.fromkeys(unknown))[:EXAMPLES],
+        passed_over=passed_over,
     )
 
 
-def _read(path: Path) -> pl.DataFrame:
+def _read(path: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Read the columns that are taken, and name the others."""
     import polars as pl
 
     readers: dict[str, Callable[[io.BytesIO], pl.DataFrame]] = {
@@ -118,6 +124,8 @@ def _read(path: Path) -> pl.DataFrame:
         raise DataError(
             f"{path} cannot be read as {path.suffix[1:]} ({type(error).__name__})", hint="check its contents"
         ) from None
+    if "time" not in frame.columns and "timestamp" in frame.columns:
+        frame = frame.rename({"timestamp": "time"})
     if "item" not in frame.columns and "title" not in frame.columns:
         raise DataError(
             f"{path} has the columns {', '.join(frame.columns[:8]) or 'none'}, and neither item nor title",
@@ -125,7 +133,8 @@ def _read(path: Path) -> pl.DataFrame:
         )
     if len(frame) > MAX_ROWS:
         raise DataError(f"{path} has {len(frame)} rows, at most {MAX_ROWS} are imported", hint="import it in parts")
-    return frame.select(name for name in _COLUMNS if name in frame.columns)
+    passed_over = tuple(printable(name) for name in frame.columns if name not in _COLUMNS)
+    return frame.select(name for name in _COLUMNS if name in frame.columns), passed_over
 
 
 def _interaction(number: int, row: dict[str, Any]) -> Interaction:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from palate.client.deployment.catalogue import TITLE_PREFIX
+from palate.client.deployment.catalogue import names_of, printable, rows_by_name
 from palate.client.deployment.folder import DeviceFolder
 from palate.client.deployment.tables import read_table
 from palate.client.owner.heads import read_head
@@ -67,11 +67,7 @@ class Shelf:
     @cached_property
     def rows(self) -> dict[str, int]:
         """Row of every item by its key; by ``title:`` and its title too, where only one item has it."""
-        seen: dict[str, int] = {}
-        for row, title in enumerate(self.catalogue.titles):
-            seen[title] = -1 if title in seen else row
-        by_title = {TITLE_PREFIX + title: row for title, row in seen.items() if title and row >= 0}
-        return by_title | {key: row for row, key in enumerate(self.catalogue.ids)}
+        return rows_by_name(self.catalogue.ids, self.catalogue.titles)
 
 
 def stamp(folder: DeviceFolder) -> Stamp:
@@ -212,7 +208,7 @@ def read_catalogue(data: bytes) -> Catalogue:
         def words(name: str) -> list[str]:
             if name not in frame.columns:
                 return [""] * len(ids)
-            return [_printable(value) for value in frame[name].cast(pl.String).fill_null("").to_list()]
+            return [printable(value) for value in frame[name].cast(pl.String).fill_null("").to_list()]
 
         titles, texts = words("title"), words("text")
         genres: list[tuple[str, ...]] = [()] * len(ids)
@@ -221,7 +217,7 @@ def read_catalogue(data: bytes) -> Catalogue:
             if column.dtype == pl.String:
                 column = column.fill_null("").str.split("|")
             own = column.cast(pl.List(pl.String)).to_list()
-            genres = [tuple(sorted({_printable(name) for name in each or () if name})) for each in own]
+            genres = [tuple(sorted({printable(name) for name in each or () if name})) for each in own]
         years = np.zeros(len(ids), dtype=np.int32)
         if "year" in frame.columns:
             years = frame["year"].cast(pl.Int32).fill_null(0).to_numpy().astype(np.int32)
@@ -231,13 +227,7 @@ def read_catalogue(data: bytes) -> Catalogue:
         ) from None
     if not ids:
         raise DataError("the catalogue has 0 items, at least 1 is needed", hint="ask the operator for a new welcome")
-    named = tuple(title or _printable(key) for key, title in zip(ids, titles, strict=True))
-    return Catalogue(tuple(ids), named, tuple(genres), years, tuple(texts))
-
-
-def _printable(words: str) -> str:
-    """Take out what could move a terminal's cursor: a catalogue is written by somebody else."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)
+    return Catalogue(tuple(ids), names_of(ids, titles), tuple(genres), years, tuple(texts))
 
 
 def _content_alone(catalogue: Catalogue) -> ItemTable:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from palate.models.catalogue import Catalogue
 from palate.models.confidence import Confidence
 from palate.models.explaining import Explanation, Reasons
 from palate.models.requests import Request
+from palate.models.taste import Source
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class Recommendation:
     confidence: Confidence
     explanation: Explanation
 
-    def to_dict(self, *, explain: bool = False) -> dict[str, object]:
-        """Plain values for JSON; `explain` adds every term of both sums."""
+    def to_dict(self, catalogue: Catalogue, *, explain: bool = False) -> dict[str, object]:
+        """Plain values for JSON; `explain` adds every term of both sums, items by their keys as everywhere."""
         values: dict[str, object] = {
             "rank": self.rank,
             "item": self.id,
@@ -62,7 +64,7 @@ class Recommendation:
         }
         if explain:
             values["sources"] = [
-                {**asdict(source), "value": value}
+                {"kind": source.kind, "label": source.label, **_named(source, catalogue), "value": value}
                 for source, value in zip(self.explanation.sources, self.explanation.values.tolist(), strict=True)
             ]
             values["columns"] = dict(self.explanation.columns)
@@ -90,11 +92,16 @@ class Answer:
     understood: str
     notes: tuple[str, ...]
 
-    def to_dict(self, *, explain: bool = False) -> dict[str, object]:
-        """Plain values for JSON."""
+    def to_dict(self, catalogue: Catalogue, *, explain: bool = False) -> dict[str, object]:
+        """Plain values for JSON; the catalogue is the one that was recommended from."""
         return {
             "understood": self.understood,
             "not_understood": list(self.request.not_understood),
             "notes": list(self.notes),
-            "recommendations": [line.to_dict(explain=explain) for line in self.recommendations],
+            "recommendations": [line.to_dict(catalogue, explain=explain) for line in self.recommendations],
         }
+
+
+def _named(source: Source, catalogue: Catalogue) -> dict[str, str]:
+    """Key and title of the item that a source is about, nothing where it is about none."""
+    return {"item": catalogue.ids[source.item], "title": catalogue.titles[source.item]} if source.item >= 0 else {}

@@ -10,6 +10,7 @@ for recommending, and on top the device's own trained head where the run trains 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
@@ -21,7 +22,7 @@ from palate.models import facets as names
 from palate.models.catalogue import Catalogue
 from palate.models.confidence import Track, confidence, track_record
 from palate.models.errors import ConfigError
-from palate.models.explaining import Explanation, explain, reasons
+from palate.models.explaining import explain, reasons
 from palate.models.facets import Facets, facets_of
 from palate.models.new_items import introduce
 from palate.models.portrait import Portrait, portray
@@ -127,9 +128,13 @@ class Recommender:
     @cached_property
     def titles(self) -> TitleIndex:
         """Titles of the catalogue, the popular ones first among equals."""
-        column = self.space.popularity
-        known = None if column is None else self.space.rows[:, column]
-        return TitleIndex(self.catalogue.titles, self.catalogue.years, known)
+        return TitleIndex(self.catalogue.titles, self.catalogue.years, self.popularity)
+
+    @cached_property
+    def popularity(self) -> FloatArray | None:
+        """How popular each item is, float32 [num_items]; None where the table does not tell."""
+        column = None if self.space.popularity is None else self.space.rows[:, self.space.popularity]
+        return None if column is None or np.ptp(column) == 0 else column
 
     @cached_property
     def reader(self) -> RequestReader:
@@ -140,11 +145,6 @@ class Recommender:
     def head_scores(self) -> FloatArray | None:
         """What the head adds to each item's score, float32 [num_items]; feedback does not change it."""
         return None if self.perceptron is None else self.perceptron.scores(self._rows)
-
-    @cached_property
-    def cold(self) -> Person:
-        """Somebody of whom nothing is known."""
-        return self.person(Preferences(np.zeros(0, dtype=np.int32)))
 
     def search(self, text: str, count: int = COUNT) -> tuple[Match, ...]:
         """Find titles as people type them, most similar first."""
@@ -189,9 +189,8 @@ class Recommender:
             allowed &= ~self.facets.between(first, last)
         if request.new_only:
             allowed &= self.newest
-        if request.popularity and self.space.popularity is not None:
-            column = self.space.rows[:, self.space.popularity]
-            known = column > np.quantile(column, WELL_KNOWN)
+        if request.popularity and self.popularity is not None:
+            known = self.popularity > np.quantile(self.popularity, WELL_KNOWN)
             allowed &= known if request.popularity > 0 else ~known
         allowed[list({*request.titles, *request.unlike})] = False
         return allowed
@@ -285,11 +284,6 @@ class Person:
             best = best[rerank(scores[best], self._features(best), count, dial)]
         return self._answer(request, taste, best, count)
 
-    def explain(self, item: int, request: Request | None = None) -> Explanation:
-        """Explain the score of one item, whether it is recommended or not."""
-        nudges = self._of.nudges(request) if request is not None else []
-        return self._explained(np.array([item]), self._fit(nudges) if nudges else self.taste)[0]
-
     def _fit(self, nudges: list[Nudge]) -> Taste:
         space, known = self._of.space, self._of.facets if self.told.pinned or self.told.muted else None
         own = []
@@ -315,12 +309,9 @@ class Person:
         content = rows[:, self._of.content]
         return content if content.any() else rows[:, self._of.learned]
 
-    def _explained(self, items: Items, taste: Taste) -> list[Explanation]:
-        return explain(items, self._of.space, taste, self._of.groups, self._of.perceptron)
-
     def _answer(self, request: Request, taste: Taste, best: Items, count: int) -> Answer:
         catalogue, shelf = self._of.catalogue, self._of
-        explained = self._explained(best, taste)
+        explained = explain(best, shelf.space, taste, shelf.groups, shelf.perceptron)
         sure = confidence(best, shelf.space, taste, self._track) if len(best) else []
         lines = []
         for rank, (explanation, how_sure) in enumerate(zip(explained, sure, strict=True), start=1):
@@ -346,7 +337,11 @@ class Person:
         if len(lines) < count:
             notes.append(f"{len(lines)} of {count}: nothing else is left that fits what was asked")
         if taste.own == 0:
-            notes.append("nothing is known of your taste yet: what is popular comes first")
+            first = "" if shelf.popularity is None else ": what is popular comes first"
+            notes.append(f"nothing is known of your taste yet{first}")
+        if request.popularity and shelf.popularity is None:
+            notes.append("nothing here says what is well known: that wish changes nothing")
+            request = replace(request, popularity=0)
         return Answer(tuple(lines), request, request.sentence(catalogue), tuple(notes))
 
 

@@ -94,6 +94,8 @@ def record(
         If the action is unknown.
     """
     marked = history.marks().get(item)
+    if action == "hide" and marked == "dislike":  # it is not shown as it is; one mark would take the other's place
+        return 0
     if action in ("dislike", "hide"):
         history.mark(item, action)
         return int(marked != action)

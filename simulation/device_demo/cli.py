@@ -76,7 +76,7 @@ def try_(
         highlight=False,
         soft_wrap=True,
     )
-    _show(folder, made.titles[-1], as_json=as_json)
+    _show(folder, made.newest, as_json=as_json)
 
 
 def _remove(home: Path, before: set[Path] | None) -> None:

@@ -61,15 +61,15 @@ class Made:
         What the simulated run kept to for each of these people.
     history
         Films that the device's invented owner has seen.
-    titles
-        The newest of them.
+    newest
+        Title of the last of them.
     """
 
     people: int
     items: int
     promise: Promise
     history: int
-    titles: tuple[str, ...]
+    newest: str
 
 
 class _Steps(SilentWatcher):
@@ -192,5 +192,5 @@ def _furnished(folder: DeviceFolder, data: Interactions, training: LocalTraining
         items=data.catalogue.num_items,
         promise=promise,
         history=len(items),
-        titles=tuple(data.catalogue.titles[item] for item in items[-3:]),
+        newest=data.catalogue.titles[items[-1]],
     )

@@ -59,6 +59,16 @@ def test_evidence_grows_with_the_history_and_is_nought_without():
     assert all(one.evidence > other.evidence for one, other in zip(more, less, strict=True))
 
 
+def test_where_nothing_is_to_be_known_nothing_is_settled():
+    rows = np.zeros((4, 3), dtype=np.float32)
+    rows[0, 0] = 1.0
+    space = space_of(rows, CONFIG, popularity=None)
+    taste = fit(space, preferences([Event("had", 0)]), CONFIG)
+    known, nothing = confidence(np.array([0, 2]), space, taste, None)
+    assert known.evidence > 0.5
+    assert nothing.evidence == 0.0
+
+
 def test_a_short_history_has_no_track_and_makes_every_recommendation_a_guess():
     space, _ = fitted()
     short = fit(space, preferences([Event("had", item) for item in OWN[:4]]), CONFIG)

@@ -58,8 +58,7 @@ def test_both_sums_are_the_score_of_every_model(name, objective, seed):
     groups = column_groups(FIXED, DIM, intercept=intercept)
     rows = shared.rows if intercept else space.rows
     for explanation in explain(np.arange(NUM_ITEMS), space, taste, groups, head.perceptron):
-        assert explanation.score == pytest.approx(expected[explanation.item], abs=1e-5)
-        assert explanation.values.sum() == pytest.approx(expected[explanation.item], abs=1e-5)
+        assert explanation.score == pytest.approx(expected[explanation.item], abs=1e-5)  # by the sources
         assert sum(explanation.columns.values()) == pytest.approx(expected[explanation.item], abs=1e-5)
     if head.perceptron is not None:
         parts = head.perceptron.contributions(rows)
@@ -128,6 +127,29 @@ def test_a_blockbuster_in_the_history_is_no_reason_for_every_other_blockbuster()
     sources = [source.item for source in explanation.sources]
     assert explanation.values[sources.index(30)] > 0, "the blockbuster does add to the score"
     assert reasons(explanation, ("genre: Crime",)).items == (1,)
+
+
+def test_what_adds_hardly_anything_to_the_score_is_no_reason():
+    rng = np.random.default_rng(3)
+    rows = np.zeros((40, 3), dtype=np.float32)
+    rows[:, 0] = rng.uniform(0, 1, 40)
+    rows[:20, 1], rows[20:, 2] = 1.0, 1.0
+    catalogue = Catalogue(
+        ids=tuple(map(str, range(40))),
+        titles=tuple(f"Film {item}" for item in range(40)),
+        genres=(("Crime",),) * 20 + (("War",),) * 20,
+        years=np.zeros(40, dtype=np.int32),
+        texts=("",) * 40,
+    )
+    said = {}
+    for regularisation in (1.0, 20.0):
+        config = LocalTraining(regularisation=regularisation)
+        space = space_of(rows, config, popularity=0)
+        taste = fit(space, preferences([Event("dislike", 25)]), config)
+        explanation = explain(np.array([5]), space, taste, ("popularity", "genre: Crime", "genre: War"))[0]
+        assert explanation.columns["genre: Crime"] > 0
+        said[regularisation] = reasons(explanation, ("genre: Crime",)).sentence(catalogue)
+    assert said == {1.0: "because of the genre Crime", 20.0: "popular with everybody"}  # 7 % and 0.2 % of the score
 
 
 def test_an_unknown_person_is_told_that_it_is_popularity():

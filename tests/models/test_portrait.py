@@ -71,3 +71,11 @@ def test_words_are_those_that_own_texts_share_and_others_lack():
     texts[3] += " lonely"
     found = shared_words(texts, np.array([3, 17]), np.array([1.0, 0.5]), 5)
     assert found == (("submarine", 1.0),)
+
+
+def test_words_that_any_text_may_have_are_no_taste():
+    texts = [f"number {'abcdefghij'[place % 10] * 5}" for place in range(200)]
+    for item in (3, 17):
+        texts[item] += " that detective doubts his own past, 罪犯"
+    found = shared_words(texts, np.array([3, 17]), np.array([1.0, 0.5]), 10)
+    assert {word for word, _ in found} == {"detective", "doubts", "past", "罪犯"}

@@ -41,6 +41,17 @@ def test_items_titles_ratings_and_times_come_in_from_csv(history, tmp_path):
     assert entries(history) == [("i2", 1.0, 10), ("title:Unheard of", 3.0, None), ("i1", 4.5, 20)]
 
 
+def test_timestamp_is_another_name_of_time_and_columns_passed_over_are_named(history, tmp_path):
+    done = import_file(
+        written(tmp_path / "a.csv", "userId,item,timestamp,ta\x1bgs\n7,i1,20,x\n7,i2,10,y\n"), history, CATALOGUE
+    )
+    assert entries(history) == [("i2", 1.0, 10), ("i1", 1.0, 20)]
+    assert done.passed_over == ("userId", "ta\N{REPLACEMENT CHARACTER}gs")
+    both = import_file(written(tmp_path / "b.csv", "item,time,timestamp\ni3,5,6\n"), history, CATALOGUE)
+    assert both.passed_over == ("timestamp",)
+    assert ("i3", 1.0, 5) in entries(history)
+
+
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "json", "jsonl"])
 def test_every_format_gives_the_same_history(history, tmp_path, kind):
     rows = [{"item": "i2", "rating": 2.0, "time": 7}, {"item": "zz", "rating": 5.0, "time": 9}]

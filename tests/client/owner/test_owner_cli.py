@@ -164,6 +164,8 @@ def test_saying_it_again_changes_nothing_and_removing_forgets_all_of_it(owner):
     assert owner.json("dislike", "Casino")["changed"]
     assert not owner.json("dislike", "Casino")["changed"]
     assert "is disliked already" in owner("dislike", "Casino")
+    assert not owner.json("hide", "Casino")["changed"]
+    assert owner("hide", "Casino").strip() == "Casino (1995) is disliked already, so it is not shown"
     assert owner.json("remove", "Casino")["changed"]
     assert owner.json("history")["marks"] == {}
     assert owner("remove", "Casino").strip() == "Casino (1995) is not in your history"
@@ -194,6 +196,19 @@ def test_what_was_imported_by_its_title_can_be_removed_listed_or_not(owner, tmp_
     assert owner.json("history")["interactions"] == 21
     assert owner.json("undo", "2")["undone"] == 2
     assert owner.json("history")["interactions"] == 24
+
+
+def test_an_import_is_matched_with_the_catalogue_that_is_there_though_no_fleet_gave_it(owner, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("title,stars\nCasino (1995),4\nUnheard of,2\n", encoding="utf-8")
+    text = owner("import", str(path))
+    assert "1 of them are not in the catalogue, and kept for a later one: Unheard of" in text
+    assert "columns passed over: stars" in text
+    entries = owner.json("history")["entries"]
+    assert [entry["item"] for entry in entries[-2:]] == ["film-002", "title:Unheard of"]
+    assert owner.json("import", str(path)) == {
+        "rows": 2, "added": 0, "known": 0, "unknown": 0, "examples": [], "passed_over": ["stars"],
+    }  # fmt: skip
 
 
 def test_titles_are_found_by_key_by_name_and_with_a_slip(owner):
@@ -234,6 +249,7 @@ def test_an_unclear_title_is_asked_about_and_never_guessed(owner, monkeypatch):
         (["recommend", "--diverse", "2"], ""),
         (["recommend", "--diverse", "nan"], "from 0 to 1"),
         (["recommend", "--n", "0"], ""),
+        (["recommend", "--n", "501"], ""),
         (["add", "Casino", "--liked", "--disliked"], "given both"),
         (["like", "qqqqqqqq"], "palate client search"),
         (["pin", "opera"], "it has Comedy"),

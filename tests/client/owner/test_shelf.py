@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import torch
 
+from palate.client.deployment.catalogue import Catalogue
 from palate.client.deployment.profile import FleetProfile
 from palate.client.deployment.tables import read_table, table_keeper
 from palate.client.owner import heads
@@ -51,6 +52,28 @@ def test_columns_that_are_no_indicators_are_called_text():
         genres=(("A",),) * 3 + (("B",),) * 3, years=np.full(6, 1990, dtype=np.int32), num_items=6
     )
     assert column_names(table, catalogue) == ("popularity", "text 1", "text 2")
+
+
+def test_a_title_is_the_same_row_to_what_recommends_and_to_what_trains(owner):
+    films = pl.DataFrame(
+        {
+            "item": ["Heat (1995)", "f1", "f2", "f3", "f4"],
+            "title": [None, "Heat (1995)", "Ran\u00a0(1985)", "Red\x1b", "Casino"],
+        }
+    )
+    films.write_parquet(owner.folder.catalogue)
+    table_keeper(owner.folder.table)(ItemTable(np.ones((5, 1), dtype=np.float32), np.eye(5, dtype=np.float32)))
+    trains = Catalogue.read(owner.folder.catalogue.read_bytes())
+    with Vault.open(owner.folder.vault) as vault:
+        rows = open_shelf(owner.folder, vault).rows
+    asked = [
+        *(f"title:{title}" for title in films["title"]),
+        *films["item"],
+        "title:Red\ufffd",
+        "title:Ran\ufffd(1985)",
+    ]
+    assert [trains.row_of(key) for key in asked] == [rows.get(key) for key in asked]
+    assert (rows["Heat (1995)"], rows.get("title:Heat (1995)"), rows["title:Casino"]) == (0, None, 4)
 
 
 def test_preparing_is_done_once_and_again_when_the_files_change(owner, monkeypatch):

@@ -56,6 +56,12 @@ def test_feedback_means_what_it_says(history):
     assert said_by(history) == ([], [], (), [])
 
 
+def test_hiding_what_is_disliked_unsays_nothing(history):
+    record(history, "dislike", "b", time=1)
+    assert record(history, "hide", "b", time=2) == 0
+    assert said_by(history) == ([], [], (1,), [])
+
+
 def test_unknown_feedback_is_refused(history):
     with pytest.raises(ConfigError, match="unknown"):
         record(history, "adore", "b", time=None)
