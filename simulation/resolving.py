@@ -59,7 +59,7 @@ def _planned(config: SimulationConfig, prepared: Prepared, phase: Callable[[str]
 
 
 def _in_words(decided: Mapping[str, float]) -> str:
-    words = ", ".join(f"{name} {round(value, 2):g}" for name, value in decided.items())
+    words = ", ".join(f"{name} {round(value, 3):g}" for name, value in decided.items())
     if decided.get("schedule.head"):
         words += " (embeddings of popular items alone; the others keep their popularity)"
     return words

@@ -47,6 +47,7 @@ def test_a_federation_too_small_to_learn_spends_nearly_all_on_popularity():
     small, large = (planned(1.0, 1e-5, cohort, num_items=2000, content=True) for cohort in (900, 6000))
     assert small["schedule.rounds"] == 1 < large["schedule.rounds"]
     assert small["privacy.popularity_share"] > 0.9 > large["privacy.popularity_share"]
+    assert small["optimiser.step_size"] < large["optimiser.step_size"]
 
 
 def test_the_more_items_there_are_the_more_devices_it_takes_to_learn_of_them():

@@ -36,7 +36,7 @@ def test_the_file_that_is_written_says_everything_and_reads_as_what_was_given(tm
     uncommented = "\n".join(line.removeprefix("# ") if " = " in line else line for line in text.splitlines())
     named = tomllib.loads("\n".join(line for line in uncommented.splitlines() if "..." not in line))
     assert named["deadlines"]["mask_seconds"] == 120.0
-    assert named["optimiser"]["step_size"] == DEFAULTS["optimiser"]["step_size"]
+    assert named["optimiser"]["decay"] == DEFAULTS["optimiser"]["decay"]
     assert checked_config(named) == checked_config(given)
 
 
