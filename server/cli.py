@@ -226,6 +226,8 @@ def resume(
 ) -> None:
     """Go on with a run that has begun; refuses where none has.
 
+    A fleet that has stopped by itself, because too many rounds in a row were lost, goes on with this command alone.
+
     Example: palate server resume
     """
     from palate.server.deployment.summary import rounds_of
@@ -233,7 +235,7 @@ def resume(
     folder = FleetFolder(directory)
     if not rounds_of(folder):
         raise RunError(f"{folder.root}: no round has begun", hint="begin with palate server start")
-    _serve(folder, listen, None, as_json=as_json)
+    _serve(folder, listen, None, as_json=as_json, resuming=True)
 
 
 @server_app.command("stop")
@@ -289,6 +291,14 @@ def status(*, directory: FolderOption = _HERE, as_json: JsonOption = False) -> N
         "rounds",
         f"{found['rounds_applied']} of {found['rounds_planned']} applied, {found['rounds_abandoned']} given up",
     )
+    if found["lost_in_a_row"]:
+        last = found["lost_in_a_row"][-1]
+        named = f" (device {last['device']})" if last["device"] else ""
+        table.add_row(
+            "halted" if found["halted"] else "lost",
+            f"{len(found['lost_in_a_row'])} in a row, the last in {last['reason']}{named}; "
+            + ("go on with palate server resume" if found["halted"] else f"stops after {found['halt_after']}"),
+        )
     opened = found["open_round"]
     if opened is not None:
         table.add_row(
@@ -341,11 +351,13 @@ def rounds(*, directory: FolderOption = _HERE, as_json: JsonOption = False) -> N
     _talk()(load_config(FleetFolder(directory).config).promise.words)
 
 
-def _serve(folder: FleetFolder, listen: str | None, devices: int | None, *, as_json: bool) -> None:
+def _serve(
+    folder: FleetFolder, listen: str | None, devices: int | None, *, as_json: bool, resuming: bool = False
+) -> None:
     for variable, value in _QUIET.items():  # before Flower is imported: it reads them once
         os.environ.setdefault(variable, value)
     from palate.server.deployment.exchange import Interrupted
-    from palate.server.deployment.operation import SPENT
+    from palate.server.deployment.operation import HALTED, SPENT
     from palate.server.deployment.progress import RoundLines
     from palate.server.deployment.serving import opened
     from palate.server.deployment.summary import GUARANTEES, status_of
@@ -365,7 +377,13 @@ def _serve(folder: FleetFolder, listen: str | None, devices: int | None, *, as_j
     with _signals() as received:
         why = None
         with opened(
-            folder, bind=bind, port=port, wait_for=devices, watchers=[lines], interrupted=lambda: bool(received)
+            folder,
+            bind=bind,
+            port=port,
+            wait_for=devices,
+            resuming=resuming,
+            watchers=[lines],
+            interrupted=lambda: bool(received),
         ) as fleet:
             talk = _talk()
             talk(f"fleet {config.name} on {fleet.address}; {len(fleet.books.state.devices())} devices are enrolled")
@@ -378,11 +396,14 @@ def _serve(folder: FleetFolder, listen: str | None, devices: int | None, *, as_j
                     why = fleet.operation.run()
                 except Interrupted:
                     talk("stopped; an open round stays open, and palate server resume goes on with it")
+            losses = fleet.operation.losses
         if signal.SIGINT in received:
             raise KeyboardInterrupt
     found = status_of(folder)
     if as_json:
         _print_json({**found, "ended": why})
+    if why == HALTED:
+        raise losses.error()
     if why == SPENT:
         raise BudgetSpent(
             f"failed rounds have spent the budget: {found['rounds_applied']} of {found['rounds_planned']} rounds are "

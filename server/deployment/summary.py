@@ -6,6 +6,7 @@ from typing import Any
 
 from palate.server.deployment.config import load_config
 from palate.server.deployment.folder import FleetFolder
+from palate.server.deployment.losses import Losses
 from palate.server.deployment.progress import bytes_per_device
 from palate.server.deployment.serving import guarantee_of
 from palate.server.deployment.state import FleetState, Round, RoundStatus
@@ -29,7 +30,8 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
     state = FleetState(folder.state)
     try:
         rounds, devices, stop = state.rounds(), state.devices(), state.stop_requested()
-        unfinished = state.unfinished()
+        unfinished, removed = state.unfinished(), state.removed()
+        losses = Losses.found(state, config.halt_after)
         step, answers = None, 0
         if unfinished is not None:
             step, answers = state.progress(unfinished.number)
@@ -44,10 +46,12 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
         "running": folder.is_locked(),
         "stop_requested": None if stop is None else str(stop),
         "devices_enrolled": len(devices),
+        "devices_removed": len(removed),
         "devices_planned": config.cohort.devices,
         "rounds_applied": len(applied),
         "rounds_planned": 1 + config.schedule.rounds,
         "rounds_abandoned": sum(each.status is RoundStatus.ABANDONED for each in rounds),
+        **losses.to_json(),
         "open_round": None
         if unfinished is None
         else {
@@ -84,6 +88,8 @@ def _round(each: Round, state: FleetState) -> dict[str, Any]:
         "purpose": each.purpose,
         "status": str(each.status),
         "reason": each.reason,
+        "lost_in": each.lost_in or None,
+        "named": each.named or None,
         "asked": each.roster_size,
         "roster": each.advertised,
         "survivors": each.survivors,
