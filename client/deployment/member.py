@@ -15,6 +15,7 @@ from palate.client.deployment.folder import DeviceFolder, write_whole
 from palate.client.deployment.identity import DeviceKeys
 from palate.client.deployment.pausing import Pause
 from palate.client.deployment.profile import FleetProfile
+from palate.client.deployment.removal import Removal
 from palate.client.deployment.rounds import SecureRounds
 from palate.client.deployment.tables import table_keeper
 from palate.client.deployment.worker import Trainer, Worker
@@ -168,6 +169,8 @@ def take_part(
 
     Raises
     ------
+    Removed
+        If the server has removed this device; `palate client status` says so from then on.
     FleetError
         If the server is not trusted, does not know this device, or cannot be reached for long.
     RunError
@@ -175,6 +178,7 @@ def take_part(
     """
     from palate.client.deployment.relay import relay_to  # Flower takes a second to import
     from palate.client.fleet.agent import FleetAgent
+    from palate.client.fleet.errors import Removed
     from palate.client.fleet.keys import NodeKey
     from palate.client.fleet.supernode import Message
 
@@ -182,10 +186,11 @@ def take_part(
     write_whole(member.folder.authority, member.profile.welcome.ca_certificate.encode("ascii"))
     rounds = member.rounds(member.worker(timeout_seconds=timeout_seconds, idle_seconds=idle_seconds), watch)
     program, run_over, ended = relay_to(rounds), threading.Event(), threading.Event()
-    answers_due = 0
+    removal, answers_due = Removal(member.vault), 0
 
     def handle(message: Message) -> Message:
         nonlocal answers_due
+        removal.clear()  # who is asked belongs to the fleet again
         reply = program(message)
         if once and rounds.finished_run is not None and not run_over.is_set():
             answers_due = agent.answered + 1  # this one is still to be sent
@@ -210,6 +215,11 @@ def take_part(
     threading.Thread(target=end_after_the_run, name="end-of-run", daemon=True).start()
     try:
         answered = agent.run()
+        if agent.node_id is not None:
+            removal.clear()
+    except Removed:
+        removal.note()
+        raise
     finally:
         ended.set()
         rounds.close()

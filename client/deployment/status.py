@@ -12,6 +12,7 @@ from palate.client.deployment.identity import DeviceKeys
 from palate.client.deployment.member import ledger_guard
 from palate.client.deployment.pausing import Pause
 from palate.client.deployment.profile import FleetProfile
+from palate.client.deployment.removal import Removal
 from palate.client.deployment.tables import read_table
 from palate.client.vault import Vault
 from palate.client.vault.history import History
@@ -80,6 +81,8 @@ class DeviceStatus:
         The last ones, oldest first.
     paused
         Whether the owner wants no rounds for now.
+    removed_at
+        When the fleet last said that it has removed this device, in seconds since 1970; None if it did not.
     """
 
     device: str
@@ -93,6 +96,7 @@ class DeviceStatus:
     table_items: int
     refusals: list[dict[str, Any]]
     paused: bool
+    removed_at: int | None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; an epsilon that is not finite is null."""
@@ -120,6 +124,7 @@ class DeviceStatus:
             "rounds": [round_json(each) for each in self.rounds],
             "refusals": self.refusals,
             "paused": self.paused,
+            "removed_at": self.removed_at,
         }
 
 
@@ -149,6 +154,7 @@ def status_of(folder: DeviceFolder) -> DeviceStatus:
             table_items=0 if table is None else table.num_items,
             refusals=book.refusals(),
             paused=Pause(vault).on,
+            removed_at=Removal(vault).at,
         )
 
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from palate.client.fleet.errors import BadAnswer, FleetError, Refused, Unreachable
+from palate.client.fleet.errors import BadAnswer, FleetError, Refused, Removed, Unreachable
 from palate.client.fleet.keys import NodeKey
 from palate.client.fleet.link import Link
 from palate.client.fleet.pacing import Backoff, Pace, Poll
@@ -112,6 +112,8 @@ class FleetAgent:
         ------
         ServerNotTrusted
             If the server's certificate is not the pinned authority's.
+        Removed
+            If the server has removed this device: to ask again would change nothing.
         Refused
             If the server does not know this device's key, when the agent first joins.
         FleetError
@@ -184,7 +186,7 @@ class FleetAgent:
         try:
             self._calls.send(self._outbox)
         except Refused as error:
-            if error.status == 401:
+            if error.status == 401 or isinstance(error, Removed):
                 raise
             log.warning("the server does not want a reply: %s", error.message)
         else:
@@ -192,6 +194,8 @@ class FleetAgent:
         self._outbox, self._last, self._sends = None, self._outbox, 0
 
     def _after(self, error: FleetError, backoff: Backoff) -> None:
+        if isinstance(error, Removed):
+            raise error
         if isinstance(error, Refused) and error.status in (401, 403):
             if self.node_id is None:
                 raise error

@@ -124,8 +124,8 @@ class Exchange:
         waiting: dict[str, str] = {}
         taken = 0
         self._watcher(StepBegun(self._number, step, len(bodies), seconds))
-        for device in bodies.keys() - unsent.keys() if patient is None else ():
-            self._fail(step, device, REMOVED, "removed from the fleet")
+        for unknown in bodies.keys() - unsent.keys() if patient is None else ():
+            self._fail(step, unknown, REMOVED, "removed from the fleet")
         while any(patient is None or device in patient for device in (*unsent, *waiting.values())):
             if self._interrupted():
                 raise Interrupted

@@ -9,7 +9,7 @@ from palate.server.deployment.folder import FleetFolder
 from palate.server.deployment.losses import Losses
 from palate.server.deployment.progress import bytes_per_device
 from palate.server.deployment.serving import guarantee_of
-from palate.server.deployment.state import FleetState, Round, RoundStatus
+from palate.server.deployment.state import FleetState, RemovedDevice, Round, RoundStatus
 
 GUARANTEES = {
     "semi-honest": "holds against a server that follows the protocol and looks; its operators enrol the devices",
@@ -67,6 +67,29 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
         "guarantee": {"against": guarantee, "meaning": GUARANTEES[guarantee]},
         "table": applied[-1].table_hash if applied else None,
     }
+
+
+def devices_of(folder: FleetFolder) -> list[dict[str, Any]]:
+    """Describe every device that is or was enrolled as JSON values, with the lost rounds that it was named in.
+
+    Raises as `status_of`.
+    """
+    folder.require()
+    state = FleetState(folder.state)
+    try:
+        named = [(each.named, each.number) for each in state.rounds() if each.named]
+        there, gone = state.devices(), state.removed()
+    finally:
+        state.close()
+    return [
+        {
+            "device": each.device,
+            "enrolled_at": each.enrolled_at,
+            "removed_at": each.removed_at if isinstance(each, RemovedDevice) else None,
+            "named_in": [number for device, number in named if device == each.device],
+        }
+        for each in (*there, *gone)
+    ]
 
 
 def rounds_of(folder: FleetFolder) -> list[dict[str, Any]]:
