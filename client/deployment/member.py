@@ -190,7 +190,6 @@ def take_part(
 
     def handle(message: Message) -> Message:
         nonlocal answers_due
-        removal.clear()  # who is asked belongs to the fleet again
         reply = program(message)
         if once and rounds.finished_run is not None and not run_over.is_set():
             answers_due = agent.answered + 1  # this one is still to be sent
@@ -203,6 +202,7 @@ def take_part(
         handle,
         authority=None if insecure else member.folder.authority,
         insecure=insecure,
+        joined=removal.clear,
     )
 
     def end_after_the_run() -> None:
@@ -215,8 +215,6 @@ def take_part(
     threading.Thread(target=end_after_the_run, name="end-of-run", daemon=True).start()
     try:
         answered = agent.run()
-        if agent.node_id is not None:
-            removal.clear()
     except Removed:
         removal.note()
         raise

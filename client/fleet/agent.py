@@ -14,7 +14,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -60,6 +60,8 @@ class FleetAgent:
         Polls, retries, and when to give up.
     max_message_bytes
         The largest message that is fetched.
+    joined
+        Called whenever the server has taken this device in.
 
     Raises
     ------
@@ -77,11 +79,13 @@ class FleetAgent:
         insecure: bool = False,
         pace: Pace | None = None,
         max_message_bytes: int = 256 << 20,
+        joined: Callable[[], None] = lambda: None,
     ) -> None:
         if max_message_bytes < 1:
             raise ConfigError(f"messages of at most {max_message_bytes} bytes", hint="allow at least the item table")
         self._key = key
         self._handle = handle
+        self._joined = joined
         self._pace = Pace() if pace is None else pace
         self._link = Link(address, key, authority=authority, insecure=insecure)
         self._calls = FleetCalls(self._link, max_message_bytes=max_message_bytes)
@@ -160,6 +164,7 @@ class FleetAgent:
             return
         self.node_id = self._calls.join(self._key.public_pem, HEARTBEAT_SECONDS)
         self._rejoin.clear()
+        self._joined()
         log.info("joined %s as node %d", self._link.address, self.node_id)
 
     def _answer(self, message: Message) -> None:
