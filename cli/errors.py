@@ -31,6 +31,8 @@ EXIT_CODES: dict[int, str] = {
     5: "a round was charged, and nothing says how it ended",
     6: "a record was rolled back or forked: it is not the one that an anchor saw",
     7: "an attack on the mechanism found more than was claimed",
+    8: "a fleet has stopped by itself: too many rounds in a row were lost; palate server resume goes on",
+    9: "a fleet has removed this device",
     10: "the data cannot be read, or holds nothing to learn from",
     11: "the run folder is missing, damaged, locked or of another catalogue",
     12: "the machine refuses: no write access, disk full, missing optional package, no network",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -18,9 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from palate.models.errors import ConfigError, PalateError, RunError
+from palate.server import members_cli
 from palate.server.deployment.config import load_config
 from palate.server.deployment.folder import FleetFolder
 from palate.server.deployment.state import FleetState, Stop
+from palate.server.members_cli import HERE, FolderOption, JsonOption, print_json, talk_to_operator
 
 server_app = typer.Typer(
     help="Run a fleet of real devices.",
@@ -36,9 +37,6 @@ Examples:
   palate server start
   palate server status --json"""
 
-FolderOption = Annotated[Path, typer.Option("--dir", help="Folder of the fleet.", metavar="DIR")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-_HERE = Path("fleet")
 _QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
 
@@ -64,7 +62,7 @@ def init(
     catalogue: Annotated[
         Path, typer.Option(help="CSV or Parquet file of the items: columns item, title, genres, year, text.")
     ],
-    directory: FolderOption = _HERE,
+    directory: FolderOption = HERE,
     devices: Annotated[int, typer.Option(help="Devices that the run is planned for.")] = 20,
     smallest: Annotated[
         int | None, typer.Option(help="Fewest devices in a round.", show_default="10, or all if fewer are planned")
@@ -102,7 +100,7 @@ def init(
         given["cohort"]["authority_is_separate"] = True
     folder = FleetFolder(directory)
     items = make_fleet(folder, catalogue, given, authority=authority)
-    talk = _talk()
+    talk = talk_to_operator()
     talk(f"{folder.root}: fleet {name}, {items:,} items, planned for {devices} devices")
     if authority is None:
         talk(f"the enrolment authority's key is {folder.authority_key}: who holds it can invent devices, keep it safe")
@@ -120,7 +118,9 @@ def authority(
     from palate.server.deployment.setup import make_authority_key
 
     make_authority_key(key)
-    _talk()(f"{key} is the authority's key, it signs with palate server certify; give the operators {key.stem}.pub")
+    talk_to_operator()(
+        f"{key} is the authority's key, it signs with palate server certify; give the operators {key.stem}.pub"
+    )
 
 
 @server_app.command("certify")
@@ -142,7 +142,7 @@ def certify(
 
     asked = EnrolmentRequest.open(_read(request))
     write_private(certificate, sign(asked, fleet, read_key(authority_key)).to_bytes())
-    talk = _talk()
+    talk = talk_to_operator()
     talk(f"device {device_name(asked.device)}; compare with its owner:\n  request {in_fours(asked.fingerprint)}")
     talk(f"the operators enrol it: palate server enrol {request} --certificate {certificate} --welcome FILE")
 
@@ -152,13 +152,14 @@ def enrol(
     request: Annotated[Path, typer.Argument(help="What palate client enrol has written.", metavar="REQUEST")],
     *,
     welcome: Annotated[Path, typer.Option(help="Where to write the welcome.", metavar="FILE")],
-    directory: FolderOption = _HERE,
+    directory: FolderOption = HERE,
     authority_key: Annotated[
         Path | None, typer.Option(help="The authority's key, where it is not in the folder.", metavar="FILE")
     ] = None,
     certificate: Annotated[
         Path | None, typer.Option(help="What a separate authority has signed.", metavar="FILE")
     ] = None,
+    readmit: Annotated[bool, typer.Option("--readmit", help="Take in a device that was removed.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Enrol a device and write its welcome; a device that is enrolled gets the same welcome again.
@@ -178,10 +179,11 @@ def enrol(
         EnrolmentRequest.open(_read(request)),
         authority_key=authority_key,
         certificate=None if certificate is None else _read(certificate),
+        readmit=readmit,
     )
     write_private(welcome, made.archive)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "device": made.device,
                 "request_fingerprint": made.request_fingerprint,
@@ -190,16 +192,20 @@ def enrol(
             }
         )
         return
-    talk = _talk()
+    talk = talk_to_operator()
     talk(f"device {made.device} {'was enrolled before' if made.again else 'is enrolled'}; compare with its owner:")
     talk(f"  request {in_fours(made.request_fingerprint)}")
     talk(f"  welcome {in_fours(made.welcome_fingerprint)}")
 
 
+server_app.command("remove")(members_cli.remove)
+server_app.command("devices")(members_cli.devices)
+
+
 @server_app.command("start")
 def start(
     *,
-    directory: FolderOption = _HERE,
+    directory: FolderOption = HERE,
     listen: Annotated[
         str | None, typer.Option(help="host:port to listen on, in place of fleet.toml's.", metavar="HOST:PORT")
     ] = None,
@@ -218,13 +224,15 @@ def start(
 @server_app.command("resume")
 def resume(
     *,
-    directory: FolderOption = _HERE,
+    directory: FolderOption = HERE,
     listen: Annotated[
         str | None, typer.Option(help="host:port to listen on, in place of fleet.toml's.", metavar="HOST:PORT")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Go on with a run that has begun; refuses where none has.
+
+    A fleet that has stopped by itself, because too many rounds in a row were lost, goes on with this command alone.
 
     Example: palate server resume
     """
@@ -233,13 +241,13 @@ def resume(
     folder = FleetFolder(directory)
     if not rounds_of(folder):
         raise RunError(f"{folder.root}: no round has begun", hint="begin with palate server start")
-    _serve(folder, listen, None, as_json=as_json)
+    _serve(folder, listen, None, as_json=as_json, resuming=True)
 
 
 @server_app.command("stop")
 def stop(
     *,
-    directory: FolderOption = _HERE,
+    directory: FolderOption = HERE,
     now: Annotated[
         bool, typer.Option("--now", help="Do not wait for the open round; it stays open for palate server resume.")
     ] = False,
@@ -258,7 +266,7 @@ def stop(
     state = FleetState(folder.state)
     state.request_stop(Stop.NOW if now else Stop.AFTER_ROUND)
     state.close()
-    _talk()("the server was asked to stop " + ("now" if now else "after the open round"))
+    talk_to_operator()("the server was asked to stop " + ("now" if now else "after the open round"))
     deadline = time.monotonic() + wait_seconds
     while folder.is_locked() and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -269,7 +277,7 @@ def stop(
 
 
 @server_app.command("status")
-def status(*, directory: FolderOption = _HERE, as_json: JsonOption = False) -> None:
+def status(*, directory: FolderOption = HERE, as_json: JsonOption = False) -> None:
     """Show how the fleet is: devices, rounds, budget, and the round that is open.
 
     Example: palate server status --json
@@ -279,16 +287,25 @@ def status(*, directory: FolderOption = _HERE, as_json: JsonOption = False) -> N
 
     found = status_of(FleetFolder(directory))
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     table = Table(show_header=False, box=None)
     table.add_row("fleet", f"{found['fleet']}, run {found['run']}, {found['address']}")
     table.add_row("server", "runs" if found["running"] else "does not run")
-    table.add_row("devices", f"{found['devices_enrolled']} enrolled, {found['devices_planned']} planned for")
+    removed = f"{found['devices_removed']} removed, " if found["devices_removed"] else ""
+    table.add_row("devices", f"{found['devices_enrolled']} enrolled, {removed}{found['devices_planned']} planned for")
     table.add_row(
         "rounds",
         f"{found['rounds_applied']} of {found['rounds_planned']} applied, {found['rounds_abandoned']} given up",
     )
+    if found["lost_in_a_row"]:
+        last = found["lost_in_a_row"][-1]
+        named = f" (device {last['device']})" if last["device"] else ""
+        table.add_row(
+            "halted" if found["halted"] else "lost",
+            f"{len(found['lost_in_a_row'])} in a row, the last in {last['reason']}{named}; "
+            + ("go on with palate server resume" if found["halted"] else f"stops after {found['halt_after']}"),
+        )
     opened = found["open_round"]
     if opened is not None:
         table.add_row(
@@ -306,7 +323,7 @@ def status(*, directory: FolderOption = _HERE, as_json: JsonOption = False) -> N
 
 
 @server_app.command("rounds")
-def rounds(*, directory: FolderOption = _HERE, as_json: JsonOption = False) -> None:
+def rounds(*, directory: FolderOption = HERE, as_json: JsonOption = False) -> None:
     """List the rounds: who was asked, who survived, what it cost in bytes and privacy.
 
     Example: palate server rounds
@@ -316,10 +333,10 @@ def rounds(*, directory: FolderOption = _HERE, as_json: JsonOption = False) -> N
 
     found = rounds_of(FleetFolder(directory))
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     if not found:
-        _talk()("no round has begun")
+        talk_to_operator()("no round has begun")
         return
     table = Table(box=None, padding=(0, 1, 0, 0))
     for title in ("round", "purpose", "status", "asked", "roster", "survivors", "KB up", "KB down", "epsilon", "s"):
@@ -338,14 +355,16 @@ def rounds(*, directory: FolderOption = _HERE, as_json: JsonOption = False) -> N
             "" if each["seconds"] is None else f"{each['seconds']:.0f}",
         )
     Console().print(table)
-    _talk()(load_config(FleetFolder(directory).config).promise.words)
+    talk_to_operator()(load_config(FleetFolder(directory).config).promise.words)
 
 
-def _serve(folder: FleetFolder, listen: str | None, devices: int | None, *, as_json: bool) -> None:
+def _serve(
+    folder: FleetFolder, listen: str | None, devices: int | None, *, as_json: bool, resuming: bool = False
+) -> None:
     for variable, value in _QUIET.items():  # before Flower is imported: it reads them once
         os.environ.setdefault(variable, value)
     from palate.server.deployment.exchange import Interrupted
-    from palate.server.deployment.operation import SPENT
+    from palate.server.deployment.operation import HALTED, SPENT
     from palate.server.deployment.progress import RoundLines
     from palate.server.deployment.serving import opened
     from palate.server.deployment.summary import GUARANTEES, status_of
@@ -365,9 +384,15 @@ def _serve(folder: FleetFolder, listen: str | None, devices: int | None, *, as_j
     with _signals() as received:
         why = None
         with opened(
-            folder, bind=bind, port=port, wait_for=devices, watchers=[lines], interrupted=lambda: bool(received)
+            folder,
+            bind=bind,
+            port=port,
+            wait_for=devices,
+            resuming=resuming,
+            watchers=[lines],
+            interrupted=lambda: bool(received),
         ) as fleet:
-            talk = _talk()
+            talk = talk_to_operator()
             talk(f"fleet {config.name} on {fleet.address}; {len(fleet.books.state.devices())} devices are enrolled")
             talk(f"the guarantee is {fleet.guarantee}: it {GUARANTEES[fleet.guarantee]}")
             talk(config.promise.words)
@@ -378,11 +403,14 @@ def _serve(folder: FleetFolder, listen: str | None, devices: int | None, *, as_j
                     why = fleet.operation.run()
                 except Interrupted:
                     talk("stopped; an open round stays open, and palate server resume goes on with it")
+            losses = fleet.operation.losses
         if signal.SIGINT in received:
             raise KeyboardInterrupt
     found = status_of(folder)
     if as_json:
-        _print_json({**found, "ended": why})
+        print_json({**found, "ended": why})
+    if why == HALTED:
+        raise losses.error()
     if why == SPENT:
         raise BudgetSpent(
             f"failed rounds have spent the budget: {found['rounds_applied']} of {found['rounds_planned']} rounds are "
@@ -425,16 +453,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="check the path") from error
-
-
-def _talk() -> Callable[[str], None]:
-    console = Console(stderr=True)
-
-    def say(words: str) -> None:
-        console.print(words, highlight=False, markup=False, soft_wrap=True)
-
-    return say
-
-
-def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2))

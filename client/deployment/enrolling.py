@@ -13,6 +13,7 @@ from palate.client.deployment.identity import DeviceKeys
 from palate.client.deployment.limits import DEFAULT_DELTA, DEFAULT_EPSILON, OwnerLimits
 from palate.client.deployment.member import Member
 from palate.client.deployment.profile import FleetProfile
+from palate.client.deployment.removal import Removal
 from palate.client.deployment.rounds import close_rounds
 from palate.client.vault import Vault
 from palate.client.vault.keeper import Choice
@@ -213,6 +214,7 @@ def accept(folder: DeviceFolder, welcome: Welcome, catalogue: bytes, limits: Own
         Member(folder, vault, keys, profile).guard.adopt_policy()  # refuses what no budget can promise
         write_whole(folder.catalogue, catalogue)
         profile.save(vault)
+        Removal(vault).clear()
         return profile
 
 
@@ -247,6 +249,7 @@ def leave(folder: DeviceFolder) -> str:
         with member.vault.transaction():
             member.keys.renewed(member.vault)
             FleetProfile.drop(member.vault)
+            Removal(member.vault).drop()
         member.vault.scrub()
         folder.authority.unlink(missing_ok=True)
         return member.profile.welcome.fleet

@@ -16,6 +16,7 @@ from palate.client.deployment.folder import DeviceFolder, write_whole
 from palate.client.deployment.identity import DeviceKeys
 from palate.client.deployment.pausing import Pause
 from palate.client.deployment.profile import FleetProfile
+from palate.client.deployment.removal import Removal
 from palate.client.deployment.rounds import SecureRounds
 from palate.client.deployment.tables import table_keeper
 from palate.client.deployment.worker import Trainer, Worker
@@ -176,6 +177,8 @@ def take_part(
 
     Raises
     ------
+    Removed
+        If the server has removed this device; `palate client status` says so from then on.
     FleetError
         If the server is not trusted, does not know this device, or cannot be reached for long.
     RunError
@@ -183,6 +186,7 @@ def take_part(
     """
     from palate.client.deployment.relay import relay_to  # Flower takes a second to import
     from palate.client.fleet.agent import FleetAgent
+    from palate.client.fleet.errors import Removed
     from palate.client.fleet.keys import NodeKey
     from palate.client.fleet.supernode import Message
 
@@ -190,7 +194,7 @@ def take_part(
     write_whole(member.folder.authority, member.profile.welcome.ca_certificate.encode("ascii"))
     rounds = member.rounds(member.worker(timeout_seconds=timeout_seconds, idle_seconds=idle_seconds), watch)
     program, run_over, ended = relay_to(rounds), threading.Event(), threading.Event()
-    answers_due = 0
+    removal, answers_due = Removal(member.vault), 0
 
     def handle(message: Message) -> Message:
         nonlocal answers_due
@@ -206,6 +210,7 @@ def take_part(
         handle,
         authority=None if insecure else member.folder.authority,
         insecure=insecure,
+        joined=removal.clear,
     )
 
     def end_after_the_run() -> None:
@@ -218,6 +223,9 @@ def take_part(
     threading.Thread(target=end_after_the_run, name="end-of-run", daemon=True).start()
     try:
         answered = agent.run()
+    except Removed:
+        removal.note()
+        raise
     finally:
         ended.set()
         rounds.close()

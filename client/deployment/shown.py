@@ -87,6 +87,11 @@ def status_lines(status: DeviceStatus) -> Iterator[str]:
     else:
         welcome = status.profile.welcome
         yield f"fleet      {welcome.fleet} at {welcome.address}; against its server: {against_server(status.profile)}"
+    if status.removed_at is not None:
+        yield (
+            f"removed    {_day(status.removed_at)}  the fleet's operator has removed this device, and it is asked for "
+            "nothing; ask why, or leave: palate client leave"
+        )
     if status.paused:
         yield "paused     no round is begun until palate client pause --off"
     if status.budget is not None:

@@ -13,6 +13,7 @@ from palate.client.deployment.identity import DeviceKeys
 from palate.client.deployment.member import ledger_guard
 from palate.client.deployment.pausing import Pause
 from palate.client.deployment.profile import FleetProfile
+from palate.client.deployment.removal import Removal
 from palate.client.deployment.tables import read_table
 from palate.client.vault import Vault
 from palate.client.vault.history import History
@@ -85,6 +86,8 @@ class DeviceStatus:
         The last ones, oldest first.
     paused
         Whether the owner wants no rounds for now.
+    removed_at
+        When the fleet last said that it has removed this device, in seconds since 1970; None if it did not.
     carried_nano
         What a device had spent at unit user that was forgotten here before, in 1e-9 of 2 rho.
     """
@@ -100,6 +103,7 @@ class DeviceStatus:
     table_items: int
     refusals: list[dict[str, Any]]
     paused: bool
+    removed_at: int | None
     carried_nano: int = 0
 
     def to_json(self) -> dict[str, Any]:
@@ -128,6 +132,7 @@ class DeviceStatus:
             "rounds": [round_json(each) for each in self.rounds],
             "refusals": self.refusals,
             "paused": self.paused,
+            "removed_at": self.removed_at,
             "carried_nano": self.carried_nano,
         }
 
@@ -158,6 +163,7 @@ def status_of(folder: DeviceFolder) -> DeviceStatus:
             table_items=0 if table is None else table.num_items,
             refusals=book.refusals(),
             paused=Pause(vault).on,
+            removed_at=Removal(vault).at,
             carried_nano=carried_nano(vault).get(Unit.USER, 0),
         )
 

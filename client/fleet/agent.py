@@ -14,12 +14,12 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from palate.client.fleet.errors import BadAnswer, FleetError, Refused, Unreachable
+from palate.client.fleet.errors import BadAnswer, FleetError, Refused, Removed, Unreachable
 from palate.client.fleet.keys import NodeKey
 from palate.client.fleet.link import Link
 from palate.client.fleet.pacing import Backoff, Pace, Poll
@@ -60,6 +60,8 @@ class FleetAgent:
         Polls, retries, and when to give up.
     max_message_bytes
         The largest message that is fetched.
+    joined
+        Called whenever the server has taken this device in.
 
     Raises
     ------
@@ -77,11 +79,13 @@ class FleetAgent:
         insecure: bool = False,
         pace: Pace | None = None,
         max_message_bytes: int = 256 << 20,
+        joined: Callable[[], None] = lambda: None,
     ) -> None:
         if max_message_bytes < 1:
             raise ConfigError(f"messages of at most {max_message_bytes} bytes", hint="allow at least the item table")
         self._key = key
         self._handle = handle
+        self._joined = joined
         self._pace = Pace() if pace is None else pace
         self._link = Link(address, key, authority=authority, insecure=insecure)
         self._calls = FleetCalls(self._link, max_message_bytes=max_message_bytes)
@@ -112,6 +116,8 @@ class FleetAgent:
         ------
         ServerNotTrusted
             If the server's certificate is not the pinned authority's.
+        Removed
+            If the server has removed this device: to ask again would change nothing.
         Refused
             If the server does not know this device's key, when the agent first joins.
         FleetError
@@ -158,6 +164,7 @@ class FleetAgent:
             return
         self.node_id = self._calls.join(self._key.public_pem, HEARTBEAT_SECONDS)
         self._rejoin.clear()
+        self._joined()
         log.info("joined %s as node %d", self._link.address, self.node_id)
 
     def _answer(self, message: Message) -> None:
@@ -184,7 +191,7 @@ class FleetAgent:
         try:
             self._calls.send(self._outbox)
         except Refused as error:
-            if error.status == 401:
+            if error.status == 401 or isinstance(error, Removed):
                 raise
             log.warning("the server does not want a reply: %s", error.message)
         else:
@@ -192,6 +199,8 @@ class FleetAgent:
         self._outbox, self._last, self._sends = None, self._outbox, 0
 
     def _after(self, error: FleetError, backoff: Backoff) -> None:
+        if isinstance(error, Removed):
+            raise error
         if isinstance(error, Refused) and error.status in (401, 403):
             if self.node_id is None:
                 raise error

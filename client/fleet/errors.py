@@ -33,5 +33,11 @@ class Refused(FleetError):
         self.status = status
 
 
+class Removed(Refused):
+    """The server knew this device, and takes it no more."""
+
+    exit_code = 9
+
+
 class BadAnswer(FleetError):
     """An answer that is not what was asked for: too large, cut short, or with contents of another hash."""

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from palate.client.fleet.errors import BadAnswer, Refused, ServerNotTrusted, Unreachable
+from palate.client.fleet.errors import BadAnswer, Refused, Removed, ServerNotTrusted, Unreachable
 from palate.client.fleet.keys import NodeKey
 from palate.models.errors import ConfigError
 
@@ -84,8 +84,10 @@ class Link:
             If there is no answer, or the server asks to try later.
         ServerNotTrusted
             If its certificate is not the pinned authority's.
+        Removed
+            If it has removed this device.
         Refused
-            If it says no.
+            If it says no for another reason.
         BadAnswer
             If the answer is none of these, or too large.
         """
@@ -128,6 +130,13 @@ class Link:
         status = response.status_code
         if status >= 500 or status in _TRY_LATER:
             raise Unreachable(f"{self.address} answers {status}", hint="the server is overloaded or being restarted")
+        if status == 410:
+            raise Removed(
+                f"{self.address} no longer accepts this device: the fleet's operator has removed it",
+                hint="ask the operator, or leave too: palate client leave; your data and what is left of your budget "
+                "stay here",
+                status=status,
+            )
         if status >= 400:
             raise Refused(
                 f"{self.address} refuses {path.rpartition('/')[2]}: {status}",

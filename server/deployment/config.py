@@ -35,6 +35,7 @@ _NOT_OF_FLEETS = {("schedule", "participation"), ("schedule", "timeout_seconds")
 
 _USUAL_ITEMS = 1_000
 """Size of a catalogue that a plan is made for: a fleet's own is not known before it is given one."""
+_MOST_LOST_IN_A_ROW = 3
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -113,6 +114,18 @@ class Deadlines(_Section):
         return float(getattr(self, f"{step.value}_seconds"))
 
 
+class Failures(_Section):
+    """When the server stops by itself: every lost round stays charged to all its devices."""
+
+    halt_after: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="rounds lost in a row after which the server stops by itself, until palate server resume; unless "
+        "given, one more than privacy.spare_rounds, and at most 3",
+    )
+
+
 class Budget(_Section):
     """How the budget is spent."""
 
@@ -143,6 +156,7 @@ class FleetConfig(_Section):
     listen: Listen
     cohort: Cohort = Cohort()
     deadlines: Deadlines = Deadlines()
+    failures: Failures = Failures()
     privacy: Budget = Budget()
     schedule: Schedule = Schedule()
     training: LocalTraining = LocalTraining()
@@ -176,6 +190,16 @@ class FleetConfig(_Section):
     def promise(self) -> Promise:
         """What every device is promised."""
         return Promise(unit=Unit.USER, epsilon=self.epsilon, delta=self.delta)
+
+    @property
+    def halt_after(self) -> int:
+        """Rounds lost in a row after which the server stops by itself.
+
+        Unless the operator says otherwise these are the spare rounds and one more, which already costs a round that
+        the run was planned with; and never more than three.
+        """
+        given = self.failures.halt_after
+        return min(_MOST_LOST_IN_A_ROW, self.privacy.spare_rounds + 1) if given is None else given
 
     def server_settings(self) -> ServerSettings:
         """Return the coordinator's settings; terms are for one device, and each round spreads them over its roster.

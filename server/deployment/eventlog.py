@@ -20,6 +20,7 @@ from palate.server.deployment.watching import (
     Answered,
     DeviceFailed,
     Happening,
+    Lost,
     RoundBegun,
     RoundEnded,
     RunEnded,
@@ -82,6 +83,15 @@ class EventLog:
                 self.write("step-begun", round=number, step=str(step), devices=devices, deadline_seconds=seconds)
             case Waiting(online, needed):
                 self.write("waiting", online=online, needed=needed)
+            case Lost(losses) if losses.rounds:
+                self.write(
+                    "run-halted" if losses.halted else "lost-in-a-row",
+                    rounds=[each.number for each in losses.rounds],
+                    steps=[each.lost_in for each in losses.rounds],
+                    devices=[self.pseudonym(device) for device in losses.named],
+                    refused_by_most=losses.refused,
+                    halt_after=losses.halt_after,
+                )
             case RunEnded(why):
                 self.write("run-ended", why=why)
 

@@ -19,6 +19,8 @@ LATE = 4
 """Code for no answer within the deadline."""
 UNEXPECTED = 2
 """Code for an answer to another question, or one that is larger than any answer to this one."""
+REMOVED = 9
+"""Code for a device that is not enrolled any more."""
 REFUSED_HERE = 3
 """Code for an answer that secure aggregation does not take."""
 
@@ -50,6 +52,9 @@ class Exchange:
         How long a step waits for a device that is offline.
     interrupted
         Asked again and again whether the server is to stop now.
+
+    A device that is removed while a step is under way has dropped out: it is not asked, nor waited for, and an answer
+    that has not been taken yet is not taken any more.
     """
 
     def __init__(
@@ -119,12 +124,15 @@ class Exchange:
         waiting: dict[str, str] = {}
         taken = 0
         self._watcher(StepBegun(self._number, step, len(bodies), seconds))
+        for unknown in bodies.keys() - unsent.keys() if patient is None else ():
+            self._fail(step, unknown, REMOVED, "removed from the fleet")
         while any(patient is None or device in patient for device in (*unsent, *waiting.values())):
             if self._interrupted():
                 raise Interrupted
             left = begun + seconds - self._clock.now()
             if left <= 0:
                 break
+            self._drop_removed(step, unsent, waiting, note=patient is None)
             waiting |= self._send(step, unsent, bodies, left, plan, table)
             self._give_up_offline(step, unsent)
             progress = False
@@ -175,6 +183,17 @@ class Exchange:
         for device in [device for device, since in unsent.items() if since <= latest]:
             del unsent[device]
             self._fail(step, device, GONE, "offline")
+
+    def _drop_removed(self, step: FleetStep, unsent: dict[str, float], waiting: dict[str, str], *, note: bool) -> None:
+        """Wait no longer for devices that the operator has removed meanwhile."""
+        enrolled = self._state.enrolled()
+        gone = [device for device in (*unsent, *waiting.values()) if device not in enrolled]
+        for device in gone:
+            unsent.pop(device, None)
+            if note:
+                self._fail(step, device, REMOVED, "removed from the fleet")
+        for name in [name for name, device in waiting.items() if device in gone]:
+            del waiting[name]
 
     def _took(self, step: FleetStep, device: str, answer: Answer, take: Take) -> bool:
         message, code, why = answer.message, answer.code, f"code {answer.code}"

@@ -12,6 +12,7 @@ from palate.server.deployment.watching import (
     Answered,
     DeviceFailed,
     Happening,
+    Lost,
     RoundBegun,
     RoundEnded,
     StepDone,
@@ -56,6 +57,12 @@ class Metrics:
         self._survivors = Gauge("palate_survivors", "Devices in the last sum.", registry=self.registry)
         self._epsilon = Gauge("palate_epsilon_spent", f"Spent so far; {promise.words}.", registry=self.registry)
         self._number = Gauge("palate_round", "Number of the last round that began.", registry=self.registry)
+        self._lost = Gauge(
+            "palate_rounds_lost_in_a_row", "Rounds lost since the last one that was applied.", registry=self.registry
+        )
+        self._halt_after = Gauge(
+            "palate_halt_after", "Rounds lost in a row after which the server stops.", registry=self.registry
+        )
         try:
             self._server, self._thread = start_http_server(port, addr=ADDRESS, registry=self.registry)
         except OSError as error:
@@ -91,6 +98,9 @@ class Metrics:
                 self._failures.labels(str(step)).inc()
             case StepDone(step=step, seconds=seconds):
                 self._steps.labels(str(step)).observe(seconds)
+            case Lost(losses):
+                self._lost.set(len(losses.rounds))
+                self._halt_after.set(losses.halt_after)
             case RoundEnded(round=ended, members=members):
                 self._rounds.labels(str(ended.status)).inc()
                 self._bytes.labels("up").inc(sum(member.up for member in members))

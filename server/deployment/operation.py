@@ -28,10 +28,11 @@ from palate.server.decoding import steps_per_unit
 from palate.server.deployment.config import FleetConfig
 from palate.server.deployment.courier import Courier
 from palate.server.deployment.exchange import Exchange, Interrupted
+from palate.server.deployment.losses import Losses
 from palate.server.deployment.rounds import FleetRound, Parties, RoundLost, largest_answer
 from palate.server.deployment.state import FleetState, Round, RoundStatus, Stop
 from palate.server.deployment.transparency import TransparencyLog
-from palate.server.deployment.watching import Clock, RoundBegun, RoundEnded, RunEnded, Waiting, Watcher
+from palate.server.deployment.watching import Clock, Lost, RoundBegun, RoundEnded, RunEnded, Waiting, Watcher
 from palate.server.ledger import ServerLedger
 from palate.server.planning import for_roster
 from palate.server.settings import ServerSettings
@@ -40,6 +41,7 @@ from palate.server.store import RunStore
 FINISHED = "all rounds are done"
 SPENT = "the budget does not pay for another round"
 STOPPED = "the operator asked for it"
+HALTED = "too many rounds in a row were lost"
 
 _GATHER_SECONDS = 0.5
 
@@ -111,19 +113,20 @@ class Operation:
         self._catch_up()
 
     def run(self) -> str:
-        """Run rounds until all are done, the budget is spent, or somebody wants to stop; say which.
+        """Run rounds until all are done, the budget is spent, too many are lost, or somebody wants to stop; say which.
 
         Raises
         ------
         Interrupted
             If it is to stop at once; an open round stays open.
         """
+        self._watcher(Lost(self.losses))
         unfinished = self._books.state.unfinished()
         if unfinished is not None:
             self._watcher(RoundBegun(unfinished, resumed=True))
             self._go_on(unfinished, resumed=True)
         why = self._rounds()
-        if why != STOPPED:
+        if why in (FINISHED, SPENT):  # else the run is to go on, and its devices stay
             self._farewell()
         self._watcher(RunEnded(why))
         return why
@@ -131,6 +134,9 @@ class Operation:
     def _rounds(self) -> str:
         first = not self._books.state.rounds()
         while not self._coordinator.finished:
+            losses = self.losses
+            if losses.halted:
+                return HALTED if self._can_pay(self._plan(losses.rounds[-1].roster_size)) else SPENT
             if self._books.state.stop_requested() is not None:
                 return STOPPED
             asked = self._gather(self._wait_for if first else self._config.cohort.smallest)
@@ -166,8 +172,8 @@ class Operation:
 
     def _begin(self, asked: list[str]) -> Round | None:
         """Plan, remember and charge the next round; None if the ledger cannot pay for it."""
-        plan, ledger = self._plan(len(asked)), self._books.ledger
-        if intents(plan)[Unit.USER].charge_nano > ledger.left_nano(Unit.USER):
+        plan = self._plan(len(asked))
+        if not self._can_pay(plan):
             return None
         now = self._wall_clock()
         offer = Offer.of_plan(
@@ -191,6 +197,9 @@ class Operation:
         self._books.state.begin_round(begun, asked)
         return begun
 
+    def _can_pay(self, plan: RoundPlan) -> bool:
+        return intents(plan)[Unit.USER].charge_nano <= self._books.ledger.left_nano(Unit.USER)
+
     def _go_on(self, begun: Round, *, resumed: bool) -> None:
         """Take a round from where it is to its end."""
         if begun.status is RoundStatus.APPLIED:
@@ -200,7 +209,8 @@ class Operation:
         plan = None if in_the_table else self._plan(begun.roster_size)
         if plan is not None:
             if plan.content_hash != begun.plan_hash:
-                return self._abandon(begun, "its plan cannot be made again: table or configuration have changed")
+                loss = RoundLost(None, "its plan cannot be made again: table or configuration have changed")
+                return self._abandon(begun, loss, refused=False)
             self._books.ledger.begin(plan)
         current = FleetRound(begun, self._books.state, self._parties)
         try:
@@ -209,9 +219,17 @@ class Operation:
             )  # fmt: skip
         except RoundLost as loss:
             self._books.state.update_round(number, advertised=current.advertised)
-            self._abandon(begun, str(loss))
-            if not resumed:  # else they may have been restarted, and wait for another round
-                self._check_declined(number)
+            members = self._books.state.members(number)
+            declined = sum(member.failure == REFUSED for member in members)
+            # After a restart devices may have been restarted too: they refuse this round, and wait for another one.
+            refused = not resumed and 2 * declined > len(members)
+            self._abandon(begun, loss, refused=refused and loss.step is not FleetStep.ADVERTISE, declined=declined)
+            if refused and loss.step is FleetStep.ADVERTISE:
+                # To ask again would spend the budget for nothing.
+                raise FederationError(
+                    f"round {number}: {declined} of {len(members)} devices refuse the plan",
+                    hint="their owners' limits or ledgers do not allow it: palate client status says why",
+                ) from None
             return None
         if found is None:
             raise RunError(
@@ -280,28 +298,30 @@ class Operation:
             patient=alive,
         )
 
-    def _abandon(self, begun: Round, reason: str) -> None:
+    def _abandon(self, begun: Round, loss: RoundLost, *, refused: bool, declined: int = 0) -> None:
         """Give a round up; what it cost stays spent, and the next number asks for the same."""
-        self._end(begun.number, RoundStatus.ABANDONED, reason=reason)
+        if refused:  # noted first: it counts once the round is given up
+            self._books.state.halt_at(begun.number)
+        self._end(begun.number, RoundStatus.ABANDONED, loss=loss, declined=declined)
         self._books.ledger.write_off(self._config.run, begun.number)
         self._coordinator.abandon()
         self._clock.sleep(self._config.deadlines.pause_seconds)
 
-    def _check_declined(self, number: int) -> None:
-        """Stop where most devices refuse the plan: to ask again would spend the budget for nothing."""
+    def _end(self, number: int, status: RoundStatus, *, loss: RoundLost | None = None, declined: int = 0) -> None:
         members = self._books.state.members(number)
-        declined = sum(member.failure == REFUSED for member in members)
-        if 2 * declined > len(members):
-            raise FederationError(
-                f"round {number}: {declined} of {len(members)} devices refuse the plan",
-                hint="their owners' limits or ledgers do not allow it: palate client status says why",
-            )
-
-    def _end(self, number: int, status: RoundStatus, *, reason: str = "") -> None:
-        self._books.state.end_round(number, status, reason=reason)
+        reason = (
+            "" if loss is None else f"{loss}; {declined} of {len(members)} devices refused" if declined else str(loss)
+        )
+        lost_in, named = ("", "") if loss is None else ("" if loss.step is None else loss.step.value, loss.named)
+        self._books.state.end_round(number, status, reason=reason, lost_in=lost_in, named=named)
         self._write_lines()
-        members = self._books.state.members(number)
         self._watcher(RoundEnded(self._remembered(number), members, self._coordinator.applied))
+        self._watcher(Lost(self.losses))
+
+    @property
+    def losses(self) -> Losses:
+        """Rounds that were lost in a row."""
+        return Losses.found(self._books.state, self._config.halt_after)
 
     def _catch_up(self) -> None:
         """Bring coordinator and ledger to where the books are."""

@@ -14,6 +14,7 @@ from palate.server.deployment.watching import (
     Answered,
     Clock,
     Happening,
+    Lost,
     RoundBegun,
     RoundEnded,
     RunEnded,
@@ -82,6 +83,8 @@ class RoundLines:
                     self._say(f"  {step}: {answers} of {devices} answered in {seconds:.1f} s")
             case RoundEnded(ended, members, applied):
                 self._round_ended(ended, members, applied)
+            case Lost(losses) if losses.rounds and not losses.halted:
+                self._say(f"{len(losses.rounds)} lost in a row; after {losses.halt_after} the server stops by itself")
             case RunEnded(why):
                 self._say(f"the run ends: {why}")
 
@@ -91,7 +94,8 @@ class RoundLines:
             self._began = None
         spent = f"epsilon spent {round_up(ended.epsilon)} per user at delta {self._delta:g}"
         if ended.status is RoundStatus.ABANDONED:
-            self._say(f"round {ended.number} given up: {ended.reason}; it stays charged: {spent}")
+            named = f" (device {ended.named})" if ended.named else ""
+            self._say(f"round {ended.number} given up: {ended.reason}{named}; it stays charged: {spent}")
             return
         up, down = bytes_per_device(members)
         self._say(

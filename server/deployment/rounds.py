@@ -25,8 +25,28 @@ _ENVELOPE_BYTES = 1 << 20
 """Room for what comes with a vector: signatures, and shares for 300 peers."""
 
 
+_FALSE_SHARES = (
+    "the shares of a device do not give the secret that it committed to: it shared falsely, or others revealed so"
+)
+
+
 class RoundLost(Exception):
-    """A round that cannot be finished; what it cost stays spent."""
+    """A round that cannot be finished; what it cost stays spent.
+
+    Parameters
+    ----------
+    step
+        In which it was lost; None where it could not even be begun again.
+    why
+        The reason, without the name of a device: it goes into logs.
+    named
+        The device whose messages made it fail, where that is known.
+    """
+
+    def __init__(self, step: FleetStep | None, why: str, *, named: str = "") -> None:
+        super().__init__(why if step is None else f"{step.value}: {why}")
+        self.step = step
+        self.named = named
 
 
 @dataclass(frozen=True)
@@ -89,8 +109,10 @@ class FleetRound:
             )
             try:
                 self._outgoing = self._secure.close(stage)
-            except (QuorumLost, ReconstructionFailed) as error:
-                raise RoundLost(f"{step.value}: {error.message}") from None
+            except QuorumLost as error:
+                raise RoundLost(step, error.message) from None
+            except ReconstructionFailed as error:
+                raise RoundLost(step, _FALSE_SHARES, named=device_name(error.device)) from None
             self._state.close_step(self._round.number, step)
         return self._secure.result()
 

@@ -21,6 +21,7 @@ from palate.server.deployment.config import FleetConfig, load_config
 from palate.server.deployment.courier import Courier
 from palate.server.deployment.eventlog import EventLog, LogHandler
 from palate.server.deployment.folder import FleetFolder, read_key, read_public_key
+from palate.server.deployment.losses import Losses
 from palate.server.deployment.metrics import Metrics
 from palate.server.deployment.operation import Books, Operation
 from palate.server.deployment.rounds import Parties, largest_answer
@@ -36,7 +37,7 @@ from palate.server.store import RunStore, write_atomically
 _STARTING_TABLE = 1  # which stream of the public seed
 _WRAPPING_BYTES = 1 << 16
 """What Flower puts around an answer, and more."""
-_NOT_OF_THE_RUN = {"listen", "deadlines"}
+_NOT_OF_THE_RUN = {"listen", "deadlines", "failures"}
 """Settings that may change while a run is under way."""
 
 
@@ -75,6 +76,7 @@ def opened(
     bind: str | None = None,
     port: int | None = None,
     wait_for: int | None = None,
+    resuming: bool = False,
     watchers: Sequence[Watcher] = (),
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[Opened]:
@@ -88,6 +90,8 @@ def opened(
         Where to listen, in place of what fleet.toml says.
     wait_for
         Devices that the first round waits for, in place of what fleet.toml says.
+    resuming
+        Whether the operator wants to go on although rounds were lost in a row.
     watchers
         Who is told of what happens.
     interrupted
@@ -97,6 +101,8 @@ def opened(
     ------
     ConfigError, RunError, DataError, EnvironmentProblem
         If another server runs the fleet, a file is missing, damaged or contradicts another, or the address is taken.
+    FleetHalted
+        If it has stopped by itself and is not resumed.
     """
     folder.require()
     config = load_config(folder.config)
@@ -117,6 +123,9 @@ def opened(
         }
         state = FleetState(folder.state)
         stack.callback(state.close)
+        losses = Losses.found(state, config.halt_after)
+        if losses.halted and not resuming:
+            raise losses.error()
         policy = config.promise.policy(smallest_cohort=config.cohort.smallest)
         ledger = ServerLedger(folder.ledger, signer, {config.promise.unit: policy})
         stack.callback(ledger.close)
@@ -170,6 +179,9 @@ def opened(
             wait_for=wait_for,
         )
         state.request_stop(None)
+        if losses.halted:  # last of all: what cannot start has not been resumed
+            state.forgive_losses()
+            events.write("run-resumed", rounds=[each.number for each in losses.rounds])
         events.write("server-started", address=server.address, process=os.getpid())
         guarantee = guarantee_of(folder, config)
         yield Opened(config, server.address, guarantee, operation, books, None if metrics is None else metrics.port)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +127,12 @@ def welcome(
     *,
     authority_key: Path | None = None,
     certificate: bytes | None = None,
+    readmit: bool = False,
 ) -> Welcomed:
     """Enrol a device; one that is enrolled gets the same welcome again.
+
+    A device that was removed comes back with `readmit` alone, under the certificate that it had. That costs nobody any
+    privacy: what it may still spend is in its own ledger, which went on counting from where it was.
 
     Parameters
     ----------
@@ -139,21 +144,31 @@ def welcome(
         The authority's key, where it is not in the folder.
     certificate
         What a separate authority has signed with `certify`; no key is needed then.
+    readmit
+        Take it although it was removed.
 
     Raises
     ------
     ConfigError, RunError
-        If the authority's key is missing, or is not the fleet's; or the certificate is not.
+        If the authority's key is missing, or is not the fleet's; or the certificate is not; or the device was removed.
     """
     config, device = load_config(folder.config), device_name(request.device)
     authority = read_public_key(folder.authority_public_key)
     state, nodes = FleetState(folder.state), Enrolment(folder.nodes / ENROLMENT_FILE)
     try:
         known = {each.device: each for each in state.devices()}.get(device)
+        gone = {each.device: each for each in state.removed()}.get(device)
+        if gone is not None and not readmit:
+            day = datetime.fromtimestamp(gone.removed_at, UTC).date()
+            raise ConfigError(
+                f"device {device} was removed from this fleet on {day}", hint="to take it in again, add --readmit"
+            )
         if known is not None:
             signed = EnrolmentCertificate.from_bytes(known.certificate)
         elif certificate is not None:
             signed = EnrolmentCertificate.from_bytes(certificate)
+        elif gone is not None:
+            signed = EnrolmentCertificate.from_bytes(gone.certificate)
         else:
             signed = certify(request, config.name, _authority_key(folder, authority_key, authority))
         _check(signed, request, config.name, authority)

@@ -21,7 +21,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from palate.models.errors import ConfigError, EnvironmentProblem, RunError
 from palate.privacy.wire import FleetStep
 
-FORMAT = 1
+FORMAT = 2
 APPLICATION_ID = 0x504C4654  # "PLFT"
 
 _TABLES = (
@@ -31,16 +31,24 @@ _TABLES = (
     "roster_size INTEGER NOT NULL, plan_hash TEXT NOT NULL, offer BLOB NOT NULL, started_at REAL NOT NULL, "
     "ended_at REAL, reason TEXT NOT NULL DEFAULT '', advertised INTEGER NOT NULL DEFAULT 0, "
     "survivors INTEGER NOT NULL DEFAULT 0, table_hash TEXT NOT NULL DEFAULT '', log_index INTEGER, "
-    "epsilon REAL NOT NULL DEFAULT 0, receipt BLOB) STRICT",
+    "epsilon REAL NOT NULL DEFAULT 0, receipt BLOB, lost_in TEXT NOT NULL DEFAULT '', "
+    "named TEXT NOT NULL DEFAULT '') STRICT",
     "CREATE TABLE members (round INTEGER NOT NULL, device TEXT NOT NULL, up INTEGER NOT NULL DEFAULT 0, "
     "down INTEGER NOT NULL DEFAULT 0, failure INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (round, device)) STRICT",
     "CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, round INTEGER NOT NULL, step TEXT NOT NULL, "
     "device TEXT, digest BLOB, body BLOB, UNIQUE (round, step, device, digest)) STRICT",
     "CREATE TABLE control (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
+    "CREATE TABLE removed (device TEXT PRIMARY KEY, node INTEGER NOT NULL, certificate BLOB NOT NULL, "
+    "enrolled_at REAL NOT NULL, removed_at REAL NOT NULL) STRICT",
+)
+_FROM_FORMAT_1 = (
+    "ALTER TABLE rounds ADD COLUMN lost_in TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE rounds ADD COLUMN named TEXT NOT NULL DEFAULT ''",
+    _TABLES[-1],
 )
 _ROUND_COLUMNS = (
     "number, purpose, status, roster_size, plan_hash, offer, started_at, ended_at, reason, advertised, survivors, "
-    "table_hash, log_index, epsilon, receipt"
+    "table_hash, log_index, epsilon, receipt, lost_in, named"
 )
 
 
@@ -83,6 +91,19 @@ class Device:
     enrolled_at: float
 
 
+@dataclass(frozen=True)
+class RemovedDevice(Device):
+    """A device that was enrolled.
+
+    Attributes
+    ----------
+    removed_at
+        Seconds since 1970.
+    """
+
+    removed_at: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Round:
     """One round, as it is remembered.
@@ -109,6 +130,10 @@ class Round:
         Spent once this round was charged.
     receipt
         What devices are told at the end.
+    lost_in
+        Step in which it was lost; empty where it was not, or by none.
+    named
+        The device whose messages made it fail, where that is known: never one that merely fell silent.
     """
 
     number: int
@@ -126,6 +151,8 @@ class Round:
     log_index: int | None = None
     epsilon: float = 0.0
     receipt: bytes | None = None
+    lost_in: str = ""
+    named: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,6 +240,7 @@ class FleetState:
         """Remember a device; raises ConfigError if it is enrolled already."""
         try:
             with self._transaction():
+                self._db.execute("DELETE FROM removed WHERE device = ?", (device,))
                 self._db.execute("INSERT INTO devices VALUES (?, ?, ?, ?)", (device, node, certificate, self._clock()))
         except sqlite3.IntegrityError:
             raise ConfigError(f"device {device} is enrolled already", hint="use the welcome that it has") from None
@@ -221,6 +249,29 @@ class FleetState:
     def devices(self) -> tuple[Device, ...]:
         """All enrolled devices, oldest first."""
         return tuple(Device(*row) for row in self._db.execute("SELECT * FROM devices ORDER BY enrolled_at, device"))
+
+    @_in_words
+    def enrolled(self) -> frozenset[str]:
+        """Names of all enrolled devices."""
+        return frozenset(row[0] for row in self._db.execute("SELECT device FROM devices"))
+
+    @_in_words
+    def remove(self, device: str) -> None:
+        """Take a device off the list, and remember that; it is asked no more. Nothing happens if it is not enrolled."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO removed SELECT device, node, certificate, enrolled_at, ? FROM devices WHERE device = ?",
+                (self._clock(), device),
+            )
+            self._db.execute("DELETE FROM devices WHERE device = ?", (device,))
+
+    @_in_words
+    def removed(self) -> tuple[RemovedDevice, ...]:
+        """All devices that were removed and did not come back, in that order."""
+        rows = self._db.execute(
+            "SELECT device, node, certificate, enrolled_at, removed_at FROM removed ORDER BY removed_at, device"
+        )
+        return tuple(RemovedDevice(*row) for row in rows)
 
     # rounds
 
@@ -246,12 +297,14 @@ class FleetState:
             self._db.execute(f"UPDATE rounds SET {names} WHERE number = ?", (*changes.values(), number))
 
     @_in_words
-    def end_round(self, number: int, status: RoundStatus, *, reason: str = "") -> None:
+    def end_round(
+        self, number: int, status: RoundStatus, *, reason: str = "", lost_in: str = "", named: str = ""
+    ) -> None:
         """Close a round, and forget its messages: what they hide is nobody's business, and they are large."""
         with self._transaction():
             self._db.execute(
-                "UPDATE rounds SET status = ?, reason = ?, ended_at = ? WHERE number = ?",
-                (str(status), reason, self._clock(), number),
+                "UPDATE rounds SET status = ?, reason = ?, lost_in = ?, named = ?, ended_at = ? WHERE number = ?",
+                (str(status), reason, lost_in, named, self._clock(), number),
             )
             self._db.execute("DELETE FROM events WHERE round = ?", (number,))
 
@@ -354,6 +407,37 @@ class FleetState:
         row = self._db.execute("SELECT value FROM control WHERE name = 'stop'").fetchone()
         return None if row is None else Stop(row[0])
 
+    # rounds that were lost in a row
+
+    @_in_words
+    def forgive_losses(self) -> None:
+        """Count no round that was lost so far: the operator has looked, and wants to go on."""
+        query = "SELECT coalesce(max(number), -1) FROM rounds WHERE status = ?"
+        self._set("forgiven", self._db.execute(query, (str(RoundStatus.ABANDONED),)).fetchone()[0])
+
+    @_in_words
+    def forgiven(self) -> int:
+        """Return the last round that no longer counts; -1 for none."""
+        return self._number("forgiven")
+
+    @_in_words
+    def halt_at(self, number: int) -> None:
+        """Remember that one lost round alone was reason to stop."""
+        self._set("halt", number)
+
+    @_in_words
+    def halted_at(self) -> int:
+        """Return the round that alone was reason to stop; -1 for none."""
+        return self._number("halt")
+
+    def _set(self, name: str, value: int) -> None:
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO control VALUES (?, ?)", (name, str(value)))
+
+    def _number(self, name: str) -> int:
+        row = self._db.execute("SELECT value FROM control WHERE name = ?", (name,)).fetchone()
+        return -1 if row is None else int(row[0])
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
@@ -370,6 +454,10 @@ class FleetState:
             for statement in _TABLES:
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            self._db.execute(f"PRAGMA user_version = {FORMAT}")
+        elif self._db.execute("PRAGMA user_version").fetchone()[0] == 1:
+            for statement in _FROM_FORMAT_1:
+                self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {FORMAT}")
         found = tuple(self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
         if found != (APPLICATION_ID, FORMAT):

@@ -6,9 +6,10 @@ from typing import Any
 
 from palate.server.deployment.config import load_config
 from palate.server.deployment.folder import FleetFolder
+from palate.server.deployment.losses import Losses
 from palate.server.deployment.progress import bytes_per_device
 from palate.server.deployment.serving import guarantee_of
-from palate.server.deployment.state import FleetState, Round, RoundStatus
+from palate.server.deployment.state import FleetState, RemovedDevice, Round, RoundStatus
 
 GUARANTEES = {
     "semi-honest": "holds against a server that follows the protocol and looks; its operators enrol the devices",
@@ -29,7 +30,8 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
     state = FleetState(folder.state)
     try:
         rounds, devices, stop = state.rounds(), state.devices(), state.stop_requested()
-        unfinished = state.unfinished()
+        unfinished, removed = state.unfinished(), state.removed()
+        losses = Losses.found(state, config.halt_after)
         step, answers = None, 0
         if unfinished is not None:
             step, answers = state.progress(unfinished.number)
@@ -44,10 +46,12 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
         "running": folder.is_locked(),
         "stop_requested": None if stop is None else str(stop),
         "devices_enrolled": len(devices),
+        "devices_removed": len(removed),
         "devices_planned": config.cohort.devices,
         "rounds_applied": len(applied),
         "rounds_planned": 1 + config.schedule.rounds,
         "rounds_abandoned": sum(each.status is RoundStatus.ABANDONED for each in rounds),
+        **losses.to_json(),
         "open_round": None
         if unfinished is None
         else {
@@ -63,6 +67,29 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
         "guarantee": {"against": guarantee, "meaning": GUARANTEES[guarantee]},
         "table": applied[-1].table_hash if applied else None,
     }
+
+
+def devices_of(folder: FleetFolder) -> list[dict[str, Any]]:
+    """Describe every device that is or was enrolled as JSON values, with the lost rounds that it was named in.
+
+    Raises as `status_of`.
+    """
+    folder.require()
+    state = FleetState(folder.state)
+    try:
+        named = [(each.named, each.number) for each in state.rounds() if each.named]
+        there, gone = state.devices(), state.removed()
+    finally:
+        state.close()
+    return [
+        {
+            "device": each.device,
+            "enrolled_at": each.enrolled_at,
+            "removed_at": each.removed_at if isinstance(each, RemovedDevice) else None,
+            "named_in": [number for device, number in named if device == each.device],
+        }
+        for each in (*there, *gone)
+    ]
 
 
 def rounds_of(folder: FleetFolder) -> list[dict[str, Any]]:
@@ -84,6 +111,8 @@ def _round(each: Round, state: FleetState) -> dict[str, Any]:
         "purpose": each.purpose,
         "status": str(each.status),
         "reason": each.reason,
+        "lost_in": each.lost_in or None,
+        "named": each.named or None,
         "asked": each.roster_size,
         "roster": each.advertised,
         "survivors": each.survivors,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from palate.privacy.wire import FleetStep
+from palate.server.deployment.losses import Losses
 from palate.server.deployment.state import Member, Round
 
 
@@ -101,13 +102,20 @@ class RoundEnded:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """So many rounds in a row are lost now: none after one that was applied, or after the operator resumed."""
+
+    losses: Losses
+
+
+@dataclass(frozen=True)
 class RunEnded:
     """There will be no further rounds, or not now."""
 
     why: str
 
 
-Happening = Waiting | RoundBegun | StepBegun | Answered | DeviceFailed | StepDone | RoundEnded | RunEnded
+Happening = Waiting | RoundBegun | StepBegun | Answered | DeviceFailed | StepDone | RoundEnded | Lost | RunEnded
 Watcher = Callable[[Happening], None]
 
 

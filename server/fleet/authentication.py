@@ -35,6 +35,10 @@ class Unauthenticated(Exception):
     """A request without a valid signature of an enrolled node; the text stays in the server's log."""
 
 
+class Removed(Exception):
+    """A request that is signed, in time, with the key of a node that was removed."""
+
+
 class Authenticator:
     """Checks the headers of requests against the enrolment.
 
@@ -59,6 +63,8 @@ class Authenticator:
         ------
         Unauthenticated
             If the key is not enrolled, the time is off, or the signature is wrong or was used before.
+        Removed
+            If whoever holds the key belonged to the fleet, and no longer does.
         """
         try:
             texts = [headers[name] for name in (PUBLIC_KEY_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER)]
@@ -73,7 +79,7 @@ class Authenticator:
         except (ValueError, binascii.Error) as error:
             raise Unauthenticated("a header cannot be read") from error
         node = self._enrolment.find(public_key)
-        if node is None:
+        if node is None and not self._enrolment.was_removed(public_key):
             raise Unauthenticated("the key is not enrolled")
         self._check_time(signed_at)
         try:
@@ -82,6 +88,8 @@ class Authenticator:
             nonce, _ = decode_dss_signature(signature)
         except (InvalidSignature, ValueError) as error:
             raise Unauthenticated("the signature is not valid") from error
+        if node is None:  # said only now: nobody else shall learn who was in the fleet
+            raise Removed
         if not self._seen.add((node.node_id, nonce), signed_at.timestamp(), self._clock().timestamp()):
             raise Unauthenticated("the signature was used before")
         return node

@@ -11,6 +11,8 @@ import hashlib
 import secrets
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +20,9 @@ from pathlib import Path
 from palate.models.errors import ConfigError, RunError
 from palate.server.certificates import read_node_public_key
 
-FORMAT = 1
+FORMAT = 2
 _NODE_ID_BITS = 62
+_REMOVED = "create table removed (public_key blob primary key, removed_at text not null) strict"
 _SCHEMA = """
 create table node (
     node_id integer primary key,
@@ -71,6 +74,7 @@ class Enrolment:
         self._lock = threading.Lock()
         self._version: int | None = None
         self._nodes: dict[bytes, EnrolledNode] = {}
+        self._removed: frozenset[bytes] = frozenset()
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(mode=0o600)  # who belongs to the fleet is nobody else's business
@@ -87,9 +91,11 @@ class Enrolment:
         (found,) = self._db.execute("pragma user_version").fetchone()
         if found == 0:
             self._db.execute(_SCHEMA)
+        if found in (0, 1):
+            self._db.execute(_REMOVED)
             self._db.execute(f"pragma user_version = {FORMAT}")
         self._db.execute("commit")
-        if found not in (0, FORMAT):
+        if found not in (0, 1, FORMAT):
             self._db.close()
             raise RunError(
                 f"{self._path} has format {found}, this version reads {FORMAT}",
@@ -110,9 +116,10 @@ class Enrolment:
             key: EnrolledNode(node_id=node_id, public_key=key, label=label, enrolled_at=at)
             for node_id, key, label, at in rows
         }
+        self._removed = frozenset(row[0] for row in self._db.execute("select public_key from removed"))
 
     def add(self, public_key: bytes, *, label: str = "") -> EnrolledNode:
-        """Enrol a node by its public key (OpenSSH or PEM, NIST P-384).
+        """Enrol a node by its public key (OpenSSH or PEM, NIST P-384), whether it was removed before or not.
 
         Raises
         ------
@@ -127,10 +134,12 @@ class Enrolment:
         )
         with self._lock:
             try:
-                self._db.execute(
-                    "insert into node values (?, ?, ?, ?)",
-                    (node.node_id, node.public_key, node.label, node.enrolled_at),
-                )
+                with self._transaction():
+                    self._db.execute(
+                        "insert into node values (?, ?, ?, ?)",
+                        (node.node_id, node.public_key, node.label, node.enrolled_at),
+                    )
+                    self._db.execute("delete from removed where public_key = ?", (node.public_key,))
             except sqlite3.IntegrityError as error:
                 raise ConfigError(
                     f"the key {node.fingerprint[:16]} is enrolled already", hint="every device makes a key of its own"
@@ -139,7 +148,7 @@ class Enrolment:
         return node
 
     def remove(self, node_id: int) -> None:
-        """Strike a node off; its key is refused from the next request on.
+        """Strike a node off; its key is refused from the next request on, and is told why.
 
         Raises
         ------
@@ -147,8 +156,13 @@ class Enrolment:
             If there is no such node.
         """
         with self._lock:
-            if self._db.execute("delete from node where node_id = ?", (node_id,)).rowcount != 1:
-                raise ConfigError(f"no node {node_id} is enrolled", hint="list the nodes to see their numbers")
+            with self._transaction():
+                self._db.execute(
+                    "insert or replace into removed select public_key, ? from node where node_id = ?",
+                    (datetime.now(UTC).isoformat(timespec="microseconds"), node_id),
+                )
+                if self._db.execute("delete from node where node_id = ?", (node_id,)).rowcount != 1:
+                    raise ConfigError(f"no node {node_id} is enrolled", hint="list the nodes to see their numbers")
             self._read()
 
     def nodes(self) -> tuple[EnrolledNode, ...]:
@@ -162,6 +176,22 @@ class Enrolment:
         with self._lock:
             self._refresh()
             return self._nodes.get(public_key)
+
+    def was_removed(self, public_key: bytes) -> bool:
+        """Whether a key was enrolled, was removed, and did not come back."""
+        with self._lock:
+            self._refresh()
+            return public_key in self._removed
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("begin immediate")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("rollback")
+            raise
+        self._db.execute("commit")
 
     def close(self) -> None:
         """Close the file."""

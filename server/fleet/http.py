@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from palate.server.fleet.authentication import Authenticator, Unauthenticated
+from palate.server.fleet.authentication import Authenticator, Removed, Unauthenticated
 from palate.server.fleet.enrolment import EnrolledNode
 
 log = logging.getLogger(__name__)
@@ -115,6 +115,8 @@ class FleetHttp:
         except Unauthenticated as error:
             log.warning("refused a call of %s: %s", scope["path"], error)
             raise Refused(401, "not an enrolled node, or not signed as one") from error
+        except Removed as error:
+            raise Refused(410, "removed from the fleet") from error
         if headers.get("content-type", "").partition(";")[0].strip().lower() != MEDIA_TYPE:
             raise Refused(415, f"send {MEDIA_TYPE}")
         body = await self._body(headers, receive)

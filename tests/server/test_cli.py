@@ -14,7 +14,10 @@ from palate.models.errors import ConfigError, DataError, RunError
 from palate.privacy.enrolment import EnrolmentFileRefused, EnrolmentRequest, Welcome
 from palate.server.cli import server_app
 from palate.server.deployment.folder import FleetFolder
-from palate.server.deployment.state import FleetState, Stop
+from palate.server.deployment.losses import FleetHalted
+from palate.server.deployment.state import FleetState, Round, RoundStatus, Stop
+from palate.server.fleet.enrolment import Enrolment
+from palate.server.fleet.server import ENROLMENT_FILE
 
 ITEMS = "item,title,genres,year\na,Alpha,Drama,1999\nb,Beta,Comedy,2001\n"
 
@@ -167,5 +170,142 @@ def test_stop_leaves_the_wish_for_the_server_that_runs(init, call, tmp_path):
 
 
 def test_help_of_every_command_has_an_example(call):
-    for command in ("init", "authority", "certify", "enrol", "start", "resume", "stop", "status", "rounds"):
+    for command in (
+        "init",
+        "authority",
+        "certify",
+        "enrol",
+        "start",
+        "resume",
+        "stop",
+        "status",
+        "rounds",
+        "remove",
+        "devices",
+    ):
         assert f"palate server {command}" in call(command, "--help").stdout
+
+
+def enrolled(call, tmp_path, count):
+    names = []
+    for index in range(count):
+        request_file(tmp_path, f"r{index}.json")
+        names.append(
+            json.loads(call("enrol", f"r{index}.json", "--welcome", f"w{index}.zip", "--json").stdout)["device"]
+        )
+    return names
+
+
+def test_a_removed_device_is_in_no_list_and_its_key_is_refused(init, call, tmp_path):
+    init("--devices", "3", "--smallest", "2")
+    folder = FleetFolder(tmp_path / "fleet")
+    first, second, third = enrolled(call, tmp_path, 3)
+    nodes = Enrolment(folder.nodes / ENROLMENT_FILE)
+    keys = {node.label: node.public_key for node in nodes.nodes()}
+    done = call("remove", first.upper(), second)
+    assert f"device {first} is removed" in done.stderr
+    assert "1 devices are enrolled" in done.stderr
+    assert "the next round waits for 2 more" in done.stderr
+    assert [node.label for node in nodes.nodes()] == [third]
+    assert nodes.was_removed(keys[first])
+    assert not nodes.was_removed(keys[third])
+    nodes.close()
+    found = json.loads(call("status", "--json").stdout)
+    assert (found["devices_enrolled"], found["devices_removed"]) == (1, 2)
+    assert "1 enrolled, 2 removed, 3 planned for" in call("status").stdout
+    listed = json.loads(call("devices", "--json").stdout)
+    assert [(each["device"], each["removed_at"] is None) for each in listed] == [
+        (third, True), (first, False), (second, False)
+    ]  # fmt: skip
+    assert third in call("devices").stdout
+    # the log has the number, and no name
+    (line,) = [json.loads(line) for line in folder.events.read_text().splitlines()]
+    assert (line["event"], line["count"], line["enrolled"]) == ("devices-removed", 2, 1)
+    assert first not in folder.events.read_text()
+    assert json.loads(call("remove", first, "--json").stdout) == {
+        "removed": [], "before": [first], "left": 1, "lacking": 2
+    }  # fmt: skip
+
+
+def test_of_names_of_which_one_is_unknown_nobody_is_removed(init, call, tmp_path):
+    init()
+    (first,) = enrolled(call, tmp_path, 1)
+    assert "no device of this fleet" in call("remove", first, "0" * 16, fails=ConfigError)
+    assert json.loads(call("status", "--json").stdout)["devices_enrolled"] == 1
+
+
+def test_a_removal_that_was_cut_short_is_ended_by_the_same_command(init, call, tmp_path):
+    init()
+    (first,) = enrolled(call, tmp_path, 1)
+    folder = FleetFolder(tmp_path / "fleet")
+    state = FleetState(folder.state)
+    state.remove(first)
+    state.close()
+    nodes = Enrolment(folder.nodes / ENROLMENT_FILE)
+    assert len(nodes.nodes()) == 1
+    call("remove", first)
+    assert nodes.nodes() == ()
+    nodes.close()
+
+
+def test_a_removed_device_comes_back_only_on_purpose_and_with_the_welcome_that_it_had(init, call, tmp_path):
+    init()
+    (first,) = enrolled(call, tmp_path, 1)
+    call("remove", first)
+    again = ["enrol", "r0.json", "--welcome", "again.zip"]
+    assert f"device {first} was removed" in call(*again, fails=ConfigError)
+    assert not (tmp_path / "again.zip").exists()
+    call(*again, "--readmit")
+    assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "w0.zip").read_bytes()
+    found = json.loads(call("status", "--json").stdout)
+    assert (found["devices_enrolled"], found["devices_removed"]) == (1, 0)
+
+
+def test_what_a_separate_authority_has_signed_readmits_without_its_key(init, call, tmp_path):
+    call("authority", "authority.key")
+    init("--authority", "authority.pub")
+    _, request = request_file(tmp_path)
+    call("certify", "request.json", "--fleet", "books", "--authority-key", "authority.key", "--certificate", "c.crt")
+    call("enrol", "request.json", "--welcome", "w.zip", "--certificate", "c.crt")
+    call("remove", f"{request.device:016x}")
+    call("enrol", "request.json", "--welcome", "w2.zip", "--readmit")
+    assert (tmp_path / "w.zip").read_bytes() == (tmp_path / "w2.zip").read_bytes()
+
+
+def lost(folder, count, *, named=""):
+    """Write lost rounds into a fleet's memory."""
+    state = FleetState(folder.state)
+    for number in range(count):
+        begun = Round(number=number, purpose="popularity", status=RoundStatus.OPEN, roster_size=8, plan_hash="",
+                      offer=b"", started_at=0.0)  # fmt: skip
+        state.begin_round(begun, [])
+        state.end_round(
+            number, RoundStatus.ABANDONED, reason="reveal: shares give no secret", lost_in="reveal", named=named
+        )
+    state.close()
+
+
+def test_a_fleet_that_has_stopped_by_itself_says_so_and_starts_on_purpose_alone(init, call, tmp_path):
+    init()
+    folder = FleetFolder(tmp_path / "fleet")
+    lost(folder, 1, named="ab" * 8)
+    found = json.loads(call("status", "--json").stdout)
+    assert (found["halted"], found["halt_after"], len(found["lost_in_a_row"])) == (False, 2, 1)
+    assert "stops after 2" in " ".join(call("status").stdout.split())
+    lost_again = FleetState(folder.state)
+    lost_again.update_round(0, number=7)  # room for one more
+    lost_again.close()
+    lost(folder, 1, named="ab" * 8)
+    found = json.loads(call("status", "--json").stdout)
+    assert found["halted"] is True
+    assert found["lost_in_a_row"][-1] == {
+        "round": 7, "step": "reveal", "reason": "reveal: shares give no secret", "device": "ab" * 8
+    }  # fmt: skip
+    shown = " ".join(call("status").stdout.split())
+    assert "halted 2 in a row, the last in reveal: shares give no secret (device abababababababab)" in shown
+    refused = CliRunner().invoke(server_app, ["start"])
+    assert isinstance(refused.exception, FleetHalted)
+    assert refused.exception.exit_code == 8
+    assert "2 rounds in a row lost" in refused.exception.message
+    assert "palate server remove abababababababab" in refused.exception.hint
+    assert "palate server resume" in refused.exception.hint

@@ -18,6 +18,8 @@ from palate.client.deployment import enrolling
 from palate.client.deployment.folder import DeviceFolder
 from palate.client.deployment.identity import DeviceKeys
 from palate.client.deployment.member import Member
+from palate.client.deployment.removal import Removal
+from palate.client.deployment.shown import status_lines
 from palate.client.deployment.status import status_of
 from palate.client.deployment.tables import read_table
 from palate.client.vault import Vault
@@ -205,3 +207,45 @@ def test_a_device_that_is_stopped_ends_at_once_and_its_worker_with_it(deployment
     assert time.monotonic() - began < 5
     assert process.returncode == 0, talk
     assert "rounds go on when you join again" in talk
+
+
+def test_a_device_that_the_fleet_removes_ends_and_says_so_until_it_is_taken_again(deployment):
+    node, folder = next(iter(deployment.folders.items()))
+    deployment.start(node)
+    deployment.server.wait_for_nodes(1, timeout_seconds=60)
+    with Member.opened(folder) as member:
+        spent, key = member.guard.spending(), member.keys.request.node_key_pem
+    deployment.server.unregister_node(node)
+    _, talk = deployment.processes[node].communicate(timeout=60)
+    assert deployment.processes[node].returncode != 0
+    assert "the fleet's operator has removed it" in talk
+    found = status_of(folder)
+    assert abs(found.removed_at - time.time()) < 60
+    assert found.to_json()["removed_at"] == found.removed_at
+    (line,) = [line for line in status_lines(found) if line.startswith("removed")]
+    assert "palate client leave" in line
+    with Member.opened(folder) as member:  # what it has stays
+        assert member.guard.spending() == spent
+        assert len(member.taste()) == 4
+    back = deployment.server.register_node(key)
+    deployment.folders[back] = folder
+    deployment.start(back)
+    deadline = time.monotonic() + 60
+    while status_of(folder).removed_at is not None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert status_of(folder).removed_at is None
+
+
+def test_a_device_that_leaves_or_takes_a_welcome_in_forgets_that_it_was_removed(lone):
+    device = lone.devices[0]
+    vault = device.member.vault
+    Removal(vault).note()
+    welcome = device.member.profile.welcome
+    device.kill()
+    assert status_of(device.folder).removed_at is not None
+    enrolling.accept(device.folder, welcome, lone.catalogue, lone.limits)
+    assert status_of(device.folder).removed_at is None
+    with Vault.open(device.folder.vault) as vault:
+        Removal(vault).note()
+    enrolling.leave(device.folder)
+    assert status_of(device.folder).removed_at is None

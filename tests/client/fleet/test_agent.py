@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDic
 
 from palate.client.fleet import agent as agent_module
 from palate.client.fleet.agent import FleetAgent
-from palate.client.fleet.errors import FleetError, Refused, ServerNotTrusted
+from palate.client.fleet.errors import FleetError, Refused, Removed, ServerNotTrusted
 from palate.client.fleet.keys import make_node_key
 from palate.client.fleet.link import Link
 from palate.client.fleet.pacing import Pace
@@ -203,9 +203,9 @@ def test_it_gives_up_cleanly_after_the_limit(fleet):
     assert 0.5 < time.monotonic() - began < 5
 
 
-def test_it_gives_up_on_a_server_that_strikes_it_off(fleet):
+def test_it_ends_at_once_when_the_server_removes_it(fleet):
     failures = []
-    agent = fleet.agent(Counting(), pace=IMPATIENT)
+    agent = fleet.agent(Counting())  # it would go on for 20 seconds
 
     def run() -> None:
         try:
@@ -218,7 +218,39 @@ def test_it_gives_up_on_a_server_that_strikes_it_off(fleet):
     fleet.server.wait_for_nodes(1, timeout_seconds=10)
     fleet.server.unregister_node(fleet.node_id)
     thread.join(10)
-    assert "refuses" in str(failures[0])
+    (failure,) = failures
+    assert isinstance(failure, Removed)
+    assert failure.exit_code == 9
+    assert "the fleet's operator has removed it" in str(failure)
+    assert "palate client leave" in failure.hint
+    with pytest.raises(Removed):  # nor does it begin again
+        fleet.agent(Counting()).run()
+
+
+def test_a_device_that_is_removed_while_it_works_ends_too(fleet):
+    removing = threading.Event()
+
+    def handle(message):
+        fleet.server.unregister_node(fleet.node_id)
+        removing.set()
+        return number(1, message)
+
+    failures = []
+
+    def run() -> None:
+        try:
+            fleet.agent(handle).run()
+        except FleetError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    fleet.server.wait_for_nodes(1, timeout_seconds=10)
+    message = Message(asked(1), dst_node_id=fleet.node_id, message_type="train")
+    fleet.server.grid.push_messages([message])
+    assert removing.wait(10)
+    thread.join(10)
+    assert [type(each) for each in failures] == [Removed]
 
 
 def test_stop_ends_it_at_once_and_the_server_knows(fleet):

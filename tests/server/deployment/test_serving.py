@@ -24,10 +24,12 @@ from palate.privacy.ledger.checkpoint import open_checkpoint
 from palate.privacy.ledger.note import NoteKey
 from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.secagg.keys import DeviceIdentity
-from palate.privacy.wire import FleetStep
+from palate.privacy.wire import FleetMessage, FleetStep
 from palate.server.certificates import CertificateError, issue_server_certificate, make_authority
 from palate.server.deployment.folder import FleetFolder, read_key, read_public_key
-from palate.server.deployment.operation import FINISHED
+from palate.server.deployment.losses import FleetHalted
+from palate.server.deployment.operation import FINISHED, HALTED
+from palate.server.deployment.removal import Removal, remove
 from palate.server.deployment.serving import opened
 from palate.server.deployment.setup import make_fleet, tls_server, welcome
 from palate.server.deployment.summary import rounds_of, status_of
@@ -177,4 +179,58 @@ def test_a_certificate_of_another_authority_is_refused_before_anybody_connects(f
         path.unlink()
     issue_server_certificate(other, tls.folder, hosts=["localhost"])
     with pytest.raises(CertificateError, match="was not issued by"), opened(folder):
+        pass
+
+
+def test_a_device_that_is_removed_while_the_server_runs_is_out_of_this_round_and_all_later_ones(
+    folder, people, monkeypatch
+):
+    leaving = people[0]
+    failures = []
+    real = leaving.device.answer
+
+    def answering(message):
+        step = FleetMessage.from_scalars(dict(message.content.config_records["fleet"])).step
+        if step is FleetStep.MASK and not failures:
+            failures.append(remove(folder, [leaving.device.name]))
+        return real(message)
+
+    leaving.agent._handle = answering
+    monkeypatch.setattr(threading, "excepthook", lambda hook: None)  # its agent ends with an error, as it should
+    began = time.monotonic()
+    with opened(folder) as fleet:
+        assert fleet.operation.run() == FINISHED
+    assert time.monotonic() - began < 40, "nobody waited for it"
+    assert failures == [Removal((leaving.device.name,), (), 3, 0)]
+    assert [(each["survivors"], each["asked"]) for each in rounds_of(folder)] == [(3, 4), (3, 3)]
+    found = status_of(folder)
+    assert (found["devices_enrolled"], found["devices_removed"]) == (3, 1)
+    assert set(leaving.device.charged) == {0}
+    assert leaving.device.table_hash is None
+    leaving._thread.join(10)
+    assert not leaving._thread.is_alive()
+    lines = [json.loads(line) for line in folder.events.read_text().splitlines()]
+    assert [line["why"] for line in lines if line["event"] == "device-failed"] == ["removed from the fleet"]
+
+
+def test_a_halted_fleet_does_not_listen_until_it_is_resumed(folder, people):
+    folder.config.write_text(folder.config.read_text().replace("# spare_rounds = 1", "spare_rounds = 3"))
+    for person in people[:2]:
+        person.device.before = lambda step: 1 / 0 if step is FleetStep.MASK else None
+    with opened(folder) as fleet:
+        assert fleet.operation.run() == HALTED
+    assert [each["status"] for each in rounds_of(folder)] == ["abandoned"] * 3
+    with pytest.raises(FleetHalted, match="3 rounds in a row lost"), opened(folder):
+        pass
+    for person in people[:2]:
+        person.device.before = lambda step: None
+    # what stops a run is a setting that may change while it is under way
+    folder.config.write_text(folder.config.read_text().replace("# halt_after = ...", "halt_after = 1"))
+    with opened(folder, resuming=True) as fleet:
+        assert fleet.operation.run() == FINISHED
+    assert [each["status"] for each in rounds_of(folder)] == ["abandoned"] * 3 + ["done"] * 2
+    lines = [json.loads(line) for line in folder.events.read_text().splitlines()]
+    assert [line["rounds"] for line in lines if line["event"] == "run-halted"] == [[0, 1, 2]]
+    assert [line["rounds"] for line in lines if line["event"] == "run-resumed"] == [[0, 1, 2]]
+    with opened(folder):  # not halted any more
         pass

@@ -7,6 +7,7 @@ import json
 import logging
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -17,12 +18,14 @@ from palate.privacy.charging import Promise
 from palate.privacy.wire import FleetStep
 from palate.server.deployment.eventlog import EventLog, LogHandler
 from palate.server.deployment.folder import FleetFolder, make_key, read_key
+from palate.server.deployment.losses import Losses
 from palate.server.deployment.metrics import Metrics
 from palate.server.deployment.progress import RoundLines, bytes_per_device
 from palate.server.deployment.state import FleetState, Member, Round, RoundStatus
 from palate.server.deployment.watching import (
     Answered,
     DeviceFailed,
+    Lost,
     RoundBegun,
     RoundEnded,
     RunEnded,
@@ -153,3 +156,29 @@ def test_damaged_keys_and_a_folder_in_use_are_said_so(tmp_path):
         with pytest.raises(RunError, match="another palate server"), folder.locked():
             pass
     assert not folder.is_locked()
+
+
+def test_rounds_lost_in_a_row_are_on_the_terminal_in_the_log_and_on_the_metrics_page(make_fleet, tmp_path):
+    named = replace(LOST, lost_in="reveal", reason="reveal: no secret", named=DEVICE)
+    story = [
+        Lost(Losses((), 3)),
+        RoundEnded(named, MEMBERS, 2),
+        Lost(Losses((named,), 3)),
+        Lost(Losses((named, replace(named, number=3)), 2)),
+    ]
+    text, log = io.StringIO(), EventLog(tmp_path / "log.jsonl", PROMISE)
+    lines = RoundLines(Console(file=text, width=300), rounds=4, delta=1e-5, clock=make_fleet().clock)
+    with Metrics(0, PROMISE) as metrics, lines:
+        for happening in story:
+            told([lines, log, metrics])(happening)
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics") as page:
+            numbers = page.read().decode()
+    log.close()
+    assert f"round 2 given up: reveal: no secret (device {DEVICE})" in text.getvalue()
+    assert "1 lost in a row; after 3 the server stops by itself" in text.getvalue()
+    assert "palate_rounds_lost_in_a_row 2.0" in numbers
+    assert "palate_halt_after 2.0" in numbers
+    written = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in written] == ["round-ended", "lost-in-a-row", "run-halted"]
+    assert (written[2]["rounds"], written[2]["steps"]) == ([2, 3], ["reveal", "reveal"])
+    assert DEVICE not in (tmp_path / "log.jsonl").read_text() + numbers

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.supercore.protobuf.client import ProtobufRequestContext
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from palate.server.fleet.authentication import Authenticator, Unauthenticated
+from palate.server.fleet.authentication import Authenticator, Removed, Unauthenticated
 from palate.server.fleet.enrolment import Enrolment
 
 P384_ORDER = int("ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16)
@@ -145,7 +145,7 @@ def test_two_requests_at_the_same_time_both_pass(authenticator, device):
 def test_a_removed_device_is_refused_at_once(authenticator, enrolment, device):
     node = authenticator.check(device.headers(T0))
     enrolment.remove(node.node_id)
-    with pytest.raises(Unauthenticated, match="not enrolled"):
+    with pytest.raises(Removed):
         authenticator.check(device.headers(T0 + timedelta(seconds=1)))
 
 
@@ -166,3 +166,21 @@ def test_headers_that_cannot_be_read_are_refused(authenticator, device, change):
     headers = {name: text for name, text in (device.headers(T0) | change).items() if text is not None}
     with pytest.raises(Unauthenticated):
         authenticator.check(headers)
+
+
+def test_only_the_holder_of_a_removed_key_learns_that_it_was_removed(authenticator, enrolment, device):
+    enrolment.remove(enrolment.find(device.public).node_id)
+    with pytest.raises(Removed):
+        authenticator.check(device.headers(T0))
+    # whoever merely knows the key is told what any stranger is told
+    forged = Device().headers(T0) | {"flwr-public-key": base64.b64encode(device.public).decode()}
+    with pytest.raises(Unauthenticated, match="signature is not valid"):
+        authenticator.check(forged)
+    with pytest.raises(Unauthenticated, match=r"signed .* ago"):
+        authenticator.check(device.headers(T0 - timedelta(hours=1)))
+
+
+def test_a_key_that_was_removed_and_is_enrolled_again_passes(authenticator, enrolment, device):
+    enrolment.remove(enrolment.find(device.public).node_id)
+    node = enrolment.add(device.public)
+    assert authenticator.check(device.headers(T0)) == node

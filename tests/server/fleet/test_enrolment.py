@@ -53,6 +53,33 @@ def test_a_removed_key_comes_back_under_another_number(tmp_path):
     assert enrolment.add(key).node_id != first.node_id
 
 
+def test_a_removed_key_is_remembered_over_a_restart_until_it_comes_back(tmp_path):
+    enrolment, key = Enrolment(tmp_path / "f"), public_key()
+    node = enrolment.add(key)
+    assert not enrolment.was_removed(key)
+    enrolment.remove(node.node_id)
+    enrolment.close()
+    again = Enrolment(tmp_path / "f")
+    assert again.was_removed(key)
+    assert again.find(key) is None
+    assert not again.was_removed(public_key())
+    again.add(key)
+    assert not again.was_removed(key)
+
+
+def test_a_file_of_format_1_is_taken_over_with_its_nodes(tmp_path):
+    enrolment, key = Enrolment(tmp_path / "f"), public_key()
+    node = enrolment.add(key, label="phone")
+    enrolment.close()
+    with sqlite3.connect(tmp_path / "f") as db:
+        db.execute("drop table removed")
+        db.execute("pragma user_version = 1")
+    again = Enrolment(tmp_path / "f")
+    assert again.find(key) == node
+    again.remove(node.node_id)
+    assert again.was_removed(key)
+
+
 def test_removing_nobody_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="no node 7 is enrolled"):
         Enrolment(tmp_path / "f").remove(7)
@@ -68,7 +95,7 @@ def test_a_file_of_a_later_format_is_refused(tmp_path):
     Enrolment(tmp_path / "f").close()
     with sqlite3.connect(tmp_path / "f") as db:
         db.execute("pragma user_version = 9")
-    with pytest.raises(RunError, match="has format 9, this version reads 1"):
+    with pytest.raises(RunError, match="has format 9, this version reads 2"):
         Enrolment(tmp_path / "f")
 
 

@@ -97,7 +97,7 @@ def test_a_device_that_is_struck_off_is_out_at_once(fleet, insider):
     before = device.post("/v1/fleet/pull-messages", b"\xff\xff")
     fleet.unregister_node(node_id)
     after = device.post("/v1/fleet/pull-messages", b"\xff\xff")
-    assert (before.status_code, after.status_code) == (400, 401)
+    assert (before.status_code, after.status_code) == (400, 410)
     with pytest.raises(ConfigError, match="no node"):
         fleet.unregister_node(node_id)
 
