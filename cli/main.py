@@ -39,7 +39,7 @@ class _Argument(typer.core.TyperArgument):
         super().__init__(**more)
         self._words = help
 
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:  # type: ignore[override]  # as Typer's
         found = super().get_help_record(ctx)
         return None if found is None else (found[0], "  ".join(filter(None, (self._words, found[1]))))
 
