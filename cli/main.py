@@ -32,6 +32,21 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 typer.core.HAS_RICH = False
 
 
+class _Argument(typer.core.TyperArgument):
+    """Shows its help: Typer 0.20 loses it to Click 8.5, whose arguments have a help and a section of their own."""
+
+    def __init__(self, *, help: str | None = None, **more: Any) -> None:
+        super().__init__(**more)
+        self._words = help
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:  # type: ignore[override]  # as Typer's
+        found = super().get_help_record(ctx)
+        return None if found is None else (found[0], "  ".join(filter(None, (self._words, found[1]))))
+
+
+vars(typer.main)["TyperArgument"] = _Argument
+
+
 @dataclass(frozen=True)
 class Entry:
     """Where a command lives and the line that `palate --help` shows for it.

@@ -23,6 +23,12 @@ POPULARITY = "popularity"
 DESCRIPTION = "description"
 LEARNED = "learned"
 CONSTANT = "constant"
+_GROUPS = {
+    POPULARITY: "its popularity",
+    DESCRIPTION: "words of its description",
+    LEARNED: "what was learned from everybody",
+    CONSTANT: "what all items have in common",
+}
 
 _AFTER = re.compile(r", after \d+$")
 
@@ -38,10 +44,10 @@ def decade_facet(decade: int) -> str:
 
 
 def in_words(facet: str) -> str:
-    """Say a facet in a sentence: "the genre Crime", "the 1990s"."""
+    """Say a facet, or another group of columns, in a sentence: "the genre Crime", "the 1990s", "its popularity"."""
     kind, _, value = facet.partition(": ")
     known = {"genre": f"the genre {value}", "decade": f"the {value}", "year": f"the year {value}"}
-    return known.get(kind, facet)
+    return known.get(kind) or _GROUPS.get(facet, facet)
 
 
 def group_of(column: str) -> str:

@@ -42,6 +42,13 @@ DISLIKED_TARGET = -0.5
 MovieLens 1M with ratings of 1 and 2 as dislikes: a stronger pull finds fewer of the items that people come to like."""
 COLD_SPREAD = 0.1
 """Standard deviation of the scores of a person of whom nothing is known, who gets what is popular."""
+_SAID: dict[SourceKind, str] = {
+    "had": "you had {}",
+    "liked": "you like {}",
+    "disliked": "you do not like {}",
+    "popular": "what is popular, for nothing is known of your taste",
+    "head": "this device's own trained layer",
+}
 _TOP = 20
 _SOFTNESS = 0.05  # two nudges that say nearly the same, or the opposite, share what they ask for
 
@@ -144,6 +151,10 @@ class Source:
     kind: SourceKind
     label: str = ""
     item: int = -1
+
+    def in_words(self, titles: Sequence[str]) -> str:
+        """Say it, with the titles of the catalogue: "you like Heat (1995)", or what was asked for."""
+        return self.label or _SAID.get(self.kind, self.kind).format(titles[self.item] if self.item >= 0 else "")
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,26 +6,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from palate.client.owner.device import Entry
+from palate.client.owner.device import Entry, titled
 from palate.client.recommending.answers import Answer, Recommendation
 from palate.client.vault.history import Mark
 from palate.models.catalogue import Catalogue
 from palate.models.explaining import Explanation
+from palate.models.facets import in_words
 from palate.models.portrait import Portrait
-from palate.models.taste import Source
 
 _SOURCES = 6
 _DECIMALS = 4
 _BAR = 12
 _BAR_SPREADS = 2.0
 """Standard deviations of a person's scores that fill a bar."""
-_SAID = {
-    "had": "had",
-    "liked": "liked",
-    "disliked": "disliked",
-    "popular": "what is popular, for nothing is known of you",
-    "head": "your device's own network",
-}
 
 
 def item_words(title: str, year: int | None, genres: Iterable[str]) -> str:
@@ -59,8 +52,9 @@ def answer_lines(answer: Answer, catalogue: Catalogue, *, explain: bool = False)
 def explanation_lines(explanation: Explanation, catalogue: Catalogue) -> Iterator[str]:
     """Say both sums of a score; as printed, the terms of either add up to the score as printed."""
     score = round(explanation.score, _DECIMALS)
-    sources = [(_source_words(source, catalogue), value) for source, value in explanation.largest(_SOURCES)]
-    columns = sorted(explanation.columns.items(), key=lambda term: -abs(term[1]))
+    sources = [(source.in_words(catalogue.titles), value) for source, value in explanation.largest(_SOURCES)]
+    ranked = sorted(explanation.columns.items(), key=lambda term: -abs(term[1]))
+    columns = [(in_words(name), value) for name, value in ranked]
     yield f"score {score:.{_DECIMALS}f}, by what you said:"
     yield from _sum_lines(sources, len(explanation.sources), score)
     yield f"score {score:.{_DECIMALS}f}, by what it is:"
@@ -75,11 +69,6 @@ def _sum_lines(largest: Sequence[tuple[str, float]], count: int, score: float) -
     if rest or hidden:
         shown.append((f"{hidden} more, and rounding" if hidden else "rounding", rest))
     yield from (f"  {value:+.{_DECIMALS}f}  {words}" for words, value in shown)
-
-
-def _source_words(source: Source, catalogue: Catalogue) -> str:
-    said = _SAID.get(source.kind, source.kind)
-    return f"{catalogue.titles[source.item]}, {said}" if source.item >= 0 else source.label or said
 
 
 def _new(line: Recommendation) -> str:
@@ -120,4 +109,4 @@ def history_lines(entries: Sequence[Entry], marks: dict[str, Mark], titles: dict
         yield f"{day(entry.time):<10}  {entry.title}   ({how}{value}){unknown}"
     for kind, said in (("dislike", "disliked"), ("hide", "hidden")):
         for item in (item for item, mark in marks.items() if mark == kind):
-            yield f"{said:<10}  {titles.get(item, item)}"
+            yield f"{said:<10}  {titles.get(item, titled(item))}"

@@ -7,17 +7,8 @@ from dataclasses import dataclass
 from palate.models.catalogue import Catalogue
 from palate.models.explaining import Explanation
 from palate.models.facets import in_words
-from palate.models.taste import Source
 
 SHOWN = 6
-
-_OF_ITEMS = {"had": "you had {}", "liked": "you like {}", "disliked": "you do not like {}"}
-_GROUPS = {
-    "popularity": "its popularity",
-    "description": "words of its description",
-    "learned": "what was learned from everybody",
-    "constant": "what all items have in common",
-}
 
 
 @dataclass(frozen=True)
@@ -60,23 +51,15 @@ class Parts:
 
 def parts_of(explanation: Explanation, catalogue: Catalogue) -> Parts:
     """Name the terms of an explanation, largest first; what is left out of each list is its last line."""
-    sources = [(_words(source, catalogue), value) for source, value in explanation.largest(SHOWN + 1)]
+    sources = [(source.in_words(catalogue.titles), value) for source, value in explanation.largest(SHOWN + 1)]
     ranked = sorted(explanation.columns.items(), key=lambda pair: (-abs(pair[1]), pair[0]))
-    columns = [(_GROUPS.get(name, in_words(name)), value) for name, value in ranked]
+    columns = [(in_words(name), value) for name, value in ranked]
     score = explanation.score
     return Parts(
         score,
         _parts(sources, len(explanation.sources), score, "of what you said"),
         _parts(columns, len(columns), score, "of its properties"),
     )
-
-
-def _words(source: Source, catalogue: Catalogue) -> str:
-    if source.kind == "head":
-        return "this device's own trained layer"
-    if source.kind in _OF_ITEMS:
-        return _OF_ITEMS[source.kind].format(catalogue.titles[source.item])
-    return source.label or "popular with everybody"
 
 
 def _parts(ranked: list[tuple[str, float]], count: int, score: float, of_what: str) -> tuple[Part, ...]:

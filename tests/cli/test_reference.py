@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from palate.cli.errors import EXIT_CODES
@@ -20,6 +21,15 @@ def test_every_setting_is_described():
     rows = [line for line in configuration().splitlines() if line.startswith("| `")]
     assert len(rows) > 40
     assert all(row.split("|")[3].strip() for row in rows)
+
+
+def test_every_argument_is_described_once():
+    page = reference()
+    sections = re.findall(r"^(?:Positional a|A)rguments:\n((?:  .*\n)+)", page, re.MULTILINE)
+    rows = [row for section in sections for row in re.findall(r"^  (?! ).+", section, re.MULTILINE)]
+    assert len(rows) > 20
+    assert [row for row in rows if not re.match(r"  \S+  +[A-Z]", row)] == []
+    assert "Positional" not in page
 
 
 def test_the_page_covers_every_command_and_exit_code():

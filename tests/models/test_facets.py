@@ -47,5 +47,5 @@ def test_an_items_facets_are_its_genres_and_decade(films):
     assert facets_of_item(0, films) == ("genre: Action", "genre: Crime", "genre: Thriller", "decade: 1990s")
     assert facets_of_item(films.num_items - 1, films) == ()
     assert list(map(in_words, ["genre: War", "decade: 1990s", "year: 1999", "learned"])) == [
-        "the genre War", "the 1990s", "the year 1999", "learned",
+        "the genre War", "the 1990s", "the year 1999", "what was learned from everybody",
     ]  # fmt: skip

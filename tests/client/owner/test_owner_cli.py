@@ -184,6 +184,10 @@ def test_what_was_imported_by_its_title_can_be_removed_listed_or_not(owner, tmp_
     assert owner.json("recommend")["table_notes"] == [
         "not in this catalogue, and kept for a later one: 1 of your history"
     ]
+    with Vault.open(owner.folder.vault) as vault:
+        History(vault).mark("title:Unheard of", "hide")
+    assert "hidden      Unheard of" in owner("history")
+    owner("undo")
     owner("add", "Casino (1995)")
     assert owner.json("remove", "casino")["changed"]
     assert "Casino (1995)" in owner.titles("--n", "240")

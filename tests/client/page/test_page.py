@@ -14,6 +14,7 @@ import pytest
 from palate.client.deployment.folder import DeviceFolder
 from palate.client.deployment.identity import DeviceKeys
 from palate.client.owner.device import OwnerDevice
+from palate.client.owner.shown import explanation_lines
 from palate.client.page.explained import SHOWN, parts_of
 from palate.client.page.wishes import Wish
 from palate.client.vault import Vault
@@ -258,6 +259,18 @@ def test_the_terms_shown_add_up_to_the_score(owner: Visitor) -> None:
             assert len(shown) <= SHOWN + 1
             assert sum(part.value for part in shown) == pytest.approx(line.score, abs=1e-5)
             assert max(part.share for part in shown) == pytest.approx(1.0)
+
+
+def test_page_and_terminal_say_the_same_words_about_a_score(owner: Visitor) -> None:
+    with owner.desk.using() as device:
+        liked = device.shelf.catalogue.ids[device.person().recommend().recommendations[0].item]
+        device.say("like", liked)
+        catalogue, answer = device.shelf.catalogue, device.person().recommend(Request(more=(genre_facet("Crime"),)))
+    for line in answer.recommendations:
+        text, parts = "\n".join(explanation_lines(line.explanation, catalogue)), parts_of(line.explanation, catalogue)
+        for part in (*parts.sources[:SHOWN], *parts.columns[:SHOWN]):
+            assert f"  {part.label}\n" in f"{text}\n"
+        assert "what was learned from everybody" in text
 
 
 def test_export_is_the_whole_truth_as_a_file(owner: Visitor) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from palate.models.errors import EnvironmentProblem, RunError
+from palate.models.errors import ConfigError, EnvironmentProblem, RunError
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise
 from palate.privacy.wire import FleetStep
@@ -140,6 +140,15 @@ def test_a_state_of_another_format_is_refused(tmp_path):
     state.close()
     with pytest.raises(RunError, match="format 9"):
         FleetState(tmp_path / "b.sqlite")
+
+
+def test_a_file_in_the_place_of_a_keys_folder_is_no_key_that_is_there(tmp_path):
+    (tmp_path / "x").write_text("a note")
+    with pytest.raises(EnvironmentProblem, match=r"signing\.key cannot be written: File exists") as refused:
+        make_key(tmp_path / "x" / "signing.key")
+    assert refused.value.hint == "choose another folder"
+    with pytest.raises(ConfigError, match="is there already"):
+        make_key(tmp_path / "x")
 
 
 def test_damaged_keys_and_a_folder_in_use_are_said_so(tmp_path):
