@@ -29,7 +29,7 @@ from palate.server.certificates import CertificateError, issue_server_certificat
 from palate.server.deployment.folder import FleetFolder, read_key, read_public_key
 from palate.server.deployment.operation import FINISHED
 from palate.server.deployment.serving import opened
-from palate.server.deployment.setup import make_fleet, tls_server, welcome
+from palate.server.deployment.setup import make_fleet, tls_authority, tls_server, welcome
 from palate.server.deployment.summary import rounds_of, status_of
 
 ITEMS = "item,title,genres,year,text\n" + "".join(f"i{n},Title {n},Drama|War,19{n + 10},\n" for n in range(12))
@@ -177,4 +177,13 @@ def test_a_certificate_of_another_authority_is_refused_before_anybody_connects(f
         path.unlink()
     issue_server_certificate(other, tls.folder, hosts=["localhost"])
     with pytest.raises(CertificateError, match="was not issued by"), opened(folder):
+        pass
+
+
+def test_a_certificate_for_another_host_is_refused_before_anybody_connects(folder):
+    tls = tls_server(folder)
+    for path in (tls.certificate, tls.key):
+        path.unlink()
+    issue_server_certificate(tls_authority(folder), tls.folder, hosts=["other.example"])
+    with pytest.raises(CertificateError, match=r"connect to 'localhost' would refuse .*'localhost'"), opened(folder):
         pass
