@@ -12,12 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
+from palate.client.deployment.folder import DeviceFolder
 from palate.client.owner.device import OwnerDevice, Said, titled
 from palate.client.owner.forgetting import forget_device
 from palate.client.recommending.told import Setting
 from palate.client.vault import Tombstone, Vault
+from palate.client.vault.errors import Forgotten, NoVault
 from palate.models.errors import ConfigError, PalateError, RunError
 from palate.models.facets import in_words
+from palate.privacy.errors import PrivacyError
 
 SettingWord = Literal["pin", "mute", "release"]
 
@@ -62,6 +65,7 @@ class Desk:
     device: OwnerDevice
     forgotten: bool = False
     _notice: Notice | None = None
+    _next: str = "a new one begins with palate client init"
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @contextmanager
@@ -69,7 +73,7 @@ class Desk:
         """Have the device for oneself; raises RunError once it is forgotten."""
         with self._lock:
             if self.forgotten:
-                raise RunError("this device is forgotten", hint="a new one begins with palate client init")
+                raise RunError("this device is forgotten", hint=self._next)
             yield self.device
 
     def take_notice(self) -> Notice | None:
@@ -130,9 +134,9 @@ class Desk:
         Raises
         ------
         RunError
-            If its agent takes part in rounds just now; nothing has happened then.
-        VaultError
-            If something cannot be destroyed.
+            If its agent takes part in rounds just now, and nothing has happened then; or where something cut it off.
+        PalateError, PrivacyError
+            If something is wrong with the device before anything was destroyed.
         """
         with self.using() as device:
             with device.folder.locked():  # ask before closing: the page goes on where an agent still runs
@@ -140,11 +144,22 @@ class Desk:
             device.vault.close()
             try:
                 stone = forget_device(device.folder)
-            except PalateError:
-                self.device = OwnerDevice(device.folder, Vault.open(device.folder.vault))
+            except (PalateError, PrivacyError, OSError) as error:
+                self._go_on(device.folder, error)
                 raise
             self.forgotten = True
             return stone
+
+    def _go_on(self, folder: DeviceFolder, error: PalateError | PrivacyError | OSError) -> None:
+        """Open the device again where forgetting it did not begin; raises RunError where something cut it off."""
+        why = f"{type(error).__name__}: {error.strerror}" if isinstance(error, OSError) else error.message
+        try:
+            self.device = OwnerDevice(folder, Vault.open(folder.vault))
+        except (Forgotten, NoVault):
+            self.forgotten, self._next = True, "what is left goes with: palate client forget --yes"
+            raise RunError(f"the keys are destroyed, but not everything else: {why}", hint=self._next) from error
+        if isinstance(error, OSError):
+            raise RunError(f"this device cannot be forgotten: {why}", hint="mend that, then forget it again") from error
 
 
 def _spoken_about(device: OwnerDevice, item: str) -> bool:

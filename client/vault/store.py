@@ -355,7 +355,7 @@ def _identity(folder: Path, connection: sqlite3.Connection) -> tuple[bytes, str,
     if row is None or (left is not None and left.vault == row[0]):
         raise Forgotten(
             f"the vault in {folder} was being forgotten when something stopped it",
-            hint="finish with palate.client.vault.forget.finish",
+            hint="go on with: palate client forget --yes",
         )
     return row[0], row[1], row[2]
 
