@@ -163,9 +163,10 @@ def make_key(path: Path) -> Ed25519PrivateKey:
     key = Ed25519PrivateKey.generate()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.create(path, f"{key.private_bytes_raw().hex()}\n".encode("ascii"))
-    except FileExistsError:
-        raise ConfigError(f"{path} is there already", hint="keep it, or choose another folder") from None
+        try:
+            files.create(path, f"{key.private_bytes_raw().hex()}\n".encode("ascii"))
+        except FileExistsError:
+            raise ConfigError(f"{path} is there already", hint="keep it, or choose another folder") from None
     except OSError as error:
         raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}", hint="choose another folder") from None
     return key
