@@ -11,6 +11,7 @@ import ipaddress
 import ssl
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -201,6 +202,43 @@ def check_issued_by(certificate: Path, authority: Path) -> None:
         raise CertificateError(
             f"{certificate} was not issued by {authority}",
             hint="devices that pin this authority would refuse the server; issue the certificate with its key",
+        ) from error
+
+
+def check_accepted(server: ServerFiles, authority: Path, host: str) -> None:
+    """Check that a server is one that devices accept, by shaking hands in memory as they do.
+
+    Parameters
+    ----------
+    server
+        Its certificate and key.
+    authority
+        The certificate that devices pin.
+    host
+        Name or address by which they connect.
+
+    Raises
+    ------
+    CertificateError
+        If a device would refuse: another issuer, another host, a validity that is over; or as `server_tls`.
+    """
+    context = server_tls(server.certificate, server.key)
+    check_issued_by(server.certificate, authority)
+    pinning = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    try:
+        pinning.load_verify_locations(cafile=authority)
+        device = pinning.wrap_bio(down, up, server_hostname=host)
+        fleet = context.wrap_bio(up, down, server_side=True)
+        for side in (device, fleet, device, fleet):  # two turns each: the server may ask for another key share
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+        device.do_handshake()
+    except (ssl.SSLError, ValueError) as error:
+        reason = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else str(error)
+        raise CertificateError(
+            f"devices that connect to {host!r} would refuse {server.certificate}: {reason}",
+            hint="let the authority issue one for the host in listen.address of fleet.toml, or mend the address",
         ) from error
 
 

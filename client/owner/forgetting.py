@@ -116,4 +116,5 @@ def _shred_all(folder: DeviceFolder) -> None:
 def _others(folder: DeviceFolder) -> Iterator[Path]:
     """Files of the device beside its vault; the lock is held, and says nothing."""
     for path in (folder.ledger, folder.public_key, folder.catalogue, folder.table, folder.authority, folder.log):
-        yield from sorted(path.parent.glob(f"{path.name}*"))
+        found = (*path.parent.glob(f"{path.name}*"), *path.parent.glob(f".{path.name}.*.tmp"))  # drafts of a crash, too
+        yield from sorted(each for each in found if each.is_symlink() or not each.is_dir())

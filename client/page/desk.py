@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
 from palate.client.deployment import enrolling
+from palate.client.deployment.folder import DeviceFolder
 from palate.client.deployment.limit_fields import as_text, changes_in, from_text
 from palate.client.deployment.profile import FleetProfile
 from palate.client.deployment.shown import left_words
@@ -20,8 +21,10 @@ from palate.client.owner.device import OwnerDevice, Said, titled
 from palate.client.owner.forgetting import forget_device
 from palate.client.recommending.told import Setting
 from palate.client.vault import Tombstone, Vault
+from palate.client.vault.errors import Forgotten, NoVault
 from palate.models.errors import ConfigError, PalateError, RunError
 from palate.models.facets import in_words
+from palate.privacy.errors import PrivacyError
 
 SettingWord = Literal["pin", "mute", "release"]
 
@@ -66,6 +69,7 @@ class Desk:
     device: OwnerDevice
     forgotten: bool = False
     _notice: Notice | None = None
+    _next: str = "a new one begins with palate client init"
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @contextmanager
@@ -73,7 +77,7 @@ class Desk:
         """Have the device for oneself; raises RunError once it is forgotten."""
         with self._lock:
             if self.forgotten:
-                raise RunError("this device is forgotten", hint="a new one begins with palate client init")
+                raise RunError("this device is forgotten", hint=self._next)
             yield self.device
 
     def take_notice(self) -> Notice | None:
@@ -174,9 +178,9 @@ class Desk:
         Raises
         ------
         RunError
-            If its agent takes part in rounds just now; nothing has happened then.
-        VaultError
-            If something cannot be destroyed.
+            If its agent takes part in rounds just now, and nothing has happened then; or where something cut it off.
+        PalateError, PrivacyError
+            If something is wrong with the device before anything was destroyed.
         """
         with self.using() as device:
             with device.folder.locked():  # ask before closing: the page goes on where an agent still runs
@@ -184,11 +188,22 @@ class Desk:
             device.vault.close()
             try:
                 stone = forget_device(device.folder)
-            except PalateError:
-                self.device = OwnerDevice(device.folder, Vault.open(device.folder.vault))
+            except (PalateError, PrivacyError, OSError) as error:
+                self._go_on(device.folder, error)
                 raise
             self.forgotten = True
             return stone
+
+    def _go_on(self, folder: DeviceFolder, error: PalateError | PrivacyError | OSError) -> None:
+        """Open the device again where forgetting it did not begin; raises RunError where something cut it off."""
+        why = f"{type(error).__name__}: {error.strerror}" if isinstance(error, OSError) else error.message
+        try:
+            self.device = OwnerDevice(folder, Vault.open(folder.vault))
+        except (Forgotten, NoVault):
+            self.forgotten, self._next = True, "what is left goes with: palate client forget --yes"
+            raise RunError(f"the keys are destroyed, but not everything else: {why}", hint=self._next) from error
+        if isinstance(error, OSError):
+            raise RunError(f"this device cannot be forgotten: {why}", hint="mend that, then forget it again") from error
 
 
 def mark_of(limits: Mapping[str, str]) -> str:

@@ -164,7 +164,7 @@ def _overwrite_rows(path: Path, tables: Sequence[str], wait_seconds: float) -> N
                 if row is not None and row[0]:
                     raise VaultLocked(
                         "the keys are destroyed, but another program still reads the vault's file",
-                        hint="close it, then finish it: palate client forget",
+                        hint="close it, then go on with: palate client forget --yes",
                     )
     finally:
         connection.close()

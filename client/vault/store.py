@@ -361,7 +361,7 @@ def _refuse_half_forgotten(folder: Path, row: Sequence[bytes] | None, left: tomb
     if row is None or (left is not None and left.vault == row[0]):
         raise Forgotten(
             f"the vault in {folder} was being forgotten when something stopped it",
-            hint="finish it: palate client forget",
+            hint="go on with: palate client forget --yes",
         )
 
 

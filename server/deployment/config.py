@@ -52,6 +52,11 @@ class Listen(_Section):
     port: int = Field(9092, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     metrics_port: int = Field(0, ge=0, le=65535, description="port of the metrics page on 127.0.0.1; 0 for none")
 
+    @property
+    def host(self) -> str:
+        """What devices connect to, without the port."""
+        return self.address.rpartition(":")[0].strip("[]")
+
 
 class Cohort(_Section):
     """How many devices a round needs, and which failures it stands."""

@@ -14,7 +14,7 @@ import numpy as np
 from palate.models.errors import ConfigError, RunError
 from palate.models.table import initial_embeddings
 from palate.privacy.secagg.keys import Guarantee, claimed_guarantee
-from palate.server.certificates import check_issued_by
+from palate.server.certificates import check_accepted
 from palate.server.coordinator import Coordinator
 from palate.server.deployment.catalogue import read_catalogue
 from palate.server.deployment.config import FleetConfig, load_config
@@ -148,7 +148,7 @@ def opened(
         coordinator = Coordinator(settings, content.columns, embeddings)
         largest = max(largest_answer(plan) for plan in coordinator.example_plans())
         tls = tls_server(folder)
-        check_issued_by(tls.certificate, tls_authority(folder).certificate)
+        check_accepted(tls, tls_authority(folder).certificate, config.listen.host)
         server = stack.enter_context(
             FleetServer(
                 folder.nodes,

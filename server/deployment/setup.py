@@ -83,7 +83,6 @@ def make_fleet(folder: FleetFolder, catalogue: Path, given: Mapping[str, Any], *
         raise ConfigError(f"{folder.root} holds a fleet already", hint="choose another folder")
     config = checked_config(given)
     config.server_settings()  # refuses a budget that no noise meets
-    host = config.listen.address.rpartition(":")[0].strip("[]")
     try:
         folder.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.keys.mkdir(mode=0o700, exist_ok=True)
@@ -98,7 +97,7 @@ def make_fleet(folder: FleetFolder, catalogue: Path, given: Mapping[str, Any], *
         folder.authority_public_key, make_key(folder.authority_key).public_key() if public is None else public
     )
     make_authority(tls_authority(folder).folder, name=f"{config.name} fleet")
-    issue_server_certificate(tls_authority(folder), tls_server(folder).folder, hosts=[host])
+    issue_server_certificate(tls_authority(folder), tls_server(folder).folder, hosts=[config.listen.host])
     folder.config.write_text(to_toml(given), encoding="utf-8")  # last: what holds it is a fleet
     return len(items.items)
 

@@ -8,13 +8,22 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 
 from palate.server.certificates import (
     AuthorityFiles,
     CertificateError,
     ServerFiles,
+    check_accepted,
     check_issued_by,
     issue_server_certificate,
     make_authority,
@@ -68,6 +77,31 @@ def test_another_authority_is_refused(server, tmp_path):
         handshake(server_tls(server.certificate, server.key), other.certificate, "127.0.0.1")
     with pytest.raises(CertificateError, match="was not issued by"):
         check_issued_by(server.certificate, other.certificate)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "fleet.example", "FLEET.example", "::1"])
+def test_a_server_is_accepted_under_every_host_of_its_certificate(authority, server, host):
+    check_accepted(server, authority.certificate, host)
+
+
+@pytest.mark.parametrize("host", ["other.example", "127.0.0.2", "sub.fleet.example", "", ".example"])
+def test_a_server_is_refused_under_any_other_host(authority, server, host):
+    with pytest.raises(CertificateError, match="would refuse"):
+        check_accepted(server, authority.certificate, host)
+
+
+def test_a_server_is_refused_once_the_authority_is_no_longer_valid(tmp_path):
+    old = make_authority(tmp_path / "old", days=1, now=NOW - timedelta(days=2))
+    key = load_pem_private_key(old.key.read_bytes(), None)
+    server = issue_server_certificate(old, tmp_path / "server", hosts=["fleet.example"], now=NOW - timedelta(days=1.5))
+    leaf = x509.load_pem_x509_certificate(server.certificate.read_bytes())
+    builder = x509.CertificateBuilder(
+        leaf.issuer, leaf.subject, leaf.public_key(), leaf.serial_number, NOW - timedelta(hours=1),
+        NOW + timedelta(days=9), list(leaf.extensions),
+    )  # fmt: skip
+    server.certificate.write_bytes(builder.sign(key, hashes.SHA384()).public_bytes(Encoding.PEM))
+    with pytest.raises(CertificateError, match=r"would refuse .*expired"):
+        check_accepted(server, old.certificate, "fleet.example")
 
 
 def test_a_server_cannot_vouch_for_another_server(authority, server, tmp_path):

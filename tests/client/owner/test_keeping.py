@@ -107,10 +107,19 @@ def test_forgetting_that_was_cut_off_is_finished_by_doing_it_again(owner, charge
         patched.setattr(forgetting, "_shred_all", lambda _: (_ for _ in ()).throw(OSError("the disk is gone")))
         with pytest.raises(OSError, match="the disk is gone"):
             forgetting.forget_device(owner.folder)
-    with pytest.raises(Forgotten):
+    with pytest.raises(Forgotten) as caught:
         Vault.open(owner.folder.vault)
+    assert caught.value.hint == "go on with: palate client forget --yes"
     assert owner.json("forget", "--yes")["spent"][0]["spent_nano"] == charged
     assert {path.name for path in disk(owner.home)} == {"vault.tombstone", "agent.lock"}
+
+
+def test_forgetting_takes_drafts_of_a_crash_and_passes_over_folders_of_the_owners(owner, charged):
+    (owner.home / ".table.safetensors.0123456789abcdef.tmp").write_bytes(b"half a table")
+    (owner.home / "client.log.old").mkdir()
+    owner.json("forget", "--yes")
+    assert {path.name for path in disk(owner.home)} == {"vault.tombstone", "agent.lock"}
+    assert (owner.home / "client.log.old").is_dir()
 
 
 def test_a_lost_key_is_no_reason_to_be_kept(owner, charged):

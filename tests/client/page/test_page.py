@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from html import unescape
@@ -13,6 +14,7 @@ import pytest
 
 from palate.client.deployment.folder import DeviceFolder
 from palate.client.deployment.identity import DeviceKeys
+from palate.client.owner import forgetting
 from palate.client.owner.device import OwnerDevice
 from palate.client.owner.shown import explanation_lines
 from palate.client.page.explained import SHOWN, parts_of
@@ -309,6 +311,36 @@ def test_forgetting_waits_for_the_agent_and_the_page_goes_on(owner: Visitor) -> 
         answer = owner.post("forget", confirm="forget")
     assert answer.status_code == 409
     assert "Another program takes part" in answer.text
+    assert len(items_of(owner.get("").text)) == 10
+
+
+def test_forgetting_that_is_cut_off_says_how_to_go_on(owner: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder: DeviceFolder = owner.desk.device.folder
+
+    def failing(_) -> None:
+        raise OSError(errno.EIO, "the disk is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "_shred_all", failing)
+        answer = owner.post("forget", confirm="forget")
+    assert answer.status_code == 409
+    assert "the disk is gone" in answer.text
+    for answer in (owner.get(""), owner.post("forget", confirm="forget")):
+        assert answer.status_code == 409
+        assert "palate client forget --yes" in answer.text
+    forgetting.forget_device(folder)
+    assert not folder.table.exists()
+
+
+def test_where_forgetting_does_not_begin_the_page_goes_on(owner: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_, **__) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting.forget, "forget", failing)
+        answer = owner.post("forget", confirm="forget")
+    assert answer.status_code == 409
+    assert "Permission denied" in answer.text
     assert len(items_of(owner.get("").text)) == 10
 
 

@@ -31,7 +31,7 @@ from palate.server.deployment.losses import FleetHalted
 from palate.server.deployment.operation import FINISHED, HALTED
 from palate.server.deployment.removal import Removal, remove
 from palate.server.deployment.serving import opened
-from palate.server.deployment.setup import make_fleet, tls_server, welcome
+from palate.server.deployment.setup import make_fleet, tls_authority, tls_server, welcome
 from palate.server.deployment.summary import rounds_of, status_of
 
 ITEMS = "item,title,genres,year,text\n" + "".join(f"i{n},Title {n},Drama|War,19{n + 10},\n" for n in range(12))
@@ -233,4 +233,13 @@ def test_a_halted_fleet_does_not_listen_until_it_is_resumed(folder, people):
     assert [line["rounds"] for line in lines if line["event"] == "run-halted"] == [[0, 1, 2]]
     assert [line["rounds"] for line in lines if line["event"] == "run-resumed"] == [[0, 1, 2]]
     with opened(folder):  # not halted any more
+        pass
+
+
+def test_a_certificate_for_another_host_is_refused_before_anybody_connects(folder):
+    tls = tls_server(folder)
+    for path in (tls.certificate, tls.key):
+        path.unlink()
+    issue_server_certificate(tls_authority(folder), tls.folder, hosts=["other.example"])
+    with pytest.raises(CertificateError, match=r"connect to 'localhost' would refuse .*'localhost'"), opened(folder):
         pass

@@ -8,9 +8,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from palate.models.errors import ConfigError, EnvironmentProblem
 from palate.privacy.enrolment import EnrolmentRequest, Welcome
 from palate.server.deployment.config import load_config
-from palate.server.deployment.folder import FleetFolder
+from palate.server.deployment.folder import FleetFolder, make_key
 from palate.server.deployment.serving import guarantee_of, opened
 from palate.server.deployment.setup import certify, make_authority_key, make_fleet, read_key, welcome
 
@@ -70,3 +71,12 @@ def test_a_reply_larger_than_any_honest_one_is_not_kept(tmp_path, items):
     with opened(folder) as fleet:
         kept = fleet.operation._courier._grid._max_reply_bytes
     assert 12 * 2 * 8 < kept < 2 << 20, "not the 256 MiB that any plan could ask for"
+
+
+def test_a_file_in_the_place_of_a_folder_is_not_taken_for_a_key(tmp_path):
+    (tmp_path / "keys").write_text("not a folder")
+    with pytest.raises(EnvironmentProblem, match=r"server\.key cannot be written: File exists"):
+        make_key(tmp_path / "keys" / "server.key")
+    make_key(tmp_path / "server.key")
+    with pytest.raises(ConfigError, match="is there already"):
+        make_key(tmp_path / "server.key")
