@@ -41,7 +41,14 @@ DEFAULTS: dict[str, Any] = {
 }
 """What a protected run has in place of the defaults of an unprotected one: noise wants few rounds and few columns."""
 
-AUTO = ("schedule.dim", "schedule.rounds", "schedule.head", "optimiser.step_size", "privacy.popularity_share")
+AUTO = (
+    "schedule.dim",
+    "schedule.rounds",
+    "schedule.head",
+    "schedule.initial_scale",
+    "optimiser.step_size",
+    "privacy.popularity_share",
+)
 """Settings of unit user that the size of the federation and the budget decide, unless they are given."""
 
 _RICH = 8000.0
@@ -55,19 +62,21 @@ def planned(epsilon: float, delta: float, cohort: int, *, num_items: int, conten
 
     What counts is how far a sum stands out of its noise: the cohort times mu, the Gaussian privacy parameter of the
     budget. A direction of taste is hidden by the norm of the noise, which grows with the root of the number of items:
-    where that hides it, nearly all of the budget goes to popularity, and the one step is short. Where a sum stands out
-    very far and there is no public content, the tail of a catalogue would only add noise to the directions that are
-    found: many columns are learned for popular items alone. Found on validation data of public datasets
-    (docs/experiments.md).
+    where that hides it, nearly all of the budget goes to popularity, and start and step are so short that columns which
+    hold nothing but noise weigh next to nothing beside popularity and content. Where a sum stands out very far and
+    there is no public content, the tail of a catalogue would only add noise to the directions that are found: many
+    columns are learned for popular items alone. Found on validation data of public datasets (docs/experiments.md).
     """
     mu = 1.0 / calibrate_gaussian(epsilon=epsilon, delta=delta, rounds=1).noise_multiplier
-    strength, step_size = cohort * mu, float(DEFAULTS["optimiser"]["step_size"])
+    scale, step_size = float(DEFAULTS["schedule"]["initial_scale"]), float(DEFAULTS["optimiser"]["step_size"])
+    strength = cohort * mu
     rich = strength > _RICH
     if strength < _POOR * math.sqrt(num_items):  # a sharper popularity is worth more than what could be learned
         return {
             "schedule.dim": 8,
             "schedule.rounds": 1,
             "schedule.head": 0.0,
+            "schedule.initial_scale": scale / 100,
             "optimiser.step_size": step_size / 10,
             "privacy.popularity_share": 0.99,
         }
@@ -78,6 +87,7 @@ def planned(epsilon: float, delta: float, cohort: int, *, num_items: int, conten
         "schedule.dim": 112 if head else 32 if very_rich else 16 if rich else 8,
         "schedule.rounds": 4 if rich else 3,
         "schedule.head": 3.0 if head else 0.0,
+        "schedule.initial_scale": scale,
         "optimiser.step_size": step_size,
         "privacy.popularity_share": min(max(share, 0.1), 0.6),
     }

@@ -254,3 +254,10 @@ def test_a_plan_knows_whether_there_is_content_and_says_what_it_means(settings, 
     )
     assert "schedule.dim 112, " in words
     assert ("embeddings of popular items alone" in words) == (not content)
+
+
+def test_a_plan_says_where_there_is_too_little_to_learn_from(settings):
+    config = checked_config({"data": settings().data, "epsilon": 1.0})
+    said = []
+    assert resolving.resolve(config, prepare(config), said.append).schedule.rounds == 1
+    assert "too little to learn from" in said[0]
