@@ -11,7 +11,9 @@ from palate.client.deployment.book import OPEN, RELEASED, RoundRecord
 from palate.client.deployment.limits import DEFAULT_DELTA
 from palate.client.deployment.profile import FleetProfile
 from palate.client.deployment.status import BudgetGauge, DeviceStatus, round_json, spent_epsilon
+from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.guarantee import round_up
+from palate.privacy.charging import Promise
 
 _GAUGE_WIDTH = 24
 _SHORT = 16
@@ -118,12 +120,17 @@ def budget_lines(budget: BudgetGauge) -> Iterator[str]:
         f"epsilon {round_up(budget.spent_epsilon)} of {budget.epsilon:g} at delta {budget.delta:g} per user"
     )
     if budget.carried_nano:
-        yield f"           {carried_words(budget.carried_nano, budget.delta)}"
+        yield f"           {_carried(budget.carried_nano, budget.delta)}"
     yield f"           {budget.promise.words}"
 
 
 def carried_words(nano: int, delta: float = DEFAULT_DELTA) -> str:
     """Say what a device had spent that was forgotten in this one's place, given in 1e-9 of 2 rho at unit user."""
+    promise = Promise(unit=Unit.USER, epsilon=spent_epsilon(nano, delta), delta=delta)
+    return f"{_carried(nano, delta)}; {promise.words}"
+
+
+def _carried(nano: int, delta: float) -> str:
     return (
         f"a device that was forgotten here had spent epsilon {round_up(spent_epsilon(nano, delta))} at delta {delta:g} "
         "per user; it counts as spent in every fleet that this one joins"

@@ -116,10 +116,9 @@ def test_a_device_whose_shares_give_no_secret_is_named_to_the_operator_and_not_i
     assert [each.survivors for each in fleet.state.rounds()[3:]] == [7, 7, 7]
 
 
-def shared_falsely(device, monkeypatch):
-    """Let one device share another secret than the one that it commits to."""
-    at_work = []
-    real = device.answer
+def noting_its_answers(device):
+    """Return a list that holds something while the device is answering."""
+    at_work, real = [], device.answer
 
     def answering(message):
         at_work.append(device)
@@ -129,6 +128,12 @@ def shared_falsely(device, monkeypatch):
             at_work.pop()
 
     device.answer = answering
+    return at_work
+
+
+def shared_falsely(device, monkeypatch):
+    """Let one device share another secret than the one that it commits to."""
+    at_work = noting_its_answers(device)
     monkeypatch.setattr(
         protocol,
         "split",
@@ -138,17 +143,7 @@ def shared_falsely(device, monkeypatch):
 
 def sealed_garbage(device, monkeypatch):
     """Let one device seal what nobody can open."""
-    at_work = []
-    real, seal = device.answer, protocol.seal
-
-    def answering(message):
-        at_work.append(device)
-        try:
-            return real(message)
-        finally:
-            at_work.pop()
-
-    device.answer = answering
+    at_work, seal = noting_its_answers(device), protocol.seal
     monkeypatch.setattr(
         protocol, "seal", lambda key, own, other, shares: seal(key, own, other, b"\xff" * 66 if at_work else shares)
     )
