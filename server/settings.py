@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from palate.models.errors import ConfigError
 from palate.models.training import LocalTraining
@@ -60,6 +60,16 @@ class ServerSettings(BaseModel):
     optimiser: OptimiserConfig = OptimiserConfig()
     release: ReleaseConfig = ReleaseConfig()
     start_seed: int = Field(0, ge=0, description="public seed of the starting embeddings")
+
+    @model_validator(mode="after")
+    def _noise_is_known(self) -> ServerSettings:
+        if self.optimiser.groups and self.release.steps:
+            steps = ", ".join(self.release.steps)
+            raise ConfigError(
+                f"optimiser.groups needs noise of known size, and release steps ({steps}) change it",
+                hint="set optimiser.groups to 0, or release.steps to none",
+            )
+        return self
 
     @property
     def cohort(self) -> int:
