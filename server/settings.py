@@ -63,18 +63,28 @@ class ServerSettings(BaseModel):
 
     @model_validator(mode="after")
     def _noise_is_known(self) -> ServerSettings:
-        if self.optimiser.groups and self.release.steps:
-            steps = ", ".join(self.release.steps)
-            raise ConfigError(
-                f"optimiser.groups needs noise of known size, and release steps ({steps}) change it",
-                hint="set optimiser.groups to 0, or release.steps to none",
-            )
+        require_known_noise(self.optimiser, self.release)
         return self
 
     @property
     def cohort(self) -> int:
         """Devices that are asked in a round."""
         return cohort_size(self.population, self.schedule.participation)
+
+
+def require_known_noise(optimiser: OptimiserConfig, release: ReleaseConfig) -> None:
+    """Check that an optimiser that filters noise is given sums whose noise is known.
+
+    Raises
+    ------
+    ConfigError
+        If release steps would change it.
+    """
+    if optimiser.groups and release.steps:
+        raise ConfigError(
+            f"optimiser.groups needs noise of known size, and release steps ({', '.join(release.steps)}) change it",
+            hint="set optimiser.groups to 0, or release.steps to none",
+        )
 
 
 def cohort_size(population: int, participation: float) -> int:
