@@ -13,13 +13,11 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from palate.models.errors import ConfigError
-from palate.server.filtering import filter_rows
 
 Matrix = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 _ROUNDING = 1e-6
 
 OptimiserState = dict[str, Matrix]
@@ -41,22 +39,6 @@ class OptimiserConfig(BaseModel):
     )
     momentum: float = Field(0.0, ge=0, lt=1, description="share of the last direction that is kept")
     second_momentum: float = Field(0.99, ge=0, lt=1, description="Adam's decay of squared directions")
-    groups: int = Field(
-        0, ge=0, description="curvature: denoise all that was learned so far by Wiener filters of so many groups of "
-        "items that go together; 0 for none"
-    )  # fmt: skip
-    unfiltered: float = Field(
-        0.3, ge=0, le=1, description="how much of it the last round leaves as it was learned, if there are groups"
-    )
-
-    @model_validator(mode="after")
-    def _noise_is_known(self) -> OptimiserConfig:
-        if self.groups and self.momentum:
-            raise ConfigError(
-                "optimiser.groups needs momentum 0: old noise would come back with every step",
-                hint="set optimiser.groups or optimiser.momentum to 0",
-            )
-        return self
 
 
 @dataclass(frozen=True)
@@ -79,12 +61,6 @@ class Aggregate:
         1 for the first training round.
     mean_root_length
         Estimate of the mean of ``sqrt(n_u)``, from the popularity sum; at least a millionth.
-    noise_std
-        Standard deviation of the noise in every entry of the learned rows of `total` (public); 0 for none.
-    active
-        Which rows are learned, bool [num_items]; None for all.
-    last
-        Whether no round comes after this one.
     """
 
     total: Matrix
@@ -94,9 +70,6 @@ class Aggregate:
     unobserved_weight: float
     server_round: int
     mean_root_length: float = 1.0
-    noise_std: float = 0.0
-    active: BoolArray | None = None
-    last: bool = False
 
 
 class Optimiser(ABC):
@@ -168,9 +141,6 @@ class Curvature(Optimiser):
     from the popularity sum. M is not, and need not be sent: the aggregate's own column covariance stands in for it, as
     in one-sided Shampoo (Gupta, Koren & Singer 2018) and Muon (Jordan et al. 2024), so that ``G (G'G)^(-1/2)`` moves
     all taste directions at an equal pace.
-
-    With `groups` the table is, after every round, what the sum of all steps so far says once its noise is filtered
-    (`palate.server.filtering`); devices fit people to that, and pull from there.
     """
 
     name = "curvature"
@@ -181,33 +151,8 @@ class Curvature(Optimiser):
         scale /= np.sqrt(np.mean(scale**2))
         left, sizes, right = np.linalg.svd(aggregate.total / scale, full_matrices=False)
         seen = sizes > _ROUNDING * sizes[0]  # a direction that nobody pulls in is rounding, not taste
-        if self.config.groups and aggregate.noise_std > 0:
-            whitener = right[seen].T @ (right[seen] / sizes[seen, None]) * np.sqrt(len(scale))
-            return self._filtered(aggregate, whitener, scale)
         whitened = left[:, seen] @ right[seen] * np.sqrt(len(scale))
         return self.accumulate("velocity", whitened / scale, self.config.momentum)
-
-    def _filtered(self, aggregate: Aggregate, whitener: Matrix, scale: Matrix) -> Matrix:
-        """Return the way from what earlier rounds were taken for to what all rounds together are taken for now.
-
-        The sum of all steps is linear in the rounds' totals, so that the noise in it is known: the same in all rows
-        before they are scaled. What is filtered keeps the size that the sum has, and so the meaning of the step size.
-        """
-        decayed = self.config.decay ** (aggregate.server_round - 1)
-        learned = self.accumulate("learned", decayed * (aggregate.total @ whitener), 1.0)
-        noise = self.accumulate("noise", (decayed * aggregate.noise_std) ** 2 * (whitener.T @ whitener), 1.0)
-        rows = slice(None) if aggregate.active is None else aggregate.active
-        popularity, raw = aggregate.popularity[rows], learned[rows]
-        rng = np.random.default_rng(aggregate.server_round)
-        found = filter_rows(raw, noise, popularity, groups=self.config.groups, rng=rng)
-        if aggregate.last:
-            found = self.config.unfiltered * raw + (1.0 - self.config.unfiltered) * found
-        now = np.zeros_like(learned)
-        now[rows] = found * (np.linalg.norm(raw) / max(float(np.linalg.norm(found)), 1e-30))
-        now /= scale**2
-        before = self.state.get("filtered", np.zeros_like(now))
-        self.state["filtered"] = now
-        return (now - before) / decayed
 
 
 OPTIMISERS: dict[str, type[Optimiser]] = {kind.name: kind for kind in (Average, Momentum, Adam, Curvature)}

@@ -47,7 +47,6 @@ AUTO = (
     "schedule.head",
     "schedule.initial_scale",
     "optimiser.step_size",
-    "optimiser.groups",
     "privacy.popularity_share",
 )
 """Settings of unit user that the size of the federation and the budget decide, unless they are given."""
@@ -66,8 +65,7 @@ def planned(epsilon: float, delta: float, cohort: int, *, num_items: int, conten
     where that hides it, nearly all of the budget goes to popularity, and start and step are so short that columns which
     hold nothing but noise weigh next to nothing beside popularity and content. Where a sum stands out very far and
     there is no public content, the tail of a catalogue would only add noise to the directions that are found: many
-    columns are learned for popular items alone, and filtered by groups of items that go together. Found on validation
-    data of public datasets (docs/experiments.md).
+    columns are learned for popular items alone. Found on validation data of public datasets (docs/experiments.md).
     """
     mu = 1.0 / calibrate_gaussian(epsilon=epsilon, delta=delta, rounds=1).noise_multiplier
     scale, step_size = float(DEFAULTS["schedule"]["initial_scale"]), float(DEFAULTS["optimiser"]["step_size"])
@@ -80,7 +78,6 @@ def planned(epsilon: float, delta: float, cohort: int, *, num_items: int, conten
             "schedule.head": 0.0,
             "schedule.initial_scale": scale / 100,
             "optimiser.step_size": step_size / 10,
-            "optimiser.groups": 0,
             "privacy.popularity_share": 0.99,
         }
     share = min(0.6 / math.sqrt(epsilon), _ENOUGH_FOR_POPULARITY / strength)
@@ -88,11 +85,10 @@ def planned(epsilon: float, delta: float, cohort: int, *, num_items: int, conten
     head = very_rich and not content
     return {
         "schedule.dim": 112 if head else 32 if very_rich else 16 if rich else 8,
-        "schedule.rounds": 5 if head else 4 if rich else 3,
-        "schedule.head": 2.6 if head else 0.0,
+        "schedule.rounds": 4 if rich else 3,
+        "schedule.head": 3.0 if head else 0.0,
         "schedule.initial_scale": scale,
-        "optimiser.step_size": step_size / 3 if head else step_size,
-        "optimiser.groups": 40 if head else 0,
+        "optimiser.step_size": step_size,
         "privacy.popularity_share": min(max(share, 0.1), 0.6),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from palate.models.errors import ConfigError
 from palate.models.training import LocalTraining
@@ -61,30 +61,10 @@ class ServerSettings(BaseModel):
     release: ReleaseConfig = ReleaseConfig()
     start_seed: int = Field(0, ge=0, description="public seed of the starting embeddings")
 
-    @model_validator(mode="after")
-    def _noise_is_known(self) -> ServerSettings:
-        require_known_noise(self.optimiser, self.release)
-        return self
-
     @property
     def cohort(self) -> int:
         """Devices that are asked in a round."""
         return cohort_size(self.population, self.schedule.participation)
-
-
-def require_known_noise(optimiser: OptimiserConfig, release: ReleaseConfig) -> None:
-    """Check that an optimiser that filters noise is given sums whose noise is known.
-
-    Raises
-    ------
-    ConfigError
-        If release steps would change it.
-    """
-    if optimiser.groups and release.steps:
-        raise ConfigError(
-            f"optimiser.groups needs noise of known size, and release steps ({', '.join(release.steps)}) change it",
-            hint="set optimiser.groups to 0, or release.steps to none",
-        )
 
 
 def cohort_size(population: int, participation: float) -> int:

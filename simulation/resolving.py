@@ -63,8 +63,6 @@ def _in_words(decided: Mapping[str, float]) -> str:
     words = ", ".join(f"{name} {value:.3g}" for name, value in decided.items() if value)
     if decided.get("schedule.head"):
         words += " (embeddings of popular items alone; the others keep their popularity)"
-    if decided.get("optimiser.groups"):
-        words += " (what is learned is filtered by groups of items that go together)"
     if decided.get("schedule.rounds") == 1:
         words += " (too little to learn from: popularity, content and the own history are what recommends)"
     return words

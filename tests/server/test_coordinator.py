@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from palate.models.errors import ConfigError
 from palate.models.popularity import log_column
 from palate.models.table import initial_embeddings
 from palate.models.training import LocalTraining
@@ -16,8 +15,7 @@ from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import NUM_METRICS, RoundPlan
 from palate.server.coordinator import Coordinator, sum_of_user_weights
 from palate.server.decoding import noise_std
-from palate.server.denoising import ReleaseConfig
-from palate.server.optimisers import OPTIMISERS, Curvature, OptimiserConfig
+from palate.server.optimisers import OPTIMISERS, OptimiserConfig
 from palate.server.settings import Schedule, ServerSettings
 
 NUM_ITEMS, DIM, ROUNDS = 12, 3, 4
@@ -171,21 +169,12 @@ TERMS = ReleaseTerms(clip_norm=1.0, sensitivity=4096, share_variance=10**6, hone
 
 
 def with_head(
-    head: float,
-    optimiser: str = "curvature",
-    *,
-    items: int = 60,
-    content: int = 2,
-    groups: int = 0,
-    release: tuple[str, ...] | None = None,
-    **schedule: Any,
+    head: float, optimiser: str = "curvature", *, items: int = 60, content: int = 2, **schedule: Any
 ) -> Coordinator:
-    steps = release if release is not None else () if groups else ReleaseConfig().steps
     settings = ServerSettings(
         run="r", unit="user", terms=RunTerms(popularity=TERMS, train=TERMS), population=20, evaluation_share=0.1,
         schedule=Schedule(**({"rounds": ROUNDS, "dim": DIM, "head": head} | schedule)),
-        optimiser=OptimiserConfig(name=optimiser, momentum=0.0 if groups else 0.5, groups=groups),
-        release=ReleaseConfig(steps=steps),
+        optimiser=OptimiserConfig(name=optimiser, momentum=0.5),
     )  # fmt: skip
     embeddings = initial_embeddings(items, DIM, scale=0.1, rng=np.random.default_rng(2))
     columns = np.random.default_rng(1).normal(size=(items, content)).astype(np.float32)
@@ -260,39 +249,18 @@ def test_each_row_of_a_sum_moves_its_own_item():
     assert np.sort(moved.ravel())[-2] < 1.0
 
 
-@pytest.mark.parametrize(("optimiser", "groups"), [*((name, 0) for name in sorted(OPTIMISERS)), ("curvature", 3)])
-def test_a_restored_run_learns_the_same_rows(optimiser, groups):
+@pytest.mark.parametrize("optimiser", sorted(OPTIMISERS))
+def test_a_restored_run_learns_the_same_rows(optimiser):
     popularity = np.random.default_rng(5).exponential(size=60)
-    whole, parts = with_head(3.0, optimiser, groups=groups), with_head(3.0, optimiser, groups=groups)
+    whole, parts = with_head(3.0, optimiser), with_head(3.0, optimiser)
     while not whole.finished:
         for built in (whole, parts):
             built.apply(popularity if built.applied == 0 else pulled(built))
-        again = with_head(3.0, optimiser, groups=groups)
+        again = with_head(3.0, optimiser)
         again.restore(parts.snapshot())
         parts = again
         assert parts.plan().content_hash == whole.plan().content_hash
     assert parts.table.content_hash == whole.table.content_hash
-
-
-def test_the_optimiser_is_told_the_noise_the_rows_and_which_round_is_the_last(monkeypatch):
-    built, told, step = with_head(3.0, groups=3), [], Curvature.step
-    monkeypatch.setattr(Curvature, "step", lambda self, given: told.append(given) or step(self, given))
-    noises = []
-    while not built.finished:
-        survivors = 16 if built.applied == 2 else None
-        noises.append(noise_std(built.plan(), survivors) * (20 / 16 if survivors else 1.0))
-        popularity = noises[0] * np.linspace(0.0, 6.0, 60)
-        built.apply(popularity if built.applied == 0 else pulled(built), survivors=survivors)
-    assert [given.noise_std for given in told] == pytest.approx(noises[1:])
-    assert [given.last for given in told] == [False, False, False, True]
-    for given in told:
-        np.testing.assert_array_equal(given.active, built.plan().active)
-
-
-def test_groups_need_sums_whose_noise_no_release_step_has_changed():
-    with pytest.raises(ConfigError, match=r"release steps \(project\)") as refused:
-        with_head(3.0, groups=3, release=("project",))
-    assert "optimiser.groups to 0" in refused.value.hint
 
 
 @pytest.mark.parametrize(("participation", "cohort"), [(1.0, 20), (0.25, 5), (0.12, 2), (1e-9, 1)])

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from palate.models.errors import ConfigError
-from palate.server.filtering import filter_rows
-from palate.server.optimisers import OPTIMISERS, Aggregate, Optimiser, OptimiserConfig, build_optimiser
+from palate.server.optimisers import OPTIMISERS, Aggregate, OptimiserConfig, build_optimiser
 
 NUM_ITEMS, DIM = 30, 4
 ALL = pytest.mark.parametrize("name", sorted(OPTIMISERS))
@@ -121,89 +118,6 @@ def test_curvature_steps_less_on_popular_items():
     direction = build_optimiser(config("curvature")).direction(aggregate_of(total, popularity=popularity))
     sizes = np.linalg.norm(direction, axis=1)
     assert sizes[:16].max() < sizes[16:].min()
-
-
-def noisy(server_round: int, *, last: bool = False, active: np.ndarray | None = None) -> Aggregate:
-    """A round of rows in two groups, with noise of known size."""
-    rng = np.random.default_rng([5, server_round])
-    popularity = np.linspace(9.0, 3.0, 80)
-    total = np.zeros((80, DIM))
-    total[:40, 0], total[40:, 1] = popularity[:40], -popularity[40:]
-    total += 0.5 * rng.normal(size=total.shape)
-    if active is not None:
-        total[~active] = 0.0
-    return replace(
-        aggregate_of(total, server_round, popularity=popularity), noise_std=0.5, active=active, last=last
-    )  # fmt: skip
-
-
-def filtered(**changes: float) -> Optimiser:
-    return build_optimiser(config("curvature", momentum=0.0, groups=2, **changes))
-
-
-@pytest.mark.parametrize("decay", [1.0, 0.7])
-def test_with_groups_the_way_so_far_is_the_filtered_sum_of_all_whitened_rounds(decay):
-    """Recomputed from the inputs with numpy alone but for the filter."""
-    optimiser = filtered(decay=decay)
-    rounds = [noisy(1), noisy(2), noisy(3)]
-    way = sum(optimiser.step(given) for given in rounds)
-    scale = row_scale(rounds[0])
-    summed, covariance = np.zeros((80, DIM)), np.zeros((DIM, DIM))
-    for t, given in enumerate(rounds):
-        inner = (given.total / scale).T @ (given.total / scale)
-        values, axes = np.linalg.eigh(inner)
-        whitener = decay**t * np.sqrt(80) * (axes / np.sqrt(values)) @ axes.T
-        summed += given.total @ whitener
-        covariance += 0.25 * whitener @ whitener
-    wanted = filter_rows(summed, covariance, rounds[0].popularity, groups=2, rng=np.random.default_rng(3))
-    wanted *= 0.3 * np.linalg.norm(summed) / np.linalg.norm(wanted)
-    np.testing.assert_allclose(way, wanted / scale**2, rtol=1e-6, atol=1e-9)
-
-
-def test_with_groups_a_resumed_sequence_equals_an_uninterrupted_one():
-    whole, first, second = filtered(), filtered(), filtered()
-    expected = [whole.step(noisy(server_round)) for server_round in (1, 2, 3)]
-    first.step(noisy(1))
-    second.state = {key: value.copy() for key, value in first.state.items()}
-    np.testing.assert_array_equal(second.step(noisy(2)), expected[1])
-    np.testing.assert_array_equal(second.step(noisy(3)), expected[2])
-
-
-def test_groups_bring_noisy_rows_nearer_to_their_group():
-    plain = build_optimiser(config("curvature", momentum=0.0)).step(noisy(1))
-    found = filtered().step(noisy(1))
-    off_axis = [np.linalg.norm(step[:40, 1:]) / np.linalg.norm(step[:40]) for step in (plain, found)]
-    assert off_axis[1] < 0.7 * off_axis[0]
-
-
-def test_the_last_round_leaves_a_share_as_it_was_learned():
-    raw, found, mixed = (
-        build_optimiser(config("curvature", momentum=0.0, **changes)).step(noisy(1, last=True))
-        for changes in ({}, {"groups": 2, "unfiltered": 0.0}, {"groups": 2, "unfiltered": 0.3})
-    )
-    blend = 0.3 * raw + 0.7 * (found - raw) + 0.7 * raw  # up to the length, which is the raw sum's
-    assert np.linalg.norm(mixed - raw) < np.linalg.norm(found - raw)
-    assert np.corrcoef(mixed.ravel(), blend.ravel())[0, 1] > 0.99
-
-
-def test_rows_that_are_not_learned_stay_where_they_are():
-    active = np.arange(80) % 3 > 0
-    step = filtered().step(noisy(1, active=active))
-    assert (step[~active] == 0.0).all()
-    assert (step[active] != 0.0).any(axis=1).all()
-
-
-def test_without_noise_groups_change_nothing():
-    given = replace(noisy(1), noise_std=0.0)
-    np.testing.assert_array_equal(
-        filtered().step(given), build_optimiser(config("curvature", momentum=0.0)).step(given)
-    )
-
-
-def test_groups_and_momentum_are_refused_together():
-    with pytest.raises(ConfigError, match="momentum 0") as refused:
-        OptimiserConfig(groups=40, momentum=0.5)
-    assert "optimiser.groups" in refused.value.hint
 
 
 @pytest.mark.parametrize("name", ["average", "momentum", "adam"])
