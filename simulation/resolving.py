@@ -53,7 +53,7 @@ def _planned(config: SimulationConfig, prepared: Prepared, phase: Callable[[str]
     decided = {name: value for name, value in plan.items() if name in config.auto}
     known = "with" if content else "without"
     size = f"{cohort:,} devices and {num_items:,} items {known} content"
-    budget = f"epsilon {config.epsilon:g} and delta {config.delta:g}"
+    budget = f"epsilon {config.epsilon:g} and delta {config.delta:g}, unit {config.unit}"
     phase(f"planned for {size} at {budget}: " + _in_words(decided))
     values = merge(config.model_dump(), {**nested(decided), "auto": ()})
     return SimulationConfig.model_validate(values)

@@ -250,7 +250,8 @@ def test_a_plan_knows_whether_there_is_content_and_says_what_it_means(settings, 
     assert decided.schedule.head == (0.0 if content else 3.0)
     (words,) = said
     assert words.startswith(
-        f"planned for 36 devices and 40 items {'with' if content else 'without'} content at epsilon 8 and delta 1e-05: "
+        f"planned for 36 devices and 40 items {'with' if content else 'without'} content "
+        "at epsilon 8 and delta 1e-05, unit user: "
     )
     assert "schedule.dim 112, " in words
     assert ("embeddings of popular items alone" in words) == (not content)
