@@ -192,11 +192,16 @@ class Guard:
                     ) from None
 
     def adopt_policy(self) -> None:
-        """Write the owner's promises as the ledgers' policy from here on, where they have changed."""
+        """Write the owner's promises as the ledgers' policy from here on, where they have changed.
+
+        A ledger that holds a round of coarser integers than the owner's budget counts on keeps a budget for those.
+        """
         with self._opened() as book:
             for unit, promise in self._promises.items():
-                name, policy = ledger_name(self._device, unit), self._policy(unit, promise)
-                if book.state(name).policy != policy:
+                name = ledger_name(self._device, unit)
+                state = book.state(name)
+                policy = self._policy(unit, promise, coarsest=state.coarsest)
+                if state.policy != policy:
                     book.append(name, policy)
 
     def _charges(self, plan: RoundPlan) -> dict[Unit, Intent]:
@@ -208,7 +213,7 @@ class Guard:
                 f"{', '.join(self._promises) or 'nothing'}",
                 hint="take part in rounds that protect all that the owner has chosen",
             )
-        return charges
+        return {unit: self._promises[unit].require(charge) for unit, charge in charges.items()}
 
     def _admit(self, plan: RoundPlan, charges: Mapping[Unit, Intent], book: LedgerBook) -> None:
         """Ask every ledger before the first is charged."""
@@ -250,8 +255,10 @@ class Guard:
             if name not in book.names:
                 book.create([name], self._policy(unit, promise))
 
-    def _policy(self, unit: Unit, promise: Promise) -> Policy:
+    def _policy(self, unit: Unit, promise: Promise, *, coarsest: int | None = None) -> Policy:
         """Return what a ledger may be charged: the budget, less what is carried."""
+        if coarsest is not None and coarsest < promise.sensitivity:
+            promise = replace(promise, sensitivity=coarsest)
         whole = promise.policy(smallest_cohort=self._smallest_cohort)
         return replace(whole, budget_nano=max(0, whole.budget_nano - self._carried.get(unit, 0)))
 

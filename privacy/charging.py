@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from palate.privacy.accounting.events import Adjacency, Assumption, SkellamEvent, Unit
-from palate.privacy.accounting.filters import ZcdpMeter, budget_nano_for
+from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.body import Intent, Policy, delta_text
 from palate.privacy.mechanisms.registry import MECHANISMS
@@ -18,24 +18,57 @@ from palate.privacy.wire import RoundPlan
 ADJACENCY = "zero-out"
 MECHANISM = "skellam"
 NO_SAMPLING = "none-claimed"
+SENSITIVITY = 4096
+"""Integer steps that an owner's budget counts on unless it is told otherwise."""
 PUBLIC = "the list of items is public, and so is who takes part"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Promise:
-    """What one ledger is about: a budget for one unit."""
+    """What one ledger is about: a budget for one unit.
+
+    Attributes
+    ----------
+    unit, epsilon, delta
+        The guarantee.
+    sensitivity
+        S, integer steps that every round's contribution has at least. The finer, the more a budget holds; 1 counts on
+        nothing.
+    """
 
     unit: Unit
     epsilon: float
     delta: float
+    sensitivity: int = 1
+
+    @property
+    def meter(self) -> SkellamMeter:
+        """What the ledger's charges prove together."""
+        return SkellamMeter(self.sensitivity)
+
+    def require(self, intent: Intent) -> Intent:
+        """Return a charge that this budget may hold.
+
+        Raises
+        ------
+        PrivacyError
+            If it is of coarser integers than the budget counts on.
+        """
+        if intent.clip_int < self.sensitivity:
+            raise PrivacyError(
+                f"round {intent.round} of {intent.run} clips to {intent.clip_int} integer steps, this device's budget "
+                f"counts on {self.sensitivity} or more",
+                hint="plan with a larger privacy.sensitivity",
+            )
+        return intent
 
     def policy(self, *, smallest_cohort: int) -> Policy:
-        """Return the ledger's first entry: a zCDP budget, enforceable round by round."""
+        """Return the ledger's first entry: a budget, enforceable round by round."""
         return Policy(
             unit=str(self.unit),
             adjacency=ADJACENCY,
             delta=delta_text(self.delta),
-            budget_nano=budget_nano_for(ZcdpMeter(), self.epsilon, self.delta),
+            budget_nano=budget_nano_for(self.meter, self.epsilon, self.delta),
             n_min=smallest_cohort,
         )
 

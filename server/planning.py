@@ -15,6 +15,8 @@ from palate.privacy.accounting.calibrate import calibrate_gaussian, smallest_noi
 from palate.privacy.accounting.checks import require_count, require_share
 from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.events import Composed, Event, SkellamEvent
+from palate.privacy.accounting.filters import SkellamMeter
+from palate.privacy.charging import SENSITIVITY
 from palate.privacy.errors import PrivacyError
 from palate.privacy.mechanisms.budget import RunTerms
 from palate.privacy.mechanisms.terms import ReleaseTerms
@@ -114,7 +116,8 @@ def fleet_terms(
     popularity_share
         Share of the budget for the popularity round and its spares.
     clip_norm, sensitivity
-        C of a training update, and S, the same bound in integer steps.
+        C of a training update, and S, the same bound in integer steps. Budgets of owners count on `SENSITIVITY` steps,
+        so that finer ones do not hold more.
 
     Raises
     ------
@@ -140,7 +143,7 @@ def fleet_terms(
             for variance, count in zip(variances(noise_multiplier), counts, strict=True)
         ]
 
-    found = smallest_noise_multiplier(events, epsilon, delta, enforceable=True)
+    found = smallest_noise_multiplier(events, epsilon, delta, enforced_by=SkellamMeter(min(sensitivity, SENSITIVITY)))
     popularity, train = (
         ReleaseTerms(clip_norm=norm, sensitivity=sensitivity, share_variance=variance, honest_shares=1, roster_size=1)
         for norm, variance in zip((1.0, clip_norm), variances(found), strict=True)

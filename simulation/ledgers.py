@@ -87,6 +87,7 @@ class ShardLedgers:
         self._signer = read_signing_key(folder)
         self._book = LedgerBook(self._path, self._signer)
         self._devices = [device_name(int(user)) for user in users]
+        self._promises = dict(promises)
         for unit, promise in promises.items():
             names = [ledger_name(device, unit) for device in self._devices]
             known = set(self._book.names)
@@ -99,10 +100,13 @@ class ShardLedgers:
         ------
         BudgetExceeded, PolicyRefused, RoundRefused
             If a ledger refuses the round; then nothing is charged.
+        PrivacyError
+            If its integers are coarser than the budgets count on.
         """
         round_key = (plan.run, plan.server_round)
         charges: list[tuple[str, Intent]] = []
         for unit, intent in intents(plan).items():
+            self._promises[unit].require(intent)
             for device in taking_part:
                 name = ledger_name(self._devices[device], unit)
                 state = self._book.state(name)

@@ -15,7 +15,7 @@ from palate.privacy.accounting.calibrate import calibrate_skellam, rounds_left
 from palate.privacy.accounting.crosscheck import checked_epsilon
 from palate.privacy.accounting.dropout import local_event
 from palate.privacy.accounting.events import Composed, SkellamEvent
-from palate.privacy.accounting.filters import ZcdpMeter, budget_nano_for, price_nano
+from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for, price_nano
 from palate.privacy.accounting.guarantee import Guarantee
 from palate.privacy.accounting.guarantee import epsilon as account_for
 from palate.privacy.accounting.schedule import Cost, Schedule, schedule_cost
@@ -220,7 +220,7 @@ def _rounds_left(request: PlanRequest, event: SkellamEvent) -> tuple[int, list[s
     """Count the rounds that both the accountant and the device's own filter admit, within the cap; with notes."""
     epsilon, delta, spent = request.budget, request.delta, request.spent_rounds
     before = [Composed(event, spent)] if spent else []
-    meter = ZcdpMeter()
+    meter = SkellamMeter(event.sensitivity)
     admitted = budget_nano_for(meter, epsilon, delta) // price_nano(meter, [event]) - spent
     left = max(0, min(rounds_left(event, epsilon, delta, before), admitted))
     notes: list[str] = []

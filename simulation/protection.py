@@ -140,7 +140,10 @@ def promises_of(unit: str, epsilon: float, delta: float, options: PrivacyOptions
         "interaction": {Unit.INTERACTION: epsilon},
         "both": {Unit.USER: epsilon, Unit.INTERACTION: options.interaction_epsilon or epsilon},
     }
-    return {each: Promise(unit=each, epsilon=value, delta=delta) for each, value in epsilons[unit].items()}
+    return {
+        each: Promise(unit=each, epsilon=value, delta=delta, sensitivity=options.sensitivity)
+        for each, value in epsilons[unit].items()
+    }
 
 
 def terms_of(

@@ -16,7 +16,7 @@ import numpy as np
 from palate.models.errors import ConfigError, PalateError
 from palate.models.table import ItemTable
 from palate.privacy.accounting.events import Unit
-from palate.privacy.charging import Promise
+from palate.privacy.charging import SENSITIVITY, Promise
 from palate.privacy.secagg.offer import Offer
 from palate.privacy.wire import RoundPlan
 
@@ -82,7 +82,7 @@ class OwnerLimits:
     @property
     def promises(self) -> dict[Unit, Promise]:
         """What the device's ledgers promise: a whole person, for that is what a fleet's rounds protect."""
-        return {Unit.USER: Promise(unit=Unit.USER, epsilon=self.epsilon, delta=self.delta)}
+        return {Unit.USER: Promise(unit=Unit.USER, epsilon=self.epsilon, delta=self.delta, sensitivity=SENSITIVITY)}
 
     def to_values(self) -> dict[str, int | float]:
         """Return the fields by name."""

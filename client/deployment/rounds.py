@@ -27,7 +27,8 @@ from palate.models.errors import PalateError
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Unit
-from palate.privacy.accounting.filters import ZcdpMeter
+from palate.privacy.accounting.filters import SkellamMeter
+from palate.privacy.charging import SENSITIVITY
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.body import charge_nano
 from palate.privacy.ledger.errors import MalformedBody
@@ -323,7 +324,7 @@ class SecureRounds:
             log.error("the table of round %d was not kept: %s", plan.server_round, error.message)
 
     def _record(self, plan: RoundPlan, offer: bytes) -> RoundRecord:
-        terms, delta, meter = plan.terms, self._profile.limits.delta, ZcdpMeter()
+        terms, delta, meter = plan.terms, self._profile.limits.delta, SkellamMeter(SENSITIVITY)
         assert terms is not None
         spent = self._guard.spent_nano(Unit.USER)
         try:

@@ -19,8 +19,8 @@ from palate.client.vault import Vault
 from palate.client.vault.history import History
 from palate.models.errors import RunError
 from palate.privacy.accounting.events import Unit
-from palate.privacy.accounting.filters import ZcdpMeter, budget_nano_for
-from palate.privacy.charging import Promise
+from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for
+from palate.privacy.charging import SENSITIVITY, Promise
 
 FORMAT = "palate-client-status/1"
 
@@ -176,7 +176,7 @@ def _gauge(folder: DeviceFolder, vault: Vault, keys: DeviceKeys, profile: FleetP
         delta=limits.delta,
         spent_epsilon=spent_epsilon(spent, limits.delta),
         spent_nano=spent,
-        budget_nano=budget_nano_for(ZcdpMeter(), limits.epsilon, limits.delta),
+        budget_nano=budget_nano_for(SkellamMeter(SENSITIVITY), limits.epsilon, limits.delta),
         carried_epsilon=spent_epsilon(carried, limits.delta),
         carried_nano=carried,
     )
@@ -184,7 +184,7 @@ def _gauge(folder: DeviceFolder, vault: Vault, keys: DeviceKeys, profile: FleetP
 
 def spent_epsilon(nano: int, delta: float) -> float:
     """Epsilon that charges of 1e-9 of 2 rho prove together at delta; 0 where nothing was charged."""
-    return ZcdpMeter().epsilon(nano, delta) if nano else 0.0
+    return SkellamMeter(SENSITIVITY).epsilon(nano, delta) if nano else 0.0
 
 
 def round_json(record: RoundRecord) -> dict[str, Any]:

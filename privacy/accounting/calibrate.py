@@ -21,7 +21,7 @@ from palate.privacy.accounting.events import (
     SampledGaussianEvent,
     SkellamEvent,
 )
-from palate.privacy.accounting.filters import ZcdpMeter, budget_nano_for, price_nano
+from palate.privacy.accounting.filters import Meter, SkellamMeter, budget_nano_for, price_nano
 from palate.privacy.accounting.guarantee import Guarantee, sampled_epsilon
 from palate.privacy.accounting.guarantee import epsilon as account_for
 from palate.privacy.errors import PrivacyError
@@ -55,7 +55,7 @@ class Calibration:
 
 
 def smallest_noise_multiplier(
-    events_at: Callable[[float], Sequence[Event]], epsilon: float, delta: float, *, enforceable: bool = False
+    events_at: Callable[[float], Sequence[Event]], epsilon: float, delta: float, *, enforced_by: Meter | None = None
 ) -> float:
     """Search the smallest noise multiplier whose events stay within (epsilon, delta), by bisection.
 
@@ -67,8 +67,8 @@ def smallest_noise_multiplier(
         Largest epsilon allowed; above 0.
     delta
         Probability left over.
-    enforceable
-        Whether a zCDP filter with the budget of (epsilon, delta) must admit all events, charged one by one.
+    enforced_by
+        Meter of a filter with the budget of (epsilon, delta) that must admit all events, charged one by one.
 
     Raises
     ------
@@ -78,11 +78,11 @@ def smallest_noise_multiplier(
     require_positive("epsilon", epsilon)
     require_delta(delta)
 
-    budget_nano = budget_nano_for(ZcdpMeter(), epsilon, delta) if enforceable else None
+    budget_nano = None if enforced_by is None else budget_nano_for(enforced_by, epsilon, delta)
 
     def meets(noise_multiplier: float) -> bool:
         events = events_at(noise_multiplier)
-        if budget_nano is not None and price_nano(ZcdpMeter(), events) > budget_nano:
+        if enforced_by is not None and budget_nano is not None and price_nano(enforced_by, events) > budget_nano:
             return False
         return account_for(events, delta).epsilon <= epsilon
 
@@ -132,8 +132,8 @@ def calibrate_skellam(
     others
         Further releases about the same people that the target must cover too.
     enforceable
-        Size the noise so that devices whose budget is the same target, enforced by a zCDP filter, take part to the
-        end. With fine integers this costs less than a millionth of epsilon.
+        Size the noise so that devices whose budget is the same target, and whose filter counts on this sensitivity,
+        take part to the end. With fine integers this costs less than a hundredth of epsilon.
 
     Raises
     ------
@@ -147,7 +147,8 @@ def calibrate_skellam(
             sensitivity=sensitivity, variance=(noise_multiplier * sensitivity) ** 2, num_values=num_values
         )
 
-    return _calibrate(one_round, epsilon, delta, rounds, others, enforceable=enforceable)
+    meter = SkellamMeter(sensitivity) if enforceable else None
+    return _calibrate(one_round, epsilon, delta, rounds, others, enforced_by=meter)
 
 
 def calibrate_gaussian(*, epsilon: float, delta: float, rounds: int, others: Sequence[Event] = ()) -> Calibration:
@@ -220,12 +221,12 @@ def _calibrate(
     rounds: int,
     others: Sequence[Event],
     *,
-    enforceable: bool = False,
+    enforced_by: Meter | None = None,
 ) -> Calibration:
     def schedule(noise_multiplier: float) -> list[Event]:
         return [*others, Composed(one_round(noise_multiplier), rounds)]
 
-    noise_multiplier = smallest_noise_multiplier(schedule, epsilon, delta, enforceable=enforceable)
+    noise_multiplier = smallest_noise_multiplier(schedule, epsilon, delta, enforced_by=enforced_by)
     return Calibration(
         noise_multiplier=noise_multiplier,
         event=one_round(noise_multiplier),

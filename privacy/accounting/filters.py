@@ -19,17 +19,20 @@ from typing import Protocol
 
 import numpy as np
 
-from palate.privacy.accounting.checks import require_count, require_delta, require_positive
+from palate.privacy.accounting.checks import MIN_DELTA, require_count, require_delta, require_positive
 from palate.privacy.accounting.events import BasicEvent, Event, GaussianEvent, SkellamEvent, flatten
 from palate.privacy.accounting.gaussian import epsilon_at
 from palate.privacy.accounting.rdp import ORDERS, event_rdp, rdp_to_epsilon
-from palate.privacy.accounting.skellam import l1_sensitivity
+from palate.privacy.accounting.skellam import gaussian_distance, gaussian_variance, is_fine, l1_sensitivity
 from palate.privacy.errors import PrivacyError
 
 NANO = 10**9
 MAX_BUDGET_NANO = 10**18
 """A squared mu of 10^9: far beyond any budget that protects anybody."""
 
+_LARGEST_EXPONENT = 700.0  # e^epsilon is a number up to here
+_LARGEST_SENSITIVITY = 2**53  # as in ledgers
+_LONGEST = _LARGEST_SENSITIVITY**2  # values that a contribution may move
 _WHOLE_ORDERS = ORDERS[np.floor(ORDERS) == ORDERS]
 
 
@@ -75,6 +78,58 @@ class ZcdpMeter:
     def epsilon(self, nano: int, delta: float) -> float:
         """Epsilon that a total of 2 rho = nano / 10^9 proves, over whole orders."""
         return rdp_to_epsilon(_WHOLE_ORDERS * (nano / NANO / 2), delta, _WHOLE_ORDERS)[0]
+
+
+@dataclass(frozen=True)
+class SkellamMeter(ZcdpMeter):
+    """The same sum of prices as `ZcdpMeter`, read for Skellam rounds of which a fineness is known.
+
+    A round that fits into a total of ``x = mu^2`` has a variance of at least ``S^2 / x``. Noise as fine as that is a
+    mixture of Gaussians (`palate.privacy.accounting.skellam`). For these, stopping on a sum of mu^2 is proven as well
+    (Smith & Thakurta 2022; Koskela, Tobaben & Honkela 2023), with the exact curve as the promise. Where it is coarser
+    than that proof reaches, the zCDP promise is left.
+
+    Attributes
+    ----------
+    sensitivity
+        S, the least in whole steps that any charged round has. Whoever charges must refuse a smaller one.
+    """
+
+    sensitivity: int
+
+    def __post_init__(self) -> None:
+        require_count("sensitivity", self.sensitivity)
+        _require_short(self.sensitivity)
+
+    def price_nano(self, event: BasicEvent) -> int:
+        """Cost of one release as `ZcdpMeter` has it.
+
+        Raises
+        ------
+        PrivacyError
+            For a sampled event, for one with coarser contributions than this meter counts on, and beyond 2^53 steps.
+        """
+        if isinstance(event, SkellamEvent):
+            _require_short(event.sensitivity)
+        if isinstance(event, SkellamEvent) and event.sensitivity < self.sensitivity:
+            raise PrivacyError(
+                f"a release with sensitivity {event.sensitivity} is charged where {self.sensitivity} is counted on",
+                hint="use more integer steps",
+            )
+        return super().price_nano(event)
+
+    def epsilon(self, nano: int, delta: float) -> float:
+        """Epsilon that a total of mu^2 = nano / 10^9 proves."""
+        zcdp = super().epsilon(nano, delta)
+        total = nano / NANO
+        if not total or zcdp > _LARGEST_EXPONENT or not is_fine(coarsest := self.sensitivity**2 / total):
+            return zcdp
+        # Every S_i^2 / V_i is below its price, V_i is at least `coarsest`, and V over its Gaussian variance falls with
+        # V; at most S_i^2 values move, so that prices bound distances too, and a round costs one billionth at least.
+        mu_squared = total * coarsest / gaussian_variance(coarsest)
+        distance = total * coarsest * gaussian_distance(coarsest) + nano * _LONGEST * gaussian_distance(math.inf)
+        left = delta - distance * (1.0 + math.exp(zcdp))
+        return zcdp if left < MIN_DELTA else min(zcdp, epsilon_at(math.sqrt(mu_squared), left))
 
 
 @dataclass(frozen=True)
@@ -225,6 +280,11 @@ def budget_nano_for(meter: Meter, epsilon: float, delta: float) -> int:
             f"epsilon {epsilon:g} at delta {delta:g} is out of this filter's reach", hint="choose a larger Renyi order"
         )
     return _last(lambda nano: meter.epsilon(nano, delta) <= epsilon)
+
+
+def _require_short(sensitivity: int) -> None:
+    if sensitivity > _LARGEST_SENSITIVITY:
+        raise PrivacyError(f"sensitivity {sensitivity} is above {_LARGEST_SENSITIVITY}", hint="use fewer integer steps")
 
 
 def _last(holds: Callable[[int], bool]) -> int:

@@ -32,6 +32,8 @@ class LedgerState:
         Rounds with an outcome.
     checkpoints
         Rounds in which a checkpoint was noted.
+    coarsest
+        Least sensitivity, in integer steps, of all that was ever charged; None before the first charge.
     """
 
     head: bytes
@@ -41,6 +43,7 @@ class LedgerState:
     open: dict[Round, Intent] = field(default_factory=dict)
     closed: set[Round] = field(default_factory=set)
     checkpoints: set[Round] = field(default_factory=set)
+    coarsest: int | None = None
 
     @property
     def left_nano(self) -> int:
@@ -80,6 +83,7 @@ class LedgerState:
         elif isinstance(event, Intent):
             self.open[event.run, event.round] = event
             self.spent_nano += event.charge_nano
+            self.coarsest = min(self.coarsest or event.clip_int, event.clip_int)
         elif isinstance(event, Outcome):
             intent = self.open.pop((event.run, event.round))
             self.closed.add((event.run, event.round))

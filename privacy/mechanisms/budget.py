@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from palate.privacy.accounting.calibrate import smallest_noise_multiplier
 from palate.privacy.accounting.checks import require_count, require_share
 from palate.privacy.accounting.events import Composed, Event, SkellamEvent
+from palate.privacy.accounting.filters import SkellamMeter
 from palate.privacy.errors import PrivacyError
 from palate.privacy.mechanisms.terms import ReleaseTerms
 
@@ -79,7 +80,8 @@ def user_terms(budget: Budget) -> RunTerms:
             Composed(SkellamEvent(sensitivity=budget.sensitivity, variance=train), budget.rounds),
         ]
 
-    return terms(smallest_noise_multiplier(events, budget.epsilon, budget.delta, enforceable=True))
+    meter = SkellamMeter(budget.sensitivity)
+    return terms(smallest_noise_multiplier(events, budget.epsilon, budget.delta, enforced_by=meter))
 
 
 def noise_factors(budget: Budget) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from palate.privacy.accounting.calibrate import smallest_noise_multiplier
 from palate.privacy.accounting.events import Composed, Event, SkellamEvent, Unit
+from palate.privacy.accounting.filters import SkellamMeter
 from palate.privacy.integer.ring import Ring
 from palate.privacy.mechanisms.budget import Budget, RunTerms, noise_factors
 from palate.privacy.mechanisms.interaction import person_sensitivity, require_interactions
@@ -124,7 +125,8 @@ def _share_variances(budget: Budget, unit: Unit, sensitivities: _Sensitivities) 
         )
         return [popularity, Composed(train, budget.rounds)]
 
-    return shares(smallest_noise_multiplier(events, budget.epsilon, budget.delta, enforceable=True))
+    meter = SkellamMeter(budget.sensitivity)  # a person's bound over several interactions is never below one's
+    return shares(smallest_noise_multiplier(events, budget.epsilon, budget.delta, enforced_by=meter))
 
 
 def _run_terms(budget: Budget, shares: _Shares, bounds: Bounds) -> RunTerms:

@@ -20,7 +20,7 @@ from palate.models.errors import ConfigError
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.events import Unit
-from palate.privacy.charging import Promise
+from palate.privacy.charging import SENSITIVITY, Promise
 from palate.privacy.wire import FleetStep
 from palate.server.denoising import ReleaseConfig
 from palate.server.optimisers import OptimiserConfig, build_optimiser
@@ -137,7 +137,7 @@ class Budget(_Section):
     popularity_share: float = Field(0.1, gt=0, lt=1, description="part of the budget for the popularity round")
     spare_rounds: int = Field(1, ge=0, le=1000, description="failed rounds of each kind that the budget pays for")
     clip_norm: float = Field(1e-3, gt=0, description="L2 bound of one device's training update; public")
-    sensitivity: int = Field(4096, ge=64, le=65536, description="the same bound in integer steps")
+    sensitivity: int = Field(SENSITIVITY, ge=SENSITIVITY, le=65536, description="the same bound in integer steps")
     evaluation_share: float = Field(
         0.1, ge=0, lt=1, description="part of the clip norm that carries the devices' own metrics; 0 asks for none"
     )
@@ -194,7 +194,7 @@ class FleetConfig(_Section):
     @property
     def promise(self) -> Promise:
         """What every device is promised."""
-        return Promise(unit=Unit.USER, epsilon=self.epsilon, delta=self.delta)
+        return Promise(unit=Unit.USER, epsilon=self.epsilon, delta=self.delta, sensitivity=SENSITIVITY)
 
     @property
     def halt_after(self) -> int:

@@ -14,9 +14,10 @@ from palate.models.errors import PalateError
 from palate.privacy.accounting.crosscheck import checked_epsilon
 from palate.privacy.accounting.dropout import local_event
 from palate.privacy.accounting.events import Adjacency, SkellamEvent, Unit
-from palate.privacy.accounting.filters import ZcdpMeter
+from palate.privacy.accounting.filters import SkellamMeter
 from palate.privacy.accounting.guarantee import Guarantee
 from palate.privacy.accounting.guarantee import epsilon as account_for
+from palate.privacy.charging import SENSITIVITY
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.body import NANO, Intent, Policy
 from palate.privacy.ledger.errors import BudgetExceeded
@@ -307,7 +308,7 @@ def _unit_budget(record: LedgerAudit, name: str, *, check: bool) -> UnitBudget:
         delta=delta,
         policies=busiest.policies,
         budget_nano=policy.budget_nano,
-        budget_epsilon=ZcdpMeter().epsilon(policy.budget_nano, delta),
+        budget_epsilon=_meter(counted).epsilon(policy.budget_nano, delta),
         guarantee=account(events, delta) if events else None,
         busiest=_spending(busiest, delta),
         server=_spending(server, delta) if server else None,
@@ -319,6 +320,11 @@ def _unit_budget(record: LedgerAudit, name: str, *, check: bool) -> UnitBudget:
         overdrawn=tuple(_spending(ledger, delta) for ledger in ledgers if ledger.state.left_nano < 0),
         claim=read_claim(record.source, name),
     )
+
+
+def _meter(counted: Sequence[Intent]) -> SkellamMeter:
+    """Read charges as fine as the coarsest of them; before the first, as fine as owners ask for."""
+    return SkellamMeter(min((intent.clip_int for intent in counted), default=SENSITIVITY))
 
 
 def _spending(ledger: LedgerRecord, delta: float) -> Spending:

@@ -24,7 +24,7 @@ from palate.privacy.wire import ItemUpdate, RoundPlan
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 ROUNDS = 3
-PROMISES = {Unit.USER: Promise(unit=Unit.USER, epsilon=4.0, delta=1e-5)}
+PROMISES = {Unit.USER: Promise(unit=Unit.USER, epsilon=4.0, delta=1e-5, sensitivity=4096)}
 TERMS = user_terms(
     Budget(
         epsilon=4.0,
@@ -164,6 +164,14 @@ def test_a_round_that_costs_more_than_the_whole_budget_leaves_the_ledger_without
 def test_a_plan_for_another_unit_or_for_none_is_refused_before_the_file_is_made(guard, path, unit):
     with pytest.raises(PrivacyError, match=f"unit '?{unit}'?"):
         guard.charged(replace(PLAN, unit=unit, terms=None if unit == "none" else PLAN.terms), never)
+    assert not path.exists()
+
+
+def test_a_plan_of_coarser_integers_than_the_budget_counts_on_is_refused_before_the_file_is_made(guard, path):
+    coarse = replace(TERMS.train, sensitivity=4095)
+    with pytest.raises(PrivacyError, match="clips to 4095 integer steps") as refused:
+        guard.charged(replace(PLAN, terms=coarse), never)
+    assert refused.value.hint
     assert not path.exists()
 
 
@@ -319,3 +327,12 @@ def test_a_policy_is_written_again_only_where_it_has_changed(guard, path):
     other.adopt_policy()
     assert kinds(path) == ["POLICY", "POLICY"]
     assert other.spending()[Unit.USER].policy.n_min == 9
+
+
+def test_a_ledger_with_a_coarse_round_keeps_a_budget_that_counts_on_no_more_than_that(path):
+    loose = {Unit.USER: replace(PROMISES[Unit.USER], sensitivity=64)}
+    Guard(path, SIGNER, "me", loose).charged(replace(PLAN, terms=replace(TERMS.train, sensitivity=64)), answer(1))
+    Guard(path, SIGNER, "me", PROMISES).adopt_policy()
+    budget = ledger(path).state.policy.budget_nano
+    assert budget == loose[Unit.USER].policy(smallest_cohort=1).budget_nano
+    assert budget < PROMISES[Unit.USER].policy(smallest_cohort=1).budget_nano

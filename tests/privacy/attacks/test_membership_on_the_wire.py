@@ -196,7 +196,7 @@ def mean_and_error(values: list[float]) -> tuple[float, float]:
 
 
 def test_the_run_that_is_attacked_keeps_epsilon_one():
-    assert epsilon([Composed(EVENT, ROUNDS)], DELTA).epsilon == pytest.approx(EPSILON, rel=1e-6)
+    assert epsilon([Composed(EVENT, ROUNDS)], DELTA).epsilon == pytest.approx(EPSILON, rel=1e-3)
     assert math.sqrt(ROUNDS) / TERMS[0].noise_multiplier <= CLAIMED_MU  # the exact Gaussian, as a second source
 
 

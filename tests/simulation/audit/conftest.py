@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.cli.main import COMMANDS, Entry, main
 from palate.privacy.accounting.events import SkellamEvent
-from palate.privacy.accounting.filters import ZcdpMeter, budget_nano_for
+from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for
 from palate.privacy.accounting.guarantee import epsilon
 from palate.privacy.ledger import schema
 from palate.privacy.ledger.body import Intent, Outcome, Policy, hash_text
@@ -27,7 +27,7 @@ SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 SENSITIVITY, DELTA = 4096, 1e-5
 SHARDS = (("device-000000", "device-000001", "device-000002"), ("device-000003", "device-000004", "device-000005"))
 ROUNDS = 3
-BUDGET_NANO = budget_nano_for(ZcdpMeter(), 8.0, DELTA)
+BUDGET_NANO = budget_nano_for(SkellamMeter(SENSITIVITY), 8.0, DELTA)
 EVERYBODY = tuple(range(ROUNDS + 1))
 
 
