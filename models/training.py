@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field
 
 SEQUENTIAL = "sequential"
 """Name of `palate.models.scores.sequential`, for those who must not wait for PyTorch."""
@@ -43,9 +43,10 @@ class LocalTraining(BaseModel):
         False, description="pull an item towards the user vector fitted without it (objective whole)"
     )
     own_items_only: bool = Field(
-        False, description="the update has values on the person's own items alone; with unit user, whose noise covers "
-        "every row"
-    )  # fmt: skip
+        False,
+        exclude_if=lambda value: not value,  # plans without it keep their bytes, and so their hashes
+        description="the update has values on the person's own items alone; unit user, whose noise covers every row",
+    )
     epochs: int = Field(1, ge=1, le=1000, description="local SGD epochs per round")
     batch_size: int = Field(256, ge=1, description="positives per local SGD step")
     negatives: int = Field(4, ge=1, le=1000, description="sampled negatives per positive (objective bce)")
@@ -54,14 +55,6 @@ class LocalTraining(BaseModel):
     head_learning_rate: float = Field(0.1, gt=0, description="the same for a head on top of the closed form")
     item_learning_rate: float = Field(1.0, gt=0, description="local SGD step of the item rows (objective bce)")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty on the user vector and head in local SGD")
-
-    @model_serializer(mode="wrap")
-    def _as_before_without_own_items(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `own_items_only` out where it is off: plans without it keep their bytes, and so their hashes."""
-        fields: dict[str, Any] = handler(self)
-        if not self.own_items_only:
-            fields.pop("own_items_only", None)
-        return fields
 
     @property
     def for_serving(self) -> LocalTraining:

@@ -91,9 +91,7 @@ class RankOne:
             summed += placed @ self.corrections
         return np.asarray(summed, dtype=np.float32)
 
-    def errors(
-        self, rows: FloatArray, histories: Histories, people: npt.NDArray[np.integer]
-    ) -> FloatArray:
+    def errors(self, rows: FloatArray, histories: Histories, people: npt.NDArray[np.integer]) -> FloatArray:
         """Residuals of some people over the whole catalogue, float32 [len(people), num_items]."""
         dense = np.zeros((len(people), len(rows)), dtype=np.float32)
         if self.unobserved_weight:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from palate.models.training import LocalTraining
 
@@ -29,6 +29,17 @@ def test_the_text_says_it_where_updates_are_on_own_items_only():
     assert json.loads(text)["own_items_only"] is True
     assert LocalTraining.model_validate_json(text) == given
     assert LocalTraining.model_validate(given.model_dump()) == given
+
+
+class Configuration(BaseModel):
+    training: LocalTraining
+
+
+@pytest.mark.parametrize("own_items_only", [False, True])
+def test_inside_a_configuration_it_is_written_in_the_same_way(own_items_only):
+    given = Configuration(training=LocalTraining(own_items_only=own_items_only, serving_half_life=float("inf")))
+    assert Configuration.model_validate_json(given.model_dump_json()) == given
+    assert ("own_items_only" in given.model_dump()["training"]) is own_items_only
 
 
 def test_unknown_parameters_are_still_refused():
