@@ -98,6 +98,7 @@ class DeviceHost:
         if plan.unit == "none":
             if self._guard is not None:
                 raise WireError("unit 'none' protects nothing, and this device keeps a budget")
+            training_of(plan)
             update, state = self._contribution(plan)
             if state is not None:
                 self.keep(plan, state)
@@ -235,8 +236,18 @@ class DeviceHost:
 
 
 def training_of(plan: RoundPlan) -> LocalTraining:
-    """Read the plan's parameters of local training; raises WireError where they are not valid."""
+    """Read the plan's parameters of local training.
+
+    Raises
+    ------
+    WireError
+        If they are not valid, or ask for updates whose zeros would show what a person has: on own items only, under a
+        unit other than user.
+    """
     try:
-        return LocalTraining.model_validate_json(plan.training)
+        training = LocalTraining.model_validate_json(plan.training)
     except ValidationError as error:
         raise WireError(f"plan: {error.error_count()} training parameters are not valid") from error
+    if training.own_items_only and plan.unit != "user":
+        raise WireError(f"plan: no updates on own items only at unit {plan.unit!r}")
+    return training

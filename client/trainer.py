@@ -106,7 +106,19 @@ def train(table: ItemTable, items: IntArray, state: State | None, config: LocalT
     scale = user_weights(np.array([len(items)]), exponent=config.user_weight_exponent)[0]
     if len(items) < config.least_interactions:
         scale = np.float32(0.0)
+    if config.own_items_only:
+        update = on_own_items(update, items)
     return Trained(update * scale, {name: value.detach() for name, value in head.state_dict().items()}, loss)
+
+
+def on_own_items(update: FloatArray, items: IntArray) -> FloatArray:
+    """Return an update without what it has on items that are not the person's own, float32 [num_items, dim].
+
+    What is left out would push other items: the dense part of the closed form, and the rows of sampled negatives.
+    """
+    own = np.zeros_like(update)
+    own[items] = update[items]
+    return own
 
 
 def score_catalogue(table: ItemTable, items: IntArray, state: State | None, config: LocalTraining) -> FloatArray:

@@ -42,6 +42,11 @@ class LocalTraining(BaseModel):
     leave_one_out: bool = Field(
         False, description="pull an item towards the user vector fitted without it (objective whole)"
     )
+    own_items_only: bool = Field(
+        False,
+        exclude_if=lambda value: not value,  # plans without it keep their bytes, and so their hashes
+        description="the update has values on the person's own items alone; unit user, whose noise covers every row",
+    )
     epochs: int = Field(1, ge=1, le=1000, description="local SGD epochs per round")
     batch_size: int = Field(256, ge=1, description="positives per local SGD step")
     negatives: int = Field(4, ge=1, le=1000, description="sampled negatives per positive (objective bce)")

@@ -174,6 +174,8 @@ class Coordinator:
                 unobserved_weight=self.settings.training.unobserved_weight,
                 server_round=self.applied,
                 mean_root_length=self._mean_root_length,
+                noise_std=noise,
+                active=self.active,
             )
             change = self._optimiser.step(aggregate)
             if self.active is not None:  # rows that nothing pulls at move by rounding alone

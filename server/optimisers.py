@@ -16,8 +16,10 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from palate.models.errors import ConfigError
+from palate.server.filtering import filter_rows
 
 Matrix = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 _ROUNDING = 1e-6
 
 OptimiserState = dict[str, Matrix]
@@ -39,6 +41,10 @@ class OptimiserConfig(BaseModel):
     )
     momentum: float = Field(0.0, ge=0, lt=1, description="share of the last direction that is kept")
     second_momentum: float = Field(0.99, ge=0, lt=1, description="Adam's decay of squared directions")
+    groups: int = Field(
+        0, ge=0, description="curvature: after every round filter noise from all that was learned, by so many groups "
+        "of items that go together; needs training.own_items_only; 0 for none"
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,10 @@ class Aggregate:
         1 for the first training round.
     mean_root_length
         Estimate of the mean of ``sqrt(n_u)``, from the popularity sum; at least a millionth.
+    noise_std
+        Standard deviation of the noise in every entry of the learned rows of `total` (public); 0 for none.
+    active
+        Which rows are learned, bool [num_items]; None for all.
     """
 
     total: Matrix
@@ -70,6 +80,8 @@ class Aggregate:
     unobserved_weight: float
     server_round: int
     mean_root_length: float = 1.0
+    noise_std: float = 0.0
+    active: BoolArray | None = None
 
 
 class Optimiser(ABC):
@@ -141,6 +153,10 @@ class Curvature(Optimiser):
     from the popularity sum. M is not, and need not be sent: the aggregate's own column covariance stands in for it, as
     in one-sided Shampoo (Gupta, Koren & Singer 2018) and Muon (Jordan et al. 2024), so that ``G (G'G)^(-1/2)`` moves
     all taste directions at an equal pace.
+
+    With `groups` the table is, after every round, its start and what the sum of all steps so far says once its noise
+    is filtered (`palate.server.filtering`); devices fit people to that, and pull from there. The sum is linear in the
+    rounds' totals, so that the noise in it is known, and before it is scaled the same in all rows.
     """
 
     name = "curvature"
@@ -149,10 +165,40 @@ class Curvature(Optimiser):
         """Return the row-scaled polar factor of the aggregate."""
         scale = np.sqrt(aggregate.popularity + aggregate.unobserved_weight * aggregate.all_users)[:, None]
         scale /= np.sqrt(np.mean(scale**2))
+        if self.config.groups and aggregate.noise_std > 0:
+            return self._filtered(aggregate, scale)
         left, sizes, right = np.linalg.svd(aggregate.total / scale, full_matrices=False)
         seen = sizes > _ROUNDING * sizes[0]  # a direction that nobody pulls in is rounding, not taste
         whitened = left[:, seen] @ right[seen] * np.sqrt(len(scale))
         return self.accumulate("velocity", whitened / scale, self.config.momentum)
+
+    def _filtered(self, aggregate: Aggregate, scale: Matrix) -> Matrix:
+        """Return the way from what earlier rounds were taken for to what all rounds together are taken for now.
+
+        What is filtered gets the size that the sum has, and so the step size keeps its meaning. The state has rows for
+        the items that are learned alone.
+        """
+        decayed = self.config.decay ** (aggregate.server_round - 1)
+        rows = slice(None) if aggregate.active is None else aggregate.active
+        total, row_scale = aggregate.total[rows], scale[rows]
+        _, sizes, right = np.linalg.svd(total / row_scale, full_matrices=False)
+        seen = sizes > _ROUNDING * sizes[0]
+        whitener = decayed * np.sqrt(len(scale)) * right[seen].T @ (right[seen] / sizes[seen, None])  # [dim, dim]
+        learned = self.accumulate("learned", total @ whitener, 1.0)
+        noise = self.accumulate("noise", aggregate.noise_std**2 * (whitener.T @ whitener), 1.0)
+        found = filter_rows(
+            learned,
+            noise,
+            aggregate.popularity[rows],
+            groups=self.config.groups,
+            rng=np.random.default_rng(aggregate.server_round),
+        )
+        now = found * (np.linalg.norm(learned) / max(float(np.linalg.norm(found)), 1e-30)) / row_scale**2
+        before = self.state.get("filtered")
+        self.state["filtered"] = now
+        way = np.zeros_like(aggregate.total)
+        way[rows] = (now if before is None else now - before) / decayed
+        return way
 
 
 OPTIMISERS: dict[str, type[Optimiser]] = {kind.name: kind for kind in (Average, Momentum, Adam, Curvature)}

@@ -49,6 +49,8 @@ AUTO = (
     "schedule.head",
     "schedule.initial_scale",
     "optimiser.step_size",
+    "optimiser.groups",
+    "training.own_items_only",
     "privacy.popularity_share",
 )
 """Settings of unit user that the size of the federation and the budget decide, unless they are given."""
@@ -57,9 +59,20 @@ _RICH = 8000.0
 _VERY_RICH = 30_000.0
 _POOR = 20.0
 _ENOUGH_FOR_POPULARITY = 1000.0
+_GROUPS = 120
 
 
-def planned(epsilon: float, delta: float, cohort: int, *, num_items: int, content: bool) -> dict[str, float]:
+def planned(
+    epsilon: float,
+    delta: float,
+    cohort: int,
+    *,
+    num_items: int,
+    content: bool,
+    given: Mapping[str, float] | None = None,
+    own_items: bool = True,
+    filterable: bool = True,
+) -> dict[str, float]:
     """Decide `AUTO` from public numbers alone.
 
     What counts is how far a sum stands out of its noise: the cohort times mu, the Gaussian privacy parameter of the
@@ -67,8 +80,26 @@ def planned(epsilon: float, delta: float, cohort: int, *, num_items: int, conten
     where that hides it, nearly all of the budget goes to popularity, and start and step are so short that columns which
     hold nothing but noise weigh next to nothing beside popularity and content. Where a sum stands out very far and
     there is no public content, the tail of a catalogue would only add noise to the directions that are found: many
-    columns are learned for popular items alone. Found on validation data of public datasets (docs/experiments.md).
+    columns are learned for popular items alone, from updates that pull at a person's own items alone, and what is
+    learned is filtered by groups of items that go together (`palate.server.filtering`). Found on validation data of
+    public datasets (docs/experiments.md).
+
+    Parameters
+    ----------
+    epsilon, delta
+        The budget of the run.
+    cohort
+        Devices of a round.
+    num_items, content
+        Size of the catalogue, and whether it has public columns.
+    given
+        Those of `AUTO` that are not left to the plan, by name: what rests on them is planned to fit.
+    own_items
+        Whether local training is one that updates on own items alone were measured with: objective "whole".
+    filterable
+        Whether the other settings leave the noise known (`palate.server.settings.cannot_filter`).
     """
+    given = given or {}
     mu = 1.0 / calibrate_gaussian(epsilon=epsilon, delta=delta, rounds=1).noise_multiplier
     scale, step_size = float(DEFAULTS["schedule"]["initial_scale"]), float(DEFAULTS["optimiser"]["step_size"])
     strength = cohort * mu
@@ -80,17 +111,24 @@ def planned(epsilon: float, delta: float, cohort: int, *, num_items: int, conten
             "schedule.head": 0.0,
             "schedule.initial_scale": scale / 100,
             "optimiser.step_size": step_size / 10,
+            "optimiser.groups": 0,
+            "training.own_items_only": False,
             "privacy.popularity_share": 0.99,
         }
     share = min(0.6 / math.sqrt(epsilon), _ENOUGH_FOR_POPULARITY / strength)
     very_rich = strength > _VERY_RICH
-    head = very_rich and not content
+    head = very_rich and not content and bool(given.get("schedule.head", True))
+    own = head and own_items and bool(given.get("training.own_items_only", True))
+    groups = _GROUPS if own and filterable else 0
+    filtered = head and bool(given.get("optimiser.groups", groups))  # which bears more rounds and rarer items
     return {
         "schedule.dim": 112 if head else 32 if very_rich else 16 if rich else 8,
-        "schedule.rounds": 4 if rich else 3,
-        "schedule.head": 3.0 if head else 0.0,
+        "schedule.rounds": 7 if filtered else 4 if rich else 3,
+        "schedule.head": 2.6 if filtered else 3.0 if head else 0.0,
         "schedule.initial_scale": scale,
         "optimiser.step_size": step_size,
+        "optimiser.groups": groups,
+        "training.own_items_only": own,
         "privacy.popularity_share": min(max(share, 0.1), 0.6),
     }
 

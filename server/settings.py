@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from palate.models.errors import ConfigError
 from palate.models.training import LocalTraining
@@ -61,10 +61,60 @@ class ServerSettings(BaseModel):
     release: ReleaseConfig = ReleaseConfig()
     start_seed: int = Field(0, ge=0, description="public seed of the starting embeddings")
 
+    @model_validator(mode="after")
+    def _go_together(self) -> ServerSettings:
+        require_together(self.unit, self.training, self.optimiser, self.release)
+        return self
+
     @property
     def cohort(self) -> int:
         """Devices that are asked in a round."""
         return cohort_size(self.population, self.schedule.participation)
+
+
+def require_together(unit: str, training: LocalTraining, optimiser: OptimiserConfig, release: ReleaseConfig) -> None:
+    """Check settings of which one is sound with others only.
+
+    Raises
+    ------
+    ConfigError
+        If updates are to be on own items only where their zeros would show, or a filter would not know the noise.
+    """
+    if training.own_items_only and unit != "user":
+        raise ConfigError(
+            f"training.own_items_only is true, and unit {unit!r} does not allow it",
+            hint="leave it out, or use unit user: there the noise covers every row of a sum, so that zeros do not show",
+        )
+    unsound = cannot_filter(training, optimiser, release)
+    if optimiser.groups and unsound:
+        reason, remedy = unsound
+        raise ConfigError(
+            f"optimiser.groups is {optimiser.groups}, and {reason}", hint=f"set optimiser.groups to 0, or {remedy}"
+        )
+
+
+def cannot_filter(
+    training: LocalTraining, optimiser: OptimiserConfig, release: ReleaseConfig
+) -> tuple[str, str] | None:
+    """Say why the noise in what was learned could not be filtered, and what to set instead; None where it can be.
+
+    The filter takes the sum of all rounds for signal and independent noise of known size. Whatever pushes rows back in
+    proportion to the table pushes back the noise of earlier rounds as well, and takes of the signal that is there.
+    """
+    if optimiser.name != "curvature":
+        return f"optimiser {optimiser.name!r} does not filter", "optimiser.name to curvature"
+    if optimiser.momentum:
+        return f"momentum {optimiser.momentum:g} brings old noise back with every step", "optimiser.momentum to 0"
+    if optimiser.item_regularisation:
+        return (
+            f"item_regularisation {optimiser.item_regularisation:g} pushes all rows back",
+            "optimiser.item_regularisation to 0",
+        )
+    if release.steps:
+        return f"release steps ({', '.join(release.steps)}) change the noise of a sum", "release.steps to none"
+    if not training.own_items_only:
+        return "people push the rows of all items back", "training.own_items_only to true (unit user)"
+    return None
 
 
 def cohort_size(population: int, participation: float) -> int:

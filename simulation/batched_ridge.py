@@ -52,7 +52,10 @@ class RankOne:
     Attributes
     ----------
     positive_errors
-        ``w_i (1 - s_i)`` on each interaction, float32 [num_interactions].
+        ``w_i (1 - s_i)`` on each interaction, float32 [num_interactions]; the whole error, ``w_i (1 - s_i) - a0 s_i``,
+        if there is no dense part.
+    unobserved_weight
+        ``a0`` of the dense part, ``-a0 s_i`` on every item; 0 if errors are on own items only.
     users
         Learned part of the user vectors, float32 [num_users, dim].
     whole_users
@@ -64,21 +67,22 @@ class RankOne:
     """
 
     positive_errors: FloatArray
+    unobserved_weight: float
     users: FloatArray
     whole_users: FloatArray
     loss: float
     corrections: FloatArray | None = None
 
-    def total(
-        self, rows: FloatArray, histories: Histories, scale: FloatArray, unobserved_weight: float
-    ) -> npt.NDArray[np.float32]:
+    def total(self, rows: FloatArray, histories: Histories, scale: FloatArray) -> npt.NDArray[np.float32]:
         """Sum over people of ``scale_u e_u p_u'``, float32 [num_items, dim], without forming any of them."""
         scaled = self.users * scale[:, None]  # [num_users, dim]
         sparse = sp.csr_matrix(
             (self.positive_errors, histories.items, histories.indptr), shape=(histories.num_users, len(rows))
         )
-        cross = self.whole_users.T @ scaled  # [k, dim]
-        summed = sparse.T @ scaled - unobserved_weight * (rows @ cross)
+        summed = sparse.T @ scaled
+        if self.unobserved_weight:
+            cross = self.whole_users.T @ scaled  # [k, dim]
+            summed = summed - self.unobserved_weight * (rows @ cross)
         if self.corrections is not None:
             entries = np.arange(len(histories.items))
             placed = sp.csr_matrix(
@@ -87,11 +91,12 @@ class RankOne:
             summed += placed @ self.corrections
         return np.asarray(summed, dtype=np.float32)
 
-    def errors(
-        self, rows: FloatArray, histories: Histories, people: npt.NDArray[np.integer], unobserved_weight: float
-    ) -> FloatArray:
+    def errors(self, rows: FloatArray, histories: Histories, people: npt.NDArray[np.integer]) -> FloatArray:
         """Residuals of some people over the whole catalogue, float32 [len(people), num_items]."""
-        dense: FloatArray = -np.float32(unobserved_weight) * (self.whole_users[people] @ rows.T)
+        dense = np.zeros((len(people), len(rows)), dtype=np.float32)
+        if self.unobserved_weight:
+            np.matmul(self.whole_users[people], rows.T, out=dense)
+            dense *= -np.float32(self.unobserved_weight)
         lengths, own = histories.lengths[people], entries_of(histories, people)
         dense[np.repeat(np.arange(len(people)), lengths), histories.items[own]] += self.positive_errors[own]
         return dense
@@ -151,16 +156,25 @@ def leave_one_out_corrections(
 
 
 def rank_one_updates(
-    rows: FloatArray, histories: Histories, weights: FloatArray, users: FloatArray, learned: slice
+    rows: FloatArray,
+    histories: Histories,
+    weights: FloatArray,
+    users: FloatArray,
+    learned: slice,
+    config: LocalTraining,
 ) -> RankOne:
-    """Residuals of all people at their solutions."""
+    """Residuals of all people at their solutions; on their own items alone if the configuration says so."""
     scores = np.empty(len(histories.items), dtype=np.float32)
     owners = histories.owners
     for start in range(0, len(scores), 1 << 12):
         part = slice(start, start + (1 << 12))
         scores[part] = np.einsum("nk,nk->n", rows.take(histories.items[part], axis=0), users.take(owners[part], axis=0))
+    errors, unobserved = weights * (1.0 - scores), config.unobserved_weight
+    if config.own_items_only:
+        errors, unobserved = errors - np.float32(unobserved) * scores, 0.0
     return RankOne(
-        positive_errors=weights * (1.0 - scores),
+        positive_errors=errors,
+        unobserved_weight=unobserved,
         users=np.ascontiguousarray(users[:, learned]),
         whole_users=users,
         loss=float(np.mean((1.0 - scores) ** 2)) if len(scores) else 0.0,

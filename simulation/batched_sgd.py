@@ -139,6 +139,16 @@ class RowChanges:
         """Sum over people, float32 [num_items, dim]."""
         return torch.zeros(num_items, self.values.shape[1]).index_add_(0, self.items, self.values)
 
+    def on_own_items(self, histories: Histories, num_items: int) -> RowChanges:
+        """Return the entries of items that are in the histories of these people, given in the same order."""
+        owners = np.repeat(np.arange(len(self.counts)), self.counts)
+        own = np.isin(
+            owners * num_items + self.items.numpy(), histories.owners.astype(np.int64) * num_items + histories.items
+        )
+        counts = np.bincount(owners[own], minlength=len(self.counts))
+        kept = torch.from_numpy(np.flatnonzero(own))
+        return RowChanges(counts, self.items[kept], self.values[kept])
+
 
 def train_bce(
     model: type[ScoreModel], table: ItemTable, state: State, block: Block, scale: FloatArray, config: LocalTraining

@@ -20,7 +20,7 @@ from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.server.denoising import ReleaseConfig
 from palate.server.optimisers import OptimiserConfig, build_optimiser
 from palate.server.planning import AUTO, merge
-from palate.server.settings import Schedule, ServerSettings, setting_refused
+from palate.server.settings import Schedule, ServerSettings, require_together, setting_refused
 from palate.simulation import protection
 from palate.simulation.data.options import ReadOptions
 from palate.simulation.protection import PrivacyOptions
@@ -111,6 +111,7 @@ class SimulationConfig(BaseModel):
                 f"schedule.head is {self.schedule.head:g}, and unit {self.unit!r} has no use for it",
                 hint="leave it out, or use unit user: it compares the popularity of items with its noise",
             )
+        require_together(self.unit, self.training, self.optimiser, self.release)
         self._check_interactions()
         return self
 

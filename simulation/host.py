@@ -95,6 +95,7 @@ class ShardHost:
             raise WireError(f"the plan's unit is {plan.unit!r}, this run's is {self._config.unit!r}")
         if plan.terms is None and self._config.promises:
             raise WireError(f"unit {plan.unit!r} protects nothing, and these devices keep budgets")
+        training_of(plan)  # what cannot be answered must not be charged
         everyone = self._drawn(plan)
         taking_part = np.flatnonzero(everyone[self.users])
         if plan.terms is not None:

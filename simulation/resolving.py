@@ -7,7 +7,7 @@ for unit `none` only. A protected run is planned from public numbers: the size o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from palate.models.scores.registry import score_model
 from palate.models.table import initial_embeddings
 from palate.models.training import LocalTraining
 from palate.server.coordinator import Coordinator
-from palate.server.planning import merge, planned
-from palate.server.settings import cohort_size
+from palate.server.planning import AUTO, merge, planned
+from palate.server.settings import cannot_filter, cohort_size
 from palate.simulation.config import SimulationConfig, nested
 from palate.simulation.evaluation import evaluate
 from palate.simulation.prepare import Prepared, way_to_read
@@ -49,7 +49,17 @@ def _planned(config: SimulationConfig, prepared: Prepared, phase: Callable[[str]
         return config.model_copy(update={"auto": ()})
     cohort = cohort_size(prepared.interactions.num_users, config.schedule.participation)
     num_items, content = prepared.interactions.num_items, prepared.content.columns.shape[1] > 0
-    plan = planned(config.epsilon, config.delta, cohort, num_items=num_items, content=content)
+    on_own_items = config.training.model_copy(update={"own_items_only": True})
+    plan = planned(
+        config.epsilon,
+        config.delta,
+        cohort,
+        num_items=num_items,
+        content=content,
+        given=_settings_of(config, [name for name in AUTO if name not in config.auto]),
+        own_items=config.training.objective == "whole",
+        filterable=cannot_filter(on_own_items, config.optimiser, config.release) is None,
+    )
     decided = {name: value for name, value in plan.items() if name in config.auto}
     known = "with" if content else "without"
     size = f"{cohort:,} devices and {num_items:,} items {known} content"
@@ -59,10 +69,22 @@ def _planned(config: SimulationConfig, prepared: Prepared, phase: Callable[[str]
     return SimulationConfig.model_validate(values)
 
 
+def _settings_of(config: SimulationConfig, names: Sequence[str]) -> dict[str, float]:
+    """Look up settings by their dotted names."""
+    sections = ((name, *name.split(".")) for name in names)
+    return {name: getattr(getattr(config, section), last) for name, section, last in sections}
+
+
 def _in_words(decided: Mapping[str, float]) -> str:
-    words = ", ".join(f"{name} {value:.3g}" for name, value in decided.items() if value)
+    words = ", ".join(
+        f"{name} {'true' if value is True else format(value, '.3g')}" for name, value in decided.items() if value
+    )
     if decided.get("schedule.head"):
         words += " (embeddings of popular items alone; the others keep their popularity)"
+    if decided.get("training.own_items_only"):
+        words += " (a person's update pulls at the own items alone; the noise of all covers every item that is learned)"
+    if decided.get("optimiser.groups"):
+        words += " (noise in what is learned is filtered, by groups of items that go together)"
     if decided.get("schedule.rounds") == 1:
         words += " (too little to learn from: popularity, content and the own history are what recommends)"
     return words

@@ -108,6 +108,8 @@ def train_shard(
                 bce_loss += block_loss
             else:
                 changes = train_residual_head(model, table, heads, block, scale[block.users], config)
+            if config.own_items_only:
+                changes = changes.on_own_items(own.select(block.users), table.num_items)
             collected.add_changes(block.users, linear, changes)
             for name, value in heads.items():
                 part[name][people] = value.detach()
@@ -169,13 +171,13 @@ def _fit_linear_part(
         part |= {name: solved[name].clone() for name in part}
         solution = model.solution(part).numpy()
     learned = slice(table.fixed_dim, table.fixed_dim + table.dim)
-    rank_one = rank_one_updates(rows, own, weights, solution, learned)
+    rank_one = rank_one_updates(rows, own, weights, solution, learned, config)
     if config.leave_one_out or model.through_encoder:
         corrections = leave_one_out_corrections(
             rows, own, weights, solution, learned, config, through_encoder=model.through_encoder
         )
         rank_one = replace(rank_one, corrections=corrections)
-    return _LinearPart(rank_one, rows, own, scale, config.unobserved_weight)
+    return _LinearPart(rank_one, rows, own, scale)
 
 
 @dataclass(frozen=True)
@@ -186,14 +188,13 @@ class _LinearPart:
     rows: FloatArray
     histories: Histories
     scale: FloatArray
-    unobserved_weight: float
 
     def total(self) -> FloatArray:
-        return self.rank_one.total(self.rows, self.histories, self.scale, self.unobserved_weight)
+        return self.rank_one.total(self.rows, self.histories, self.scale)
 
     def factors(self, people: LongArray) -> tuple[FloatArray, FloatArray]:
         """Errors [B, num_items] and scaled vectors [B, dim] of some people."""
-        errors = self.rank_one.errors(self.rows, self.histories, people, self.unobserved_weight)
+        errors = self.rank_one.errors(self.rows, self.histories, people)
         return errors, self.rank_one.users[people] * self.scale[people, None]
 
     def corrections(self, people: LongArray) -> RowChanges | None:

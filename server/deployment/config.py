@@ -25,7 +25,7 @@ from palate.privacy.wire import FleetStep
 from palate.server.denoising import ReleaseConfig
 from palate.server.optimisers import OptimiserConfig, build_optimiser
 from palate.server.planning import AUTO, DEFAULTS, fleet_terms, merge, planned
-from palate.server.settings import Schedule, ServerSettings, setting_refused
+from palate.server.settings import Schedule, ServerSettings, require_together, setting_refused
 
 LARGEST_ROSTER = 300
 """Most devices of a round: beyond, the complete graph of masks costs a device more than a round is worth."""
@@ -184,6 +184,7 @@ class FleetConfig(_Section):
 
         score_model(self.training.model, self.training.objective)
         build_optimiser(self.optimiser)
+        require_together(str(Unit.USER), self.training, self.optimiser, self.release)
         if self.schedule.participation != 1.0:
             raise ConfigError(
                 f"schedule.participation is {self.schedule.participation:g}, a fleet asks every device that is online",

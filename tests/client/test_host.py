@@ -103,6 +103,26 @@ def test_training_parameters_that_are_not_valid_are_refused(training):
         device().answer(replace(PLAN, training=training))
 
 
+@pytest.mark.parametrize("purpose", ["popularity", "train"])
+@pytest.mark.parametrize(("unit", "terms"), [("none", None), ("interaction", TERMS), ("both", TERMS)])
+def test_updates_on_own_items_only_are_refused_where_zeros_would_show_them(tmp_path, purpose, unit, terms):
+    """Whatever a server plans: before anything is charged or computed."""
+    training = LocalTraining(model="gmf", objective="bce", own_items_only=True).model_dump_json()
+    plan = replace(PLAN, unit=unit, terms=terms, purpose=purpose, training=training, interactions_per_round=3)
+    kinds = {"none": (), "interaction": (Unit.INTERACTION,), "both": (Unit.USER, Unit.INTERACTION)}[unit]
+    promises = {kind: Promise(unit=kind, epsilon=1e4, delta=1e-5) for kind in kinds}
+    guard = Guard(tmp_path / "own.sqlite", Ed25519PrivateKey.generate(), "me", promises) if promises else None
+    own = DeviceHost(ITEMS, lambda server_round: pytest.fail("a refused plan must not be trained on"), guard)
+    with pytest.raises(WireError, match=f"no updates on own items only at unit '{unit}'"):
+        own.answer(plan)
+    assert not (tmp_path / "own.sqlite").exists()
+
+
+def test_at_unit_user_a_plan_may_ask_for_updates_on_own_items_only():
+    training = CONFIG.model_copy(update={"own_items_only": True})
+    assert training_of(replace(PLAN, unit="user", terms=TERMS, training=training.model_dump_json())) == training
+
+
 def test_every_parameter_of_local_training_survives_the_plan():
     config = LocalTraining(objective="bce", recency_half_life=float("inf"), epochs=3, weight_decay=0.25)
     assert training_of(replace(PLAN, training=config.model_dump_json())) == config

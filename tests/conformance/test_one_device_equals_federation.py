@@ -33,13 +33,14 @@ def histories() -> Histories:
     return Histories(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), np.concatenate(items))
 
 
+@pytest.mark.parametrize("own_items_only", [False, True])
 @pytest.mark.parametrize("leave_one_out", [False, True])
 @pytest.mark.parametrize(("model", "objective"), CASES)
-def test_updates_and_heads_agree_over_three_rounds(table, histories, model, objective, leave_one_out):
+def test_updates_and_heads_agree_over_three_rounds(table, histories, model, objective, leave_one_out, own_items_only):
     config = LocalTraining(
         model=model, objective=objective, hidden=5, epochs=2, batch_size=8, negatives=3,
         head_negatives=2, recency_half_life=4.0,
-        regularisation=2.0, learning_rate=0.2, leave_one_out=leave_one_out,
+        regularisation=2.0, learning_rate=0.2, leave_one_out=leave_one_out, own_items_only=own_items_only,
         head_learning_rate=0.2, item_learning_rate=0.7, weight_decay=0.01,
     )  # fmt: skip
     users = np.arange(NUM_USERS)
@@ -67,9 +68,15 @@ def test_popularity_round_agrees(histories):
     np.testing.assert_allclose(popularity_sum(histories, users, NUM_ITEMS), total, atol=1e-6)
 
 
-@pytest.mark.parametrize("model", ["gmf", "neumf", "autoencoder"])
-def test_each_update_that_a_mechanism_takes_is_the_devices_own(table, histories, model):
-    config = LocalTraining(model=model, hidden=5, leave_one_out=True, regularisation=2.0, least_interactions=2)
+@pytest.mark.parametrize("own_items_only", [False, True])
+@pytest.mark.parametrize(
+    ("model", "objective"), [("gmf", "whole"), ("neumf", "whole"), ("autoencoder", "whole"), ("mlp", "bce")]
+)
+def test_each_update_that_a_mechanism_takes_is_the_devices_own(table, histories, model, objective, own_items_only):
+    config = LocalTraining(
+        model=model, objective=objective, hidden=5, leave_one_out=True, regularisation=2.0, least_interactions=2,
+        own_items_only=own_items_only,
+    )  # fmt: skip
     users = np.arange(NUM_USERS)
     keys = device_keys(5, 1, users)
     taken: dict[int, np.ndarray] = {}
@@ -83,3 +90,26 @@ def test_each_update_that_a_mechanism_takes_is_the_devices_own(table, histories,
         alone = train(table, histories.of(user), None, config, key=keys[user]).update
         assert np.abs(alone).max() > 1e-3
         np.testing.assert_allclose(taken[user], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("leave_one_out", [False, True])
+@pytest.mark.parametrize(("model", "objective"), CASES)
+def test_on_own_items_an_update_is_what_it_is_anyway_and_nothing_elsewhere(
+    table, histories, model, objective, leave_one_out
+):
+    users = np.arange(NUM_USERS)
+    everywhere = LocalTraining(
+        model=model, objective=objective, hidden=5, regularisation=2.0, leave_one_out=leave_one_out, negatives=9,
+        head_negatives=9,
+    )  # fmt: skip
+    own_only = everywhere.model_copy(update={"own_items_only": True})
+    keys = device_keys(5, 1, users)
+    for user in np.flatnonzero(histories.lengths):
+        items = histories.of(user)
+        dense, own = (train(table, items, None, config, key=keys[user]) for config in (everywhere, own_only))
+        np.testing.assert_array_equal(own.update[items], dense.update[items])
+        others = np.setdiff1d(np.arange(NUM_ITEMS), items)
+        assert dense.update[others].any()
+        assert not own.update[others].any()
+        for name, value in own.state.items():
+            torch.testing.assert_close(value, dense.state[name], rtol=0, atol=0)

@@ -101,8 +101,17 @@ def captured(monkeypatch) -> Iterator[list[Exchange]]:
 
 
 @pytest.mark.parametrize("engine", ["vectorised", "devices"])
-@pytest.mark.parametrize(("model", "objective"), [("neumf", "whole"), ("gmf", "bce")], ids=["whole", "bce"])
-def test_every_answer_of_a_protected_run_is_one_vector_of_integers(tmp_path, data, captured, engine, model, objective):
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"model": "neumf"},
+        {"model": "neumf", "own_items_only": True},
+        {"model": "gmf", "objective": "bce"},
+        {"model": "gmf", "objective": "bce", "own_items_only": True},
+    ],
+    ids=["whole", "whole on own items", "bce", "bce on own items"],
+)
+def test_every_answer_of_a_protected_run_is_one_vector_of_integers(tmp_path, data, captured, engine, training):
     config = checked_config(
         {
             "data": str(data),
@@ -111,7 +120,7 @@ def test_every_answer_of_a_protected_run_is_one_vector_of_integers(tmp_path, dat
             "shards": 3,
             "baselines": (),
             "schedule": {"rounds": ROUNDS, "dim": DIM},
-            "training": {"model": model, "objective": objective, "hidden": 3},
+            "training": {**training, "hidden": 3},
             "privacy": {"noise": "seeded"},
         }
     )

@@ -15,8 +15,10 @@ from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import NUM_METRICS, RoundPlan
 from palate.server.coordinator import Coordinator, sum_of_user_weights
 from palate.server.decoding import noise_std
-from palate.server.optimisers import OPTIMISERS, OptimiserConfig
+from palate.server.denoising import ReleaseConfig
+from palate.server.optimisers import OPTIMISERS, Curvature, OptimiserConfig
 from palate.server.settings import Schedule, ServerSettings
+from palate.server.store import RunStore
 
 NUM_ITEMS, DIM, ROUNDS = 12, 3, 4
 CONTENT = np.random.default_rng(1).normal(size=(NUM_ITEMS, 2)).astype(np.float32)
@@ -169,12 +171,22 @@ TERMS = ReleaseTerms(clip_norm=1.0, sensitivity=4096, share_variance=10**6, hone
 
 
 def with_head(
-    head: float, optimiser: str = "curvature", *, items: int = 60, content: int = 2, **schedule: Any
+    head: float,
+    optimiser: str = "curvature",
+    *,
+    items: int = 60,
+    content: int = 2,
+    groups: int = 0,
+    **schedule: Any,
 ) -> Coordinator:
+    steps = () if groups else ReleaseConfig().steps
+    filtering = {"groups": groups, "item_regularisation": 0.0, "decay": 1.0} if groups else {"momentum": 0.5}
     settings = ServerSettings(
         run="r", unit="user", terms=RunTerms(popularity=TERMS, train=TERMS), population=20, evaluation_share=0.1,
         schedule=Schedule(**({"rounds": ROUNDS, "dim": DIM, "head": head} | schedule)),
-        optimiser=OptimiserConfig(name=optimiser, momentum=0.5),
+        optimiser=OptimiserConfig(name=optimiser, **filtering),
+        training=LocalTraining(own_items_only=groups > 0),
+        release=ReleaseConfig(steps=steps),
     )  # fmt: skip
     embeddings = initial_embeddings(items, DIM, scale=0.1, rng=np.random.default_rng(2))
     columns = np.random.default_rng(1).normal(size=(items, content)).astype(np.float32)
@@ -249,18 +261,47 @@ def test_each_row_of_a_sum_moves_its_own_item():
     assert np.sort(moved.ravel())[-2] < 1.0
 
 
-@pytest.mark.parametrize("optimiser", sorted(OPTIMISERS))
-def test_a_restored_run_learns_the_same_rows(optimiser):
+@pytest.mark.parametrize(("optimiser", "groups"), [*((name, 0) for name in sorted(OPTIMISERS)), ("curvature", 3)])
+def test_a_restored_run_learns_the_same_rows(tmp_path, optimiser, groups):
     popularity = np.random.default_rng(5).exponential(size=60)
-    whole, parts = with_head(3.0, optimiser), with_head(3.0, optimiser)
+    whole, parts = with_head(3.0, optimiser, groups=groups), with_head(3.0, optimiser, groups=groups)
     while not whole.finished:
         for built in (whole, parts):
             built.apply(popularity if built.applied == 0 else pulled(built))
-        again = with_head(3.0, optimiser)
-        again.restore(parts.snapshot())
+        again = with_head(3.0, optimiser, groups=groups)
+        store = RunStore(tmp_path)
+        store.save(parts.snapshot(), {})
+        kept = store.load({})
+        assert kept is not None
+        again.restore(kept)
         parts = again
         assert parts.plan().content_hash == whole.plan().content_hash
     assert parts.table.content_hash == whole.table.content_hash
+
+
+def test_the_optimiser_is_told_the_noise_and_the_rows(monkeypatch):
+    built, told, step = with_head(3.0, groups=3), [], Curvature.step
+    monkeypatch.setattr(Curvature, "step", lambda self, given: told.append(given) or step(self, given))
+    noises = []
+    while not built.finished:
+        survivors = 16 if built.applied == 2 else None
+        noises.append(noise_std(built.plan(), survivors) * (20 / 16 if survivors else 1.0))
+        popularity = noises[0] * np.linspace(0.0, 6.0, 60)
+        built.apply(popularity if built.applied == 0 else pulled(built), survivors=survivors)
+    assert [given.noise_std for given in told] == pytest.approx(noises[1:])
+    for given in told:
+        np.testing.assert_array_equal(given.active, built.plan().active)
+
+
+def test_with_groups_the_table_is_its_start_and_the_filtered_way_so_far():
+    built = with_head(3.0, groups=3)
+    built.apply(noise_std(built.plan()) * np.linspace(0.0, 6.0, 60))
+    active, start = built.plan().active, built.table.learned
+    for _ in range(ROUNDS):
+        built.apply(pulled(built))
+    way = built.settings.optimiser.step_size * built.snapshot().optimiser["filtered"]
+    np.testing.assert_allclose(built.table.learned[active] - start[active], way, atol=1e-5)
+    assert np.abs(way).max() > 0.01
 
 
 @pytest.mark.parametrize(("participation", "cohort"), [(1.0, 20), (0.25, 5), (0.12, 2), (1e-9, 1)])

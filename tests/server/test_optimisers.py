@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from palate.models.errors import ConfigError
-from palate.server.optimisers import OPTIMISERS, Aggregate, OptimiserConfig, build_optimiser
+from palate.server.filtering import filter_rows
+from palate.server.optimisers import OPTIMISERS, Aggregate, Optimiser, OptimiserConfig, build_optimiser
 
 NUM_ITEMS, DIM = 30, 4
 ALL = pytest.mark.parametrize("name", sorted(OPTIMISERS))
@@ -118,6 +121,101 @@ def test_curvature_steps_less_on_popular_items():
     direction = build_optimiser(config("curvature")).direction(aggregate_of(total, popularity=popularity))
     sizes = np.linalg.norm(direction, axis=1)
     assert sizes[:16].max() < sizes[16:].min()
+
+
+def noisy(server_round: int, *, active: np.ndarray | None = None) -> Aggregate:
+    """A round of rows in two groups, with noise of known size."""
+    rng = np.random.default_rng([5, server_round])
+    popularity = np.linspace(9.0, 3.0, 80)
+    total = np.zeros((80, DIM))
+    total[:40, 0], total[40:, 1] = popularity[:40], -popularity[40:]
+    total += 0.5 * rng.normal(size=total.shape)
+    if active is not None:
+        total[~active] = 0.0
+    return replace(aggregate_of(total, server_round, popularity=popularity), noise_std=0.5, active=active)
+
+
+def filtered(**changes: float) -> Optimiser:
+    return build_optimiser(config("curvature", momentum=0.0, groups=2, **changes))
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.7])
+def test_with_groups_the_way_so_far_is_the_filtered_sum_of_all_whitened_rounds(decay):
+    """Recomputed from the inputs with numpy alone but for the filter."""
+    optimiser = filtered(decay=decay)
+    rounds = [noisy(1), noisy(2), noisy(3)]
+    way = sum(optimiser.step(given) for given in rounds)
+    scale = row_scale(rounds[0])
+    summed, covariance = np.zeros((80, DIM)), np.zeros((DIM, DIM))
+    for t, given in enumerate(rounds):
+        inner = (given.total / scale).T @ (given.total / scale)
+        values, axes = np.linalg.eigh(inner)
+        whitener = decay**t * np.sqrt(80) * (axes / np.sqrt(values)) @ axes.T
+        summed += given.total @ whitener
+        covariance += 0.25 * whitener @ whitener
+    wanted = filter_rows(summed, covariance, rounds[0].popularity, groups=2, rng=np.random.default_rng(3))
+    wanted *= 0.3 * np.linalg.norm(summed) / np.linalg.norm(wanted)
+    np.testing.assert_allclose(way, wanted / scale**2, rtol=1e-6, atol=1e-9)
+
+
+def test_with_groups_a_resumed_sequence_equals_an_uninterrupted_one():
+    whole, first, second = filtered(), filtered(), filtered()
+    expected = [whole.step(noisy(server_round)) for server_round in (1, 2, 3)]
+    first.step(noisy(1))
+    second.state = {key: value.copy() for key, value in first.state.items()}
+    np.testing.assert_array_equal(second.step(noisy(2)), expected[1])
+    np.testing.assert_array_equal(second.step(noisy(3)), expected[2])
+
+
+def test_groups_bring_noisy_rows_nearer_to_their_group():
+    plain = build_optimiser(config("curvature", momentum=0.0)).step(noisy(1))
+    found = filtered().step(noisy(1))
+    off_axis = [np.linalg.norm(step[:40, 1:]) / np.linalg.norm(step[:40]) for step in (plain, found)]
+    assert off_axis[1] < 0.7 * off_axis[0]
+
+
+def test_rows_that_are_not_learned_stay_where_they_are():
+    active = np.arange(80) % 3 > 0
+    step = filtered().step(noisy(1, active=active))
+    assert (step[~active] == 0.0).all()
+    assert (step[active] != 0.0).any(axis=1).all()
+
+
+def test_without_noise_groups_change_nothing():
+    given = replace(noisy(1), noise_std=0.0)
+    np.testing.assert_array_equal(
+        filtered().step(given), build_optimiser(config("curvature", momentum=0.0)).step(given)
+    )
+
+
+def test_the_noise_in_the_sum_of_rounds_has_the_covariance_that_is_kept():
+    """Second source: the covariance of what noise did to many rows, round by round through the steps taken."""
+    rng = np.random.default_rng(12)
+    n, noise_std = 20_000, 0.7
+    popularity, optimiser = rng.uniform(1.0, 9.0, n), filtered(decay=0.8)
+    learned, noise = np.zeros((n, DIM)), np.zeros((n, DIM))
+    for server_round in (1, 2, 3):
+        signal = popularity[:, None] * rng.normal(size=(n, DIM)) * rng.uniform(0.2, 2.0, DIM)
+        drawn = noise_std * rng.normal(size=(n, DIM))
+        given = aggregate_of(signal + drawn, server_round, popularity=popularity)
+        optimiser.step(replace(given, noise_std=noise_std))
+        added = optimiser.state["learned"] - learned
+        whitener, *_ = np.linalg.lstsq(given.total, added, rcond=None)
+        np.testing.assert_allclose(given.total @ whitener, added, atol=1e-8)
+        learned, noise = optimiser.state["learned"], noise + drawn @ whitener
+    kept = optimiser.state["noise"]
+    np.testing.assert_allclose(noise.T @ noise / n, kept, atol=0.03 * np.trace(kept) / DIM)
+
+
+def test_the_state_has_rows_for_what_is_learned_alone():
+    active = np.arange(80) % 4 == 0
+    optimiser = filtered()
+    optimiser.step(noisy(1, active=active))
+    assert {name: value.shape for name, value in optimiser.state.items()} == {
+        "learned": (20, DIM),
+        "noise": (DIM, DIM),
+        "filtered": (20, DIM),
+    }
 
 
 @pytest.mark.parametrize("name", ["average", "momentum", "adam"])

@@ -60,6 +60,43 @@ def test_a_head_is_refused_where_there_is_no_noise_of_popularity_to_stand_out_of
     assert checked_config({"schedule": {"head": 3.0}}).schedule.head == 3.0
 
 
+@pytest.mark.parametrize("unit", ["none", "interaction", "both"])
+def test_updates_on_own_items_only_are_refused_where_noise_does_not_cover_every_row_of_a_sum(unit):
+    with pytest.raises(ConfigError, match=f"own_items_only is true, and unit '{unit}' does not allow it") as refused:
+        checked_config({"unit": unit, "training": {"own_items_only": True}})
+    assert (refused.value.exit_code, "use unit user" in refused.value.hint) == (2, True)
+    assert checked_config({"training": {"own_items_only": True}}).training.own_items_only
+
+
+def test_a_configuration_without_own_items_only_does_not_name_it():
+    assert "own_items_only = " not in checked_config({}).to_toml()
+    assert "own_items_only = true" in checked_config({"training": {"own_items_only": True}}).to_toml()
+
+
+FILTERED = {"training": {"own_items_only": True}, "optimiser": {"groups": 5}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "remedy"),
+    [
+        ({"training": {}}, "optimiser.groups is 5, and people push", "training.own_items_only to true"),
+        ({"training": {"own_items_only": False}}, "people push the rows of all items back", "own_items_only to true"),
+        (NONE | {"training": {}}, "optimiser.groups is 5", "optimiser.groups to 0"),
+        ({"optimiser": {"groups": 5, "momentum": 0.5}}, "momentum 0.5 brings old noise back", "momentum to 0"),
+        ({"optimiser": {"groups": 5, "item_regularisation": 0.1}}, "0.1 pushes all rows", "item_regularisation to 0"),
+        ({"optimiser": {"groups": 5, "name": "adam"}}, "optimiser 'adam' does not filter", "name to curvature"),
+        ({"release": {"steps": ["project"]}}, "release steps (project) change the noise", "release.steps to none"),
+    ],
+)
+def test_a_filter_of_noise_is_refused_where_it_would_not_know_the_noise(changes, words, remedy):
+    assert checked_config(FILTERED).optimiser.groups == 5
+    with pytest.raises(ConfigError) as refused:
+        checked_config(FILTERED | changes)
+    assert words in refused.value.message
+    assert remedy in refused.value.hint
+    assert refused.value.exit_code == 2
+
+
 @given(CONFIGS)
 def test_a_configuration_survives_toml_and_json(config):
     assert checked_config(tomllib.loads(config.to_toml())) == config

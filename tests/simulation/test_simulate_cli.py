@@ -192,6 +192,8 @@ def test_a_run_is_protected_unless_it_says_otherwise(palate):
         (("--unit", "none", "--set", "schedule.colour=red"), "schedule.colour = 'red'"),
         (("--unit", "none", "--set", "training.learning_rate=inf"), "training.learning_rate = inf"),
         (("--unit", "none", "--set", "schedule=3"), "schedule = 3"),
+        (("--unit", "none", "--set", "training.own_items_only=true"), "unit 'none' does not allow it"),
+        (("--set", "optimiser.groups=9"), "optimiser.groups is 9, and people push the rows of all items back"),
         (("--unit", "none", "--config", "absent.toml"), "absent.toml does not exist"),
         (("--unit", "none", "--nonsense"), "nonsense"),
         (("--unit", "none", "--min-user", "0"), "read.min_user = 0"),

@@ -54,12 +54,22 @@ def test_the_file_that_is_written_says_everything_and_reads_as_what_was_given(tm
         ({"epsilom": 1.0}, "epsilom"),
         ({"training": {"model": "gpt"}}, "gpt"),
         ({"optimiser": {"name": "sgd"}}, "unknown server optimiser"),
+        ({"optimiser": {"groups": 9}}, "optimiser.groups is 9, and people push the rows of all items back"),
         ({"deadlines": {"mask_seconds": 0.0}}, "deadlines.mask_seconds"),
     ],
 )
 def test_what_cannot_be_used_is_refused_by_name(change, words):
     with pytest.raises((ConfigError, PrivacyError), match=words):
         checked_config({**GIVEN, **change})
+
+
+def test_a_fleet_may_learn_from_updates_on_own_items_only_and_filter_their_noise():
+    usual = checked_config(GIVEN)
+    assert (usual.training.own_items_only, usual.optimiser.groups) == (False, 0)
+    given = {**GIVEN, "training": {"own_items_only": True}, "optimiser": {"groups": 9}}
+    settings = checked_config(given).server_settings()
+    assert (settings.training.own_items_only, settings.optimiser.groups) == (True, 9)
+    assert checked_config(tomllib.loads(to_toml(given))) == checked_config(given)
 
 
 def test_every_step_has_a_deadline_of_its_own():

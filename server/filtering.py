@@ -1,0 +1,172 @@
+"""Denoising the rows of an item table by their likeness to one another: Wiener filters of groups of items.
+
+Items that go together (films of one kind, places of one town) have embeddings that span few directions, though all
+items together span all of them. Of rows with known noise a mixture of Gaussians is learned, and each row becomes its
+posterior mean under it: the piecewise linear estimator of Yu, Sapiro & Mallat (2012, IEEE Trans. Image Processing
+21(5), section II), for rows instead of patches of a picture. Several mixtures from different starts are averaged
+(bagging: Breiman 1996). All it sees has been released already: post-processing, which costs no privacy
+(Dwork & Roth 2014, proposition 2.1).
+
+The constants below were chosen on gowalla, 8,000 rows of 112 columns whose noise is that of epsilon 8, with the
+people's own vectors known without noise. recall@20 was .140 unfiltered, .143 with 40 groups, 2 mixtures and 200 pooled
+rows, and .149 with 120 (.1495 with 160, .148 with 320), 6 and 50.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+Matrix = npt.NDArray[np.float64]
+Vector = npt.NDArray[np.float64]
+Matrix32 = npt.NDArray[np.float32]
+Vector32 = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.intp]
+
+_MIXTURES = 6  # from independent starts, whose answers are averaged: what helped most
+_ITERATIONS = 2  # of expectation and maximisation
+_MEANS = 15  # iterations of the spherical k-means that a mixture starts from
+_POOLED_ROWS = 50.0  # how many rows' worth of the covariance of all rows is mixed into that of a group
+_LEAST_ROWS = 20  # for each group and each band
+_BANDS = 40  # of popularity, for the size of the signal in a row
+_LEAST_VARIANCE = 1e-4  # of a direction, in shares of the mean
+_LEAST_SHARE = 1e-4  # of the rows, that a group counts as having
+_LEAST_BELIEF = 1e-3  # in a group, below which it says nothing about a row
+_KNOTS = 256  # of the energies between which log-determinants are interpolated
+
+
+def filter_rows(rows: Matrix, noise: Matrix, popularity: Vector, *, groups: int, rng: np.random.Generator) -> Matrix:
+    """Return what is likely to be signal in noisy rows.
+
+    Parameters
+    ----------
+    rows
+        Signal plus Gaussian noise, independent between rows, float64 [n, dim].
+    noise
+        Covariance of the noise of a row, the same for all rows, float64 [dim, dim].
+    popularity
+        Known popularity of the rows, not negative, float64 [n]. Rows of like popularity have signals of like size.
+    groups
+        Components of a mixture; no more are used than leave 20 rows for each.
+    rng
+        Public randomness of the starting groups.
+
+    Returns
+    -------
+    Posterior means, float64 [n, dim], computed in float32; the rows themselves where there is no noise or nothing to
+    learn from.
+    """
+    sizes, axes = np.linalg.eigh(noise)
+    if len(rows) < 2 or not sizes.max(initial=0.0) > 0.0:
+        return rows.copy()
+    roots = np.sqrt(np.maximum(sizes, 1e-12 * sizes.max()))
+    white = (rows @ (axes / roots)).astype(np.float32)  # in these coordinates the noise of an entry is 1
+    mixture = _Mixture(white, _signal_energy(white, popularity))
+    count = max(1, min(groups, len(rows) // _LEAST_ROWS))
+    found = np.zeros(white.shape)
+    for _ in range(_MIXTURES):
+        found += mixture.fitted(_like_rows(white, popularity, count, rng), count)
+    mean: Matrix = (found / _MIXTURES) @ (axes * roots).T
+    return mean
+
+
+class _Mixture:
+    """Rows ``x_i = r_i s_i + noise``, where ``s_i`` is Gaussian with a covariance of trace 1 that its group shares.
+
+    Parameters
+    ----------
+    white
+        Rows with unit noise, float32 [n, dim].
+    energy
+        Expected ``r_i^2``, float64 [n].
+    """
+
+    def __init__(self, white: Matrix32, energy: Vector) -> None:
+        n, dim = white.shape
+        self.white, self.energy = white, energy.astype(np.float32)
+        self.trust = energy / (energy + dim)  # the share of a row's energy that is signal
+        self.weight = (self.trust / energy).astype(np.float32)
+        self.pooled: Matrix = ((white.T @ white).astype(np.float64) - n * np.eye(dim)) / energy.sum()
+        self.knots = np.exp(np.linspace(np.log(energy.min()), np.log(energy.max()), _KNOTS)).astype(np.float32)
+
+    def fitted(self, labels: Labels, groups: int) -> Matrix32:
+        """Return the posterior means after fitting from a first partition into groups, float32 [n, dim]."""
+        for _ in range(_ITERATIONS):
+            variances, axes = self._spectra(labels, groups)
+            share = np.bincount(labels, minlength=groups) / len(labels)
+            likelihood = np.log(np.maximum(share, _LEAST_SHARE)).astype(np.float32) + self._likelihood(variances, axes)
+            labels = likelihood.argmax(axis=1)
+        belief = np.exp(likelihood - likelihood.max(axis=1, keepdims=True))
+        belief /= belief.sum(axis=1, keepdims=True)
+        mean = np.zeros_like(self.white)
+        for group in range(groups):
+            rows = np.flatnonzero(belief[:, group] > _LEAST_BELIEF)
+            signal = np.outer(self.energy[rows], variances[group])
+            signal /= signal + 1.0  # Wiener: signal over signal and noise
+            mean[rows] += belief[rows, group, None] * ((self.white[rows] @ axes[group] * signal) @ axes[group].T)
+        return mean
+
+    def _spectra(self, labels: Labels, groups: int) -> tuple[Matrix32, Matrix32]:
+        """Estimate covariances of groups, less the noise and towards that of all rows.
+
+        Returns
+        -------
+        Variances, float32 [groups, dim], and the axes that they are along, float32 [groups, dim, dim].
+        """
+        dim = self.white.shape[1]
+        order = np.argsort(labels, kind="stable")
+        starts = np.searchsorted(labels[order], np.arange(groups + 1))
+        covariances = np.empty((groups, dim, dim))
+        for group in range(groups):
+            members = order[starts[group] : starts[group + 1]]
+            rows, weight = self.white[members], self.weight[members]
+            own = ((rows * weight[:, None]).T @ rows).astype(np.float64) - float(weight.sum()) * np.eye(dim)
+            covariances[group] = (own + _POOLED_ROWS * self.pooled) / (self.trust[members].sum() + _POOLED_ROWS)
+        variances, axes = np.linalg.eigh(covariances.astype(np.float32))
+        variances = np.maximum(variances, _LEAST_VARIANCE / dim)
+        return variances / variances.sum(axis=1, keepdims=True), axes
+
+    def _likelihood(self, variances: Matrix32, axes: Matrix32) -> Matrix32:
+        """Log-likelihood of every row in every group, without the constant, float32 [n, groups]."""
+        likelihood = np.empty((len(self.white), len(variances)), dtype=np.float32)
+        turned, total = np.empty_like(self.white), np.empty_like(self.white)
+        for group, (variance, axis) in enumerate(zip(variances, axes, strict=True)):
+            np.matmul(self.white, axis, out=turned)
+            np.square(turned, out=turned)
+            np.multiply.outer(self.energy, variance, out=total)
+            total += 1.0
+            turned /= total
+            determinant = np.log(np.multiply.outer(self.knots, variance) + 1.0).sum(axis=1)
+            likelihood[:, group] = turned.sum(axis=1) + np.interp(self.energy, self.knots, determinant)
+        likelihood *= -0.5
+        return likelihood
+
+
+def _signal_energy(white: Matrix32, popularity: Vector) -> Vector:
+    """Estimate the energy of each row's signal from rows of like popularity, float64 [n]."""
+    excess = np.square(white, dtype=np.float64).sum(axis=1) - white.shape[1]
+    order = np.argsort(popularity, kind="stable")
+    bands = np.array_split(order, max(1, min(_BANDS, len(white) // _LEAST_ROWS)))
+    at = np.log([popularity[band].mean() + 0.5 for band in bands])
+    value = np.log([max(float(excess[band].mean()), 1.0) for band in bands])
+    return np.exp(np.interp(np.log(popularity + 0.5), at, value))
+
+
+def _like_rows(white: Matrix32, popularity: Vector, groups: int, rng: np.random.Generator) -> Labels:
+    """Partition rows by direction: spherical k-means (Dhillon & Modha 2001), popular rows weighing more, int [n]."""
+    lengths = np.linalg.norm(white, axis=1, keepdims=True)
+    units = white / np.where(lengths > 0.0, lengths, np.float32(1.0))
+    weights = popularity + 1e-6
+    centres = units[rng.choice(len(units), groups, replace=False, p=weights / weights.sum())]
+    labels: Labels = np.zeros(len(units), dtype=np.intp)
+    places = np.arange(len(units))
+    for _ in range(_MEANS):
+        labels = (units @ centres.T).argmax(axis=1)
+        members = sp.csr_matrix((weights.astype(np.float32), (labels, places)), shape=(groups, len(units)))
+        sums = np.asarray(members @ units)
+        length = np.linalg.norm(sums, axis=1)
+        lost = length < 1e-12
+        sums[lost] = units[rng.choice(len(units), int(lost.sum()), replace=False)]
+        centres = sums / np.where(lost, np.float32(1.0), length)[:, None]
+    return labels

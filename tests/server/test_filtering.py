@@ -1,0 +1,121 @@
+"""Filtering of noisy rows: it is the posterior mean where that is known, and finds signal in rows that go together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from palate.server.filtering import _Mixture, filter_rows
+
+DIM, GROUPS = 24, 5
+
+
+def grouped_rows(rng: np.random.Generator, *, n: int = 1500) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of five groups, each within three directions of its own, and their popularity; popular rows are longer."""
+    popularity = rng.uniform(2.0, 12.0, n)
+    axes = [np.linalg.qr(rng.normal(size=(DIM, 3)))[0] for _ in range(GROUPS)]
+    member = rng.integers(0, GROUPS, n)
+    mixture = rng.normal(size=(n, 3)) / np.sqrt(3)
+    signal = np.stack([axes[group] @ weights for group, weights in zip(member, mixture, strict=True)])
+    return popularity[:, None] * signal, popularity
+
+
+def some_noise(rng: np.random.Generator) -> np.ndarray:
+    factor = rng.normal(size=(DIM, DIM)) / np.sqrt(DIM) + np.eye(DIM)
+    return factor @ factor.T
+
+
+def relative_error(found: np.ndarray, signal: np.ndarray) -> float:
+    return float(np.sum((found - signal) ** 2) / np.sum(signal**2))
+
+
+def test_of_rows_that_go_together_most_of_the_noise_is_taken():
+    rng = np.random.default_rng(1)
+    signal, popularity = grouped_rows(rng)
+    covariance = some_noise(rng)
+    rows = signal + rng.multivariate_normal(np.zeros(DIM), covariance, len(signal))
+    found = filter_rows(rows, covariance, popularity, groups=GROUPS, rng=np.random.default_rng(2))
+    one_group = filter_rows(rows, covariance, popularity, groups=1, rng=np.random.default_rng(2))
+    raw, pooled, grouped = (relative_error(each, signal) for each in (rows, one_group, found))
+    assert raw > 1.5 * pooled
+    assert pooled > 1.3 * grouped
+
+
+def test_one_group_of_known_covariance_gets_the_wiener_filter():
+    """Second source: the closed form ``C (C + N)^-1 x`` with the true covariance, from many rows of one size."""
+    rng = np.random.default_rng(3)
+    n, spectrum = 20_000, np.array([9.0, 4.0, 1.0, 0.25])
+    signal = rng.normal(size=(n, 4)) * np.sqrt(spectrum)
+    noise = np.diag([1.0, 2.0, 0.5, 1.0])
+    rows = signal + rng.normal(size=(n, 4)) * np.sqrt(np.diag(noise))
+    found = filter_rows(rows, noise, np.ones(n), groups=1, rng=rng)
+    wanted = rows * (spectrum / (spectrum + np.diag(noise)))
+    assert relative_error(found, wanted) < 1e-3
+
+
+def test_the_filter_does_not_depend_on_the_axes_or_the_scale_of_the_rows():
+    rng = np.random.default_rng(4)
+    signal, popularity = grouped_rows(rng, n=300)
+    rows, covariance = signal + rng.normal(size=signal.shape), np.eye(DIM)
+    turn = 7.0 * np.linalg.qr(rng.normal(size=(DIM, DIM)))[0]
+    here = filter_rows(rows, covariance, popularity, groups=1, rng=np.random.default_rng(5))
+    there = filter_rows(rows @ turn, turn.T @ turn, popularity, groups=1, rng=np.random.default_rng(5))
+    np.testing.assert_allclose(there, here @ turn, atol=1e-3 * np.abs(there).max())
+
+
+def test_rows_are_as_likely_in_a_group_as_its_normal_distribution_says():
+    """Second source: SciPy's densities; the interpolated determinants are right to three digits."""
+    rng = np.random.default_rng(11)
+    white, energy = rng.normal(size=(30, 4)).astype(np.float32), rng.uniform(0.5, 300.0, 30)
+    variances = np.array([[0.7, 0.2, 0.09, 0.01], [0.25, 0.25, 0.25, 0.25]], np.float32)
+    axes = np.stack([np.linalg.qr(rng.normal(size=(4, 4)))[0] for _ in range(2)]).astype(np.float32)
+    found = _Mixture(white, energy)._likelihood(variances, axes)
+    for row, (x, size) in enumerate(zip(white, energy, strict=True)):
+        for group in range(2):
+            covariance = size * (axes[group] * variances[group]) @ axes[group].T + np.eye(4)
+            wanted = stats.multivariate_normal(cov=covariance).logpdf(x) + 2.0 * np.log(2.0 * np.pi)
+            assert found[row, group] == pytest.approx(wanted, abs=1e-3)
+
+
+def test_rows_of_nothing_but_noise_are_mostly_taken_away():
+    rng = np.random.default_rng(6)
+    rows = rng.normal(size=(2000, DIM))
+    found = filter_rows(rows, np.eye(DIM), rng.uniform(1, 5, len(rows)), groups=GROUPS, rng=rng)
+    assert np.linalg.norm(found) < 0.2 * np.linalg.norm(rows)
+
+
+def test_the_same_seed_gives_the_same_rows_and_the_argument_stays_as_it_was():
+    rng = np.random.default_rng(7)
+    signal, popularity = grouped_rows(rng, n=200)
+    rows = signal + rng.normal(size=signal.shape)
+    before = rows.copy()
+    twice = [filter_rows(rows, np.eye(DIM), popularity, groups=4, rng=np.random.default_rng(8)) for _ in range(2)]
+    np.testing.assert_array_equal(*twice)
+    np.testing.assert_array_equal(rows, before)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_too_few_rows_are_left_alone(n):
+    rows = np.ones((n, DIM))
+    np.testing.assert_array_equal(
+        filter_rows(rows, np.eye(DIM), np.ones(n), groups=3, rng=np.random.default_rng(0)), rows
+    )
+
+
+def test_rows_without_noise_are_left_alone():
+    rows = np.random.default_rng(9).normal(size=(50, DIM))
+    found = filter_rows(rows, np.zeros((DIM, DIM)), np.ones(50), groups=3, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(found, rows)
+
+
+@pytest.mark.parametrize("n", [2, 15, 60])
+def test_few_rows_and_directions_without_noise_or_signal_give_finite_rows(n):
+    rng = np.random.default_rng(10)
+    rows = rng.normal(size=(n, DIM))
+    rows[:, -3:] = 0.0
+    noise = np.eye(DIM)
+    noise[-3:] = 0.0
+    found = filter_rows(rows, noise, np.zeros(n), groups=40, rng=rng)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found[:, -3:], 0.0, atol=1e-6)
