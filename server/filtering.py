@@ -9,7 +9,7 @@ posterior mean under it: the piecewise linear estimator of Yu, Sapiro & Mallat (
 
 The constants below were chosen on gowalla, 8,000 rows of 112 columns whose noise is that of epsilon 8, with the
 people's own vectors known without noise. recall@20 was .140 unfiltered, .143 with 40 groups, 2 mixtures and 200 pooled
-rows, and .149 with 120 (.1495 with 160, .148 with 320), 6 and 50.
+rows, and .149 to .150 with 80 to 160 groups (.148 with 320), 6 mixtures and 50 rows (docs/experiments.md).
 """
 
 from __future__ import annotations
