@@ -16,6 +16,7 @@ from palate.privacy.accounting.events import Composed, GaussianEvent, SampledGau
 from palate.privacy.accounting.filters import BudgetFilter, SkellamMeter, budget_nano_for
 from palate.privacy.accounting.gaussian import noise_multiplier_for
 from palate.privacy.accounting.guarantee import epsilon
+from palate.privacy.accounting.skellam import LEAST_FINE_VARIANCE
 from palate.privacy.errors import PrivacyError
 
 DELTA = 1e-5
@@ -44,7 +45,8 @@ def test_calibrated_noise_never_exceeds_its_target_and_is_within_a_thousandth(
         num_values=num_values,
     )
     assert epsilon([Composed(less, rounds)], delta).epsilon > target
-    if again.epsilon > 0:  # where total variation is already below delta, epsilon jumps to 0
+    at_border = LEAST_FINE_VARIANCE <= found.event.variance < LEAST_FINE_VARIANCE * (1 + 1e-6)
+    if again.epsilon > 0 and not at_border:  # it jumps to 0 below total variation delta, and down where noise is fine
         assert again.epsilon >= target * (1 - 1e-3)
 
 
