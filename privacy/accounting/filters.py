@@ -23,16 +23,21 @@ from palate.privacy.accounting.checks import MIN_DELTA, require_count, require_d
 from palate.privacy.accounting.events import BasicEvent, Event, GaussianEvent, SkellamEvent, flatten
 from palate.privacy.accounting.gaussian import epsilon_at
 from palate.privacy.accounting.rdp import ORDERS, event_rdp, rdp_to_epsilon
-from palate.privacy.accounting.skellam import gaussian_distance, gaussian_variance, is_fine, l1_sensitivity
+from palate.privacy.accounting.skellam import (
+    LARGEST_EXPONENT,
+    LARGEST_SENSITIVITY,
+    gaussian_distance,
+    gaussian_variance,
+    is_fine,
+    l1_sensitivity,
+)
 from palate.privacy.errors import PrivacyError
 
 NANO = 10**9
 MAX_BUDGET_NANO = 10**18
 """A squared mu of 10^9: far beyond any budget that protects anybody."""
 
-_LARGEST_EXPONENT = 700.0  # e^epsilon is a number up to here
-_LARGEST_SENSITIVITY = 2**53  # as in ledgers
-_LONGEST = _LARGEST_SENSITIVITY**2  # values that a contribution may move
+_LONGEST = LARGEST_SENSITIVITY**2  # values that a contribution may move
 _WHOLE_ORDERS = ORDERS[np.floor(ORDERS) == ORDERS]
 
 
@@ -122,7 +127,7 @@ class SkellamMeter(ZcdpMeter):
         """Epsilon that a total of mu^2 = nano / 10^9 proves."""
         zcdp = super().epsilon(nano, delta)
         total = nano / NANO
-        if not total or zcdp > _LARGEST_EXPONENT or not is_fine(coarsest := self.sensitivity**2 / total):
+        if not total or zcdp > LARGEST_EXPONENT or not is_fine(coarsest := self.sensitivity**2 / total):
             return zcdp
         # Every S_i^2 / V_i is below its price, V_i is at least `coarsest`, and V over its Gaussian variance falls with
         # V; at most S_i^2 values move, so that prices bound distances too, and a round costs one billionth at least.
@@ -283,8 +288,8 @@ def budget_nano_for(meter: Meter, epsilon: float, delta: float) -> int:
 
 
 def _require_short(sensitivity: int) -> None:
-    if sensitivity > _LARGEST_SENSITIVITY:
-        raise PrivacyError(f"sensitivity {sensitivity} is above {_LARGEST_SENSITIVITY}", hint="use fewer integer steps")
+    if sensitivity > LARGEST_SENSITIVITY:
+        raise PrivacyError(f"sensitivity {sensitivity} is above {LARGEST_SENSITIVITY}", hint="use fewer integer steps")
 
 
 def _last(holds: Callable[[int], bool]) -> int:

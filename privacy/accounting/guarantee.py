@@ -27,13 +27,17 @@ from palate.privacy.accounting.events import (
 from palate.privacy.accounting.gaussian import epsilon_at
 from palate.privacy.accounting.libraries import google_pld
 from palate.privacy.accounting.rdp import composed_rdp, rdp_to_epsilon
-from palate.privacy.accounting.skellam import gaussian_distance, gaussian_variance, is_fine
+from palate.privacy.accounting.skellam import (
+    LARGEST_EXPONENT,
+    LARGEST_SENSITIVITY,
+    gaussian_distance,
+    gaussian_variance,
+    is_fine,
+)
 from palate.privacy.errors import PrivacyError
 
 NO_AMPLIFICATION = "none claimed"
 _MARGIN = 1e-12  # relative: covers the rounding of the sum of squared mu
-_LARGEST_SENSITIVITY = 2**53  # beyond it, squares are no matter of floats
-_LARGEST_EXPONENT = 700.0  # e^epsilon is a number up to here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,14 +130,14 @@ def _mixture_epsilon(released: Sequence[tuple[BasicEvent, int]], delta: float, *
     -------
     The figure, or infinity where it proves nothing; `at_most` is an epsilon that is proven already.
     """
-    if at_most > _LARGEST_EXPONENT:
+    if at_most > LARGEST_EXPONENT:
         return math.inf
     mu_squared = distance = 0.0
     for event, count in released:
         match event:
             case GaussianEvent():
                 mu_squared += count * event.noise_multiplier**-2
-            case SkellamEvent() if is_fine(event.variance) and event.sensitivity <= _LARGEST_SENSITIVITY:
+            case SkellamEvent() if is_fine(event.variance) and event.sensitivity <= LARGEST_SENSITIVITY:
                 mu_squared += count * event.sensitivity**2 / gaussian_variance(event.variance)
                 distance += count * _moved(event) * gaussian_distance(event.variance)
             case _:

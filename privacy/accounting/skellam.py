@@ -58,6 +58,12 @@ def skellam_rdp(event: SkellamEvent, orders: FloatArray) -> FloatArray:
 LEAST_FINE_VARIANCE = 2.0**16
 """Variance from which the comparison with Gaussians is proven."""
 
+LARGEST_SENSITIVITY = 2**53
+"""Most integer steps for which anything is claimed by that comparison, as in ledgers."""
+
+LARGEST_EXPONENT = 700.0
+"""Largest epsilon at which it is used: e^epsilon is a number up to here."""
+
 _DEVIATIONS, _ROUNDING_VARIANCE = 12.0, 16.0  # 12 sqrt(V) and eta of the proof
 
 
