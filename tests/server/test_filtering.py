@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from palate.server.filtering import _Mixture, filter_rows
+from palate.server.filtering import _Mixture, _sizes, filter_rows
 
 DIM, GROUPS = 24, 5
 
@@ -42,16 +42,26 @@ def test_of_rows_that_go_together_most_of_the_noise_is_taken():
     assert pooled > 1.3 * grouped
 
 
-def test_one_group_of_known_covariance_gets_the_wiener_filter():
-    """Second source: the closed form ``C (C + N)^-1 x`` with the true covariance, from many rows of one size."""
+def test_one_group_of_known_covariance_gets_the_mean_over_sizes_of_wiener_filters():
+    """Second source: dense ``C (C + N)^-1 x`` for each size, weighed by SciPy's densities, with the true covariance."""
     rng = np.random.default_rng(3)
-    n, spectrum = 20_000, np.array([9.0, 4.0, 1.0, 0.25])
-    signal = rng.normal(size=(n, 4)) * np.sqrt(spectrum)
-    noise = np.diag([1.0, 2.0, 0.5, 1.0])
+    n, spectrum, noise = 20_000, np.array([9.0, 4.0, 1.0, 0.25]), np.diag([1.0, 2.0, 0.5, 1.0])
+    sizes, probability = np.exp(0.6 * np.sqrt(3.0) * np.array([-1.0, 0.0, 1.0])), np.array([1.0, 4.0, 1.0]) / 6.0
+    sizes /= sizes @ probability
+    drawn = rng.choice(sizes, n, p=probability)
+    signal = rng.normal(size=(n, 4)) * np.sqrt(spectrum * drawn[:, None])
     rows = signal + rng.normal(size=(n, 4)) * np.sqrt(np.diag(noise))
     found = filter_rows(rows, noise, np.ones(n), groups=1, rng=rng)
-    wanted = rows * (spectrum / (spectrum + np.diag(noise)))
+    evidence, filtered = [], []
+    for size, share in zip(sizes, probability, strict=True):
+        covariance = size * np.diag(spectrum)
+        evidence.append(share * stats.multivariate_normal(cov=covariance + noise).pdf(rows))
+        filtered.append(rows @ np.linalg.solve(covariance + noise, covariance))
+    belief = np.stack(evidence) / np.sum(evidence, axis=0)
+    wanted = np.sum(belief[:, :, None] * np.stack(filtered), axis=0)
     assert relative_error(found, wanted) < 1e-3
+    one_size = rows * (spectrum / (spectrum + np.diag(noise)))
+    assert relative_error(wanted, signal) < 0.99 * relative_error(one_size, signal)
 
 
 def test_the_filter_does_not_depend_on_the_axes_or_the_scale_of_the_rows():
@@ -70,12 +80,22 @@ def test_rows_are_as_likely_in_a_group_as_its_normal_distribution_says():
     white, energy = rng.normal(size=(30, 4)).astype(np.float32), rng.uniform(0.5, 300.0, 30)
     variances = np.array([[0.7, 0.2, 0.09, 0.01], [0.25, 0.25, 0.25, 0.25]], np.float32)
     axes = np.stack([np.linalg.qr(rng.normal(size=(4, 4)))[0] for _ in range(2)]).astype(np.float32)
-    found = _Mixture(white, energy)._likelihood(variances, axes)
-    for row, (x, size) in enumerate(zip(white, energy, strict=True)):
-        for group in range(2):
-            covariance = size * (axes[group] * variances[group]) @ axes[group].T + np.eye(4)
-            wanted = stats.multivariate_normal(cov=covariance).logpdf(x) + 2.0 * np.log(2.0 * np.pi)
-            assert found[row, group] == pytest.approx(wanted, abs=1e-3)
+    mixture = _Mixture(white, energy)
+    found = mixture._likelihood(variances, axes)
+    assert found.shape == (30, 2, 3)
+    for (row, group, place), value in np.ndenumerate(found):
+        size = energy[row] * mixture.sizes[place]
+        covariance = size * (axes[group] * variances[group]) @ axes[group].T + np.eye(4)
+        wanted = stats.multivariate_normal(cov=covariance).logpdf(white[row]) + 2.0 * np.log(2.0 * np.pi)
+        assert value == pytest.approx(wanted, abs=1e-3)
+
+
+def test_sizes_spread_around_the_expected_energy():
+    sizes, probability = _sizes()
+    assert probability.sum() == pytest.approx(1.0)
+    assert sizes @ probability == pytest.approx(1.0)
+    spread = probability @ np.log(sizes) ** 2 - (probability @ np.log(sizes)) ** 2
+    assert spread**0.5 == pytest.approx(0.6, rel=1e-5)
 
 
 def test_rows_of_nothing_but_noise_are_mostly_taken_away():

@@ -245,6 +245,7 @@ def test_limits_are_changed_and_the_fleet_left_on_a_phone_in_light_and_dark(
             "(({top, bottom}) => 0 <= top && top < bottom && bottom <= innerHeight)"
             "(document.querySelector('[role=alert]').getBoundingClientRect())"
         )
+        own.until("document.readyState === 'complete'")  # with its style: until then colours are the browser's own
         assert own.script(CONTRAST) == []
         if pictures:
             own.picture(Path(pictures) / "privacy-refused-390-dark.png")
