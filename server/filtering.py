@@ -40,16 +40,6 @@ _KNOTS = 256  # of the energies between which log-determinants are interpolated
 _SPREAD = 0.6  # standard deviation of the logarithm of a row's energy, among rows of like popularity
 
 
-def _sizes() -> tuple[Vector32, Vector32]:
-    """Multiples of the expected energy, of mean 1, and how probable each is: three points of a log-normal.
-
-    The points are those of Gauss-Hermite quadrature (Abramowitz & Stegun 1964, table 25.10), at 0 and +-sqrt(3).
-    """
-    probability = np.array([1.0, 4.0, 1.0]) / 6.0
-    size = np.exp(_SPREAD * np.array([-np.sqrt(3.0), 0.0, np.sqrt(3.0)]))
-    return (size / (size @ probability)).astype(np.float32), probability.astype(np.float32)
-
-
 def filter_rows(rows: Matrix, noise: Matrix, popularity: Vector, *, groups: int, rng: np.random.Generator) -> Matrix:
     """Return what is likely to be signal in noisy rows.
 
@@ -149,7 +139,7 @@ class _Mixture:
         return variances / variances.sum(axis=1, keepdims=True), axes
 
     def _likelihood(self, variances: Matrix32, axes: Matrix32) -> Matrix32:
-        """Log-likelihood of every row of each group and size, without the constant, float32 [n, groups, sizes]."""
+        """Log-likelihood of every row in each group, at each size, less a constant, float32 [n, groups, sizes]."""
         likelihood = np.empty((len(self.white), len(variances), len(self.sizes)), dtype=np.float32)
         turned, total = np.empty_like(self.white), np.empty_like(self.white)
         for group, (variance, axis) in enumerate(zip(variances, axes, strict=True)):
@@ -164,6 +154,16 @@ class _Mixture:
                 likelihood[:, group, place] = total.sum(axis=1) + np.interp(energy, self.knots, determinant)
         likelihood *= -0.5
         return likelihood
+
+
+def _sizes() -> tuple[Vector32, Vector32]:
+    """Multiples of the expected energy, of mean 1, and how probable each is: three points of a log-normal.
+
+    The points are those of Gauss-Hermite quadrature (Abramowitz & Stegun 1964, table 25.10), at 0 and +-sqrt(3).
+    """
+    probability = np.array([1.0, 4.0, 1.0]) / 6.0
+    size = np.exp(_SPREAD * np.array([-np.sqrt(3.0), 0.0, np.sqrt(3.0)]))
+    return (size / (size @ probability)).astype(np.float32), probability.astype(np.float32)
 
 
 def _signal_energy(white: Matrix32, popularity: Vector) -> Vector:
