@@ -90,6 +90,34 @@ def test_rows_are_as_likely_in_a_group_as_its_normal_distribution_says():
         assert value == pytest.approx(wanted, abs=1e-3)
 
 
+def test_covariances_are_fitted_again_with_the_energy_that_rows_are_then_believed_to_have(monkeypatch):
+    """Second source: sizes weighed by SciPy's densities under the first covariance."""
+    rng = np.random.default_rng(12)
+    sizes, probability = _sizes()
+    drawn = rng.choice(sizes, 400, p=probability / probability.sum())
+    white = (rng.normal(size=(400, 4)) * np.sqrt(1.0 + 40.0 * drawn[:, None] / 4)).astype(np.float32)
+    mixture = _Mixture(white, np.full(400, 40.0))
+    energies, spectra = [], []
+
+    def spied(labels: np.ndarray, groups: int, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        energies.append(energy)
+        spectra.append(_Mixture._spectra(mixture, labels, groups, energy))
+        return spectra[-1]
+
+    monkeypatch.setattr(mixture, "_spectra", spied)
+    mixture.fitted(np.zeros(400, dtype=np.intp), 1)
+    np.testing.assert_array_equal(energies[0], 40.0)
+    (variances,), (axes,) = spectra[0]
+    covariance = 40.0 * (axes * variances) @ axes.T
+    evidence = [
+        share * stats.multivariate_normal(cov=size * covariance + np.eye(4)).pdf(white)
+        for size, share in zip(sizes, probability, strict=True)
+    ]
+    wanted = 40.0 * (sizes @ np.stack(evidence)) / np.sum(evidence, axis=0)
+    np.testing.assert_allclose(energies[1], wanted, rtol=1e-2)
+    assert np.corrcoef(energies[1], drawn)[0, 1] > 0.5
+
+
 def test_sizes_spread_around_the_expected_energy():
     sizes, probability = _sizes()
     assert probability.sum() == pytest.approx(1.0)
