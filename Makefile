@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The interpreter to make the environment with; the first of these that is 3.11 or later.
 PYTHON := python3.11 python3.12 python3.13 python3.14 python3
-PACKAGES := models privacy client server simulation cli
+PACKAGES := data models privacy client server simulation audit cli
 RUN := runs/demo
 
 VENV_MADE := $(VENV)/.made
@@ -30,7 +30,7 @@ test: lint ## Check style and types, then run all tests
 lint: $(TEST_READY) .typecheck/palate ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/mypy $(PACKAGES:%=-p palate.%)
+	@$(BIN)/mypy -p palate
 
 bench: $(RUN_READY) ## Measure quality, speed and memory on the data in PALATE_DATA
 	@$(BIN)/python benchmarks/run.py
@@ -42,9 +42,9 @@ clean: ## Remove the environment and caches; runs/ stays
 	@rm -rf $(VENV) .typecheck .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist *.egg-info
 	@find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The type checker and the packages share one name for the root: palate/ is this folder.
-.typecheck/palate:
-	@mkdir -p .typecheck && ln -sfn .. $@
+# For the type checker, as an installation lays it out: the files of api/ are the package palate, beside them its folders.
+.typecheck/palate: pyproject.toml
+	@rm -rf $@ && mkdir -p $@ && cd $@ && ln -s $(PACKAGES:%=../../%) ../../api/* .
 
 $(VENV_MADE):
 	@python=$$(for candidate in $(PYTHON); do \

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from palate.models.errors import RunError
+from palate.errors import RunError
 
 PALATE = str(Path(sys.executable).parent / "palate")
 """The command beside this interpreter."""

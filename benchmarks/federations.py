@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 
 from palate.client.app import make_app as make_client_app
+from palate.models.arrays import FloatArray, LongArray
+from palate.models.histories import Histories
+from palate.models.learning.kernel import fresh_state, popularity_sum, train_shard
 from palate.models.scores.base import State
 from palate.models.scores.registry import score_model
 from palate.models.table import ItemTable, initial_embeddings
@@ -19,13 +22,11 @@ from palate.server.app import make_app as make_server_app
 from palate.server.coordinator import Coordinator, RoundOutcome
 from palate.server.optimisers import OptimiserConfig
 from palate.simulation.config import ContentOptions, SimulationConfig
-from palate.simulation.data.types import FloatArray, Histories, LongArray
 from palate.simulation.grid import InProcessGrid, run_in_process
 from palate.simulation.measure import cpu_seconds
 from palate.simulation.nodes import close_nodes, open_node
 from palate.simulation.prepare import Prepared, prepare, shard_users
 from palate.simulation.seeding import device_keys, table_rng
-from palate.simulation.vectorised import fresh_state, popularity_sum, train_shard
 
 NCF = LocalTraining(
     model="mlp",

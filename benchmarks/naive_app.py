@@ -19,9 +19,9 @@ from flwr.serverapp.strategy import FedAvg
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from palate.models.errors import FederationError
+from palate.errors import FederationError
+from palate.models.arrays import IntArray
 from palate.simulation.config import SimulationConfig
-from palate.simulation.data.types import IntArray
 from palate.simulation.measure import cpu_seconds
 from palate.simulation.prepare import prepare
 

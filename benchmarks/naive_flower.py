@@ -26,7 +26,8 @@ from naive_app import make_client_app, make_server_app
 from outcome import Check, Outcome, command, missing, print_checks
 from rich.console import Console
 
-from palate.simulation.data.types import Histories, LongArray
+from palate.models.arrays import LongArray
+from palate.models.histories import Histories
 from palate.simulation.grid import InProcessGrid, run_in_process
 from palate.simulation.prepare import prepare
 

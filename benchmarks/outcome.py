@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from palate.models.errors import PalateError
+from palate.errors import PalateError
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -23,14 +23,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from outcome import Check, Outcome, command, missing, print_checks
 from rich.console import Console
 
+from palate.client import release as shard_release
+from palate.models.learning.updates import DeviceUpdates
 from palate.models.table import initial_embeddings
 from palate.privacy.charging import ADJACENCY
 from palate.privacy.ledger.body import Intent, Policy
 from palate.privacy.ledger.store import LedgerBook
 from palate.privacy.ledger.verify import verify_ledger
 from palate.server.coordinator import Coordinator
-from palate.simulation import shard_release
-from palate.simulation.batched_release import DeviceUpdates
 from palate.simulation.config import SimulationConfig, checked_config
 from palate.simulation.host import ShardHost
 from palate.simulation.ledgers import ShardLedgers, make_keys

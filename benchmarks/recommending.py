@@ -23,16 +23,16 @@ import typer
 from outcome import Check, Outcome, command, print_checks
 from rich.console import Console
 
-from palate.client.deployment import enrolling
-from palate.client.deployment.folder import DeviceFolder
-from palate.client.deployment.tables import table_keeper
+from palate.client.fleet import enrolling
+from palate.client.fleet.folder import DeviceFolder
+from palate.client.fleet.tables import table_keeper
 from palate.client.owner.training import keep_training
+from palate.client.recommending.preferences import Event, Preferences, preferences
 from palate.client.recommending.recommender import Recommender
+from palate.client.recommending.requests import Request
 from palate.client.vault import Vault
 from palate.client.vault.history import History, Interaction
-from palate.models.catalogue import Catalogue
-from palate.models.preferences import Event, Preferences, preferences
-from palate.models.requests import Request
+from palate.data.catalogue import Catalogue
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from palate.models.errors import ConfigError, RunError
+from palate.errors import ConfigError, RunError
 
 BENCHMARKS = (
     "overhead", "rounds", "protection", "secagg", "vault", "recommending", "naive_flower", "memory", "quality",

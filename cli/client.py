@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from palate.client.cli import client_app
-from palate.client.page.cli import EPILOG, page
-from palate.simulation.device_demo.cli import try_
+from palate.cli.membership import client_app
+from palate.cli.page import EPILOG, page
+from palate.cli.try_device import try_
 
 client_app.command("page", epilog=EPILOG)(page)
 client_app.command("try", epilog="Example: palate client try")(try_)

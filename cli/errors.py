@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 import click
 
-from palate.models.errors import PalateError
-from palate.privacy.errors import PrivacyError
+from palate.errors import PalateError
 
 INTERNAL = 70
 INTERRUPTED = 130
@@ -45,22 +44,6 @@ EXIT_CODES: dict[int, str] = {
 
 _ENVIRONMENT = 12
 _USAGE = 2
-
-# By the name of the nearest class, its own or inherited: to import them all would load the accountants and their
-# libraries. A test holds the names to classes that exist, and every other PrivacyError is a number that cannot be used.
-PRIVACY_CODES: dict[str, int] = {
-    "Tampered": 1,
-    "BadProof": 1,
-    "BadNote": 1,
-    "BadReceipt": 1,
-    "BudgetExceeded": 3,
-    "AccountantsDisagree": 4,
-    "OpenIntent": 5,
-    "Rollback": 6,
-    "Fork": 6,
-    "LedgerUnreadable": 11,
-    "AccountantUnavailable": _ENVIRONMENT,
-}
 
 # Packages of an extra, so that their absence is a step to take and not a defect.
 _EXTRA_OF = {"matplotlib": "report", "ray": "ray"}
@@ -118,9 +101,6 @@ def ending_of(error: BaseException, *, command_path: str = "palate") -> Ending:
     """
     if isinstance(error, PalateError):
         return Ending(error.exit_code, error.message, error.hint)
-    if isinstance(error, PrivacyError):
-        codes = (PRIVACY_CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in PRIVACY_CODES)
-        return Ending(next(codes, _USAGE), error.message, error.hint)
     if isinstance(error, click.ClickException):
         return _usage_ending(error, command_path)
     if isinstance(error, (KeyboardInterrupt, click.Abort)):

@@ -65,22 +65,20 @@ class Entry:
 
 COMMANDS: dict[str, Entry] = {
     "simulate": Entry(
-        "palate.simulation.cli:simulate",
+        "palate.cli.simulate:simulate",
         "Train a federated recommender on virtual devices and measure what it is worth.",
     ),
-    "report": Entry("palate.simulation.run_cli:report", "Write a run's report as one self-contained HTML page."),
-    "compare": Entry("palate.simulation.run_cli:compare", "Compare two runs, with a paired significance test."),
-    "recommend": Entry("palate.simulation.run_cli:recommend", "Show what a run recommends to one user, by title."),
-    "data": Entry("palate.simulation.data_cli:data_app", "List, get and describe datasets."),
-    "audit": Entry("palate.simulation.audit.cli:audit_app", "Check what a run promised and spent, and its record."),
-    "frontier": Entry(
-        "palate.simulation.frontier_cli:frontier", "Sweep privacy budgets, and draw what each of them is worth."
-    ),
+    "report": Entry("palate.cli.runs:report", "Write a run's report as one self-contained HTML page."),
+    "compare": Entry("palate.cli.runs:compare", "Compare two runs, with a paired significance test."),
+    "recommend": Entry("palate.cli.runs:recommend", "Show what a run recommends to one user, by title."),
+    "data": Entry("palate.cli.data:data_app", "List, get and describe datasets."),
+    "audit": Entry("palate.cli.audit:audit_app", "Check what a run promised and spent, and its record."),
+    "frontier": Entry("palate.cli.frontier:frontier", "Sweep privacy budgets, and draw what each of them is worth."),
     "server": Entry("palate.cli.server:server_app", "Run a fleet of real devices."),
     "client": Entry(
         "palate.cli.client:client_app", "Your own device: recommendations, feedback, and what it takes part in."
     ),
-    "privacy": Entry("palate.simulation.privacy_cli:privacy_app", "Plan privacy budgets, without data."),
+    "privacy": Entry("palate.cli.plan:privacy_app", "Plan privacy budgets, without data."),
 }
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from palate.server.cli import server_app
-from palate.simulation.fleet_demo.cli import demo
+from palate.cli.fleet_demo import demo
+from palate.cli.operating import server_app
 
 server_app.command("demo")(demo)
 

@@ -16,7 +16,7 @@ from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from palate.client.host import Arrays, Host
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
 from palate.privacy.wire import BAD_PLAN, FAILED, RoundPlan, WireError, array_of_npy
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ before, and rounds compose. A sample depends on its own interaction, its negativ
 head; never on how many interactions there are, or which.
 
 Gradients are computed in float64: then the integers do not depend on the order of sums, and the vectorised
-federation (`palate.simulation.batched_interaction`) sends the same ones. Nor can a finite head and table overflow.
+federation (`palate.client.batched_interaction`) sends the same ones. Nor can a finite head and table overflow.
 
 What recommends is another model: a personal copy without noise (`serve_scores`), from which nothing is ever sent.
 """
@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from palate.client.interaction_optimizer import InteractionOptimizer
 from palate.client.trainer import FloatArray, IntArray, LocalModel, score_catalogue
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
 from palate.models.sampling import Keys, draw_items, stream
 from palate.models.scores.base import Shape, State
 from palate.models.scores.registry import build, head_size
@@ -35,12 +35,7 @@ from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.csprng import Purpose, WordStream
 from palate.privacy.integer.ring import LongArray, Ring, RingArray
 from palate.privacy.integer.skellam import SkellamSampler
-from palate.privacy.mechanisms.interaction import (
-    SampleLayout,
-    popularity_integers,
-    require_interactions,
-    sum_items,
-)
+from palate.privacy.mechanisms.interaction import SampleLayout, popularity_integers, require_interactions, sum_items
 from palate.privacy.mechanisms.terms import ReleaseTerms
 
 _NEGATIVES = 1  # purpose of the stream, as in palate.models.sampling.epoch_samples

@@ -2,7 +2,7 @@
 
 A device holds one history and one head. A round gives it the item table; it fits its head and answers with one
 dense matrix, the direction in which its loss would move the learned columns. Equality with the vectorised path
-(`palate.simulation.vectorised`) is a standing test for every score model.
+(`palate.models.learning.kernel`) is a standing test for every score model.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from palate.models import autoencoding, ridge
+from palate.models.learning import autoencoding, ridge
+from palate.models.learning.weights import pooling_weights, user_weights
 from palate.models.sampling import epoch_samples
 from palate.models.scores.base import ScoreModel, Shape, State
 from palate.models.scores.registry import build, score_model
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
-from palate.models.weights import pooling_weights, user_weights
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int32]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
 from palate.models.metrics import BoolArray, FloatArray, IntArray, require_finite
 
 NO_ITEM = -1

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from palate.models.errors import ConfigError, PalateError
+from palate.errors import ConfigError, PalateError
 
 IntArray = npt.NDArray[np.integer]
 FloatArray = npt.NDArray[np.floating]

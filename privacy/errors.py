@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
+from palate.errors import PalateError
 
-class PrivacyError(ValueError):
-    """A parameter, a budget or a check that the privacy layer refuses.
 
-    Parameters
-    ----------
-    message
-        One line with the value and the bound that it broke.
-    hint
-        One line with the next step.
-    """
+class PrivacyError(PalateError, ValueError):
+    """A parameter, a budget or a check that the privacy layer refuses."""
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+    exit_code = 2

@@ -13,7 +13,7 @@ from typing import Protocol
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
 from palate.server.coordinator import Coordinator
 from palate.server.strategy import RoundObserver, TableStrategy
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from palate.models.errors import FederationError
+from palate.errors import FederationError
 from palate.models.scores.base import Shape
 from palate.models.scores.registry import head_size
 from palate.models.training import LocalTraining

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from palate.models.errors import ConfigError, FederationError
+from palate.errors import ConfigError, FederationError
 
 Matrix = npt.NDArray[np.float64]
 Vector = npt.NDArray[np.float64]

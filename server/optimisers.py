@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
 from palate.server.filtering import filter_rows
 
 Matrix = npt.NDArray[np.float64]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
 from palate.models.training import LocalTraining
 from palate.privacy.mechanisms.budget import RunTerms
 from palate.server.denoising import ReleaseConfig

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from palate.models.errors import RunError
+from palate.errors import RunError
 from palate.models.table import ItemTable
 from palate.privacy import files
 from palate.server.coordinator import Snapshot

@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, Met
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from palate.models.errors import FederationError
+from palate.errors import FederationError
 from palate.privacy.mechanisms.summing import UpdateSum
 from palate.privacy.wire import ItemUpdate, RoundPlan, WireError, array_of_npy
 from palate.server.coordinator import Coordinator, RoundOutcome

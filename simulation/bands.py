@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from palate.models.arrays import IntArray, LongArray
 from palate.models.metrics import RankingMetrics
-from palate.simulation.data.types import IntArray, LongArray
 
 POPULARITY_BANDS = ((0.5, "head"), (0.8, "mid"), (1.0, "tail"))
 """Items from most to least popular, cut where they hold this share of all training interactions."""

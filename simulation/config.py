@@ -11,7 +11,8 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from palate.models.errors import ConfigError
+from palate.data.options import ReadOptions
+from palate.errors import ConfigError
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise
@@ -22,12 +23,11 @@ from palate.server.optimisers import OptimiserConfig, build_optimiser
 from palate.server.planning import AUTO, merge
 from palate.server.settings import Schedule, ServerSettings, require_together, setting_refused
 from palate.simulation import protection
-from palate.simulation.data.options import ReadOptions
 from palate.simulation.protection import PrivacyOptions
 
 
 class ContentOptions(BaseModel):
-    """Which public columns the item table gets; see `palate.models.content`."""
+    """Which public columns the item table gets; see `palate.data.content`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.simulation import run_simulation
 
-from palate.models.errors import EnvironmentProblem
+from palate.errors import EnvironmentProblem
 
 
 def run_on_ray(server_app: ServerApp, client_app: ClientApp, num_nodes: int, *, address: str = "") -> None:

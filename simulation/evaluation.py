@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from palate.errors import DataError
 from palate.models import lists, metrics
-from palate.models.errors import DataError
+from palate.models.arrays import FloatArray, IntArray
+from palate.models.histories import Histories
 from palate.models.metrics import RankingMetrics
 from palate.simulation.bands import Band, Partition, accuracy_by, by_activity, by_label, by_popularity
-from palate.simulation.data.types import FloatArray, HeldOut, Histories, IntArray
+from palate.simulation.datasets.held_out import HeldOut
 
 
 class Scorer(Protocol):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from palate.models.errors import DataError, RunError
+from palate.errors import DataError, RunError
 from palate.simulation import run_folder
 from palate.simulation.config import SimulationConfig
 from palate.simulation.prepare import Prepared, prepare

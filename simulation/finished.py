@@ -8,19 +8,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from palate.models.errors import RunError
+from palate.data.interactions import Interactions
+from palate.errors import RunError
+from palate.models.learning.kernel import ShardScorer, fresh_state, is_stateful, refit_state
 from palate.models.scores.base import State
 from palate.models.scores.registry import score_model
 from palate.models.serving import serving_training
 from palate.models.table import ItemTable
 from palate.server.store import TABLE_FORMAT, read_tensors
 from palate.simulation.config import SimulationConfig
-from palate.simulation.data.types import Interactions, Split
+from palate.simulation.datasets.held_out import Split
 from palate.simulation.federation import finished_result
 from palate.simulation.host import read_heads
 from palate.simulation.prepare import Prepared, prepare
 from palate.simulation.run_folder import RESOLVED, pin_data, read_config
-from palate.simulation.vectorised import ShardScorer, fresh_state, is_stateful, refit_state
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from palate.client.host import Host
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
 from palate.server.planning import merge
 from palate.simulation import run_folder
 from palate.simulation.config import SimulationConfig, checked_config, load_config, nested

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from palate.models.errors import ConfigError, RunError
+from palate.errors import ConfigError, RunError
 from palate.privacy.accounting.events import Adjacency, Assumption
 from palate.server.planning import merge
 from palate.simulation.config import SimulationConfig, checked_config

@@ -8,12 +8,12 @@ from typing import Any
 from palate.privacy.accounting.crosscheck import checked_epsilon
 from palate.privacy.accounting.dropout import local_event
 from palate.privacy.accounting.events import Composed, SkellamEvent, Unit
+from palate.privacy.accounting.guarantee import LOCAL_WARNING, as_dict
 from palate.privacy.accounting.guarantee import epsilon as account_for
 from palate.privacy.mechanisms.budget import RunTerms
 from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.server.coordinator import Coordinator
 from palate.simulation.config import SimulationConfig
-from palate.simulation.planning import LOCAL_WARNING, as_dict
 from palate.simulation.protection import device_rounds
 
 SEEDED = "no privacy: the noise was made from the seed, and whoever knows the seed can take it off"

@@ -17,6 +17,17 @@ import torch
 from safetensors.numpy import save
 
 from palate.client.host import Arrays, training_of
+from palate.client.release import ShardRelease, metrics_of, popularity_updates
+from palate.models.arrays import FloatArray, LongArray
+from palate.models.learning.kernel import (
+    ShardScorer,
+    Sink,
+    fresh_state,
+    is_stateful,
+    popularity_sum,
+    refit_state,
+    train_shard,
+)
 from palate.models.scores.base import State
 from palate.models.scores.registry import score_model
 from palate.models.serving import serving_training
@@ -27,23 +38,13 @@ from palate.privacy.wire import ItemUpdate, RoundPlan, WireError
 from palate.server.settings import cohort_size
 from palate.server.store import read_tensors, write_atomically
 from palate.simulation.config import SimulationConfig
-from palate.simulation.data.types import FloatArray, HeldOut, LongArray
+from palate.simulation.datasets.held_out import HeldOut
 from palate.simulation.evaluation import Evaluation, evaluate
 from palate.simulation.ledgers import ShardLedgers
 from palate.simulation.noise_keys import read_noise_key
 from palate.simulation.prepare import Prepared, shard_users
 from palate.simulation.protection import cohort_of
 from palate.simulation.seeding import device_keys, participants, survivors
-from palate.simulation.shard_release import ShardRelease, metrics_of, popularity_updates
-from palate.simulation.vectorised import (
-    ShardScorer,
-    Sink,
-    fresh_state,
-    is_stateful,
-    popularity_sum,
-    refit_state,
-    train_shard,
-)
 
 STATE_FORMAT = "palate-shard-state/1"
 
@@ -138,7 +139,7 @@ class ShardHost:
         self, plan: RoundPlan, surviving: LongArray, secrets: list[bytes], words: WordStream
     ) -> ItemUpdate:
         """Run one noised step on devices, int64 [m]; one that drops out loses the round whole."""
-        from palate.simulation import batched_interaction  # brings Opacus, which takes seconds to import
+        from palate.client import batched_interaction  # brings Opacus, which takes seconds to import
 
         if plan.terms is None:
             raise WireError(f"unit {plan.unit!r} needs terms")

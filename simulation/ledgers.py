@@ -14,7 +14,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.client.guard import Guard
-from palate.models.errors import RunError
+from palate.errors import RunError
+from palate.models.arrays import LongArray
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise, intents, ledger_name
 from palate.privacy.ledger.body import NO_HASH, RELEASED, Intent, Outcome, hash_text
@@ -23,9 +24,8 @@ from palate.privacy.ledger.heads import note_heads
 from palate.privacy.ledger.store import LedgerBook
 from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.wire import ItemUpdate, RoundPlan
-from palate.server.deployment.folder import make_key, write_public_key
+from palate.server.fleet.folder import make_key, write_public_key
 from palate.server.ledger import SERVER, ServerLedger
-from palate.simulation.data.types import LongArray
 
 FOLDER = "ledgers"
 

@@ -17,7 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from palate.models.errors import ConfigError, RunError
+from palate.errors import ConfigError, RunError
+from palate.models.arrays import IntArray
+from palate.models.histories import Histories
+from palate.models.learning.kernel import ShardScorer, popularity_sum, refit_state
 from palate.models.new_items import introduce
 from palate.models.popularity import saturating_column
 from palate.models.scores.registry import score_model
@@ -27,14 +30,13 @@ from palate.models.training import LocalTraining
 from palate.server.store import write_atomically
 from palate.simulation.baselines.content_only import fit_on_public_columns
 from palate.simulation.config import SimulationConfig
-from palate.simulation.data.arrivals import Arrivals
-from palate.simulation.data.splits import draw_negatives
-from palate.simulation.data.types import HeldOut, Histories, IntArray
+from palate.simulation.datasets.arrivals import Arrivals
+from palate.simulation.datasets.held_out import HeldOut
+from palate.simulation.datasets.splits import draw_negatives
 from palate.simulation.evaluation import Evaluation, Scorer, evaluate
 from palate.simulation.finished import heads_of, table_of
 from palate.simulation.prepare import EVALUATION_SEED, Prepared, prepare
 from palate.simulation.run_folder import RESOLVED, read_config
-from palate.simulation.vectorised import ShardScorer, popularity_sum, refit_state
 
 RESULT = "new_items.json"
 """The file of a run folder that holds what is found here."""

@@ -10,12 +10,13 @@ import numpy as np
 
 from palate.client.host import Arrays, DeviceHost, Host
 from palate.client.trainer import score_catalogue
+from palate.models.arrays import FloatArray, IntArray
 from palate.models.serving import serving_training
 from palate.models.table import ItemTable
 from palate.privacy.wire import ItemUpdate, RoundPlan
 from palate.server.settings import cohort_size
 from palate.simulation.config import SimulationConfig
-from palate.simulation.data.types import FloatArray, HeldOut, IntArray
+from palate.simulation.datasets.held_out import HeldOut
 from palate.simulation.evaluation import evaluate
 from palate.simulation.host import TOP_K, ShardHost, arrays_of
 from palate.simulation.ledgers import open_guard

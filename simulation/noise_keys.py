@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from palate.models.errors import RunError
+from palate.errors import RunError
 from palate.privacy import files
 from palate.privacy.integer.csprng import KEY_BYTES
 

@@ -14,16 +14,19 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from palate.models import text
-from palate.models.catalogue import Catalogue
-from palate.models.content import Content, ContentConfig, content_features
+from palate.data import text
+from palate.data.catalogue import Catalogue
+from palate.data.content import Content, ContentConfig, content_features
+from palate.data.interactions import Interactions
+from palate.data.options import ReadOptions
+from palate.models.arrays import FloatArray, LongArray
+from palate.models.histories import Histories
 from palate.simulation.config import ContentOptions, SimulationConfig
-from palate.simulation.data.arrivals import Arrivals, hold_out_items
-from palate.simulation.data.options import ReadOptions
-from palate.simulation.data.presets import load
-from palate.simulation.data.splits import split_for
-from palate.simulation.data.types import FloatArray, HeldOut, Histories, Interactions, LongArray, Split
-from palate.simulation.text_store import embeddings_of
+from palate.simulation.datasets.arrivals import Arrivals, hold_out_items
+from palate.simulation.datasets.held_out import HeldOut, Split
+from palate.simulation.datasets.presets import load
+from palate.simulation.datasets.splits import split_for
+from palate.simulation.datasets.text_store import embeddings_of
 
 EVALUATION_SEED = 20_170_403
 """Draws the evaluation negatives; part of the protocol, so the same whatever the seed of a run."""

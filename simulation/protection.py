@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
 from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise

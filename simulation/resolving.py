@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
+from palate.models.learning.kernel import ShardScorer, fresh_state, popularity_sum, refit_state, train_shard
 from palate.models.scores.registry import score_model
 from palate.models.table import initial_embeddings
 from palate.models.training import LocalTraining
@@ -22,7 +23,6 @@ from palate.simulation.config import SimulationConfig, nested
 from palate.simulation.evaluation import evaluate
 from palate.simulation.prepare import Prepared, way_to_read
 from palate.simulation.seeding import device_keys, table_rng
-from palate.simulation.vectorised import ShardScorer, fresh_state, popularity_sum, refit_state, train_shard
 
 CANDIDATES = (10.0, 30.0, 100.0, 300.0)
 _PROBE_ROUNDS = 6

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import polars as pl
 
-from palate.models.catalogue import Catalogue
-from palate.models.errors import ConfigError, EnvironmentProblem, RunError
+from palate.data.catalogue import Catalogue
+from palate.errors import ConfigError, EnvironmentProblem, RunError
 from palate.server.store import write_atomically
 from palate.simulation.config import SimulationConfig, checked_config, load_config
 

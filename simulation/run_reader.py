@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from palate.models.catalogue import Catalogue
-from palate.models.errors import RunError
+from palate.data.catalogue import Catalogue
+from palate.errors import RunError
 from palate.models.table import ItemTable
 from palate.server.store import TABLE_FORMAT, read_tensors
 from palate.simulation.evaluation import Evaluation

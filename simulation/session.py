@@ -16,7 +16,8 @@ import polars as pl
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from palate.models.errors import FederationError, RunError
+from palate.errors import FederationError, RunError
+from palate.models.learning.kernel import is_stateful
 from palate.models.table import ItemTable, initial_embeddings
 from palate.privacy.mechanisms.evaluation import NoisyMetrics
 from palate.privacy.wire import RoundPlan
@@ -34,7 +35,6 @@ from palate.simulation.noise_keys import destroy_noise_key, make_noise_key, read
 from palate.simulation.prepare import Prepared
 from palate.simulation.results import conclude
 from palate.simulation.seeding import table_rng
-from palate.simulation.vectorised import is_stateful
 
 RoundLine = dict[str, Any]
 

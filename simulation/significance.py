@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from palate.errors import DataError
 from palate.models import metrics
-from palate.models.errors import DataError
 from palate.simulation.evaluation import Evaluation
 
 FloatArray = npt.NDArray[np.float64]

@@ -1,1 +1,1 @@
-"""The deployment's transport on the device: one pinned server, one node key, one installed program."""
+"""A person's device in a fleet: what it trusts, what its owner allows, and its part in secure rounds."""

@@ -1,7 +1,7 @@
 """What the columns of a table say, found out on the device: the catalogue is public, so they can be made again.
 
 A table comes without names, and a device need not believe any. Genres and years of the catalogue give the same centred
-columns everywhere (`palate.models.content`); a column of the table that equals one of them has its name, the first is
+columns everywhere (`palate.data.content`); a column of the table that equals one of them has its name, the first is
 popularity, and whatever is left was made from words.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from palate.models.catalogue import Catalogue
-from palate.models.content import Content, ContentConfig, content_features
-from palate.models.facets import POPULARITY
+from palate.client.recommending.facets import POPULARITY
+from palate.data.catalogue import Catalogue
+from palate.data.content import Content, ContentConfig, content_features
 from palate.models.table import ItemTable
 
 FloatArray = npt.NDArray[np.float32]

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Literal
 
-from palate.client.deployment.catalogue import TITLE_PREFIX
-from palate.client.deployment.folder import DeviceFolder
+from palate.client.fleet.catalogue import TITLE_PREFIX
+from palate.client.fleet.folder import DeviceFolder
 from palate.client.owner.settings import keep_setting, read_settings
 from palate.client.owner.shelf import Shelf, open_shelf, stamp
+from palate.client.recommending.preferences import Preferences
 from palate.client.recommending.recommender import Person
 from palate.client.recommending.told import Setting, record, told
 from palate.client.vault import PROFILE, Vault
 from palate.client.vault.errors import NotInVault
 from palate.client.vault.history import UNDO_STEPS, History, Interaction, Mark
-from palate.models.preferences import Preferences
 
 Said = Literal["had", "like", "dislike", "hide", "forget"]
 

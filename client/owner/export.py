@@ -14,12 +14,12 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives import serialization
 
-from palate.client.deployment.book import RoundBook
-from palate.client.deployment.folder import DeviceFolder
-from palate.client.deployment.identity import DeviceKeys
-from palate.client.deployment.status import round_json
+from palate.client.fleet.book import RoundBook
+from palate.client.fleet.folder import DeviceFolder
+from palate.client.fleet.identity import DeviceKeys
+from palate.client.fleet.status import round_json
 from palate.client.vault import Vault
-from palate.models.errors import ConfigError, EnvironmentProblem
+from palate.errors import ConfigError, EnvironmentProblem
 from palate.privacy import files
 from palate.privacy.ledger.export import export_ledger
 from palate.privacy.ledger.verify import verify_book

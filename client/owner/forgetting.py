@@ -13,13 +13,13 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from palate.client.deployment import carrying
-from palate.client.deployment.book import RoundBook
-from palate.client.deployment.folder import DeviceFolder
-from palate.client.deployment.identity import DeviceKeys
+from palate.client.fleet import carrying
+from palate.client.fleet.book import RoundBook
+from palate.client.fleet.folder import DeviceFolder
+from palate.client.fleet.identity import DeviceKeys
 from palate.client.vault import Tombstone, Vault, files, forget
 from palate.client.vault.errors import Forgotten, NoVault, VaultLocked, VaultTampered, WrongKey
-from palate.models.errors import ConfigError, RunError
+from palate.errors import ConfigError, RunError
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.verify import verify_book
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load
 
 from palate.client.vault import HEADS, Vault
 from palate.client.vault.errors import NotInVault, VaultTampered
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
 from palate.models.scores.plain import Arrays, plain_head
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from palate.client.recommending.facets import Facets, decade_facet, genre_facet
 from palate.client.recommending.recommender import Recommender
-from palate.models.errors import ConfigError
-from palate.models.facets import Facets, decade_facet, genre_facet
-from palate.models.request_words import MOODS, genre_words
-from palate.models.requests import Request
-from palate.models.search import plain
+from palate.client.recommending.request_words import MOODS, genre_words
+from palate.client.recommending.requests import Request
+from palate.client.recommending.search import plain
+from palate.errors import ConfigError
 
 CANDIDATES = 5
 _SURE = 0.9

@@ -17,17 +17,17 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from palate.client.deployment.catalogue import names_of, printable, rows_by_name
-from palate.client.deployment.folder import DeviceFolder
-from palate.client.deployment.tables import read_table
+from palate.client.fleet.catalogue import names_of, printable, rows_by_name
+from palate.client.fleet.folder import DeviceFolder
+from palate.client.fleet.tables import read_table
 from palate.client.owner.heads import read_head
 from palate.client.owner.training import read_training
 from palate.client.recommending.recommender import Recommender
 from palate.client.vault import TABLES, Vault
 from palate.client.vault.errors import NotInVault
-from palate.models import text
-from palate.models.catalogue import Catalogue
-from palate.models.errors import DataError, RunError
+from palate.data import text
+from palate.data.catalogue import Catalogue
+from palate.errors import DataError, RunError
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
@@ -163,7 +163,7 @@ def _prepared(
     vault: Vault, data: bytes, table: ItemTable | None, made_from: dict[str, str]
 ) -> tuple[Catalogue, tuple[str, ...]]:
     """Read the catalogue and name the columns, once they are known to be the fleet's, and keep both."""
-    from palate.client.deployment.profile import FleetProfile
+    from palate.client.fleet.profile import FleetProfile
     from palate.client.owner.columns import column_names, indicators
 
     profile = FleetProfile.load(vault)

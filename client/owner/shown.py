@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 from palate.client.owner.device import Entry, titled
 from palate.client.recommending.answers import Answer, Recommendation
+from palate.client.recommending.explaining import Explanation
+from palate.client.recommending.facets import in_words
+from palate.client.recommending.portrait import Portrait
 from palate.client.vault.history import Mark
-from palate.models.catalogue import Catalogue
-from palate.models.explaining import Explanation
-from palate.models.facets import in_words
-from palate.models.portrait import Portrait
+from palate.data.catalogue import Catalogue
 
 _SOURCES = 6
 _DECIMALS = 4

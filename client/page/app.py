@@ -17,12 +17,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from palate.client.deployment.limit_fields import FIELDS, as_text
-from palate.client.deployment.limits import DEFAULT_DELTA
-from palate.client.deployment.pausing import Pause
-from palate.client.deployment.profile import FleetProfile
-from palate.client.deployment.shown import against_server, carried_words
-from palate.client.deployment.status import status_of
+from palate.client.fleet.limit_fields import FIELDS, as_text
+from palate.client.fleet.limits import DEFAULT_DELTA
+from palate.client.fleet.pausing import Pause
+from palate.client.fleet.profile import FleetProfile
+from palate.client.fleet.shown import against_server, carried_words
+from palate.client.fleet.status import status_of
 from palate.client.owner.device import titled
 from palate.client.owner.export import export_all
 from palate.client.owner.forgetting import OUT_OF_REACH
@@ -32,8 +32,8 @@ from palate.client.page.gate import FORM_TOKEN, MAX_QUERY_BYTES, form_of
 from palate.client.page.rendering import own_file, render
 from palate.client.page.wishes import COUNTS, MAX_YEAR, Wish
 from palate.client.recommending.recommender import COUNT
-from palate.models.errors import ConfigError, PalateError, RunError
-from palate.models.request_reader import MAX_LENGTH
+from palate.client.recommending.request_reader import MAX_LENGTH
+from palate.errors import ConfigError, PalateError, RunError
 from palate.privacy.errors import PrivacyError
 
 PAGES = {
@@ -102,7 +102,6 @@ class Page:
             + [Route(path, view, methods=["GET"]) for path, view in views.items()],
             exception_handlers={
                 PalateError: self._problem,
-                PrivacyError: self._problem,
                 HTTPException: self._missing,
                 Exception: self._defect,
             },
@@ -217,9 +216,7 @@ class Page:
         del request
         return self._privacy_page()
 
-    def _privacy_page(
-        self, typed: dict[str, str] | None = None, problem: PalateError | PrivacyError | None = None
-    ) -> Response:
+    def _privacy_page(self, typed: dict[str, str] | None = None, problem: PalateError | None = None) -> Response:
         """Show it, with limits that could not be taken as they were typed."""
         with self.desk.using() as device:
             status = status_of(device.folder)
@@ -333,7 +330,7 @@ class Page:
     def _problem(self, request: Request, error: Exception) -> Response:
         """Say what is wrong and what to do, as the command would."""
         del request
-        assert isinstance(error, PalateError | PrivacyError)
+        assert isinstance(error, PalateError)
         return self._page("", "problem", _status_of(error), message=error.message, hint=error.hint)
 
     def _missing(self, request: Request, error: Exception) -> Response:
@@ -347,7 +344,7 @@ class Page:
         return self._page("", "problem", 500, message=f"A defect in Palate: {type(error).__name__}.", hint="Report it.")
 
 
-def _status_of(error: PalateError | PrivacyError) -> int:
+def _status_of(error: PalateError) -> int:
     return 400 if isinstance(error, ConfigError) else 409
 
 

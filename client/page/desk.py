@@ -12,19 +12,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
-from palate.client.deployment import enrolling
-from palate.client.deployment.folder import DeviceFolder
-from palate.client.deployment.limit_fields import as_text, changes_in, from_text
-from palate.client.deployment.profile import FleetProfile
-from palate.client.deployment.shown import left_words
+from palate.client.fleet import enrolling
+from palate.client.fleet.folder import DeviceFolder
+from palate.client.fleet.limit_fields import as_text, changes_in, from_text
+from palate.client.fleet.profile import FleetProfile
+from palate.client.fleet.shown import left_words
 from palate.client.owner.device import OwnerDevice, Said, titled
 from palate.client.owner.forgetting import forget_device
+from palate.client.recommending.facets import in_words
 from palate.client.recommending.told import Setting
 from palate.client.vault import Tombstone, Vault
 from palate.client.vault.errors import Forgotten, NoVault
-from palate.models.errors import ConfigError, PalateError, RunError
-from palate.models.facets import in_words
-from palate.privacy.errors import PrivacyError
+from palate.errors import ConfigError, PalateError, RunError
 
 SettingWord = Literal["pin", "mute", "release"]
 
@@ -188,13 +187,13 @@ class Desk:
             device.vault.close()
             try:
                 stone = forget_device(device.folder)
-            except (PalateError, PrivacyError, OSError) as error:
+            except (PalateError, OSError) as error:
                 self._go_on(device.folder, error)
                 raise
             self.forgotten = True
             return stone
 
-    def _go_on(self, folder: DeviceFolder, error: PalateError | PrivacyError | OSError) -> None:
+    def _go_on(self, folder: DeviceFolder, error: PalateError | OSError) -> None:
         """Open the device again where forgetting it did not begin; raises RunError where something cut it off."""
         why = f"{type(error).__name__}: {error.strerror}" if isinstance(error, OSError) else error.message
         try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from palate.models.catalogue import Catalogue
-from palate.models.explaining import Explanation
-from palate.models.facets import in_words
+from palate.client.recommending.explaining import Explanation
+from palate.client.recommending.facets import in_words
+from palate.data.catalogue import Catalogue
 
 SHOWN = 6
 

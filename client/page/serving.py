@@ -19,12 +19,12 @@ from pathlib import Path
 
 import uvicorn
 
-from palate.client.deployment.folder import DeviceFolder, write_whole
+from palate.client.fleet.folder import DeviceFolder, write_whole
 from palate.client.owner.device import OwnerDevice
 from palate.client.page.app import Page
 from palate.client.page.desk import Desk
 from palate.client.page.gate import HOST, Gate, Secrets
-from palate.models.errors import EnvironmentProblem, PalateError
+from palate.errors import EnvironmentProblem, PalateError
 
 DOOR = "page.html"
 """The file that leads to the page; removed when the page ends."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Literal, cast, get_args
 from urllib.parse import urlencode
 
+from palate.client.recommending.facets import genre_facet
 from palate.client.recommending.recommender import COUNT, Recommender
-from palate.models.errors import ConfigError
-from palate.models.facets import genre_facet
-from palate.models.requests import Request
+from palate.client.recommending.requests import Request
+from palate.errors import ConfigError
 
 COUNTS = (10, 20, 50)
 MAX_YEAR = 9999

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from palate.models.catalogue import Catalogue
-from palate.models.confidence import Confidence
-from palate.models.explaining import Explanation, Reasons
-from palate.models.requests import Request
-from palate.models.taste import Source
+from palate.client.recommending.confidence import Confidence
+from palate.client.recommending.explaining import Explanation, Reasons
+from palate.client.recommending.requests import Request
+from palate.client.recommending.taste import Source
+from palate.data.catalogue import Catalogue
 
 
 @dataclass(frozen=True)

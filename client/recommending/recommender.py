@@ -17,24 +17,24 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from palate.client.recommending import facets as names
 from palate.client.recommending.answers import Answer, Recommendation
-from palate.models import facets as names
-from palate.models.catalogue import Catalogue
-from palate.models.confidence import Track, confidence, track_record
-from palate.models.errors import ConfigError
-from palate.models.explaining import explain, reasons
-from palate.models.facets import Facets, facets_of
+from palate.client.recommending.confidence import Track, confidence, track_record
+from palate.client.recommending.explaining import explain, reasons
+from palate.client.recommending.facets import Facets, facets_of
+from palate.client.recommending.portrait import Portrait, portray
+from palate.client.recommending.preferences import Preferences
+from palate.client.recommending.request_reader import RequestReader, TextEncoder
+from palate.client.recommending.requests import Request
+from palate.client.recommending.reranking import pool_size, rerank
+from palate.client.recommending.search import Match, TitleIndex
+from palate.client.recommending.taste import Nudge, Space, Taste, contrast, fit, space_of
+from palate.client.recommending.topn import best_items
+from palate.data.catalogue import Catalogue
+from palate.errors import ConfigError
 from palate.models.new_items import introduce
-from palate.models.portrait import Portrait, portray
-from palate.models.preferences import Preferences
-from palate.models.request_reader import RequestReader, TextEncoder
-from palate.models.requests import Request
-from palate.models.reranking import pool_size, rerank
 from palate.models.scores.plain import Arrays, Perceptron, has_intercept, plain_head
-from palate.models.search import Match, TitleIndex
 from palate.models.table import ItemTable
-from palate.models.taste import Nudge, Space, Taste, contrast, fit, space_of
-from palate.models.topn import best_items
 from palate.models.training import LocalTraining
 
 FloatArray = npt.NDArray[np.float32]

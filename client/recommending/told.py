@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from palate.client.recommending.preferences import Event, Preferences, preferences
 from palate.client.vault.history import History, Interaction, Mark
-from palate.models.errors import ConfigError
-from palate.models.preferences import Event, Preferences, preferences
+from palate.errors import ConfigError
 
 Setting = Literal["pin", "mute"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from palate.models.errors import PalateError
+from palate.errors import PalateError
 
 
 class VaultError(PalateError):

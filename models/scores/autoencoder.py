@@ -3,7 +3,7 @@
 The encoder is the ridge solution on the rows of the history, so a device stores no user vector: history and released
 table give it. The decoder is the inner product with item rows, as in GMF. What differs from GMF is how items learn:
 each own item is decoded with the code that leaves it out, and the gradient runs through the encoder as well
-(`palate.models.autoencoding`).
+(`palate.models.learning.autoencoding`).
 
 There is no objective "bce": its steps train a stored vector. For the same reason units that protect single interactions
 refuse the model: a code depends on all of a history, and so would every sample's gradient.

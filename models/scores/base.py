@@ -47,7 +47,7 @@ class ScoreModel(nn.Module, ABC):
     residual_head
         Whether a non-linear head remains to be trained after the closed form.
     through_encoder
-        Whether own items learn through the code that they were pooled into too (`palate.models.autoencoding`).
+        Whether own items learn through the code that they were pooled into too (`palate.models.learning.autoencoding`).
     """
 
     name: ClassVar[str]

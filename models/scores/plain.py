@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
 
 Array = npt.NDArray[np.float32]
 WideArray = npt.NDArray[np.float64]

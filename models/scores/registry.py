@@ -6,7 +6,7 @@ import threading
 
 import torch
 
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
 from palate.models.scores.autoencoder import Autoencoder
 from palate.models.scores.base import ScoreModel, Shape, State
 from palate.models.scores.gmf import GMF

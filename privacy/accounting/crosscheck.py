@@ -25,6 +25,8 @@ RDP_TOLERANCE = 1e-6
 class AccountantsDisagree(PrivacyError):
     """Two accountants give different figures for the same events; none of them may be believed."""
 
+    exit_code = 4
+
 
 def gaussian_equivalent(events: Sequence[Event]) -> list[Event]:
     """Replace every event that is not sampled by a Gaussian one with its noise multiplier; sampled ones stay."""

@@ -44,6 +44,8 @@ _WHOLE_ORDERS = ORDERS[np.floor(ORDERS) == ORDERS]
 class BudgetExceeded(PrivacyError):
     """A release would exceed the budget; nothing was charged."""
 
+    exit_code = 3
+
 
 class Meter(Protocol):
     """One of the sums on which stopping is proven."""

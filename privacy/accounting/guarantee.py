@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
+from typing import Any
 
 from palate.privacy.accounting.checks import MIN_DELTA, require_delta
 from palate.privacy.accounting.events import (
@@ -37,6 +38,7 @@ from palate.privacy.accounting.skellam import (
 from palate.privacy.errors import PrivacyError
 
 NO_AMPLIFICATION = "none claimed"
+LOCAL_WARNING = "One device's share alone, if secure aggregation fails: it is no protection by itself."
 _MARGIN = 1e-12  # relative: covers the rounding of the sum of squared mu
 
 
@@ -82,6 +84,20 @@ class Guarantee:
             f"epsilon {round_up(self.epsilon)} at delta {self.delta:g} per {self.unit} ({self.adjacency}); "
             f"{self.accountant}; amplification: {self.amplification}; assuming: {'; '.join(self.assumptions)}"
         )
+
+
+def as_dict(guarantee: Guarantee) -> dict[str, Any]:
+    """Return a guarantee as JSON values: an epsilon never travels without what it takes to read it."""
+    return {
+        "epsilon": guarantee.epsilon,
+        "delta": guarantee.delta,
+        "unit": str(guarantee.unit),
+        "adjacency": str(guarantee.adjacency),
+        "accountant": guarantee.accountant,
+        "amplification": guarantee.amplification,
+        "assumptions": [str(assumption) for assumption in guarantee.assumptions],
+        "cross_checks": [{"accountant": c.accountant, "epsilon": c.epsilon} for c in guarantee.cross_checks],
+    }
 
 
 def round_up(value: float, digits: int = 3) -> str:

@@ -30,6 +30,8 @@ SHARED_ORDERS: FloatArray = np.concatenate([np.arange(2.0, 65.0), np.arange(68.0
 class AccountantUnavailable(PrivacyError):
     """A library is missing, or cannot compute this schedule."""
 
+    exit_code = 12
+
 
 def google_pld(events: Iterable[Event], delta: float) -> float:
     """Epsilon by privacy loss distributions, an upper bound (dp_accounting; Doroshenko et al. 2022).

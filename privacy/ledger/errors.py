@@ -16,9 +16,13 @@ class MalformedBody(LedgerError):
 class LedgerUnreadable(LedgerError):
     """A file that cannot be read as a ledger of this version, or written to."""
 
+    exit_code = 11
+
 
 class Tampered(LedgerError):
     """An entry was edited, reordered, removed or invented, or the wrong key signed it."""
+
+    exit_code = 1
 
 
 class Contradiction(Tampered):
@@ -28,13 +32,19 @@ class Contradiction(Tampered):
 class Rollback(LedgerError):
     """The ledger is shorter than an anchor that was countersigned earlier."""
 
+    exit_code = 6
+
 
 class Fork(LedgerError):
     """Two histories of one ledger differ at the same entry."""
 
+    exit_code = 6
+
 
 class OpenIntent(LedgerError):
     """A round was charged, and nothing says whether its bytes left."""
+
+    exit_code = 5
 
 
 class PolicyRefused(LedgerError):
@@ -54,6 +64,8 @@ class BudgetExceeded(LedgerError):
         What the round costs, what is left and the whole budget, in 1e-9 of 2 rho.
     """
 
+    exit_code = 3
+
     def __init__(self, message: str, *, needed_nano: int, left_nano: int, budget_nano: int, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.needed_nano = needed_nano
@@ -64,10 +76,16 @@ class BudgetExceeded(LedgerError):
 class BadProof(LedgerError):
     """An inclusion or consistency proof that does not connect what it claims to connect."""
 
+    exit_code = 1
+
 
 class BadNote(LedgerError):
     """A signed note, checkpoint or cosignature that is malformed, unsigned or wrongly signed."""
 
+    exit_code = 1
+
 
 class BadReceipt(LedgerError):
     """A receipt that is malformed, wrongly signed, or for another head."""
+
+    exit_code = 1

@@ -1,1 +1,1 @@
-"""The deployment's transport on the server: Flower's Fleet API and nothing else, over TLS, for enrolled devices."""
+"""A fleet of real devices, from the operator's side: its folder, the rounds, and what survives a crash."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from palate.models.arrays import FloatArray
+from palate.models.histories import Histories
+from palate.models.learning.batched_ridge import history_weights, solve_users
+from palate.models.learning.kernel import popularity_sum
 from palate.models.popularity import saturating_column
 from palate.models.serving import serving_training
 from palate.models.training import LocalTraining
 from palate.simulation.baselines.scorers import FactorScorer
-from palate.simulation.batched_ridge import history_weights, solve_users
-from palate.simulation.data.types import FloatArray, Histories
-from palate.simulation.vectorised import popularity_sum
 
 
 def fit_content_only(

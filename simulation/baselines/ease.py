@@ -12,9 +12,9 @@ from pydantic import PositiveFloat
 from pydantic.dataclasses import dataclass
 from scipy import linalg
 
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
+from palate.models.histories import Histories
 from palate.simulation.baselines.scorers import ItemToItemScorer, history_matrix
-from palate.simulation.data.types import Histories
 
 MAX_ITEMS = 12_000
 """Beyond this the inverse takes minutes and gigabytes."""

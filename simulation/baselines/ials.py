@@ -13,9 +13,10 @@ import numpy as np
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
+from palate.models.arrays import FloatArray, LongArray
+from palate.models.histories import Histories
 from palate.simulation.baselines.normal_equations import solve_ridge
 from palate.simulation.baselines.scorers import FactorScorer, history_matrix
-from palate.simulation.data.types import FloatArray, Histories, LongArray
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,9 @@ from pydantic import NonNegativeFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from scipy import sparse
 
+from palate.models.arrays import FloatArray
+from palate.models.histories import Histories
 from palate.simulation.baselines.scorers import ItemToItemScorer, history_matrix
-from palate.simulation.data.types import FloatArray, Histories
 
 BLOCK_ELEMENTS = 8_000_000
 """Most similarities held at once; fewer where many items have no user in common."""

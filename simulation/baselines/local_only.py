@@ -10,10 +10,11 @@ from __future__ import annotations
 from pydantic import NonNegativeFloat, PositiveFloat
 from pydantic.dataclasses import dataclass
 
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
+from palate.models.arrays import FloatArray
+from palate.models.histories import Histories
 from palate.simulation.baselines.normal_equations import solve_ridge
 from palate.simulation.baselines.scorers import FactorScorer
-from palate.simulation.data.types import FloatArray, Histories
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Whole-data weighted ridge for many users at once (Hu, Koren & Volinsky 2008, eq. 4), histories padded in batches.
 
-The vectorised twin of `palate.models.ridge.solve_user` with unit weights: the conformance test compares them.
+The vectorised twin of `palate.models.learning.ridge.solve_user` with unit weights: the conformance test compares them.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from palate.simulation.data.types import FloatArray, Histories
+from palate.models.arrays import FloatArray
+from palate.models.histories import Histories
 
 BATCH_ELEMENTS = 4_000_000
 """Floats gathered at once, 16 MB: large enough to hide Python, small enough for the cache of a laptop."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from palate.models.histories import Histories
 from palate.simulation.baselines.scorers import ConstantScorer
-from palate.simulation.data.types import Histories
 
 
 def fit_popularity(

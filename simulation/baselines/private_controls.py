@@ -14,6 +14,11 @@ from functools import lru_cache
 
 import numpy as np
 
+from palate.client.batched_release import quantised_sum, release_sum
+from palate.client.release import popularity_updates
+from palate.models.arrays import FloatArray, LongArray
+from palate.models.histories import Histories
+from palate.models.learning.updates import DeviceUpdates
 from palate.models.popularity import saturating_column
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.calibrate import calibrate_skellam
@@ -22,10 +27,7 @@ from palate.privacy.integer.csprng import KEY_BYTES, Purpose, WordStream
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.simulation.baselines.content_only import fit_on_public_columns
 from palate.simulation.baselines.scorers import ConstantScorer, FactorScorer
-from palate.simulation.batched_release import DeviceUpdates, quantised_sum, release_sum
-from palate.simulation.data.types import FloatArray, Histories, LongArray
 from palate.simulation.noise_keys import NoiseKeys
-from palate.simulation.shard_release import popularity_updates
 
 SENSITIVITY = 4096
 """Integer steps that a person's part is scaled to; finer ones cost and gain nothing that could be measured."""

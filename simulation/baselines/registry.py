@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
+from palate.models.arrays import FloatArray
+from palate.models.histories import Histories
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise
@@ -23,7 +25,6 @@ from palate.simulation.baselines.item_knn import ItemKnnConfig, fit_item_knn
 from palate.simulation.baselines.local_only import LocalOnlyConfig, fit_local_only
 from palate.simulation.baselines.popularity import fit_popularity
 from palate.simulation.baselines.private_controls import fit_dp_content, fit_dp_popularity
-from palate.simulation.data.types import FloatArray, Histories
 from palate.simulation.evaluation import Scorer
 
 

@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from palate.models.arrays import FloatArray
 from palate.models.training import LocalTraining
 from palate.privacy.charging import Promise
 from palate.simulation.baselines.registry import Baseline, Fit, Known, baseline
-from palate.simulation.data.types import FloatArray, Split
+from palate.simulation.datasets.held_out import Split
 from palate.simulation.evaluation import Evaluation, Summary, evaluate, summarise
 
 DEFAULT_VARIANT = "default"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from palate.simulation.data.types import FloatArray, Histories, IntArray
+from palate.models.arrays import FloatArray, IntArray
+from palate.models.histories import Histories
 
 
 @dataclass(frozen=True, eq=False)

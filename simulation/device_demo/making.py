@@ -16,23 +16,23 @@ from typing import Final
 
 import numpy as np
 
-from palate.client.deployment import enrolling
-from palate.client.deployment.book import RoundBook
-from palate.client.deployment.folder import DeviceFolder, write_whole
-from palate.client.deployment.profile import FleetProfile
-from palate.client.deployment.tables import table_keeper
+from palate.client.fleet import enrolling
+from palate.client.fleet.book import RoundBook
+from palate.client.fleet.folder import DeviceFolder, write_whole
+from palate.client.fleet.profile import FleetProfile
+from palate.client.fleet.tables import table_keeper
 from palate.client.owner.forgetting import forget_device
 from palate.client.owner.shelf import open_shelf
 from palate.client.owner.training import keep_training
 from palate.client.vault import Vault, tombstone
 from palate.client.vault.errors import Forgotten, NoVault
 from palate.client.vault.history import History, Interaction
-from palate.models.errors import ConfigError
+from palate.data.interactions import Interactions
+from palate.errors import ConfigError
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise
 from palate.simulation.config import checked_config
-from palate.simulation.data.types import Interactions
 from palate.simulation.federation import simulate
 from palate.simulation.fleet_demo.cast import write_catalogue
 from palate.simulation.prepare import prepare

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from palate.models.catalogue import Catalogue
-from palate.models.errors import ConfigError
-from palate.simulation.data.presets import load
+from palate.data.catalogue import Catalogue
+from palate.errors import ConfigError
+from palate.simulation.datasets.presets import load
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from palate.models.errors import FederationError
+from palate.errors import FederationError
 from palate.privacy.wire import FleetStep
 from palate.simulation.fleet_demo.processes import PALATE, Program
 from palate.simulation.fleet_demo.stage import Stage

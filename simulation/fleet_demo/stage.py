@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from palate.client.deployment import enrolling
-from palate.client.deployment.folder import DeviceFolder
+from palate.client.fleet import enrolling
+from palate.client.fleet.folder import DeviceFolder
 from palate.client.vault import Vault
 from palate.client.vault.history import History, Interaction
-from palate.models.catalogue import Catalogue
+from palate.data.catalogue import Catalogue
 from palate.privacy.enrolment import EnrolmentRequest
-from palate.server.deployment.folder import FleetFolder
-from palate.server.deployment.setup import make_fleet, welcome
+from palate.server.fleet.folder import FleetFolder
+from palate.server.fleet.setup import make_fleet, welcome
 from palate.simulation.fleet_demo.cast import Person, write_catalogue
 
 _DEADLINES = {

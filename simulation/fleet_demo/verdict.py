@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from palate.client.deployment.status import status_of
-from palate.models.errors import PalateError
+from palate.client.fleet.status import status_of
+from palate.errors import PalateError
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import ledger_name
-from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.verify import verify_book
-from palate.server.deployment.folder import read_public_key
-from palate.server.deployment.summary import rounds_of
+from palate.server.fleet.folder import read_public_key
+from palate.server.fleet.summary import rounds_of
 from palate.server.ledger import SERVER
 from palate.simulation.fleet_demo.stage import Stage
 
@@ -43,7 +42,7 @@ def examine(stage: Stage) -> list[Check]:
             status = status_of(folder)
             key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(status.ledger_key))
             book = verify_book(folder.ledger, key, allow_open=True)
-        except (PalateError, PrivacyError):
+        except PalateError:
             continue
         intact += 1
         cut_off += any(state.open for state in book.values())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from palate.models.errors import RunError
+from palate.errors import RunError
 from palate.simulation import significance
 from palate.simulation.report import promise
 from palate.simulation.report.ranked import RANKINGS

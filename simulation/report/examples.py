@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from palate.models.catalogue import Catalogue
+from palate.data.catalogue import Catalogue
+from palate.models.histories import Histories
 from palate.models.lists import NO_ITEM
-from palate.simulation.data.types import Histories
 from palate.simulation.report.ranked import RankedUsers
 
 _QUANTILES = (0.1, 0.37, 0.63, 0.9)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from palate.models.errors import EnvironmentProblem, RunError
+from palate.errors import EnvironmentProblem, RunError
 
 _HINT = "the run folder is damaged: copy it again, or repeat the run with its config.toml"
 

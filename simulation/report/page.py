@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from palate.models.errors import PalateError
-from palate.simulation.data.types import Histories
+from palate.errors import PalateError
+from palate.models.histories import Histories
 from palate.simulation.prepare import prepare
 from palate.simulation.report.examples import Example, choose_examples
 from palate.simulation.report.figures import round_charts, save_curves

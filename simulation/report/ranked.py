@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from palate.models.catalogue import Catalogue
+from palate.data.catalogue import Catalogue
 from palate.simulation.evaluation import Evaluation
 from palate.simulation.report.files import damaged, file_frame
 

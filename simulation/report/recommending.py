@@ -8,10 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
+from palate.data.catalogue import Catalogue
+from palate.data.interactions import Interactions
+from palate.errors import DataError
 from palate.models import lists
-from palate.models.catalogue import Catalogue
-from palate.models.errors import DataError
-from palate.simulation.data.types import Interactions, Split
+from palate.simulation.datasets.held_out import Split
 from palate.simulation.evaluation import Scorer
 
 RECENT = 10

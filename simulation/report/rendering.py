@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from palate.models.errors import EnvironmentProblem
+from palate.errors import EnvironmentProblem
 from palate.server.store import write_atomically
 
 _HERE = Path(__file__).parent

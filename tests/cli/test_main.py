@@ -20,7 +20,7 @@ PROBES = '''
 import errno, os, signal, subprocess, sys
 from typing import Annotated
 import typer
-from palate.models.errors import DataError
+from palate.errors import DataError
 
 def quiet() -> None:
     typer.echo("[1, 2]")

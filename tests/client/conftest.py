@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from palate.cli.errors import ending_of
-from palate.client.cli import client_app
-from palate.client.deployment.folder import DeviceFolder
+from palate.cli.membership import client_app
+from palate.client.fleet.folder import DeviceFolder
 
 
 class Terminal:

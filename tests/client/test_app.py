@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, Message
 from palate.client import app as client_app
 from palate.client.app import BAD_PLAN, FAILED, make_app, open_installed_host
 from palate.client.host import DeviceHost
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
 from palate.models.training import LocalTraining
 from palate.privacy.wire import ItemUpdate, RoundPlan, WireError
 from palate.server.strategy import plan_messages

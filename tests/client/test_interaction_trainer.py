@@ -20,7 +20,7 @@ from palate.client.interaction_trainer import (
     train_interactions,
 )
 from palate.client.trainer import LocalModel, score_catalogue
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
 from palate.models.scores.base import Shape, State
 from palate.models.scores.registry import SCORE_MODELS, build
 from palate.models.table import ItemTable, initial_embeddings

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from palate.client.trainer import LocalModel, interaction_weights, popularity_update, score_catalogue, train
-from palate.models.ridge import gram, residuals, solve_user
+from palate.models.learning.ridge import gram, residuals, solve_user
+from palate.models.learning.weights import user_weights
 from palate.models.scores.base import Shape
 from palate.models.scores.registry import SCORE_MODELS, build
 from palate.models.table import ItemTable, initial_embeddings
 from palate.models.training import LocalTraining
-from palate.models.weights import user_weights
 
 NUM_ITEMS, DIM = 40, 5
 ITEMS = np.array([3, 17, 8, 30, 21, 5], np.int32)

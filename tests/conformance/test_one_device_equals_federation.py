@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from palate.client.trainer import popularity_update, train
+from palate.models.histories import Histories
+from palate.models.learning.kernel import fresh_state, popularity_sum, train_shard
 from palate.models.scores.registry import SCORE_MODELS
 from palate.models.table import ItemTable, initial_embeddings
 from palate.models.training import LocalTraining
-from palate.simulation.data.types import Histories
 from palate.simulation.seeding import device_keys
-from palate.simulation.vectorised import fresh_state, popularity_sum, train_shard
 
 NUM_ITEMS, NUM_USERS = 60, 9
 CASES = [(name, objective) for name, model in sorted(SCORE_MODELS.items()) for objective in sorted(model.objectives)]

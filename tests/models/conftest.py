@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from palate.models.catalogue import Catalogue
+from palate.data.catalogue import Catalogue
 
 FILMS = """
 Heat (1995)|Action,Crime,Thriller

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from palate.errors import ConfigError
 from palate.models import lists
-from palate.models.errors import ConfigError
 from palate.models.lists import NO_ITEM
 from palate.models.metrics import NonFiniteScoreError
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from palate.errors import ConfigError, PalateError
 from palate.models import metrics
-from palate.models.errors import ConfigError, PalateError
 from palate.models.metrics import NonFiniteScoreError, RankingMetrics
 
 # Few distinct values, so that ties are the rule and not the exception.

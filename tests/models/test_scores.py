@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
 from palate.models.scores.base import Shape
 from palate.models.scores.registry import SCORE_MODELS, build, initial_state, score_model
 

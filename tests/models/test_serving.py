@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from palate.client.trainer import score_catalogue, train
-from palate.models.ridge import gram, solve_user
+from palate.models.learning.ridge import gram, solve_user
 from palate.models.scores.registry import SCORE_MODELS
 from palate.models.serving import serving_training
 from palate.models.table import ItemTable, initial_embeddings

@@ -10,14 +10,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
-from palate.models.errors import ConfigError, DataError, RunError
+from palate.cli.operating import server_app
+from palate.errors import ConfigError, DataError, RunError
 from palate.privacy.enrolment import EnrolmentFileRefused, EnrolmentRequest, Welcome
-from palate.server.cli import server_app
-from palate.server.deployment.folder import FleetFolder
-from palate.server.deployment.losses import FleetHalted
-from palate.server.deployment.state import FleetState, Round, RoundStatus, Stop
-from palate.server.fleet.enrolment import Enrolment
-from palate.server.fleet.server import ENROLMENT_FILE
+from palate.server.fleet.folder import FleetFolder
+from palate.server.fleet.losses import FleetHalted
+from palate.server.fleet.state import FleetState, Round, RoundStatus, Stop
+from palate.server.fleet.transport.enrolment import Enrolment
+from palate.server.fleet.transport.server import ENROLMENT_FILE
 
 ITEMS = "item,title,genres,year\na,Alpha,Drama,1999\nb,Beta,Comedy,2001\n"
 

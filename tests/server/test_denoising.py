@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from palate.models.errors import ConfigError, FederationError
+from palate.errors import ConfigError, FederationError
 from palate.server.denoising import RELEASE_STEPS, Known, ReleaseConfig, denoise, project, span_basis
 
 NUM_ITEMS, DIM, COLUMNS = 300, 8, 5

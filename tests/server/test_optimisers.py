@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
 from palate.server.filtering import filter_rows
 from palate.server.optimisers import OPTIMISERS, Aggregate, Optimiser, OptimiserConfig, build_optimiser
 

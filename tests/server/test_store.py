@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from palate.models.errors import RunError
+from palate.errors import RunError
 from palate.models.table import ItemTable
 from palate.server.coordinator import Snapshot
 from palate.server.store import CHECKPOINT_FORMAT, TABLE_FORMAT, RunStore, read_tensors, write_atomically

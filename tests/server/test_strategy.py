@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from palate.models.errors import FederationError
+from palate.errors import FederationError
 from palate.privacy.wire import RoundPlan
 from palate.server.coordinator import Coordinator
 from palate.server.optimisers import OptimiserConfig

@@ -15,7 +15,15 @@ import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner, Result
 
-from palate.models.errors import ConfigError, RunError
+from palate.audit.attack import game
+from palate.audit.attack.game import fresh_key, play
+from palate.audit.attack.page import attack_page
+from palate.audit.attack.plan import AttackPlan, Game, plan_for, plan_of, plan_of_run
+from palate.audit.attack.verdict import EmpiricalViolation, attack, round_down
+from palate.audit.attack.words import LIMITS
+from palate.audit.opening import open_source
+from palate.cli import attack as attack_cli
+from palate.errors import ConfigError, RunError
 from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.events import Composed, SkellamEvent
 from palate.privacy.accounting.filters import ZcdpMeter, budget_nano_for
@@ -27,14 +35,6 @@ from palate.privacy.ledger.body import Intent, Outcome, Policy, hash_text
 from palate.privacy.ledger.errors import Tampered
 from palate.privacy.ledger.store import LedgerBook
 from palate.privacy.mechanisms.terms import ReleaseTerms
-from palate.simulation import attack_cli
-from palate.simulation.audit.opening import open_source
-from palate.simulation.audit_attack import game
-from palate.simulation.audit_attack.game import fresh_key, play
-from palate.simulation.audit_attack.page import attack_page
-from palate.simulation.audit_attack.plan import AttackPlan, Game, plan_for, plan_of, plan_of_run
-from palate.simulation.audit_attack.verdict import EmpiricalViolation, attack, round_down
-from palate.simulation.audit_attack.words import LIMITS
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 QUORUM = Quorum(tau=0.6, gamma=0.2)

@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 import torch
 
+from palate.client import batched_interaction
+from palate.client.batched_interaction import (
+    InteractionSum,
+    interaction_sum,
+    popularity_interaction_sum,
+    recent,
+    release_interactions,
+)
 from palate.client.interaction_trainer import popularity_interactions, sample_layout, train_interactions
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
+from palate.models.histories import Histories
+from palate.models.learning.kernel import fresh_state
 from palate.models.scores.base import State
 from palate.models.scores.registry import SCORE_MODELS
 from palate.models.table import ItemTable, initial_embeddings
@@ -19,16 +29,6 @@ from palate.privacy.integer.quantise import Quantiser
 from palate.privacy.integer.ring import Ring
 from palate.privacy.integer.skellam import SkellamSampler
 from palate.privacy.mechanisms.terms import ReleaseTerms
-from palate.simulation import batched_interaction
-from palate.simulation.batched_interaction import (
-    InteractionSum,
-    interaction_sum,
-    popularity_interaction_sum,
-    recent,
-    release_interactions,
-)
-from palate.simulation.data.types import Histories
-from palate.simulation.vectorised import fresh_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook")
 

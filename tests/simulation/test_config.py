@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
 from palate.server.planning import DEFAULTS
 from palate.server.settings import Schedule
 from palate.simulation.config import SimulationConfig, checked_config, load_config

@@ -7,9 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from palate.models.errors import DataError
+from palate.errors import DataError
+from palate.models.histories import Histories
 from palate.models.metrics import NonFiniteScoreError
-from palate.simulation.data.types import HeldOut, Histories
+from palate.simulation.datasets.held_out import HeldOut
 from palate.simulation.evaluation import Evaluation, evaluate, summarise
 
 NUM_USERS, NUM_ITEMS = 23, 17

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from flwr.app import Message, MessageType
 
-from palate.models.errors import DataError, RunError
+from palate.errors import DataError, RunError
+from palate.models.learning.kernel import popularity_sum
 from palate.privacy.wire import RoundPlan
 from palate.server.store import TABLE_FORMAT, read_tensors
 from palate.simulation import resolving
@@ -22,7 +23,6 @@ from palate.simulation.prepare import prepare
 from palate.simulation.progress import SilentWatcher
 from palate.simulation.run_folder import RESOLVED, read_config
 from palate.simulation.seeding import participants
-from palate.simulation.vectorised import popularity_sum
 
 Exchange = tuple[Message, Message]
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from palate.models.errors import RunError
+from palate.errors import RunError
 from palate.simulation.evaluation import evaluate
 from palate.simulation.finished import open_finished
 from palate.simulation.prepare import prepare

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from palate.cli.main import COMMANDS, Entry, main
-from palate.models.errors import ConfigError, RunError
+from palate.errors import ConfigError, RunError
 from palate.simulation import frontier, frontier_controls
 from palate.simulation.config import checked_config
 from palate.simulation.federation import simulate
@@ -51,7 +51,7 @@ def finished(sweep, tmp_path_factory):
 def palate(capsys, monkeypatch, tmp_path) -> Callable[..., tuple[int, str, str]]:
     """Run `palate frontier` in this process, in a folder of its own: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(COMMANDS, "frontier", Entry("palate.simulation.frontier_cli:frontier", "Measure."))
+    monkeypatch.setitem(COMMANDS, "frontier", Entry("palate.cli.frontier:frontier", "Measure."))
 
     def call(*arguments: str) -> tuple[int, str, str]:
         capsys.readouterr()

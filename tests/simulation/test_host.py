@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from palate.models.errors import RunError
+from palate.errors import RunError
 from palate.models.table import ItemTable, initial_embeddings
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import RoundPlan, WireError

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from palate.client.interaction_trainer import serve_scores
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
 from palate.models.table import ItemTable, initial_embeddings
 from palate.privacy.integer.skellam import SkellamSampler
 from palate.simulation.finished import open_finished

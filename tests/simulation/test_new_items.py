@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from palate.cli.main import main
-from palate.models.errors import ConfigError, DataError, RunError
+from palate.errors import ConfigError, DataError, RunError
 from palate.simulation import prepare as preparing
 from palate.simulation.new_items import (
     AS_TRAINED,

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
+from palate.audit.plan_request import MAX_ROUNDS, PlanRequest
+from palate.audit.planning import NOTICE, make_plan
 from palate.cli.errors import EXIT_CODES
 from palate.cli.main import main
 from palate.privacy.accounting.calibrate import calibrate_skellam
 from palate.privacy.accounting.dropout import Quorum, local_event
 from palate.privacy.accounting.events import Composed, SkellamEvent
 from palate.privacy.accounting.guarantee import epsilon, round_up
-from palate.simulation.plan_request import MAX_ROUNDS, PlanRequest
-from palate.simulation.planning import NOTICE, make_plan
 
 SENSITIVITY = 2**12
 PlanJson = Callable[..., dict[str, Any]]

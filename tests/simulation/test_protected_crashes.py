@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from palate.models.errors import FederationError, RunError
+from palate.errors import FederationError, RunError
 from palate.privacy.ledger.rounds import RoundKeeper
 from palate.server.ledger import ServerLedger
 from palate.server.store import RunStore

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from palate.client.trainer import score_catalogue
+from palate.models.learning.kernel import popularity_sum
 from palate.models.scores.registry import SCORE_MODELS
 from palate.models.self_evaluation import draw_candidates
 from palate.models.serving import serving_training
@@ -32,7 +33,6 @@ from palate.simulation.nodes import DeviceNode
 from palate.simulation.noise_keys import make_noise_key
 from palate.simulation.prepare import prepare
 from palate.simulation.seeding import device_keys, participants, survivors, table_rng
-from palate.simulation.vectorised import popularity_sum
 
 CASES = [(name, objective) for name, model in sorted(SCORE_MODELS.items()) for objective in sorted(model.objectives)]
 SEEDED = {"noise": "seeded"}

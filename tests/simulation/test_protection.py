@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
 from palate.server.planning import planned
 from palate.simulation.protection import PrivacyOptions, cohort_of, device_rounds
 

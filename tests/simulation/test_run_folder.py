@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from palate.models.errors import EnvironmentProblem, RunError
+from palate.errors import EnvironmentProblem, RunError
 from palate.simulation.prepare import prepare
 from palate.simulation.run_folder import claim, clear, environment, locked, read_config, write_items
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from palate.models.errors import FederationError, RunError
+from palate.errors import FederationError, RunError
 from palate.server.store import TABLE_FORMAT, RunStore, read_tensors
 from palate.simulation.prepare import prepare
 from palate.simulation.progress import SilentWatcher

@@ -7,7 +7,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from palate.models.errors import DataError
+from palate.errors import DataError
 from palate.simulation.evaluation import Evaluation
 from palate.simulation.significance import compare, mcnemar_p_value, permutation_p_value
 

@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from palate.client.deployment import enrolling
-from palate.client.deployment.folder import DeviceFolder
-from palate.client.deployment.tables import table_keeper
+from palate.client.fleet import enrolling
+from palate.client.fleet.folder import DeviceFolder
+from palate.client.fleet.tables import table_keeper
 from palate.client.owner.columns import indicators
 from palate.client.owner.shelf import read_catalogue
 from palate.client.owner.training import keep_training

@@ -9,11 +9,11 @@ import polars as pl
 import pytest
 
 from palate.cli.errors import ending_of
-from palate.client.deployment.catalogue import Catalogue
-from palate.client.deployment.importing import import_file
+from palate.client.fleet.catalogue import Catalogue
+from palate.client.fleet.importing import import_file
 from palate.client.vault import Vault
 from palate.client.vault.history import History, Interaction
-from palate.models.errors import DataError, PalateError
+from palate.errors import DataError, PalateError
 
 CATALOGUE = Catalogue(("i1", "i2", "i3"), ("Heat (1995)", "Ran", "Casino (1995)"))
 ROWS = [

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from palate.client.deployment import book
-from palate.client.deployment.book import RoundBook
-from palate.client.deployment.identity import DeviceKeys
+from palate.client.fleet import book
+from palate.client.fleet.book import RoundBook
+from palate.client.fleet.identity import DeviceKeys
 from palate.client.owner import forgetting
 from palate.client.vault import Vault, tombstone
 from palate.client.vault.errors import Forgotten
@@ -81,7 +81,7 @@ def test_no_secret_key_is_exported_and_no_file_overwritten(owner, tmp_path):
 def test_nothing_is_forgotten_without_asking(owner, monkeypatch):
     before = owner.titles()
     assert owner.ends("forget")[0] == 2
-    monkeypatch.setattr("palate.client.owner_cli.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr("palate.cli.owner.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     assert owner.ends("forget", typed="n\n")[0] == 2
     assert owner.titles() == before
     assert "forgotten" in owner("forget", typed="y\n")

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 import torch
 
-from palate.client.deployment.catalogue import Catalogue
-from palate.client.deployment.profile import FleetProfile
-from palate.client.deployment.tables import read_table, table_keeper
+from palate.client.fleet.catalogue import Catalogue
+from palate.client.fleet.profile import FleetProfile
+from palate.client.fleet.tables import read_table, table_keeper
 from palate.client.owner import heads
 from palate.client.owner.columns import column_names
 from palate.client.owner.shelf import NO_TABLE, NO_TRAINING, OTHER_COLUMNS, open_shelf, read_catalogue
@@ -19,8 +19,8 @@ from palate.client.owner.training import keep_training
 from palate.client.vault import HEADS, TABLES, Vault
 from palate.client.vault import heads as torch_heads
 from palate.client.vault.errors import VaultTampered
-from palate.models.content import ContentConfig, content_features
-from palate.models.errors import RunError
+from palate.data.content import ContentConfig, content_features
+from palate.errors import RunError
 from palate.models.scores.base import Shape
 from palate.models.scores.registry import initial_state, score_model
 from palate.models.table import ItemTable

@@ -16,9 +16,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from palate.client.deployment.enrolling import begin
-from palate.client.deployment.folder import DeviceFolder
-from palate.client.deployment.tables import table_keeper
+from palate.client.fleet.enrolling import begin
+from palate.client.fleet.folder import DeviceFolder
+from palate.client.fleet.tables import table_keeper
 from palate.client.owner.device import OwnerDevice
 from palate.client.owner.training import keep_training
 from palate.client.page.app import Page
@@ -26,7 +26,7 @@ from palate.client.page.desk import Desk
 from palate.client.page.gate import COOKIE, Gate, Secrets
 from palate.client.vault import Vault
 from palate.client.vault.history import History, Interaction
-from palate.models.content import ContentConfig, content_features
+from palate.data.content import ContentConfig, content_features
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
@@ -123,7 +123,7 @@ def items_of(page: str) -> list[str]:
 @pytest.fixture(scope="session")
 def fleets() -> ModuleType:
     """The honest fleet in memory of the deployment's own tests."""
-    path = Path(__file__).parents[1] / "deployment" / "conftest.py"
+    path = Path(__file__).parents[1] / "fleet" / "conftest.py"
     spec = importlib.util.spec_from_file_location("palate_test_fleets", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

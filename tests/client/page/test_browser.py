@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from palate.client.deployment.folder import DeviceFolder
+from palate.client.fleet.folder import DeviceFolder
 from palate.client.page.serving import DOOR
 
 from .browser import Browser, find

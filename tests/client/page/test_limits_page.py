@@ -10,14 +10,14 @@ from types import ModuleType
 
 import pytest
 
-from palate.client.deployment import enrolling
-from palate.client.deployment.limit_fields import FIELDS, as_text, changes_in, from_text
-from palate.client.deployment.limits import OwnerLimits
-from palate.client.deployment.status import status_of
+from palate.client.fleet import enrolling
+from palate.client.fleet.limit_fields import FIELDS, as_text, changes_in, from_text
+from palate.client.fleet.limits import OwnerLimits
+from palate.client.fleet.status import status_of
 from palate.client.owner.forgetting import forget_device
+from palate.client.recommending.request_reader import MAX_LENGTH
 from palate.client.vault import Vault
-from palate.models.errors import ConfigError
-from palate.models.request_reader import MAX_LENGTH
+from palate.errors import ConfigError
 from palate.privacy.ledger.verify import verify_ledger
 
 from .conftest import Visitor, visitor

@@ -12,19 +12,19 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from palate.client.deployment.folder import DeviceFolder
-from palate.client.deployment.identity import DeviceKeys
+from palate.client.fleet.folder import DeviceFolder
+from palate.client.fleet.identity import DeviceKeys
 from palate.client.owner import forgetting
 from palate.client.owner.device import OwnerDevice
 from palate.client.owner.shown import explanation_lines
 from palate.client.page.explained import SHOWN, parts_of
 from palate.client.page.wishes import Wish
+from palate.client.recommending.facets import genre_facet
+from palate.client.recommending.requests import Request
 from palate.client.vault import Vault
 from palate.client.vault.errors import NoVault
 from palate.client.vault.history import History
-from palate.models.errors import ConfigError
-from palate.models.facets import genre_facet
-from palate.models.requests import Request
+from palate.errors import ConfigError
 
 from .conftest import Visitor, items_of, visitor
 

@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from palate.client.deployment.pausing import Pause
-from palate.client.deployment.status import status_of
+from palate.client.fleet.pausing import Pause
+from palate.client.fleet.status import status_of
 from palate.client.vault import Vault
 from palate.privacy.accounting.guarantee import round_up
 from palate.privacy.wire import FleetStep

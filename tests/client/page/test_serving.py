@@ -18,15 +18,15 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from palate.client.deployment.folder import DeviceFolder
+from palate.client.fleet.folder import DeviceFolder
 from palate.client.page.serving import DOOR, serve
 from palate.client.vault import Vault
 from palate.client.vault.history import History
-from palate.models.errors import EnvironmentProblem
+from palate.errors import EnvironmentProblem
 
 from .test_fuzz import spoilt
 
-PROGRAM = "import typer; from palate.client.page.cli import page; typer.run(page)"
+PROGRAM = "import typer; from palate.cli.page import page; typer.run(page)"
 
 
 @dataclass

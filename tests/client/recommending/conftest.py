@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from palate.client.recommending.recommender import Recommender
-from palate.models.catalogue import Catalogue
+from palate.data.catalogue import Catalogue
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from palate.client.recommending.preferences import Event, preferences
 from palate.client.recommending.recommender import Recommender
+from palate.client.recommending.requests import Request
+from palate.client.recommending.reranking import NOTCHES
 from palate.client.trainer import score_catalogue
+from palate.errors import ConfigError
 from palate.models import lists
-from palate.models.errors import ConfigError
 from palate.models.new_items import introduce
-from palate.models.preferences import Event, preferences
-from palate.models.requests import Request
-from palate.models.reranking import NOTCHES
 from palate.models.scores.base import Shape
 from palate.models.scores.registry import SCORE_MODELS, initial_state
 from palate.models.serving import serving_training

@@ -5,7 +5,7 @@ import pytest
 from palate.client.recommending.told import record, told
 from palate.client.vault import Vault
 from palate.client.vault.history import History, Interaction
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
 
 ROWS = {"a": 0, "b": 1, "c": 2, "d": 3}
 

@@ -6,12 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palate.privacy.accounting.calibrate import (
-    calibrate_gaussian,
-    calibrate_sampled,
-    calibrate_skellam,
-    rounds_left,
-)
+from palate.privacy.accounting.calibrate import calibrate_gaussian, calibrate_sampled, calibrate_skellam, rounds_left
 from palate.privacy.accounting.events import Composed, GaussianEvent, SampledGaussianEvent, SkellamEvent
 from palate.privacy.accounting.filters import BudgetFilter, SkellamMeter, budget_nano_for
 from palate.privacy.accounting.gaussian import noise_multiplier_for

@@ -1,6 +1,6 @@
 """Faults planted in the mechanism are found by the empirical audit, every one; a right mechanism is never accused.
 
-The audit's error probabilities add up to 9e-6 a run (`palate.simulation.audit_attack.verdict`): over the forty clean
+The audit's error probabilities add up to 9e-6 a run (`palate.audit.attack.verdict`): over the forty clean
 runs here a false alarm has a probability below 4e-4, whatever the seeds.
 """
 
@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from palate.audit.attack.plan import AttackPlan, Game, plan_of
+from palate.audit.attack.verdict import BOUND_ERROR, NOISE_ERROR, AttackResult, EmpiricalViolation, attack
 from palate.privacy.integer.quantise import Quantiser
 from palate.privacy.integer.release import IntegerMechanism
 from palate.privacy.mechanisms.terms import ReleaseTerms
-from palate.simulation.audit_attack.plan import AttackPlan, Game, plan_of
-from palate.simulation.audit_attack.verdict import BOUND_ERROR, NOISE_ERROR, AttackResult, EmpiricalViolation, attack
 
 CLEAN_RUNS = 40
 ROUNDS = 3

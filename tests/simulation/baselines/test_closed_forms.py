@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from palate.models import ridge
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
+from palate.models.histories import Histories
+from palate.models.learning import ridge
 from palate.simulation.baselines import item_knn, normal_equations
 from palate.simulation.baselines.content_only import fit_content_only
 from palate.simulation.baselines.ease import MAX_ITEMS, EaseConfig, fit_ease
@@ -14,7 +15,6 @@ from palate.simulation.baselines.item_knn import ItemKnnConfig, fit_item_knn
 from palate.simulation.baselines.local_only import LocalOnlyConfig, fit_local_only
 from palate.simulation.baselines.normal_equations import solve_ridge
 from palate.simulation.baselines.popularity import fit_popularity
-from palate.simulation.data.types import Histories
 
 NUM_USERS, NUM_ITEMS = 30, 12
 EVERYBODY = np.arange(NUM_USERS, dtype=np.int32)

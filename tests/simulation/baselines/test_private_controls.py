@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
+from palate.models.histories import Histories
+from palate.models.learning.kernel import popularity_sum
+from palate.models.learning.ridge import gram, solve_user
+from palate.models.learning.weights import recency_weights
 from palate.models.popularity import saturating_column
-from palate.models.ridge import gram, solve_user
 from palate.models.serving import serving_training
 from palate.models.training import LocalTraining
-from palate.models.weights import recency_weights
 from palate.privacy.accounting.events import SkellamEvent, Unit
 from palate.privacy.accounting.guarantee import epsilon as account_for
 from palate.privacy.charging import Promise
@@ -24,8 +26,6 @@ from palate.simulation.baselines.private_controls import (
     whole_budget_terms,
 )
 from palate.simulation.baselines.registry import BASELINES, Known
-from palate.simulation.data.types import Histories
-from palate.simulation.vectorised import popularity_sum
 
 NUM_USERS, NUM_ITEMS = 60, 500
 EVERYBODY = np.arange(NUM_USERS, dtype=np.int32)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from palate.simulation.baselines.registry import BASELINES, Known
-from palate.simulation.data import presets
-from palate.simulation.data.splits import ncf_ml1m
+from palate.simulation.datasets import presets
+from palate.simulation.datasets.splits import ncf_ml1m
 from palate.simulation.evaluation import evaluate
 
 

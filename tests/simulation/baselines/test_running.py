@@ -7,13 +7,14 @@ from functools import partial
 import numpy as np
 import pytest
 
-from palate.models.errors import ConfigError
+from palate.errors import ConfigError
+from palate.models.histories import Histories
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise
 from palate.simulation.baselines import running
 from palate.simulation.baselines.registry import BASELINES, Known, baseline
 from palate.simulation.baselines.running import best_on_validation, run_baselines
-from palate.simulation.data.types import HeldOut, Histories, Split
+from palate.simulation.datasets.held_out import HeldOut, Split
 from palate.simulation.evaluation import evaluate
 
 NUM_USERS, NUM_ITEMS, NUM_TASTES = 240, 60, 4

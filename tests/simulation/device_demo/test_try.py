@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from palate.cli.client import client_app
 from palate.cli.errors import ending_of
-from palate.client.deployment import enrolling
-from palate.client.deployment.folder import DeviceFolder
+from palate.client.fleet import enrolling
+from palate.client.fleet.folder import DeviceFolder
 from palate.client.owner import forgetting
 from palate.client.vault import Vault, files, tombstone
 from palate.client.vault.history import History

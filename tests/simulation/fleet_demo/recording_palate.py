@@ -15,7 +15,7 @@ RECORDS = Path(os.environ["PALATE_TEST_RECORDS"])
 
 
 def record_vectors(home: Path) -> None:
-    from palate.client.deployment.worker import Worker
+    from palate.client.fleet.worker import Worker
 
     contribute = Worker.contribute
 
@@ -29,7 +29,7 @@ def record_vectors(home: Path) -> None:
 
 def record_sums() -> None:
     from palate.privacy.enrolment import device_name
-    from palate.server.deployment.operation import Operation
+    from palate.server.fleet.operation import Operation
 
     apply_sum = Operation._apply
 

@@ -10,11 +10,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from palate.models.errors import ConfigError
+from palate.cli.fleet_demo import demo
+from palate.errors import ConfigError
 from palate.privacy.wire import FleetStep
-from palate.server.deployment.summary import rounds_of
+from palate.server.fleet.summary import rounds_of
 from palate.simulation.fleet_demo.cast import choose
-from palate.simulation.fleet_demo.cli import demo
 from palate.simulation.fleet_demo.director import Accident, Director, plan_accidents
 from palate.simulation.fleet_demo.stage import build
 from palate.simulation.fleet_demo.verdict import examine

@@ -14,10 +14,10 @@ import pytest
 import tomli_w
 from safetensors.numpy import save_file
 
-from palate.models.catalogue import Catalogue
+from palate.data.catalogue import Catalogue
+from palate.data.interactions import CleaningReport, Interactions
 from palate.models.table import ItemTable
-from palate.simulation.data.splits import leave_one_out
-from palate.simulation.data.types import CleaningReport, Interactions
+from palate.simulation.datasets.splits import leave_one_out
 from palate.simulation.evaluation import Evaluation, Summary, evaluate, summarise
 from palate.simulation.prepare import catalogue_hash
 

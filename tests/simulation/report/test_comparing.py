@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from palate.models.errors import RunError
+from palate.errors import RunError
 from palate.simulation.report.comparing import compare_runs, comparison_grids
 from palate.simulation.run_reader import read_run
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from palate.models.errors import EnvironmentProblem, RunError
+from palate.errors import EnvironmentProblem, RunError
 from palate.simulation.report.page import report_page, write_report
 from palate.simulation.report.records import CrossCheckRecord, GuaranteeRecord, LocalClaim, NoiseMultipliers, Result
 from palate.simulation.run_reader import read_run

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from palate.models.errors import RunError
+from palate.errors import RunError
 from palate.simulation.run_reader import locate_run, read_item_table, read_run
 
 FILES = (

@@ -1,0 +1,1 @@
+"""Palate: private taste, shared knowledge."""

@@ -1,0 +1,351 @@
+"""Is the record intact? Every ledger is verified, compared with its anchors and with its counterparts.
+
+What is wrong is collected rather than raised at the first fault, so that an auditor sees all of it; whoever only needs
+to know calls `raise_gravest`. No figure may be taken from a record with a fault other than an open round.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from palate.audit.agreement import contradictions, missing_shards
+from palate.audit.opening import SERVER_BOOK, Source
+from palate.audit.records import LedgerRecord
+from palate.errors import ConfigError
+from palate.privacy.errors import PrivacyError
+from palate.privacy.ledger import reading
+from palate.privacy.ledger.anchors import Anchor
+from palate.privacy.ledger.body import Event
+from palate.privacy.ledger.errors import (
+    BudgetExceeded,
+    Fork,
+    LedgerError,
+    LedgerUnreadable,
+    OpenIntent,
+    Rollback,
+    Tampered,
+)
+from palate.privacy.ledger.export import from_text
+from palate.privacy.ledger.heads import (
+    NOTES_SUFFIX,
+    AnchorWatch,
+    BookAnchor,
+    digest_of,
+    ledger_line,
+    notes_of,
+    read_anchors,
+)
+from palate.privacy.ledger.state import LedgerState
+from palate.privacy.ledger.verify import Verified, verify_book, verify_ledger, verify_records
+from palate.simulation.report.files import file_bytes, is_file
+
+_GRAVITY: tuple[type[LedgerError], ...] = (
+    Tampered,
+    LedgerUnreadable,
+    BudgetExceeded,
+    Rollback,
+    Fork,
+    OpenIntent,
+    LedgerError,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anchors:
+    """Heads that the ledgers are known to have had.
+
+    Attributes
+    ----------
+    books, ledgers
+        Of whole files, and of single ledgers.
+    elsewhere
+        Some were given by the reader, and not found beside the ledgers.
+    """
+
+    books: tuple[BookAnchor, ...] = ()
+    ledgers: tuple[Anchor, ...] = ()
+    elsewhere: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerAudit:
+    """What is known about a record.
+
+    Attributes
+    ----------
+    source
+        What was audited.
+    records
+        The ledgers that hold together.
+    faults
+        What is wrong, gravest first; empty for an intact record.
+    anchors_checked
+        Anchors that were compared.
+    anchors_elsewhere
+        Some of them came from elsewhere than the record.
+    heads
+        The files as they are now, for the next audit.
+    device
+        The one ledger that was asked for, or None.
+    seconds
+        Wall time.
+    """
+
+    source: Source
+    records: tuple[LedgerRecord, ...]
+    faults: tuple[LedgerError, ...]
+    anchors_checked: int
+    anchors_elsewhere: bool
+    heads: tuple[BookAnchor, ...]
+    device: str | None
+    seconds: float
+
+    @property
+    def intact(self) -> bool:
+        """Whether figures may be taken from the record; open rounds count as spent."""
+        return all(isinstance(fault, OpenIntent) for fault in self.faults)
+
+    @property
+    def entries(self) -> int:
+        """Entries of all ledgers that hold together."""
+        return sum(record.state.seq for record in self.records)
+
+    @property
+    def open_rounds(self) -> int:
+        """Charged rounds without an outcome, over all ledgers."""
+        return sum(len(record.state.open) for record in self.records)
+
+    @property
+    def anchor_lines(self) -> bytes:
+        """What a reader keeps for the next audit: the heads of the files, or of the one ledger that was verified."""
+        if self.device is None and self.source.text is None:
+            return b"".join(head.to_line() for head in self.heads)
+        own = [record for record in self.records if self.device in (None, record.name)]
+        return b"".join(ledger_line(Anchor(record.name, record.state.seq, record.state.head)) for record in own)
+
+    def raise_gravest(self, *, allow_open: bool = False) -> None:
+        """Raise the gravest fault, if there is one.
+
+        Raises
+        ------
+        Tampered, LedgerUnreadable, BudgetExceeded, Rollback, Fork, OpenIntent
+            Whatever is wrong; open rounds are let pass with `allow_open`.
+        """
+        for fault in self.faults:
+            if not (allow_open and isinstance(fault, OpenIntent)):
+                raise fault
+
+
+def read_anchor_files(source: Source, given: Path | None = None) -> Anchors:
+    """Read the anchors beside the ledgers, and those that an auditor kept.
+
+    Raises
+    ------
+    LedgerUnreadable
+        If a file holds something else.
+    RunError, EnvironmentProblem
+        If the given file is not there or may not be read.
+    """
+    paths = [notes_of(book) for book in source.books if is_file(notes_of(book))]
+    if source.run is not None:  # also of files that are gone
+        paths = sorted(source.folder.glob(f"*{NOTES_SUFFIX}"))
+    if given is not None:
+        paths.append(given)
+    books: list[BookAnchor] = []
+    ledgers: list[Anchor] = []
+    for path in paths:
+        try:
+            more = read_anchors(file_bytes(path.parent, path.name))
+        except LedgerUnreadable as error:
+            raise _in_file(path.name, error) from None
+        books += more[0]
+        ledgers += more[1]
+    elsewhere = given is not None and given.resolve().parent != source.folder.resolve()
+    return Anchors(books=tuple(books), ledgers=tuple(ledgers), elsewhere=elsewhere)
+
+
+def audit_ledgers(
+    source: Source,
+    anchors: Anchors | None = None,
+    *,
+    device: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> LedgerAudit:
+    """Verify a record.
+
+    Parameters
+    ----------
+    source
+        What to verify.
+    anchors
+        Heads that it must have had.
+    device
+        Verify this ledger alone, beside the server's; None for all.
+    progress
+        Told the name of each file before it is read.
+
+    Raises
+    ------
+    ConfigError
+        If there is no ledger of that name.
+    """
+    begun = time.perf_counter()
+    known = anchors or Anchors()
+    found = _Findings(source, known, progress or (lambda _: None))
+    if source.text is not None:
+        found.read_text(source.text, device)
+    elif device is not None:
+        found.read_one(device)
+    else:
+        for book in source.books:
+            found.read_book(book)
+    found.compare(whole=device is None)
+    faults = sorted(found.faults, key=_gravity)
+    return LedgerAudit(
+        source=source,
+        records=tuple(found.records),
+        faults=tuple(faults),
+        anchors_checked=found.checked,
+        anchors_elsewhere=known.elsewhere,
+        heads=tuple(found.heads),
+        device=device,
+        seconds=time.perf_counter() - begun,
+    )
+
+
+class _Findings:
+    """What an audit gathers on its way through the files."""
+
+    def __init__(self, source: Source, anchors: Anchors, progress: Callable[[str], None]) -> None:
+        self.source = source
+        self.anchors = anchors
+        self.progress = progress
+        self.records: list[LedgerRecord] = []
+        self.faults: list[LedgerError] = []
+        self.heads: list[BookAnchor] = []
+        self.checked = 0
+
+    def read_book(self, path: Path) -> None:
+        """Verify every ledger of a file."""
+        self.progress(path.name)
+        events: dict[str, list[Event]] = {}
+        watch = AnchorWatch(path.name, self.anchors.books, self.anchors.ledgers)
+
+        def observe(name: str, event: Event, state: LedgerState) -> None:
+            events.setdefault(name, []).append(event)
+            watch.observe(name, event, state)
+
+        try:
+            states = verify_book(path, self.source.key.public, allow_open=True, observe=observe)
+        except LedgerError as error:
+            self.faults.append(_in_file(path.name, error))
+            return
+        self.checked += watch.checked
+        try:
+            watch.finish()
+        except (Rollback, Fork) as error:
+            self.faults.append(error)
+        self.records += [LedgerRecord(name, path.name, tuple(events[name]), state) for name, state in states.items()]
+        self.heads.append(BookAnchor(path.name, sum(state.seq for state in states.values()), digest_of(states)))
+
+    def read_one(self, device: str) -> None:
+        """Verify one ledger by itself, and the server's beside it."""
+        book = self._book_of(device)
+        for path in self.source.books:
+            if path.name == SERVER_BOOK and path != book and self.source.run is not None:
+                self.read_book(path)
+        self.progress(book.name)
+        self._take(lambda: verify_ledger(book, device, self.source.key.public, allow_open=True), book.name)
+
+    def read_text(self, path: Path, device: str | None) -> None:
+        """Verify an exported ledger."""
+        self.progress(path.name)
+        key = self.source.key.public
+
+        def verify() -> Verified:
+            name, records = from_text(file_bytes(path.parent, path.name), key)
+            if device not in (None, name):
+                raise ConfigError(f"{path.name} holds ledger {name}, not {device}", hint=f"say --device {name}")
+            return verify_records(name, records, key, allow_open=True)
+
+        self._take(verify, path.name)
+
+    def compare(self, *, whole: bool) -> None:
+        """Compare what was read: with itself, with the files that should be there, and with the anchors' files."""
+        open_in = [record for record in self.records if record.state.open]
+        if open_in:
+            run, number = next(iter(open_in[0].state.open))
+            total = sum(len(record.state.open) for record in open_in)
+            self.faults.append(
+                OpenIntent(
+                    f"{total} charged rounds in {len(open_in)} ledgers have no outcome, the first is round {number} "
+                    f"of {run} in {open_in[0].name}",
+                    hint="let the run go on, or its devices settle; the charges count until then",
+                )
+            )
+        if self.source.run is None:
+            return
+        self.faults += missing_shards(self.source.books)
+        present = {book.name for book in self.source.books}
+        gone = sorted({anchor.book for anchor in self.anchors.books} - present)
+        self.faults += [Rollback(f"{name} is gone, an anchor saw its entries") for name in gone]
+        unverified = any(not isinstance(fault, OpenIntent) for fault in self.faults)
+        if unverified:  # every ledger of a file that did not verify would seem to be missing
+            return
+        if whole:
+            names = {record.name for record in self.records}
+            gone = sorted({anchor.name for anchor in self.anchors.ledgers} - names)
+            self.faults += [Rollback(f"ledger {name} is gone, an anchor saw its entries") for name in gone]
+        self.faults += contradictions(self.records, whole=whole)
+
+    def _take(self, verify: Callable[[], Verified], book: str) -> None:
+        try:
+            verified = verify()
+        except LedgerError as error:
+            self.faults.append(_in_file(book, error))
+            return
+        own = [anchor for anchor in self.anchors.ledgers if anchor.name == verified.name]
+        self.checked += len(own)
+        for anchor in own:
+            try:
+                anchor.check(verified.hashes)
+            except (Rollback, Fork) as error:
+                self.faults.append(error)
+                break
+        self.records.append(LedgerRecord(verified.name, book, verified.events, verified.state))
+
+    def _book_of(self, device: str) -> Path:
+        for path in self.source.books:
+            try:
+                with reading.opened(path, self.source.key.public) as connection:
+                    if device in reading.ledger_ids(connection):
+                        return path
+            except LedgerError as error:
+                raise _in_file(path.name, error) from None
+        raise ConfigError(
+            f"no ledger is called {device!r}", hint="devices are called device-000000, the server's ledger server"
+        )
+
+
+def _gravity(fault: PrivacyError) -> int:
+    return next(rank for rank, kind in enumerate(_GRAVITY) if isinstance(fault, kind))
+
+
+def _in_file(name: str, error: LedgerError) -> LedgerError:
+    """Put the file's name before the message; the error stays the one that it is."""
+    if not error.message.startswith(name):
+        error.message = f"{name}: {error.message}"
+        error.args = (error.message,)
+    return error
+
+
+def counts_by_book(records: Sequence[LedgerRecord]) -> dict[str, tuple[int, int]]:
+    """Count ledgers and entries of every file."""
+    counts: dict[str, tuple[int, int]] = {}
+    for record in records:
+        ledgers, entries = counts.get(record.book, (0, 0))
+        counts[record.book] = (ledgers + 1, entries + record.state.seq)
+    return counts

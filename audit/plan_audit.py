@@ -1,0 +1,179 @@
+"""What a run under way will have cost at its end: its ledgers so far, and its schedule for the rounds still to come.
+
+`palate privacy plan` answers before there is a run. Here the terms are those that the server's ledger really charged.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from palate.audit.budget_audit import event_of
+from palate.audit.claim import RESOLVED
+from palate.audit.ledger_audit import LedgerAudit
+from palate.audit.opening import Source
+from palate.audit.records import LedgerRecord
+from palate.errors import ConfigError
+from palate.privacy.accounting.dropout import local_event
+from palate.privacy.accounting.events import Composed
+from palate.privacy.accounting.guarantee import Guarantee
+from palate.privacy.accounting.guarantee import epsilon as account_for
+from palate.privacy.ledger.body import NANO, Intent
+from palate.privacy.ledger.errors import BudgetExceeded
+from palate.simulation.report.files import damaged, file_bytes
+
+_PLAN_HINT = "palate privacy plan answers without a run: give it the epsilon and the rounds"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """Rounds that were charged alike.
+
+    Attributes
+    ----------
+    first, last
+        Numbers of the first and the last of them, without a gap.
+    intent
+        One of them.
+    """
+
+    first: int
+    last: int
+    intent: Intent
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitPlan:
+    """A unit's cost at the end of the schedule.
+
+    Attributes
+    ----------
+    unit
+        Whom it protects.
+    terms
+        What was charged so far, in the order of rounds.
+    rounds, charged
+        Training rounds of the schedule, and those that were charged.
+    cap
+        Most training rounds of one device; None for no cap.
+    busiest
+        The device that spent most, or the server where none is known.
+    to_come
+        Rounds in which it may still take part.
+    budget_nano, projected_nano
+        Its budget, and what it will have spent, in billionths of 2 rho.
+    projected, local
+        What is then proven for it, and what its own share of noise alone would give.
+    """
+
+    unit: str
+    terms: tuple[Terms, ...]
+    rounds: int
+    charged: int
+    cap: int | None
+    busiest: str
+    to_come: int
+    budget_nano: int
+    projected_nano: int
+    projected: Guarantee
+    local: Guarantee
+
+    def raise_first(self) -> None:
+        """Hold the projection to the budget.
+
+        Raises
+        ------
+        BudgetExceeded
+            If the device will refuse a round before the schedule ends.
+        """
+        if self.projected_nano > self.budget_nano:
+            raise BudgetExceeded(
+                f"the schedule costs {self.busiest} {self.projected_nano / NANO:.9g} per {self.unit}, "
+                f"its budget is {self.budget_nano / NANO:.9g} (2 rho)",
+                needed_nano=self.projected_nano,
+                left_nano=self.budget_nano,
+                budget_nano=self.budget_nano,
+                hint="devices will refuse the last rounds: plan fewer, or more noise",
+            )
+
+
+def audit_plan(record: LedgerAudit) -> tuple[UnitPlan, ...]:
+    """Price the rest of a run's schedule.
+
+    Raises
+    ------
+    ConfigError
+        If there is no run, or its ledger has no training round from which to take the terms.
+    RunError
+        If resolved.toml is missing or damaged.
+    Tampered, LedgerUnreadable, BudgetExceeded, Rollback, Fork
+        If the record is not intact.
+    """
+    record.raise_gravest(allow_open=True)
+    schedule = _schedule(record.source)
+    servers = [ledger for ledger in record.records if ledger.is_server]
+    return tuple(_unit_plan(record, server, schedule) for server in servers)
+
+
+def _unit_plan(record: LedgerAudit, server: LedgerRecord, schedule: Mapping[str, int | None]) -> UnitPlan:
+    unit, rounds, cap = server.policy.unit, schedule["rounds"] or 0, schedule["cap"]
+    devices = [ledger for ledger in record.records if ledger.policy.unit == unit and not ledger.is_server]
+    busiest = max(devices, key=lambda ledger: ledger.state.spent_nano, default=server)
+    trained = [charged.intent for charged in server.rounds.values() if charged.intent.round > 0]
+    if not trained:
+        raise ConfigError(f"{record.source.name} has charged no training round, so its terms are not known yet",
+                          hint=_PLAN_HINT)  # fmt: skip
+    last = trained[-1]
+    own = sum(intent.round > 0 and intent.run == last.run for intent in busiest.counted)
+    remaining = max(0, rounds - max(intent.round for intent in trained if intent.run == last.run))
+    to_come = remaining if cap is None else min(remaining, max(0, cap - own))
+    more = [Composed(event_of(last), to_come)] if to_come else []
+    spent = busiest.counted
+    alone = [local_event(event_of(intent), intent.m_honest) for intent in spent]
+    more_alone = [Composed(local_event(event_of(last), last.m_honest), to_come)] if to_come else []
+    delta = float(busiest.policy.delta)
+    return UnitPlan(
+        unit=unit,
+        terms=_alike([charged.intent for charged in server.rounds.values()]),
+        rounds=rounds,
+        charged=len(trained),
+        cap=cap,
+        busiest=busiest.name,
+        to_come=to_come,
+        budget_nano=busiest.policy.budget_nano,
+        projected_nano=busiest.state.spent_nano + to_come * last.charge_nano,
+        projected=account_for([*map(event_of, spent), *more], delta),
+        local=account_for([*alone, *more_alone], delta),
+    )
+
+
+def _alike(intents: list[Intent]) -> tuple[Terms, ...]:
+    """Join consecutive rounds with the same sensitivity, noise and cohort."""
+    found: list[Terms] = []
+    for intent in intents:
+        before = found[-1] if found else None
+        if before is not None and before.last == intent.round - 1 and _numbers(before.intent) == _numbers(intent):
+            found[-1] = Terms(first=before.first, last=intent.round, intent=before.intent)
+        else:
+            found.append(Terms(first=intent.round, last=intent.round, intent=intent))
+    return tuple(found)
+
+
+def _numbers(intent: Intent) -> tuple[object, ...]:
+    return intent.run, intent.mechanism, intent.clip_int, intent.sum_var_int, intent.m_honest, intent.n1
+
+
+def _schedule(source: Source) -> dict[str, int | None]:
+    if source.run is None:
+        raise ConfigError(f"{source.name} is a file, a plan belongs to a run folder", hint=_PLAN_HINT)
+    try:
+        config: dict[str, Any] = tomllib.loads(file_bytes(source.run, RESOLVED).decode("utf-8"))
+        found = {"rounds": config["schedule"]["rounds"], "cap": config.get("privacy", {}).get("cap")}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(source.run, RESOLVED, f"it states no schedule: {error}") from error
+    for name, value in found.items():
+        if type(value) is not int and (name, value) != ("cap", None):
+            raise damaged(source.run, RESOLVED, f"{name} {value!r} is not a whole number")
+    return found

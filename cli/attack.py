@@ -1,0 +1,170 @@
+"""`palate audit attack`: does the mechanism's own code keep its claim against an attacker who knows everybody else?"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from palate.audit.attack.plan import AttackPlan, Game, plan_for, plan_of_run
+from palate.audit.attack.verdict import AttackResult
+from palate.audit.attack.verdict import attack as run_attack
+from palate.audit.attack.words import LIMITS, figures, headline, setting, verdict
+from palate.audit.opening import open_source
+from palate.errors import ConfigError
+from palate.privacy.accounting.dropout import Quorum
+
+_DEFAULT_DEVICES, _DEFAULT_DELTA, _SENSITIVITY = 2500, 1e-5, 1 << 12
+_QUORUM = Quorum(tau=0.6, gamma=0.2)
+_GAME = Game()
+_QUIET_SECONDS = 2.0
+
+
+def attack(
+    run: Annotated[
+        str | None,
+        typer.Argument(help="Run folder, or its name under runs/: attack the rounds in its ledger.", metavar="[RUN]"),
+    ] = None,
+    *,
+    epsilon: Annotated[float | None, typer.Option(help="Without a run: budget to size noise for, e.g. 8.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Without a run: rounds of that budget.", min=1)] = None,
+    delta: Annotated[
+        float | None, typer.Option(help="Without a run: probability left over.", show_default=f"{_DEFAULT_DELTA:g}")
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(help="Without a run: devices asked in a round.", show_default=str(_DEFAULT_DEVICES))
+    ] = None,
+    canaries: Annotated[int, typer.Option(help="Made-up people to look for, in all.")] = _GAME.canaries,
+    num_values: Annotated[int, typer.Option(help="Length of a contribution.")] = _GAME.num_values,
+    repeats: Annotated[
+        int | None, typer.Option(help="Times to play all rounds.", show_default="until there are as many canaries")
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            help="Public key that must have signed the ledger: 64 hexadecimal digits, or a file.",
+            show_default="public.key beside the ledger",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of canaries and coins; noise is always fresh.", show_default="from the system")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page for people as well, e.g. --html attack.html.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+) -> None:
+    """Attack the mechanism with canaries, test its noise, and compare with what is claimed; exit code 7 if it fails.
+
+    Examples: palate audit attack runs/demo; palate audit attack --epsilon 8 --rounds 20
+    """
+    game = Game(canaries=canaries, num_values=num_values, repeats=repeats)
+    plan = _plan(run, key, game, epsilon=epsilon, rounds=rounds, delta=delta, devices=devices)
+    with _LateProgress(plan.steps) as progress:
+        result = run_attack(plan, seed=seed, watch=progress.watch)
+    if html is not None:
+        from palate.audit.attack.page import write_page
+
+        write_page(result, html)
+    if as_json:
+        typer.echo(json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False, indent=2))
+    else:
+        _show(result, Console())
+    result.require_kept()
+
+
+def _plan(
+    run: str | None,
+    key: str | None,
+    game: Game,
+    *,
+    epsilon: float | None,
+    rounds: int | None,
+    delta: float | None,
+    devices: int | None,
+) -> AttackPlan:
+    given = {"--epsilon": epsilon, "--rounds": rounds, "--delta": delta, "--devices": devices}
+    if run is not None:
+        superfluous = [name for name, value in given.items() if value is not None]
+        if superfluous:
+            raise ConfigError(
+                f"{superfluous[0]} is given, and so is a run, whose ledger says it", hint=f"leave {superfluous[0]} out"
+            )
+        return plan_of_run(open_source(run, key), game)
+    if key is not None:
+        raise ConfigError(
+            "--key is given without a run whose ledger it signed", hint="name the run, or leave --key out"
+        )
+    if epsilon is None or rounds is None:
+        missing = "--epsilon" if epsilon is None else "--rounds"
+        raise ConfigError(
+            f"neither a run nor {missing} is given",
+            hint="for example palate audit attack runs/demo, or palate audit attack --epsilon 8 --rounds 20",
+        )
+    return plan_for(
+        epsilon=epsilon,
+        delta=_DEFAULT_DELTA if delta is None else delta,
+        rounds=rounds,
+        devices=_DEFAULT_DEVICES if devices is None else devices,
+        sensitivity=_SENSITIVITY,
+        game=game,
+        quorum=_QUORUM,
+    )
+
+
+class _LateProgress:
+    """A bar with the time left on stderr, once the work has taken two seconds."""
+
+    def __init__(self, total: int) -> None:
+        self._began = time.monotonic()
+        self._started = False
+        self._progress = Progress(
+            TextColumn("attacking round"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}  left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._progress.add_task("round", total=total)
+
+    def __enter__(self) -> _LateProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._started:
+            self._progress.stop()
+
+    def watch(self, done: int) -> None:
+        """Note that so many rounds are done."""
+        self._progress.update(self._task, completed=done)
+        if not self._started and time.monotonic() - self._began > _QUIET_SECONDS:
+            self._progress.start()
+            self._started = True
+
+
+def _show(result: AttackResult, console: Console) -> None:
+    violated = bool(result.violations)
+    style = "bold red" if violated else "bold"
+    console.print(headline(result), style=style, highlight=False, markup=False, soft_wrap=True)
+    console.print(LIMITS, highlight=False, soft_wrap=True)
+    figures_table = Table("", "epsilon", "", box=None, pad_edge=False)
+    figures_table.columns[1].justify = "right"
+    for figure in figures(result):
+        figures_table.add_row(figure.name, figure.epsilon, figure.words)
+    checks = Table(box=None, pad_edge=False, show_header=False)
+    for finding in result.findings:
+        checks.add_row(finding.name, verdict(finding), finding.words, style="" if finding.held else "bold red")
+    for title, table in (("Epsilon at the same delta", figures_table), ("Checks", checks)):
+        console.print(f"\n{title}", style="bold", highlight=False, markup=False)
+        console.print(table, highlight=False)
+    console.print(f"\n{setting(result)}", style="dim", highlight=False, markup=False, soft_wrap=True)

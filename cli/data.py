@@ -1,0 +1,199 @@
+"""`palate data`: see which datasets there are, get one, and look at one before learning from it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.table import Table
+
+from palate.data.options import ReadOptions
+from palate.errors import ConfigError
+from palate.simulation.datasets.describe import Description, describe
+from palate.simulation.datasets.fetch import get as fetch
+from palate.simulation.datasets.presets import PRESETS, load, locate
+
+data_app = typer.Typer(
+    help="List, get and describe datasets.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
+)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+
+
+@data_app.command("list", epilog="Example: palate data list")
+def list_presets(as_json: JsonOption = False) -> None:
+    """List the datasets that Palate knows by name, and whether they are on this machine."""
+    rows = [
+        {
+            "name": name,
+            "description": preset.description,
+            "licence": preset.licence,
+            "redistribution": preset.redistribution,
+            "citation": preset.citation,
+            "how_to_get": preset.how_to_get,
+            "here": not preset.folder or locate(name) is not None,
+        }
+        for name, preset in PRESETS.items()
+    ]
+    if as_json:
+        _print_json({"datasets": rows})
+        return
+    table = Table("name", "here", "what", "licence", "how to get", box=None, pad_edge=False)
+    for name, row in zip(PRESETS, rows, strict=True):
+        way = "built in" if not PRESETS[name].folder else "palate data get" if PRESETS[name].fetchable else "by hand"
+        licence = PRESETS[name].licence.split(";")[0]
+        cells = (name, "yes" if row["here"] else "no", PRESETS[name].description, licence, way)
+        table.add_row(*map(escape, cells))
+    Console().print(table)
+
+
+@data_app.command("get", epilog="Example: palate data get ml-100k --yes")
+def get_preset(
+    name: Annotated[str, typer.Argument(help="Name of a dataset, as palate data list shows it.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Agree to the owner's terms without being asked.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Get a dataset from its owner into the cache, once its terms are agreed to."""
+    err = Console(stderr=True)
+
+    def agree(terms: str) -> bool:
+        err.print(f"[bold]Terms of {escape(name)}[/bold]\n{escape(terms)}\nCite: {escape(PRESETS[name].citation)}")
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise ConfigError("there is nobody to agree to the terms", hint=f"palate data get {name} --yes")
+        return typer.confirm("Do you agree?", default=False, err=True)
+
+    bar = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=err, transient=True)
+    task = bar.add_task(name, total=None)
+
+    def progress(done: int, total: int) -> None:
+        if not bar.live.is_started:
+            bar.start()
+        bar.update(task, completed=done, total=total or None)
+
+    try:
+        got = fetch(name, agree=agree, progress=progress)
+    finally:
+        bar.stop()
+    if as_json:
+        _print_json({"name": name, "folder": str(got.folder), "origin": got.origin})
+    else:
+        err.print(f"{escape(name)}: {escape(got.origin)}")
+        typer.echo(str(got.folder))
+
+
+@data_app.command("describe", epilog="Example: palate data describe ratings.csv --user-column who --min-user 5")
+def describe_data(
+    data: Annotated[str, typer.Argument(help="Name of a dataset, or a CSV, TSV or Parquet file, or a folder.")],
+    *,
+    user_column: Annotated[
+        str | None, typer.Option(help="Column of the users, e.g. --user-column customer.", show_default="guessed")
+    ] = None,
+    item_column: Annotated[
+        str | None, typer.Option(help="Column of the items, e.g. --item-column sku.", show_default="guessed")
+    ] = None,
+    rating_column: Annotated[
+        str | None, typer.Option(help="Column of the ratings, e.g. --rating-column stars.", show_default="guessed")
+    ] = None,
+    time_column: Annotated[
+        str | None, typer.Option(help="Column of times or ranks, e.g. --time-column bought.", show_default="guessed")
+    ] = None,
+    items: Annotated[
+        Path | None, typer.Option(help="File that describes the items: title, genres, year; e.g. --items films.csv.")
+    ] = None,
+    min_user: Annotated[
+        int | None, typer.Option(help="Fewest interactions of a user that is kept, e.g. --min-user 5.")
+    ] = None,
+    min_item: Annotated[
+        int | None, typer.Option(help="Fewest interactions of an item that is kept, e.g. --min-item 5.")
+    ] = None,
+    min_rating: Annotated[
+        float | None, typer.Option(help="Lowest rating that counts, e.g. --min-rating 4; all count without it.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a file with a bad row instead of dropping it.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Describe a dataset: counts, activity, popularity, what cleaning dropped, how it will be split."""
+    options = ReadOptions.checked(
+        user_column=user_column,
+        item_column=item_column,
+        rating_column=rating_column,
+        time_column=time_column,
+        items=items,
+        min_user=min_user,
+        min_item=min_item,
+        min_rating=min_rating,
+        strict=strict,
+    )
+    described = describe(load(data, options=options))
+    if as_json:
+        _print_json(described.to_dict())
+    else:
+        _print_description(described)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _print_description(described: Description) -> None:
+    facts = Table("", "", box=None, show_header=False, pad_edge=False)
+    rows = {
+        "users": f"{described.users:,}",
+        "items": f"{described.items:,} ({described.described_items:,} with a description)",
+        "interactions": f"{described.interactions:,} (density {described.density:.2%})",
+        "per user": _spread(described.per_user),
+        "per item": _spread(described.per_item),
+        "popularity": f"the top tenth of the items holds {described.top_tenth_share:.0%} of the interactions",
+        "order": described.order,
+        "days": " to ".join(described.time_range) if described.time_range else "",
+        "genres": ", ".join(f"{genre} {count}" for genre, count in described.genres.items()),
+        "most popular": "\n".join(described.sample_titles),
+        **{
+            name: ", ".join(f"{value} {count}" for value, count in counts.items())
+            for name, counts in described.groups.items()
+        },
+        "split": described.protocol,
+        "dropped": _dropped(described),
+        "notes": "\n".join(described.cleaning.notes),
+        "licence": described.licence,
+        "cite": described.citation,
+        "file": described.source,
+    }
+    for name, value in rows.items():
+        if value:
+            facts.add_row(f"[bold]{escape(name)}[/bold]", escape(value))
+    console = Console()
+    console.print(f"[bold]{escape(described.name)}[/bold]")
+    console.print(facts)
+
+
+def _spread(quantiles: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in quantiles.items())
+
+
+def _dropped(described: Description) -> str:
+    report = described.cleaning
+    counts = {
+        "malformed": report.malformed,
+        "missing": report.missing,
+        "not_finite": report.not_finite,
+        "below_rating": report.below_rating,
+        "duplicates": report.duplicates,
+        "below_core": report.below_core,
+    }
+    lines = []
+    for reason, count in counts.items():
+        where = ", ".join(map(str, report.example_lines.get(reason, ())))
+        if count:
+            lines.append(f"{count:,} {reason.replace('_', ' ')}" + (f" (lines {where})" if where else ""))
+    return "\n".join(lines) or f"none of {report.rows_read:,} rows"

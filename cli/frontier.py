@@ -1,0 +1,187 @@
+"""`palate frontier`: what a recommendation is worth at every budget, in one command and one picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from palate.cli.simulate import settings_of
+from palate.errors import ConfigError, EnvironmentProblem
+from palate.server.planning import DEFAULTS, merge
+from palate.simulation.config import load_config, nested
+
+if TYPE_CHECKING:
+    from palate.simulation.frontier import Frontier
+
+_Value = TypeVar("_Value")
+
+_ADVICE = {
+    "validation": "The chart shows validation: choose on it, and report test once (--metric-part test).",
+    "test": "The chart shows test: report it once, and choose nothing by it.",
+}
+
+
+class Part(StrEnum):
+    """Whose metrics the chart shows."""
+
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+def frontier(
+    *,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Dataset name, file or folder; may be repeated. [default: demo]")
+    ] = None,
+    epsilons: Annotated[
+        str, typer.Option(help="Budgets, with commas; inf is the same model without privacy.")
+    ] = "0.5,1,2,4,8,inf",
+    seeds: Annotated[str, typer.Option(help="Seeds of every point, with commas.")] = "1,2,3",
+    units: Annotated[str, typer.Option(help="Units of protection, with commas: user, interaction, both.")] = "user",
+    delta: Annotated[
+        float | None,
+        typer.Option(help=f"Failure probability of every guarantee. [default: {DEFAULTS['delta']:g}]"),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Score model: gmf, mlp, neumf, linear, autoencoder or sequential. [default: neumf]"),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with other settings of all runs; what is swept wins over it.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting of all runs, e.g. --set schedule.rounds=3."),
+    ] = None,
+    references: Annotated[
+        str, typer.Option(help="References without privacy: all, none, or names with commas.")
+    ] = "all",
+    metric_part: Annotated[
+        Part, typer.Option(help="What the chart shows; both are written to frontier.parquet.")
+    ] = Part.VALIDATION,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the frontier. [default: runs/frontier- and the datasets' names]")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only, and the result.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+) -> None:
+    """Measure what privacy costs: accuracy against epsilon, over seeds, with controls and references.
+
+    Every point is a run of palate simulate in a folder of its own. Beside it stand two controls that spend the same
+    budget and learn nothing together: noised popularity, and that with public content. The same command goes on
+    where it was stopped, and a longer sweep takes over the points of a shorter one.
+
+    \b
+    Examples:
+      palate frontier
+      palate frontier --data ml-100k --epsilons 1,8,inf --seeds 1
+      palate frontier --data ml-1m --units user,both --out runs/ml-1m-frontier
+      palate frontier --data sales.csv --set read.user_column=customer --set read.item_column=sku
+    """  # noqa: D301 - Click wants the character itself to keep the lines of the examples
+    from palate.simulation.frontier import RUNS, Sweep, run_sweep
+    from palate.simulation.frontier_controls import REFERENCES, dataset_name
+    from palate.simulation.frontier_progress import SilentSweep, SweepProgress
+    from palate.simulation.frontier_records import summary_of, write_frontier
+    from palate.simulation.report.frontier_chart import write_page  # before the first run: its extra may be missing
+
+    chosen = merge(_not_swept(settings_of(setting or [])), nested({"training.model": model}))
+    values = merge(load_config(config) if config else {}, chosen)
+    sweep = Sweep(
+        data=tuple(data or ["demo"]),
+        units=tuple(_listed("units", units, str)),
+        epsilons=tuple(_listed("epsilons", epsilons, float)),
+        seeds=tuple(_listed("seeds", seeds, int)),
+        delta=values.get("delta") if delta is None else delta,
+        values=values,
+    )
+    names = {"all": REFERENCES, "none": ()}.get(references) or ()
+    if references not in ("all", "none"):
+        names = tuple(_listed("references", references, str))
+    folder = out or Path("runs") / f"frontier-{'-'.join(dataset_name(each) for each in sweep.data)}"
+    _make(folder / RUNS)
+    talk = Console(stderr=True, quiet=quiet or as_json)
+    if quiet or as_json:
+        found = run_sweep(sweep, folder, SilentSweep(), references=names)
+    else:
+        with SweepProgress(talk, sweep, folder) as watcher:
+            found = run_sweep(sweep, folder, watcher, references=names)
+    summary = summary_of(found.cells, part=metric_part, swept=sweep.asked, notes=found.notes)
+    write_frontier(found.entries, summary, folder)
+    files = write_page(found.cells, folder, part=metric_part, notes=found.notes)
+    if as_json:
+        typer.echo(json.dumps(summary, allow_nan=False))
+        return
+    _show(found, metric_part, Console())
+    talk.print(_ADVICE[metric_part], soft_wrap=True, highlight=False)
+    for path in files:
+        talk.print(f"written  {path}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _not_swept(settings: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a setting by name that would be passed over in silence."""
+    from palate.simulation.frontier import SWEPT
+
+    for name in SWEPT:
+        if name in settings:
+            raise ConfigError(
+                f"--set {name}={settings[name]} is decided by the sweep",
+                hint="use --data, --units, --epsilons, --delta, --seeds and --references",
+            )
+    return settings
+
+
+def _listed(name: str, text: str, kind: Callable[[str], _Value]) -> Sequence[_Value]:
+    """Read values with commas between them."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    try:
+        return [kind(word) for word in words]
+    except ValueError as error:
+        raise ConfigError(
+            f"--{name} {text!r} is not a list of numbers", hint=f"numbers with commas, for example --{name} 1,2"
+        ) from error
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"cannot write to {folder}: {error.strerror}", hint="choose another place with --out"
+        ) from error
+
+
+def _show(found: Frontier, part: str, console: Console) -> None:
+    """Print HR@10 and NDCG@10 of every model at every budget."""
+    from palate.simulation.frontier_controls import dataset_name
+
+    names = [f"{part}/{ranking}/{metric}" for ranking in ("sampled", "full") for metric in ("hr@10", "ndcg@10")]
+    for data in found.sweep.data:
+        table = Table(
+            f"{dataset_name(data)}, {part}", "unit", "epsilon", "HR@10", "NDCG@10", "HR@10 full", "NDCG@10 full",
+            box=None, pad_edge=False,
+        )  # fmt: skip
+        for column in table.columns[2:]:
+            column.justify = "right"
+        for cell in found.cells:
+            if cell.data != data:
+                continue
+            numbers = [cell.metrics[name] for name in names]
+            table.add_row(
+                cell.label,
+                cell.unit,
+                "-" if cell.epsilon is None else f"{cell.epsilon:g}",
+                *("-" if number is None else f"{number[0]:.4f}" for number in numbers),
+                style="bold" if cell.kind == "palate" else "",
+            )
+        console.print(table)
+    count = len(found.sweep.seeds)
+    console.print(f"Means over {count} seed{'s' if count > 1 else ''}; references with the first.", highlight=False)
+    for note in found.notes:
+        console.print(note, highlight=False, soft_wrap=True, markup=False)

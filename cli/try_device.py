@@ -1,0 +1,108 @@
+"""`palate client try`: a device to look around in, in a minute."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from palate.client.fleet.folder import DeviceFolder
+from palate.errors import ConfigError
+
+_NEXT = (
+    ("what it recommends, and why", "recommend"),
+    ("in your own words", 'recommend "something lighter from the 90s, but not animation" --explain'),
+    ("say what you think", 'like "{title}"'),
+    ("see your taste, and change it", "profile"),
+    ("more of something", "pin mystery"),
+    ("take it back", "undo"),
+)
+
+_SEED = 1
+
+
+def try_(
+    home: Annotated[
+        Path | None, typer.Option(help="Folder of the demonstration device.", show_default="./palate-demo")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Make the demonstration device anew.")] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Chooses whose history it gets.", show_default=str(_SEED))
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+) -> None:
+    """Make a demonstration device with films, a table and somebody's history, to look around in.
+
+    The table is learned here and now, by a short simulation of invented people under user-level privacy; it takes about
+    half a minute. Your own device, and its folder, are left alone.
+    """
+    from rich.console import Console
+
+    from palate.simulation.device_demo.making import clear_away, is_demo, make, seed_of
+
+    folder = DeviceFolder((home or Path("palate-demo")).absolute())
+    there = folder.home.exists() and any(folder.home.iterdir())
+    if there and fresh and is_demo(folder):
+        clear_away(folder)
+        there = False
+    console = Console(stderr=True)
+    if there:
+        if not is_demo(folder):
+            raise ConfigError(
+                f"{folder.home} is not empty, and no demonstration device", hint="name a new folder with --home"
+            )
+        if seed is not None and seed != (made_with := seed_of(folder)):
+            raise ConfigError(
+                f"{folder.home} is made already, with seed {made_with}, not {seed}",
+                hint="make it anew with --fresh, or name a new folder with --home",
+            )
+        _show(folder, None, as_json=as_json)
+        return
+    before = set(folder.home.iterdir()) if folder.home.exists() else None
+    try:
+        with console.status("making a demonstration device") as status:
+            made = make(folder, seed=_SEED if seed is None else seed, tell=status.update)
+    except BaseException:  # half a device is of no use, and would be in the way of the next try
+        _remove(folder.home, before)
+        raise
+    console.print(
+        f"a demonstration device: {made.items} invented films, a table learned from {made.people:,} invented people in "
+        f"a simulation, and the {made.history} films that one of them has seen. It belongs to no fleet and sends "
+        f"nothing. The table was learned with epsilon {made.promise.epsilon:g}: {made.promise.words}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    _show(folder, made.newest, as_json=as_json)
+
+
+def _remove(home: Path, before: set[Path] | None) -> None:
+    """Remove what was made in a folder, and the folder if it was not there before."""
+    if before is None:
+        shutil.rmtree(home, ignore_errors=True)
+        return
+    for path in set(home.iterdir()) - before:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _show(folder: DeviceFolder, title: str | None, *, as_json: bool) -> None:
+    """Say what to type next."""
+    if title is None:
+        from palate.client.owner.device import OwnerDevice
+
+        with OwnerDevice.opened(folder) as device:
+            title = device.shelf.catalogue.titles[0]
+    commands = [f"palate client {words.format(title=title)}" for _, words in _NEXT]
+    if as_json:
+        print(json.dumps({"home": str(folder.home), "commands": commands}, indent=2))
+        return
+    print(f"export PALATE_HOME={shlex.quote(str(folder.home))}")
+    width = max(map(len, commands))
+    for command, (why, _) in zip(commands, _NEXT, strict=True):
+        print(f"{command:<{width}}   # {why}")

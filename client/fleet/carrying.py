@@ -1,0 +1,91 @@
+"""What a device that was forgotten had spent, taken over by the next one in its folder.
+
+Forgetting destroys everything but a tombstone of the spent budget (docs/formats/vault.md). Whoever begins anew in the
+same folder begins with it: its charges come off every budget that the new device is given, in any fleet, for the ledger
+of a device is about the person and not about a fleet. The new vault seals a copy, so that a file that is lost later
+takes nothing with it. Nobody can keep an owner from deleting the tombstone before they begin.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from palate.client.fleet.folder import DeviceFolder
+from palate.client.vault import SERVERS, Tombstone, Vault, tombstone
+from palate.client.vault.errors import NotInVault, OtherVersion, VaultTampered
+from palate.privacy.accounting.events import Unit
+from palate.privacy.charging import ADJACENCY
+
+FORMAT = "palate-carried/1"
+_NAME = "carried"
+
+
+def left_behind(folder: DeviceFolder) -> Tombstone | None:
+    """Read what a forgotten device left in a folder; None if nothing was forgotten there.
+
+    Raises
+    ------
+    VaultTampered, LooseFile
+        If the tombstone is damaged, or others have rights to it.
+    OtherVersion
+        If it counts something that a budget of this version does not.
+    """
+    stone = tombstone.read(folder.vault)
+    if stone is not None:
+        _by_unit(stone)
+    return stone
+
+
+def keep(vault: Vault, stone: Tombstone) -> None:
+    """Seal a copy of the tombstone that a vault was begun with."""
+    values = {"format": FORMAT, "tombstone": stone.to_bytes().decode("ascii")}
+    vault.put(SERVERS, _NAME, json.dumps(values).encode("ascii"))
+
+
+def kept(vault: Vault) -> Tombstone | None:
+    """Return the tombstone that a vault was begun with; None if nothing was forgotten before.
+
+    Raises
+    ------
+    VaultTampered
+        If what is kept is none.
+    """
+    try:
+        values = json.loads(vault.get(SERVERS, _NAME))
+    except NotInVault:
+        return tombstone.read(vault.folder)
+    try:
+        if values["format"] != FORMAT:
+            raise ValueError("another format")
+        return tombstone.parse(values["tombstone"].encode("ascii"))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise VaultTampered(
+            "what the vault keeps about a forgotten device is not of this version",
+            hint="restore the vault from a backup; what was spent must not be lost",
+        ) from None
+
+
+def carried_nano(vault: Vault) -> Mapping[Unit, int]:
+    """Return what forgotten devices had spent before this one, by unit, in 1e-9 of 2 rho; raises as `kept`."""
+    stone = kept(vault)
+    return {} if stone is None else _by_unit(stone)
+
+
+def put_back(vault: Vault) -> None:
+    """Write the tombstone again where its file was lost or exchanged: the next one adds to it."""
+    stone = kept(vault)
+    if stone is not None and tombstone.read(vault.folder) != stone:
+        tombstone.write(vault.folder, stone)
+
+
+def _by_unit(stone: Tombstone) -> dict[Unit, int]:
+    """Return the sums by unit; what cannot be taken off a budget is refused and not passed over."""
+    for line in stone.spent:
+        if line.unit not in set(Unit) or line.adjacency != ADJACENCY:
+            raise OtherVersion(
+                f"the tombstone counts what was spent per {line.unit!r} under {line.adjacency!r}; budgets of this "
+                f"version are about {', '.join(Unit)} under {ADJACENCY}",
+                hint="begin with the version of palate that wrote it",
+            )
+    return {Unit(line.unit): line.spent_nano for line in stone.spent}

@@ -1,0 +1,232 @@
+"""A device that is open: its vault, keys, fleet and ledger together, and the agent that takes part in rounds."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+
+from palate.client.fleet.book import RoundBook, RoundRecord
+from palate.client.fleet.carrying import carried_nano
+from palate.client.fleet.folder import DeviceFolder, write_whole
+from palate.client.fleet.identity import DeviceKeys
+from palate.client.fleet.pausing import Pause
+from palate.client.fleet.profile import FleetProfile
+from palate.client.fleet.removal import Removal
+from palate.client.fleet.rounds import SecureRounds
+from palate.client.fleet.tables import table_keeper
+from palate.client.fleet.worker import Trainer, Worker
+from palate.client.guard import Guard
+from palate.client.vault import Vault
+from palate.client.vault.history import History
+from palate.errors import RunError
+
+log = logging.getLogger(__name__)
+
+LEDGER = "device"
+"""Name of the device's ledger; it outlives fleets and their keys."""
+
+_FAREWELL_SECONDS = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A device that belongs to a fleet, with everything open.
+
+    Attributes
+    ----------
+    folder, vault, keys, profile
+        What it has on disk.
+    """
+
+    folder: DeviceFolder
+    vault: Vault
+    keys: DeviceKeys
+    profile: FleetProfile
+
+    @staticmethod
+    @contextmanager
+    def opened(folder: DeviceFolder) -> Iterator[Member]:
+        """Open a device's folder.
+
+        Raises
+        ------
+        VaultError, ConfigError
+            If there is no vault, it cannot be opened, or the device belongs to no fleet.
+        """
+        with Vault.open(folder.vault) as vault:
+            yield Member(folder, vault, DeviceKeys.load(vault), FleetProfile.require(vault))
+
+    @property
+    def guard(self) -> Guard:
+        """The device's ledger under its owner's limits."""
+        return ledger_guard(self.folder, self.vault, self.keys, self.profile)
+
+    def taste(self) -> list[str]:
+        """Keys of the items to learn from, oldest first; without what the owner dislikes or hides."""
+        history = History(self.vault)
+        marked = history.marks()
+        return [entry.item for _, entry in history.in_order() if entry.item not in marked]
+
+    def check_catalogue(self) -> None:
+        """Compare the catalogue on disk with the welcome's.
+
+        Raises
+        ------
+        RunError
+            If it is missing or another.
+        """
+        path = self.folder.catalogue
+        if not path.is_file() or sha256(path.read_bytes()).hexdigest() != self.profile.welcome.catalogue_sha256:
+            raise RunError(
+                f"{path} is missing, or is not the fleet's", hint="take the welcome in again: palate client enrol"
+            )
+
+    def worker(self, *, timeout_seconds: float, idle_seconds: float) -> Worker:
+        """Return the process that will compute; it starts with the first round."""
+        return Worker(
+            self.folder.catalogue,
+            self.profile.welcome.catalogue_sha256,
+            timeout_seconds=timeout_seconds,
+            idle_seconds=idle_seconds,
+        )
+
+    def rounds(self, trainer: Trainer, watch: Callable[[RoundRecord], None] = lambda _: None) -> SecureRounds:
+        """Put everything together that answers a server.
+
+        Raises
+        ------
+        Rollback, Fork
+            If the ledger on disk is not the newest that this device had.
+        """
+        guard, book = self.guard, RoundBook(self.vault)
+        guard.check_heads(book.heads())
+        guard.adopt_policy()
+        return SecureRounds(
+            profile=self.profile,
+            keys=self.keys,
+            guard=guard,
+            book=book,
+            trainer=trainer,
+            history=self.taste,
+            keep_table=table_keeper(self.folder.table),
+            watch=watch,
+            paused=lambda: Pause(self.vault).on,
+        )
+
+
+def ledger_guard(folder: DeviceFolder, vault: Vault, keys: DeviceKeys, profile: FleetProfile) -> Guard:
+    """Return the guard of a device's ledger file, less what a device that was forgotten had spent."""
+    limits = profile.limits
+    return Guard(
+        folder.ledger,
+        keys.ledger,
+        LEDGER,
+        limits.promises,
+        smallest_cohort=limits.smallest_cohort,
+        carried=carried_nano(vault),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stay:
+    """What came of taking part.
+
+    Attributes
+    ----------
+    answered
+        Messages that were answered.
+    finished_run
+        The run whose final table came; None if the agent was stopped before.
+    """
+
+    answered: int
+    finished_run: str | None
+
+
+def take_part(
+    member: Member,
+    *,
+    address: str | None = None,
+    insecure: bool = False,
+    timeout_seconds: float = 120.0,
+    idle_seconds: float = 60.0,
+    once: bool = True,
+    watch: Callable[[RoundRecord], None] = lambda _: None,
+) -> Stay:
+    """Run the agent until the fleet's run is over, or a signal ends it.
+
+    Parameters
+    ----------
+    member
+        The device; nobody else takes part with its folder (`DeviceFolder.locked`).
+    address
+        Another address than the welcome's, "host:port".
+    insecure
+        Plain HTTP, to a loopback address only.
+    timeout_seconds, idle_seconds
+        Of the worker's computations, and until an idle worker ends.
+    once
+        End when a run is over; otherwise stay for the next one.
+    watch
+        Told of every round.
+
+    Raises
+    ------
+    Removed
+        If the server has removed this device; `palate client status` says so from then on.
+    FleetError
+        If the server is not trusted, does not know this device, or cannot be reached for long.
+    RunError
+        If the catalogue on disk is not the fleet's.
+    """
+    from palate.client.fleet.relay import relay_to  # Flower takes a second to import
+    from palate.client.fleet.transport.agent import FleetAgent
+    from palate.client.fleet.transport.errors import Removed
+    from palate.client.fleet.transport.keys import NodeKey
+    from palate.client.fleet.transport.supernode import Message
+
+    member.check_catalogue()
+    write_whole(member.folder.authority, member.profile.welcome.ca_certificate.encode("ascii"))
+    rounds = member.rounds(member.worker(timeout_seconds=timeout_seconds, idle_seconds=idle_seconds), watch)
+    program, run_over, ended = relay_to(rounds), threading.Event(), threading.Event()
+    removal, answers_due = Removal(member.vault), 0
+
+    def handle(message: Message) -> Message:
+        nonlocal answers_due
+        reply = program(message)
+        if once and rounds.finished_run is not None and not run_over.is_set():
+            answers_due = agent.answered + 1  # this one is still to be sent
+            run_over.set()
+        return reply
+
+    agent = FleetAgent(
+        address or member.profile.welcome.address,
+        NodeKey(member.keys.node),
+        handle,
+        authority=None if insecure else member.folder.authority,
+        insecure=insecure,
+        joined=removal.clear,
+    )
+
+    def end_after_the_run() -> None:
+        run_over.wait()
+        deadline = time.monotonic() + _FAREWELL_SECONDS
+        while agent.answered < answers_due and time.monotonic() < deadline and not ended.wait(0.05):
+            pass
+        agent.stop()
+
+    threading.Thread(target=end_after_the_run, name="end-of-run", daemon=True).start()
+    try:
+        answered = agent.run()
+    except Removed:
+        removal.note()
+        raise
+    finally:
+        ended.set()
+        rounds.close()
+    return Stay(answered=answered, finished_run=rounds.finished_run)

@@ -1,0 +1,137 @@
+"""What a device knows about the one fleet that it belongs to: the welcome it pinned, and its owner's limits.
+
+Kept in the vault, so that nobody without the vault's key can put other keys or weaker limits in their place.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from palate.client.fleet.limits import OwnerLimits
+from palate.client.vault import SERVERS, Vault
+from palate.client.vault.errors import NotInVault, VaultTampered
+from palate.errors import ConfigError
+from palate.privacy.enrolment import EnrolmentFileRefused, Welcome
+from palate.privacy.secagg.keys import Guarantee, claimed_guarantee
+from palate.privacy.secagg.policy import DevicePolicy
+
+FORMAT = "palate-fleet/1"
+_NAME = "fleet"
+_LIMITS = "limits-before"
+
+
+@dataclass(frozen=True)
+class FleetProfile:
+    """One fleet, as this device sees it.
+
+    Attributes
+    ----------
+    welcome
+        Pinned keys, address, certificate and catalogue.
+    limits
+        What the owner allows.
+    """
+
+    welcome: Welcome
+    limits: OwnerLimits
+
+    @property
+    def server_key(self) -> Ed25519PublicKey:
+        """Signs offers and receipts."""
+        return Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.welcome.server_key))
+
+    @property
+    def authority_key(self) -> Ed25519PublicKey:
+        """Signs enrolments."""
+        return Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.welcome.authority_key))
+
+    @property
+    def policy(self) -> DevicePolicy:
+        """What secure aggregation asks of every offer."""
+        return DevicePolicy(
+            smallest_cohort=self.limits.smallest_cohort, gamma_thousandths=self.limits.least_gamma_thousandths
+        )
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """Against which server the fleet's rounds protect, by what it states about its authority."""
+        return claimed_guarantee(
+            server_key=self.server_key,
+            authority_key=self.authority_key,
+            authority_is_separate=self.welcome.authority_is_separate,
+            complete_graph=True,
+        )
+
+    def with_limits(self, limits: OwnerLimits) -> FleetProfile:
+        """Return the profile under other limits."""
+        return replace(self, limits=limits)
+
+    def save(self, vault: Vault) -> None:
+        """Keep the profile, in place of the last one."""
+        welcome = self.welcome.to_json().decode("ascii")
+        values = {"format": FORMAT, "welcome": welcome, "limits": self.limits.to_values()}
+        vault.put(SERVERS, _NAME, json.dumps(values).encode("ascii"))
+
+    @staticmethod
+    def load(vault: Vault) -> FleetProfile | None:
+        """Read the profile; None if the device belongs to no fleet.
+
+        Raises
+        ------
+        VaultTampered
+            If what is kept is no profile of this version.
+        """
+        try:
+            values = json.loads(vault.get(SERVERS, _NAME))
+        except NotInVault:
+            return None
+        try:
+            if values["format"] != FORMAT:
+                raise ValueError("another format")
+            welcome = Welcome.from_json(values["welcome"].encode("ascii"))
+            return FleetProfile(welcome, OwnerLimits.from_values(values["limits"]))
+        except (ValueError, TypeError, KeyError, EnrolmentFileRefused, ConfigError):
+            raise VaultTampered(
+                "what the vault keeps about the fleet is not of this version", hint="enrol again with the operator"
+            ) from None
+
+    @staticmethod
+    def require(vault: Vault) -> FleetProfile:
+        """Read the profile.
+
+        Raises
+        ------
+        ConfigError
+            If the device belongs to no fleet.
+        """
+        profile = FleetProfile.load(vault)
+        if profile is None:
+            raise ConfigError(
+                "this device belongs to no fleet", hint="ask one to take you in: palate client enrol --request FILE"
+            )
+        return profile
+
+    @staticmethod
+    def drop(vault: Vault) -> None:
+        """Forget the fleet, but not what its owner allowed; nothing happens if there is none."""
+        profile = FleetProfile.load(vault)
+        if profile is not None:
+            vault.put(SERVERS, _LIMITS, json.dumps(profile.limits.to_values()).encode("ascii"))
+            vault.delete(SERVERS, _NAME)
+
+    @staticmethod
+    def limits_before(vault: Vault) -> OwnerLimits | None:
+        """Return what the owner allowed in the fleet that the device left last; None if it left none.
+
+        Raises
+        ------
+        ConfigError
+            If what is kept is not of this version.
+        """
+        try:
+            return OwnerLimits.from_values(json.loads(vault.get(SERVERS, _LIMITS)))
+        except NotInVault:
+            return None

@@ -1,0 +1,82 @@
+"""Flower messages in and out of secure rounds: unpack, answer, pack; the one file here that knows Flower.
+
+Errors are reduced to a code and a word, as in `palate.client.app`: texts would reach the server, and may quote private
+data. Nothing of the person is ever in a Flower object but the answer's bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy.typing as npt
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+
+from palate.client.fleet.rounds import SecureRounds
+from palate.errors import PalateError
+from palate.models.table import ItemTable
+from palate.privacy.errors import PrivacyError
+from palate.privacy.wire import BAD_PLAN, FAILED, REFUSED, FleetMessage, FleetStep, RoundPlan, WireError, array_of_npy
+
+log = logging.getLogger(__name__)
+
+FLEET, PLAN, TABLE = "fleet", "plan", "table"
+
+
+def relay_to(rounds: SecureRounds) -> Callable[[Message], Message]:
+    """Return the program that a `FleetAgent` runs: it answers every message with one, and never raises."""
+
+    def handle(message: Message) -> Message:
+        try:
+            return Message(content=_answer(message, rounds), reply_to=message)
+        except WireError as error:
+            log.error("not understood: %s", error)
+            return Message(Error(code=BAD_PLAN, reason="BadPlan"), reply_to=message)
+        except (PrivacyError, PalateError):  # `SecureRounds` has noted why
+            return Message(Error(code=REFUSED, reason="Refused"), reply_to=message)
+        except Exception as error:
+            log.error("a message failed with %s", type(error).__name__)
+            return Message(Error(code=FAILED, reason=type(error).__name__), reply_to=message)
+
+    return handle
+
+
+def _answer(message: Message, rounds: SecureRounds) -> RecordDict:
+    if not message.has_content():
+        raise WireError("a message without content")
+    names = set(message.content)
+    fleet = FleetMessage.from_scalars(dict(_config(message, FLEET)))
+    expected = {FLEET, PLAN, TABLE} if fleet.step is FleetStep.ADVERTISE else {FLEET}
+    if names != expected and not (fleet.step is FleetStep.RECEIPT and names == {FLEET, TABLE}):
+        raise WireError(f"{fleet.step} holds {sorted(names)}, expected {sorted(expected)}")
+    plan = table = None
+    if PLAN in names:
+        plan = RoundPlan.from_parts(_arrays(message), dict(_config(message, PLAN)))
+    elif TABLE in names:
+        table = _table(_arrays(message))
+    answer = rounds.handle(fleet, plan=plan, table=table)
+    return RecordDict({FLEET: ConfigRecord({**answer.to_scalars()})})
+
+
+def _config(message: Message, name: str) -> ConfigRecord:
+    record = message.content.get(name)
+    if not isinstance(record, ConfigRecord):
+        raise WireError(f"a message without its record {name!r}")
+    return record
+
+
+def _arrays(message: Message) -> dict[str, npt.NDArray[Any]]:
+    record = message.content.get(TABLE)
+    if not isinstance(record, ArrayRecord):
+        raise WireError(f"a message without its record {TABLE!r}")
+    return {name: array_of_npy(array.data) for name, array in record.items()}
+
+
+def _table(arrays: dict[str, npt.NDArray[Any]]) -> ItemTable:
+    if set(arrays) != {"fixed", "learned"}:
+        raise WireError(f"a table of {sorted(arrays)}, expected fixed and learned")
+    try:
+        return ItemTable(arrays["fixed"], arrays["learned"])
+    except (ValueError, AttributeError) as error:
+        raise WireError(str(error)) from error

@@ -1,0 +1,150 @@
+"""Rounds and status in words, for a terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from palate.client.fleet.book import OPEN, RELEASED, RoundRecord
+from palate.client.fleet.limits import DEFAULT_DELTA
+from palate.client.fleet.profile import FleetProfile
+from palate.client.fleet.status import BudgetGauge, DeviceStatus, round_json, spent_epsilon
+from palate.privacy.accounting.events import Unit
+from palate.privacy.accounting.guarantee import round_up
+from palate.privacy.charging import Promise
+
+_GAUGE_WIDTH = 24
+_SHORT = 16
+
+
+class RoundLines:
+    """Says a line when a round begins and one when it ends; to be told of every change of a record.
+
+    Parameters
+    ----------
+    say
+        Takes a line.
+    as_json
+        One JSON object a line, when a round ends.
+    """
+
+    def __init__(self, say: Callable[[str], None], *, as_json: bool = False) -> None:
+        self._say = say
+        self._as_json = as_json
+        self._said: dict[tuple[str, int], str] = {}
+
+    def __call__(self, record: RoundRecord) -> None:
+        """Take note of a record."""
+        place, moment = (record.run, record.server_round), "began" if record.ended == OPEN else record.ended
+        if self._said.get(place) == moment:
+            return
+        self._said[place] = moment
+        if self._as_json:
+            if moment != "began":
+                self._say(json.dumps(round_json(record), allow_nan=False))
+        elif moment == "began":
+            self._say(
+                f"round {record.server_round} ({record.purpose}): taking part; epsilon {round_up(record.epsilon)}, "
+                f"{round_up(record.total_epsilon)} in all; {_alone(record)}"
+            )
+        else:
+            self._say(f"round {record.server_round}: {ending(record)}")
+
+
+def ending(record: RoundRecord) -> str:
+    """Say how a round ended, and what was sent in it."""
+    sent = f"{record.bytes_sent / 1000:.1f} kB sent"
+    vector = record.sent.get("mask")
+    if record.ended == RELEASED and vector is not None:
+        sent += f", masked vector sha256 {str(vector['sha256'])[:_SHORT]}"
+    if record.receipt:
+        return f"done; {sent}; new table {record.receipt['model_hash'][:_SHORT]}"
+    if record.ended == RELEASED:
+        return f"no receipt came; {sent}; the charge stands"
+    return f"{record.ended}; {sent}, no vector among it; the charge stands" if record.ended != OPEN else f"open; {sent}"
+
+
+def against_server(profile: FleetProfile) -> str:
+    """Say what protects from the fleet's server, and what that rests on."""
+    if profile.guarantee == "semi-honest":
+        return "protected if its operators keep to the protocol: they enrol devices, and could invent some"
+    colluding = profile.limits.least_gamma_thousandths / 10
+    return (
+        "protected also if its operators break the protocol, provided that others enrol the devices, as it states, "
+        + (
+            f"and at most {colluding:g}% of a round's devices collude with it"
+            if colluding
+            else "and none colludes with it"
+        )
+    )
+
+
+def status_lines(status: DeviceStatus) -> Iterator[str]:
+    """Say all that there is to say about a device, line by line."""
+    yield f"device     {status.device}   (vault key in {'a file' if status.keeper == 'file' else 'the keyring'})"
+    if status.profile is None:
+        yield "fleet      none; palate client enrol --request FILE asks one to take this device in"
+    else:
+        welcome = status.profile.welcome
+        yield f"fleet      {welcome.fleet} at {welcome.address}; against its server: {against_server(status.profile)}"
+    if status.removed_at is not None:
+        yield (
+            f"removed    {_day(status.removed_at)}  the fleet's operator has removed this device, and it is asked for "
+            "nothing; ask why, or leave: palate client leave"
+        )
+    if status.paused:
+        yield "paused     no round is begun until palate client pause --off"
+    if status.budget is not None:
+        yield from budget_lines(status.budget)
+    elif status.carried_nano:
+        yield f"carried    {carried_words(status.carried_nano)}"
+    yield f"history    {status.interactions} interactions"
+    table = f"{status.table_hash[:_SHORT]}, {status.table_items} items" if status.table_hash else "none yet"
+    yield f"table      {table}"
+    for record in status.rounds:
+        yield (
+            f"round {record.server_round:<4} {_day(record.began)}  {record.purpose:<10}  "
+            f"epsilon {round_up(record.epsilon)} ({_alone(record)}); {ending(record)}"
+        )
+    for refusal in status.refusals:
+        yield f"refused    {_day(refusal['at'])}  round {refusal['server_round']}: {refusal['why']}"
+
+
+def budget_lines(budget: BudgetGauge) -> Iterator[str]:
+    """Draw how much is spent, and say what the figures are about."""
+    filled, percent = round(budget.share * _GAUGE_WIDTH), math.ceil(budget.share * 1000) / 10
+    yield (
+        f"budget     [{'#' * filled}{'.' * (_GAUGE_WIDTH - filled)}] {percent:g}% spent; "
+        f"epsilon {round_up(budget.spent_epsilon)} of {budget.epsilon:g} at delta {budget.delta:g} per user"
+    )
+    if budget.carried_nano:
+        yield f"           {_carried(budget.carried_nano, budget.delta)}"
+    yield f"           {budget.promise.words}"
+
+
+def carried_words(nano: int, delta: float = DEFAULT_DELTA) -> str:
+    """Say what a device had spent that was forgotten in this one's place, given in 1e-9 of 2 rho at unit user."""
+    promise = Promise(unit=Unit.USER, epsilon=spent_epsilon(nano, delta), delta=delta)
+    return f"{_carried(nano, delta)}; {promise.words}"
+
+
+def _carried(nano: int, delta: float) -> str:
+    return (
+        f"a device that was forgotten here had spent epsilon {round_up(spent_epsilon(nano, delta))} at delta {delta:g} "
+        "per user; it counts as spent in every fleet that this one joins"
+    )
+
+
+def left_words(fleet: str) -> str:
+    """Say that a device left its fleet."""
+    return f"left fleet {fleet}; what was sent before cannot be taken back, and stays charged"
+
+
+def _alone(record: RoundRecord) -> str:
+    return f"{round_up(record.local_epsilon)} if secure aggregation failed"
+
+
+def _day(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M")

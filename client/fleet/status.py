@@ -1,0 +1,194 @@
+"""What the owner can see: the budget, every round and what was sent in it, the limits, and why rounds were refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from palate.client.fleet.book import RoundBook, RoundRecord
+from palate.client.fleet.carrying import carried_nano
+from palate.client.fleet.folder import DeviceFolder
+from palate.client.fleet.identity import DeviceKeys
+from palate.client.fleet.member import ledger_guard
+from palate.client.fleet.pausing import Pause
+from palate.client.fleet.profile import FleetProfile
+from palate.client.fleet.removal import Removal
+from palate.client.fleet.tables import read_table
+from palate.client.vault import Vault
+from palate.client.vault.history import History
+from palate.errors import RunError
+from palate.privacy.accounting.events import Unit
+from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for
+from palate.privacy.charging import SENSITIVITY, Promise
+
+FORMAT = "palate-client-status/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetGauge:
+    """How much of the device's budget is spent.
+
+    Attributes
+    ----------
+    epsilon, delta
+        The budget at unit user.
+    spent_epsilon
+        What the rounds so far prove together; information, the budget is the promise.
+    spent_nano, budget_nano
+        The same in the ledger's exact figures, 1e-9 of 2 rho; the gauge is their ratio.
+    carried_epsilon, carried_nano
+        What of that a device had spent that was forgotten here before.
+    """
+
+    epsilon: float
+    delta: float
+    spent_epsilon: float
+    spent_nano: int
+    budget_nano: int
+    carried_epsilon: float = 0.0
+    carried_nano: int = 0
+
+    @property
+    def share(self) -> float:
+        """Spent part of the budget, 0 to 1."""
+        return min(self.spent_nano / self.budget_nano, 1.0) if self.budget_nano else 1.0
+
+    @property
+    def promise(self) -> Promise:
+        """What its epsilons are about."""
+        return Promise(unit=Unit.USER, epsilon=self.epsilon, delta=self.delta)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values, with all that it takes to read an epsilon."""
+        return {**asdict(self), "share": self.share, **self.promise.reading}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceStatus:
+    """All that `palate client status` shows.
+
+    Attributes
+    ----------
+    device, keeper, ledger_key
+        The device's name, where its vault's key lies, and the public key that signs its ledger.
+    profile
+        The fleet; None if the device belongs to none.
+    budget
+        None before there is a fleet.
+    rounds
+        In the order in which they began.
+    interactions
+        Entries of the history.
+    table_hash, table_items
+        Of the last table; empty and 0 if none has come.
+    refusals
+        The last ones, oldest first.
+    paused
+        Whether the owner wants no rounds for now.
+    removed_at
+        When the fleet last said that it has removed this device, in seconds since 1970; None if it did not.
+    carried_nano
+        What a device had spent at unit user that was forgotten here before, in 1e-9 of 2 rho.
+    """
+
+    device: str
+    keeper: str
+    ledger_key: str
+    profile: FleetProfile | None
+    budget: BudgetGauge | None
+    rounds: list[RoundRecord]
+    interactions: int
+    table_hash: str
+    table_items: int
+    refusals: list[dict[str, Any]]
+    paused: bool
+    removed_at: int | None
+    carried_nano: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; an epsilon that is not finite is null."""
+        profile, budget = self.profile, self.budget
+        fleet = None
+        if profile is not None:
+            welcome = profile.welcome
+            fleet = {
+                "name": welcome.fleet,
+                "address": welcome.address,
+                "welcome_fingerprint": welcome.fingerprint,
+                "guarantee_against_the_server": profile.guarantee,
+                "catalogue_items": welcome.num_items,
+                "limits": profile.limits.to_values(),
+            }
+        return {
+            "format": FORMAT,
+            "device": self.device,
+            "vault_key": self.keeper,
+            "ledger_key": self.ledger_key,
+            "fleet": fleet,
+            "budget": None if budget is None else budget.to_json(),
+            "interactions": self.interactions,
+            "table": {"hash": self.table_hash, "items": self.table_items} if self.table_hash else None,
+            "rounds": [round_json(each) for each in self.rounds],
+            "refusals": self.refusals,
+            "paused": self.paused,
+            "removed_at": self.removed_at,
+            "carried_nano": self.carried_nano,
+        }
+
+
+def status_of(folder: DeviceFolder) -> DeviceStatus:
+    """Look at a device; its agent may be running.
+
+    Raises
+    ------
+    VaultError, ConfigError
+        If there is no device, or its vault cannot be opened.
+    """
+    with Vault.open(folder.vault) as vault:
+        keys, profile, book = DeviceKeys.load(vault), FleetProfile.load(vault), RoundBook(vault)
+        try:
+            table = read_table(folder.table)
+        except RunError:  # shown as missing; the next round brings a new one
+            table = None
+        return DeviceStatus(
+            device=keys.name,
+            keeper=vault.keeper,
+            ledger_key=keys.ledger.public_key().public_bytes_raw().hex(),
+            profile=profile,
+            budget=None if profile is None else _gauge(folder, vault, keys, profile),
+            rounds=book.records(),
+            interactions=len(History(vault).in_order()),
+            table_hash="" if table is None else table.content_hash,
+            table_items=0 if table is None else table.num_items,
+            refusals=book.refusals(),
+            paused=Pause(vault).on,
+            removed_at=Removal(vault).at,
+            carried_nano=carried_nano(vault).get(Unit.USER, 0),
+        )
+
+
+def _gauge(folder: DeviceFolder, vault: Vault, keys: DeviceKeys, profile: FleetProfile) -> BudgetGauge:
+    limits, carried = profile.limits, carried_nano(vault).get(Unit.USER, 0)
+    spent = ledger_guard(folder, vault, keys, profile).spent_nano(Unit.USER)
+    return BudgetGauge(
+        epsilon=limits.epsilon,
+        delta=limits.delta,
+        spent_epsilon=spent_epsilon(spent, limits.delta),
+        spent_nano=spent,
+        budget_nano=budget_nano_for(SkellamMeter(SENSITIVITY), limits.epsilon, limits.delta),
+        carried_epsilon=spent_epsilon(carried, limits.delta),
+        carried_nano=carried,
+    )
+
+
+def spent_epsilon(nano: int, delta: float) -> float:
+    """Epsilon that charges of 1e-9 of 2 rho prove together at delta; 0 where nothing was charged."""
+    return SkellamMeter(SENSITIVITY).epsilon(nano, delta) if nano else 0.0
+
+
+def round_json(record: RoundRecord) -> dict[str, Any]:
+    """Return a round as plain JSON values, without its offer."""
+    values = asdict(record) | {"bytes_sent": record.bytes_sent}
+    del values["offer"]  # public, and long; the vault's export has it
+    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()}

@@ -1,0 +1,54 @@
+"""The last item table that the server's receipts vouch for, on the device's disk: public, and what it recommends by.
+
+The format is that of a run's `item_table.safetensors` (docs/formats/run-folder.md) without what only a server knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from palate.client.fleet.folder import write_whole
+from palate.errors import RunError
+from palate.models.table import ItemTable
+
+TABLE_FORMAT = "palate-item-table/1"
+
+
+def table_keeper(path: Path) -> Callable[[ItemTable], None]:
+    """Return what writes tables to a file, each as a whole or not at all."""
+
+    def keep(table: ItemTable) -> None:
+        blocks = {name: np.ascontiguousarray(getattr(table, name)) for name in ("fixed", "learned")}
+        write_whole(path, save(blocks, {"format": TABLE_FORMAT, "hash": table.content_hash}))
+
+    return keep
+
+
+def read_table(path: Path) -> ItemTable | None:
+    """Read the table; None if none has come yet.
+
+    Raises
+    ------
+    RunError
+        If the file is damaged or of another format.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            label = file.metadata() or {}
+            table = ItemTable(file.get_tensor("fixed"), file.get_tensor("learned"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path) from error
+    if label.get("format") != TABLE_FORMAT or label.get("hash") != table.content_hash:
+        raise _damaged(path)
+    return table
+
+
+def _damaged(path: Path) -> RunError:
+    return RunError(f"{path} is not an item table of this version", hint="the next round brings a new one: delete it")

@@ -1,0 +1,198 @@
+"""The wire to one server: HTTPS that trusts the operator's own authority and nobody else, signed with the node key.
+
+Settings of the surroundings do not reach it: no proxies, no certificate bundles, no redirects from anywhere. Answers
+are read up to a limit, and uncompressed, so that a small one cannot grow.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import ssl
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+import httpx
+
+from palate.client.fleet.transport.errors import BadAnswer, Refused, Removed, ServerNotTrusted, Unreachable
+from palate.client.fleet.transport.keys import NodeKey
+from palate.errors import ConfigError
+
+MEDIA_TYPE = "application/protobuf"
+MAX_ANSWER_BYTES = 16 << 20
+"""One answer; Flower cuts arrays into objects of 5 MiB."""
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
+_TRY_LATER = {408, 425, 429}
+
+
+class Link:
+    """Calls one server's Fleet API; thread-safe.
+
+    Parameters
+    ----------
+    address
+        `host:port`.
+    key
+        Signs every request.
+    authority
+        The operator's root certificate, PEM; None only with `insecure`.
+    insecure
+        Plain HTTP, to a loopback address only.
+
+    Raises
+    ------
+    ConfigError
+        If the address or the certificate cannot be used, or plain HTTP is asked for beyond loopback.
+    """
+
+    def __init__(self, address: str, key: NodeKey, *, authority: Path | None = None, insecure: bool = False) -> None:
+        self.address = address
+        self._key = key
+        verify = _trust(address, authority, insecure=insecure)
+        self._client = httpx.Client(
+            base_url=f"{'http' if insecure else 'https'}://{address}",
+            verify=verify,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            limits=httpx.Limits(max_connections=4, keepalive_expiry=20.0),
+        )
+        self._public_key = base64.b64encode(key.public_pem).decode("ascii")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def call(self, path: str, body: bytes, *, timeout_seconds: float | None = None) -> bytes:
+        """Send one signed request and return the answer's body.
+
+        Raises
+        ------
+        Unreachable
+            If there is no answer, or the server asks to try later.
+        ServerNotTrusted
+            If its certificate is not the pinned authority's.
+        Removed
+            If it has removed this device.
+        Refused
+            If it says no for another reason.
+        BadAnswer
+            If the answer is none of these, or too large.
+        """
+        timeout = self._client.timeout if timeout_seconds is None else httpx.Timeout(timeout_seconds)
+        try:
+            with self._client.stream("POST", path, content=body, headers=self._headers(), timeout=timeout) as response:
+                content = self._read(response)
+        except httpx.ConnectError as error:
+            if _is_certificate_error(error):
+                raise ServerNotTrusted(
+                    f"{self.address} shows a certificate that the pinned authority did not issue for it",
+                    hint="compare the authority's fingerprint with the operator's; do not connect otherwise",
+                ) from error
+            raise self._unreachable(error) from error
+        except (httpx.TransportError, httpx.StreamError, ssl.SSLError) as error:
+            raise self._unreachable(error) from error
+        self._check(path, response)
+        return content
+
+    def _headers(self) -> dict[str, str]:
+        timestamp = datetime.now(UTC).isoformat()
+        return {
+            "content-type": MEDIA_TYPE,
+            "accept": MEDIA_TYPE,
+            "accept-encoding": "identity",
+            "flwr-public-key": self._public_key,
+            "flwr-timestamp": timestamp,
+            "flwr-signature": base64.b64encode(self._key.sign(timestamp.encode("ascii"))).decode("ascii"),
+        }
+
+    def _read(self, response: httpx.Response) -> bytes:
+        content = bytearray()
+        for chunk in response.iter_raw():
+            content += chunk
+            if len(content) > MAX_ANSWER_BYTES:
+                raise BadAnswer(f"{self.address} sent more than {MAX_ANSWER_BYTES} bytes", hint="is it a fleet server?")
+        return bytes(content)
+
+    def _check(self, path: str, response: httpx.Response) -> None:
+        status = response.status_code
+        if status >= 500 or status in _TRY_LATER:
+            raise Unreachable(f"{self.address} answers {status}", hint="the server is overloaded or being restarted")
+        if status == 410:
+            raise Removed(
+                f"{self.address} no longer accepts this device: the fleet's operator has removed it",
+                hint="ask the operator, or leave too: palate client leave; your data and what is left of your budget "
+                "stay here",
+                status=status,
+            )
+        if status >= 400:
+            raise Refused(
+                f"{self.address} refuses {path.rpartition('/')[2]}: {status}",
+                hint="is this device's key enrolled there, and is its clock right?"
+                if status in (401, 403)
+                else "do device and server have the same version of Palate?",
+                status=status,
+            )
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        encoded = response.headers.get("content-encoding", "identity") != "identity"
+        if status != 200 or kind != MEDIA_TYPE or encoded:
+            raise BadAnswer(f"{self.address} answers {status} with {kind or 'no type'}", hint="is it a fleet server?")
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        return Unreachable(f"{self.address} does not answer ({type(error).__name__})", hint="is the server running?")
+
+
+def _trust(address: str, authority: Path | None, *, insecure: bool) -> ssl.SSLContext | bool:
+    try:
+        parts = urlsplit(f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port or parts.path or parts.username:
+        raise ConfigError(f"{address!r} is not an address", hint="write host:port, without https://")
+    if insecure:
+        if authority is not None:
+            raise ConfigError("both an authority and `insecure`", hint="leave one of them out")
+        if not _is_loopback(host):
+            raise ConfigError(
+                f"plain HTTP to {host}", hint="it is allowed to 127.0.0.1 only; get the operator's authority.crt"
+            )
+        return False
+    if authority is None:
+        raise ConfigError("no authority to trust", hint="get the operator's authority.crt, and compare its fingerprint")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_verify_locations(cadata=authority.read_text(encoding="ascii"))
+    except (OSError, ValueError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"{authority} cannot be read as a certificate", hint="get the operator's authority.crt again"
+        ) from error
+    return context
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_certificate_error(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

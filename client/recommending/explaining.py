@@ -1,0 +1,181 @@
+"""Why an item scores as it does: two exact sums, over the sources of the taste and over the columns of the item.
+
+The score is linear in the targets of the ridge, so what an item of the history adds, ``w_i y_i x_j'N^-1 x_i``, is no
+estimate (the smoother's row, Hastie, Tibshirani & Friedman 2009, eq. 5.14; Hu, Koren & Volinsky 2008 explain
+implicit feedback the same way, eq. 7). It is linear in the item's columns too. A non-linear head is a term of its own
+among the sources, and is split over the columns by `models/scores/plain.py`. Both sums add up to the score.
+
+What is *said* is a choice among exact terms. A recent blockbuster in the history adds to the score of every other
+blockbuster; a reason should be about this item rather than about any. So the words go by what a source adds
+beyond what it adds to the mean item, popularity left aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from palate.client.recommending import facets
+from palate.client.recommending.taste import Source, Space, Taste
+from palate.data.catalogue import Catalogue
+from palate.models.scores.plain import Perceptron
+
+WideArray = npt.NDArray[np.float64]
+
+_SAID_ITEMS = 3
+_SAID_FACETS = 2
+_LEAST_SHARE = 0.25
+"""A reason is left unsaid below this share of the strongest one of its sort."""
+_LEAST_OF_SCORE, _LEAST_WISH = 0.01, 0.1
+"""And below these shares of the score, an item or a facet and a wish: it did not bring the item here."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """A score and its two sums.
+
+    Attributes
+    ----------
+    item
+        Row of the item.
+    score
+        The sum of either.
+    sources
+        What the person said or asked, in the order of the taste, and the head; one tuple for a whole list, [m].
+    own
+        How many of the sources, counted from the first, are items that were had or liked.
+    values
+        What each source adds to the score, float64 [m].
+    specific
+        The part of it that is about this item rather than about any, popularity left aside, float64 [m].
+    columns
+        Sum over groups of columns: popularity, facets, "description", "learned", "constant".
+    """
+
+    item: int
+    score: float
+    sources: tuple[Source, ...]
+    own: int
+    values: WideArray
+    specific: WideArray
+    columns: dict[str, float]
+
+    def largest(self, count: int) -> list[tuple[Source, float]]:
+        """Return the sources that move the score most, up or down, and what they add; of equal ones the first."""
+        places = np.argsort(-np.abs(self.values), kind="stable")[:count]
+        return [(self.sources[place], float(self.values[place])) for place in places]
+
+
+def explain(
+    items: npt.NDArray[np.integer],
+    space: Space,
+    taste: Taste,
+    groups: Sequence[str],
+    perceptron: Perceptron | None = None,
+) -> list[Explanation]:
+    """Explain the scores of some items.
+
+    Parameters
+    ----------
+    items
+        Their rows, int [n].
+    space, taste
+        The item table, prepared, and the taste fitted in it.
+    groups
+        Group of each column, `facets.column_groups`, [k].
+    perceptron
+        The head's non-linear part; it reads rows without the constant column.
+
+    Returns
+    -------
+    list of Explanation
+        float64 sums: they differ from the float32 scores of a list by rounding only.
+    """
+    rows = space.rows[items].astype(np.float64)  # [n, k]
+    centred = rows - space.mean
+    if space.popularity is not None:
+        centred[:, space.popularity] = 0.0
+    values, specific = rows @ taste.vectors.T, centred @ taste.vectors.T  # [n, m]
+    columns = rows * taste.vector  # [n, k]
+    sources, empty = taste.sources, 0.0
+    if perceptron is not None:
+        parts, empty = perceptron.contributions(space.rows[items]), perceptron.empty_score
+        columns += parts
+        sources = (*sources, Source("head"))
+        values = np.column_stack([values, parts.sum(axis=1) + empty])
+        specific = np.column_stack([specific, np.zeros(len(rows))])
+    names = list(dict.fromkeys(groups))
+    places = np.array([names.index(group) for group in groups], dtype=np.int64)
+    found = []
+    for row, item in enumerate(items):
+        by_group = dict(zip(names, np.bincount(places, columns[row], len(names)).tolist(), strict=True))
+        if perceptron is not None:
+            by_group[facets.CONSTANT] = by_group.get(facets.CONSTANT, 0.0) + empty
+        score = float(values[row].sum())
+        found.append(Explanation(int(item), score, sources, taste.own, values[row], specific[row], by_group))
+    return found
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """What is worth saying of an explanation, strongest first.
+
+    Attributes
+    ----------
+    items
+        Rows of the history because of which the item is recommended.
+    facets
+        Names of the item's own facets that the taste is drawn to.
+    asked
+        What was asked or pinned that speaks for the item, in words.
+    popular
+        Whether popularity is all that speaks for it.
+    """
+
+    items: tuple[int, ...]
+    facets: tuple[str, ...]
+    asked: tuple[str, ...]
+    popular: bool
+
+    def sentence(self, catalogue: Catalogue) -> str:
+        """Say the reasons: "because of Heat (1995), Casino (1995) and the genre Crime"."""
+        because = [catalogue.titles[item] for item in self.items] + [facets.in_words(name) for name in self.facets]
+        said = [f"you asked for {joined(list(self.asked))}"] if self.asked else []
+        if because:
+            said.append(f"because of {joined(because)}")
+        return "; ".join(said) or ("popular with everybody" if self.popular else "close to the middle of your taste")
+
+
+def reasons(explanation: Explanation, own_facets: Sequence[str]) -> Reasons:
+    """Choose what to say of an explanation; `own_facets` are those of the item itself."""
+    sources, own, score = explanation.sources, explanation.own, abs(explanation.score)
+    least = _LEAST_OF_SCORE * score
+    said_items = [sources[place].item for place in _worth_saying(explanation.specific[:own], _SAID_ITEMS, least)]
+    wishes = [place for place in range(own, len(sources)) if sources[place].kind in ("asked", "pinned")]
+    asked = [
+        sources[wishes[place]].label
+        for place in _worth_saying(explanation.specific[wishes], _SAID_FACETS, _LEAST_WISH * score)
+    ]  # fmt: skip
+    drawn = sorted(own_facets)
+    pulls = np.array([explanation.columns.get(name, 0.0) for name in drawn])
+    said_facets = [drawn[place] for place in _worth_saying(pulls, _SAID_FACETS, least)]
+    popular = not said_items and explanation.columns.get(facets.POPULARITY, 0.0) > 0
+    return Reasons(tuple(said_items), tuple(said_facets), tuple(asked), popular)
+
+
+def _worth_saying(values: WideArray, count: int, least: float) -> list[int]:
+    """Places of the largest values above nought, largest first; none below `least`, or small beside the first."""
+    order = np.argsort(-values, kind="stable")[:count]
+    return [
+        int(place)
+        for place in order
+        if values[place] > 0 and values[place] >= max(_LEAST_SHARE * values[order[0]], least)
+    ]
+
+
+def joined(words: Sequence[str], last: str = "and") -> str:
+    """Join words as a sentence does: "a, b and c"."""
+    return f" {last} ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)

@@ -1,0 +1,319 @@
+"""What the operator of a fleet decides, in one file: fleet.toml.
+
+Much of it is public: devices learn the budget and the terms of every round, and hold them against their own floors.
+Settings that are left out follow from the budget and the number of devices (`palate.server.planning`).
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from palate.errors import ConfigError
+from palate.models.training import LocalTraining
+from palate.privacy.accounting.dropout import Quorum
+from palate.privacy.accounting.events import Unit
+from palate.privacy.charging import SENSITIVITY, Promise
+from palate.privacy.wire import FleetStep
+from palate.server.denoising import ReleaseConfig
+from palate.server.optimisers import OptimiserConfig, build_optimiser
+from palate.server.planning import AUTO, DEFAULTS, fleet_terms, merge, planned
+from palate.server.settings import Schedule, ServerSettings, require_together, setting_refused
+
+LARGEST_ROSTER = 300
+"""Most devices of a round: beyond, the complete graph of masks costs a device more than a round is worth."""
+
+_NOT_OF_FLEETS = {("schedule", "participation"), ("schedule", "timeout_seconds")}
+"""Settings of simulations alone: a fleet asks whoever is online, and every step has a deadline of its own."""
+
+_USUAL_ITEMS = 1_000
+"""Size of a catalogue that a plan is made for: a fleet's own is not known before it is given one."""
+_MOST_LOST_IN_A_ROW = 3
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Listen(_Section):
+    """Where the server is reached, and where it listens."""
+
+    address: str = Field(description="host:port that devices connect to, as written in their welcome")
+    bind: str = Field("0.0.0.0", description="address to listen on")
+    port: int = Field(9092, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    metrics_port: int = Field(0, ge=0, le=65535, description="port of the metrics page on 127.0.0.1; 0 for none")
+
+    @property
+    def host(self) -> str:
+        """What devices connect to, without the port."""
+        return self.address.rpartition(":")[0].strip("[]")
+
+
+class Cohort(_Section):
+    """How many devices a round needs, and which failures it stands."""
+
+    devices: int = Field(20, ge=2, le=LARGEST_ROSTER, description="devices that the first round waits for")
+    smallest: int = Field(10, ge=2, description="fewest devices in a round, and fewest whose vectors are in a sum")
+    largest: int = Field(
+        LARGEST_ROSTER, ge=2, le=LARGEST_ROSTER, description="most devices asked in a round; drawn if more are online"
+    )
+    tau: float = Field(0.5, gt=0, lt=1, description="a round needs more than this share of its roster to survive")
+    gamma: float = Field(
+        0.0, ge=0, lt=0.5, description="share of a roster that may collude with the server; needs a separate authority"
+    )
+    authority_is_separate: bool = Field(
+        False, description="whether others than the server's operators hold the enrolment authority's key"
+    )
+
+    @field_validator("tau", "gamma")
+    @classmethod
+    def _in_thousandths(cls, value: float) -> float:
+        if abs(value * 1000 - round(value * 1000)) > 1e-9:
+            raise ConfigError(f"{value} is not a number of thousandths", hint="write at most three decimals")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Cohort:
+        Quorum(tau=self.tau, gamma=self.gamma)
+        if self.gamma and not self.authority_is_separate:
+            raise ConfigError(
+                f"cohort.gamma is {self.gamma:g}, but the server's operators also enrol devices and could invent them",
+                hint="let others hold the authority's key, or set gamma to 0",
+            )
+        if not self.smallest <= self.devices <= self.largest:
+            raise ConfigError(
+                f"cohort: smallest {self.smallest}, devices {self.devices} and largest {self.largest} are not in order",
+                hint="smallest is at most devices, and devices at most largest",
+            )
+        return self
+
+    @property
+    def quorum(self) -> Quorum:
+        """Who must survive, and who may be lying."""
+        return Quorum(tau=self.tau, gamma=self.gamma)
+
+
+class Deadlines(_Section):
+    """How long each step waits for stragglers, in seconds; training happens before the first answer."""
+
+    advertise_seconds: float = Field(600.0, gt=0, description="to receive the plan, train and answer")
+    share_seconds: float = Field(120.0, gt=0, description="to share keys")
+    mask_seconds: float = Field(120.0, gt=0, description="to send the masked vector")
+    confirm_seconds: float = Field(60.0, gt=0, description="to sign who survived")
+    reveal_seconds: float = Field(60.0, gt=0, description="to reveal what takes the masks off")
+    receipt_seconds: float = Field(60.0, gt=0, description="to take the receipt")
+    offline_seconds: float = Field(60.0, gt=0, description="for a device that is offline to come back, in any step")
+    pause_seconds: float = Field(5.0, ge=0, description="between a failed round and the next")
+
+    def of(self, step: FleetStep) -> float:
+        """Seconds for a step."""
+        return float(getattr(self, f"{step.value}_seconds"))
+
+
+class Failures(_Section):
+    """When the server stops by itself: every lost round stays charged to all its devices."""
+
+    halt_after: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="rounds lost in a row after which the server stops by itself, until palate server resume; unless "
+        "given, one more than privacy.spare_rounds, and at most 3",
+    )
+
+
+class Budget(_Section):
+    """How the budget is spent."""
+
+    popularity_share: float = Field(0.1, gt=0, lt=1, description="part of the budget for the popularity round")
+    spare_rounds: int = Field(1, ge=0, le=1000, description="failed rounds of each kind that the budget pays for")
+    clip_norm: float = Field(1e-3, gt=0, description="L2 bound of one device's training update; public")
+    sensitivity: int = Field(SENSITIVITY, ge=SENSITIVITY, le=65536, description="the same bound in integer steps")
+    evaluation_share: float = Field(
+        0.1, ge=0, lt=1, description="part of the clip norm that carries the devices' own metrics; 0 asks for none"
+    )
+
+
+class Content(_Section):
+    """Which public columns the item table gets."""
+
+    use: bool = Field(True, description="use genres, years and texts of the items")
+    text_dim: int = Field(64, ge=0, le=1024, description="columns that words are reduced to; 0 leaves text out")
+
+
+class FleetConfig(_Section):
+    """Everything that an operator decides about a fleet."""
+
+    name: str = Field(description="name of the fleet: letters, digits, dots and dashes")
+    run: str = Field(description="name of the run; ledgers tell rounds apart by it, so never use one twice")
+    epsilon: float = Field(8.0, gt=0, description="privacy budget of the run, for each person")
+    delta: float = Field(1e-5, gt=0, lt=1, description="failure probability of the guarantee")
+    seed: int = Field(0, ge=0, lt=2**63, description="public seed of the starting embeddings")
+    listen: Listen
+    cohort: Cohort = Cohort()
+    deadlines: Deadlines = Deadlines()
+    failures: Failures = Failures()
+    privacy: Budget = Budget()
+    schedule: Schedule = Schedule()
+    training: LocalTraining = LocalTraining()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    release: ReleaseConfig = ReleaseConfig()
+    content: Content = Content()
+
+    @field_validator("name", "run")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ConfigError(
+                f"{value!r} is not a name", hint="use up to 63 letters, digits, dots, dashes and underscores"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _can_run(self) -> FleetConfig:
+        from palate.models.scores.registry import score_model  # torch: only when there is something to check
+
+        score_model(self.training.model, self.training.objective)
+        build_optimiser(self.optimiser)
+        require_together(str(Unit.USER), self.training, self.optimiser, self.release)
+        if self.schedule.participation != 1.0:
+            raise ConfigError(
+                f"schedule.participation is {self.schedule.participation:g}, a fleet asks every device that is online",
+                hint="leave it out; cohort.largest bounds a round",
+            )
+        return self
+
+    @property
+    def promise(self) -> Promise:
+        """What every device is promised."""
+        return Promise(unit=Unit.USER, epsilon=self.epsilon, delta=self.delta, sensitivity=SENSITIVITY)
+
+    @property
+    def halt_after(self) -> int:
+        """Rounds lost in a row after which the server stops by itself.
+
+        Unless the operator says otherwise these are the spare rounds and one more, which already costs a round that
+        the run was planned with; and never more than three.
+        """
+        given = self.failures.halt_after
+        return min(_MOST_LOST_IN_A_ROW, self.privacy.spare_rounds + 1) if given is None else given
+
+    def server_settings(self) -> ServerSettings:
+        """Return the coordinator's settings; terms are for one device, and each round spreads them over its roster.
+
+        Raises
+        ------
+        PrivacyError
+            If no noise meets the budget.
+        """
+        terms = fleet_terms(
+            epsilon=self.epsilon,
+            delta=self.delta,
+            rounds=self.schedule.rounds,
+            spare_rounds=self.privacy.spare_rounds,
+            popularity_share=self.privacy.popularity_share,
+            clip_norm=self.privacy.clip_norm,
+            sensitivity=self.privacy.sensitivity,
+        )
+        return ServerSettings(
+            run=self.run,
+            unit=str(Unit.USER),
+            terms=terms,
+            evaluation_share=self.privacy.evaluation_share,
+            population=self.cohort.devices,
+            schedule=self.schedule,
+            training=self.training,
+            optimiser=self.optimiser,
+            release=self.release,
+            start_seed=self.seed,
+        )
+
+
+def checked_config(values: Mapping[str, Any]) -> FleetConfig:
+    """Validate nested values, with what is left out decided.
+
+    Raises
+    ------
+    ConfigError
+        If something is unknown, missing or out of range, in one line that names it.
+    """
+    given = merge(DEFAULTS, values)
+    try:
+        first = FleetConfig.model_validate(given)
+        decided: dict[str, Any] = {}
+        for name, value in planned(
+            first.epsilon,
+            first.delta,
+            first.cohort.devices,
+            num_items=_USUAL_ITEMS,
+            content=True,  # a head is for more devices than a fleet has
+        ).items():
+            section, key = name.split(".")
+            if name in AUTO and key not in values.get(section, {}):
+                decided.setdefault(section, {})[key] = value
+        return FleetConfig.model_validate(merge(given, decided))
+    except ValidationError as error:
+        raise setting_refused(error, hint="fleet.toml says what each means") from error
+
+
+def load_config(path: Path) -> FleetConfig:
+    """Read fleet.toml.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, is not TOML, or says something that cannot be used.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist", hint="make a fleet with palate server init") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} is not a TOML file: {error}", hint="palate server init writes one") from error
+    return checked_config(values)
+
+
+def to_toml(given: Mapping[str, Any]) -> str:
+    """Write a fleet.toml that names every setting: those given with their values, the others as comments."""
+    lines = ["# What the operator of this fleet decides. A setting behind # is what holds unless it is changed.", ""]
+    sections = {name: kind for name, field in FleetConfig.model_fields.items() if (kind := _section(field.annotation))}
+    for name, field in FleetConfig.model_fields.items():
+        if name not in sections:
+            lines += _setting(name, field, given, DEFAULTS)
+    for name, kind in sections.items():
+        lines += ["", f"[{name}]"]
+        for key, field in kind.model_fields.items():
+            if (name, key) in _NOT_OF_FLEETS:
+                continue
+            lines += _setting(key, field, given.get(name, {}), DEFAULTS.get(name, {}), auto=f"{name}.{key}" in AUTO)
+    return "\n".join([*lines, ""])
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _setting(
+    name: str, field: FieldInfo, given: Mapping[str, Any], usual: Mapping[str, Any], *, auto: bool = False
+) -> list[str]:
+    import tomli_w
+
+    words = f"# {field.description}"
+    if name in given:
+        return [words, tomli_w.dumps({name: given[name]}).rstrip()]
+    value = usual.get(name, field.default)
+    if auto:
+        return [f"{words}; decided from the budget and the devices", f"# {name} = ..."]
+    if value is None or value is PydanticUndefined:
+        return [words, f"# {name} = ..."]
+    value = list(value) if isinstance(value, tuple) else value
+    return [words, "# " + " ".join(tomli_w.dumps({name: value}).split())]

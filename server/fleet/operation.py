@@ -1,0 +1,417 @@
+"""A fleet's run from the first round to the last: when to begin one, what to do with its sum, and how to go on after a
+crash.
+
+What is true after kill -9 is decided by three files, in this order: the checkpoint says which rounds are in the table,
+fleet.sqlite which round is open, and the ledger what was charged. A round is charged once, before its plan leaves; its
+sum enters the table once, for the checkpoint names its last round; and whatever else is missing is made up for.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from palate.errors import FederationError, RunError
+from palate.privacy.accounting.events import SkellamEvent, Unit
+from palate.privacy.accounting.guarantee import epsilon as account_for
+from palate.privacy.charging import intents
+from palate.privacy.ledger.body import hash_text
+from palate.privacy.mechanisms.summing import UpdateSum
+from palate.privacy.secagg.messages import Receipt
+from palate.privacy.secagg.offer import Offer
+from palate.privacy.secagg.server import RoundSum
+from palate.privacy.wire import REFUSED, FleetStep, ItemUpdate, RoundPlan
+from palate.server.coordinator import Coordinator
+from palate.server.decoding import steps_per_unit
+from palate.server.fleet.config import FleetConfig
+from palate.server.fleet.courier import Courier
+from palate.server.fleet.exchange import Exchange, Interrupted
+from palate.server.fleet.losses import Losses
+from palate.server.fleet.rounds import FleetRound, Parties, RoundLost, largest_answer
+from palate.server.fleet.state import FleetState, Round, RoundStatus, Stop
+from palate.server.fleet.transparency import TransparencyLog
+from palate.server.fleet.watching import Clock, Lost, RoundBegun, RoundEnded, RunEnded, Waiting, Watcher
+from palate.server.ledger import ServerLedger
+from palate.server.planning import for_roster
+from palate.server.settings import ServerSettings
+from palate.server.store import RunStore
+
+FINISHED = "all rounds are done"
+SPENT = "the budget does not pay for another round"
+STOPPED = "the operator asked for it"
+HALTED = "too many rounds in a row were lost"
+
+_GATHER_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Books:
+    """Where a run is written down."""
+
+    state: FleetState
+    store: RunStore
+    metadata: Mapping[str, str]
+    ledger: ServerLedger
+    log: TransparencyLog
+
+
+class Operation:
+    """Runs a fleet's rounds.
+
+    Parameters
+    ----------
+    config
+        What the operator decided.
+    settings
+        The coordinator's settings; its terms are for one device (`palate.server.planning.fleet_terms`).
+    coordinator
+        The run's state machine, as new; it is brought to where the books are.
+    books, parties, courier, clock, watcher
+        What it works with.
+    interrupted
+        Asked again and again whether to stop at once.
+    wall_clock
+        Seconds since 1970, for what is signed and remembered.
+    wait_for
+        Devices that the first round waits for; as many as the run is planned for unless given.
+
+    Raises
+    ------
+    RunError
+        If the books contradict each other, or belong to another run.
+    """
+
+    def __init__(
+        self,
+        config: FleetConfig,
+        settings: ServerSettings,
+        coordinator: Coordinator,
+        *,
+        books: Books,
+        parties: Parties,
+        courier: Courier,
+        clock: Clock,
+        watcher: Watcher,
+        interrupted: Callable[[], bool] = lambda: False,
+        wall_clock: Callable[[], float] = time.time,
+        wait_for: int | None = None,
+    ) -> None:
+        self._config = config
+        self._settings = settings
+        self._coordinator = coordinator
+        self._books = books
+        self._parties = parties
+        self._courier = courier
+        self._clock = clock
+        self._watcher = watcher
+        self._interrupted = interrupted
+        self._wall_clock = wall_clock
+        self._wait_for = wait_for or config.cohort.devices
+        self._nodes = {each.device: each.node for each in books.state.devices()}
+        self._catch_up()
+
+    def run(self) -> str:
+        """Run rounds until all are done, the budget is spent, too many are lost, or somebody wants to stop; say which.
+
+        Raises
+        ------
+        Interrupted
+            If it is to stop at once; an open round stays open.
+        """
+        self._watcher(Lost(self.losses))
+        unfinished = self._books.state.unfinished()
+        if unfinished is not None:
+            self._watcher(RoundBegun(unfinished, resumed=True))
+            self._go_on(unfinished, resumed=True)
+        why = self._rounds()
+        if why in (FINISHED, SPENT):  # else the run is to go on, and its devices stay
+            self._farewell()
+        self._watcher(RunEnded(why))
+        return why
+
+    def _rounds(self) -> str:
+        first = not self._books.state.rounds()
+        while not self._coordinator.finished:
+            losses = self.losses
+            if losses.halted:
+                return HALTED if self._can_pay(self._plan(losses.rounds[-1].roster_size)) else SPENT
+            if self._books.state.stop_requested() is not None:
+                return STOPPED
+            asked = self._gather(self._wait_for if first else self._config.cohort.smallest)
+            if asked is None:
+                return STOPPED
+            first = False
+            begun = self._begin(asked)
+            if begun is None:
+                return SPENT
+            self._watcher(RoundBegun(begun, resumed=False))
+            self._go_on(begun, resumed=False)
+        return FINISHED
+
+    def _gather(self, needed: int) -> list[str] | None:
+        """Wait until enough devices are online, and say who is asked; None where the wish to stop comes first."""
+        told = -1
+        while True:
+            self._check_interrupt()
+            self._nodes = {each.device: each.node for each in self._books.state.devices()}
+            online = self._courier.online()
+            present = sorted(device for device, node in self._nodes.items() if node in online)
+            if len(present) >= needed:
+                largest = self._config.cohort.largest
+                if len(present) > largest:  # drawn anew every round; nothing is claimed for it
+                    present = sorted(secrets.SystemRandom().sample(present, largest))
+                return present
+            if len(present) != told:
+                told = len(present)
+                self._watcher(Waiting(told, needed))
+            if self._books.state.stop_requested() is not None:
+                return None
+            self._clock.sleep(_GATHER_SECONDS)
+
+    def _begin(self, asked: list[str]) -> Round | None:
+        """Plan, remember and charge the next round; None if the ledger cannot pay for it."""
+        plan = self._plan(len(asked))
+        if not self._can_pay(plan):
+            return None
+        now = self._wall_clock()
+        offer = Offer.of_plan(
+            plan,
+            fleet=self._config.name,
+            gamma_thousandths=round(self._config.cohort.gamma * 1000),
+            tau_thousandths=round(self._config.cohort.tau * 1000),
+            n_min=self._config.cohort.smallest,
+            issued_at=int(now),
+        )
+        begun = Round(
+            number=plan.server_round,
+            purpose=plan.purpose,
+            status=RoundStatus.OPEN,
+            roster_size=len(asked),
+            plan_hash=plan.content_hash,
+            offer=offer.sign(self._parties.server_key),
+            started_at=now,
+            epsilon=self.epsilon_spent(plan),  # said before it is charged: never less than what the ledger has
+        )
+        self._books.state.begin_round(begun, asked)
+        return begun
+
+    def _can_pay(self, plan: RoundPlan) -> bool:
+        return intents(plan)[Unit.USER].charge_nano <= self._books.ledger.left_nano(Unit.USER)
+
+    def _go_on(self, begun: Round, *, resumed: bool) -> None:
+        """Take a round from where it is to its end."""
+        if begun.status is RoundStatus.APPLIED:
+            return self._close(begun)
+        number = begun.number
+        in_the_table = number < self._coordinator.next_round
+        plan = None if in_the_table else self._plan(begun.roster_size)
+        if plan is not None:
+            if plan.content_hash != begun.plan_hash:
+                loss = RoundLost(None, "its plan cannot be made again: table or configuration have changed")
+                return self._abandon(begun, loss, refused=False)
+            self._books.ledger.begin(plan)
+        current = FleetRound(begun, self._books.state, self._parties)
+        try:
+            found = current.result() if plan is None else current.run(
+                self._exchange(number, plan), plan, self._config.deadlines
+            )  # fmt: skip
+        except RoundLost as loss:
+            self._books.state.update_round(number, advertised=current.advertised)
+            members = self._books.state.members(number)
+            declined = sum(member.failure == REFUSED for member in members)
+            # After a restart devices may have been restarted too: they refuse this round, and wait for another one.
+            refused = not resumed and 2 * declined > len(members)
+            self._abandon(begun, loss, refused=refused and loss.step is not FleetStep.ADVERTISE, declined=declined)
+            if refused and loss.step is FleetStep.ADVERTISE:
+                # To ask again would spend the budget for nothing.
+                raise FederationError(
+                    f"round {number}: {declined} of {len(members)} devices refuse the plan",
+                    hint="their owners' limits or ledgers do not allow it: palate client status says why",
+                ) from None
+            return None
+        if found is None:
+            raise RunError(
+                f"round {number} is in the table, but its messages are gone",
+                hint="restore run/ and fleet.sqlite from the same backup",
+            )
+        if plan is not None:
+            self._apply(plan, found)
+        return self._conclude(begun, current, found)
+
+    def _apply(self, plan: RoundPlan, found: RoundSum) -> None:
+        """Put a sum into the table, and the table on disk; from here on the round is in it."""
+        total = UpdateSum(plan)
+        total.add(ItemUpdate(found.vector))
+        self._coordinator.apply(total.total(steps_per_unit(plan)), survivors=len(found.survivors))
+        self._books.store.save(self._coordinator.snapshot(), self._books.metadata)
+
+    def _conclude(self, begun: Round, current: FleetRound, found: RoundSum) -> None:
+        """Write down what a round made: in the public log, in the ledger, and for its devices."""
+        run, number, table_hash = self._config.run, begun.number, self._coordinator.table.content_hash
+        unindexed = Receipt.from_bytes(current.receipt(model_hash=table_hash, log_index=0))
+        index = self._books.log.record(
+            run,
+            number,
+            survivors=unindexed.sets_hash,
+            total=unindexed.sum_hash,
+            model=unindexed.model_hash,
+        )
+        receipt = current.receipt(model_hash=table_hash, log_index=index)
+        self._books.ledger.finish(run, number, table_hash, receipt=hash_text(receipt))
+        self._books.state.update_round(
+            number,
+            status=str(RoundStatus.APPLIED),
+            advertised=current.advertised,
+            survivors=len(found.survivors),
+            table_hash=table_hash,
+            log_index=index,
+            receipt=receipt,
+        )
+        self._close(self._remembered(number))
+
+    def _close(self, applied: Round) -> None:
+        """Send receipts, and forget the round's messages."""
+        if not self._coordinator.finished:  # else they come with the last table
+            members = self._books.state.members(applied.number)
+            self._deliver(applied, [member.device for member in members if member.up])
+        self._end(applied.number, RoundStatus.DONE)
+
+    def _farewell(self) -> None:
+        """Send the last receipt with the last table to everybody who is there: for them the run is over."""
+        applied = [each for each in self._books.state.rounds() if each.receipt is not None]
+        if applied:
+            self._nodes = {each.device: each.node for each in self._books.state.devices()}
+            self._deliver(applied[-1], list(self._nodes), last=True)
+
+    def _deliver(self, applied: Round, devices: list[str], *, last: bool = False) -> None:
+        # Who has failed in the round may be gone, and is not waited for.
+        alive = {member.device for member in self._books.state.members(applied.number) if not member.failure}
+        exchange = self._exchange(applied.number, None)
+        exchange.ask(
+            FleetStep.RECEIPT,
+            dict.fromkeys(devices, applied.receipt or b""),
+            seconds=self._config.deadlines.receipt_seconds,
+            take=_take_note,
+            table=self._coordinator.table if last else None,
+            patient=alive,
+        )
+
+    def _abandon(self, begun: Round, loss: RoundLost, *, refused: bool, declined: int = 0) -> None:
+        """Give a round up; what it cost stays spent, and the next number asks for the same."""
+        if refused:  # noted first: it counts once the round is given up
+            self._books.state.halt_at(begun.number)
+        self._end(begun.number, RoundStatus.ABANDONED, loss=loss, declined=declined)
+        self._books.ledger.write_off(self._config.run, begun.number)
+        self._coordinator.abandon()
+        self._clock.sleep(self._config.deadlines.pause_seconds)
+
+    def _end(self, number: int, status: RoundStatus, *, loss: RoundLost | None = None, declined: int = 0) -> None:
+        members = self._books.state.members(number)
+        reason = (
+            "" if loss is None else f"{loss}; {declined} of {len(members)} devices refused" if declined else str(loss)
+        )
+        lost_in, named = ("", "") if loss is None else ("" if loss.step is None else loss.step.value, loss.named)
+        self._books.state.end_round(number, status, reason=reason, lost_in=lost_in, named=named)
+        self._write_lines()
+        self._watcher(RoundEnded(self._remembered(number), members, self._coordinator.applied))
+        self._watcher(Lost(self.losses))
+
+    @property
+    def losses(self) -> Losses:
+        """Rounds that were lost in a row."""
+        return Losses.found(self._books.state, self._config.halt_after)
+
+    def _catch_up(self) -> None:
+        """Bring coordinator and ledger to where the books are."""
+        run = self._config.run
+        snapshot = self._books.store.load(self._books.metadata)
+        if snapshot is not None:
+            self._coordinator.restore(snapshot)
+        rounds = self._books.state.rounds()
+        for each in rounds:
+            if each.status is RoundStatus.ABANDONED:
+                self._books.ledger.write_off(run, each.number)
+                if each.number >= self._coordinator.next_round:
+                    self._coordinator.abandon()
+            elif each.status is not RoundStatus.OPEN and each.number >= self._coordinator.next_round:
+                raise RunError(
+                    f"round {each.number} was applied, but the checkpoint ends before it",
+                    hint="restore run/ and fleet.sqlite from the same backup",
+                )
+        known = {each.number for each in rounds}
+        lost = {each.round for each in self._books.ledger.charged(Unit.USER) if each.run == run} - known
+        if lost or (snapshot is not None and snapshot.server_round not in known):
+            raise RunError(
+                "the ledger or the checkpoint names rounds that fleet.sqlite does not",
+                hint="restore the whole folder from one backup, or begin a new run under another name",
+            )
+        self._write_lines()
+
+    def epsilon_spent(self, plan: RoundPlan | None = None) -> float:
+        """Return what all charged rounds cost each person, at the run's delta; with one that is about to be charged."""
+        spent = self._books.ledger.spent(Unit.USER)
+        if plan is not None:
+            intent = intents(plan)[Unit.USER]
+            spent.append(SkellamEvent(sensitivity=intent.clip_int, variance=intent.sum_var_int, unit=Unit.USER))
+        return account_for(spent, self._config.delta).epsilon if spent else 0.0
+
+    def _plan(self, roster_size: int) -> RoundPlan:
+        terms = self._settings.terms
+        if terms is None:
+            raise RunError("a fleet's run has no terms of protection", hint="use palate simulate for unit none")
+        spread = for_roster(terms, self._config.cohort.quorum, roster_size)
+        self._coordinator.settings = self._settings.model_copy(update={"terms": spread})
+        return self._coordinator.plan()
+
+    def _exchange(self, number: int, plan: RoundPlan | None) -> Exchange:
+        return Exchange(
+            self._courier,
+            self._books.state,
+            self._clock,
+            self._watcher,
+            nodes=self._nodes,
+            run=self._config.run,
+            number=number,
+            largest_answer=0 if plan is None else largest_answer(plan),
+            offline_seconds=self._config.deadlines.offline_seconds,
+            interrupted=self._stop_now,
+        )
+
+    def _remembered(self, number: int) -> Round:
+        return next(each for each in self._books.state.rounds() if each.number == number)
+
+    def _write_lines(self) -> None:
+        """Write rounds.jsonl anew: what the state says of every round that has ended."""
+        self._books.store.write_rounds(
+            [
+                {
+                    "round": each.number,
+                    "purpose": each.purpose,
+                    "status": str(each.status),
+                    "reason": each.reason,
+                    "asked": each.roster_size,
+                    "roster": each.advertised,
+                    "survivors": each.survivors,
+                    "epsilon": each.epsilon,
+                    "table": each.table_hash,
+                    "log_index": each.log_index,
+                    "started_at": each.started_at,
+                    "ended_at": each.ended_at,
+                }
+                for each in self._books.state.rounds()
+                if each.ended_at is not None
+            ]
+        )
+
+    def _stop_now(self) -> bool:
+        return self._interrupted() or self._books.state.stop_requested() is Stop.NOW
+
+    def _check_interrupt(self) -> None:
+        if self._stop_now():
+            raise Interrupted
+
+
+def _take_note(step: FleetStep, device: str, body: bytes) -> None:
+    """Take the answer to a receipt: it says no more than that it came."""

@@ -1,0 +1,222 @@
+"""The server of a fleet as one process: opens the folder, listens, and runs rounds until there are none left."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from palate.errors import ConfigError, RunError
+from palate.models.table import initial_embeddings
+from palate.privacy.secagg.keys import Guarantee, claimed_guarantee
+from palate.server.coordinator import Coordinator
+from palate.server.fleet.catalogue import read_catalogue
+from palate.server.fleet.certificates import check_accepted
+from palate.server.fleet.config import FleetConfig, load_config
+from palate.server.fleet.courier import Courier
+from palate.server.fleet.eventlog import EventLog, LogHandler
+from palate.server.fleet.folder import FleetFolder, read_key, read_public_key
+from palate.server.fleet.losses import Losses
+from palate.server.fleet.metrics import Metrics
+from palate.server.fleet.operation import Books, Operation
+from palate.server.fleet.rounds import Parties, largest_answer
+from palate.server.fleet.setup import tls_authority, tls_server
+from palate.server.fleet.state import FleetState
+from palate.server.fleet.transparency import TransparencyLog
+from palate.server.fleet.transport.http import FleetLimits
+from palate.server.fleet.transport.server import FleetServer
+from palate.server.fleet.watching import SystemClock, Watcher, told
+from palate.server.ledger import ServerLedger
+from palate.server.store import RunStore, write_atomically
+
+_STARTING_TABLE = 1  # which stream of the public seed
+_WRAPPING_BYTES = 1 << 16
+"""What Flower puts around an answer, and more."""
+_NOT_OF_THE_RUN = {"listen", "deadlines", "failures"}
+"""Settings that may change while a run is under way."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A fleet's folder, ready to run rounds.
+
+    Attributes
+    ----------
+    config
+        What the operator decided.
+    address
+        Where the server listens.
+    guarantee
+        Against which server the guarantee may be claimed.
+    operation
+        Runs the rounds.
+    books
+        Where they are written down.
+    metrics_port
+        Where the metrics page is; None without one.
+    """
+
+    config: FleetConfig
+    address: str
+    guarantee: Guarantee
+    operation: Operation
+    books: Books
+    metrics_port: int | None
+
+
+@contextmanager
+def opened(
+    folder: FleetFolder,
+    *,
+    bind: str | None = None,
+    port: int | None = None,
+    wait_for: int | None = None,
+    resuming: bool = False,
+    watchers: Sequence[Watcher] = (),
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Iterator[Opened]:
+    """Open a fleet's folder and listen, until the context ends.
+
+    Parameters
+    ----------
+    folder
+        The fleet's.
+    bind, port
+        Where to listen, in place of what fleet.toml says.
+    wait_for
+        Devices that the first round waits for, in place of what fleet.toml says.
+    resuming
+        Whether the operator wants to go on although rounds were lost in a row.
+    watchers
+        Who is told of what happens.
+    interrupted
+        Asked again and again whether to stop at once.
+
+    Raises
+    ------
+    ConfigError, RunError, DataError, EnvironmentProblem
+        If another server runs the fleet, a file is missing, damaged or contradicts another, or the address is taken.
+    FleetHalted
+        If it has stopped by itself and is not resumed.
+    """
+    folder.require()
+    config = load_config(folder.config)
+    with ExitStack() as stack:
+        stack.enter_context(folder.locked())
+        signer, authority = read_key(folder.server_key), read_public_key(folder.authority_public_key)
+        catalogue = read_catalogue(folder.catalogue)
+        content = catalogue.content(config.content)
+        folder.run.mkdir(exist_ok=True)
+        _freeze(folder, config)
+        settings = config.server_settings()
+        metadata = {
+            "run": config.run,
+            "unit": settings.unit,
+            "protection": "user-level differential privacy",
+            "catalogue": catalogue.sha256,
+            "columns": json.dumps(["popularity", *content.names]),
+        }
+        state = FleetState(folder.state)
+        stack.callback(state.close)
+        losses = Losses.found(state, config.halt_after)
+        if losses.halted and not resuming:
+            raise losses.error()
+        policy = config.promise.policy(smallest_cohort=config.cohort.smallest)
+        ledger = ServerLedger(folder.ledger, signer, {config.promise.unit: policy})
+        stack.callback(ledger.close)
+        events = EventLog(folder.events, config.promise)
+        stack.callback(events.close)
+        handler = LogHandler(events)
+        own = logging.getLogger("palate.server")
+        own.addHandler(handler)
+        stack.callback(own.removeHandler, handler)
+        watching: list[Watcher] = [events, *watchers]
+        port_of_metrics = config.listen.metrics_port
+        metrics = stack.enter_context(Metrics(port_of_metrics, config.promise)) if port_of_metrics else None
+        watching += [] if metrics is None else [metrics]
+        embeddings = initial_embeddings(
+            len(catalogue.items),
+            config.schedule.dim,
+            scale=config.schedule.initial_scale,
+            rng=np.random.default_rng([config.seed, _STARTING_TABLE]),
+        )
+        coordinator = Coordinator(settings, content.columns, embeddings)
+        largest = max(largest_answer(plan) for plan in coordinator.example_plans())
+        tls = tls_server(folder)
+        check_accepted(tls, tls_authority(folder).certificate, config.listen.host)
+        server = stack.enter_context(
+            FleetServer(
+                folder.nodes,
+                certificate=tls.certificate,
+                key=tls.key,
+                host=bind or config.listen.bind,
+                port=config.listen.port if port is None else port,
+                limits=FleetLimits(max_reply_bytes=largest + _WRAPPING_BYTES),
+            )
+        )
+        books = Books(
+            state=state,
+            store=RunStore(folder.run),
+            metadata=metadata,
+            ledger=ledger,
+            log=TransparencyLog(folder.log, config.name, signer),
+        )
+        operation = Operation(
+            config,
+            settings,
+            coordinator,
+            books=books,
+            parties=Parties(signer, authority),
+            courier=Courier(server.grid),
+            clock=SystemClock(),
+            watcher=told(watching),
+            interrupted=interrupted,
+            wait_for=wait_for,
+        )
+        state.request_stop(None)
+        if losses.halted:  # last of all: what cannot start has not been resumed
+            state.forgive_losses()
+            events.write("run-resumed", rounds=[each.number for each in losses.rounds])
+        events.write("server-started", address=server.address, process=os.getpid())
+        guarantee = guarantee_of(folder, config)
+        yield Opened(config, server.address, guarantee, operation, books, None if metrics is None else metrics.port)
+
+
+def guarantee_of(folder: FleetFolder, config: FleetConfig) -> Guarantee:
+    """Tell against which server the guarantee may be claimed: its operators enrol devices, or others do."""
+    return claimed_guarantee(
+        server_key=read_key(folder.server_key).public_key(),
+        authority_key=read_public_key(folder.authority_public_key),
+        authority_is_separate=folder.authority_is_separate(config.cohort.authority_is_separate),
+        complete_graph=True,
+    )
+
+
+def _freeze(folder: FleetFolder, config: FleetConfig) -> None:
+    """Hold a run to the settings that it began with: its noise was sized for them, and devices were told.
+
+    Raises
+    ------
+    RunError
+        If fleet.toml says something else now.
+    """
+    path = folder.run / "settings.json"
+    now = json.loads(config.model_dump_json(exclude=_NOT_OF_THE_RUN))
+    if not path.exists():
+        write_atomically(path, json.dumps(now, indent=1).encode())
+        return
+    try:
+        then = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise RunError(f"{path} is damaged", hint="restore it from a backup") from error
+    changed = sorted(name for name in {*now, *then} if now.get(name) != then.get(name))
+    if changed:
+        raise ConfigError(
+            f"fleet.toml has changed since the run began: {', '.join(changed)}",
+            hint="undo the change; other settings are another run, in a folder of its own: palate server init",
+        )

@@ -1,0 +1,127 @@
+"""A fleet at a glance, for people and for programs: what its files say, whether a server runs or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from palate.server.fleet.config import load_config
+from palate.server.fleet.folder import FleetFolder
+from palate.server.fleet.losses import Losses
+from palate.server.fleet.progress import bytes_per_device
+from palate.server.fleet.serving import guarantee_of
+from palate.server.fleet.state import FleetState, RemovedDevice, Round, RoundStatus
+
+GUARANTEES = {
+    "semi-honest": "holds against a server that follows the protocol and looks; its operators enrol the devices",
+    "malicious": "holds against any server, while at most the share gamma of a roster colludes with it",
+}
+
+
+def status_of(folder: FleetFolder) -> dict[str, Any]:
+    """Describe a fleet as JSON values.
+
+    Raises
+    ------
+    ConfigError, RunError
+        If it is not the folder of a fleet, or is damaged.
+    """
+    folder.require()
+    config = load_config(folder.config)
+    state = FleetState(folder.state)
+    try:
+        rounds, devices, stop = state.rounds(), state.devices(), state.stop_requested()
+        unfinished, removed = state.unfinished(), state.removed()
+        losses = Losses.found(state, config.halt_after)
+        step, answers = None, 0
+        if unfinished is not None:
+            step, answers = state.progress(unfinished.number)
+    finally:
+        state.close()
+    guarantee = guarantee_of(folder, config)
+    applied = [each for each in rounds if each.status in (RoundStatus.APPLIED, RoundStatus.DONE)]
+    return {
+        "fleet": config.name,
+        "run": config.run,
+        "address": config.listen.address,
+        "running": folder.is_locked(),
+        "stop_requested": None if stop is None else str(stop),
+        "devices_enrolled": len(devices),
+        "devices_removed": len(removed),
+        "devices_planned": config.cohort.devices,
+        "rounds_applied": len(applied),
+        "rounds_planned": 1 + config.schedule.rounds,
+        "rounds_abandoned": sum(each.status is RoundStatus.ABANDONED for each in rounds),
+        **losses.to_json(),
+        "open_round": None
+        if unfinished is None
+        else {
+            "round": unfinished.number,
+            "purpose": unfinished.purpose,
+            "asked": unfinished.roster_size,
+            "step": str(step),
+            "answers": answers,
+        },
+        "epsilon_spent": max((each.epsilon for each in rounds), default=0.0),
+        "epsilon_budget": config.epsilon,
+        **config.promise.reading,
+        "guarantee": {"against": guarantee, "meaning": GUARANTEES[guarantee]},
+        "table": applied[-1].table_hash if applied else None,
+    }
+
+
+def devices_of(folder: FleetFolder) -> list[dict[str, Any]]:
+    """Describe every device that is or was enrolled as JSON values, with the lost rounds that it was named in.
+
+    Raises as `status_of`.
+    """
+    folder.require()
+    state = FleetState(folder.state)
+    try:
+        named = [(each.named, each.number) for each in state.rounds() if each.named]
+        there, gone = state.devices(), state.removed()
+    finally:
+        state.close()
+    return [
+        {
+            "device": each.device,
+            "enrolled_at": each.enrolled_at,
+            "removed_at": each.removed_at if isinstance(each, RemovedDevice) else None,
+            "named_in": [number for device, number in named if device == each.device],
+        }
+        for each in (*there, *gone)
+    ]
+
+
+def rounds_of(folder: FleetFolder) -> list[dict[str, Any]]:
+    """Describe every round as JSON values; raises as `status_of`."""
+    folder.require()
+    reading = load_config(folder.config).promise.reading
+    state = FleetState(folder.state)
+    try:
+        return [_round(each, state) | reading for each in state.rounds()]
+    finally:
+        state.close()
+
+
+def _round(each: Round, state: FleetState) -> dict[str, Any]:
+    members = state.members(each.number)
+    up, down = bytes_per_device(members)
+    return {
+        "round": each.number,
+        "purpose": each.purpose,
+        "status": str(each.status),
+        "reason": each.reason,
+        "lost_in": each.lost_in or None,
+        "named": each.named or None,
+        "asked": each.roster_size,
+        "roster": each.advertised,
+        "survivors": each.survivors,
+        "failed": sum(member.failure != 0 for member in members),
+        "bytes_up_per_device": round(up),
+        "bytes_down_per_device": round(down),
+        "epsilon_spent": each.epsilon,
+        "seconds": None if each.ended_at is None else each.ended_at - each.started_at,
+        "started_at": each.started_at,
+        "table": each.table_hash or None,
+        "log_index": each.log_index,
+    }

@@ -1,0 +1,120 @@
+"""The public record of a fleet's rounds: a Merkle log under signed checkpoints (RFC 6962; c2sp.org/tlog-checkpoint).
+
+Every applied round is a leaf, and a device's receipt names its index. Whoever keeps an old checkpoint can be shown that
+the log has only grown. One leaf a line, as canonical JSON: publish the folder as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from palate.errors import RunError
+from palate.privacy.ledger import canonical
+from palate.privacy.ledger.checkpoint import TreeHead
+from palate.privacy.ledger.errors import MalformedBody
+from palate.privacy.ledger.merkle import MerkleTree
+from palate.server.store import write_atomically
+
+
+class TransparencyLog:
+    """The log of one fleet, on disk.
+
+    Parameters
+    ----------
+    folder
+        Holds `leaves.jsonl` and `checkpoint`; made if it is not there.
+    origin
+        The log's name, and the name of its key.
+    signer
+        The server's key.
+
+    Raises
+    ------
+    RunError
+        If a line of the log is damaged; what a crash cut off at the end is dropped.
+    """
+
+    def __init__(self, folder: Path, origin: str, signer: Ed25519PrivateKey) -> None:
+        self._folder = folder
+        self._origin = origin
+        self._signer = signer
+        folder.mkdir(parents=True, exist_ok=True)
+        self._leaves: dict[tuple[str, int], tuple[int, bytes]] = {}
+        self._tree = MerkleTree()
+        self._load()
+
+    @property
+    def path(self) -> Path:
+        """The leaves."""
+        return self._folder / "leaves.jsonl"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The signed head."""
+        return self._folder / "checkpoint"
+
+    @property
+    def head(self) -> TreeHead:
+        """Size and root of the log as it is now."""
+        return TreeHead.of(self._origin, self._tree)
+
+    def record(self, run: str, server_round: int, *, survivors: bytes, total: bytes, model: bytes) -> int:
+        """Add a round, unless it is there, and return its index; on disk before this returns.
+
+        Parameters
+        ----------
+        run, server_round
+            Which round.
+        survivors, total, model
+            SHA-256 of the survivors' list, of the sum, and of the new item table, 32 bytes each.
+
+        Raises
+        ------
+        RunError
+            If the round is there with other hashes: one round has one sum.
+        """
+        leaf = canonical.encode(
+            {
+                "run": run,
+                "round": server_round,
+                "survivors": survivors.hex(),
+                "total": total.hex(),
+                "model": model.hex(),
+            }
+        )
+        known = self._leaves.get((run, server_round))
+        if known is None:
+            with self.path.open("ab") as file:
+                file.write(leaf + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            index = self._add(run, server_round, leaf)
+        else:
+            index, before = known
+            if before != leaf:
+                raise RunError(
+                    f"round {server_round} is in the public log with another sum or table",
+                    hint="restore run/ and fleet.sqlite from the same backup",
+                )
+        write_atomically(self.checkpoint_path, self.head.sign(self._signer).encode())
+        return index
+
+    def _load(self) -> None:
+        written = self.path.read_bytes() if self.path.exists() else b""
+        whole = written[: written.rfind(b"\n") + 1]
+        for count, leaf in enumerate(whole.split(b"\n")[:-1], start=1):
+            try:
+                values = canonical.decode(leaf)
+                self._add(str(values["run"]), int(values["round"]), leaf)
+            except (MalformedBody, KeyError, ValueError) as error:
+                raise RunError(f"{self.path}: line {count} is damaged", hint="restore it from a backup") from error
+        if whole != written:
+            write_atomically(self.path, whole)
+
+    def _add(self, run: str, server_round: int, leaf: bytes) -> int:
+        index = self._tree.append(leaf)
+        self._leaves[run, server_round] = index, leaf
+        return index

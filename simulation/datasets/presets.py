@@ -1,0 +1,236 @@
+"""The datasets that Palate knows by name, and loading any dataset by name or path."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+
+import platformdirs
+
+from palate.data.cleaning import clean
+from palate.data.interactions import Interactions
+from palate.data.items import read_items
+from palate.data.options import ReadOptions
+from palate.data.reading import HEADERLESS, read_interactions
+from palate.errors import ConfigError, DataError
+from palate.simulation.datasets.demo import demo_catalogue_and_rows
+from palate.simulation.datasets.demographics import align_groups, read_groups
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A dataset known by name.
+
+    Attributes
+    ----------
+    description
+        What it holds, in one line.
+    licence
+        The owner's terms, in short.
+    redistribution
+        Whether the data may be passed on.
+    citation
+        Whom to acknowledge.
+    how_to_get
+        How the files come onto this machine.
+    folder
+        Its folder under PALATE_DATA and under the cache; "" for data made by code.
+    fetchable
+        Whether `palate data get` can fetch it.
+    defaults
+        Cleaning options that apply unless others are given.
+    """
+
+    description: str
+    licence: str
+    redistribution: str
+    citation: str
+    how_to_get: str
+    folder: str
+    fetchable: bool = False
+    defaults: ReadOptions = field(default_factory=ReadOptions)
+
+
+_GROUPLENS = (
+    "GroupLens terms: research use; acknowledge in publications; no redistribution without separate permission; "
+    "no commercial use without permission; no endorsement implied"
+)
+_BY_HAND = "place interactions.csv.gz (and items.csv.gz) in a folder of this name, and set PALATE_DATA to its parent"
+
+PRESETS: MappingProxyType[str, Preset] = MappingProxyType(
+    {
+        "demo": Preset(
+            description="Invented films and viewers, made by code in a second; tastes drift, franchises exist",
+            licence="Apache-2.0, as Palate itself",
+            redistribution="yes",
+            citation="none needed",
+            how_to_get="built in",
+            folder="",
+        ),
+        "ml-100k": Preset(
+            description="MovieLens 100K: 943 people rate 1,682 films, 1997 to 1998",
+            licence=_GROUPLENS,
+            redistribution="no",
+            citation="Harper & Konstan 2015, doi:10.1145/2827872",
+            how_to_get="palate data get ml-100k",
+            folder="ml-100k",
+            fetchable=True,
+        ),
+        "ml-1m": Preset(
+            description="MovieLens 1M: 6,040 people rate 3,706 films, 2000 to 2003",
+            licence=_GROUPLENS,
+            redistribution="no",
+            citation="Harper & Konstan 2015, doi:10.1145/2827872",
+            how_to_get="palate data get ml-1m",
+            folder="ml-1m",
+            fetchable=True,
+        ),
+        "msweb": Preset(
+            description="Anonymous Microsoft Web: 37,711 people and the areas of a site that they visited, no times",
+            licence="CC BY 4.0 (UCI Machine Learning Repository)",
+            redistribution="yes",
+            citation="Breese, Heckerman & Kadie 1998, doi:10.24432/C5VS3Q",
+            how_to_get=_BY_HAND,
+            folder="msweb",
+            defaults=ReadOptions(min_user=2),
+        ),
+        "movietweetings-100k": Preset(
+            description="MovieTweetings 100K: film ratings posted on Twitter in 2013",
+            licence="MIT, copyright 2013 Simon Dooms",
+            redistribution="yes",
+            citation="Dooms, De Pessemier & Martens 2013, CrowdRec at RecSys",
+            how_to_get=_BY_HAND,
+            folder="movietweetings-100k",
+            defaults=ReadOptions(min_user=5, min_item=5),
+        ),
+        "online-retail": Preset(
+            description="Online Retail: first purchases of gift-ware by 4,335 customers, 2010 to 2011",
+            licence="CC BY 4.0 (UCI Machine Learning Repository)",
+            redistribution="yes, naming the changes",
+            citation="Chen 2015, doi:10.24432/C5BW33",
+            how_to_get=_BY_HAND,
+            folder="online-retail",
+            defaults=ReadOptions(min_user=5, min_item=5),
+        ),
+        "gowalla": Preset(
+            description="Gowalla check-ins: 29,858 people, 40,981 places, no times (the LightGCN version)",
+            licence="no licence stated (SNAP loc-gowalla)",
+            redistribution="no",
+            citation="Cho, Myers & Leskovec 2011, doi:10.1145/2020408.2020579",
+            how_to_get=_BY_HAND,
+            folder="gowalla",
+        ),
+        "amazon-video": Preset(
+            description="Amazon Instant Video: 8,072 people, 11,830 titles (the PFedRec version)",
+            licence="no licence stated; offered by its collectors for research",
+            redistribution="no",
+            citation="McAuley et al. 2015, doi:10.1145/2766462.2767755",
+            how_to_get=_BY_HAND.replace("of this name", "amazon-video-pfedrec"),
+            folder="amazon-video-pfedrec",
+        ),
+    }
+)
+
+_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".inter")
+_INTERACTION_FILES = (
+    *(f"{stem}{suffix}" for stem in ("interactions", "ratings") for suffix in _SUFFIXES),
+    *(f"{name}{suffix}" for name in HEADERLESS for suffix in ("", ".gz")),
+)
+_ITEM_FILES = (
+    *(f"{stem}{suffix}" for stem in ("items", "movies") for suffix in _SUFFIXES),
+    *(f"{name}{suffix}" for name in ("movies.dat", "u.item") for suffix in ("", ".gz")),
+)
+_USER_FILES = tuple(f"{name}{suffix}" for name in ("users.csv", "users.dat", "u.user") for suffix in ("", ".gz"))
+
+
+def load(spec: str | Path, *, options: ReadOptions | None = None) -> Interactions:
+    """Load a dataset by preset name, file or folder.
+
+    Parameters
+    ----------
+    spec
+        A name of `PRESETS`, a file of interactions, or a folder with interactions.csv (or .csv.gz, .parquet ...)
+        and optionally items.csv and users.csv. A file called like a preset is reached as ./name.
+    options
+        Reading options; what they leave open is the preset's choice.
+
+    Raises
+    ------
+    DataError
+        If there is no such dataset, it is not on this machine, or it cannot be used.
+    """
+    options = options or ReadOptions()
+    preset = PRESETS.get(str(spec))
+    if preset is None:
+        path = Path(spec)
+        try:
+            path = path.expanduser()
+            found = path.exists()
+        except (OSError, RuntimeError):  # a name too long, "~nobody"
+            found = False
+        if not found:
+            raise _unknown(str(spec))
+        return _load_path(path, _plain_name(path), options)
+    options = options.over(preset.defaults)
+    if not preset.folder:
+        if options.items is not None:
+            raise ConfigError("--items cannot be given with demo", hint="the demo describes its own items")
+        described, raw = demo_catalogue_and_rows()
+        return clean(raw, name=str(spec), options=options, described=described)
+    folder = locate(str(spec))
+    if folder is None:
+        raise DataError(f"{spec} is not on this machine", hint=preset.how_to_get)
+    return _load_path(folder, str(spec), options)
+
+
+def locate(name: str) -> Path | None:
+    """Folder of a preset on this machine, under PALATE_DATA first, then in the cache; None where it is not."""
+    places = [cache_folder()]
+    if os.environ.get("PALATE_DATA"):
+        places.insert(0, Path(os.environ["PALATE_DATA"]).expanduser())
+    folders = [place / PRESETS[name].folder for place in places if PRESETS[name].folder]
+    return next((folder for folder in folders if _first_of(folder, _INTERACTION_FILES) is not None), None)
+
+
+def cache_folder() -> Path:
+    """Where fetched datasets are kept: PALATE_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("PALATE_CACHE") or platformdirs.user_cache_dir("palate")).expanduser()
+
+
+def _load_path(path: Path, name: str, options: ReadOptions) -> Interactions:
+    folder = path if path.is_dir() else None
+    source = path if folder is None else _first_of(folder, _INTERACTION_FILES)
+    if source is None:
+        raise DataError(
+            f"{path} is a folder without interactions.csv, .csv.gz, .tsv or .parquet",
+            hint="name the file of interactions itself, or call it interactions.csv",
+        )
+    items = options.items or (_first_of(folder, _ITEM_FILES) if folder is not None else None)
+    groups = _first_of(folder, _USER_FILES) if folder is not None else None
+    raw = read_interactions(source, options)
+    described, notes = read_items(items, strict=options.strict) if items is not None else (None, ())
+    raw = replace(raw, report=replace(raw.report, notes=(*raw.report.notes, *notes)))
+    interactions = clean(raw, name=name, options=options, described=described)
+    demographics = align_groups(read_groups(groups), interactions.users) if groups is not None else {}
+    return replace(interactions, demographics=demographics, source=str(source))
+
+
+def _first_of(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _plain_name(path: Path) -> str:
+    """File or folder name without its suffixes."""
+    name = path.resolve().name
+    for suffix in (".gz", ".csv", ".tsv", ".txt", ".parquet", ".inter", ".dat", ".data"):
+        name = name.removesuffix(suffix)
+    return name or "data"
+
+
+def _unknown(spec: str) -> DataError:
+    near = difflib.get_close_matches(spec, PRESETS, n=1)
+    hint = f"did you mean {near[0]}? palate data list shows all" if near else "palate data list shows the names"
+    return DataError(f"no dataset, file or folder called {spec!r}", hint=hint)

@@ -1,0 +1,71 @@
+"""Five hundred broken files: an import takes all of a file or says in words why not, and never loses what was there."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+
+import polars as pl
+import pytest
+
+from palate.client.fleet.catalogue import Catalogue
+from palate.client.fleet.importing import import_file
+from palate.client.vault import Vault
+from palate.client.vault.history import History
+from palate.errors import PalateError
+
+CATALOGUE = Catalogue(("i1", "i2", "i3"), ("Heat (1995)", "Ran, or: Chaos", "Heat (1986)"))
+ROWS = [{"item": f"i{n % 5}", "rating": n / 2, "time": 10**9 + n} for n in range(8)]
+ODD = [b'"', b",", b"\n", b"\r", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"nan", b"-inf", b"1e999", b"{", b"]", b"null"]
+ODD += [b"9" * 40, b"item,item", "\N{RIGHT-TO-LEFT OVERRIDE}\u0301".encode(), b"\x1b[2J"]
+
+
+def valid(kind: str) -> bytes:
+    frame, file = pl.DataFrame(ROWS), io.BytesIO()
+    if kind == "parquet":
+        frame.write_parquet(file)
+        return file.getvalue()
+    if kind == "json":
+        return json.dumps(ROWS).encode()
+    if kind == "jsonl":
+        return b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)
+    return frame.write_csv(separator="\t" if kind == "tsv" else ",").encode()
+
+
+def broken(content: bytes, chance: random.Random) -> bytes:
+    """Cut, flip, insert, double or drop pieces, a few times over."""
+    for _ in range(chance.randint(1, 4)):
+        start = chance.randint(0, len(content))
+        stop = min(len(content), start + chance.randint(0, 12))
+        piece = chance.choice(
+            [b"", chance.randbytes(stop - start), chance.choice(ODD), content[start:stop] * 2, chance.choice(ODD) * 9]
+        )
+        content = content[:start] + piece + content[stop:]
+        if chance.random() < 0.2:
+            content = content[: chance.randint(0, len(content))]
+    return content
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl", "parquet"])
+def test_a_broken_file_is_taken_whole_or_refused_in_words_and_nothing_is_lost(tmp_path, kind):
+    chance, content = random.Random(f"imports of {kind}"), valid(kind)
+    taken, refused = 0, []
+    with Vault.create(tmp_path / "vault", keyring="file") as vault:
+        history = History(vault)
+        for number in range(100):
+            path = tmp_path / f"{number}.{kind}"
+            path.write_bytes(broken(content, chance))
+            before, added = history.in_order(), 0
+            try:
+                added = import_file(path, history, CATALOGUE).added
+                taken += 1
+            except PalateError as error:
+                refused.append(error)
+            after = history.in_order()
+            assert len(after) == len(before) + added, number
+            assert {entry for _, entry in before} <= {entry for _, entry in after}, number
+        vault.check()
+    assert all(error.message and error.hint for error in refused)
+    assert len(refused) > 5, "hardly anything was broken"
+    assert taken > 2 or kind in ("json", "parquet"), "nothing got through: this says nothing about histories"

@@ -1,0 +1,158 @@
+"""The wire trusts the operator's authority alone, and whatever a server answers costs no more than a bound."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from palate.client.fleet.transport.errors import BadAnswer, Refused, ServerNotTrusted, Unreachable
+from palate.client.fleet.transport.keys import NodeKey, make_node_key
+from palate.client.fleet.transport.link import MAX_ANSWER_BYTES, Link
+from palate.errors import ConfigError
+from palate.server.fleet.certificates import issue_server_certificate, make_authority
+from palate.server.fleet.transport.server import FleetServer
+
+PROTOBUF = {"content-type": "application/protobuf"}
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Answers by path, and notes who came."""
+
+    seen: list[str]
+
+    def do_POST(self):
+        type(self).seen.append(self.path)
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        status, headers, body = {
+            "/fine": (200, PROTOBUF, b"fine"),
+            "/elsewhere": (307, PROTOBUF | {"location": "/fine"}, b""),
+            "/large": (200, PROTOBUF, b"x" * (MAX_ANSWER_BYTES + 1)),
+            "/bomb": (200, PROTOBUF | {"content-encoding": "gzip"}, gzip.compress(b"x" * 1_000_000)),
+            "/page": (200, {"content-type": "text/html"}, b"<html>hotel login</html>"),
+            "/busy": (503, PROTOBUF, b""),
+            "/slow": (429, PROTOBUF, b""),
+            "/no": (403, PROTOBUF, b""),
+            "/unknown": (401, PROTOBUF, b""),
+        }[self.path]
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format, *args):
+        pass
+
+
+@pytest.fixture
+def strange_server() -> Iterator[ThreadingHTTPServer]:
+    Answers.seen = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def key(tmp_path) -> NodeKey:
+    return make_node_key(tmp_path / "key")
+
+
+@pytest.fixture
+def link(strange_server, key) -> Iterator[Link]:
+    with Link(f"127.0.0.1:{strange_server.server_port}", key, insecure=True) as link:
+        yield link
+
+
+def test_an_answer_comes_back(link):
+    assert link.call("/fine", b"") == b"fine"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/elsewhere", BadAnswer),
+        ("/large", BadAnswer),
+        ("/bomb", BadAnswer),
+        ("/page", BadAnswer),
+        ("/busy", Unreachable),
+        ("/slow", Unreachable),
+        ("/no", Refused),
+        ("/unknown", Refused),
+    ],
+)
+def test_every_other_answer_has_its_error_and_a_hint(link, path, kind):
+    with pytest.raises(kind) as caught:
+        link.call(path, b"")
+    assert type(caught.value) is kind
+    assert caught.value.hint
+
+
+def test_redirects_are_not_followed(link):
+    with pytest.raises(BadAnswer):
+        link.call("/elsewhere", b"signed")
+    assert Answers.seen == ["/elsewhere"]
+
+
+def test_proxies_and_certificates_of_the_surroundings_are_ignored(fleet, monkeypatch, tmp_path):
+    other = make_authority(tmp_path / "other")
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("SSL_CERT_FILE", str(fleet.authority.certificate))
+    trusted = Link(fleet.server.address, fleet.key, authority=fleet.authority.certificate)
+    with trusted as link, pytest.raises(Refused, match="400"):
+        link.call("/v1/fleet/pull-messages", b"\xff")
+    mistrusted = Link(fleet.server.address, fleet.key, authority=other.certificate)
+    with mistrusted as link, pytest.raises(ServerNotTrusted):
+        link.call("/v1/fleet/pull-messages", b"")
+
+
+def test_another_hosts_certificate_is_not_trusted(pki, key, tmp_path):
+    files = issue_server_certificate(pki[0], tmp_path / "other", hosts=["other.example"])
+    with FleetServer(tmp_path / "state", certificate=files.certificate, key=files.key) as server:
+        link = Link(server.address, key, authority=pki[0].certificate)
+        with link, pytest.raises(ServerNotTrusted, match="did not issue for it"):
+            link.call("/v1/fleet/pull-messages", b"")
+
+
+def test_a_server_that_is_not_there_is_unreachable(key):
+    with Link("127.0.0.1:9", key, insecure=True) as link, pytest.raises(Unreachable, match="does not answer"):
+        link.call("/fine", b"")
+
+
+@pytest.mark.parametrize(
+    "address", ["fleet.example:80", "192.168.1.7:80", "127.0.0.1.evil.example:1", "[2001:db8::1]:80"]
+)
+def test_plain_http_is_refused_beyond_loopback(key, address):
+    with pytest.raises(ConfigError, match="plain HTTP to"):
+        Link(address, key, insecure=True)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:80", "[::1]:80", "localhost:80", "127.5.5.5:80"])
+def test_plain_http_to_loopback_needs_the_flag(key, address):
+    Link(address, key, insecure=True).close()
+    with pytest.raises(ConfigError, match="no authority to trust"):
+        Link(address, key)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "fleet.example", "https://fleet.example:80", "a@b:80", "fleet.example:80/x", "h:99999", "h:x"]
+)
+def test_what_is_no_address_is_refused(key, address):
+    with pytest.raises(ConfigError, match="is not an address"):
+        Link(address, key, insecure=True)
+
+
+def test_an_authority_that_cannot_be_read_is_refused(key, tmp_path):
+    (tmp_path / "authority.crt").write_text("junk")
+    for path in (tmp_path / "authority.crt", tmp_path / "missing.crt"):
+        with pytest.raises(ConfigError, match="cannot be read as a certificate"):
+            Link("fleet.example:80", key, authority=path)
+    with pytest.raises(ConfigError, match="both an authority and"):
+        Link("127.0.0.1:80", key, authority=path, insecure=True)

@@ -1,0 +1,182 @@
+"""Explanations: both sums are the score, for every registered model; a term is what leaving its source out changes."""
+
+import numpy as np
+import pytest
+import torch
+
+from palate.client.recommending.explaining import explain, joined, reasons
+from palate.client.recommending.facets import column_groups, facets_of_item, group_of
+from palate.client.recommending.preferences import Event, preferences
+from palate.client.recommending.taste import (
+    DISLIKED_TARGET,
+    DISLIKED_WEIGHT,
+    Nudge,
+    Source,
+    Taste,
+    contrast,
+    fit,
+    space_of,
+)
+from palate.client.trainer import score_catalogue
+from palate.data.catalogue import Catalogue
+from palate.models.scores.base import Shape
+from palate.models.scores.plain import has_intercept, plain_head
+from palate.models.scores.registry import SCORE_MODELS, initial_state
+from palate.models.table import ItemTable
+from palate.models.training import LocalTraining
+
+FIXED = ("popularity", "genre: Crime", "genre: Crime, after 1995", "decade: 1990s", "text 1")
+DIM, NUM_ITEMS = 6, 80
+ITEMS = np.array([3, 9, 27, 41, 8], dtype=np.int32)
+CASES = [(name, objective) for name, model in sorted(SCORE_MODELS.items()) for objective in sorted(model.objectives)]
+
+
+def table(seed: int = 0) -> ItemTable:
+    rng = np.random.default_rng(seed)
+    fixed = rng.normal(size=(NUM_ITEMS, len(FIXED))).astype(np.float32)
+    fixed[:, 0] = rng.uniform(0, 3, NUM_ITEMS)
+    return ItemTable(fixed, rng.normal(size=(NUM_ITEMS, DIM)).astype(np.float32))
+
+
+def trained_state(name: str, objective: str, seed: int) -> dict[str, torch.Tensor]:
+    shape = Shape(fixed_dim=len(FIXED), dim=DIM, hidden=4)
+    generator = torch.Generator().manual_seed(seed)
+    fresh = initial_state(name, objective, shape)
+    return {key: 0.3 * torch.randn(value.shape, generator=generator) for key, value in fresh.items()}
+
+
+def told():
+    events = [Event("had", int(item)) for item in ITEMS]
+    return preferences([*events, Event("dislike", 60), Event("like", 9)])
+
+
+@pytest.mark.parametrize(("name", "objective"), CASES)
+@pytest.mark.parametrize("seed", range(3))
+def test_both_sums_are_the_score_of_every_model(name, objective, seed):
+    shared, config = table(seed), LocalTraining(model=name, objective=objective, hidden=4)
+    state = trained_state(name, objective, seed)
+    expected = score_catalogue(shared, ITEMS, state, config)
+    head = plain_head(name, {key: value.numpy() for key, value in state.items()})
+    intercept = has_intercept(name)
+    space = space_of(shared.rows, config, popularity=0, intercept=intercept)
+    if objective == "whole":
+        taste = fit(space, preferences([Event("had", int(item)) for item in ITEMS]), config)
+    else:  # trained by steps: the linear part is one source
+        linear = head.linear if head.linear is not None else np.zeros(space.rows.shape[1])
+        taste = Taste((Source("head"),), linear[None].astype(float), np.eye(len(linear)), 0, np.zeros(0))
+    groups = column_groups(FIXED, DIM, intercept=intercept)
+    rows = shared.rows if intercept else space.rows
+    for explanation in explain(np.arange(NUM_ITEMS), space, taste, groups, head.perceptron):
+        assert explanation.score == pytest.approx(expected[explanation.item], abs=1e-5)  # by the sources
+        assert sum(explanation.columns.values()) == pytest.approx(expected[explanation.item], abs=1e-5)
+    if head.perceptron is not None:
+        parts = head.perceptron.contributions(rows)
+        np.testing.assert_allclose(
+            parts.sum(axis=1) + head.perceptron.empty_score, head.perceptron.scores(rows), atol=1e-5
+        )
+
+
+def test_a_column_that_a_perceptron_does_not_read_adds_nothing_to_it():
+    state = trained_state("neumf", "whole", 1)
+    head = plain_head("neumf", {key: value.numpy() for key, value in state.items()}).perceptron
+    assert not head.contributions(table().rows)[:, : len(FIXED)].any()
+
+
+def test_an_items_term_is_what_setting_its_target_to_nought_takes_from_the_score():
+    config = LocalTraining(model="gmf", unobserved_weight=0.2, regularisation=0.5)
+    space = space_of(table().rows, config, popularity=0)
+    nudge = Nudge("asked", "crime", contrast(space, np.arange(30, 40)), 0.7)
+    taste = fit(space, told(), config, [nudge])
+    wide = space.rows.astype(np.float64)
+    own = [source.item for source in taste.sources if source.item >= 0]
+    weights = np.concatenate([taste.weights, [DISLIKED_WEIGHT]])
+    normal = 0.2 * wide.T @ wide + 0.5 * np.eye(wide.shape[1]) + (wide[own] * weights[:, None]).T @ wide[own]
+    target = np.array([1.0] * 5 + [DISLIKED_TARGET])
+    whole = np.linalg.solve(normal, wide[own].T @ (weights * target))
+    explained = explain(np.array([12, 70]), space, taste, column_groups(FIXED, DIM, intercept=False))
+    for place in range(len(own)):
+        without = np.where(np.arange(len(own)) == place, 0.0, target)
+        changed = whole - np.linalg.solve(normal, wide[own].T @ (weights * without))
+        for explanation in explained:
+            assert explanation.values[place] == pytest.approx(wide[explanation.item] @ changed, abs=1e-9)
+
+
+def test_reasons_name_what_speaks_for_this_item_rather_than_for_any():
+    rng = np.random.default_rng(3)
+    rows = np.zeros((40, 3), dtype=np.float32)
+    rows[:, 0] = rng.uniform(0, 1, 40)
+    rows[:20, 1], rows[20:, 2] = 1.0, 1.0
+    space = space_of(rows, LocalTraining(regularisation=1.0), popularity=0)
+    rows[[1, 30], 0] = 1.0
+    catalogue = Catalogue(
+        ids=tuple(map(str, range(40))),
+        titles=tuple(f"Film {item}" for item in range(40)),
+        genres=tuple(("Crime",) if item < 20 else ("War",) for item in range(40)),
+        years=np.full(40, 1995, dtype=np.int32),
+        texts=("",) * 40,
+    )
+    taste = fit(space, preferences([Event("had", 1), Event("had", 30)]), LocalTraining(regularisation=1.0))
+    groups = ("popularity", "genre: Crime", "genre: War")
+    crime, war = explain(np.array([5, 25]), space, taste, groups)
+    assert reasons(crime, facets_of_item(5, catalogue)).items == (1,)
+    assert reasons(war, facets_of_item(25, catalogue)).items == (30,)
+    said = reasons(crime, facets_of_item(5, catalogue)).sentence(catalogue)
+    assert said == "because of Film 1 and the genre Crime"
+
+
+def test_a_blockbuster_in_the_history_is_no_reason_for_every_other_blockbuster():
+    rng = np.random.default_rng(3)
+    rows = np.zeros((40, 3), dtype=np.float32)
+    rows[:, 0] = rng.uniform(0, 0.5, 40)
+    rows[:20, 1], rows[20:, 2] = 1.0, 1.0
+    rows[[5, 30], 0] = 4.0
+    space = space_of(rows, LocalTraining(regularisation=1.0), popularity=0)
+    taste = fit(space, preferences([Event("had", 1), Event("had", 30)]), LocalTraining(regularisation=1.0))
+    explanation = explain(np.array([5]), space, taste, ("popularity", "genre: Crime", "genre: War"))[0]
+    sources = [source.item for source in explanation.sources]
+    assert explanation.values[sources.index(30)] > 0, "the blockbuster does add to the score"
+    assert reasons(explanation, ("genre: Crime",)).items == (1,)
+
+
+def test_what_adds_hardly_anything_to_the_score_is_no_reason():
+    rng = np.random.default_rng(3)
+    rows = np.zeros((40, 3), dtype=np.float32)
+    rows[:, 0] = rng.uniform(0, 1, 40)
+    rows[:20, 1], rows[20:, 2] = 1.0, 1.0
+    catalogue = Catalogue(
+        ids=tuple(map(str, range(40))),
+        titles=tuple(f"Film {item}" for item in range(40)),
+        genres=(("Crime",),) * 20 + (("War",),) * 20,
+        years=np.zeros(40, dtype=np.int32),
+        texts=("",) * 40,
+    )
+    said = {}
+    for regularisation in (1.0, 20.0):
+        config = LocalTraining(regularisation=regularisation)
+        space = space_of(rows, config, popularity=0)
+        taste = fit(space, preferences([Event("dislike", 25)]), config)
+        explanation = explain(np.array([5]), space, taste, ("popularity", "genre: Crime", "genre: War"))[0]
+        assert explanation.columns["genre: Crime"] > 0
+        said[regularisation] = reasons(explanation, ("genre: Crime",)).sentence(catalogue)
+    assert said == {1.0: "because of the genre Crime", 20.0: "popular with everybody"}  # 7 % and 0.2 % of the score
+
+
+def test_an_unknown_person_is_told_that_it_is_popularity():
+    shared = table()
+    space = space_of(shared.rows, LocalTraining(), popularity=0)
+    taste = fit(space, preferences([]), LocalTraining())
+    explanation = explain(np.array([4]), space, taste, column_groups(FIXED, DIM, intercept=False))[0]
+    catalogue = Catalogue(("a",), ("A",), ((),), np.zeros(1, dtype=np.int32), ("",))
+    assert reasons(explanation, ()).sentence(catalogue) == "popular with everybody"
+
+
+def test_columns_go_by_the_facet_that_they_speak_of():
+    assert list(map(group_of, FIXED)) == ["popularity", "genre: Crime", "genre: Crime", "decade: 1990s", "description"]
+    assert group_of("genre: Look, after all") == "genre: Look, after all"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (list("abc"), "a, b and c")]
+)
+def test_words_are_joined_as_a_sentence_does(words, said):
+    assert joined(words) == said

@@ -1,0 +1,86 @@
+"""The closed form against brute force: a general minimiser for the user, finite differences for the items."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime, minimize
+
+from palate.models.learning.ridge import gram, leave_one_out, residuals, solve_user
+
+A0, REG = 0.13, 0.7
+
+
+def case(seed: int, count: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(15, 4)).astype(np.float32)
+    items = rng.permutation(15)[:count]
+    return rows, items, rng.uniform(0.1, 1.0, count).astype(np.float32)
+
+
+def loss(user: np.ndarray, rows: np.ndarray, items: np.ndarray, weights: np.ndarray) -> float:
+    """The loss of the module's docstring, term by term."""
+    own = sum(float(w) * (1.0 - rows[i] @ user) ** 2 for i, w in zip(items, weights, strict=True))
+    return own + A0 * sum((row @ user) ** 2 for row in rows) + REG * user @ user
+
+
+def solved(rows: np.ndarray, items: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return solve_user(rows, items, weights, gram(rows), unobserved_weight=A0, regularisation=REG)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_solution_is_the_brute_force_minimiser(seed):
+    rows, items, weights = case(seed)
+    wide = rows.astype(np.float64)
+    found = minimize(loss, np.zeros(4), args=(wide, items, weights), method="BFGS", options={"gtol": 1e-9})
+    np.testing.assert_allclose(solved(rows, items, weights), found.x, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_residual_update_is_half_the_negative_gradient_with_respect_to_the_items(seed):
+    rows, items, weights = case(seed)
+    user = solved(rows, items, weights)
+
+    def of_items(flat: np.ndarray) -> float:
+        return loss(user.astype(np.float64), flat.reshape(rows.shape), items, weights)
+
+    gradient = approx_fprime(rows.astype(np.float64).ravel(), of_items, 1e-7).reshape(rows.shape)
+    update = np.outer(residuals(rows, items, weights, user, unobserved_weight=A0), user)
+    np.testing.assert_allclose(update, -0.5 * gradient, atol=2e-5)
+
+
+def test_residuals_are_dense_and_show_no_sparsity_pattern():
+    rows, items, weights = case(0)
+    errors = residuals(rows, items, weights, solved(rows, items, weights), unobserved_weight=A0)
+    assert errors.shape == (15,)
+    assert (errors != 0).all()
+
+
+def test_without_history_the_solution_is_zero():
+    rows, items, weights = case(1, count=0)
+    np.testing.assert_array_equal(solved(rows, items, weights), np.zeros(4))
+
+
+def left_out(rows: np.ndarray, items: np.ndarray, weights: np.ndarray, learned: slice) -> np.ndarray:
+    user = solved(rows, items, weights)
+    return leave_one_out(rows, items, weights, gram(rows), user, learned, unobserved_weight=A0, regularisation=REG)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_leaving_one_out_in_closed_form_is_fitting_again_without_it(seed):
+    rows, items, weights = case(seed)
+    found = left_out(rows, items, weights, slice(1, 3))
+    for index, item in enumerate(items):
+        without = np.arange(len(items)) != index
+        user = solved(rows, items[without], weights[without]).astype(np.float64)
+        score = rows[item] @ user
+        expected = (weights[index] * (1.0 - score) - A0 * score) * user[1:3]
+        np.testing.assert_allclose(found[index], expected, atol=1e-5)
+
+
+def test_an_only_interaction_pulls_its_item_nowhere_when_left_out():
+    rows, items, weights = case(3, count=1)
+    user = solved(rows, items, weights)
+    pulled = np.outer(residuals(rows, items, weights, user, unobserved_weight=A0), user)[items]
+    assert np.abs(pulled).max() > 0.01
+    np.testing.assert_allclose(left_out(rows, items, weights, slice(0, 4)), 0.0, atol=1e-6)

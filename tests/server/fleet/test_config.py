@@ -1,0 +1,86 @@
+"""fleet.toml: what is left out is decided, what is wrong is named, and what is written can be read."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from palate.errors import ConfigError
+from palate.privacy.errors import PrivacyError
+from palate.privacy.wire import FleetStep
+from palate.server.fleet.config import checked_config, load_config, to_toml
+from palate.server.planning import DEFAULTS, planned
+
+GIVEN = {"name": "f", "run": "f-1", "listen": {"address": "h:1"}}
+
+
+def test_what_is_left_out_follows_from_budget_and_devices():
+    config = checked_config({**GIVEN, "epsilon": 4.0, "cohort": {"devices": 200}})
+    decided = planned(4.0, 1e-5, 200, num_items=1000, content=True)
+    assert config.schedule.dim == decided["schedule.dim"]
+    assert config.schedule.rounds == decided["schedule.rounds"]
+    assert config.privacy.popularity_share == decided["privacy.popularity_share"]
+    assert config.training.leave_one_out
+    assert config.release.steps == tuple(DEFAULTS["release"]["steps"])
+    given = checked_config({**GIVEN, "schedule": {"rounds": 7}, "privacy": {"popularity_share": 0.5}})
+    assert (given.schedule.rounds, given.privacy.popularity_share) == (7, 0.5)
+
+
+def test_the_file_that_is_written_says_everything_and_reads_as_what_was_given(tmp_path):
+    given = {**GIVEN, "epsilon": 3.0, "cohort": {"devices": 30, "smallest": 12}}
+    text = to_toml(given)
+    path = tmp_path / "fleet.toml"
+    path.write_text(text)
+    assert load_config(path) == checked_config(given)
+    uncommented = "\n".join(line.removeprefix("# ") if " = " in line else line for line in text.splitlines())
+    named = tomllib.loads("\n".join(line for line in uncommented.splitlines() if "..." not in line))
+    assert named["deadlines"]["mask_seconds"] == 120.0
+    assert named["optimiser"]["decay"] == DEFAULTS["optimiser"]["decay"]
+    assert checked_config(named) == checked_config(given)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"cohort": {"gamma": 0.1, "tau": 0.6}}, "could invent them"),
+        ({"cohort": {"gamma": 0.3, "authority_is_separate": True}}, r"at least \(1 \+ gamma\) / 2"),
+        ({"cohort": {"tau": 0.5005}}, "not a number of thousandths"),
+        ({"cohort": {"devices": 5, "smallest": 6}}, "not in order"),
+        ({"cohort": {"devices": 301}}, "less than or equal to 300"),
+        ({"schedule": {"participation": 0.5}}, "asks every device that is online"),
+        ({"name": "a b"}, "is not a name"),
+        ({"epsilon": -1.0}, "epsilon = -1.0"),
+        ({"epsilom": 1.0}, "epsilom"),
+        ({"training": {"model": "gpt"}}, "gpt"),
+        ({"optimiser": {"name": "sgd"}}, "unknown server optimiser"),
+        ({"optimiser": {"groups": 9}}, "optimiser.groups is 9, and people push the rows of all items back"),
+        ({"deadlines": {"mask_seconds": 0.0}}, "deadlines.mask_seconds"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_by_name(change, words):
+    with pytest.raises((ConfigError, PrivacyError), match=words):
+        checked_config({**GIVEN, **change})
+
+
+def test_a_fleet_may_learn_from_updates_on_own_items_only_and_filter_their_noise():
+    usual = checked_config(GIVEN)
+    assert (usual.training.own_items_only, usual.optimiser.groups) == (False, 0)
+    given = {**GIVEN, "training": {"own_items_only": True}, "optimiser": {"groups": 9}}
+    settings = checked_config(given).server_settings()
+    assert (settings.training.own_items_only, settings.optimiser.groups) == (True, 9)
+    assert checked_config(tomllib.loads(to_toml(given))) == checked_config(given)
+
+
+def test_every_step_has_a_deadline_of_its_own():
+    config = checked_config({**GIVEN, "deadlines": {"reveal_seconds": 7.0}})
+    assert config.deadlines.of(FleetStep.REVEAL) == 7.0
+    assert all(config.deadlines.of(step) > 0 for step in FleetStep)
+
+
+def test_a_missing_or_broken_file_is_said_so(tmp_path):
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_config(tmp_path / "fleet.toml")
+    (tmp_path / "fleet.toml").write_text("a = ")
+    with pytest.raises(ConfigError, match="not a TOML file"):
+        load_config(tmp_path / "fleet.toml")

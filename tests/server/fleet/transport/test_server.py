@@ -1,0 +1,142 @@
+"""The server's life: it starts and stops within a second, refuses what is unsafe, and comes back after kill -9."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from flwr.app import Message, RecordDict
+
+from palate.client.fleet.transport.keys import make_node_key
+from palate.errors import ConfigError, EnvironmentProblem
+from palate.server.fleet.transport.server import FleetServer
+
+
+def echo(message: Message) -> Message:
+    return Message(message.content, reply_to=message)
+
+
+def ask(fleet: FleetServer, node_id: int, timeout: float = 10.0) -> list[Message]:
+    message = Message(RecordDict(), dst_node_id=node_id, message_type="query")
+    return list(fleet.grid.send_and_receive([message], timeout=timeout))
+
+
+def test_it_starts_and_stops_within_a_second_and_reports_its_port(open_fleet):
+    fleet = open_fleet()
+    began = time.monotonic()
+    with fleet:
+        started = time.monotonic()
+        assert fleet.port > 0
+        assert fleet.address == f"127.0.0.1:{fleet.port}"
+        stopping = time.monotonic()
+    assert started - began < 1.0
+    assert time.monotonic() - stopping < 1.0
+    assert not [it for it in threading.enumerate() if it.name == "fleet-server"]
+
+
+def test_it_stops_within_two_seconds_though_devices_are_connected(open_fleet, run_agent, tmp_path):
+    key = make_node_key(tmp_path / "node")
+    fleet = open_fleet()
+    with fleet:
+        fleet.register_node(key.public_pem)
+        with run_agent(fleet, key, echo):
+            assert fleet.wait_for_nodes(1, timeout_seconds=10)
+            began = time.monotonic()
+            fleet.stop()
+            assert time.monotonic() - began < 2.0
+
+
+def test_a_taken_port_is_named(fleet, open_fleet):
+    other = open_fleet(port=fleet.port)
+    with pytest.raises(EnvironmentProblem, match=f"cannot listen on 127.0.0.1:{fleet.port}: Address already in use"):
+        other.start()
+    other.stop()
+
+
+def test_a_host_that_is_not_here_is_named(open_fleet):
+    with pytest.raises(EnvironmentProblem, match=r"cannot listen on 192\.0\.2\.1"):
+        open_fleet(host="192.0.2.1").start()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "fleet.example"])
+def test_plain_http_is_refused_beyond_loopback(tmp_path, host):
+    with pytest.raises(ConfigError, match="plain HTTP on"):
+        FleetServer(tmp_path, host=host, insecure=True)
+
+
+def test_tls_is_not_left_out_by_mistake(tmp_path, pki):
+    with pytest.raises(ConfigError, match="no server certificate"):
+        FleetServer(tmp_path)
+    with pytest.raises(ConfigError, match="both a certificate and"):
+        FleetServer(tmp_path, certificate=pki.server.certificate, key=pki.server.key, insecure=True)
+
+
+def test_without_a_running_server_there_is_no_grid(open_fleet):
+    with pytest.raises(ConfigError, match="does not run"):
+        _ = open_fleet().grid
+
+
+def test_nodes_are_listed_with_label_fingerprint_and_whether_they_are_there(fleet, run_agent, tmp_path):
+    phone, laptop = make_node_key(tmp_path / "phone"), make_node_key(tmp_path / "laptop")
+    ids = [fleet.register_node((tmp_path / f"{it}.pub").read_bytes(), label=it) for it in ("phone", "laptop")]
+    with run_agent(fleet, laptop, echo):
+        assert fleet.wait_for_nodes(1, timeout_seconds=10) == [ids[1]]
+        seen = [(it.node_id, it.label, it.fingerprint, it.online) for it in fleet.nodes()]
+    assert seen == [(ids[0], "phone", phone.fingerprint, False), (ids[1], "laptop", laptop.fingerprint, True)]
+    assert not fleet.nodes()[1].online, "it said goodbye"
+
+
+def test_a_device_that_is_struck_off_is_out_at_once(fleet, insider):
+    device, node_id = insider
+    assert device.post("/v1/fleet/get-run").status_code == 401, "no body, but known"
+    before = device.post("/v1/fleet/pull-messages", b"\xff\xff")
+    fleet.unregister_node(node_id)
+    after = device.post("/v1/fleet/pull-messages", b"\xff\xff")
+    assert (before.status_code, after.status_code) == (400, 410)
+    with pytest.raises(ConfigError, match="no node"):
+        fleet.unregister_node(node_id)
+
+
+SERVE = """
+import sys, time
+from pathlib import Path
+from palate.server.fleet.transport.server import FleetServer
+state, certificate, key, port = map(Path, sys.argv[1:])
+with FleetServer(state, certificate=certificate, key=key, port=int(str(port))) as fleet:
+    print(fleet.port, flush=True)
+    while True:
+        time.sleep(1)
+"""
+
+
+def test_after_kill_9_the_same_agent_finds_the_server_again(open_fleet, pki, run_agent, tmp_path):
+    key = make_node_key(tmp_path / "node")
+    first = open_fleet()
+    node_id = first.register_node(key.public_pem)
+    first.stop()
+    arguments = [tmp_path / "state", pki.server.certificate, pki.server.key, 0]
+    process = subprocess.Popen([sys.executable, "-c", SERVE, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    try:
+        port = int(process.stdout.readline())
+        killed = FleetServer(tmp_path / "elsewhere", insecure=True, port=port)  # only for its address
+        with run_agent(killed, key, echo) as agent:
+            deadline = time.monotonic() + 15
+            while agent.node_id is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert agent.node_id == node_id
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            with open_fleet(port=port) as again:
+                assert again.wait_for_nodes(1, timeout_seconds=10) == [node_id]
+                (reply,) = ask(again, node_id)
+                assert reply.has_content()
+        killed.stop()
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
