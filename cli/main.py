@@ -17,9 +17,9 @@ from typing import Annotated, Any
 import click
 import typer
 from click.exceptions import Exit, NoArgsIsHelpError
-from typer.core import TyperCommand, TyperGroup
 
 from palate.cli.errors import EXIT_CODES, ending_of, show
+from palate.cli.options import make_plain
 
 PROGRAM = "palate"
 
@@ -27,24 +27,6 @@ PROGRAM = "palate"
 # on two busy cores a round took a hundred times as long. Read once, when numpy and torch are first imported.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
-
-# Help is plain text here; where rich is installed, Typer would escape defaults for an HTML export all the same.
-typer.core.HAS_RICH = False
-
-
-class _Argument(typer.core.TyperArgument):
-    """Shows its help: Typer 0.20 loses it to Click 8.5, whose arguments have a help and a section of their own."""
-
-    def __init__(self, *, help: str | None = None, **more: Any) -> None:
-        super().__init__(**more)
-        self._words = help
-
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:  # type: ignore[override]  # as Typer's
-        found = super().get_help_record(ctx)
-        return None if found is None else (found[0], "  ".join(filter(None, (self._words, found[1]))))
-
-
-vars(typer.main)["TyperArgument"] = _Argument
 
 
 @dataclass(frozen=True)
@@ -124,21 +106,8 @@ def load_command(name: str, entry: Entry) -> click.Command:
         single = typer.Typer(add_completion=False)
         single.command(name)(found)
         command = typer.main.get_command(single)
-    _make_plain(command)
+    make_plain(command)
     return command
-
-
-def _make_plain(command: click.Command) -> None:
-    """Plain help reads the same in a terminal, in a pipe and in docs/cli.md; suggestions belong in the hint."""
-    if isinstance(command, TyperCommand | TyperGroup):
-        command.rich_markup_mode = None
-    if isinstance(command, TyperGroup):
-        command.suggest_commands = False
-    if isinstance(command, click.Group):
-        for child in command.commands.values():
-            # Wrapped and whole, where Click would cut it to one line.
-            child.short_help = child.short_help or (child.help or "").partition("\n\n")[0]
-            _make_plain(child)
 
 
 def _exit_code_lines() -> str:

@@ -1,0 +1,107 @@
+"""Options that many commands share, and how an option shows in `--help`.
+
+One word for the folder that a command works in: `--folder`. Its former spellings still work, and help does not list
+them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import click
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+FORMER = frozenset({"--run-dir", "--home", "--dir", "--out"})
+"""Former spellings of `--folder`; they go with the next version."""
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only, and the result.")]
+
+
+def folder_option(
+    help: str, *former: str, envvar: str | None = None, show_default: bool | str = False, metavar: str | None = "FOLDER"
+) -> Any:
+    """Return the option `--folder` of a command, for use in an `Annotated` type.
+
+    Parameters
+    ----------
+    help
+        What lies in the folder.
+    former
+        Spellings of `FORMER` that the command still takes.
+    envvar
+        Environment variable that names the folder where the option does not.
+    show_default, metavar
+        As of `typer.Option`.
+    """
+    if unknown := set(former) - FORMER:
+        raise ValueError(f"{', '.join(sorted(unknown))} is no former spelling of --folder")
+    return typer.Option(
+        "--folder",
+        *former,
+        envvar=envvar,
+        show_envvar=envvar is not None,
+        help=help,
+        show_default=show_default,
+        metavar=metavar,
+    )
+
+
+def print_json(value: object) -> None:
+    """Print a value for programs, on stdout; raises ValueError for a number that JSON does not have."""
+    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2))
+
+
+class _Option(typer.core.TyperOption):
+    """Shows no former spelling, in help and in errors."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        every, self.opts = self.opts, self._shown
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = every
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        every, self.opts = self.opts, self._shown
+        try:
+            return super().get_error_hint(ctx)
+        finally:
+            self.opts = every
+
+    @property
+    def _shown(self) -> list[str]:
+        return [name for name in self.opts if name not in FORMER] or self.opts
+
+
+class _Argument(typer.core.TyperArgument):
+    """Shows its help: Typer 0.20 loses it to Click 8.5, whose arguments have a help and a section of their own."""
+
+    def __init__(self, *, help: str | None = None, **more: Any) -> None:
+        super().__init__(**more)
+        self._words = help
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:  # type: ignore[override]  # as Typer's
+        found = super().get_help_record(ctx)
+        return None if found is None else (found[0], "  ".join(filter(None, (self._words, found[1]))))
+
+
+vars(typer.main).update(TyperOption=_Option, TyperArgument=_Argument)
+
+# Help is plain text here; where rich is installed, Typer would escape defaults for an HTML export all the same.
+typer.core.HAS_RICH = False
+
+
+def make_plain(command: click.Command) -> None:
+    """Plain help reads the same in a terminal, in a pipe and in docs/cli.md; suggestions belong in the hint."""
+    if isinstance(command, TyperCommand | TyperGroup):
+        command.rich_markup_mode = None
+    if isinstance(command, TyperGroup):
+        command.suggest_commands = False
+    if isinstance(command, click.Group):
+        for child in command.commands.values():
+            # Wrapped and whole, where Click would cut it to one line.
+            child.short_help = child.short_help or (child.help or "").partition("\n\n")[0]
+            make_plain(child)
