@@ -38,7 +38,7 @@ FLOWER_FILES = [
     "simulation/session.py",
 ]
 PRINTING_FILES = ["cli/*.py"]
-DYNAMIC_IMPORT_FILES = ["cli/main.py", "client/app.py", "server/app.py"]
+DYNAMIC_IMPORT_FILES = ["cli/main.py", "client/app.py", "models/registry.py", "server/app.py"]
 DYNAMIC_IMPORTS = {"import_module", "entry_points", "spec_from_file_location", "run_module", "run_path"}
 DYNAMIC_CALLS = {"__import__", "exec", "eval"}
 
