@@ -26,7 +26,7 @@ from palate.privacy.integer.csprng import KEY_BYTES, Purpose, WordStream
 from palate.privacy.integer.ring import Ring, RingArray
 from palate.privacy.integer.skellam import SkellamSampler
 from palate.privacy.mechanisms.evaluation import with_metrics
-from palate.privacy.mechanisms.registry import MECHANISMS
+from palate.privacy.mechanisms.registry import mechanism_of
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import NUM_METRICS, ItemUpdate, RoundPlan, WireError
 
@@ -95,23 +95,22 @@ class DeviceHost:
         PrivacyError
             If the device's ledger refuses the round.
         """
-        if plan.unit == "none":
+        mechanism = mechanism_of(plan)
+        if not mechanism.protects:
             if self._guard is not None:
-                raise WireError("unit 'none' protects nothing, and this device keeps a budget")
+                raise WireError(f"unit {plan.unit!r} protects nothing, and this device keeps a budget")
             training_of(plan)
             update, state = self._contribution(plan)
             if state is not None:
                 self.keep(plan, state)
             return ItemUpdate(update)
-        if plan.unit not in MECHANISMS:
-            raise WireError(f"no mechanism for unit {plan.unit!r}")
         if self._guard is None:
             raise WireError(f"unit {plan.unit!r} needs a ledger, and this device has none")
         if plan.terms is None:
             raise WireError(f"unit {plan.unit!r} needs terms")
         terms, made = plan.terms, list[State]()
         training_of(plan)  # a plan that cannot be answered must not be charged
-        if plan.unit == "user":
+        if not mechanism.per_interaction:
             terms.mechanism(plan.update_size)
 
         def compute() -> ItemUpdate:
@@ -131,7 +130,7 @@ class DeviceHost:
         data, and would be seen.
         """
         secret = self._secret_of_round(plan)
-        if plan.unit == "user":
+        if not mechanism_of(plan).per_interaction:
             contribution, state = self._contribution_or_zeros(plan)
             from palate.client import private_optimizer  # Opacus takes seconds to import, and only devices need it
 
@@ -203,7 +202,7 @@ class DeviceHost:
     def keep(self, plan: RoundPlan, state: State) -> None:
         """Keep a head for the next round of its run and unit; only one that was never noised recommends."""
         self._heads[plan.run, plan.unit] = state
-        if plan.unit in ("none", "user"):
+        if not mechanism_of(plan).per_interaction:
             self._state = state
 
     def _metrics(self, table: ItemTable, config: LocalTraining, key: np.uint64) -> FloatArray:
@@ -248,6 +247,6 @@ def training_of(plan: RoundPlan) -> LocalTraining:
         training = LocalTraining.model_validate_json(plan.training)
     except ValidationError as error:
         raise WireError(f"plan: {error.error_count()} training parameters are not valid") from error
-    if training.own_items_only and plan.unit != "user":
+    if training.own_items_only and not mechanism_of(plan).hides_rows:
         raise WireError(f"plan: no updates on own items only at unit {plan.unit!r}")
     return training

@@ -8,7 +8,7 @@ from palate.errors import FederationError
 from palate.models.scores.base import Shape
 from palate.models.scores.registry import head_size
 from palate.models.training import LocalTraining
-from palate.privacy.mechanisms.interaction import SampleLayout, popularity_scale
+from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.privacy.wire import RoundPlan
 
 
@@ -20,20 +20,15 @@ def steps_per_unit(plan: RoundPlan) -> float:
     FederationError
         If the plan's unit is not one of this version's.
     """
-    terms = plan.terms
-    if terms is None:
-        return 1.0
-    if plan.unit == "user":
-        return terms.mechanism(plan.update_size).quantiser.scale
-    if plan.unit not in ("interaction", "both"):
+    if plan.unit not in MECHANISMS:
         raise FederationError(f"no scale for unit {plan.unit!r}", hint="plan a unit that this version knows")
-    if plan.purpose == "popularity":
-        return popularity_scale(terms)
-    training = LocalTraining.model_validate_json(plan.training)
-    shape = Shape(fixed_dim=plan.fixed.shape[1], dim=plan.learned.shape[1], hidden=training.hidden)
-    size = head_size(training.model, training.objective, shape)
-    layout = SampleLayout(head_size=size, slots=1 + training.negatives, dim=shape.dim)
-    return layout.quantiser(terms).scale
+
+    def sample_size() -> int:
+        training = LocalTraining.model_validate_json(plan.training)
+        shape = Shape(fixed_dim=plan.fixed.shape[1], dim=plan.learned.shape[1], hidden=training.hidden)
+        return head_size(training.model, training.objective, shape) + (1 + training.negatives) * shape.dim
+
+    return MECHANISMS[plan.unit].steps_per_unit(plan, sample_size)
 
 
 def noise_std(plan: RoundPlan, devices: int | None = None) -> float:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from palate.errors import ConfigError
 from palate.models.training import LocalTraining
 from palate.privacy.mechanisms.budget import RunTerms
+from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.server.denoising import ReleaseConfig
 from palate.server.optimisers import OptimiserConfig
 
@@ -80,7 +81,7 @@ def require_together(unit: str, training: LocalTraining, optimiser: OptimiserCon
     ConfigError
         If updates are to be on own items only where their zeros would show, or a filter would not know the noise.
     """
-    if training.own_items_only and unit != "user":
+    if training.own_items_only and not (unit in MECHANISMS and MECHANISMS[unit].hides_rows):
         raise ConfigError(
             f"training.own_items_only is true, and unit {unit!r} does not allow it",
             hint="leave it out, or use unit user: there the noise covers every row of a sum, so that zeros do not show",

@@ -106,7 +106,7 @@ class SimulationConfig(BaseModel):
             raise ConfigError(
                 f"unit {self.unit!r} needs an epsilon and a delta", hint="for example --epsilon 8 --delta 1e-5"
             )
-        if self.schedule.head and self.unit != "user":
+        if self.schedule.head and not MECHANISMS[self.unit].hides_rows:
             raise ConfigError(
                 f"schedule.head is {self.schedule.head:g}, and unit {self.unit!r} has no use for it",
                 hint="leave it out, or use unit user: it compares the popularity of items with its noise",
@@ -130,7 +130,7 @@ class SimulationConfig(BaseModel):
     @property
     def protects_interactions(self) -> bool:
         """Whether the run protects single interactions, on the device."""
-        return self.unit in protection.INTERACTION_UNITS
+        return MECHANISMS[self.unit].per_interaction
 
     @property
     def promises(self) -> dict[Unit, Promise]:

@@ -33,7 +33,7 @@ from palate.models.scores.registry import score_model
 from palate.models.serving import serving_training
 from palate.models.table import ItemTable
 from palate.privacy.integer.csprng import Purpose, WordStream
-from palate.privacy.mechanisms.registry import MECHANISMS
+from palate.privacy.mechanisms.registry import mechanism_of
 from palate.privacy.wire import ItemUpdate, RoundPlan, WireError
 from palate.server.settings import cohort_size
 from palate.server.store import read_tensors, write_atomically
@@ -90,8 +90,7 @@ class ShardHost:
 
     def answer(self, plan: RoundPlan) -> ItemUpdate:
         """Take part in a round with every virtual device that is drawn; the answer is the sum of what they send."""
-        if plan.unit not in MECHANISMS:
-            raise WireError(f"no mechanism for unit {plan.unit!r}")
+        mechanism_of(plan)
         if plan.unit != self._config.unit:
             raise WireError(f"the plan's unit is {plan.unit!r}, this run's is {self._config.unit!r}")
         if plan.terms is None and self._config.promises:

@@ -18,12 +18,11 @@ from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise
 from palate.privacy.mechanisms.budget import Budget, RunTerms, user_terms
 from palate.privacy.mechanisms.interaction_budget import Bounds, both_terms, interaction_terms
+from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.server.planning import DEFAULTS
 from palate.server.settings import cohort_size
 
 UNPROTECTED = "none"
-
-INTERACTION_UNITS = ("interaction", "both")
 
 _INTERACTION_DEFAULTS: dict[str, Any] = {
     **DEFAULTS,
@@ -40,7 +39,8 @@ def defaults_of(unit: str) -> dict[str, Any]:
     """Return the settings of a unit that differ from those without protection, nested as in a TOML file."""
     if unit == UNPROTECTED:
         return {}
-    return _INTERACTION_DEFAULTS if unit in INTERACTION_UNITS else DEFAULTS
+    per_interaction = unit in MECHANISMS and MECHANISMS[unit].per_interaction
+    return _INTERACTION_DEFAULTS if per_interaction else DEFAULTS
 
 
 class PrivacyOptions(BaseModel):
@@ -135,14 +135,13 @@ def device_rounds(options: PrivacyOptions, rounds: int, population: int, partici
 
 def promises_of(unit: str, epsilon: float, delta: float, options: PrivacyOptions) -> dict[Unit, Promise]:
     """Return the budgets that every device of a protected run is given, one for each unit that it protects."""
-    epsilons = {
-        "user": {Unit.USER: epsilon},
-        "interaction": {Unit.INTERACTION: epsilon},
-        "both": {Unit.USER: epsilon, Unit.INTERACTION: options.interaction_epsilon or epsilon},
-    }
+    protects = MECHANISMS[unit].protects
+    epsilons = dict.fromkeys(protects, epsilon)
+    if Unit.USER in protects and Unit.INTERACTION in protects:
+        epsilons[Unit.INTERACTION] = options.interaction_epsilon or epsilon
     return {
         each: Promise(unit=each, epsilon=value, delta=delta, sensitivity=options.sensitivity)
-        for each, value in epsilons[unit].items()
+        for each, value in epsilons.items()
     }
 
 

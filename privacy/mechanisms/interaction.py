@@ -17,6 +17,7 @@ item of the sample; as the items of a sample differ, moving slots into the table
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,6 +42,9 @@ class InteractionLevel:
     unit: ClassVar[str] = "interaction"
     label: ClassVar[str] = "interaction-level differential privacy"
     source: ClassVar[str] = "Abadi et al. 2016; Agarwal, Kairouz & Liu 2021; Kairouz, Liu & Steinke 2021"
+    protects: ClassVar[tuple[Unit, ...]] = (Unit.INTERACTION,)
+    per_interaction: ClassVar[bool] = True
+    hides_rows: ClassVar[bool] = False
 
     def events(self, plan: RoundPlan) -> tuple[SkellamEvent, ...]:
         """Name what a round releases about one interaction.
@@ -53,22 +57,23 @@ class InteractionLevel:
         terms, _ = _terms_of(plan)
         return (interaction_event(terms),)
 
+    def steps_per_unit(self, plan: RoundPlan, sample_size: Callable[[], int]) -> float:
+        """Return the scale of one sample, which is that of the sum; raises PrivacyError as `events` and `Quantiser`."""
+        terms, _ = _terms_of(plan)
+        if plan.purpose == "popularity":
+            return popularity_scale(terms)
+        return terms.mechanism(sample_size()).quantiser.scale
 
-class BothLevels:
+
+class BothLevels(InteractionLevel):
     """Protects each interaction on the device, and each person in the sum; one release, charged to two budgets."""
 
     unit: ClassVar[str] = "both"
     label: ClassVar[str] = "user-level and interaction-level differential privacy"
-    source: ClassVar[str] = InteractionLevel.source
+    protects: ClassVar[tuple[Unit, ...]] = (Unit.USER, Unit.INTERACTION)
 
     def events(self, plan: RoundPlan) -> tuple[SkellamEvent, ...]:
-        """Name what a round releases about one person and about one interaction.
-
-        Raises
-        ------
-        PrivacyError
-            If the plan has no terms, does not bound the interactions of a round, or asks for metrics.
-        """
+        """Name what a round releases about one person and about one interaction; raises as `InteractionLevel`."""
         terms, interactions_per_round = _terms_of(plan)
         different_items = plan.purpose == "popularity"
         return (user_event(terms, interactions_per_round, different_items=different_items), interaction_event(terms))

@@ -7,10 +7,12 @@ everything: it is a function of that person's data and of what was released (joi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
-from palate.privacy.accounting.events import SkellamEvent
+from palate.privacy.accounting.events import SkellamEvent, Unit
 from palate.privacy.errors import PrivacyError
+from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import RoundPlan
 
 
@@ -20,6 +22,9 @@ class UserLevel:
     unit: ClassVar[str] = "user"
     label: ClassVar[str] = "user-level differential privacy"
     source: ClassVar[str] = "Agarwal, Kairouz & Liu 2021; Kairouz, Liu & Steinke 2021"
+    protects: ClassVar[tuple[Unit, ...]] = (Unit.USER,)
+    per_interaction: ClassVar[bool] = False
+    hides_rows: ClassVar[bool] = True
 
     def events(self, plan: RoundPlan) -> tuple[SkellamEvent, ...]:
         """Name what a round releases about one person.
@@ -29,10 +34,16 @@ class UserLevel:
         PrivacyError
             If the plan has no terms.
         """
-        if plan.terms is None:
-            raise PrivacyError("a plan of unit user has no terms", hint="plan it with palate.server")
-        return (
-            SkellamEvent(
-                sensitivity=plan.terms.sensitivity, variance=plan.terms.sum_variance, num_values=plan.update_size
-            ),
-        )
+        terms = _terms_of(plan)
+        return (SkellamEvent(sensitivity=terms.sensitivity, variance=terms.sum_variance, num_values=plan.update_size),)
+
+    def steps_per_unit(self, plan: RoundPlan, sample_size: Callable[[], int]) -> float:
+        """Return the scale of a person's whole contribution; raises PrivacyError as `Quantiser` does."""
+        del sample_size
+        return _terms_of(plan).mechanism(plan.update_size).quantiser.scale
+
+
+def _terms_of(plan: RoundPlan) -> ReleaseTerms:
+    if plan.terms is None:
+        raise PrivacyError("a plan of unit user has no terms", hint="plan it with palate.server")
+    return plan.terms
