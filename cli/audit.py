@@ -96,9 +96,9 @@ def ledger(
         write_page(found, None, html)
         _told(err, f"written: {html}")
     if save_anchors is not None and found.intact:
-        from palate.server.store import write_atomically
+        from palate.privacy import files
 
-        write_atomically(save_anchors, found.anchor_lines)
+        files.replace(save_anchors, found.anchor_lines, mode=files.SHARED)
         _told(err, f"heads written: {save_anchors}")
     found.raise_gravest()
 

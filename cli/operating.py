@@ -135,13 +135,13 @@ def certify(
 
     Example: palate server certify request.json --fleet books --authority-key authority.key --certificate device.crt
     """
+    from palate.privacy import files
     from palate.privacy.enrolment import EnrolmentRequest, device_name, in_fours
     from palate.server.fleet.folder import read_key
     from palate.server.fleet.setup import certify as sign
-    from palate.server.fleet.setup import write_private
 
     asked = EnrolmentRequest.open(_read(request))
-    write_private(certificate, sign(asked, fleet, read_key(authority_key)).to_bytes())
+    files.replace(certificate, sign(asked, fleet, read_key(authority_key)).to_bytes())
     talk = talk_to_operator()
     talk(f"device {device_name(asked.device)}; compare with its owner:\n  request {in_fours(asked.fingerprint)}")
     talk(f"the operators enrol it: palate server enrol {request} --certificate {certificate} --welcome FILE")
@@ -168,9 +168,9 @@ def enrol(
 
     Example: palate server enrol request.json --welcome welcome.zip
     """
+    from palate.privacy import files
     from palate.privacy.enrolment import EnrolmentRequest, in_fours
     from palate.server.fleet.setup import welcome as make_welcome
-    from palate.server.fleet.setup import write_private
 
     folder = FleetFolder(directory)
     folder.require()
@@ -181,7 +181,7 @@ def enrol(
         certificate=None if certificate is None else _read(certificate),
         readmit=readmit,
     )
-    write_private(welcome, made.archive)
+    files.replace(welcome, made.archive)
     if as_json:
         print_json(
             {

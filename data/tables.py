@@ -218,3 +218,10 @@ def _checked(table: Table) -> Table:
             hint="one separator (comma, tab, semicolon, | or ::) must part all lines alike",
         )
     return table
+
+
+def parquet_bytes(frame: pl.DataFrame) -> bytes:
+    """Return a frame as the bytes of a Parquet file, for `palate.privacy.files.replace`."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer)
+    return buffer.getvalue()

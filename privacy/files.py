@@ -1,7 +1,7 @@
-"""Files that are there as a whole or not at all, and on disk before anybody goes on: keys, ledgers' neighbours, tables.
+"""The one way to write a file whole or not at all, and on disk before anybody goes on. Everything in Palate uses it.
 
-What is written gets its name when it is whole: a new file by a hard link, which takes nobody's place and follows no
-link, a replacement by renaming. After a crash or a power cut there is the old state or the new one, and at most a draft
+A file gets its name when it is complete: a new file by a hard link, which replaces nothing and follows no link, a
+replacement by renaming. After a crash or a power cut there is the old state or the new one, and at most a draft
 `.NAME.*.tmp` beside it. Where a file system has no hard links, a new file is written under its own name, and only a
 crash in the middle of that leaves a part of it.
 """
@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PRIVATE = 0o600
-"""For its owner's eyes only, whatever the umask."""
+"""Mode of a file that only its owner may read, whatever the umask."""
+SHARED = 0o666
+"""Mode of a file that others may read as far as the umask lets them."""
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 """What file systems without hard links answer: FAT, some that are mounted from elsewhere."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -30,14 +32,14 @@ def create(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
     path, content
         Where, and what.
     mode
-        Who may read and write it; if others may, as far as the umask lets them.
+        `PRIVATE` or `SHARED`.
 
     Raises
     ------
     FileExistsError
-        If something has that name; a link has, too.
+        If something has that name; a link counts.
     OSError
-        If it cannot be written, or not be waited for; nothing of that name is left then.
+        If it cannot be written or synced; nothing of that name is left then.
     """
     with _opened(path.parent) as folder:  # before anything is written: what cannot be waited for is not begun
         draft = _draft_of(path)
@@ -58,21 +60,25 @@ def create(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
 
 
 def replace(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
-    """Write a file in the place of what is there, if anything is; a link is replaced, not followed.
+    """Write a file, in place of an older one if there is one; a link is replaced, not followed.
 
     Raises
     ------
     OSError
-        If it cannot be written; the old file is untouched then, unless the disk failed while the new name reached it.
+        If it cannot be written; it names `path`, not the draft. The old file is untouched then, unless the disk failed
+        while the new name reached it.
     """
-    with _opened(path.parent) as folder:
-        draft = _draft_of(path)
-        _write_new(draft, content, mode)
-        try:
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
-        os.fsync(folder)
+    draft = _draft_of(path)
+    try:
+        with _opened(path.parent) as folder:
+            _write_new(draft, content, mode)
+            try:
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
+            os.fsync(folder)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -48,11 +48,13 @@ class RunStore:
             "applied": str(snapshot.applied),
             "hash": snapshot.table.content_hash,
         }
-        write_atomically(self.table_path, save(_owned(arrays), {**label, "format": TABLE_FORMAT}))
+        files.replace(self.table_path, save(_owned(arrays), {**label, "format": TABLE_FORMAT}), mode=files.SHARED)
         if snapshot.active is not None:
             arrays["active"] = snapshot.active
         arrays |= {f"optimiser.{name}": value for name, value in snapshot.optimiser.items()}
-        write_atomically(self.checkpoint_path, save(_owned(arrays), {**label, "format": CHECKPOINT_FORMAT}))
+        files.replace(
+            self.checkpoint_path, save(_owned(arrays), {**label, "format": CHECKPOINT_FORMAT}), mode=files.SHARED
+        )
 
     def load(self, metadata: Mapping[str, str]) -> Snapshot | None:
         """Read the last checkpoint, or return None where there is none.
@@ -95,7 +97,7 @@ class RunStore:
 
     def write_rounds(self, lines: Iterable[Mapping[str, object]]) -> None:
         """Replace all lines at once."""
-        write_atomically(self.rounds_path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        files.replace(self.rounds_path, "".join(json.dumps(line) + "\n" for line in lines).encode(), mode=files.SHARED)
 
     def read_rounds(self, up_to: int) -> list[dict[str, Any]]:
         """Read the lines of rounds 0 to `up_to`, and cut the file back to them; -1 empties it.
@@ -139,11 +141,6 @@ def read_tensors(path: Path, expected_format: str) -> tuple[dict[str, npt.NDArra
             hint="it was written by another version or another tool",
         )
     return arrays, label
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file as a whole, for whom the umask says."""
-    files.replace(path, content, mode=0o666)
 
 
 def _owned(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from palate.privacy import files
 from palate.privacy.accounting.events import Unit
-from palate.server.store import write_atomically
 from palate.simulation.baselines.registry import BASELINES
 from palate.simulation.baselines.running import run_baselines
 from palate.simulation.config import SimulationConfig
@@ -131,4 +131,6 @@ def _kept(path: Path, label: Mapping[str, object]) -> dict[str, Found] | None:
 
 def _keep(path: Path, label: Mapping[str, object], results: Mapping[str, Found]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps({"of": dict(label), "results": results}, allow_nan=False).encode())
+    files.replace(
+        path, json.dumps({"of": dict(label), "results": results}, allow_nan=False).encode(), mode=files.SHARED
+    )

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import polars as pl
 
-from palate.server.store import write_atomically
+from palate.data.tables import parquet_bytes
+from palate.privacy import files
 from palate.simulation.baselines.registry import BASELINES
 from palate.simulation.config import SimulationConfig
 from palate.simulation.protection import UNPROTECTED
@@ -233,7 +234,5 @@ def table_of(entries: Sequence[Entry]) -> pl.DataFrame:
 
 def write_frontier(entries: Sequence[Entry], summary: Mapping[str, Any], folder: Path) -> None:
     """Write frontier.parquet, and then frontier.json: a folder with the latter holds a whole frontier."""
-    partial = folder / f".{TABLE}.tmp"
-    table_of(entries).write_parquet(partial)
-    partial.replace(folder / TABLE)
-    write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False).encode())
+    files.replace(folder / TABLE, parquet_bytes(table_of(entries)), mode=files.SHARED)
+    files.replace(folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False).encode(), mode=files.SHARED)

@@ -32,11 +32,12 @@ from palate.models.scores.base import State
 from palate.models.scores.registry import score_model
 from palate.models.serving import serving_training
 from palate.models.table import ItemTable
+from palate.privacy import files
 from palate.privacy.integer.csprng import Purpose, WordStream
 from palate.privacy.mechanisms.registry import mechanism_of
 from palate.privacy.wire import ItemUpdate, RoundPlan, WireError
 from palate.server.settings import cohort_size
-from palate.server.store import read_tensors, write_atomically
+from palate.server.store import read_tensors
 from palate.simulation.config import SimulationConfig
 from palate.simulation.datasets.held_out import HeldOut
 from palate.simulation.evaluation import Evaluation, evaluate
@@ -250,7 +251,7 @@ class ShardHost:
         self._folder.mkdir(parents=True, exist_ok=True)
         arrays = {name: np.ascontiguousarray(value.numpy()) for name, value in state.items()} if self._stateful else {}
         label = {"format": STATE_FORMAT, "loss": repr(loss), "devices": str(devices)}
-        write_atomically(self._path(server_round), save(arrays, label))
+        files.replace(self._path(server_round), save(arrays, label), mode=files.SHARED)
         self._path(server_round - 2).unlink(missing_ok=True)
 
     def _loss_of(self, server_round: int) -> npt.NDArray[np.float64]:

@@ -27,7 +27,7 @@ from palate.models.scores.registry import score_model
 from palate.models.serving import serving_training
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
-from palate.server.store import write_atomically
+from palate.privacy import files
 from palate.simulation.baselines.content_only import fit_on_public_columns
 from palate.simulation.config import SimulationConfig
 from palate.simulation.datasets.arrivals import Arrivals
@@ -95,7 +95,7 @@ def measured(folder: Path) -> dict[str, Any] | None:
     prepared = prepare(config)
     table = table_of(folder, config, prepared)
     found = measure(folder, config, prepared, table)
-    write_atomically(path, json.dumps(found, indent=2, allow_nan=False).encode())
+    files.replace(path, json.dumps(found, indent=2, allow_nan=False).encode(), mode=files.SHARED)
     return found
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from palate.models.metrics import RankingMetrics
+from palate.privacy import files
 from palate.privacy.accounting.events import Unit
-from palate.server.store import write_atomically
 from palate.simulation.baselines.running import BaselineResult, run_baselines
 from palate.simulation.config import SimulationConfig
 from palate.simulation.evaluation import Evaluation, Summary, summarise
@@ -110,7 +110,7 @@ def conclude(
             for name in ("evaluation.parquet", "items.parquet", "rounds.jsonl")
         },
     }
-    write_atomically(folder / "result.json", json.dumps(result, indent=2, allow_nan=False).encode())
+    files.replace(folder / "result.json", json.dumps(result, indent=2, allow_nan=False).encode(), mode=files.SHARED)
     return result
 
 

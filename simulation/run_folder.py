@@ -17,8 +17,9 @@ from pathlib import Path
 import polars as pl
 
 from palate.data.catalogue import Catalogue
+from palate.data.tables import parquet_bytes
 from palate.errors import ConfigError, EnvironmentProblem, RunError
-from palate.server.store import write_atomically
+from palate.privacy import files
 from palate.simulation.config import SimulationConfig, checked_config, load_config
 
 ASKED, RESOLVED = "config.toml", "resolved.toml"
@@ -83,7 +84,7 @@ def claim(folder: Path, config: SimulationConfig) -> None:
         raise RunError(
             f"{folder} is not empty and not a run: it holds {strangers[0]}", hint="choose a new folder with --run-dir"
         )
-    write_atomically(folder / "environment.json", json.dumps(environment(), indent=2).encode())
+    files.replace(folder / "environment.json", json.dumps(environment(), indent=2).encode(), mode=files.SHARED)
     write_config(folder, config)
 
 
@@ -103,7 +104,7 @@ def read_config(folder: Path, name: str = ASKED) -> SimulationConfig:
 
 def write_config(folder: Path, config: SimulationConfig, name: str = ASKED) -> None:
     """Write a configuration as a whole."""
-    write_atomically(folder / name, config.to_toml().encode())
+    files.replace(folder / name, config.to_toml().encode(), mode=files.SHARED)
 
 
 def pin_data(folder: Path, data_hash: str) -> None:
@@ -117,7 +118,7 @@ def pin_data(folder: Path, data_hash: str) -> None:
     path = folder / "devices" / "data.sha256"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
-        write_atomically(path, data_hash.encode())
+        files.replace(path, data_hash.encode(), mode=files.SHARED)
     elif path.read_text(encoding="utf-8").strip() != data_hash:
         raise RunError(f"{folder}: the data has changed since this run began", hint="run it again with --fresh")
 
@@ -161,7 +162,7 @@ def write_items(folder: Path, catalogue: Catalogue) -> None:
         },
         schema_overrides={"genres": pl.List(pl.String)},
     )
-    frame.write_parquet(folder / "items.parquet")
+    files.replace(folder / "items.parquet", parquet_bytes(frame), mode=files.SHARED)
 
 
 def environment() -> dict[str, object]:

@@ -16,9 +16,11 @@ import polars as pl
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from palate.data.tables import parquet_bytes
 from palate.errors import FederationError, RunError
 from palate.models.learning.kernel import is_stateful
 from palate.models.table import ItemTable, initial_embeddings
+from palate.privacy import files
 from palate.privacy.mechanisms.evaluation import NoisyMetrics
 from palate.privacy.wire import RoundPlan
 from palate.server.coordinator import Coordinator, RoundOutcome
@@ -228,7 +230,7 @@ class SimulationSession:
             frames.append(
                 frame.with_columns(pl.lit(part).alias("part"), ids.gather(frame["user"].to_numpy()).alias("user_id"))
             )
-        pl.concat(frames).write_parquet(self.folder / "evaluation.parquet")
+        files.replace(self.folder / "evaluation.parquet", parquet_bytes(pl.concat(frames)), mode=files.SHARED)
 
 
 def _private_validation(metrics: NoisyMetrics | None) -> dict[str, float] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from palate.client.fleet import carrying
 from palate.client.fleet.book import RoundBook
 from palate.client.fleet.catalogue import Catalogue
-from palate.client.fleet.folder import DeviceFolder, write_whole
+from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
 from palate.client.fleet.limits import DEFAULT_DELTA, DEFAULT_EPSILON, OwnerLimits
 from palate.client.fleet.member import Member
@@ -18,6 +18,7 @@ from palate.client.fleet.rounds import close_rounds
 from palate.client.vault import Vault
 from palate.client.vault.keeper import Choice
 from palate.errors import ConfigError, DataError
+from palate.privacy import files
 from palate.privacy.accounting.events import Unit
 from palate.privacy.enrolment import MAX_CATALOGUE_BYTES, MAX_WELCOME_BYTES, Welcome
 
@@ -61,7 +62,7 @@ def begin(folder: DeviceFolder, *, keyring: Choice = "auto") -> NewDevice:
             if before is not None:
                 carrying.keep(vault, before)
             keys = DeviceKeys.make(vault)
-        write_whole(folder.public_key, keys.ledger.public_key().public_bytes_raw().hex().encode("ascii") + b"\n")
+        files.replace(folder.public_key, keys.ledger.public_key().public_bytes_raw().hex().encode("ascii") + b"\n")
         return NewDevice(keys.name, vault.keeper, carrying.carried_nano(vault).get(Unit.USER, 0))
 
 
@@ -82,7 +83,7 @@ def request(folder: DeviceFolder, path: Path) -> str:
             raise ConfigError(
                 f"this device belongs to fleet {profile.welcome.fleet!r}", hint="leave it first: palate client leave"
             )
-        write_whole(path, keys.request.sign(keys.signing) + b"\n")
+        files.replace(path, keys.request.sign(keys.signing) + b"\n")
         return keys.request.fingerprint
 
 
@@ -212,7 +213,7 @@ def accept(folder: DeviceFolder, welcome: Welcome, catalogue: bytes, limits: Own
         Catalogue.read(catalogue, num_items=welcome.num_items)
         profile = FleetProfile(welcome, limits)
         Member(folder, vault, keys, profile).guard.adopt_policy()  # refuses what no budget can promise
-        write_whole(folder.catalogue, catalogue)
+        files.replace(folder.catalogue, catalogue)
         profile.save(vault)
         Removal(vault).clear()
         return profile

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palate.errors import EnvironmentProblem, RunError
-from palate.privacy import files
 
 ENVIRONMENT = "PALATE_HOME"
 
@@ -126,17 +125,3 @@ class DeviceFolder:
             yield
         finally:
             os.close(descriptor)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file, private to its owner, as a whole or not at all; on disk when this returns.
-
-    Raises
-    ------
-    EnvironmentProblem
-        If it cannot be written.
-    """
-    try:
-        files.replace(path, data)
-    except OSError as error:
-        raise EnvironmentProblem(f"{path} cannot be written: {error.strerror}", hint="check the folder") from None

@@ -12,7 +12,7 @@ from hashlib import sha256
 
 from palate.client.fleet.book import RoundBook, RoundRecord
 from palate.client.fleet.carrying import carried_nano
-from palate.client.fleet.folder import DeviceFolder, write_whole
+from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
 from palate.client.fleet.pausing import Pause
 from palate.client.fleet.profile import FleetProfile
@@ -24,6 +24,7 @@ from palate.client.guard import Guard
 from palate.client.vault import Vault
 from palate.client.vault.history import History
 from palate.errors import RunError
+from palate.privacy import files
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ def take_part(
     from palate.client.fleet.transport.supernode import Message
 
     member.check_catalogue()
-    write_whole(member.folder.authority, member.profile.welcome.ca_certificate.encode("ascii"))
+    files.replace(member.folder.authority, member.profile.welcome.ca_certificate.encode("ascii"))
     rounds = member.rounds(member.worker(timeout_seconds=timeout_seconds, idle_seconds=idle_seconds), watch)
     program, run_over, ended = relay_to(rounds), threading.Event(), threading.Event()
     removal, answers_due = Removal(member.vault), 0

@@ -12,9 +12,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from palate.client.fleet.folder import write_whole
 from palate.errors import RunError
 from palate.models.table import ItemTable
+from palate.privacy import files
 
 TABLE_FORMAT = "palate-item-table/1"
 
@@ -24,7 +24,7 @@ def table_keeper(path: Path) -> Callable[[ItemTable], None]:
 
     def keep(table: ItemTable) -> None:
         blocks = {name: np.ascontiguousarray(getattr(table, name)) for name in ("fixed", "learned")}
-        write_whole(path, save(blocks, {"format": TABLE_FORMAT, "hash": table.content_hash}))
+        files.replace(path, save(blocks, {"format": TABLE_FORMAT, "hash": table.content_hash}))
 
     return keep
 

@@ -19,12 +19,13 @@ from pathlib import Path
 
 import uvicorn
 
-from palate.client.fleet.folder import DeviceFolder, write_whole
+from palate.client.fleet.folder import DeviceFolder
 from palate.client.owner.device import OwnerDevice
 from palate.client.page.app import Page
 from palate.client.page.desk import Desk
 from palate.client.page.gate import HOST, Gate, Secrets
 from palate.errors import EnvironmentProblem, PalateError
+from palate.privacy import files
 
 DOOR = "page.html"
 """The file that leads to the page; removed when the page ends."""
@@ -132,7 +133,7 @@ def _listening(port: int) -> Iterator[socket.socket]:
 def _door(folder: DeviceFolder, link: str) -> Iterator[Path]:
     path = folder.home / DOOR
     target = html.escape(link, quote=True)
-    write_whole(
+    files.replace(
         path,
         (
             f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={target}">'

@@ -186,7 +186,7 @@ def read_key(path: Path) -> Ed25519PrivateKey:
 def write_public_key(path: Path, key: Ed25519PublicKey) -> None:
     """Write a public key as hexadecimal digits."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(key.public_bytes_raw().hex() + "\n", encoding="ascii")
+    files.replace(path, key.public_bytes_raw().hex().encode("ascii") + b"\n", mode=files.SHARED)
 
 
 def read_public_key(path: Path) -> Ed25519PublicKey:

@@ -13,6 +13,7 @@ import numpy as np
 
 from palate.errors import ConfigError, RunError
 from palate.models.table import initial_embeddings
+from palate.privacy import files
 from palate.privacy.secagg.keys import Guarantee, claimed_guarantee
 from palate.server.coordinator import Coordinator
 from palate.server.fleet.catalogue import read_catalogue
@@ -32,7 +33,7 @@ from palate.server.fleet.transport.http import FleetLimits
 from palate.server.fleet.transport.server import FleetServer
 from palate.server.fleet.watching import SystemClock, Watcher, told
 from palate.server.ledger import ServerLedger
-from palate.server.store import RunStore, write_atomically
+from palate.server.store import RunStore
 
 _STARTING_TABLE = 1  # which stream of the public seed
 _WRAPPING_BYTES = 1 << 16
@@ -208,7 +209,7 @@ def _freeze(folder: FleetFolder, config: FleetConfig) -> None:
     path = folder.run / "settings.json"
     now = json.loads(config.model_dump_json(exclude=_NOT_OF_THE_RUN))
     if not path.exists():
-        write_atomically(path, json.dumps(now, indent=1).encode())
+        files.replace(path, json.dumps(now, indent=1).encode(), mode=files.SHARED)
         return
     try:
         then = json.loads(path.read_bytes())

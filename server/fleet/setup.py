@@ -98,7 +98,7 @@ def make_fleet(folder: FleetFolder, catalogue: Path, given: Mapping[str, Any], *
     )
     make_authority(tls_authority(folder).folder, name=f"{config.name} fleet")
     issue_server_certificate(tls_authority(folder), tls_server(folder).folder, hosts=[config.listen.host])
-    folder.config.write_text(to_toml(given), encoding="utf-8")  # last: what holds it is a fleet
+    files.replace(folder.config, to_toml(given).encode(), mode=files.SHARED)  # last: what holds it is a fleet
     return len(items.items)
 
 
@@ -198,20 +198,6 @@ def welcome(
     )
     archive = made.pack(folder.catalogue.read_bytes())
     return Welcomed(device, request.fingerprint, made.fingerprint, archive, known is not None)
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file for its owner's eyes only; it replaces what was there.
-
-    Raises
-    ------
-    EnvironmentProblem
-        If it cannot be written.
-    """
-    try:
-        files.replace(path, content)
-    except OSError as error:
-        raise EnvironmentProblem(f"{path}: {error.strerror}", hint="choose a folder you may write") from error
 
 
 def _authority_key(folder: FleetFolder, path: Path | None, pinned: Ed25519PublicKey) -> Ed25519PrivateKey:

@@ -12,11 +12,11 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.errors import RunError
+from palate.privacy import files
 from palate.privacy.ledger import canonical
 from palate.privacy.ledger.checkpoint import TreeHead
 from palate.privacy.ledger.errors import MalformedBody
 from palate.privacy.ledger.merkle import MerkleTree
-from palate.server.store import write_atomically
 
 
 class TransparencyLog:
@@ -99,7 +99,7 @@ class TransparencyLog:
                     f"round {server_round} is in the public log with another sum or table",
                     hint="restore run/ and fleet.sqlite from the same backup",
                 )
-        write_atomically(self.checkpoint_path, self.head.sign(self._signer).encode())
+        files.replace(self.checkpoint_path, self.head.sign(self._signer).encode(), mode=files.SHARED)
         return index
 
     def _load(self) -> None:
@@ -112,7 +112,7 @@ class TransparencyLog:
             except (MalformedBody, KeyError, ValueError) as error:
                 raise RunError(f"{self.path}: line {count} is damaged", hint="restore it from a backup") from error
         if whole != written:
-            write_atomically(self.path, whole)
+            files.replace(self.path, whole, mode=files.SHARED)
 
     def _add(self, run: str, server_round: int, leaf: bytes) -> int:
         index = self._tree.append(leaf)

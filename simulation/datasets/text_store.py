@@ -18,7 +18,8 @@ from safetensors.numpy import save
 from palate.data.text import SentenceEncoder, open_encoder
 from palate.errors import RunError
 from palate.models.arrays import FloatArray
-from palate.server.store import read_tensors, write_atomically
+from palate.privacy import files
+from palate.server.store import read_tensors
 from palate.simulation.datasets.presets import cache_folder
 
 FORMAT = "palate-text/1"
@@ -73,7 +74,7 @@ def embeddings_of(
     found: FloatArray = np.ascontiguousarray(vectors[[place[text] for text in texts]])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, save({"embeddings": found}, _label(path, found)))
+        files.replace(path, save({"embeddings": found}, _label(path, found)), mode=files.SHARED)
     except OSError as error:
         _log.warning("embeddings are not kept: cannot write %s: %s", path, error.strerror or error)
     return found

@@ -18,7 +18,7 @@ import numpy as np
 
 from palate.client.fleet import enrolling
 from palate.client.fleet.book import RoundBook
-from palate.client.fleet.folder import DeviceFolder, write_whole
+from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.profile import FleetProfile
 from palate.client.fleet.tables import table_keeper
 from palate.client.owner.forgetting import forget_device
@@ -30,6 +30,7 @@ from palate.client.vault.history import History, Interaction
 from palate.data.interactions import Interactions
 from palate.errors import ConfigError
 from palate.models.training import LocalTraining
+from palate.privacy import files
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise
 from palate.simulation.config import checked_config
@@ -117,13 +118,13 @@ def make(folder: DeviceFolder, *, seed: int, tell: Callable[[str], None] = lambd
         table, training = read_item_table(run).table, read_config(run, RESOLVED).training
         data = prepare(config).interactions  # remembered by the simulation; rows are numbered as in the table
         write_catalogue(data.catalogue, Path(scratch) / "catalogue.parquet")
-        write_whole(folder.catalogue, (Path(scratch) / "catalogue.parquet").read_bytes())
+        files.replace(folder.catalogue, (Path(scratch) / "catalogue.parquet").read_bytes())
     table_keeper(folder.table)(table)
     tell("giving the device a history")
     made = _furnished(folder, data, training, config.promises[Unit.USER], seed)
     about = {"people": made.people, "items": made.items, "epsilon": made.promise.epsilon, **made.promise.reading}
     about |= {"seed": seed}
-    write_whole(folder.home / MARK, json.dumps(about).encode("ascii"))
+    files.replace(folder.home / MARK, json.dumps(about).encode("ascii"))
     return made
 
 

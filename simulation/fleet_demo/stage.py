@@ -13,6 +13,7 @@ from palate.client.fleet.folder import DeviceFolder
 from palate.client.vault import Vault
 from palate.client.vault.history import History, Interaction
 from palate.data.catalogue import Catalogue
+from palate.privacy import files
 from palate.privacy.enrolment import EnrolmentRequest
 from palate.server.fleet.folder import FleetFolder
 from palate.server.fleet.setup import make_fleet, welcome
@@ -111,7 +112,7 @@ def _enrolled(fleet: FleetFolder, folder: DeviceFolder, person: Person, smallest
     enrolling.request(folder, request)
     answer = welcome(fleet, EnrolmentRequest.open(request.read_bytes()))
     archive = folder.home / "welcome.zip"
-    archive.write_bytes(answer.archive)
+    files.replace(archive, answer.archive)
     read, catalogue = enrolling.read_welcome(archive)
     enrolling.accept(folder, read, catalogue, enrolling.limits_for(read, smallest_cohort=smallest))
     with Vault.open(folder.vault) as vault:

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from palate.errors import EnvironmentProblem
-from palate.server.store import write_atomically
+from palate.privacy import files
 
 _HERE = Path(__file__).parent
 
@@ -46,4 +46,4 @@ def save(page: str, path: Path) -> None:
     """
     if not path.parent.is_dir():
         raise EnvironmentProblem(f"{path.parent} is not a folder", hint="make the folder first, or choose another")
-    write_atomically(path, page.encode("utf-8"))
+    files.replace(path, page.encode("utf-8"), mode=files.SHARED)

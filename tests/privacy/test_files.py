@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -150,3 +151,26 @@ def test_other_refusals_to_link_are_not_passed_over(tmp_path: Path, monkeypatch)
     with pytest.raises(OSError, match="no space left"):
         files.create(tmp_path / "key", b"secret")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_replacement_that_fails_names_the_file_and_not_its_draft(tmp_path: Path):
+    with pytest.raises(FileNotFoundError) as refused:
+        files.replace(tmp_path / "nowhere" / "table", b"x")
+    assert refused.value.filename == str(tmp_path / "nowhere" / "table")
+
+
+def test_no_other_module_writes_a_file_by_hand():
+    root = Path(__file__).parents[2]
+    by_hand = re.compile(r"\.write_(bytes|text|parquet|csv)\((?!\)|buffer)|\.open\(\"w")
+    allowed = {
+        "cli/reference.py",  # docs
+        "server/fleet/catalogue.py",  # into the folder of a fleet that is being made
+        "simulation/datasets/fetch.py",  # into a folder that gets its name when it is whole
+        "simulation/fleet_demo/cast.py",  # into a scratch folder
+        "simulation/run_folder.py",  # an empty lock
+    }
+    folders = ("api", "audit", "cli", "client", "data", "models", "privacy", "server", "simulation")
+    shipped = [path for folder in folders for path in (root / folder).rglob("*.py")]
+    assert len(shipped) > 200
+    found = {str(path.relative_to(root)) for path in shipped if by_hand.search(path.read_text("utf-8"))}
+    assert found == allowed

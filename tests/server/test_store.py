@@ -13,8 +13,9 @@ from safetensors.numpy import save_file
 
 from palate.errors import RunError
 from palate.models.table import ItemTable
+from palate.privacy import files
 from palate.server.coordinator import Snapshot
-from palate.server.store import CHECKPOINT_FORMAT, TABLE_FORMAT, RunStore, read_tensors, write_atomically
+from palate.server.store import CHECKPOINT_FORMAT, TABLE_FORMAT, RunStore, read_tensors
 
 METADATA = {"run": "r", "catalogue": "ab12"}
 
@@ -106,7 +107,7 @@ def test_content_is_on_disk_before_the_rename_and_the_name_after_it(tmp_path, mo
     rename = Path.replace
     monkeypatch.setattr(os, "fsync", lambda number: events.append("flushed"))
     monkeypatch.setattr(Path, "replace", lambda self, target: (events.append("renamed"), rename(self, target)))
-    write_atomically(tmp_path / "x", b"new")
+    files.replace(tmp_path / "x", b"new", mode=files.SHARED)
     assert events == ["flushed", "renamed", "flushed"]
     assert (tmp_path / "x").read_bytes() == b"new"
 
