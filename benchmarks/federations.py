@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from palate.client.app import make_app as make_client_app
-from palate.models.arrays import FloatArray, LongArray
+from palate.models.arrays import Float32Array, Int64Array
 from palate.models.histories import Histories
 from palate.models.learning.kernel import fresh_state, popularity_sum, train_shard
 from palate.models.scores.base import State
@@ -59,7 +59,7 @@ def configuration(data: str, training: LocalTraining, *, dim: int, rounds: int, 
 class Shard:
     """People of one node, their histories and their heads."""
 
-    users: LongArray
+    users: Int64Array
     histories: Histories
     state: State
 
@@ -87,7 +87,7 @@ class LocalRounds:
         """Devices of the federation."""
         return sum(len(shard.users) for shard in self.shards)
 
-    def step(self) -> FloatArray:
+    def step(self) -> Float32Array:
         """Run local training of the next round: the sum of updates, float32 [num_items, dim]."""
         self._round += 1
         total = np.zeros_like(self.table.learned)

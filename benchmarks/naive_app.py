@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from palate.errors import FederationError
-from palate.models.arrays import IntArray
+from palate.models.arrays import Int32Array
 from palate.simulation.config import SimulationConfig
 from palate.simulation.measure import cpu_seconds
 from palate.simulation.prepare import prepare
@@ -102,7 +102,7 @@ class _CompleteFedAvg(FedAvg):
         return super().aggregate_train(server_round, answered)
 
 
-def _batches(items: IntArray, num_items: int, generator: torch.Generator) -> Batches:
+def _batches(items: Int32Array, num_items: int, generator: torch.Generator) -> Batches:
     positives = torch.from_numpy(items.astype(np.int64))[:, None]
     negatives = torch.randint(num_items, (len(items), NCF.negatives), generator=generator)
     samples = torch.cat([positives, negatives], dim=1)  # [n, 1 + negatives]
@@ -125,7 +125,7 @@ def _fit(model: Perceptron, batches: Batches) -> float:
 
 
 @lru_cache(maxsize=65_536)
-def _history(config_json: str, user: int) -> tuple[int, IntArray]:
+def _history(config_json: str, user: int) -> tuple[int, Int32Array]:
     """Return the number of items and a person's history; kept, as a device keeps its own data."""
     prepared = prepare(SimulationConfig.model_validate_json(config_json))
     return prepared.interactions.num_items, prepared.split.train.of(user).copy()

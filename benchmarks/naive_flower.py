@@ -26,7 +26,7 @@ from naive_app import make_client_app, make_server_app
 from outcome import Check, Outcome, command, missing, print_checks
 from rich.console import Console
 
-from palate.models.arrays import LongArray
+from palate.models.arrays import Int64Array
 from palate.models.histories import Histories
 from palate.simulation.grid import InProcessGrid, run_in_process
 from palate.simulation.prepare import prepare
@@ -36,7 +36,7 @@ Engine = Callable[[ServerApp, ClientApp, int], None]
 _RAY_INIT: dict[str, int | bool] = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
 
 
-def sample_people(histories: Histories, count: int) -> LongArray:
+def sample_people(histories: Histories, count: int) -> Int64Array:
     """Choose people evenly over the lengths of their histories, so that their mean length is everyone's."""
     order = np.argsort(histories.lengths, kind="stable")
     middles = (np.arange(count) + 0.5) * len(order) / count  # the middle of each of `count` equal strata

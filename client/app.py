@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
-from typing import Any
 
-import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from palate.client.host import Arrays, Host
 from palate.errors import ConfigError
+from palate.models.arrays import AnyArray
 from palate.privacy.wire import BAD_PLAN, FAILED, RoundPlan, WireError, array_of_npy
 
 log = logging.getLogger(__name__)
@@ -65,7 +64,7 @@ def _inspect(message: Message, host: Host) -> RecordDict:
     return RecordDict({"answer": _record(host.inspect(question, _table_of(message)))})
 
 
-def _record(arrays: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
+def _record(arrays: Mapping[str, AnyArray]) -> ArrayRecord:
     return ArrayRecord({name: Array(value) for name, value in arrays.items()})
 
 

@@ -17,9 +17,8 @@ import torch
 from torch.nn import functional
 
 from palate.client.interaction_trainer import Samples, interaction_samples, require_finite_heads, sample_layout
-from palate.models.arrays import FloatArray, LongArray
+from palate.models.arrays import Float32Array, Int64Array, UInt64Array
 from palate.models.histories import Histories
-from palate.models.sampling import Keys
 from palate.models.scores.base import ScoreModel, State
 from palate.models.scores.registry import score_model
 from palate.models.table import ItemTable
@@ -47,7 +46,7 @@ class InteractionSum:
         The devices' noised heads, [n, ...].
     """
 
-    integers: LongArray = field(repr=False)
+    integers: Int64Array = field(repr=False)
     state: State = field(repr=False)
 
 
@@ -63,7 +62,7 @@ def interaction_sum(
     table: ItemTable,
     histories: Histories,
     state: State,
-    sampling_keys: Keys,
+    sampling_keys: UInt64Array,
     secrets: Sequence[bytes],
     config: LocalTraining,
     terms: ReleaseTerms,
@@ -126,16 +125,16 @@ def interaction_sum(
 
 def popularity_interaction_sum(
     histories: Histories, num_items: int, terms: ReleaseTerms, *, interactions_per_round: int
-) -> LongArray:
+) -> Int64Array:
     """Sum of the devices' popularity parts without noise, int64 [num_items]."""
     require_interactions(interactions_per_round)
     window = recent(histories, interactions_per_round)
     pairs = np.unique(window.owners.astype(np.int64) * num_items + window.items)  # a repeated item counts once
-    counts: LongArray = np.bincount(pairs % num_items, minlength=num_items) * terms.sensitivity
+    counts: Int64Array = np.bincount(pairs % num_items, minlength=num_items) * terms.sensitivity
     return counts
 
 
-def release_interactions(integers: LongArray, num_devices: int, terms: ReleaseTerms, noise: Words) -> RingArray:
+def release_interactions(integers: Int64Array, num_devices: int, terms: ReleaseTerms, noise: Words) -> RingArray:
     """Add the noise of all devices to the sum of their integers, and reduce.
 
     Parameters
@@ -171,7 +170,7 @@ class _WideTable:
 
 def _clipped_descent(
     model: type[ScoreModel], table: _WideTable, samples: Samples, heads: State, terms: ReleaseTerms
-) -> FloatArray:
+) -> Float32Array:
     """Minus each sample's gradient, clipped as Opacus does, float32 [N, layout.size]; heads are [N, ...]."""
     index = torch.from_numpy(samples.items.astype(np.int64))
     learned = table.learned[index].requires_grad_()  # [N, 1 + k, dim]
@@ -184,7 +183,7 @@ def _clipped_descent(
     joint = torch.cat([gradient.flatten(1) for gradient in gradients], dim=1)  # [N, layout.size]
     norms = torch.linalg.vector_norm(joint, dim=1)
     factors = (terms.clip_norm / (norms + _OPACUS_EPSILON)).clamp(max=1.0)
-    clipped: FloatArray = (-factors[:, None] * joint).float().numpy()
+    clipped: Float32Array = (-factors[:, None] * joint).float().numpy()
     return clipped
 
 

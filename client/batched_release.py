@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from palate.models.arrays import FloatArray
+from palate.models.arrays import Float32Array, Int64Array
 from palate.models.learning.updates import DeviceUpdates
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.clipping import require_finite
@@ -44,7 +43,7 @@ class Contributions:
     """
 
     updates: DeviceUpdates
-    metrics: FloatArray | None = None
+    metrics: Float32Array | None = None
     share: float = 0.0
 
     @property
@@ -53,7 +52,7 @@ class Contributions:
         update_size = int(self.updates.vectors.shape[1] * self.updates.errors.shape[1])
         return update_size + (0 if self.metrics is None else int(self.metrics.shape[1]))
 
-    def flat(self, start: int, stop: int, clip_norm: float, out: FloatArray) -> FloatArray:
+    def flat(self, start: int, stop: int, clip_norm: float, out: Float32Array) -> Float32Array:
         """Write the contributions of devices start to stop into `out`, float32 [stop - start, size]."""
         shape = (stop - start, self.updates.vectors.shape[1], self.updates.errors.shape[1])
         update = out[:, : shape[1] * shape[2]]
@@ -67,7 +66,7 @@ class Contributions:
 
 def quantised_sum(
     contributions: DeviceUpdates | Contributions, keys: Sequence[bytes], quantiser: Quantiser
-) -> npt.NDArray[np.int64]:
+) -> Int64Array:
     """Sum of every device's quantised contribution.
 
     Parameters
@@ -128,9 +127,7 @@ def quantised_sum(
     return total + partial.astype(np.int64)
 
 
-def release_sum(
-    integers: npt.NDArray[np.int64], num_devices: int, mechanism: IntegerMechanism, noise: Words
-) -> RingArray:
+def release_sum(integers: Int64Array, num_devices: int, mechanism: IntegerMechanism, noise: Words) -> RingArray:
     """Add the noise shares of all devices to the sum of their quantised contributions, and reduce.
 
     Parameters

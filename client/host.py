@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
 
 from palate.client.guard import Guard
-from palate.client.trainer import FloatArray, IntArray, popularity_update, score_catalogue, train
+from palate.client.trainer import popularity_update, score_catalogue, train
+from palate.models.arrays import AnyArray, Float32Array, Int32Array
 from palate.models.scores.base import State
 from palate.models.self_evaluation import device_metrics, draw_candidates
 from palate.models.serving import serving_training
@@ -32,7 +32,7 @@ from palate.privacy.wire import NUM_METRICS, ItemUpdate, RoundPlan, WireError
 
 log = logging.getLogger(__name__)
 
-Arrays = dict[str, npt.NDArray[np.generic]]
+Arrays = dict[str, AnyArray]
 
 
 class Host(Protocol):
@@ -66,7 +66,7 @@ class DeviceHost:
 
     def __init__(
         self,
-        items: IntArray,
+        items: Int32Array,
         key_of_round: Callable[[int], np.uint64],
         guard: Guard | None = None,
         *,
@@ -171,7 +171,7 @@ class DeviceHost:
         )
         return released.vector, released.state
 
-    def _contribution_or_zeros(self, plan: RoundPlan) -> tuple[FloatArray, State | None]:
+    def _contribution_or_zeros(self, plan: RoundPlan) -> tuple[Float32Array, State | None]:
         try:
             contribution, state = self._contribution(plan)
         except Exception as error:  # by its type alone, as above
@@ -182,7 +182,7 @@ class DeviceHost:
             log.error("round %d: values are not finite, a contribution of zeros is sent", plan.server_round)
         return np.zeros(plan.update_size, dtype=np.float32), None
 
-    def _contribution(self, plan: RoundPlan) -> tuple[FloatArray, State | None]:
+    def _contribution(self, plan: RoundPlan) -> tuple[Float32Array, State | None]:
         """Return the exact update in the order of the wire, float32 [update_size], and the head after the round.
 
         Both are private; the update leaves through a mechanism only.
@@ -205,7 +205,7 @@ class DeviceHost:
         if not mechanism_of(plan).per_interaction:
             self._state = state
 
-    def _metrics(self, table: ItemTable, config: LocalTraining, key: np.uint64) -> FloatArray:
+    def _metrics(self, table: ItemTable, config: LocalTraining, key: np.uint64) -> Float32Array:
         """Test the round's table on the item that was held back, float32 [NUM_METRICS]."""
         if self._held_back is None:
             return np.zeros(NUM_METRICS, dtype=np.float32)
@@ -213,7 +213,7 @@ class DeviceHost:
         candidates = draw_candidates(keys, target, table.num_items)
         scores = self.scores(table, serving_training(config))[candidates]
         known = np.isin(candidates[:, 1:], self._items) | (candidates[:, 1:] == target)
-        metrics: FloatArray = device_metrics(scores, ~known)[0]
+        metrics: Float32Array = device_metrics(scores, ~known)[0]
         return metrics
 
     def settle(self) -> None:
@@ -221,7 +221,7 @@ class DeviceHost:
         if self._guard is not None:
             self._guard.settle()
 
-    def scores(self, table: ItemTable, config: LocalTraining, items: IntArray | None = None) -> FloatArray:
+    def scores(self, table: ItemTable, config: LocalTraining, items: Int32Array | None = None) -> Float32Array:
         """Score the catalogue for this person on a table, float32 [num_items]; never leaves the device.
 
         `items` is a history that has grown since the last round; the head's linear part is fitted to it.

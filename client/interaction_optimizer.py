@@ -11,16 +11,14 @@ import math
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from opacus.optimizers import DPOptimizer
 from opacus.optimizers.optimizer import _check_processed_flag, _mark_as_processed
 from torch import Tensor, nn
 
+from palate.models.arrays import BoolArray, Float32Array, Int64Array
 from palate.privacy.errors import PrivacyError
-from palate.privacy.integer.clipping import FloatArray
 from palate.privacy.integer.csprng import Words
-from palate.privacy.integer.ring import LongArray
 from palate.privacy.integer.skellam import SkellamSampler
 from palate.privacy.mechanisms.interaction import SampleLayout, quantise_samples
 from palate.privacy.mechanisms.terms import ReleaseTerms
@@ -62,8 +60,8 @@ class InteractionOptimizer(DPOptimizer):
         self,
         optimizer: torch.optim.Optimizer,
         *,
-        slots: npt.NDArray[np.int64],
-        real: npt.NDArray[np.bool_],
+        slots: Int64Array,
+        real: BoolArray,
         layout: SampleLayout,
         terms: ReleaseTerms,
         interactions_per_round: int,
@@ -83,11 +81,11 @@ class InteractionOptimizer(DPOptimizer):
         self._terms = terms
         self._secret = secret
         self._noise = noise
-        self._clipped: FloatArray | None = None
-        self._integers: LongArray | None = None
+        self._clipped: Float32Array | None = None
+        self._integers: Int64Array | None = None
 
     @property
-    def integers(self) -> LongArray:
+    def integers(self) -> Int64Array:
         """Integers of the last step without noise, int64 [N, layout.size]; raises PrivacyError before the first."""
         if self._integers is None:
             raise PrivacyError("no step has been taken", hint="run a backward pass and call step")

@@ -17,15 +17,15 @@ import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from opacus.grad_sample import GradSampleModule
 from torch.nn import functional
 
 from palate.client.interaction_optimizer import InteractionOptimizer
-from palate.client.trainer import FloatArray, IntArray, LocalModel, score_catalogue
+from palate.client.trainer import LocalModel, score_catalogue
 from palate.errors import ConfigError
-from palate.models.sampling import Keys, draw_items, stream
+from palate.models.arrays import BoolArray, Float32Array, Int32Array, Int64Array, UInt64Array
+from palate.models.sampling import draw_items, stream
 from palate.models.scores.base import Shape, State
 from palate.models.scores.registry import build, head_size
 from palate.models.serving import serving_training
@@ -33,7 +33,7 @@ from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.csprng import Purpose, WordStream
-from palate.privacy.integer.ring import LongArray, Ring, RingArray
+from palate.privacy.integer.ring import Ring, RingArray
 from palate.privacy.integer.skellam import SkellamSampler
 from palate.privacy.mechanisms.interaction import SampleLayout, popularity_integers, require_interactions, sum_items
 from palate.privacy.mechanisms.terms import ReleaseTerms
@@ -72,8 +72,8 @@ class Samples:
         Which of them count: an item that its sample already has does not, bool [N, 1 + k].
     """
 
-    items: IntArray
-    real: npt.NDArray[np.bool_]
+    items: Int32Array
+    real: BoolArray
 
 
 def sample_layout(config: LocalTraining, *, fixed_dim: int, dim: int) -> SampleLayout:
@@ -94,7 +94,7 @@ def sample_layout(config: LocalTraining, *, fixed_dim: int, dim: int) -> SampleL
     return SampleLayout(head_size=head, slots=1 + config.negatives, dim=dim)
 
 
-def interaction_samples(keys: Keys, positives: IntArray, *, negatives: int, num_items: int) -> Samples:
+def interaction_samples(keys: UInt64Array, positives: Int32Array, *, negatives: int, num_items: int) -> Samples:
     """Draw negatives for interactions, from the whole public catalogue.
 
     Counters are items and not positions, so the negatives of an interaction do not change when another one goes.
@@ -129,7 +129,7 @@ def require_finite_heads(state: State) -> None:
 
 def train_interactions(
     table: ItemTable,
-    items: IntArray,
+    items: Int32Array,
     state: State | None,
     config: LocalTraining,
     terms: ReleaseTerms,
@@ -215,7 +215,7 @@ def train_interactions(
 
 
 def popularity_interactions(
-    items: IntArray, num_items: int, terms: ReleaseTerms, *, interactions_per_round: int, secret: bytes
+    items: Int32Array, num_items: int, terms: ReleaseTerms, *, interactions_per_round: int, secret: bytes
 ) -> RingArray:
     """Return a device's part of the popularity sum: its B most recent interactions, each C on its item, and noise.
 
@@ -223,11 +223,13 @@ def popularity_interactions(
     """
     require_interactions(interactions_per_round)
     counts = popularity_integers(items[-interactions_per_round:], num_items, terms)
-    noised: LongArray = counts + SkellamSampler(terms.share_variance).draw(num_items, WordStream(secret, Purpose.NOISE))
+    noised: Int64Array = counts + SkellamSampler(terms.share_variance).draw(
+        num_items, WordStream(secret, Purpose.NOISE)
+    )
     return Ring(bits=terms.ring_bits).reduce(noised)
 
 
-def serve_scores(table: ItemTable, items: IntArray, config: LocalTraining) -> FloatArray:
+def serve_scores(table: ItemTable, items: Int32Array, config: LocalTraining) -> Float32Array:
     """Score all items for the person who holds the device, float32 [num_items].
 
     The copy is fitted afresh to the whole history and the public table. It owes nothing to the noised head, and

@@ -17,11 +17,11 @@ from opacus.optimizers import DPOptimizer
 from opacus.optimizers.optimizer import _check_processed_flag, _mark_as_processed
 from torch import nn
 
+from palate.models.arrays import Float32Array, Int64Array
 from palate.privacy.errors import PrivacyError
-from palate.privacy.integer.clipping import FloatArray
 from palate.privacy.integer.csprng import Words, WordStream
 from palate.privacy.integer.release import IntegerMechanism
-from palate.privacy.integer.ring import LongArray, RingArray
+from palate.privacy.integer.ring import RingArray
 
 
 class _Contribution(nn.Parameter):
@@ -58,10 +58,10 @@ class SkellamOptimizer(DPOptimizer):
         self._mechanism = mechanism
         self._rounding = rounding
         self._noise = noise
-        self._integers: LongArray | None = None
+        self._integers: Int64Array | None = None
 
     @property
-    def integers(self) -> LongArray:
+    def integers(self) -> Int64Array:
         """Noisy integers of the last step, before reduction, int64 [d]; raises PrivacyError before the first step."""
         if self._integers is None:
             raise PrivacyError("no step has been taken", hint="set grad_sample and call pre_step")
@@ -91,7 +91,9 @@ class SkellamOptimizer(DPOptimizer):
         self._integers = integers
 
 
-def release(contribution: FloatArray, mechanism: IntegerMechanism, *, rounding: WordStream, noise: Words) -> RingArray:
+def release(
+    contribution: Float32Array, mechanism: IntegerMechanism, *, rounding: WordStream, noise: Words
+) -> RingArray:
     """Return what a device sends, its contribution having gone through Opacus.
 
     Parameters

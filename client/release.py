@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from palate.client.batched_release import Contributions, quantised_sum, release_sum
-from palate.models.arrays import FloatArray, IntArray, LongArray
+from palate.models.arrays import BoolArray, Float32Array, Int32Array, Int64Array, UInt64Array
 from palate.models.histories import Histories
 from palate.models.learning.kernel import PEOPLE_PER_CHUNK, ShardScorer, Sink
 from palate.models.learning.updates import DeviceUpdates
@@ -42,8 +41,8 @@ class ShardRelease:
         self,
         plan: RoundPlan,
         keys: Sequence[bytes],
-        surviving: npt.NDArray[np.bool_],
-        metrics: FloatArray | None = None,
+        surviving: BoolArray,
+        metrics: Float32Array | None = None,
     ) -> None:
         if plan.terms is None:
             raise WireError(f"unit {plan.unit!r} needs terms")
@@ -55,7 +54,7 @@ class ShardRelease:
         self._active = plan.active
         self._total = np.zeros(plan.update_size, dtype=np.int64)
 
-    def take(self, people: LongArray, updates: DeviceUpdates) -> None:
+    def take(self, people: Int64Array, updates: DeviceUpdates) -> None:
         """Add the contributions of some devices, int64 [B]; those that drop out are passed over."""
         kept = np.flatnonzero(self._surviving[people])
         if len(kept) < len(people):
@@ -73,7 +72,7 @@ class ShardRelease:
         return ItemUpdate(release_sum(self._total, int(self._surviving.sum()), self._mechanism, noise))
 
 
-def popularity_updates(histories: Histories, taking_part: LongArray, num_items: int, sink: Sink) -> None:
+def popularity_updates(histories: Histories, taking_part: Int64Array, num_items: int, sink: Sink) -> None:
     """Hand out every person's part of the popularity sum, ``1/sqrt(n_u)`` on the own items; none without history."""
     own = histories.select(taking_part)
     weights = user_weights(own.lengths, exponent=0.5)
@@ -88,11 +87,11 @@ def popularity_updates(histories: Histories, taking_part: LongArray, num_items: 
 def metrics_of(
     table: ItemTable,
     histories: Histories,
-    held_out: IntArray,
+    held_out: Int32Array,
     fitted: State,
-    keys: npt.NDArray[np.uint64],
+    keys: UInt64Array,
     config: LocalTraining,
-) -> FloatArray:
+) -> Float32Array:
     """Let devices test a table on the items that they held back.
 
     Parameters

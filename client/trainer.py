@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from palate.models.arrays import Float32Array, Float64Array, Int32Array
 from palate.models.learning import autoencoding, ridge
 from palate.models.learning.weights import pooling_weights, user_weights
 from palate.models.sampling import epoch_samples
@@ -23,9 +23,6 @@ from palate.models.scores.base import ScoreModel, Shape, State
 from palate.models.scores.registry import build, score_model
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int32]
 
 
 class LocalModel(nn.Module):
@@ -67,19 +64,21 @@ class Trained:
         Mean training loss; stays on the device.
     """
 
-    update: FloatArray = field(repr=False)
+    update: Float32Array = field(repr=False)
     state: State = field(repr=False)
     loss: float = field(repr=False)
 
 
-def popularity_update(items: IntArray, num_items: int) -> FloatArray:
+def popularity_update(items: Int32Array, num_items: int) -> Float32Array:
     """Return a device's part of the popularity sum: ``1/sqrt(n)`` on its items, float32 [num_items], L2 norm 1."""
     update = np.zeros(num_items, dtype=np.float32)
     update[items] = 1.0 / np.sqrt(max(len(items), 1))
     return update
 
 
-def train(table: ItemTable, items: IntArray, state: State | None, config: LocalTraining, *, key: np.uint64) -> Trained:
+def train(
+    table: ItemTable, items: Int32Array, state: State | None, config: LocalTraining, *, key: np.uint64
+) -> Trained:
     """Run one round of local training.
 
     Parameters
@@ -111,7 +110,7 @@ def train(table: ItemTable, items: IntArray, state: State | None, config: LocalT
     return Trained(update * scale, {name: value.detach() for name, value in head.state_dict().items()}, loss)
 
 
-def on_own_items(update: FloatArray, items: IntArray) -> FloatArray:
+def on_own_items(update: Float32Array, items: Int32Array) -> Float32Array:
     """Return an update without what it has on items that are not the person's own, float32 [num_items, dim].
 
     What is left out would push other items: the dense part of the closed form, and the rows of sampled negatives.
@@ -121,7 +120,7 @@ def on_own_items(update: FloatArray, items: IntArray) -> FloatArray:
     return own
 
 
-def score_catalogue(table: ItemTable, items: IntArray, state: State | None, config: LocalTraining) -> FloatArray:
+def score_catalogue(table: ItemTable, items: Int32Array, state: State | None, config: LocalTraining) -> Float32Array:
     """Score all items for one person, float32 [num_items]; the linear part is fitted to the history and table."""
     shape = Shape(fixed_dim=table.fixed_dim, dim=table.dim, hidden=config.hidden)
     head = build(config.model, config.objective, shape)
@@ -131,13 +130,13 @@ def score_catalogue(table: ItemTable, items: IntArray, state: State | None, conf
         rows = linear_rows(table, head)
         fit_linear_part(head, rows, ridge.gram(rows), items, config)
     with torch.no_grad():
-        scores: FloatArray = head(torch.from_numpy(table.rows)).numpy()
+        scores: Float32Array = head(torch.from_numpy(table.rows)).numpy()
     return scores
 
 
 def fit_linear_part(
-    head: ScoreModel, rows: FloatArray, table_gram: npt.NDArray[np.float64], items: IntArray, config: LocalTraining
-) -> FloatArray:
+    head: ScoreModel, rows: Float32Array, table_gram: Float64Array, items: Int32Array, config: LocalTraining
+) -> Float32Array:
     """Fit the head's linear part to `linear_rows` in closed form, write it into the head, return it, float32 [k]."""
     solution = ridge.solve_user(
         rows,
@@ -153,22 +152,22 @@ def fit_linear_part(
     return solution
 
 
-def linear_rows(table: ItemTable, head: ScoreModel) -> FloatArray:
+def linear_rows(table: ItemTable, head: ScoreModel) -> Float32Array:
     """Rows that the closed form sees: the table's, and a constant column where the head has an intercept."""
     if not head.intercept:
         return table.rows
     return np.concatenate([table.rows, np.ones((table.num_items, 1), dtype=np.float32)], axis=1)
 
 
-def interaction_weights(count: int, config: LocalTraining) -> FloatArray:
+def interaction_weights(count: int, config: LocalTraining) -> Float32Array:
     """Recency weights of a history of `count` items, oldest first, float32 [count]."""
     ages = np.arange(count)[::-1]
     return pooling_weights(ages, config)
 
 
 def _train_whole(
-    table: ItemTable, head: ScoreModel, items: IntArray, config: LocalTraining, key: np.uint64
-) -> tuple[FloatArray, float]:
+    table: ItemTable, head: ScoreModel, items: Int32Array, config: LocalTraining, key: np.uint64
+) -> tuple[Float32Array, float]:
     rows, weights = linear_rows(table, head), interaction_weights(len(items), config)
     table_gram = ridge.gram(rows)  # the one pass over the catalogue that costs
     solution = fit_linear_part(head, rows, table_gram, items, config)
@@ -194,8 +193,8 @@ def _train_whole(
 
 
 def _train_residual_head(
-    table: ItemTable, head: ScoreModel, items: IntArray, config: LocalTraining, key: np.uint64
-) -> FloatArray:
+    table: ItemTable, head: ScoreModel, items: Int32Array, config: LocalTraining, key: np.uint64
+) -> Float32Array:
     """SGD of the non-linear part on what the closed form leaves over.
 
     Squared loss on positives and sampled negatives, weighted to estimate the whole-data loss without bias. The head
@@ -227,8 +226,8 @@ def _train_residual_head(
 
 
 def _train_bce(
-    table: ItemTable, head: ScoreModel, items: IntArray, config: LocalTraining, key: np.uint64
-) -> tuple[FloatArray, float]:
+    table: ItemTable, head: ScoreModel, items: Int32Array, config: LocalTraining, key: np.uint64
+) -> tuple[Float32Array, float]:
     """NCF's loss (He et al. 2017, eq. 7) by SGD on the head and on a local copy of the item rows."""
     model = LocalModel(table, head)
     optimiser = torch.optim.SGD(
@@ -254,7 +253,7 @@ def _train_bce(
 
 
 def _batches(
-    items: IntArray, config: LocalTraining, num_items: int, key: np.uint64
+    items: Int32Array, config: LocalTraining, num_items: int, key: np.uint64
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield epoch, samples int64 [batch, 1 + negatives] and weights of the positives float32 [batch]."""
     weights = interaction_weights(len(items), config)

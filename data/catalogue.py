@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
+from palate.models.arrays import Int32Array
 
 UNKNOWN_YEAR = 0
 
@@ -31,7 +30,7 @@ class Catalogue:
     ids: tuple[str, ...]
     titles: tuple[str, ...]
     genres: tuple[tuple[str, ...], ...]
-    years: npt.NDArray[np.int32]
+    years: Int32Array
     texts: tuple[str, ...]
 
     @property

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from palate.data.catalogue import Catalogue
@@ -19,9 +18,7 @@ from palate.data.options import ReadOptions
 from palate.data.reading import RawInteractions
 from palate.data.tables import EXAMPLES
 from palate.errors import DataError
-from palate.models.arrays import LongArray
-
-BoolArray = npt.NDArray[np.bool_]
+from palate.models.arrays import BoolArray, Float64Array, Int64Array
 
 
 def clean(
@@ -86,7 +83,7 @@ def clean(
     )
 
 
-def newest_of_each_pair(user: LongArray, item: LongArray, moment: npt.NDArray[np.float64]) -> BoolArray:
+def newest_of_each_pair(user: Int64Array, item: Int64Array, moment: Float64Array) -> BoolArray:
     """Mark the newest row of each user-item pair, the last in the file among equally new ones; bool [num_rows]."""
     order = np.lexsort((moment, item, user))
     last = np.ones(len(user), dtype=bool)
@@ -96,7 +93,7 @@ def newest_of_each_pair(user: LongArray, item: LongArray, moment: npt.NDArray[np
     return marked
 
 
-def k_core(user: LongArray, item: LongArray, kept: BoolArray, *, min_user: int, min_item: int) -> BoolArray:
+def k_core(user: Int64Array, item: Int64Array, kept: BoolArray, *, min_user: int, min_item: int) -> BoolArray:
     """Largest subset of `kept` in which every user has `min_user` rows and every item `min_item`; bool [num_rows]."""
     kept = kept.copy()
     while True:
@@ -107,14 +104,14 @@ def k_core(user: LongArray, item: LongArray, kept: BoolArray, *, min_user: int, 
         kept = enough
 
 
-def _encode(ids: pl.Series) -> tuple[list[str], LongArray]:
+def _encode(ids: pl.Series) -> tuple[list[str], Int64Array]:
     """Distinct ids by first appearance, and each row's position among them, int64 [num_rows]."""
     distinct = ids.unique(maintain_order=True)
     codes = ids.cast(pl.Enum(distinct)).to_physical()
     return distinct.to_list(), codes.to_numpy().astype(np.int64)
 
 
-def _refuse_too_small(name: str, user: LongArray, num_users: int, num_items: int, options: ReadOptions) -> None:
+def _refuse_too_small(name: str, user: Int64Array, num_users: int, num_items: int, options: ReadOptions) -> None:
     rules = ", ".join(
         f"{rule} {value:g}"
         for rule, value in (

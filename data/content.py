@@ -14,17 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
 from palate.data.catalogue import UNKNOWN_YEAR
 from palate.data.words import WORD
 from palate.errors import ConfigError
-
-FloatArray = npt.NDArray[np.float32]
-DoubleArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+from palate.models.arrays import BoolArray, Float32Array, Float64Array, IntegerArray
 
 _TEXT = "text "
 
@@ -73,10 +69,10 @@ class TextBasis:
         Principal directions times the scale of the text columns, float32 [width, k].
     """
 
-    mean: FloatArray
-    directions: FloatArray
+    mean: Float32Array
+    directions: Float32Array
 
-    def columns(self, embeddings: FloatArray) -> FloatArray:
+    def columns(self, embeddings: Float32Array) -> Float32Array:
         """Text columns of other sentences, float32 [n, k] for [n, width]; a row of zeros (no text) stays so."""
         told = np.any(embeddings != 0, axis=1)
         columns = np.where(told[:, None], (embeddings - self.mean) @ self.directions, np.float32(0))
@@ -97,7 +93,7 @@ class Content:
         How a sentence becomes text columns; None where they are not made from embeddings.
     """
 
-    columns: FloatArray
+    columns: Float32Array
     names: tuple[str, ...]
     basis: TextBasis | None = None
 
@@ -110,10 +106,10 @@ class Content:
 def content_features(
     *,
     genres: Sequence[Sequence[str]],
-    years: npt.NDArray[np.integer],
+    years: IntegerArray,
     texts: Sequence[str],
     titles: Sequence[str] | None = None,
-    embeddings: FloatArray | None = None,
+    embeddings: Float32Array | None = None,
     config: ContentConfig | None = None,
 ) -> Content:
     """Turn what is publicly known about the items into columns.
@@ -176,7 +172,7 @@ def content_features(
 
 
 def _indicators(
-    genres: Sequence[Sequence[str]], years: npt.NDArray[np.integer], *, needed: int, recent_years: int
+    genres: Sequence[Sequence[str]], years: IntegerArray, *, needed: int, recent_years: int
 ) -> dict[str, BoolArray]:
     """Yes-or-no columns by name, bool [num_items] each; both sides of each split have `needed` items."""
     columns: dict[str, BoolArray] = {}
@@ -207,7 +203,7 @@ def _indicators(
     return columns
 
 
-def _principal_columns(embeddings: FloatArray, dim: int, scale: float) -> tuple[DoubleArray, TextBasis | None]:
+def _principal_columns(embeddings: Float32Array, dim: int, scale: float) -> tuple[Float64Array, TextBasis | None]:
     """Principal components of the embeddings, [num_items, k] with k <= dim, and how to make them of other sentences."""
     told = np.any(embeddings != 0, axis=1)
     known = embeddings[told].astype(np.float64)  # [num_told, width]
@@ -232,7 +228,7 @@ def _principal_columns(embeddings: FloatArray, dim: int, scale: float) -> tuple[
     return np.asarray(columns + 0.0, dtype=np.float64), basis
 
 
-def _text_columns(texts: Sequence[str], dim: int, scale: float) -> npt.NDArray[np.float64]:
+def _text_columns(texts: Sequence[str], dim: int, scale: float) -> Float64Array:
     """Latent semantic columns of the texts, [num_items, k] with k <= dim, k = 0 where there are too few words."""
     weights = tf_idf(texts)
     rank = min(dim, min(weights.shape) - 1)

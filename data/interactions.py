@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from palate.data.catalogue import Catalogue
-from palate.models.arrays import FloatArray, IntArray
+from palate.models.arrays import Float32Array, Int32Array
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Interactions:
     """
 
     name: str
-    user: IntArray
-    item: IntArray
-    rating: FloatArray | None
+    user: Int32Array
+    item: Int32Array
+    rating: Float32Array | None
     users: tuple[str, ...]
     catalogue: Catalogue
     has_time: bool

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.nn.functional import embedding, gelu, layer_norm, linear, normalize, scaled_dot_product_attention
+
+from palate.models.arrays import Float32Array
 
 WIDTH = 384
 """Length of a sentence's vector."""
@@ -44,7 +45,7 @@ class MiniLm:
             if found is None or found[-len(shape) :] != shape:
                 raise ValueError(f"MiniLM: {name} has shape {found}, it must end in {shape}")
 
-    def embed(self, tokens: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+    def embed(self, tokens: Sequence[Sequence[int]]) -> Float32Array:
         """Turn sentences into vectors of length one.
 
         Sentences of one length are read together, so that none is padded and a sentence's vector depends on no other's

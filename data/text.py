@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.data.words import WORD
 from palate.errors import EnvironmentProblem
-
-FloatArray = npt.NDArray[np.float32]
+from palate.models.arrays import Float32Array
 
 ENCODER = "all-MiniLM-L6-v2"
 """The model's published name."""
@@ -89,7 +87,7 @@ class SentenceEncoder:
     def __repr__(self) -> str:
         return f"SentenceEncoder({self.name} {self.version})"
 
-    def encode(self, texts: Sequence[str]) -> FloatArray:
+    def encode(self, texts: Sequence[str]) -> Float32Array:
         """Return one vector a text: of length one, or zeros for a blank text, which means nothing.
 
         Parameters

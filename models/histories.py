@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from palate.models.arrays import IntArray, LongArray
+from palate.models.arrays import Int32Array, Int64Array, IntegerArray
 
 
 @dataclass(frozen=True)
@@ -22,11 +21,11 @@ class Histories:
         int32 [num_interactions].
     """
 
-    indptr: LongArray
-    items: IntArray
+    indptr: Int64Array
+    items: Int32Array
 
     @staticmethod
-    def grouped(users: npt.NDArray[np.integer], items: IntArray, num_users: int) -> Histories:
+    def grouped(users: IntegerArray, items: Int32Array, num_users: int) -> Histories:
         """Histories of interactions that are sorted by user, oldest first; users int [n], items int32 [n]."""
         lengths = np.bincount(users, minlength=num_users)
         return Histories(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), items)
@@ -37,27 +36,27 @@ class Histories:
         return len(self.indptr) - 1
 
     @property
-    def lengths(self) -> LongArray:
+    def lengths(self) -> Int64Array:
         """Interactions per user, int64 [num_users]."""
         return np.diff(self.indptr)
 
     @property
-    def owners(self) -> IntArray:
+    def owners(self) -> Int32Array:
         """User of each interaction, int32 [num_interactions]."""
         return np.repeat(np.arange(self.num_users, dtype=np.int32), self.lengths)
 
-    def of(self, user: int) -> IntArray:
+    def of(self, user: int) -> Int32Array:
         """Items of one user, oldest first, int32 [n]."""
         return self.items[self.indptr[user] : self.indptr[user + 1]]
 
-    def select(self, users: npt.NDArray[np.integer]) -> Histories:
+    def select(self, users: IntegerArray) -> Histories:
         """Histories of some users, in the order asked for."""
         lengths = self.lengths[users]
         indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         starts = np.repeat(self.indptr[users] - indptr[:-1], lengths)
         return Histories(indptr, self.items[starts + np.arange(indptr[-1])])
 
-    def append(self, items: IntArray) -> Histories:
+    def append(self, items: Int32Array) -> Histories:
         """Histories with one newer item per user; -1 appends nothing to that user, items int32 [num_users]."""
         has = items >= 0
         lengths = self.lengths + has

@@ -6,17 +6,17 @@ Lists are item indices [num_users, top_k], best first; NO_ITEM fills the end of 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from palate.errors import ConfigError
-from palate.models.metrics import BoolArray, FloatArray, IntArray, require_finite
+from palate.models.arrays import BoolArray, FloatingArray, Int32Array, Int64Array, IntegerArray
+from palate.models.metrics import require_finite
 
 NO_ITEM = -1
 """Fills a top-k list that has fewer than k items left to recommend."""
 
 
-def top_items(scores: FloatArray, excluded: BoolArray, top_k: int) -> npt.NDArray[np.int32]:
+def top_items(scores: FloatingArray, excluded: BoolArray, top_k: int) -> Int32Array:
     """Recommend the k best items that are not excluded, equal scores in the order of the item index.
 
     Parameters
@@ -65,17 +65,17 @@ def top_items(scores: FloatArray, excluded: BoolArray, top_k: int) -> npt.NDArra
     return lists
 
 
-def exposure(lists: IntArray, num_items: int) -> npt.NDArray[np.int64]:
+def exposure(lists: IntegerArray, num_items: int) -> Int64Array:
     """Count how often each item is recommended, int64 [num_items], from top-k lists [num_users, top_k]."""
     return np.bincount(lists[lists != NO_ITEM], minlength=num_items).astype(np.int64)
 
 
-def coverage(lists: IntArray, num_items: int) -> float:
+def coverage(lists: IntegerArray, num_items: int) -> float:
     """Share of the catalogue that appears in at least one top-k list [num_users, top_k]."""
     return float(np.count_nonzero(exposure(lists, num_items)) / num_items)
 
 
-def gini(counts: IntArray) -> float:
+def gini(counts: IntegerArray) -> float:
     """Inequality of exposure: 0 when all items are shown equally often, (n - 1) / n when one item takes all.
 
     Parameters
@@ -91,7 +91,7 @@ def gini(counts: IntArray) -> float:
     return float(np.sum((2.0 * np.arange(1, n + 1) - n - 1.0) * ordered) / (n * total))
 
 
-def novelty(lists: IntArray, item_users: IntArray, num_users: int) -> float:
+def novelty(lists: IntegerArray, item_users: IntegerArray, num_users: int) -> float:
     """Mean self-information -log2 p(i) of what is recommended, in bits (Vargas & Castells 2011).
 
     Parameters
@@ -111,7 +111,7 @@ def novelty(lists: IntArray, item_users: IntArray, num_users: int) -> float:
     return float(np.mean(np.log2(1.0 / share[shown])))
 
 
-def intra_list_diversity(lists: IntArray, features: FloatArray) -> float | None:
+def intra_list_diversity(lists: IntegerArray, features: FloatingArray) -> float | None:
     """Mean pairwise cosine distance inside a list, averaged over users (Ziegler et al. 2005).
 
     Parameters

@@ -11,13 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.errors import ConfigError, PalateError
-
-IntArray = npt.NDArray[np.integer]
-FloatArray = npt.NDArray[np.floating]
-BoolArray = npt.NDArray[np.bool_]
+from palate.models.arrays import BoolArray, Float64Array, FloatingArray, Int32Array, IntegerArray
 
 Z95 = 1.959963984540054
 """97.5 % quantile of the standard normal distribution: two-sided 95 % intervals."""
@@ -27,7 +23,7 @@ class NonFiniteScoreError(PalateError, ValueError):
     """A model gave NaN or infinite scores, which cannot be ranked."""
 
 
-def require_finite(scores: FloatArray) -> None:
+def require_finite(scores: FloatingArray) -> None:
     """Refuse scores that cannot be ranked.
 
     Parameters
@@ -49,8 +45,8 @@ def require_finite(scores: FloatArray) -> None:
 
 
 def ranks_sampled(
-    target_scores: FloatArray, negative_scores: FloatArray, *, competing: BoolArray | None = None
-) -> npt.NDArray[np.int32]:
+    target_scores: FloatingArray, negative_scores: FloatingArray, *, competing: BoolArray | None = None
+) -> Int32Array:
     """Rank of each held-out item among its sampled negatives, ties against the model.
 
     Parameters
@@ -78,11 +74,11 @@ def ranks_sampled(
     ahead = negative_scores >= target_scores[:, None]  # [num_users, num_negatives]
     if competing is not None:
         ahead &= competing
-    ranks: npt.NDArray[np.int32] = ahead.sum(axis=1, dtype=np.int32)
+    ranks: Int32Array = ahead.sum(axis=1, dtype=np.int32)
     return ranks
 
 
-def ranks_full(scores: FloatArray, target: IntArray, excluded: BoolArray) -> npt.NDArray[np.int32]:
+def ranks_full(scores: FloatingArray, target: IntegerArray, excluded: BoolArray) -> Int32Array:
     """Rank of each held-out item among all items that the user has not had yet, ties against the model.
 
     Parameters
@@ -110,31 +106,31 @@ def ranks_full(scores: FloatArray, target: IntArray, excluded: BoolArray) -> npt
     ahead = scores >= scores[rows, target][:, None]  # [num_users, num_items]
     ahead &= ~excluded
     ahead[rows, target] = False
-    ranks: npt.NDArray[np.int32] = ahead.sum(axis=1, dtype=np.int32)
+    ranks: Int32Array = ahead.sum(axis=1, dtype=np.int32)
     return ranks
 
 
-def hit_rate(ranks: IntArray, k: int) -> npt.NDArray[np.float64]:
+def hit_rate(ranks: IntegerArray, k: int) -> Float64Array:
     """Whether the held-out item is among the first k; the mean over users is HR@k, and with one target recall@k."""
     return (ranks < k).astype(np.float64)
 
 
-def ndcg(ranks: IntArray, k: int) -> npt.NDArray[np.float64]:
+def ndcg(ranks: IntegerArray, k: int) -> Float64Array:
     """Discounted gain 1 / log2(rank + 2) inside the first k, else 0; the ideal gain of one target is 1."""
     return hit_rate(ranks, k) / np.log2(ranks.astype(np.float64) + 2.0)
 
 
-def precision(ranks: IntArray, k: int) -> npt.NDArray[np.float64]:
+def precision(ranks: IntegerArray, k: int) -> Float64Array:
     """Share of the first k that is relevant: 1/k on a hit, as there is one target."""
     return hit_rate(ranks, k) / k
 
 
-def f1(ranks: IntArray, k: int) -> npt.NDArray[np.float64]:
+def f1(ranks: IntegerArray, k: int) -> Float64Array:
     """Harmonic mean of precision@k and recall@k: 2 / (k + 1) on a hit."""
     return hit_rate(ranks, k) * (2.0 / (k + 1.0))
 
 
-def reciprocal_rank(ranks: IntArray) -> npt.NDArray[np.float64]:
+def reciprocal_rank(ranks: IntegerArray) -> Float64Array:
     """1 / (rank + 1) per user, over the whole list; its mean is MRR."""
     return 1.0 / (ranks.astype(np.float64) + 1.0)
 
@@ -163,7 +159,7 @@ class Estimate:
         return {"value": self.value, "se": self.standard_error, "low": self.low, "high": self.high}
 
 
-def estimate_rate(hits: FloatArray) -> Estimate:
+def estimate_rate(hits: FloatingArray) -> Estimate:
     """Estimate a share from 0/1 outcomes with Wilson's (1927) interval, which stays honest near 0 and 1.
 
     Parameters
@@ -179,7 +175,7 @@ def estimate_rate(hits: FloatArray) -> Estimate:
     return Estimate(p, float(np.sqrt(p * (1 - p) / n)), low, high)
 
 
-def estimate_mean(values: FloatArray) -> Estimate:
+def estimate_mean(values: FloatingArray) -> Estimate:
     """Estimate the mean of values in [0, 1] with the normal interval, cut to [0, 1].
 
     Parameters
@@ -221,7 +217,7 @@ class RankingMetrics:
     mrr: float
 
     @classmethod
-    def from_ranks(cls, ranks: IntArray, top_k: int = 10) -> RankingMetrics:
+    def from_ranks(cls, ranks: IntegerArray, top_k: int = 10) -> RankingMetrics:
         """Average over users.
 
         Parameters

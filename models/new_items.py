@@ -9,15 +9,15 @@ mapping). Both are made from a public table alone: every device can do it, and i
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from palate.models.arrays import BoolArray, Float32Array, IntegerArray
 from palate.models.table import ItemTable
 
 RIDGE = 0.01
 """Ridge of the mapping, relative to the mean size of a content column over the learned items."""
 
 
-def introduce(table: ItemTable, new: npt.NDArray[np.integer]) -> ItemTable:
+def introduce(table: ItemTable, new: IntegerArray) -> ItemTable:
     """Give new items their rows.
 
     Parameters
@@ -48,9 +48,7 @@ def introduce(table: ItemTable, new: npt.NDArray[np.integer]) -> ItemTable:
     return ItemTable(fixed, learned)
 
 
-def _mapped(
-    content: npt.NDArray[np.float32], learned: npt.NDArray[np.float32], known: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.float32]:
+def _mapped(content: Float32Array, learned: Float32Array, known: BoolArray) -> Float32Array:
     """Predict embeddings of all items from content, float32 [num_items, dim]; their mean where there is no content."""
     given, wanted = content[known].astype(np.float64), learned[known].astype(np.float64)
     centre, mean = given.mean(axis=0), wanted.mean(axis=0)

@@ -12,10 +12,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
-Counts = npt.NDArray[np.floating]
+from palate.models.arrays import Float32Array, Float64Array, FloatingArray
 
 SATURATING_SCALE = 6.0
 """Largest value of the saturating column. Content is at 1: popularity is what a ridge should hold back least."""
@@ -23,7 +21,7 @@ SATURATING_SCALE = 6.0
 _FLOOR = 0.3  # what one person with eleven items adds to an exact sum
 
 
-def log_column(weighted_counts: Counts, *, noise_std: float = 0.0) -> FloatArray:
+def log_column(weighted_counts: FloatingArray, *, noise_std: float = 0.0) -> Float32Array:
     """Log popularity scaled to [0, 1].
 
     Parameters
@@ -48,7 +46,7 @@ def log_column(weighted_counts: Counts, *, noise_std: float = 0.0) -> FloatArray
     return _scaled(np.log(np.maximum(counts, max(_FLOOR, noise_std))), 1.0)
 
 
-def saturating_column(weighted_counts: Counts, *, noise_std: float = 0.0) -> FloatArray:
+def saturating_column(weighted_counts: FloatingArray, *, noise_std: float = 0.0) -> Float32Array:
     """``log(1 + y / c)`` scaled to [0, SATURATING_SCALE], with ``c^2 = mean(y)^2 + noise_std^2``.
 
     What noise alone can make stays in the flat part. Parameters, result and errors as for `log_column`; what is below
@@ -61,10 +59,10 @@ def saturating_column(weighted_counts: Counts, *, noise_std: float = 0.0) -> Flo
     return _scaled(np.log1p(positive / smoothing) if smoothing > 0 else np.zeros_like(positive), SATURATING_SCALE)
 
 
-POPULARITY_COLUMNS: dict[str, Callable[..., FloatArray]] = {"log": log_column, "saturating": saturating_column}
+POPULARITY_COLUMNS: dict[str, Callable[..., Float32Array]] = {"log": log_column, "saturating": saturating_column}
 
 
-def _checked(weighted_counts: Counts, noise_std: float) -> npt.NDArray[np.float64]:
+def _checked(weighted_counts: FloatingArray, noise_std: float) -> Float64Array:
     counts = np.asarray(weighted_counts, dtype=np.float64)
     if counts.ndim != 1 or not np.isfinite(counts).all():
         raise ValueError(f"popularity: the sum must be a finite vector, not of shape {counts.shape}")
@@ -73,7 +71,7 @@ def _checked(weighted_counts: Counts, noise_std: float) -> npt.NDArray[np.float6
     return counts
 
 
-def _scaled(logs: npt.NDArray[np.float64], largest: float) -> FloatArray:
+def _scaled(logs: Float64Array, largest: float) -> Float32Array:
     low, high = logs.min(initial=np.inf), logs.max(initial=-np.inf)
     scaled = largest * (logs - low) / (high - low) if high > low else np.zeros_like(logs)
     return scaled.astype(np.float32)

@@ -11,32 +11,30 @@ cryptographic and must never make privacy noise.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Keys = npt.NDArray[np.uint64]
-IntArray = npt.NDArray[np.int32]
+from palate.models.arrays import Int32Array, Int64Array, IntegerArray, UInt64Array
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
 
 
-def mix(keys: Keys, counters: npt.NDArray[np.integer]) -> Keys:
+def mix(keys: UInt64Array, counters: IntegerArray) -> UInt64Array:
     """Hash keys with counters; both broadcast. uint64 in, uint64 out."""
     with np.errstate(over="ignore"):
         z = keys + (counters.astype(np.uint64) + np.uint64(1)) * _GOLDEN
         z = (z ^ (z >> np.uint64(30))) * _MIX1
         z = (z ^ (z >> np.uint64(27))) * _MIX2
-        mixed: Keys = z ^ (z >> np.uint64(31))
+        mixed: UInt64Array = z ^ (z >> np.uint64(31))
         return mixed
 
 
-def stream(keys: Keys, purpose: int) -> Keys:
+def stream(keys: UInt64Array, purpose: int) -> UInt64Array:
     """Derive an independent key for a purpose (epoch, step, ...)."""
     return mix(keys ^ _MIX1, np.asarray(purpose))
 
 
-def draw_items(keys: Keys, counters: npt.NDArray[np.integer], num_items: int) -> IntArray:
+def draw_items(keys: UInt64Array, counters: IntegerArray, num_items: int) -> Int32Array:
     """Draw items uniformly from the whole public catalogue.
 
     From the whole catalogue, never from "items without an interaction": a sampler that avoids held-out items tells
@@ -48,8 +46,8 @@ def draw_items(keys: Keys, counters: npt.NDArray[np.integer], num_items: int) ->
 
 
 def epoch_samples(
-    key: np.uint64, epoch: int, items: IntArray, *, negatives: int, num_items: int
-) -> tuple[npt.NDArray[np.int64], IntArray]:
+    key: np.uint64, epoch: int, items: Int32Array, *, negatives: int, num_items: int
+) -> tuple[Int64Array, Int32Array]:
     """One device's samples of one epoch, in the order of training.
 
     Parameters

@@ -7,13 +7,10 @@ compete. So the figures are close to those of the sampled protocol (He et al. 20
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from palate.models.arrays import BoolArray, Float32Array, Int32Array, UInt64Array
 from palate.models.metrics import hit_rate, ndcg, ranks_sampled
-from palate.models.sampling import Keys, draw_items, stream
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int32]
+from palate.models.sampling import draw_items, stream
 
 NUM_NEGATIVES = 99
 TOP_K = 10
@@ -21,14 +18,14 @@ TOP_K = 10
 _STREAM = 1 << 20  # far above the epochs of local training, which number their streams from 0
 
 
-def draw_candidates(keys: Keys, targets: IntArray, num_items: int) -> IntArray:
+def draw_candidates(keys: UInt64Array, targets: Int32Array, num_items: int) -> Int32Array:
     """Return each person's held-back item and its negatives, int32 [n, 1 + NUM_NEGATIVES], for keys uint64 [n]."""
     counters = np.arange(NUM_NEGATIVES)[None, :]
     negatives = draw_items(stream(keys, _STREAM)[:, None], counters, num_items)
     return np.concatenate([targets[:, None], negatives], axis=1).astype(np.int32)
 
 
-def device_metrics(scores: FloatArray, competing: npt.NDArray[np.bool_]) -> FloatArray:
+def device_metrics(scores: Float32Array, competing: BoolArray) -> Float32Array:
     """Hit and gain of each person's held-back item, and a 1 that counts them.
 
     Parameters

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from palate.models.table import FloatArray, initial_embeddings
+from palate.models.arrays import Float32Array
+from palate.models.table import initial_embeddings
 
 
-def mixed_embeddings(fixed: FloatArray, dim: int, *, scale: float, rng: np.random.Generator) -> FloatArray:
+def mixed_embeddings(fixed: Float32Array, dim: int, *, scale: float, rng: np.random.Generator) -> Float32Array:
     """Draw random mixtures of the content columns, larger where items are popular.
 
     Parameters

@@ -10,9 +10,8 @@ import hashlib
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from palate.models.arrays import Float32Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +31,8 @@ class ItemTable:
         If the blocks disagree on the number of items, or hold a value that is not finite.
     """
 
-    fixed: FloatArray
-    learned: FloatArray
+    fixed: Float32Array
+    learned: Float32Array
 
     def __post_init__(self) -> None:
         for name in ("fixed", "learned"):
@@ -61,7 +60,7 @@ class ItemTable:
         return int(self.learned.shape[1])
 
     @property
-    def rows(self) -> FloatArray:
+    def rows(self) -> Float32Array:
         """Whole rows ``[fixed | learned]``, float32 [num_items, fixed_dim + dim]."""
         return np.concatenate([self.fixed, self.learned], axis=1)
 
@@ -74,11 +73,11 @@ class ItemTable:
             digest.update(np.ascontiguousarray(block, dtype="<f4").tobytes())
         return digest.hexdigest()
 
-    def with_learned(self, learned: FloatArray) -> ItemTable:
+    def with_learned(self, learned: Float32Array) -> ItemTable:
         """Return the table with new embeddings in place of the old ones."""
         return replace(self, learned=np.ascontiguousarray(learned, dtype=np.float32))
 
 
-def initial_embeddings(num_items: int, dim: int, *, scale: float, rng: np.random.Generator) -> FloatArray:
+def initial_embeddings(num_items: int, dim: int, *, scale: float, rng: np.random.Generator) -> Float32Array:
     """Draw the public starting point: independent normals with standard deviation ``scale``, [num_items, dim]."""
     return rng.normal(0.0, scale, (num_items, dim)).astype(np.float32)

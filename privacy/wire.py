@@ -30,14 +30,12 @@ from enum import StrEnum
 from typing import Final, Literal, cast, get_args
 
 import numpy as np
-import numpy.typing as npt
 
+from palate.models.arrays import AnyArray, BoolArray, Float32Array
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.ring import RingArray
 from palate.privacy.mechanisms.terms import ReleaseTerms
 
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
 Scalar = str | int | float
 Purpose = Literal["popularity", "train"]
 
@@ -97,8 +95,8 @@ class RoundPlan:
     unit: str
     participation: float
     training: str
-    fixed: FloatArray
-    learned: FloatArray
+    fixed: Float32Array
+    learned: Float32Array
     terms: ReleaseTerms | None = None
     evaluation_share: float = 0.0
     interactions_per_round: int = 0
@@ -144,7 +142,7 @@ class RoundPlan:
             digest.update(np.ascontiguousarray(arrays[name], dtype="<f4").tobytes())
         return digest.hexdigest()
 
-    def to_parts(self) -> tuple[dict[str, FloatArray], dict[str, Scalar]]:
+    def to_parts(self) -> tuple[dict[str, Float32Array], dict[str, Scalar]]:
         """Split into named arrays and scalars."""
         scalars: dict[str, Scalar] = {
             "version": PLAN_VERSION,
@@ -164,7 +162,7 @@ class RoundPlan:
         return {"fixed": self.fixed, "learned": self.learned}, scalars
 
     @staticmethod
-    def from_parts(arrays: Mapping[str, npt.NDArray[np.generic]], scalars: Mapping[str, object]) -> RoundPlan:
+    def from_parts(arrays: Mapping[str, AnyArray], scalars: Mapping[str, object]) -> RoundPlan:
         """Check and rebuild a plan.
 
         Raises
@@ -303,7 +301,7 @@ class ItemUpdate:
         modulo 2^b, uint32 or uint64 [update_size], under a protected unit; float32 under unit "none".
     """
 
-    vector: FloatArray | RingArray = field(repr=False)
+    vector: Float32Array | RingArray = field(repr=False)
 
     @staticmethod
     def of_nobody(plan: RoundPlan) -> ItemUpdate:
@@ -314,12 +312,12 @@ class ItemUpdate:
             return ItemUpdate(np.zeros(plan.update_size, dtype=np.uint32))
         return ItemUpdate(np.zeros(plan.update_size, dtype=np.uint64))
 
-    def to_parts(self) -> dict[str, FloatArray | RingArray]:
+    def to_parts(self) -> dict[str, Float32Array | RingArray]:
         """Split into named arrays."""
         return {"update": self.vector}
 
     @staticmethod
-    def from_parts(arrays: Mapping[str, npt.NDArray[np.generic]], plan: RoundPlan) -> ItemUpdate:
+    def from_parts(arrays: Mapping[str, AnyArray], plan: RoundPlan) -> ItemUpdate:
         """Check and rebuild the answer to a plan.
 
         Raises
@@ -330,7 +328,7 @@ class ItemUpdate:
         _same_names("update", set(arrays), {"update"})
         vector = arrays["update"]
         if plan.terms is None:
-            checked: FloatArray | RingArray = _checked("update", vector, 1)
+            checked: Float32Array | RingArray = _checked("update", vector, 1)
         else:
             checked = _checked_ring(vector, plan.terms.ring_bits)
         if len(checked) != plan.update_size:
@@ -342,7 +340,7 @@ _READING = threading.Lock()
 """Python 3.11 fails where two threads parse a literal at once, and an array's header is one (cpython gh-106905)."""
 
 
-def array_of_npy(data: bytes) -> npt.NDArray[np.generic]:
+def array_of_npy(data: bytes) -> AnyArray:
     """Read an array from the bytes of an .npy file, without room for more than came.
 
     `numpy.load` allocates what the header claims before it looks for the values: a hundred bytes could ask for all
@@ -391,7 +389,7 @@ def _active(digits: str, num_items: int) -> BoolArray:
     return bits[:num_items]
 
 
-def _checked_ring(array: npt.NDArray[np.generic], bits: int) -> RingArray:
+def _checked_ring(array: AnyArray, bits: int) -> RingArray:
     dtype = np.uint32 if bits <= 32 else np.uint64
     if not isinstance(array, np.ndarray):
         raise WireError(f"update must be an array, not {type(array).__name__}")
@@ -408,7 +406,7 @@ def _same_names(what: str, given: set[str], expected: set[str]) -> None:
         raise WireError(f"{what}: fields {sorted(given ^ expected)} are missing or not known")
 
 
-def _checked(name: str, array: npt.NDArray[np.generic], ndim: int) -> FloatArray:
+def _checked(name: str, array: AnyArray, ndim: int) -> Float32Array:
     if not isinstance(array, np.ndarray):
         raise WireError(f"{name} must be an array, not {type(array).__name__}")
     if array.dtype != np.float32 or array.ndim != ndim:

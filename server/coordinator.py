@@ -14,14 +14,15 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from palate.models.arrays import BoolArray, Float32Array, Float64Array
 from palate.models.popularity import POPULARITY_COLUMNS
 from palate.models.starting import mixed_embeddings
-from palate.models.table import FloatArray, ItemTable
+from palate.models.table import ItemTable
 from palate.privacy.mechanisms.evaluation import NoisyMetrics, split_metrics
-from palate.privacy.wire import BoolArray, RoundPlan
+from palate.privacy.wire import RoundPlan
 from palate.server.decoding import noise_std
 from palate.server.denoising import denoise
-from palate.server.optimisers import Aggregate, Matrix, build_optimiser
+from palate.server.optimisers import Aggregate, build_optimiser
 from palate.server.settings import ServerSettings
 
 Real = TypeVar("Real", np.float32, np.float64)
@@ -73,8 +74,8 @@ class Snapshot:
     server_round: int
     applied: int
     table: ItemTable
-    popularity: FloatArray
-    optimiser: dict[str, Matrix]
+    popularity: Float32Array
+    optimiser: dict[str, Float64Array]
     active: BoolArray | None = None
 
 
@@ -91,7 +92,7 @@ class Coordinator:
         Public starting point of the learned columns, float32 [num_items, dim].
     """
 
-    def __init__(self, settings: ServerSettings, content: FloatArray, embeddings: FloatArray) -> None:
+    def __init__(self, settings: ServerSettings, content: Float32Array, embeddings: Float32Array) -> None:
         self.settings = settings
         self.next_round = 0
         self.applied = 0
@@ -133,7 +134,7 @@ class Coordinator:
             active=None if popularity else self.active,
         )
 
-    def apply(self, total: Matrix, *, survivors: int | None = None) -> RoundOutcome:
+    def apply(self, total: Float64Array, *, survivors: int | None = None) -> RoundOutcome:
         """Finish the round with the sum of all updates.
 
         Parameters
@@ -244,7 +245,7 @@ def _on_all_rows(rows: npt.NDArray[Real], active: BoolArray) -> npt.NDArray[Real
     return everything
 
 
-def sum_of_user_weights(popularity: FloatArray, devices: int) -> float:
+def sum_of_user_weights(popularity: Float32Array, devices: int) -> float:
     """Estimate ``W = sum_u n_u^-1/2``, from below, by the popularity sum, whose total is ``sum_u n_u^1/2``.
 
     By Cauchy and Schwarz W is at least ``N^2 / sum_u n_u^1/2``, with equality where all are equally active. W is the

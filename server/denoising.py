@@ -16,13 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from palate.errors import ConfigError, FederationError
+from palate.models.arrays import Float64Array, FloatingArray
 
-Matrix = npt.NDArray[np.float64]
-Vector = npt.NDArray[np.float64]
 _RELATIVE_RANK = 1e-6
 
 
@@ -71,18 +69,18 @@ class Known:
         Variance of each entry of a row, float64 [num_items]; std squared before any projection.
     """
 
-    public: Matrix
+    public: Float64Array
     noise_std: float
     directions: int
-    row_variance: Vector
+    row_variance: Float64Array
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
     """One step's answer, float64 [num_items, dim] each: `kept` is done, `rest` goes to the next step."""
 
-    kept: Matrix
-    rest: Matrix
+    kept: Float64Array
+    rest: Float64Array
     known: Known
 
 
@@ -90,11 +88,11 @@ class Parts:
 class ReleaseStep:
     """A named step; `keeps_noise_known` says whether another may follow."""
 
-    apply: Callable[[Matrix, Known], Parts]
+    apply: Callable[[Float64Array, Known], Parts]
     keeps_noise_known: bool
 
 
-def project(total: Matrix, known: Known) -> Parts:
+def project(total: Float64Array, known: Known) -> Parts:
     """Keep the projection on the public columns and a constant, unbiased for the part of the signal in their span.
 
     Least squares onto a known subspace, as for noised counts with known relations (Hay et al. 2010): of the noise,
@@ -111,7 +109,7 @@ def project(total: Matrix, known: Known) -> Parts:
     return Parts(kept, total - kept, left)
 
 
-def shrink(total: Matrix, known: Known) -> Parts:
+def shrink(total: Float64Array, known: Known) -> Parts:
     """Shrink every row towards zero by the positive-part James-Stein rule (Baranchik 1964; Balle & Wang 2018).
 
     Row x of dim entries with noise variance v becomes ``max(0, 1 - (dim - 2) v / |x|^2) x``: for dim > 2 of less
@@ -123,7 +121,7 @@ def shrink(total: Matrix, known: Known) -> Parts:
     return Parts(factor[:, None] * total, np.zeros_like(total), known)
 
 
-def low_rank(total: Matrix, known: Known) -> Parts:
+def low_rank(total: Float64Array, known: Known) -> Parts:
     """Shrink singular values, optimal in Frobenius norm for white noise of known size (Gavish & Donoho 2017).
 
     With m <= n the sides of the matrix, ``beta = m / n`` and a singular value ``y std sqrt(n)``, it becomes
@@ -149,7 +147,7 @@ RELEASE_STEPS: dict[str, ReleaseStep] = {
 }
 
 
-def denoise(total: Matrix, *, noise_std: float, public: npt.NDArray[np.floating], config: ReleaseConfig) -> Matrix:
+def denoise(total: Float64Array, *, noise_std: float, public: FloatingArray, config: ReleaseConfig) -> Float64Array:
     """Estimate the sum without noise from the sum with noise.
 
     Parameters
@@ -200,7 +198,7 @@ def denoise(total: Matrix, *, noise_std: float, public: npt.NDArray[np.floating]
     return result + rest
 
 
-def span_basis(public: Matrix) -> Matrix:
+def span_basis(public: Float64Array) -> Float64Array:
     """Orthonormal basis of the public columns and a constant, float64 [num_items, rank]."""
     columns = np.column_stack([public, np.ones(len(public))])
     left, sizes, _ = np.linalg.svd(columns, full_matrices=False)

@@ -18,14 +18,9 @@ logarithm) raise whole runs by .001, in both of two seeds (docs/experiments.md).
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 
-Matrix = npt.NDArray[np.float64]
-Vector = npt.NDArray[np.float64]
-Matrix32 = npt.NDArray[np.float32]
-Vector32 = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.intp]
+from palate.models.arrays import Float32Array, Float64Array, Int64Array
 
 _MIXTURES = 6  # from independent starts, whose answers are averaged: what helped most
 _ITERATIONS = 2  # of expectation and maximisation
@@ -40,7 +35,9 @@ _KNOTS = 256  # of the energies between which log-determinants are interpolated
 _SPREAD = 0.6  # standard deviation of the logarithm of a row's energy, among rows of like popularity
 
 
-def filter_rows(rows: Matrix, noise: Matrix, popularity: Vector, *, groups: int, rng: np.random.Generator) -> Matrix:
+def filter_rows(
+    rows: Float64Array, noise: Float64Array, popularity: Float64Array, *, groups: int, rng: np.random.Generator
+) -> Float64Array:
     """Return what is likely to be signal in noisy rows.
 
     Parameters
@@ -71,7 +68,7 @@ def filter_rows(rows: Matrix, noise: Matrix, popularity: Vector, *, groups: int,
     found = np.zeros(white.shape)
     for _ in range(_MIXTURES):
         found += mixture.fitted(_like_rows(white, popularity, count, rng), count)
-    mean: Matrix = (found / _MIXTURES) @ (axes * roots).T
+    mean: Float64Array = (found / _MIXTURES) @ (axes * roots).T
     return mean
 
 
@@ -86,15 +83,15 @@ class _Mixture:
         Expected ``r_i^2``, float64 [n].
     """
 
-    def __init__(self, white: Matrix32, energy: Vector) -> None:
+    def __init__(self, white: Float32Array, energy: Float64Array) -> None:
         n, dim = white.shape
         self.white, self.energy = white, energy.astype(np.float32)
         self.sizes, self.probability = _sizes()
-        self.pooled: Matrix = ((white.T @ white).astype(np.float64) - n * np.eye(dim)) / energy.sum()
+        self.pooled: Float64Array = ((white.T @ white).astype(np.float64) - n * np.eye(dim)) / energy.sum()
         least, most = energy.min() * self.sizes.min(), energy.max() * self.sizes.max()
         self.knots = np.exp(np.linspace(np.log(least), np.log(most), _KNOTS)).astype(np.float32)
 
-    def fitted(self, labels: Labels, groups: int) -> Matrix32:
+    def fitted(self, labels: Int64Array, groups: int) -> Float32Array:
         """Return the posterior means after fitting from a first partition into groups, float32 [n, dim]."""
         energy = self.energy
         for _ in range(_ITERATIONS):
@@ -115,7 +112,7 @@ class _Mixture:
             mean[rows] += (self.white[rows] @ axes[group] * gain) @ axes[group].T
         return mean
 
-    def _spectra(self, labels: Labels, groups: int, energy: Vector32) -> tuple[Matrix32, Matrix32]:
+    def _spectra(self, labels: Int64Array, groups: int, energy: Float32Array) -> tuple[Float32Array, Float32Array]:
         """Estimate covariances of groups, less the noise and towards that of all rows.
 
         Returns
@@ -138,7 +135,7 @@ class _Mixture:
         variances = np.maximum(variances, _LEAST_VARIANCE / dim)
         return variances / variances.sum(axis=1, keepdims=True), axes
 
-    def _likelihood(self, variances: Matrix32, axes: Matrix32) -> Matrix32:
+    def _likelihood(self, variances: Float32Array, axes: Float32Array) -> Float32Array:
         """Log-likelihood of every row in each group, at each size, less a constant, float32 [n, groups, sizes]."""
         likelihood = np.empty((len(self.white), len(variances), len(self.sizes)), dtype=np.float32)
         turned, total = np.empty_like(self.white), np.empty_like(self.white)
@@ -156,7 +153,7 @@ class _Mixture:
         return likelihood
 
 
-def _sizes() -> tuple[Vector32, Vector32]:
+def _sizes() -> tuple[Float32Array, Float32Array]:
     """Multiples of the expected energy, of mean 1, and how probable each is: three points of a log-normal.
 
     The points are those of Gauss-Hermite quadrature (Abramowitz & Stegun 1964, table 25.10), at 0 and +-sqrt(3).
@@ -166,7 +163,7 @@ def _sizes() -> tuple[Vector32, Vector32]:
     return (size / (size @ probability)).astype(np.float32), probability.astype(np.float32)
 
 
-def _signal_energy(white: Matrix32, popularity: Vector) -> Vector:
+def _signal_energy(white: Float32Array, popularity: Float64Array) -> Float64Array:
     """Estimate the energy of each row's signal from rows of like popularity, float64 [n]."""
     excess = np.square(white, dtype=np.float64).sum(axis=1) - white.shape[1]
     order = np.argsort(popularity, kind="stable")
@@ -176,13 +173,13 @@ def _signal_energy(white: Matrix32, popularity: Vector) -> Vector:
     return np.exp(np.interp(np.log(popularity + 0.5), at, value))
 
 
-def _like_rows(white: Matrix32, popularity: Vector, groups: int, rng: np.random.Generator) -> Labels:
+def _like_rows(white: Float32Array, popularity: Float64Array, groups: int, rng: np.random.Generator) -> Int64Array:
     """Partition rows by direction: spherical k-means (Dhillon & Modha 2001), popular rows weighing more, int [n]."""
     lengths = np.linalg.norm(white, axis=1, keepdims=True)
     units = white / np.where(lengths > 0.0, lengths, np.float32(1.0))
     weights = popularity + 1e-6
     centres = units[rng.choice(len(units), groups, replace=False, p=weights / weights.sum())]
-    labels: Labels = np.zeros(len(units), dtype=np.intp)
+    labels: Int64Array = np.zeros(len(units), dtype=np.intp)
     places = np.arange(len(units))
     for _ in range(_MEANS):
         labels = (units @ centres.T).argmax(axis=1)

@@ -12,17 +12,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from palate.errors import ConfigError
+from palate.models.arrays import BoolArray, Float64Array
 from palate.server.filtering import filter_rows
 
-Matrix = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 _ROUNDING = 1e-6
 
-OptimiserState = dict[str, Matrix]
+OptimiserState = dict[str, Float64Array]
 
 
 class OptimiserConfig(BaseModel):
@@ -73,9 +71,9 @@ class Aggregate:
         Which rows are learned, bool [num_items]; None for all.
     """
 
-    total: Matrix
+    total: Float64Array
     devices: float
-    popularity: Matrix
+    popularity: Float64Array
     all_users: float
     unobserved_weight: float
     server_round: int
@@ -93,7 +91,7 @@ class Optimiser(ABC):
         self.config = config
         self.state: OptimiserState = {}
 
-    def step(self, aggregate: Aggregate) -> Matrix:
+    def step(self, aggregate: Aggregate) -> Float64Array:
         """Return the change of the embeddings, float64 [num_items, dim]."""
         shrunk = self.config.step_size * self.config.decay ** (aggregate.server_round - 1)
         if self.config.relative:
@@ -101,10 +99,10 @@ class Optimiser(ABC):
         return shrunk * self.direction(aggregate)
 
     @abstractmethod
-    def direction(self, aggregate: Aggregate) -> Matrix:
+    def direction(self, aggregate: Aggregate) -> Float64Array:
         """Return the step before it is scaled by the step size."""
 
-    def accumulate(self, name: str, value: Matrix, keep: float) -> Matrix:
+    def accumulate(self, name: str, value: Float64Array, keep: float) -> Float64Array:
         """Exponential sum ``keep * old + value``, kept in the state."""
         old = self.state.get(name)
         self.state[name] = value if old is None else keep * old + value
@@ -116,7 +114,7 @@ class Average(Optimiser):
 
     name = "average"
 
-    def direction(self, aggregate: Aggregate) -> Matrix:
+    def direction(self, aggregate: Aggregate) -> Float64Array:
         """Return the mean update."""
         return aggregate.total / aggregate.devices
 
@@ -126,7 +124,7 @@ class Momentum(Optimiser):
 
     name = "momentum"
 
-    def direction(self, aggregate: Aggregate) -> Matrix:
+    def direction(self, aggregate: Aggregate) -> Float64Array:
         """Return the accumulated direction at unit root mean square."""
         return _unit_rms(self.accumulate("velocity", aggregate.total, self.config.momentum))
 
@@ -136,7 +134,7 @@ class Adam(Optimiser):
 
     name = "adam"
 
-    def direction(self, aggregate: Aggregate) -> Matrix:
+    def direction(self, aggregate: Aggregate) -> Float64Array:
         """Return the bias-corrected ratio of first to root second moment."""
         beta1, beta2, count = self.config.momentum, self.config.second_momentum, aggregate.server_round
         first = self.accumulate("first", (1 - beta1) * aggregate.total, beta1) / (1 - beta1**count)
@@ -161,7 +159,7 @@ class Curvature(Optimiser):
 
     name = "curvature"
 
-    def direction(self, aggregate: Aggregate) -> Matrix:
+    def direction(self, aggregate: Aggregate) -> Float64Array:
         """Return the row-scaled polar factor of the aggregate."""
         scale = np.sqrt(aggregate.popularity + aggregate.unobserved_weight * aggregate.all_users)[:, None]
         scale /= np.sqrt(np.mean(scale**2))
@@ -172,7 +170,7 @@ class Curvature(Optimiser):
         whitened = left[:, seen] @ right[seen] * np.sqrt(len(scale))
         return self.accumulate("velocity", whitened / scale, self.config.momentum)
 
-    def _filtered(self, aggregate: Aggregate, scale: Matrix) -> Matrix:
+    def _filtered(self, aggregate: Aggregate, scale: Float64Array) -> Float64Array:
         """Return the way from what earlier rounds were taken for to what all rounds together are taken for now.
 
         What is filtered gets the size that the sum has, and so the step size keeps its meaning. The state has rows for
@@ -213,6 +211,6 @@ def build_optimiser(config: OptimiserConfig) -> Optimiser:
     return OPTIMISERS[config.name](config)
 
 
-def _unit_rms(direction: Matrix) -> Matrix:
+def _unit_rms(direction: Float64Array) -> Float64Array:
     size = float(np.sqrt(np.mean(direction**2)))
     return direction / size if size > 0 else direction

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from palate.errors import RunError
+from palate.models.arrays import AnyArray
 from palate.models.table import ItemTable
 from palate.privacy import files
 from palate.server.coordinator import Snapshot
@@ -37,7 +37,7 @@ class RunStore:
 
     def save(self, snapshot: Snapshot, metadata: Mapping[str, str]) -> None:
         """Write the checkpoint and the item table after a round."""
-        arrays: dict[str, npt.NDArray[Any]] = {
+        arrays: dict[str, AnyArray] = {
             "fixed": snapshot.table.fixed,
             "learned": snapshot.table.learned,
             "popularity": snapshot.popularity,
@@ -119,7 +119,7 @@ class RunStore:
         return lines
 
 
-def read_tensors(path: Path, expected_format: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+def read_tensors(path: Path, expected_format: str) -> tuple[dict[str, AnyArray], dict[str, str]]:
     """Read a safetensors file and its metadata.
 
     Raises
@@ -143,7 +143,7 @@ def read_tensors(path: Path, expected_format: str) -> tuple[dict[str, npt.NDArra
     return arrays, label
 
 
-def _owned(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+def _owned(arrays: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
     """Contiguous arrays: safetensors writes memory as it lies."""
     return {name: np.ascontiguousarray(value) for name, value in arrays.items()}
 

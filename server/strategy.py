@@ -15,11 +15,11 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from palate.errors import FederationError
+from palate.models.arrays import Float64Array
 from palate.privacy.mechanisms.summing import UpdateSum
 from palate.privacy.wire import ItemUpdate, RoundPlan, WireError, array_of_npy
 from palate.server.coordinator import Coordinator, RoundOutcome
 from palate.server.decoding import steps_per_unit
-from palate.server.optimisers import Matrix
 
 _POLL_SECONDS = 0.1
 
@@ -134,7 +134,7 @@ def plan_messages(plan: RoundPlan, nodes: Iterable[int]) -> list[Message]:
     ]
 
 
-def sum_of_updates(plan: RoundPlan, replies: Iterable[Message]) -> Matrix:
+def sum_of_updates(plan: RoundPlan, replies: Iterable[Message]) -> Float64Array:
     """Add up replies one by one, holding one update in memory at a time; the sum in its units, float64 [update_size].
 
     Raises

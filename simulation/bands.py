@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from palate.models.arrays import IntArray, LongArray
+from palate.models.arrays import Int32Array, Int64Array, IntegerArray, StrArray
 from palate.models.metrics import RankingMetrics
 
 POPULARITY_BANDS = ((0.5, "head"), (0.8, "mid"), (1.0, "tail"))
@@ -27,7 +26,7 @@ class Partition:
         Name of each group; a group may have nobody.
     """
 
-    band: LongArray
+    band: Int64Array
     labels: tuple[str, ...]
 
 
@@ -57,7 +56,7 @@ class Band:
         }
 
 
-def by_activity(lengths: LongArray) -> Partition:
+def by_activity(lengths: Int64Array) -> Partition:
     """Quartiles of users by history length, fewer where many share a length: equals stay together.
 
     Parameters
@@ -76,7 +75,7 @@ def by_activity(lengths: LongArray) -> Partition:
     return Partition(band, tuple(labels))
 
 
-def by_popularity(counts: npt.NDArray[np.integer], items: IntArray) -> Partition:
+def by_popularity(counts: IntegerArray, items: Int32Array) -> Partition:
     """Users by whether their item is in the head, the middle or the tail of the catalogue (POPULARITY_BANDS).
 
     Parameters
@@ -95,14 +94,14 @@ def by_popularity(counts: npt.NDArray[np.integer], items: IntArray) -> Partition
     return Partition(band[items], tuple(label for _, label in POPULARITY_BANDS))
 
 
-def by_label(values: Sequence[str] | npt.NDArray[np.str_]) -> Partition:
+def by_label(values: Sequence[str] | StrArray) -> Partition:
     """Users with equal labels, groups in alphabetical order; values are text, [m]."""
     labels, band = np.unique(np.asarray(values, dtype=np.str_), return_inverse=True)
     return Partition(band, tuple(str(label) for label in labels))
 
 
 def accuracy_by(
-    partition: Partition, rank_sampled: IntArray, rank_full: IntArray | None, *, top_k: int
+    partition: Partition, rank_sampled: Int32Array, rank_full: Int32Array | None, *, top_k: int
 ) -> tuple[Band, ...]:
     """Accuracy in each group that has users.
 

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from palate.errors import DataError
 from palate.models import lists, metrics
-from palate.models.arrays import FloatArray, IntArray
+from palate.models.arrays import Float32Array, Int32Array
 from palate.models.histories import Histories
 from palate.models.metrics import RankingMetrics
 from palate.simulation.bands import Band, Partition, accuracy_by, by_activity, by_label, by_popularity
@@ -27,7 +26,7 @@ from palate.simulation.datasets.held_out import HeldOut
 class Scorer(Protocol):
     """Anything that can score the catalogue for a batch of users."""
 
-    def scores(self, users: IntArray) -> FloatArray:
+    def scores(self, users: Int32Array) -> Float32Array:
         """Score all items, higher is better, for users int32 [batch]: float32 [batch, num_items], all finite."""
         ...
 
@@ -36,7 +35,7 @@ class Scorer(Protocol):
 class CandidateScorer(Scorer, Protocol):
     """A scorer that can also score a few items without the whole row, for cheap validation every round."""
 
-    def score_items(self, users: IntArray, items: IntArray) -> FloatArray:
+    def score_items(self, users: Int32Array, items: Int32Array) -> Float32Array:
         """Score items int32 [batch, candidates] for users int32 [batch]: float32 [batch, candidates]."""
         ...
 
@@ -61,11 +60,11 @@ class Evaluation:
         Length of the lists and cut-off of the metrics.
     """
 
-    users: IntArray
-    target: IntArray
-    rank_sampled: IntArray
-    rank_full: IntArray | None
-    top_items: IntArray | None
+    users: Int32Array
+    target: Int32Array
+    rank_sampled: Int32Array
+    rank_full: Int32Array | None
+    top_items: Int32Array | None
     top_k: int
 
     @staticmethod
@@ -105,7 +104,7 @@ class Evaluation:
         """
         return RankingMetrics.from_ranks(self.ranks(ranking), self.top_k)
 
-    def ranks(self, ranking: str) -> IntArray:
+    def ranks(self, ranking: str) -> Int32Array:
         """Ranks under one protocol, "sampled" or "full", int32 [m]; raises DataError where there are none."""
         ranks = {"sampled": self.rank_sampled, "full": self.rank_full}.get(ranking)
         if ranks is None:
@@ -116,7 +115,7 @@ class Evaluation:
 
     def to_frame(self) -> pl.DataFrame:
         """One row per user for parquet: user, target, rank_sampled and, where known, rank_full, top_items."""
-        columns: dict[str, npt.NDArray[np.int32]] = {
+        columns: dict[str, Int32Array] = {
             "user": self.users,
             "target": self.target,
             "rank_sampled": self.rank_sampled,
@@ -132,7 +131,7 @@ def evaluate(
     history: Histories,
     *,
     top_k: int = 10,
-    users: IntArray | None = None,
+    users: Int32Array | None = None,
     batch_users: int = 512,
     with_full: bool = True,
 ) -> Evaluation:
@@ -179,7 +178,7 @@ def evaluate(
     )
 
 
-def _rank_candidates(scorer: Scorer, held_out: HeldOut, users: IntArray, top_k: int) -> Evaluation:
+def _rank_candidates(scorer: Scorer, held_out: HeldOut, users: Int32Array, top_k: int) -> Evaluation:
     """Rank among the fixed negatives only."""
     target = held_out.item[users]
     items = np.column_stack([target, held_out.negatives[users]])  # [batch, 1 + num_negatives]
@@ -195,7 +194,7 @@ def _rank_candidates(scorer: Scorer, held_out: HeldOut, users: IntArray, top_k: 
     return Evaluation(users, target, ranks, None, None, top_k)
 
 
-def _rank_all(scorer: Scorer, held_out: HeldOut, history: Histories, users: IntArray, top_k: int) -> Evaluation:
+def _rank_all(scorer: Scorer, held_out: HeldOut, history: Histories, users: Int32Array, top_k: int) -> Evaluation:
     """Rank among the fixed negatives and in the whole catalogue, and recommend."""
     scores = scorer.scores(users)  # [batch, num_items]
     _require_shape(scores, (len(users), scores.shape[-1]))
@@ -218,7 +217,7 @@ def _rank_all(scorer: Scorer, held_out: HeldOut, history: Histories, users: IntA
     )
 
 
-def _require_shape(scores: FloatArray, expected: tuple[int, ...]) -> None:
+def _require_shape(scores: Float32Array, expected: tuple[int, ...]) -> None:
     """Refuse a scorer's answer that does not fit the question."""
     if scores.shape != expected:
         raise DataError(
@@ -295,7 +294,7 @@ def summarise(
     *,
     train: Histories,
     num_items: int,
-    content: FloatArray | None = None,
+    content: Float32Array | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
 ) -> Summary:
     """Average an evaluation over users, and over the groups in which it may differ.

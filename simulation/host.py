@@ -12,13 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors.numpy import save
 
 from palate.client.host import Arrays, training_of
 from palate.client.release import ShardRelease, metrics_of, popularity_updates
-from palate.models.arrays import FloatArray, LongArray
+from palate.models.arrays import AnyArray, BoolArray, Float32Array, Float64Array, Int64Array
 from palate.models.learning.kernel import (
     ShardScorer,
     Sink,
@@ -74,7 +73,7 @@ class ShardHost:
     def __init__(self, prepared: Prepared, config: SimulationConfig, shard: int, folder: Path) -> None:
         num_shards = min(config.shards, prepared.interactions.num_users)
         split = prepared.split
-        self.users: LongArray = shard_users(prepared.interactions.num_users, shard, num_shards)
+        self.users: Int64Array = shard_users(prepared.interactions.num_users, shard, num_shards)
         self._config = config
         self._shard = shard
         self._population = prepared.interactions.num_users
@@ -105,14 +104,14 @@ class ShardHost:
             return ItemUpdate(popularity_sum(self._train, taking_part, len(plan.learned)))
         return ItemUpdate(np.ascontiguousarray(self._train_round(plan, taking_part, None).T).reshape(-1))
 
-    def _drawn(self, plan: RoundPlan) -> npt.NDArray[np.bool_]:
+    def _drawn(self, plan: RoundPlan) -> BoolArray:
         """Who of the whole federation takes part, bool [num_users]."""
         cohort = cohort_size(self._population, plan.participation)
         return participants(
             self._config.seed, plan.server_round, self._population, cohort, cap=self._config.privacy.cap
         )  # fmt: skip
 
-    def _protected(self, plan: RoundPlan, taking_part: LongArray, everyone: npt.NDArray[np.bool_]) -> ItemUpdate:
+    def _protected(self, plan: RoundPlan, taking_part: Int64Array, everyone: BoolArray) -> ItemUpdate:
         """Charge the devices' ledgers, train, release through the mechanism, close the round."""
         users = self.users[taking_part]
         noise, ledgers = read_noise_key(self._run_dir), self._open_ledgers()
@@ -136,7 +135,7 @@ class ShardHost:
         return update
 
     def _release_interactions(
-        self, plan: RoundPlan, surviving: LongArray, secrets: list[bytes], words: WordStream
+        self, plan: RoundPlan, surviving: Int64Array, secrets: list[bytes], words: WordStream
     ) -> ItemUpdate:
         """Run one noised step on devices, int64 [m]; one that drops out loses the round whole."""
         from palate.client import batched_interaction  # brings Opacus, which takes seconds to import
@@ -167,7 +166,7 @@ class ShardHost:
             integers = found.integers
         return ItemUpdate(batched_interaction.release_interactions(integers, len(surviving), plan.terms, words))
 
-    def _train_round(self, plan: RoundPlan, taking_part: LongArray, sink: Sink | None) -> FloatArray:
+    def _train_round(self, plan: RoundPlan, taking_part: Int64Array, sink: Sink | None) -> Float32Array:
         """Train, keep the heads, and return the sum of updates, or zeros where a sink took them."""
         table, config = ItemTable(plan.fixed, plan.learned), training_of(plan)
         state = self._state_before(plan.server_round, table)
@@ -178,7 +177,7 @@ class ShardHost:
         self._keep(plan.server_round, state, trained.loss, len(taking_part))
         return trained.update
 
-    def _metrics(self, plan: RoundPlan, taking_part: LongArray) -> FloatArray | None:
+    def _metrics(self, plan: RoundPlan, taking_part: Int64Array) -> Float32Array | None:
         """Let the devices test the round's table, [m, NUM_METRICS]; None where they are not asked."""
         if not plan.asks_for_metrics:
             return None
@@ -254,7 +253,7 @@ class ShardHost:
         files.replace(self._path(server_round), save(arrays, label), mode=files.SHARED)
         self._path(server_round - 2).unlink(missing_ok=True)
 
-    def _loss_of(self, server_round: int) -> npt.NDArray[np.float64]:
+    def _loss_of(self, server_round: int) -> Float64Array:
         """Mean loss of a round and the number of devices in it, float64 [2]; zeros for the popularity round."""
         if server_round == 0:
             return np.zeros(2)
@@ -275,9 +274,7 @@ def _heads_path(folder: Path, shard: int, server_round: int) -> Path:
     return folder / f"shard-{shard:04d}.round-{server_round:05d}.safetensors"
 
 
-def join_answers(
-    answers: list[Mapping[str, npt.NDArray[np.generic]]], *, full: bool
-) -> tuple[Evaluation, float | None]:
+def join_answers(answers: list[Mapping[str, AnyArray]], *, full: bool) -> tuple[Evaluation, float | None]:
     """Join the shards' answers: an evaluation ordered by user, and the mean loss over devices where it is known."""
     parts = [
         Evaluation(
@@ -305,11 +302,11 @@ def join_answers(
     return joined, float(losses.prod(axis=1).sum() / devices) if devices else None
 
 
-def _of(held_out: HeldOut, users: LongArray) -> HeldOut:
+def _of(held_out: HeldOut, users: Int64Array) -> HeldOut:
     return HeldOut(held_out.item[users], held_out.negatives[users])
 
 
-def arrays_of(result: Evaluation | None, users: LongArray) -> Arrays:
+def arrays_of(result: Evaluation | None, users: Int64Array) -> Arrays:
     """Pack an evaluation of a node's people, or of nobody, as arrays; users get their index in the whole run."""
     result = result or _NOBODY
     arrays: Arrays = {

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.client.guard import Guard
 from palate.errors import RunError
-from palate.models.arrays import LongArray
+from palate.models.arrays import Int64Array
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import Promise, intents, ledger_name
 from palate.privacy.ledger.body import NO_HASH, RELEASED, Intent, Outcome, hash_text
@@ -82,7 +82,7 @@ class ShardLedgers:
         Every device's budgets.
     """
 
-    def __init__(self, folder: Path, shard: int, users: LongArray, promises: Promises) -> None:
+    def __init__(self, folder: Path, shard: int, users: Int64Array, promises: Promises) -> None:
         self._path = folder / FOLDER / f"shard-{shard:04d}.sqlite"
         self._signer = read_signing_key(folder)
         self._book = LedgerBook(self._path, self._signer)
@@ -93,7 +93,7 @@ class ShardLedgers:
             known = set(self._book.names)
             self._book.create([name for name in names if name not in known], promise.policy(smallest_cohort=1))
 
-    def begin(self, plan: RoundPlan, taking_part: LongArray) -> None:
+    def begin(self, plan: RoundPlan, taking_part: Int64Array) -> None:
         """Charge a round to devices of the shard, int64 [m]; those that a killed process has charged stay charged.
 
         Raises
@@ -117,7 +117,7 @@ class ShardLedgers:
                     raise RoundRefused(f"round {plan.server_round} was charged with other parameters")
         self._book.append_batch(charges)
 
-    def finish(self, plan: RoundPlan, taking_part: LongArray, update: ItemUpdate) -> None:
+    def finish(self, plan: RoundPlan, taking_part: Int64Array, update: ItemUpdate) -> None:
         """Close a round with the bytes that leave the node.
 
         Raises

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from palate.errors import ConfigError, RunError
-from palate.models.arrays import IntArray
+from palate.models.arrays import Int32Array, Int64Array
 from palate.models.histories import Histories
 from palate.models.learning.kernel import ShardScorer, popularity_sum, refit_state
 from palate.models.new_items import introduce
@@ -176,7 +175,7 @@ def random_order(candidates: int) -> dict[str, float]:
     return {f"hr@{TOP_K}": first / candidates, f"ndcg@{TOP_K}": float(gains.sum()) / candidates}
 
 
-def _held_out(arrivals: Arrivals, tested: npt.NDArray[np.int64], negatives: IntArray) -> HeldOut:
+def _held_out(arrivals: Arrivals, tested: Int64Array, negatives: Int32Array) -> HeldOut:
     all_negatives = np.full((len(arrivals.target), negatives.shape[1]), -1, dtype=np.int32)
     all_negatives[tested] = negatives
     return HeldOut(arrivals.target, all_negatives)

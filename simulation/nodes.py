@@ -10,7 +10,7 @@ import numpy as np
 
 from palate.client.host import Arrays, DeviceHost, Host
 from palate.client.trainer import score_catalogue
-from palate.models.arrays import FloatArray, IntArray
+from palate.models.arrays import Float32Array, Int32Array
 from palate.models.serving import serving_training
 from palate.models.table import ItemTable
 from palate.privacy.wire import ItemUpdate, RoundPlan
@@ -87,10 +87,10 @@ class DeviceNode:
 class _Row:
     """Scorer of one person."""
 
-    def __init__(self, row: FloatArray) -> None:
+    def __init__(self, row: Float32Array) -> None:
         self._row = row
 
-    def scores(self, users: IntArray) -> FloatArray:
+    def scores(self, users: Int32Array) -> Float32Array:
         """Return the one row, float32 [1, num_items]."""
         return np.repeat(self._row[None], len(users), axis=0)
 

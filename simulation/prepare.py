@@ -12,14 +12,13 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.data import text
 from palate.data.catalogue import Catalogue
 from palate.data.content import Content, ContentConfig, content_features
 from palate.data.interactions import Interactions
 from palate.data.options import ReadOptions
-from palate.models.arrays import FloatArray, LongArray
+from palate.models.arrays import Float32Array, Int32Array, Int64Array
 from palate.models.histories import Histories
 from palate.simulation.config import ContentOptions, SimulationConfig
 from palate.simulation.datasets.arrivals import Arrivals, hold_out_items
@@ -59,7 +58,7 @@ class Prepared:
     content: Content
     data_hash: str = field(repr=False)
     reader: str = NO_TEXT
-    new_items: LongArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    new_items: Int64Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     arrivals: Arrivals | None = field(default=None, repr=False)
 
     @property
@@ -68,7 +67,7 @@ class Prepared:
         return ("popularity", *self.content.names)
 
     @property
-    def public_columns(self) -> FloatArray | None:
+    def public_columns(self) -> Float32Array | None:
         """Public content columns, float32 [num_items, k]; None where there are none."""
         return self.content.columns if self.content.columns.shape[1] else None
 
@@ -161,7 +160,7 @@ def _hash_of(split: Split) -> str:
     return digest.hexdigest()
 
 
-def places_by_id(catalogue: Catalogue) -> npt.NDArray[np.int32]:
+def places_by_id(catalogue: Catalogue) -> Int32Array:
     """Where each item goes when they are sorted by id, int32 [num_items + 1]; the last is -1, for no item.
 
     The order in which a private file first names its items would tell its first histories.
@@ -172,7 +171,7 @@ def places_by_id(catalogue: Catalogue) -> npt.NDArray[np.int32]:
     return place
 
 
-def renumbered(interactions: Interactions, split: Split, place: npt.NDArray[np.int32]) -> tuple[Interactions, Split]:
+def renumbered(interactions: Interactions, split: Split, place: Int32Array) -> tuple[Interactions, Split]:
     """Give every item the number that `places_by_id` says."""
     order = np.argsort(place[:-1])
     catalogue = interactions.catalogue
@@ -194,7 +193,7 @@ def renumbered(interactions: Interactions, split: Split, place: npt.NDArray[np.i
     )
 
 
-def shard_users(num_users: int, shard: int, shards: int) -> LongArray:
+def shard_users(num_users: int, shard: int, shards: int) -> Int64Array:
     """Users of one shard: every `shards`-th, so that shards are alike."""
     return np.arange(shard, num_users, shards, dtype=np.int64)
 

@@ -11,21 +11,19 @@ import threading
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
-from palate.models.sampling import Keys, mix
+from palate.models.arrays import BoolArray, IntegerArray, UInt64Array
+from palate.models.sampling import mix
 
 _DEVICES, _PARTICIPATION, _TABLE, _DROPOUT = range(4)
 
 
-def device_keys(seed: int, server_round: int, users: npt.NDArray[np.integer]) -> Keys:
+def device_keys(seed: int, server_round: int, users: IntegerArray) -> UInt64Array:
     """Keys of some virtual devices for one round, uint64 [len(users)]."""
     return mix(mix(_root(seed, _DEVICES), np.asarray(server_round)), users)
 
 
-def participants(
-    seed: int, server_round: int, num_users: int, cohort: int, *, cap: int | None = None
-) -> npt.NDArray[np.bool_]:
+def participants(seed: int, server_round: int, num_users: int, cohort: int, *, cap: int | None = None) -> BoolArray:
     """Which virtual devices take part in a round: a cohort of fixed size, drawn anew in every round.
 
     Parameters
@@ -44,7 +42,7 @@ def participants(
     return _capped(seed, num_users, cohort, cap).of_round(server_round)
 
 
-def _cohort(seed: int, server_round: int, eligible: npt.NDArray[np.bool_], cohort: int) -> npt.NDArray[np.bool_]:
+def _cohort(seed: int, server_round: int, eligible: BoolArray, cohort: int) -> BoolArray:
     draws = mix(mix(_root(seed, _PARTICIPATION), np.asarray(server_round)), np.arange(len(eligible)))
     draws[~eligible] = np.iinfo(np.uint64).max
     chosen = np.zeros(len(eligible), dtype=bool)
@@ -58,10 +56,10 @@ class _CappedCohorts:
     def __init__(self, seed: int, num_users: int, cohort: int, cap: int) -> None:
         self._seed, self._cohort, self._cap = seed, cohort, cap
         self._taken = np.zeros(num_users, dtype=np.int64)
-        self._rounds: list[npt.NDArray[np.bool_]] = []
+        self._rounds: list[BoolArray] = []
         self._lock = threading.Lock()  # nodes are threads
 
-    def of_round(self, server_round: int) -> npt.NDArray[np.bool_]:
+    def of_round(self, server_round: int) -> BoolArray:
         """Who takes part in a training round, bool [num_users]."""
         with self._lock:
             while len(self._rounds) < server_round:
@@ -76,7 +74,7 @@ def _capped(seed: int, num_users: int, cohort: int, cap: int) -> _CappedCohorts:
     return _CappedCohorts(seed, num_users, cohort, cap)
 
 
-def survivors(seed: int, server_round: int, taking_part: npt.NDArray[np.bool_], dropouts: int) -> npt.NDArray[np.bool_]:
+def survivors(seed: int, server_round: int, taking_part: BoolArray, dropouts: int) -> BoolArray:
     """Who of a cohort does not drop out of a round, bool [num_users]; `dropouts` of them do."""
     draws = mix(mix(_root(seed, _DROPOUT), np.asarray(server_round)), np.arange(len(taking_part)))
     draws[~taking_part] = np.iinfo(np.uint64).max
@@ -90,5 +88,5 @@ def table_rng(seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64([seed, _TABLE]))
 
 
-def _root(seed: int, purpose: int) -> Keys:
+def _root(seed: int, purpose: int) -> UInt64Array:
     return mix(np.full(1, seed, dtype=np.uint64), np.asarray(purpose))

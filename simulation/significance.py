@@ -11,14 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 from palate.errors import DataError
 from palate.models import metrics
+from palate.models.arrays import Float64Array
 from palate.simulation.evaluation import Evaluation
-
-FloatArray = npt.NDArray[np.float64]
 
 BATCH_RESAMPLES = 250
 """Resamples held in memory at once."""
@@ -143,7 +141,7 @@ def mcnemar_p_value(only_first: int, only_second: int) -> float:
     return float(stats.binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
 
 
-def permutation_p_value(differences: FloatArray, *, num_resamples: int, rng: np.random.Generator) -> float:
+def permutation_p_value(differences: Float64Array, *, num_resamples: int, rng: np.random.Generator) -> float:
     """Two-sided sign-flip test that the mean of paired differences is 0.
 
     Parameters
@@ -171,7 +169,7 @@ def permutation_p_value(differences: FloatArray, *, num_resamples: int, rng: np.
     return float(result.pvalue)
 
 
-def _difference(values: FloatArray, p_value: float, num_resamples: int, rng: np.random.Generator) -> Difference:
+def _difference(values: Float64Array, p_value: float, num_resamples: int, rng: np.random.Generator) -> Difference:
     """Mean of paired differences with its bootstrap interval."""
     interval = stats.bootstrap(
         (values,), np.mean, n_resamples=num_resamples, batch=BATCH_RESAMPLES, method="percentile", rng=rng

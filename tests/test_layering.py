@@ -38,6 +38,7 @@ FLOWER_FILES = [
     "simulation/session.py",
 ]
 PRINTING_FILES = ["cli/*.py"]
+ARRAY_FILES = ["models/arrays.py"]
 DYNAMIC_IMPORT_FILES = ["cli/main.py", "client/app.py", "models/registry.py", "server/app.py"]
 DYNAMIC_IMPORTS = {"import_module", "entry_points", "spec_from_file_location", "run_module", "run_path"}
 DYNAMIC_CALLS = {"__import__", "exec", "eval"}
@@ -64,7 +65,18 @@ def violations(path: str, source: str) -> list[str]:
         found.append(f"imports dynamically: {', '.join(sorted(dynamic))}")
     if "print" in calls and not _is_one_of(path, PRINTING_FILES):
         found.append("prints; only the command line talks")
+    if any(_names_a_dtype(node) for node in ast.walk(tree)) and not _is_one_of(path, ARRAY_FILES):
+        found.append("names an array's dtype by itself: take the name from palate.models.arrays")
     return sorted(f"{path}: {what}" for what in found)
+
+
+def _names_a_dtype(node: ast.AST) -> bool:
+    """Whether this is NDArray[np.something]; a type variable in the brackets is allowed."""
+    return (
+        isinstance(node, ast.Subscript)
+        and ast.unparse(node.value).endswith("NDArray")
+        and isinstance(node.slice, ast.Attribute)
+    )
 
 
 def _may_import(package: str, module: str) -> bool:
@@ -151,6 +163,8 @@ def test_no_file_is_longer_than_the_limit():
         ("server/release.py", "from importlib.metadata import entry_points", "entry_points"),
         ("models/table.py", "__import__('palate.server')", "__import__"),
         ("simulation/run.py", "print('hello')", "prints"),
+        ("models/table.py", "Matrix = npt.NDArray[np.float64]", "palate.models.arrays"),
+        ("models/table.py", "def f(x: NDArray[np.int32]): ...", "palate.models.arrays"),
     ],
 )
 def test_the_check_catches_a_violation(path: str, source: str, complaint: str):
@@ -169,6 +183,8 @@ def test_the_check_catches_a_violation(path: str, source: str, complaint: str):
         ("simulation/environment.py", "from importlib.metadata import version"),
         ("models/scores/mlp.py", "module.eval()"),
         ("cli/data.py", "print('data')"),
+        ("models/arrays.py", "Float64Array = npt.NDArray[np.float64]"),
+        ("server/coordinator.py", "def f(x: npt.NDArray[Real]) -> npt.NDArray[Real]: ..."),
         ("cli/main.py", "import importlib\nimportlib.import_module('palate.cli.simulate')"),
     ],
 )

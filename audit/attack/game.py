@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.audit.attack.plan import AttackPlan
 from palate.client.batched_release import quantised_sum, release_sum
-from palate.models.arrays import FloatArray, LongArray
+from palate.models.arrays import BoolArray, Float32Array, Float64Array, Int64Array
 from palate.models.learning.updates import DeviceUpdates
-from palate.privacy.audit.canaries import BoolArray, Canaries, draw_canaries
-from palate.privacy.audit.estimators import ScoreArray
+from palate.privacy.audit.canaries import Canaries, draw_canaries
 from palate.privacy.integer.csprng import KEY_BYTES, Purpose, WordStream
 from palate.privacy.integer.release import IntegerMechanism
 from palate.privacy.mechanisms.terms import ReleaseTerms
@@ -70,12 +68,12 @@ class Observed:
         Largest squared L2 norm of a canary's integers, by the mechanism's terms.
     """
 
-    scores: ScoreArray
-    output_scores: ScoreArray
+    scores: Float64Array
+    output_scores: Float64Array
     included: BoolArray
     crowding: float
-    noise: FloatArray
-    zero_input: dict[ReleaseTerms, LongArray]
+    noise: Float32Array
+    zero_input: dict[ReleaseTerms, Int64Array]
     longest: dict[ReleaseTerms, int]
 
 
@@ -83,9 +81,9 @@ class Observed:
 class _Sum:
     """One round as the attacker decodes it, in units of the clip norm."""
 
-    output: FloatArray  # [num_values], canaries and noise
-    noise: FloatArray  # [num_values], with the canaries subtracted
-    own: ScoreArray  # [canaries], a canary's own part in its score
+    output: Float32Array  # [num_values], canaries and noise
+    noise: Float32Array  # [num_values], with the canaries subtracted
+    own: Float64Array  # [canaries], a canary's own part in its score
     longest: int
 
 
@@ -94,9 +92,9 @@ class _Repeat:
     """Weighted sums over the rounds of one repeat."""
 
     canaries: Canaries
-    output: npt.NDArray[np.float64] = field(init=False)
-    noise: npt.NDArray[np.float64] = field(init=False)
-    own: ScoreArray = field(init=False)
+    output: Float64Array = field(init=False)
+    noise: Float64Array = field(init=False)
+    own: Float64Array = field(init=False)
 
     def __post_init__(self) -> None:
         people, num_values = self.canaries.directions.shape
@@ -108,7 +106,7 @@ class _Repeat:
         self.noise += weight * found.noise
         self.own += weight * found.own
 
-    def scores(self) -> tuple[ScoreArray, ScoreArray]:
+    def scores(self) -> tuple[Float64Array, Float64Array]:
         directions = self.canaries.directions
         alone = directions @ self.noise.astype(np.float32) + self.own
         return alone.astype(np.float64), (directions @ self.output.astype(np.float32)).astype(np.float64)
@@ -205,7 +203,7 @@ def _round(
     )
 
 
-def _zero_input(terms: ReleaseTerms, mechanism: IntegerMechanism, wanted: int, key: KeySource) -> LongArray:
+def _zero_input(terms: ReleaseTerms, mechanism: IntegerMechanism, wanted: int, key: KeySource) -> Int64Array:
     """Run rounds in which every device contributes zeros, int64 [num_rounds, num_values]."""
     size = mechanism.quantiser.size
     rounds = np.empty((-(-wanted // size), size), dtype=np.int64)

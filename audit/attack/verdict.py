@@ -16,9 +16,9 @@ import numpy as np
 from palate.audit.attack.game import Builder, KeySource, Observed, Watcher, fresh_key, play
 from palate.audit.attack.plan import AttackPlan
 from palate.errors import PalateError
+from palate.models.arrays import BoolArray, Float64Array
 from palate.privacy.accounting.guarantee import Guarantee, as_dict, round_up
-from palate.privacy.audit.canaries import BoolArray
-from palate.privacy.audit.estimators import MuBound, MuEstimate, ScoreArray, bound_mu, epsilon_of, fit_mu
+from palate.privacy.audit.estimators import MuBound, MuEstimate, bound_mu, epsilon_of, fit_mu
 from palate.privacy.audit.noise_tests import correlation_test, low_bits_test, shape_test, variance_test
 from palate.privacy.audit.one_run import OneRunBound, one_run_bound
 from palate.privacy.mechanisms.terms import ReleaseTerms
@@ -89,7 +89,7 @@ class AttackResult:
     estimate: MuEstimate
     one_run: OneRunBound
     findings: tuple[Finding, ...]
-    scores: ScoreArray = field(repr=False, compare=False)
+    scores: Float64Array = field(repr=False, compare=False)
     included: BoolArray = field(repr=False, compare=False)
 
     @property

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.errors import DataError
+from palate.models.arrays import Int32Array
 
 TITLE_PREFIX = "title:"
-
-IntArray = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +77,7 @@ class Catalogue:
         """Row of an item by its key, or by ``title:`` and its title; None if it is not in the catalogue."""
         return self._rows.get(key)
 
-    def rows_of(self, history: Iterable[str]) -> IntArray:
+    def rows_of(self, history: Iterable[str]) -> Int32Array:
         """Rows of a history's items, each at its newest place, oldest first, int32 [n]; unknown ones are left out."""
         newest: dict[int, None] = {}
         for key in history:

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from palate.models.arrays import AnyArray
 
 MAX_HEADER_BYTES = 1 << 26
 MAX_ARRAY_BYTES = 1 << 31
@@ -42,11 +41,11 @@ class Frame:
     """
 
     values: dict[str, Any] = field(repr=False)
-    arrays: dict[str, Array] = field(repr=False)
+    arrays: dict[str, AnyArray] = field(repr=False)
 
 
 def send(
-    channel: socket.socket, values: Mapping[str, Any], arrays: Mapping[str, Array], *, until: float | None
+    channel: socket.socket, values: Mapping[str, Any], arrays: Mapping[str, AnyArray], *, until: float | None
 ) -> None:
     """Send a frame.
 

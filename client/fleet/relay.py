@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
-import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
 from palate.client.fleet.rounds import SecureRounds
 from palate.errors import PalateError
+from palate.models.arrays import AnyArray
 from palate.models.table import ItemTable
 from palate.privacy.errors import PrivacyError
 from palate.privacy.wire import BAD_PLAN, FAILED, REFUSED, FleetMessage, FleetStep, RoundPlan, WireError, array_of_npy
@@ -66,14 +65,14 @@ def _config(message: Message, name: str) -> ConfigRecord:
     return record
 
 
-def _arrays(message: Message) -> dict[str, npt.NDArray[Any]]:
+def _arrays(message: Message) -> dict[str, AnyArray]:
     record = message.content.get(TABLE)
     if not isinstance(record, ArrayRecord):
         raise WireError(f"a message without its record {TABLE!r}")
     return {name: array_of_npy(array.data) for name, array in record.items()}
 
 
-def _table(arrays: dict[str, npt.NDArray[Any]]) -> ItemTable:
+def _table(arrays: dict[str, AnyArray]) -> ItemTable:
     if set(arrays) != {"fixed", "learned"}:
         raise WireError(f"a table of {sorted(arrays)}, expected fixed and learned")
     try:

@@ -20,7 +20,8 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from palate.client.fleet.pipes import Array, Frame, PipeBroken, receive, send
+from palate.client.fleet.pipes import Frame, PipeBroken, receive, send
+from palate.models.arrays import AnyArray
 from palate.privacy.integer.csprng import KEY_BYTES, Purpose, WordStream
 from palate.privacy.integer.ring import RingArray
 from palate.privacy.mechanisms.terms import ReleaseTerms
@@ -133,7 +134,7 @@ class Worker:
             "catalogue": str(self._catalogue),
             "catalogue_sha256": self._catalogue_sha256,
         }
-        given: dict[str, Array] = {**arrays}
+        given: dict[str, AnyArray] = {**arrays}
         if head is not None:
             given["head"] = np.frombuffer(head, dtype=np.uint8)
         until = time.monotonic() + self._timeout
@@ -147,7 +148,7 @@ class Worker:
         self._end()
         return self._ask(values, given, until)
 
-    def _ask(self, values: dict[str, object], arrays: dict[str, Array], until: float) -> Frame:
+    def _ask(self, values: dict[str, object], arrays: dict[str, AnyArray], until: float) -> Frame:
         channel = self._running()
         send(channel, values, arrays, until=until)
         return receive(channel, until=until)

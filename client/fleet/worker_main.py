@@ -21,13 +21,14 @@ from typing import Any, cast
 import numpy as np
 
 from palate.client.fleet.catalogue import Catalogue
-from palate.client.fleet.pipes import Array, Frame, PipeBroken, receive, send
+from palate.client.fleet.pipes import Frame, PipeBroken, receive, send
+from palate.models.arrays import AnyArray
 from palate.privacy.wire import RoundPlan
 
 _PARENT_CHECK_SECONDS = 1.0
 
 
-def answer(frame: Frame) -> tuple[dict[str, Any], dict[str, Array]]:
+def answer(frame: Frame) -> tuple[dict[str, Any], dict[str, AnyArray]]:
     """Compute what leaves the device in one round, and the head that stays.
 
     Parameters
@@ -75,7 +76,7 @@ def answer(frame: Frame) -> tuple[dict[str, Any], dict[str, Array]]:
     except Exception as error:  # the round begins from the public starting point
         failed = failed or type(error).__name__
     vector, state = host.release(plan, plan.terms)
-    made: dict[str, Array] = {"vector": vector}
+    made: dict[str, AnyArray] = {"vector": vector}
     try:
         if state is not None and not failed:
             made["head"] = np.frombuffer(pack_head(*fits, state), dtype=np.uint8)

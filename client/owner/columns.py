@@ -8,14 +8,12 @@ popularity, and whatever is left was made from words.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.client.recommending.facets import POPULARITY
 from palate.data.catalogue import Catalogue
 from palate.data.content import Content, ContentConfig, content_features
+from palate.models.arrays import Float32Array
 from palate.models.table import ItemTable
-
-FloatArray = npt.NDArray[np.float32]
 
 _TOLERANCE = 1e-4  # columns of 0 and 1 that differ anywhere differ by more
 _USUAL = ContentConfig(text_dim=0)
@@ -55,7 +53,7 @@ def _indicators_end(names: list[str]) -> int:
     return named[-1] + 1 if named else len(names)
 
 
-def _matched(columns: FloatArray, known: Content) -> list[str]:
+def _matched(columns: Float32Array, known: Content) -> list[str]:
     """Names of the known columns that equal these, "" where none does."""
     free = dict(enumerate(known.names))
     sizes = known.columns.std(axis=0) if known.names else np.zeros(0)

@@ -15,7 +15,6 @@ from hashlib import sha256
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.client.fleet.catalogue import names_of, printable, rows_by_name
 from palate.client.fleet.folder import DeviceFolder
@@ -28,6 +27,7 @@ from palate.client.vault.errors import NotInVault
 from palate.data import text
 from palate.data.catalogue import Catalogue
 from palate.errors import DataError, RunError
+from palate.models.arrays import Float32Array
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
@@ -130,7 +130,7 @@ def open_shelf(folder: DeviceFolder, vault: Vault) -> Shelf:
     return Shelf(Recommender(table, catalogue, names, training, head=head, encoder=encoder), table_hash, tuple(notes))
 
 
-def _encode(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+def _encode(texts: Sequence[str]) -> Float32Array:
     """Read words that no list knows, with the encoder's own weights; it is loaded for the first of them."""
     return text.open_encoder().encode(texts)
 

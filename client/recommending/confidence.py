@@ -17,11 +17,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.client.recommending.taste import Space, Taste
-
-WideArray = npt.NDArray[np.float64]
+from palate.models.arrays import Float64Array, IntegerArray
 
 LEAST_HISTORY = 5
 """Shorter histories have no track."""
@@ -77,7 +75,7 @@ class Confidence:
         return f"{self.level}: {found}, and your history settles {self.evidence:.0%} of what there is to know here"
 
 
-def left_out_scores(space: Space, taste: Taste) -> WideArray:
+def left_out_scores(space: Space, taste: Taste) -> Float64Array:
     """Score each item that was had or liked by the taste fitted without it, float64 [own].
 
     Leaving interaction i out takes ``w_i (1 - s_-i) N^-1 x_i`` from the taste, so
@@ -111,7 +109,7 @@ def track_record(space: Space, taste: Taste, bar: float) -> Track | None:
     return Track(int(np.count_nonzero(recent >= bar)), len(recent))
 
 
-def confidence(items: npt.NDArray[np.integer], space: Space, taste: Taste, track: Track | None) -> list[Confidence]:
+def confidence(items: IntegerArray, space: Space, taste: Taste, track: Track | None) -> list[Confidence]:
     """Tell how sure the scores of some items are, by the linear part of the model; a head's part is left aside."""
     rows = space.rows[items].astype(np.float64)
     before = np.einsum("nk,nk->n", rows @ space.prior_inverse, rows)

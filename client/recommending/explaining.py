@@ -16,14 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.client.recommending import facets
 from palate.client.recommending.taste import Source, Space, Taste
 from palate.data.catalogue import Catalogue
+from palate.models.arrays import Float64Array, IntegerArray
 from palate.models.scores.plain import Perceptron
-
-WideArray = npt.NDArray[np.float64]
 
 _SAID_ITEMS = 3
 _SAID_FACETS = 2
@@ -59,8 +57,8 @@ class Explanation:
     score: float
     sources: tuple[Source, ...]
     own: int
-    values: WideArray
-    specific: WideArray
+    values: Float64Array
+    specific: Float64Array
     columns: dict[str, float]
 
     def largest(self, count: int) -> list[tuple[Source, float]]:
@@ -70,7 +68,7 @@ class Explanation:
 
 
 def explain(
-    items: npt.NDArray[np.integer],
+    items: IntegerArray,
     space: Space,
     taste: Taste,
     groups: Sequence[str],
@@ -166,7 +164,7 @@ def reasons(explanation: Explanation, own_facets: Sequence[str]) -> Reasons:
     return Reasons(tuple(said_items), tuple(said_facets), tuple(asked), popular)
 
 
-def _worth_saying(values: WideArray, count: int, least: float) -> list[int]:
+def _worth_saying(values: Float64Array, count: int, least: float) -> list[int]:
     """Places of the largest values above nought, largest first; none below `least`, or small beside the first."""
     order = np.argsort(-values, kind="stable")[:count]
     return [

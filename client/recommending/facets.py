@@ -11,13 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.data.catalogue import UNKNOWN_YEAR, Catalogue
 from palate.errors import ConfigError
-
-BoolArray = npt.NDArray[np.bool_]
-Items = npt.NDArray[np.int64]
+from palate.models.arrays import BoolArray, Int32Array, Int64Array
 
 POPULARITY = "popularity"
 DESCRIPTION = "description"
@@ -77,8 +74,8 @@ class Facets:
         Year by row, 0 where unknown, int32 [num_items].
     """
 
-    items: dict[str, Items]
-    years: npt.NDArray[np.int32]
+    items: dict[str, Int64Array]
+    years: Int32Array
 
     @property
     def num_items(self) -> int:
@@ -90,7 +87,7 @@ class Facets:
         """Genre names in alphabetical order."""
         return tuple(name.removeprefix("genre: ") for name in self.items if name.startswith("genre: "))
 
-    def of(self, name: str) -> Items:
+    def of(self, name: str) -> Int64Array:
         """Rows of a facet, ascending.
 
         Raises

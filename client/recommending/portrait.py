@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.client.recommending.explaining import joined
 from palate.client.recommending.facets import Facets
@@ -23,6 +22,7 @@ from palate.client.recommending.preferences import Preferences
 from palate.client.recommending.request_words import STOP
 from palate.client.recommending.taste import COLD_SPREAD, Space, Taste, contrast
 from palate.data.words import WORD
+from palate.models.arrays import FloatingArray, IntegerArray
 
 LEAST_WEIGHT = 0.2
 """Standard deviations below which a facet is not worth a sentence."""
@@ -136,7 +136,7 @@ def portray(
 
 
 def shared_words(
-    texts: Sequence[str], own: npt.NDArray[np.integer], weights: npt.NDArray[np.floating], count: int
+    texts: Sequence[str], own: IntegerArray, weights: FloatingArray, count: int
 ) -> tuple[tuple[str, float], ...]:
     """Find the words that stand out in the texts of some items.
 

@@ -11,9 +11,9 @@ from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.errors import ConfigError
+from palate.models.arrays import Int32Array, Int64Array
 
 Action = Literal["had", "like", "dislike", "hide", "pin", "mute"]
 """About an item: `had` it, `like`, `dislike`, `hide` (do not show, learn nothing). About a facet: `pin` (more of it),
@@ -71,7 +71,7 @@ class Preferences:
         Names of facets; none is in both.
     """
 
-    items: npt.NDArray[np.int32]
+    items: Int32Array
     liked: frozenset[int] = frozenset()
     disliked: tuple[int, ...] = ()
     hidden: frozenset[int] = frozenset()
@@ -79,7 +79,7 @@ class Preferences:
     muted: tuple[str, ...] = ()
 
     @cached_property
-    def known(self) -> npt.NDArray[np.int64]:
+    def known(self) -> Int64Array:
         """Rows that are not recommended: had, disliked or hidden, in ascending order."""
         return np.array(sorted({*self.items.tolist(), *self.disliked, *self.hidden}), dtype=np.int64)
 

@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.client.recommending import facets as names
 from palate.client.recommending.answers import Answer, Recommendation
@@ -32,14 +31,11 @@ from palate.client.recommending.taste import Nudge, Space, Taste, contrast, fit,
 from palate.client.recommending.topn import best_items
 from palate.data.catalogue import Catalogue
 from palate.errors import ConfigError
+from palate.models.arrays import BoolArray, Float32Array, Int64Array, IntegerArray
 from palate.models.new_items import introduce
 from palate.models.scores.plain import Arrays, Perceptron, has_intercept, plain_head
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
-
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
-Items = npt.NDArray[np.int64]
 
 COUNT = 10
 """Length of a list where nothing is said."""
@@ -87,7 +83,7 @@ class Recommender:
         training: LocalTraining,
         *,
         head: Arrays | None = None,
-        new: npt.NDArray[np.integer] | Sequence[int] = (),
+        new: IntegerArray | Sequence[int] = (),
         encoder: TextEncoder | None = None,
     ) -> None:
         if table.num_items != catalogue.num_items or table.fixed_dim != len(column_names):
@@ -131,7 +127,7 @@ class Recommender:
         return TitleIndex(self.catalogue.titles, self.catalogue.years, self.popularity)
 
     @cached_property
-    def popularity(self) -> FloatArray | None:
+    def popularity(self) -> Float32Array | None:
         """How popular each item is, float32 [num_items]; None where the table does not tell."""
         column = None if self.space.popularity is None else self.space.rows[:, self.space.popularity]
         return None if column is None or np.ptp(column) == 0 else column
@@ -142,7 +138,7 @@ class Recommender:
         return RequestReader(self.facets, self.titles, self._encoder)
 
     @cached_property
-    def head_scores(self) -> FloatArray | None:
+    def head_scores(self) -> Float32Array | None:
         """What the head adds to each item's score, float32 [num_items]; feedback does not change it."""
         return None if self.perceptron is None else self.perceptron.scores(self._rows)
 
@@ -233,7 +229,7 @@ class Person:
         return "Person(<on this device only>)"
 
     @cached_property
-    def scores(self) -> FloatArray:
+    def scores(self) -> Float32Array:
         """Scores of the whole catalogue, float32 [num_items]."""
         return self._scores(self.taste)
 
@@ -298,18 +294,18 @@ class Person:
                     )
         return fit(space, self.told, self._of.training, [*own, *nudges])
 
-    def _scores(self, taste: Taste) -> FloatArray:
+    def _scores(self, taste: Taste) -> Float32Array:
         linear = taste.scores(self._of.space.rows)
         head = self._of.head_scores
         return linear if head is None else linear + head
 
-    def _features(self, items: Items) -> FloatArray:
+    def _features(self, items: Int64Array) -> Float32Array:
         """Take what makes items alike: their content, or what was learned of them where nothing is known."""
         rows = self._of.space.rows[items]
         content = rows[:, self._of.content]
         return content if content.any() else rows[:, self._of.learned]
 
-    def _answer(self, request: Request, taste: Taste, best: Items, count: int) -> Answer:
+    def _answer(self, request: Request, taste: Taste, best: Int64Array, count: int) -> Answer:
         catalogue, shelf = self._of.catalogue, self._of
         explained = explain(best, shelf.space, taste, shelf.groups, shelf.perceptron)
         sure = confidence(best, shelf.space, taste, self._track) if len(best) else []

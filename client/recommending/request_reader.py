@@ -12,15 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.client.recommending import request_words as words
 from palate.client.recommending.facets import Facets, genre_facet
 from palate.client.recommending.requests import LAST_YEAR, Request
 from palate.client.recommending.search import TitleIndex, plain
 from palate.errors import ConfigError
+from palate.models.arrays import Float32Array
 
-TextEncoder = Callable[[Sequence[str]], npt.NDArray[np.float32]]
+TextEncoder = Callable[[Sequence[str]], Float32Array]
 """Texts to rows of length 1, float32 [n, d]; `data/text.py` has one that needs an optional package."""
 
 MAX_LENGTH = 500
@@ -76,7 +76,7 @@ class RequestReader:
         self._titles = titles
         self._encoder = encoder
         self._names = facets.genres
-        self._named: npt.NDArray[np.float32] | None = None  # their vectors, once somebody needs them
+        self._named: Float32Array | None = None  # their vectors, once somebody needs them
         dated = facets.years[facets.years > 0]
         self._quartiles = np.percentile(dated, [25, 75]).astype(int).tolist() if len(dated) else None
         self._newest = int(dated.max()) if len(dated) else 0

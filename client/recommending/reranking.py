@@ -12,12 +12,9 @@ as the dial is turned up, and notch 0 is the plain list.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.errors import ConfigError
-
-WideArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from palate.models.arrays import BoolArray, Float64Array, FloatingArray, Int64Array
 
 NOTCHES = 20
 """Steps of the dial from 0 to 1."""
@@ -28,14 +25,14 @@ def pool_size(count: int) -> int:
     return max(100, 10 * count)
 
 
-def unit_rows(features: npt.NDArray[np.floating]) -> WideArray:
+def unit_rows(features: FloatingArray) -> Float64Array:
     """Rows at length 1, float64 [n, k]; rows of zeros stay."""
     wide = features.astype(np.float64)
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
     return np.asarray(wide / np.where(norms > 0, norms, 1.0))
 
 
-def diversity(chosen: IntArray, cosines: WideArray, known: npt.NDArray[np.bool_]) -> WideArray:
+def diversity(chosen: Int64Array, cosines: Float64Array, known: BoolArray) -> Float64Array:
     """Mean pairwise cosine distance of lists (Ziegler et al. 2005), as `lists.intra_list_diversity`.
 
     Parameters
@@ -59,9 +56,7 @@ def diversity(chosen: IntArray, cosines: WideArray, known: npt.NDArray[np.bool_]
     return np.asarray(np.where(total > 0, distances / np.maximum(total, 1), 0.0))
 
 
-def rerank(
-    relevance: npt.NDArray[np.floating], features: npt.NDArray[np.floating], count: int, dial: float
-) -> IntArray:
+def rerank(relevance: FloatingArray, features: FloatingArray, count: int, dial: float) -> Int64Array:
     """Choose a list from candidates.
 
     Parameters
@@ -102,7 +97,7 @@ def rerank(
     return np.asarray(lists[best])
 
 
-def _marginal_lists(relevance: WideArray, cosines: WideArray, count: int, notches: int) -> IntArray:
+def _marginal_lists(relevance: Float64Array, cosines: Float64Array, count: int, notches: int) -> Int64Array:
     """Return MMR's lists for the first notches of the dial, int64 [notches, count]."""
     span = float(relevance.max() - relevance.min())
     scaled = (relevance - relevance.min()) / span if span > 0 else np.zeros_like(relevance)  # [n], in [0, 1]

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from rapidfuzz import fuzz, process
+
+from palate.models.arrays import FloatingArray, IntegerArray
 
 _YEAR = re.compile(r"\(?\b((?:1[89]|20)\d\d)\)?\s*$")
 _PARENTHESES = re.compile(r"\(([^()]*)\)")
@@ -110,8 +111,8 @@ class TitleIndex:
     def __init__(
         self,
         titles: Sequence[str],
-        years: npt.NDArray[np.integer],
-        popularity: npt.NDArray[np.floating] | None = None,
+        years: IntegerArray,
+        popularity: FloatingArray | None = None,
     ) -> None:
         self._years = years
         self._rank = np.zeros(len(titles)) if popularity is None else -popularity.astype(np.float64)

@@ -21,15 +21,12 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.client.recommending.preferences import Preferences
+from palate.models.arrays import Float32Array, Float64Array, IntegerArray
 from palate.models.learning.ridge import gram
 from palate.models.learning.weights import pooling_weights
 from palate.models.training import LocalTraining
-
-FloatArray = npt.NDArray[np.float32]
-WideArray = npt.NDArray[np.float64]
 
 NudgeKind = Literal["pinned", "muted", "asked", "refused"]
 SourceKind = Literal["had", "liked", "disliked", "popular", "pinned", "muted", "asked", "refused", "head"]
@@ -71,10 +68,10 @@ class Space:
         Column of popularity, None where there is none.
     """
 
-    rows: FloatArray
-    mean: WideArray
-    covariance: WideArray
-    prior: WideArray
+    rows: Float32Array
+    mean: Float64Array
+    covariance: Float64Array
+    prior: Float64Array
     popularity: int | None
 
     @property
@@ -83,12 +80,12 @@ class Space:
         return len(self.rows)
 
     @cached_property
-    def prior_inverse(self) -> WideArray:
+    def prior_inverse(self) -> Float64Array:
         """Inverse of `prior`, float64 [k, k]: how far the taste of somebody unknown is open in each direction."""
         return np.asarray(np.linalg.inv(self.prior))
 
 
-def space_of(rows: FloatArray, training: LocalTraining, *, popularity: int | None, intercept: bool = False) -> Space:
+def space_of(rows: Float32Array, training: LocalTraining, *, popularity: int | None, intercept: bool = False) -> Space:
     """Prepare a table's rows ``[fixed | learned]``, float32 [num_items, row_dim], for `fit`."""
     if intercept:
         rows = np.concatenate([rows, np.ones((len(rows), 1), dtype=np.float32)], axis=1)
@@ -122,11 +119,11 @@ class Nudge:
 
     kind: NudgeKind
     label: str
-    direction: WideArray
+    direction: Float64Array
     step: float
 
 
-def contrast(space: Space, items: npt.NDArray[np.integer]) -> WideArray:
+def contrast(space: Space, items: IntegerArray) -> Float64Array:
     """Direction from the mean row to the mean of some items, float64 [k]; it leaves popularity alone."""
     if len(items) == 0:
         return np.zeros_like(space.mean)
@@ -136,7 +133,7 @@ def contrast(space: Space, items: npt.NDArray[np.integer]) -> WideArray:
     return np.asarray(direction)
 
 
-def popularity_direction(space: Space) -> WideArray:
+def popularity_direction(space: Space) -> Float64Array:
     """Direction of popularity alone, in units of its standard deviation; zeros where it does not vary."""
     direction = np.zeros_like(space.mean)
     if space.popularity is not None:
@@ -176,17 +173,17 @@ class Taste:
     """
 
     sources: tuple[Source, ...]
-    vectors: WideArray
-    covariance: WideArray
+    vectors: Float64Array
+    covariance: Float64Array
     own: int
-    weights: WideArray
+    weights: Float64Array
 
     @cached_property
-    def vector(self) -> WideArray:
+    def vector(self) -> Float64Array:
         """The taste, float64 [k]."""
         return np.asarray(self.vectors.sum(axis=0))
 
-    def scores(self, rows: FloatArray) -> FloatArray:
+    def scores(self, rows: Float32Array) -> Float32Array:
         """Scores of rows, float32 [n, k] to [n]."""
         return np.asarray(rows @ self.vector.astype(np.float32))
 
@@ -240,7 +237,7 @@ def fit(space: Space, told: Preferences, training: LocalTraining, nudges: Sequen
     return Taste(tuple(sources), vectors, inverse, len(own), own_weights)
 
 
-def reach(scores: FloatArray) -> float:
+def reach(scores: Float32Array) -> float:
     """How far the best stand out: the 20th best score less the mean score; `COLD_SPREAD` where all are equal.
 
     Scores of a taste have a long tail, so that their standard deviation says little about what it takes to reach the
@@ -252,7 +249,7 @@ def reach(scores: FloatArray) -> float:
     return float(np.partition(scores, place)[place] - scores.mean(dtype=np.float64)) or COLD_SPREAD
 
 
-def _nudged(space: Space, inverse: WideArray, vector: WideArray, nudges: Sequence[Nudge]) -> WideArray:
+def _nudged(space: Space, inverse: Float64Array, vector: Float64Array, nudges: Sequence[Nudge]) -> Float64Array:
     """Return what each nudge adds to the taste, float64 [m, k]."""
     directions = np.stack([nudge.direction for nudge in nudges])  # [m, k]
     answers = directions @ inverse  # [m, k]

@@ -9,16 +9,14 @@ all that a device does to recommend.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.errors import ConfigError
+from palate.models.arrays import BoolArray, FloatingArray, Int64Array
 
 _BLOCK = 256
 
 
-def best_items(
-    scores: npt.NDArray[np.floating], open_items: npt.NDArray[np.bool_], count: int
-) -> npt.NDArray[np.int64]:
+def best_items(scores: FloatingArray, open_items: BoolArray, count: int) -> Int64Array:
     """Return the items with the largest scores, best first, equal scores in the order of the item index.
 
     Parameters
@@ -52,7 +50,7 @@ def best_items(
     return candidates[np.argsort(-masked[candidates], kind="stable")[:count]]
 
 
-def _bound(masked: npt.NDArray[np.floating], count: int) -> float:
+def _bound(masked: FloatingArray, count: int) -> float:
     """Return a value that at least `count` items reach, -inf where there are too few blocks to tell."""
     blocks = len(masked) // _BLOCK
     if blocks <= count:

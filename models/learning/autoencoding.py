@@ -15,24 +15,21 @@ a public constant of the round, so that beside the own rows the update stays den
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from palate.models.arrays import Float32Array, Float64Array, IntegerArray
 from palate.models.learning.ridge import normal_matrix
-
-FloatArray = npt.NDArray[np.float32]
-WideArray = npt.NDArray[np.float64]
 
 
 def encoder_updates(
-    own: WideArray,
-    weights: WideArray,
-    inverse: WideArray,
-    user: WideArray,
+    own: Float64Array,
+    weights: Float64Array,
+    inverse: Float64Array,
+    user: Float64Array,
     learned: slice,
     *,
     unobserved_weight: float,
     regularisation: float,
-) -> WideArray:
+) -> Float64Array:
     """Negative half-gradient of L with respect to the rows of the own items, as decoded and as encoded.
 
     With ``z_i = N^-1 x_i``, ``h_i = w_i x_i'z_i`` and ``r_i = 1 - s_-i = (1 - s_i) / (1 - h_i)``, L depends on the rows
@@ -75,16 +72,16 @@ def encoder_updates(
 
 
 def through_encoder(
-    rows: FloatArray,
-    items: npt.NDArray[np.integer],
-    weights: FloatArray,
-    table_gram: WideArray,
-    user: FloatArray,
+    rows: Float32Array,
+    items: IntegerArray,
+    weights: Float32Array,
+    table_gram: Float64Array,
+    user: Float32Array,
     learned: slice,
     *,
     unobserved_weight: float,
     regularisation: float,
-) -> FloatArray:
+) -> Float32Array:
     """Return `encoder_updates` of one person, float32 [n, dim]; parameters as for `ridge.solve_user`."""
     own, wide, code = rows[items].astype(np.float64), weights.astype(np.float64), user.astype(np.float64)
     normal = normal_matrix(
@@ -93,7 +90,7 @@ def through_encoder(
     updates = encoder_updates(
         own,
         wide,
-        np.linalg.solve(normal, np.vstack([own, code]).T).T,
+        np.asarray(np.linalg.solve(normal, np.vstack([own, code]).T).T, dtype=np.float64),
         code,
         learned,
         unobserved_weight=unobserved_weight,

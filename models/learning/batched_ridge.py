@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import scipy.sparse as sp
 from scipy.linalg.lapack import dposv
 
-from palate.models.arrays import FloatArray
+from palate.models.arrays import Float32Array, Int64Array, IntegerArray
 from palate.models.histories import Histories
 from palate.models.learning.autoencoding import encoder_updates
 from palate.models.learning.ridge import gram, left_out_updates
@@ -21,14 +20,14 @@ from palate.models.learning.weights import pooling_weights
 from palate.models.training import LocalTraining
 
 
-def history_weights(histories: Histories, config: LocalTraining) -> FloatArray:
+def history_weights(histories: Histories, config: LocalTraining) -> Float32Array:
     """Recency weight of every interaction, float32 [num_interactions]."""
     ends = np.repeat(histories.indptr[1:], histories.lengths)
     ages = ends - 1 - np.arange(len(histories.items))
     return pooling_weights(ages, config)
 
 
-def solve_users(rows: FloatArray, histories: Histories, weights: FloatArray, config: LocalTraining) -> FloatArray:
+def solve_users(rows: Float32Array, histories: Histories, weights: Float32Array, config: LocalTraining) -> Float32Array:
     """Fit every person's vector; float32 [num_users, k] for rows float32 [num_items, k]."""
     width = rows.shape[1]
     base = config.unobserved_weight * gram(rows) + config.regularisation * np.eye(width)
@@ -67,14 +66,14 @@ class RankOne:
         What leave-one-out changes on the row of each interaction, float32 [num_interactions, dim]; None without it.
     """
 
-    positive_errors: FloatArray
+    positive_errors: Float32Array
     unobserved_weight: float
-    users: FloatArray
-    whole_users: FloatArray
+    users: Float32Array
+    whole_users: Float32Array
     loss: float
-    corrections: FloatArray | None = None
+    corrections: Float32Array | None = None
 
-    def total(self, rows: FloatArray, histories: Histories, scale: FloatArray) -> npt.NDArray[np.float32]:
+    def total(self, rows: Float32Array, histories: Histories, scale: Float32Array) -> Float32Array:
         """Sum over people of ``scale_u e_u p_u'``, float32 [num_items, dim], without forming any of them."""
         scaled = self.users * scale[:, None]  # [num_users, dim]
         sparse = sp.csr_matrix(
@@ -92,7 +91,7 @@ class RankOne:
             summed += placed @ self.corrections
         return np.asarray(summed, dtype=np.float32)
 
-    def errors(self, rows: FloatArray, histories: Histories, people: npt.NDArray[np.integer]) -> FloatArray:
+    def errors(self, rows: Float32Array, histories: Histories, people: IntegerArray) -> Float32Array:
         """Residuals of some people over the whole catalogue, float32 [len(people), num_items]."""
         dense = np.zeros((len(people), len(rows)), dtype=np.float32)
         if self.unobserved_weight:
@@ -103,7 +102,7 @@ class RankOne:
         return dense
 
 
-def entries_of(histories: Histories, people: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+def entries_of(histories: Histories, people: IntegerArray) -> Int64Array:
     """Return the indices of some people's interactions, person by person, int64 [sum of their lengths]."""
     lengths = histories.lengths[people]
     starts = histories.indptr[people] - np.cumsum(lengths) + lengths
@@ -111,15 +110,15 @@ def entries_of(histories: Histories, people: npt.NDArray[np.integer]) -> npt.NDA
 
 
 def leave_one_out_corrections(
-    rows: FloatArray,
+    rows: Float32Array,
     histories: Histories,
-    weights: FloatArray,
-    users: FloatArray,
+    weights: Float32Array,
+    users: Float32Array,
     learned: slice,
     config: LocalTraining,
     *,
     through_encoder: bool = False,
-) -> FloatArray:
+) -> Float32Array:
     """Difference that `left_out_updates` makes to ``e_u p_u'`` on own items, float32 [num_interactions, dim].
 
     With `through_encoder` it is the one that `palate.models.learning.autoencoding.encoder_updates` makes.
@@ -157,10 +156,10 @@ def leave_one_out_corrections(
 
 
 def rank_one_updates(
-    rows: FloatArray,
+    rows: Float32Array,
     histories: Histories,
-    weights: FloatArray,
-    users: FloatArray,
+    weights: Float32Array,
+    users: Float32Array,
     learned: slice,
     config: LocalTraining,
 ) -> RankOne:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from palate.models.arrays import FloatArray, IntArray, LongArray
+from palate.models.arrays import Float32Array, Int32Array, Int64Array, UInt64Array
 from palate.models.histories import Histories
 from palate.models.learning.batched_ridge import (
     RankOne,
@@ -21,7 +21,6 @@ from palate.models.learning.batched_ridge import (
 from palate.models.learning.sgd import RowChanges, blocks, train_bce, train_residual_head
 from palate.models.learning.updates import DeviceUpdates
 from palate.models.learning.weights import user_weights
-from palate.models.sampling import Keys
 from palate.models.scores.base import ScoreModel, Shape, State
 from palate.models.scores.registry import initial_state, score_model
 from palate.models.table import ItemTable
@@ -38,15 +37,15 @@ class ShardTrained:
     The sum is zeros where the updates went to a sink instead, one by one.
     """
 
-    update: FloatArray
+    update: Float32Array
     loss: float
 
 
-Sink = Callable[[LongArray, DeviceUpdates], None]
+Sink = Callable[[Int64Array, DeviceUpdates], None]
 """Takes the updates of some people: their indices among those who take part, int64 [B], and what each would send."""
 
 
-def popularity_sum(histories: Histories, taking_part: LongArray, num_items: int) -> FloatArray:
+def popularity_sum(histories: Histories, taking_part: Int64Array, num_items: int) -> Float32Array:
     """Sum over people of ``1/sqrt(n_u)`` on their items, float32 [num_items]."""
     own = histories.select(taking_part)
     weight = user_weights(own.lengths, exponent=0.5)[own.owners]
@@ -64,8 +63,8 @@ def train_shard(
     table: ItemTable,
     histories: Histories,
     state: State,
-    taking_part: LongArray,
-    keys: Keys,
+    taking_part: Int64Array,
+    keys: UInt64Array,
     config: LocalTraining,
     *,
     solved: State | None = None,
@@ -136,7 +135,7 @@ class _Collected:
         if self._sink is None:
             self.total += linear.total()
 
-    def add_changes(self, people: LongArray, linear: _LinearPart | None, changes: RowChanges) -> None:
+    def add_changes(self, people: Int64Array, linear: _LinearPart | None, changes: RowChanges) -> None:
         """Add what SGD changed for some people."""
         if self._sink is None:
             self.total += changes.total(self._table.num_items).numpy()
@@ -157,8 +156,8 @@ def _fit_linear_part(
     model: type[ScoreModel],
     table: ItemTable,
     own: Histories,
-    weights: FloatArray,
-    scale: FloatArray,
+    weights: Float32Array,
+    scale: Float32Array,
     part: State,
     config: LocalTraining,
     solved: State | None,
@@ -186,19 +185,19 @@ class _LinearPart:
     """The closed form's updates of those who take part."""
 
     rank_one: RankOne
-    rows: FloatArray
+    rows: Float32Array
     histories: Histories
-    scale: FloatArray
+    scale: Float32Array
 
-    def total(self) -> FloatArray:
+    def total(self) -> Float32Array:
         return self.rank_one.total(self.rows, self.histories, self.scale)
 
-    def factors(self, people: LongArray) -> tuple[FloatArray, FloatArray]:
+    def factors(self, people: Int64Array) -> tuple[Float32Array, Float32Array]:
         """Errors [B, num_items] and scaled vectors [B, dim] of some people."""
         errors = self.rank_one.errors(self.rows, self.histories, people)
         return errors, self.rank_one.users[people] * self.scale[people, None]
 
-    def corrections(self, people: LongArray) -> RowChanges | None:
+    def corrections(self, people: Int64Array) -> RowChanges | None:
         """Return what leave-one-out adds to some people's updates; None without it."""
         if self.rank_one.corrections is None:
             return None
@@ -209,7 +208,7 @@ class _LinearPart:
 
 
 def _device_updates(
-    table: ItemTable, people: LongArray, linear: _LinearPart | None, changes: RowChanges | None
+    table: ItemTable, people: Int64Array, linear: _LinearPart | None, changes: RowChanges | None
 ) -> DeviceUpdates:
     """Put the two parts of some people's updates together."""
     if linear is None:
@@ -244,7 +243,7 @@ def refit_state(table: ItemTable, histories: Histories, state: State, config: Lo
     return fitted
 
 
-def linear_rows(table: ItemTable, model: type[ScoreModel]) -> FloatArray:
+def linear_rows(table: ItemTable, model: type[ScoreModel]) -> Float32Array:
     """Rows that the closed form sees: the table's, and a constant column where the model has an intercept."""
     if not model.intercept:
         return table.rows
@@ -267,7 +266,7 @@ class ShardScorer:
     rows: torch.Tensor
     state: State
 
-    def scores(self, users: IntArray) -> FloatArray:
+    def scores(self, users: Int32Array) -> Float32Array:
         """Scores of the whole catalogue, float32 [len(users), num_items]."""
         scores = np.empty((len(users), len(self.rows)), dtype=np.float32)
         chunk = max(1, _VALUES_PER_CHUNK // self.rows.numel())  # every person may get a copy of the rows
@@ -278,7 +277,7 @@ class ShardScorer:
                 scores[start : start + chunk] = self.model.batched(heads, self.rows.expand(len(people), -1, -1)).numpy()
         return scores
 
-    def score_items(self, users: IntArray, items: IntArray) -> FloatArray:
+    def score_items(self, users: Int32Array, items: Int32Array) -> Float32Array:
         """Scores of chosen items, [B, n] to float32 [B, n]."""
         people = torch.from_numpy(users.astype(np.int64))
         heads = {name: value[people] for name, value in self.state.items()}

@@ -16,26 +16,25 @@ instead, in closed form (the predicted residual of Allen 1974; Steck 2019 bars s
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from palate.models.arrays import Float32Array, Float64Array, FloatingArray, IntegerArray
 
 
-def gram(rows: FloatArray) -> npt.NDArray[np.float64]:
+def gram(rows: Float32Array) -> Float64Array:
     """``X'X`` of the table, float64 [k, k] for rows float32 [num_items, k]."""
     wide = rows.astype(np.float64)
     return np.asarray(wide.T @ wide)
 
 
 def solve_user(
-    rows: FloatArray,
-    items: npt.NDArray[np.integer],
-    weights: FloatArray,
-    table_gram: npt.NDArray[np.float64],
+    rows: Float32Array,
+    items: IntegerArray,
+    weights: Float32Array,
+    table_gram: Float64Array,
     *,
     unobserved_weight: float,
     regularisation: float,
-) -> FloatArray:
+) -> Float32Array:
     """Fit one person's vector in closed form.
 
     Parameters
@@ -63,26 +62,26 @@ def solve_user(
 
 
 def normal_matrix(
-    own: npt.NDArray[np.float64],
-    weights: npt.NDArray[np.floating],
-    table_gram: npt.NDArray[np.float64],
+    own: Float64Array,
+    weights: FloatingArray,
+    table_gram: Float64Array,
     *,
     unobserved_weight: float,
     regularisation: float,
-) -> npt.NDArray[np.float64]:
+) -> Float64Array:
     """Return ``N = X_S' W X_S + a0 X'X + reg I``, float64 [k, k], of rows [n, k] and their weights [n]."""
     penalty = regularisation * np.eye(own.shape[1])
     return np.asarray((own * weights[:, None]).T @ own + unobserved_weight * table_gram + penalty)
 
 
 def residuals(
-    rows: FloatArray,
-    items: npt.NDArray[np.integer],
-    weights: FloatArray,
-    user: FloatArray,
+    rows: Float32Array,
+    items: IntegerArray,
+    weights: Float32Array,
+    user: Float32Array,
     *,
     unobserved_weight: float,
-) -> FloatArray:
+) -> Float32Array:
     """Residual ``e`` of one person over the whole catalogue, float32 [num_items]."""
     scores = rows @ user
     out = (-unobserved_weight * scores).astype(np.float32)
@@ -91,14 +90,14 @@ def residuals(
 
 
 def left_out_updates(
-    own: npt.NDArray[np.float64],
-    weights: npt.NDArray[np.float64],
-    inverse_rows: npt.NDArray[np.float64],
-    user: npt.NDArray[np.float64],
+    own: Float64Array,
+    weights: Float64Array,
+    inverse_rows: Float64Array,
+    user: Float64Array,
     learned: slice,
     *,
     unobserved_weight: float,
-) -> npt.NDArray[np.float64]:
+) -> Float64Array:
     """Update of each own item's row by the vector fitted without it; the item stays in the catalogue, unobserved.
 
     With ``z_i = N^-1 x_i`` for the normal matrix N and leverage ``h_i = w_i x_i'z_i``, leaving interaction i out gives
@@ -131,16 +130,16 @@ def left_out_updates(
 
 
 def leave_one_out(
-    rows: FloatArray,
-    items: npt.NDArray[np.integer],
-    weights: FloatArray,
-    table_gram: npt.NDArray[np.float64],
-    user: FloatArray,
+    rows: Float32Array,
+    items: IntegerArray,
+    weights: Float32Array,
+    table_gram: Float64Array,
+    user: Float32Array,
     learned: slice,
     *,
     unobserved_weight: float,
     regularisation: float,
-) -> FloatArray:
+) -> Float32Array:
     """Return `left_out_updates` of one person, float32 [n, dim]; parameters as for `solve_user`."""
     own, wide = rows[items].astype(np.float64), weights.astype(np.float64)
     normal = normal_matrix(
@@ -149,7 +148,7 @@ def leave_one_out(
     updates = left_out_updates(
         own,
         wide,
-        np.linalg.solve(normal, own.T).T,
+        np.asarray(np.linalg.solve(normal, own.T).T, dtype=np.float64),
         user.astype(np.float64),
         learned,
         unobserved_weight=unobserved_weight,

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from palate.models.arrays import FloatArray, LongArray
+from palate.models.arrays import Float32Array, Int64Array, UInt64Array
 from palate.models.histories import Histories
-from palate.models.sampling import Keys, draw_items, mix, stream
+from palate.models.sampling import draw_items, mix, stream
 from palate.models.scores.base import ScoreModel, State
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
@@ -43,11 +43,11 @@ class Block:
         Keys of the round, uint64 [B].
     """
 
-    users: LongArray
-    items: LongArray
-    weights: FloatArray
-    lengths: LongArray
-    keys: Keys
+    users: Int64Array
+    items: Int64Array
+    weights: Float32Array
+    lengths: Int64Array
+    keys: UInt64Array
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Step:
         return self.sizes.clamp(min=1.0)
 
 
-def blocks(histories: Histories, weights: FloatArray, keys: Keys, config: LocalTraining) -> Iterator[Block]:
+def blocks(histories: Histories, weights: Float32Array, keys: UInt64Array, config: LocalTraining) -> Iterator[Block]:
     """Cut a shard into blocks of people with similar history lengths; people without history are left out."""
     order = np.argsort(-histories.lengths, kind="stable")
     order = order[histories.lengths[order] > 0]
@@ -132,7 +132,7 @@ class RowChanges:
         float32 [sum of counts, dim].
     """
 
-    counts: LongArray
+    counts: Int64Array
     items: Tensor
     values: Tensor
 
@@ -152,7 +152,7 @@ class RowChanges:
 
 
 def train_bce(
-    model: type[ScoreModel], table: ItemTable, state: State, block: Block, scale: FloatArray, config: LocalTraining
+    model: type[ScoreModel], table: ItemTable, state: State, block: Block, scale: Float32Array, config: LocalTraining
 ) -> tuple[RowChanges, float]:
     """NCF's loss by SGD on heads and on local copies of the item rows.
 
@@ -194,7 +194,7 @@ def train_bce(
 
 
 def train_residual_head(
-    model: type[ScoreModel], table: ItemTable, state: State, block: Block, scale: FloatArray, config: LocalTraining
+    model: type[ScoreModel], table: ItemTable, state: State, block: Block, scale: Float32Array, config: LocalTraining
 ) -> RowChanges:
     """SGD of the non-linear parts on what the closed form leaves over; see `palate.client.trainer`.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from palate.models.arrays import FloatArray, IntArray, LongArray
+from palate.models.arrays import BoolArray, Float32Array, Int32Array, Int64Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +28,14 @@ class DeviceUpdates:
         float32 [num_rows, dim].
     """
 
-    errors: FloatArray
-    vectors: FloatArray
-    indptr: LongArray
-    rows: IntArray | LongArray
-    row_values: FloatArray
+    errors: Float32Array
+    vectors: Float32Array
+    indptr: Int64Array
+    rows: Int32Array | Int64Array
+    row_values: Float32Array
 
     @staticmethod
-    def rank_one(errors: FloatArray, vectors: FloatArray) -> DeviceUpdates:
+    def rank_one(errors: Float32Array, vectors: Float32Array) -> DeviceUpdates:
         """Build updates without further rows; errors [num_devices, num_items], vectors [num_devices, dim]."""
         nothing = np.zeros((0, vectors.shape[1]), dtype=np.float32)
         indptr = np.zeros(len(vectors) + 1, dtype=np.int64)
@@ -47,7 +46,7 @@ class DeviceUpdates:
         """Number of devices."""
         return len(self.vectors)
 
-    def select(self, devices: LongArray) -> DeviceUpdates:
+    def select(self, devices: Int64Array) -> DeviceUpdates:
         """Return the updates of some devices, int64 [n], in that order."""
         lengths = np.diff(self.indptr)[devices]
         indptr = np.concatenate([[0], np.cumsum(lengths)])
@@ -56,7 +55,7 @@ class DeviceUpdates:
             self.errors[devices], self.vectors[devices], indptr, self.rows[entries], self.row_values[entries]
         )
 
-    def on_rows(self, active: npt.NDArray[np.bool_]) -> DeviceUpdates:
+    def on_rows(self, active: BoolArray) -> DeviceUpdates:
         """Return the updates of the rows that are learned alone, bool [num_items]."""
         kept, place = active[self.rows], np.cumsum(active) - 1
         before = np.concatenate([[0], np.cumsum(kept)])
@@ -68,10 +67,10 @@ class DeviceUpdates:
             self.row_values[kept],
         )
 
-    def dense(self, start: int, stop: int, out: FloatArray | None = None) -> FloatArray:
+    def dense(self, start: int, stop: int, out: Float32Array | None = None) -> Float32Array:
         """Form the contributions of devices start to stop, float32 [stop - start, dim, num_items]."""
         vectors, errors = self.vectors[start:stop, :, None], self.errors[start:stop, None, :]
-        dense: FloatArray = np.multiply(vectors, errors, out=out)
+        dense: Float32Array = np.multiply(vectors, errors, out=out)
         for device in range(start, stop):
             own = slice(self.indptr[device], self.indptr[device + 1])
             if own.start < own.stop:

@@ -10,14 +10,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
+from palate.models.arrays import Float32Array, IntegerArray
 from palate.models.training import LocalTraining
 
-FloatArray = npt.NDArray[np.float32]
 
-
-def recency_weights(ages: npt.NDArray[np.integer], *, half_life: float, floor: float) -> FloatArray:
+def recency_weights(ages: IntegerArray, *, half_life: float, floor: float) -> Float32Array:
     """Weights of interactions by age.
 
     Parameters
@@ -35,28 +33,28 @@ def recency_weights(ages: npt.NDArray[np.integer], *, half_life: float, floor: f
         ``floor + (1 - floor) * 2 ** (-age / half_life)``, in (floor, 1].
     """
     decay = np.exp2(-ages.astype(np.float64) / half_life)
-    weights: FloatArray = (floor + (1.0 - floor) * decay).astype(np.float32)
+    weights: Float32Array = (floor + (1.0 - floor) * decay).astype(np.float32)
     return weights
 
 
-def hyperbolic_weights(ages: npt.NDArray[np.integer]) -> FloatArray:
+def hyperbolic_weights(ages: IntegerArray) -> Float32Array:
     """Weights ``1 / (1 + age)``, float32, same shape: memory's power law of forgetting (Anderson & Schooler 1991).
 
     The newest interaction counts most by far, and yet the old ones together never fade: their sum grows like the
     logarithm of the history's length.
     """
-    weights: FloatArray = (1.0 / (1.0 + ages.astype(np.float64))).astype(np.float32)
+    weights: Float32Array = (1.0 / (1.0 + ages.astype(np.float64))).astype(np.float32)
     return weights
 
 
-def pooling_weights(ages: npt.NDArray[np.integer], config: LocalTraining) -> FloatArray:
+def pooling_weights(ages: IntegerArray, config: LocalTraining) -> Float32Array:
     """Weights of interactions by age as the configuration has them, float32, same shape; a half-life of inf is off."""
     if config.forgetting == "hyperbolic" and math.isfinite(config.recency_half_life):
         return hyperbolic_weights(ages)
     return recency_weights(ages, half_life=config.recency_half_life, floor=config.recency_floor)
 
 
-def user_weights(lengths: npt.NDArray[np.integer], *, exponent: float) -> FloatArray:
+def user_weights(lengths: IntegerArray, *, exponent: float) -> Float32Array:
     """Weight of each person's update, ``max(n_u, 1) ** -exponent``, float32 [num_users]."""
-    weights: FloatArray = np.power(np.maximum(lengths, 1).astype(np.float64), -exponent).astype(np.float32)
+    weights: Float32Array = np.power(np.maximum(lengths, 1).astype(np.float64), -exponent).astype(np.float32)
     return weights

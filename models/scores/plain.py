@@ -12,13 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.errors import ConfigError
+from palate.models.arrays import Float32Array, Float64Array
 
-Array = npt.NDArray[np.float32]
-WideArray = npt.NDArray[np.float64]
-Arrays = Mapping[str, Array]
+Arrays = Mapping[str, Float32Array]
 """One head's parameters by name, as in `ScoreModel.state_dict`, without a batch dimension."""
 
 _CHUNK = 65_536
@@ -40,9 +38,9 @@ class Perceptron:
         Of the score.
     """
 
-    own: Array
-    weight: Array
-    out: Array
+    own: Float32Array
+    weight: Float32Array
+    out: Float32Array
     bias: float
 
     @property
@@ -50,7 +48,7 @@ class Perceptron:
         """Columns of a row that it reads, counted from the last."""
         return int(self.weight.shape[1])
 
-    def scores(self, rows: Array) -> Array:
+    def scores(self, rows: Float32Array) -> Float32Array:
         """Scores of rows, float32 [n, k] to [n]."""
         scores = np.empty(len(rows), dtype=np.float32)
         for start in range(0, len(rows), _CHUNK):  # a catalogue's hidden layer at once would not fit the cache
@@ -64,7 +62,7 @@ class Perceptron:
         """Score of a row of zeros."""
         return float(np.maximum(self.own.astype(np.float64), 0.0) @ self.out + self.bias)
 
-    def contributions(self, rows: Array) -> WideArray:
+    def contributions(self, rows: Float32Array) -> Float64Array:
         """Split what rows add to `empty_score` by column, float32 [n, k] to float64 [n, k]; unread ones add 0."""
         read = rows[:, rows.shape[1] - self.width :].astype(np.float64)
         own = self.own.astype(np.float64)
@@ -90,7 +88,7 @@ class PlainHead:
         The non-linear part, None where the model has none.
     """
 
-    linear: Array | None
+    linear: Float32Array | None
     perceptron: Perceptron | None
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from palate.privacy.accounting.arrays import FloatArray
+from palate.models.arrays import Float64Array
 from palate.privacy.accounting.checks import require_delta
 from palate.privacy.accounting.events import Event, SampledGaussianEvent, flatten
 from palate.privacy.errors import PrivacyError
@@ -23,7 +23,7 @@ from palate.privacy.errors import PrivacyError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SHARED_ORDERS: FloatArray = np.concatenate([np.arange(2.0, 65.0), np.arange(68.0, 257.0, 4.0)])
+SHARED_ORDERS: Float64Array = np.concatenate([np.arange(2.0, 65.0), np.arange(68.0, 257.0, 4.0)])
 """Whole Renyi orders on which the RDP accountants are compared, float64 [num_orders]."""
 
 

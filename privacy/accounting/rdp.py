@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from palate.privacy.accounting.arrays import FloatArray
+from palate.models.arrays import Float64Array
 from palate.privacy.accounting.checks import require_delta
 from palate.privacy.accounting.events import (
     BasicEvent,
@@ -28,7 +28,7 @@ from palate.privacy.accounting.skellam import skellam_rdp
 _MARGIN = 1e-12  # relative: covers the rounding of the few float operations in a bound
 
 
-def _make_orders() -> FloatArray:
+def _make_orders() -> Float64Array:
     # Fractions serve large epsilon (Gaussian events only); the long tail serves epsilon far below 1.
     fractions = np.arange(1.05, 64, 0.05).round(2)
     whole = np.arange(2.0, 513.0)
@@ -38,11 +38,11 @@ def _make_orders() -> FloatArray:
     return orders
 
 
-ORDERS: FloatArray = _make_orders()
+ORDERS: Float64Array = _make_orders()
 """Renyi orders at which every bound is evaluated, float64 [num_orders], ascending."""
 
 
-def event_rdp(event: BasicEvent, orders: FloatArray = ORDERS) -> FloatArray:
+def event_rdp(event: BasicEvent, orders: Float64Array = ORDERS) -> Float64Array:
     """Renyi divergence bound of one release at each order, float64 [num_orders]; infinite where nothing is proven."""
     match event:
         case GaussianEvent():
@@ -54,11 +54,11 @@ def event_rdp(event: BasicEvent, orders: FloatArray = ORDERS) -> FloatArray:
 
 
 @lru_cache(maxsize=64)
-def _standard_rdp(event: BasicEvent) -> FloatArray:
+def _standard_rdp(event: BasicEvent) -> Float64Array:
     return event_rdp(event)
 
 
-def composed_rdp(events: Iterable[Event]) -> FloatArray:
+def composed_rdp(events: Iterable[Event]) -> Float64Array:
     """Sum of the events' bounds at ORDERS, float64 [num_orders], rounded up.
 
     Raises
@@ -72,7 +72,7 @@ def composed_rdp(events: Iterable[Event]) -> FloatArray:
     return total * (1 + _MARGIN)
 
 
-def rdp_to_epsilon(rdp: FloatArray, delta: float, orders: FloatArray = ORDERS) -> tuple[float, float]:
+def rdp_to_epsilon(rdp: Float64Array, delta: float, orders: Float64Array = ORDERS) -> tuple[float, float]:
     """Convert bounds at several orders to the smallest epsilon that they prove, rounded up.
 
     Parameters

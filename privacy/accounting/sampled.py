@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import gammaln, logsumexp, xlog1py, xlogy
 
-from palate.privacy.accounting.arrays import FloatArray
+from palate.models.arrays import Float64Array
 from palate.privacy.accounting.events import SampledGaussianEvent
 
 MAX_ORDER = 256
 """The sum has one term per order; larger orders pay only where noise is so large that sampling hardly matters."""
 
 
-def sampled_gaussian_rdp(event: SampledGaussianEvent, orders: FloatArray) -> FloatArray:
+def sampled_gaussian_rdp(event: SampledGaussianEvent, orders: Float64Array) -> Float64Array:
     """Renyi divergence of one release, exact at whole orders.
 
     Parameters

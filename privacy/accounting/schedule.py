@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binom
 
-from palate.privacy.accounting.arrays import FloatArray
+from palate.models.arrays import Float64Array
 from palate.privacy.accounting.checks import require_count
 from palate.privacy.accounting.events import Composed, Event
 from palate.privacy.accounting.guarantee import Guarantee, epsilon
@@ -120,7 +120,7 @@ def schedule_cost(schedule: Schedule, event: Event, delta: float, others: Sequen
     )
 
 
-def epsilon_by_round(event: Event, rounds: int, delta: float, others: Sequence[Event] = ()) -> FloatArray:
+def epsilon_by_round(event: Event, rounds: int, delta: float, others: Sequence[Event] = ()) -> Float64Array:
     """Epsilon after each round of a schedule, for a plot or a table; float64 [rounds].
 
     Raises

@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from palate.privacy.accounting.arrays import FloatArray
+from palate.models.arrays import Float64Array
 from palate.privacy.accounting.events import SkellamEvent
 from palate.privacy.errors import PrivacyError
 
@@ -31,7 +31,7 @@ def l1_sensitivity(sensitivity: int, num_values: int | None) -> int:
     return min(root, sensitivity * sensitivity)
 
 
-def skellam_rdp(event: SkellamEvent, orders: FloatArray) -> FloatArray:
+def skellam_rdp(event: SkellamEvent, orders: Float64Array) -> Float64Array:
     """Renyi divergence bound of one release.
 
     Parameters

@@ -12,12 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from palate.models.arrays import BoolArray, Float32Array
 from palate.privacy.errors import PrivacyError
-from palate.privacy.integer.clipping import FloatArray
-
-BoolArray = npt.NDArray[np.bool_]
 
 MIN_CANARIES = 20
 """Below it a coin may well leave one side too thin to measure its spread."""
@@ -37,7 +34,7 @@ class Canaries:
         Whose coin says that they take part, bool [num_canaries].
     """
 
-    directions: FloatArray
+    directions: Float32Array
     included: BoolArray
 
     @property

@@ -15,11 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betainccinv, ndtr, ndtri
 
+from palate.models.arrays import BoolArray, Float64Array
 from palate.privacy.accounting.gaussian import epsilon_at
-from palate.privacy.audit.canaries import BoolArray
 from palate.privacy.errors import PrivacyError
-
-ScoreArray = npt.NDArray[np.float64]
 
 _FEWEST = 2
 _CHOOSING = 0.2
@@ -50,7 +48,7 @@ class MuEstimate:
     confidence: float
 
 
-def fit_mu(scores: ScoreArray, included: BoolArray, *, confidence: float = 0.95, crowding: float = 0.0) -> MuEstimate:
+def fit_mu(scores: Float64Array, included: BoolArray, *, confidence: float = 0.95, crowding: float = 0.0) -> MuEstimate:
     """Estimate mu from scores of canaries that are in and of those that are out.
 
     ``mu = (mean_in - mean_out) / sd`` with the pooled standard deviation is Cohen's d; its squared standard error is
@@ -120,7 +118,7 @@ def clopper_pearson_upper(count: int, trials: int, error: float) -> float:
     return float(betainccinv(count + 1, trials - count, error))
 
 
-def bound_mu(scores: ScoreArray, included: BoolArray, *, error: float, rng: np.random.Generator) -> MuBound:
+def bound_mu(scores: Float64Array, included: BoolArray, *, error: float, rng: np.random.Generator) -> MuBound:
     """Bound mu from below: a threshold is chosen on some canaries, and its error rates are taken on the others.
 
     A mu-private release keeps ``mu >= Phi^-1(1 - FPR) - Phi^-1(FNR)`` for every test (Dong, Roth & Su 2019,
@@ -157,14 +155,14 @@ def bound_mu(scores: ScoreArray, included: BoolArray, *, error: float, rng: np.r
     )
 
 
-def _share(scores: ScoreArray, rng: np.random.Generator) -> tuple[ScoreArray, ScoreArray]:
+def _share(scores: Float64Array, rng: np.random.Generator) -> tuple[Float64Array, Float64Array]:
     """Scores to choose the threshold with, and scores to count; at random."""
     mixed = rng.permutation(scores)
     first = max(1, round(_CHOOSING * len(mixed)))
     return mixed[:first], mixed[first:]
 
 
-def _threshold(inside: ScoreArray, outside: ScoreArray, num_in: int, num_out: int, error: float) -> float:
+def _threshold(inside: Float64Array, outside: Float64Array, num_in: int, num_out: int, error: float) -> float:
     """Threshold with the highest bound to expect on `num_in` and `num_out` other canaries, were scores normal."""
     means = float(outside.mean()), float(inside.mean())
     spread = math.sqrt((inside.var() + outside.var()) / 2)
@@ -180,9 +178,9 @@ def _threshold(inside: ScoreArray, outside: ScoreArray, num_in: int, num_out: in
     return float(candidates[int(np.argmax(_separation(*upper)))])
 
 
-def _separation(positive: npt.ArrayLike, negative: npt.ArrayLike) -> ScoreArray:
+def _separation(positive: npt.ArrayLike, negative: npt.ArrayLike) -> Float64Array:
     """Separation in standard deviations that error rates of one test prove; minus infinity where they prove nothing."""
-    separation: ScoreArray = -ndtri(positive) - ndtri(negative)
+    separation: Float64Array = -ndtri(positive) - ndtri(negative)
     return separation
 
 
@@ -193,7 +191,7 @@ def epsilon_of(mu: float, delta: float) -> float:
     return epsilon_at(mu, delta) * _DOWN if mu > 0 else 0.0
 
 
-def _split(scores: ScoreArray, included: BoolArray) -> tuple[ScoreArray, ScoreArray]:
+def _split(scores: Float64Array, included: BoolArray) -> tuple[Float64Array, Float64Array]:
     if scores.shape != included.shape or not np.isfinite(scores).all():
         raise PrivacyError(
             f"{scores.shape} scores for {included.shape} canaries, all of them must be finite",

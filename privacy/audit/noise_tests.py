@@ -11,12 +11,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import betaincc, chdtr, chdtrc, ndtr, ndtri
 
+from palate.models.arrays import Float64Array, FloatingArray, Int64Array, IntegerArray
 from palate.privacy.errors import PrivacyError
-
-IntegerArray = npt.NDArray[np.int64]
 
 _BINS = 64
 _LOW_BITS = 4
@@ -59,7 +57,7 @@ class CorrelationTest:
     p_value: float
 
 
-def variance_test(noise: IntegerArray, variance: float) -> VarianceTest:
+def variance_test(noise: Int64Array, variance: float) -> VarianceTest:
     """Chi-square test of the variance.
 
     ``Q = sum x^2 / V`` has mean n and, for Skellam noise, variance ``n (2 + 1/V)``: the fourth moment is
@@ -89,7 +87,7 @@ def variance_test(noise: IntegerArray, variance: float) -> VarianceTest:
     )
 
 
-def shape_test(noise: IntegerArray, variance: float, *, bins: int = _BINS) -> float:
+def shape_test(noise: Int64Array, variance: float, *, bins: int = _BINS) -> float:
     """Pearson's chi-square p-value for the whole distribution, over bins of about equal probability.
 
     With ``x = (k + 1/2) / sqrt(V)``, ``P(X <= k)`` is ``Phi(x) - phi(x) ((x^3 - 3x) - x) / (24 V)``: the first
@@ -111,7 +109,7 @@ def shape_test(noise: IntegerArray, variance: float, *, bins: int = _BINS) -> fl
     return _pearson(observed, expected)
 
 
-def low_bits_test(noise: IntegerArray, variance: float, *, bits: int = _LOW_BITS) -> float:
+def low_bits_test(noise: Int64Array, variance: float, *, bits: int = _LOW_BITS) -> float:
     """Pearson's chi-square p-value for the noise modulo 2^bits: noise on a grid shows what it was added to.
 
     The exact probabilities come from the characteristic function ``exp(V (cos t - 1))`` at the 2^bits-th roots of
@@ -131,7 +129,7 @@ def low_bits_test(noise: IntegerArray, variance: float, *, bits: int = _LOW_BITS
     return _pearson(observed, probabilities * len(values))
 
 
-def correlation_test(rounds: npt.NDArray[np.floating]) -> CorrelationTest:
+def correlation_test(rounds: FloatingArray) -> CorrelationTest:
     """Look for noise that was used twice: the largest correlation between two rounds.
 
     For independent rounds of d values the square of a correlation is Beta(1/2, (d - 1)/2) (Fisher 1915, for a known
@@ -162,7 +160,7 @@ def correlation_test(rounds: npt.NDArray[np.floating]) -> CorrelationTest:
     return CorrelationTest(largest=largest, rounds=(first, second), p_value=min(1.0, pairs * single))
 
 
-def _pearson(observed: npt.NDArray[np.integer], expected: npt.NDArray[np.float64]) -> float:
+def _pearson(observed: IntegerArray, expected: Float64Array) -> float:
     cells = [[0.0, 0.0]]  # thin cells are put together, for their counts are not normal
     for place in np.argsort(expected):
         if cells[-1][1] >= _FEWEST_PER_BIN:
@@ -174,7 +172,7 @@ def _pearson(observed: npt.NDArray[np.integer], expected: npt.NDArray[np.float64
     return float(chdtrc(len(cells) - 1, math.fsum((seen - due) ** 2 / due for seen, due in cells)))
 
 
-def _checked(noise: IntegerArray, variance: float) -> npt.NDArray[np.float64]:
+def _checked(noise: Int64Array, variance: float) -> Float64Array:
     if noise.ndim != 1 or len(noise) < _BINS * _FEWEST_PER_BIN:
         raise PrivacyError(
             f"noise of shape {noise.shape} is not one row of at least {_BINS * _FEWEST_PER_BIN} values",

@@ -18,8 +18,7 @@ import numpy as np
 from scipy.special import bdtrc, expit
 from scipy.stats import binom
 
-from palate.privacy.audit.canaries import BoolArray
-from palate.privacy.audit.estimators import ScoreArray
+from palate.models.arrays import BoolArray, Float64Array
 from palate.privacy.errors import PrivacyError
 
 FRACTIONS = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
@@ -74,7 +73,7 @@ def p_value(*, canaries: int, guesses: int, correct: int, epsilon: float, delta:
 
 
 def one_run_bound(
-    scores: ScoreArray,
+    scores: Float64Array,
     included: BoolArray,
     *,
     delta: float,

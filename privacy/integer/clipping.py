@@ -7,18 +7,16 @@ private rests on it: the exact bound is the integer check in `palate.privacy.int
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from palate.models.arrays import Float32Array, Float64Array
 from palate.privacy.errors import PrivacyError
-
-FloatArray = npt.NDArray[np.float32]
 
 _BLOCK = 512
 _SAFE_NORMS = (1e-12, 1e15)  # squares of such values neither vanish nor overflow in float32
 _FLOAT32 = np.finfo(np.float32)
 
 
-def l2_norms(values: FloatArray) -> npt.NDArray[np.float64]:
+def l2_norms(values: Float32Array) -> Float64Array:
     """L2 norms of vectors, float32 [n, d] to float64 [n]; each depends on its own vector only, to the last bit.
 
     Squares are summed in float32 by blocks and the blocks in float64: the relative error is below 2^-15.
@@ -27,7 +25,7 @@ def l2_norms(values: FloatArray) -> npt.NDArray[np.float64]:
     blocks, rest = values[:, :whole].reshape(len(values), -1, _BLOCK), values[:, whole:]
     with np.errstate(over="ignore", under="ignore"):
         squares = np.vecdot(blocks, blocks).sum(axis=1, dtype=np.float64) + np.vecdot(rest, rest)
-    norms: npt.NDArray[np.float64] = np.sqrt(squares)
+    norms: Float64Array = np.sqrt(squares)
     unsafe = ~((norms > _SAFE_NORMS[0]) & (norms < _SAFE_NORMS[1]))
     if unsafe.any():
         wide = values[unsafe].astype(np.float64)
@@ -35,7 +33,7 @@ def l2_norms(values: FloatArray) -> npt.NDArray[np.float64]:
     return norms
 
 
-def require_finite(values: FloatArray) -> None:
+def require_finite(values: Float32Array) -> None:
     """Raise PrivacyError if a value is NaN or infinite: it would pass through every bound."""
     if not np.isfinite(values).all():
         count = int(np.count_nonzero(~np.isfinite(values)))
@@ -45,7 +43,9 @@ def require_finite(values: FloatArray) -> None:
         )
 
 
-def clip(values: FloatArray, clip_norm: float, *, scale: float = 1.0, out: FloatArray | None = None) -> FloatArray:
+def clip(
+    values: Float32Array, clip_norm: float, *, scale: float = 1.0, out: Float32Array | None = None
+) -> Float32Array:
     """Shorten vectors to an L2 norm of at most `clip_norm` each, and multiply them by `scale`.
 
     Parameters
@@ -66,6 +66,6 @@ def clip(values: FloatArray, clip_norm: float, *, scale: float = 1.0, out: Float
     factors = scale * (clip_norm / np.maximum(l2_norms(values), clip_norm))  # [n]
     extreme = (factors < _FLOAT32.tiny) | (factors > _FLOAT32.max)
     wide = values[extreme] * factors[extreme, None]  # float64: such a factor is no float32
-    clipped: FloatArray = np.multiply(values, np.where(extreme, 1.0, factors).astype(np.float32)[:, None], out=out)
+    clipped: Float32Array = np.multiply(values, np.where(extreme, 1.0, factors).astype(np.float32)[:, None], out=out)
     clipped[extreme] = wide
     return clipped

@@ -12,13 +12,10 @@ from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from palate.models.arrays import UInt16Array, UInt64Array
 from palate.privacy.errors import PrivacyError
-
-WordArray = npt.NDArray[np.uint64]
-LaneArray = npt.NDArray[np.uint16]
 
 KEY_BYTES = 32
 
@@ -33,7 +30,7 @@ class Purpose(IntEnum):
 class Words(Protocol):
     """A source of uniform 64-bit words."""
 
-    def words(self, count: int) -> WordArray:
+    def words(self, count: int) -> UInt64Array:
         """Return the next `count` words, uint64 [count]."""
         ...
 
@@ -69,18 +66,18 @@ class WordStream:
     def __repr__(self) -> str:
         return f"WordStream({self._purpose.name.lower()}, <sealed>)"
 
-    def words(self, count: int) -> WordArray:
+    def words(self, count: int) -> UInt64Array:
         """Return the next `count` words, uint64 [count]."""
         keystream = self._encryptor.update(bytes(8 * count))
         return np.frombuffer(keystream, dtype="<u8").astype(np.uint64, copy=False)
 
-    def lanes(self, count: int) -> LaneArray:
+    def lanes(self, count: int) -> UInt16Array:
         """Return `count` 16-bit lanes, writable, uint16 [count]: ``ceil(count / 4)`` words, lowest lane first."""
         padded = np.empty(padded_lanes(count), dtype="<u2")
         self.fill(padded)
         return padded[:count].astype(np.uint16, copy=False)
 
-    def fill(self, lanes: npt.NDArray[np.uint16]) -> None:
+    def fill(self, lanes: UInt16Array) -> None:
         """Fill memory with the lanes that come next, little-endian uint16 [n], n a multiple of 4; as `lanes` does."""
         self._encryptor.update_into(_zeros(2 * len(lanes)), lanes.data.cast("B"))
 

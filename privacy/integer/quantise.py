@@ -15,12 +15,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from palate.models.arrays import BoolArray, Float32Array, Float64Array, Int64Array, UInt16Array
 from palate.privacy.errors import PrivacyError
-from palate.privacy.integer.clipping import FloatArray, clip, require_finite
-from palate.privacy.integer.csprng import LaneArray, WordStream
-from palate.privacy.integer.ring import LongArray
+from palate.privacy.integer.clipping import clip, require_finite
+from palate.privacy.integer.csprng import WordStream
 
 MAX_SENSITIVITY = 1 << 16
 """Above it float32 has too few bits left for the fraction."""
@@ -36,7 +35,7 @@ _EXACT_FLOAT32 = 2.0**24
 _BLOCK = 512
 
 
-def dithered_floor(scaled: FloatArray, lanes: LaneArray, out: FloatArray) -> FloatArray:
+def dithered_floor(scaled: Float32Array, lanes: UInt16Array, out: Float32Array) -> Float32Array:
     """Round stochastically: ``floor(x + u)`` with u one of the midpoints of 2^15 cells of [0, 1).
 
     Parameters
@@ -55,7 +54,7 @@ def dithered_floor(scaled: FloatArray, lanes: LaneArray, out: FloatArray) -> Flo
     return np.floor(out, out=out)
 
 
-def squared_norms(integers: FloatArray) -> npt.NDArray[np.float64]:
+def squared_norms(integers: Float32Array) -> Float64Array:
     """Exact squared L2 norms of integers that are kept as float32, [n, d] to float64 [n]; NaN where one is NaN.
 
     A float32 sum of squares below 2^24 had only exact intermediate results; other blocks are summed as float64, where
@@ -68,7 +67,7 @@ def squared_norms(integers: FloatArray) -> npt.NDArray[np.float64]:
     if heavy.any():
         wide = blocks[heavy].astype(np.float64)
         sums[heavy] = np.vecdot(wide, wide)
-    squares: npt.NDArray[np.float64] = sums.sum(axis=1) + np.vecdot(rest, rest)
+    squares: Float64Array = sums.sum(axis=1) + np.vecdot(rest, rest)
     return squares
 
 
@@ -129,15 +128,15 @@ class Quantiser:
         """Integer steps per unit of the contribution."""
         return self.target / self.clip_norm
 
-    def scaled(self, values: FloatArray, out: FloatArray | None = None) -> FloatArray:
+    def scaled(self, values: Float32Array, out: Float32Array | None = None) -> Float32Array:
         """Clip and scale contributions to integer steps, float32 [n, d] to float32 [n, d]; `out` may be `values`."""
         return clip(values, self.clip_norm, scale=self.scale, out=out)
 
-    def fits(self, integers: FloatArray) -> npt.NDArray[np.bool_]:
+    def fits(self, integers: Float32Array) -> BoolArray:
         """Which vectors of integers, kept as float32 [n, d], have a squared norm of at most S^2, bool [n]; exact."""
         return squared_norms(integers) <= self.sensitivity**2  # false for NaN: what is not a number never fits
 
-    def quantise(self, values: FloatArray, rounding: WordStream) -> LongArray:
+    def quantise(self, values: Float32Array, rounding: WordStream) -> Int64Array:
         """Turn a contribution into integers.
 
         Parameters
@@ -163,7 +162,7 @@ class Quantiser:
             )
         require_finite(values)
         scaled = self.scaled(values[None])  # [1, d]
-        integers: FloatArray = np.empty_like(scaled)
+        integers: Float32Array = np.empty_like(scaled)
         for _ in range(_RETRIES):
             dithered_floor(scaled, rounding.lanes(self.size)[None], integers)
             if self.fits(integers)[0]:
@@ -174,6 +173,6 @@ class Quantiser:
             np.trunc(scaled, out=integers)
         return integers.reshape(-1).astype(np.int64)
 
-    def decode(self, integers: npt.NDArray[np.int64]) -> FloatArray:
+    def decode(self, integers: Int64Array) -> Float32Array:
         """Read integers, such as a sum of contributions, in the contribution's units, int64 [d] to float32 [d]."""
         return (integers / self.scale).astype(np.float32)

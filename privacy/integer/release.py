@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from palate.privacy.integer.clipping import FloatArray
+from palate.models.arrays import Float32Array, Int64Array
 from palate.privacy.integer.csprng import Words, WordStream
 from palate.privacy.integer.quantise import Quantiser
-from palate.privacy.integer.ring import LongArray, Ring, RingArray
+from palate.privacy.integer.ring import Ring, RingArray
 from palate.privacy.integer.skellam import MAX_VARIANCE, SkellamSampler
 
 
@@ -44,7 +44,7 @@ class IntegerMechanism:
     def __post_init__(self) -> None:
         SkellamSampler(self.share_variance)  # refuses now what it would refuse in every round
 
-    def noise(self, stream: Words, *, shares: int = 1) -> LongArray:
+    def noise(self, stream: Words, *, shares: int = 1) -> Int64Array:
         """Draw the sum of some devices' noise in one go, exact by closure, int64 [d]."""
         together = max(1, MAX_VARIANCE // self.share_variance)  # shares that one sampler can draw
         total = np.zeros(self.quantiser.size, dtype=np.int64)
@@ -53,7 +53,7 @@ class IntegerMechanism:
             total += SkellamSampler(count * self.share_variance).draw(self.quantiser.size, stream)
         return total
 
-    def encode(self, values: FloatArray, *, rounding: WordStream, noise: WordStream) -> RingArray:
+    def encode(self, values: Float32Array, *, rounding: WordStream, noise: WordStream) -> RingArray:
         """Return what a device with the contribution `values`, float32 [d], sends: ring elements [d].
 
         Raises
@@ -63,6 +63,6 @@ class IntegerMechanism:
         """
         return self.ring.reduce(self.quantiser.quantise(values, rounding) + self.noise(noise))
 
-    def decode(self, total: RingArray) -> FloatArray:
+    def decode(self, total: RingArray) -> Float32Array:
         """Read a sum of what devices sent, in the contribution's units, ring elements [d] to float32 [d]."""
         return self.quantiser.decode(self.ring.centre(total))

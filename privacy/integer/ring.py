@@ -10,12 +10,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from palate.models.arrays import Int64Array, UInt32Array, UInt64Array
 from palate.privacy.errors import PrivacyError
 
-LongArray = npt.NDArray[np.int64]
-RingArray = npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
+RingArray = UInt32Array | UInt64Array
 
 _TAIL_DEVIATIONS = 12  # a Skellam sum passes 12 standard deviations less than once in 10^30 values
 _MIN_BITS, _MAX_BITS = 2, 64
@@ -44,7 +43,7 @@ class Ring:
                 f"a modulus of {self.bits} bits is not between {_MIN_BITS} and {_MAX_BITS}", hint="32 is ample"
             )
 
-    def reduce(self, values: LongArray) -> RingArray:
+    def reduce(self, values: Int64Array) -> RingArray:
         """Reduce signed integers, int64 [d], to elements of the ring, [d]."""
         return self._narrow(values.view(np.uint64))
 
@@ -52,7 +51,7 @@ class Ring:
         """Add elements, [d] each."""
         return self._narrow(left.astype(np.uint64) + right.astype(np.uint64))
 
-    def centre(self, elements: RingArray) -> LongArray:
+    def centre(self, elements: RingArray) -> Int64Array:
         """Read elements as signed integers in ``[-2^(bits-1), 2^(bits-1))``, int64 [d]."""
         unused = np.uint64(_MAX_BITS - self.bits)
         lifted = elements.astype(np.uint64) << unused  # the sign bit goes to the top, and comes back with copies
@@ -84,6 +83,6 @@ class Ring:
                 hint=f"use {needed} bits or a smaller sensitivity",
             )
 
-    def _narrow(self, values: npt.NDArray[np.uint64]) -> RingArray:
+    def _narrow(self, values: UInt64Array) -> RingArray:
         reduced = values & np.uint64((1 << self.bits) - 1)
         return reduced.astype(np.uint32) if self.bits <= 32 else reduced

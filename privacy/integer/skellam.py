@@ -23,11 +23,10 @@ from functools import lru_cache
 from itertools import accumulate
 
 import numpy as np
-import numpy.typing as npt
 
+from palate.models.arrays import Int64Array, UInt64Array
 from palate.privacy.errors import PrivacyError
-from palate.privacy.integer.csprng import WordArray, Words
-from palate.privacy.integer.ring import LongArray
+from palate.privacy.integer.csprng import Words
 
 MAX_TABLE_VARIANCE = 1 << 28
 MAX_VARIANCE = 1 << 40
@@ -84,12 +83,12 @@ class _Table:
     the lower 64 bits; `guide` gives for each 16-bit prefix where to start searching (Chen & Asau 1974).
     """
 
-    high: WordArray
-    before: WordArray
-    low: WordArray
-    guide: npt.NDArray[np.int64]
+    high: UInt64Array
+    before: UInt64Array
+    low: UInt64Array
+    guide: Int64Array
 
-    def draw(self, stream: Words, count: int) -> LongArray:
+    def draw(self, stream: Words, count: int) -> Int64Array:
         """Draw values, int64 [count]."""
         words = stream.words(count)
         prefix = words >> np.uint64(1)
@@ -101,7 +100,7 @@ class _Table:
         for tie in np.flatnonzero(self.before[index] == prefix):
             index[tie] = self._settle(prefix[tie], stream)
         negative = -(words & np.uint64(1)).astype(np.int64)  # 0 or -1
-        values: LongArray = (index ^ negative) - negative
+        values: Int64Array = (index ^ negative) - negative
         return values
 
     def _settle(self, prefix: np.uint64, stream: Words) -> int:
@@ -164,7 +163,7 @@ class SkellamSampler:
         entries = len(_table(Fraction(self.variance, self.parts)).high)
         return self.parts * (entries * 2.0**-_THRESHOLD_BITS + 2.0 * 2.0**-_CUT_BITS)
 
-    def draw(self, count: int, stream: Words) -> LongArray:
+    def draw(self, count: int, stream: Words) -> Int64Array:
         """Draw independent values, int64 [count].
 
         Parameters

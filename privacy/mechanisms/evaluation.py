@@ -11,12 +11,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from palate.models.arrays import Float32Array, Float64Array
 from palate.privacy.integer.clipping import clip
-from palate.privacy.wire import NUM_METRICS, FloatArray, RoundPlan
-
-Matrix = npt.NDArray[np.float64]
+from palate.privacy.wire import NUM_METRICS, RoundPlan
 
 
 @dataclass(frozen=True)
@@ -37,14 +35,16 @@ class NoisyMetrics:
     ndcg_std: float
 
 
-def with_metrics(update: FloatArray, metrics: FloatArray, *, clip_norm: float, share: float) -> FloatArray:
+def with_metrics(update: Float32Array, metrics: Float32Array, *, clip_norm: float, share: float) -> Float32Array:
     """Put a device's metrics behind its update, within one clip norm; float32 [d] to [d + NUM_METRICS]."""
     clipped = np.empty((1, len(update)), dtype=np.float32)
     tail = attach(update[None], metrics[None], clip_norm=clip_norm, share=share, out=clipped)
     return np.concatenate([clipped[0], tail[0]])
 
 
-def attach(updates: FloatArray, metrics: FloatArray, *, clip_norm: float, share: float, out: FloatArray) -> FloatArray:
+def attach(
+    updates: Float32Array, metrics: Float32Array, *, clip_norm: float, share: float, out: Float32Array
+) -> Float32Array:
     """Clip updates so that their metrics have room behind them.
 
     Parameters
@@ -66,7 +66,9 @@ def attach(updates: FloatArray, metrics: FloatArray, *, clip_norm: float, share:
     return metrics * np.float32(_unit(clip_norm, share))
 
 
-def split_metrics(total: Matrix, plan: RoundPlan, *, noise_std: float) -> tuple[Matrix, NoisyMetrics | None]:
+def split_metrics(
+    total: Float64Array, plan: RoundPlan, *, noise_std: float
+) -> tuple[Float64Array, NoisyMetrics | None]:
     """Take the metrics off the end of a total.
 
     Parameters

@@ -22,14 +22,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
+from palate.models.arrays import Float32Array, Int64Array, IntegerArray
 from palate.privacy.accounting.events import SkellamEvent, Unit
 from palate.privacy.errors import PrivacyError
-from palate.privacy.integer.clipping import FloatArray, require_finite
+from palate.privacy.integer.clipping import require_finite
 from palate.privacy.integer.csprng import Purpose, WordStream
 from palate.privacy.integer.quantise import Quantiser, dithered_floor
-from palate.privacy.integer.ring import LongArray
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import RoundPlan
 
@@ -137,17 +136,17 @@ class SampleLayout:
         """Build the quantiser of one sample; its scale is also that of the released sum."""
         return Quantiser(clip_norm=terms.clip_norm, sensitivity=terms.sensitivity, size=self.size)
 
-    def head_part(self, samples: LongArray) -> LongArray:
+    def head_part(self, samples: Int64Array) -> Int64Array:
         """Sum of the samples' heads, int64 [N, size] to [head_size]."""
-        total: LongArray = samples[:, : self.head_size].sum(axis=0)
+        total: Int64Array = samples[:, : self.head_size].sum(axis=0)
         return total
 
-    def item_part(self, samples: LongArray) -> LongArray:
+    def item_part(self, samples: Int64Array) -> Int64Array:
         """Slots of the samples, int64 [N, size] to [N, slots, dim]."""
         return samples[:, self.head_size :].reshape(-1, self.slots, self.dim)
 
 
-def quantise_samples(samples: FloatArray, quantiser: Quantiser, key: bytes) -> LongArray:
+def quantise_samples(samples: Float32Array, quantiser: Quantiser, key: bytes) -> Int64Array:
     """Turn each sample's contribution into integers by itself.
 
     The integers are those of `Quantiser.quantise` on one sample after the other with one stream of the key, so they do
@@ -189,7 +188,7 @@ def quantise_samples(samples: FloatArray, quantiser: Quantiser, key: bytes) -> L
     return integers.astype(np.int64)
 
 
-def sum_items(slots: LongArray, items: npt.NDArray[np.integer], num_items: int) -> LongArray:
+def sum_items(slots: Int64Array, items: IntegerArray, num_items: int) -> Int64Array:
     """Move slots into the item table and add them up, dimension by dimension as on the wire.
 
     Parameters
@@ -213,7 +212,7 @@ def sum_items(slots: LongArray, items: npt.NDArray[np.integer], num_items: int) 
     return np.concatenate(columns).astype(np.int64)
 
 
-def popularity_integers(items: npt.NDArray[np.integer], num_items: int, terms: ReleaseTerms) -> LongArray:
+def popularity_integers(items: IntegerArray, num_items: int, terms: ReleaseTerms) -> Int64Array:
     """Give one device's part of the popularity sum: exactly S on each of its items, int64 [num_items].
 
     An item counts once even if the history repeats it, so that B interactions have a norm of at most sqrt(B) S.

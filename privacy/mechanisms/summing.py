@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from palate.models.arrays import Float64Array
 from palate.privacy.integer.ring import Ring
 from palate.privacy.wire import ItemUpdate, RoundPlan
-
-Matrix = npt.NDArray[np.float64]
 
 
 class UpdateSum:
@@ -32,7 +30,7 @@ class UpdateSum:
         else:  # wraps modulo 2^64, of which every ring's modulus is a divisor
             self._masked += update.vector.astype(np.uint64)
 
-    def total(self, steps_per_unit: float) -> Matrix:
+    def total(self, steps_per_unit: float) -> Float64Array:
         """Return the sum in the units of the update, float64 [update_size]; integers are divided by their scale."""
         terms = self._plan.terms
         if terms is None:

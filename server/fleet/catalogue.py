@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from palate.data.content import Content, ContentConfig, content_features
 from palate.errors import DataError
+from palate.models.arrays import Int32Array
 from palate.server.fleet import config as fleet_config
 
 MAX_ITEMS = 2_000_000
@@ -41,7 +41,7 @@ class FleetCatalogue:
     items: tuple[str, ...]
     titles: tuple[str, ...]
     genres: tuple[tuple[str, ...], ...]
-    years: npt.NDArray[np.int32]
+    years: Int32Array
     texts: tuple[str, ...]
     sha256: str = field(default="")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from palate.models.arrays import FloatArray
+from palate.models.arrays import Float32Array
 from palate.models.histories import Histories
 from palate.models.learning.batched_ridge import history_weights, solve_users
 from palate.models.learning.kernel import popularity_sum
@@ -22,7 +22,7 @@ from palate.simulation.baselines.scorers import FactorScorer
 def fit_content_only(
     history: Histories,
     num_items: int,
-    content: FloatArray | None = None,
+    content: Float32Array | None = None,
     training: LocalTraining | None = None,
     *,
     summed: Histories | None = None,
@@ -48,7 +48,7 @@ def fit_content_only(
 
 
 def fit_on_public_columns(
-    history: Histories, popularity: FloatArray, content: FloatArray | None, training: LocalTraining | None
+    history: Histories, popularity: Float32Array, content: Float32Array | None, training: LocalTraining | None
 ) -> FactorScorer:
     """Solve one ridge per user over a popularity column, noised or not, and public content.
 

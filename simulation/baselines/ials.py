@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from palate.models.arrays import FloatArray, LongArray
+from palate.models.arrays import Float32Array, Int64Array
 from palate.models.histories import Histories
 from palate.simulation.baselines.normal_equations import solve_ridge
 from palate.simulation.baselines.scorers import FactorScorer, history_matrix
@@ -71,7 +71,7 @@ def fit_ials(
     transposed = history_matrix(history, num_items).T.tocsr()
     owners = Histories(transposed.indptr.astype(np.int64), transposed.indices.astype(np.int32))  # users per item
 
-    def penalty(lengths: LongArray, num_others: int) -> FloatArray:
+    def penalty(lengths: Int64Array, num_others: int) -> Float32Array:
         scale = (lengths + config.unobserved_weight * num_others) ** config.frequency_exponent
         return (config.regularisation * scale).astype(np.float32)
 
@@ -80,7 +80,7 @@ def fit_ials(
     rng = np.random.default_rng(seed)
     items = rng.normal(0.0, config.init_scale / np.sqrt(config.dim), (num_items, config.dim)).astype(np.float32)
 
-    def solve_users() -> FloatArray:
+    def solve_users() -> Float32Array:
         return solve_ridge(items, history, unobserved_weight=config.unobserved_weight, regularisation=user_penalty)
 
     for _ in range(config.num_epochs):

@@ -12,7 +12,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 from scipy import sparse
 
-from palate.models.arrays import FloatArray
+from palate.models.arrays import Float32Array
 from palate.models.histories import Histories
 from palate.simulation.baselines.scorers import ItemToItemScorer, history_matrix
 
@@ -72,7 +72,7 @@ def fit_item_knn(
     return ItemToItemScorer(matrix, sparse.vstack(parts).T.tocsr())
 
 
-def _keep_largest(values: FloatArray, count: int) -> None:
+def _keep_largest(values: Float32Array, count: int) -> None:
     """Zero all but the largest values in place, the first of equals at the cut."""
     if len(values) <= count:
         return

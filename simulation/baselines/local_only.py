@@ -11,7 +11,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from pydantic.dataclasses import dataclass
 
 from palate.errors import ConfigError
-from palate.models.arrays import FloatArray
+from palate.models.arrays import Float32Array
 from palate.models.histories import Histories
 from palate.simulation.baselines.normal_equations import solve_ridge
 from palate.simulation.baselines.scorers import FactorScorer
@@ -34,7 +34,7 @@ class LocalOnlyConfig:
 
 
 def fit_local_only(
-    history: Histories, content: FloatArray | None, config: LocalOnlyConfig | None = None
+    history: Histories, content: Float32Array | None, config: LocalOnlyConfig | None = None
 ) -> FactorScorer:
     """Solve one ridge per user over content columns.
 

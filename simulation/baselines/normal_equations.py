@@ -6,9 +6,8 @@ The vectorised twin of `palate.models.learning.ridge.solve_user` with unit weigh
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from palate.models.arrays import FloatArray
+from palate.models.arrays import Float32Array, FloatingArray
 from palate.models.histories import Histories
 
 BATCH_ELEMENTS = 4_000_000
@@ -16,12 +15,12 @@ BATCH_ELEMENTS = 4_000_000
 
 
 def solve_ridge(
-    table: FloatArray,
+    table: Float32Array,
     history: Histories,
     *,
     unobserved_weight: float,
-    regularisation: npt.NDArray[np.floating] | float,
-) -> FloatArray:
+    regularisation: FloatingArray | float,
+) -> Float32Array:
     """Solve (X_S'X_S + a0 X'X + reg I) p = X_S'1 for each user's items S.
 
     Parameters

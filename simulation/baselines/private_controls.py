@@ -16,7 +16,7 @@ import numpy as np
 
 from palate.client.batched_release import quantised_sum, release_sum
 from palate.client.release import popularity_updates
-from palate.models.arrays import FloatArray, LongArray
+from palate.models.arrays import Float32Array, Int64Array
 from palate.models.histories import Histories
 from palate.models.learning.updates import DeviceUpdates
 from palate.models.popularity import saturating_column
@@ -48,7 +48,7 @@ class NoisedPopularity:
         Standard deviation of the noise in each value, in the same units.
     """
 
-    values: FloatArray
+    values: Float32Array
     noise_std: float
 
 
@@ -112,7 +112,7 @@ def noised_popularity(
     mechanism, keys = terms.mechanism(num_items), _keys(noise_seed)
     total = np.zeros(num_items, dtype=np.int64)
 
-    def take(people: LongArray, updates: DeviceUpdates) -> None:
+    def take(people: Int64Array, updates: DeviceUpdates) -> None:
         own = [keys.device(_ROUND, int(person)) for person in people]
         total[:] += quantised_sum(updates, own, mechanism.quantiser)
 
@@ -139,7 +139,7 @@ def fit_dp_content(
     history: Histories,
     num_items: int,
     promise: Promise,
-    content: FloatArray | None = None,
+    content: Float32Array | None = None,
     training: LocalTraining | None = None,
     *,
     summed: Histories | None = None,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from palate.errors import ConfigError
-from palate.models.arrays import FloatArray
+from palate.models.arrays import Float32Array
 from palate.models.histories import Histories
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Unit
@@ -55,7 +55,7 @@ class Known:
 
     history: Histories
     num_items: int
-    content: FloatArray | None = None
+    content: Float32Array | None = None
     seed: int = 0
     training: LocalTraining = field(default_factory=LocalTraining)
     promise: Promise | None = None
@@ -116,7 +116,7 @@ class Baseline:
         """Name it for tables, with the budget that it spends."""
         return f"{self.label} (epsilon {promise.epsilon:g})" if self.spends_budget and promise else self.label
 
-    def obstacle(self, num_items: int, content: FloatArray | None, promise: Promise | None = None) -> str | None:
+    def obstacle(self, num_items: int, content: Float32Array | None, promise: Promise | None = None) -> str | None:
         """Why it cannot run on this data, in words for the report; None where it can."""
         if self.max_items is not None and num_items > self.max_items:
             return f"{num_items} items, at most {self.max_items} are practical"

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from palate.models.arrays import FloatArray
+from palate.models.arrays import Float32Array
 from palate.models.training import LocalTraining
 from palate.privacy.charging import Promise
 from palate.simulation.baselines.registry import Baseline, Fit, Known, baseline
@@ -86,7 +86,7 @@ def run_baselines(
     names: Sequence[str],
     split: Split,
     *,
-    content: FloatArray | None = None,
+    content: Float32Array | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
     training: LocalTraining | None = None,

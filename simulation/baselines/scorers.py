@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from palate.models.arrays import FloatArray, IntArray
+from palate.models.arrays import Float32Array, Int32Array
 from palate.models.histories import Histories
 
 
@@ -21,9 +21,9 @@ class ConstantScorer:
         float32 [num_items].
     """
 
-    item_scores: FloatArray
+    item_scores: Float32Array
 
-    def scores(self, users: IntArray) -> FloatArray:
+    def scores(self, users: Int32Array) -> Float32Array:
         """Scores of all items, float32 [batch, num_items]."""
         return np.repeat(self.item_scores[None, :], len(users), axis=0)
 
@@ -40,14 +40,14 @@ class FactorScorer:
         float32 [num_items, dim].
     """
 
-    users: FloatArray
-    items: FloatArray
+    users: Float32Array
+    items: Float32Array
 
-    def scores(self, users: IntArray) -> FloatArray:
+    def scores(self, users: Int32Array) -> Float32Array:
         """Scores of all items, float32 [batch, num_items]."""
         return np.asarray(self.users[users] @ self.items.T)
 
-    def score_items(self, users: IntArray, items: IntArray) -> FloatArray:
+    def score_items(self, users: Int32Array, items: Int32Array) -> Float32Array:
         """Scores of some items [batch, candidates], float32 of that shape."""
         return np.asarray(np.einsum("bd,bcd->bc", self.users[users], self.items[items]))
 
@@ -65,9 +65,9 @@ class ItemToItemScorer:
     """
 
     history: sparse.csr_array
-    weights: FloatArray | sparse.csr_array
+    weights: Float32Array | sparse.csr_array
 
-    def scores(self, users: IntArray) -> FloatArray:
+    def scores(self, users: Int32Array) -> Float32Array:
         """Scores of all items, float32 [batch, num_items]."""
         product = self.history[users] @ self.weights  # [batch, num_items]
         dense = product.toarray() if sparse.issparse(product) else product

@@ -10,11 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.data.interactions import Interactions
 from palate.errors import DataError
-from palate.models.arrays import IntArray, LongArray
+from palate.models.arrays import BoolArray, Int32Array, Int64Array
 from palate.models.histories import Histories
 
 
@@ -35,12 +34,12 @@ class Arrivals:
         All that each person has had, new items included: what they are never ranked against.
     """
 
-    items: LongArray
-    target: IntArray
+    items: Int64Array
+    target: Int32Array
     before: Histories
     everything: Histories
 
-    def renumbered(self, place: IntArray) -> Arrivals:
+    def renumbered(self, place: Int32Array) -> Arrivals:
         """Return the same with item i called ``place[i]``; -1 stays -1."""
         return Arrivals(
             np.sort(place[self.items]).astype(np.int64),
@@ -105,7 +104,7 @@ def hold_out_items(interactions: Interactions, share: float, *, seed: int) -> tu
     return left, Arrivals(drawn, target, before, everything)
 
 
-def _targets(rows: Histories, arriving: npt.NDArray[np.bool_], *, ordered: bool) -> tuple[IntArray, Histories]:
+def _targets(rows: Histories, arriving: BoolArray, *, ordered: bool) -> tuple[Int32Array, Histories]:
     """Choose everybody's target, [num_users], and the old items before it."""
     target = np.full(rows.num_users, -1, dtype=np.int32)
     chosen = np.zeros(len(rows.items), dtype=np.bool_)

@@ -12,13 +12,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from palate.data.catalogue import Catalogue
 from palate.data.interactions import CleaningReport
 from palate.data.reading import RawInteractions
-from palate.models.arrays import LongArray
+from palate.models.arrays import BoolArray, Int64Array
 from palate.simulation.datasets.demo_words import MOODS, STRANDS, Strand
 
 NUM_USERS = 2000
@@ -49,12 +48,12 @@ class _Dice:
     def __init__(self, seed: int) -> None:
         self._source = np.random.PCG64(seed)
 
-    def below(self, bound: int, *shape: int) -> LongArray:
+    def below(self, bound: int, *shape: int) -> Int64Array:
         """Integers 0..bound-1, int64 [*shape]; the bias is at most bound / 2**32."""
         raw = self._source.random_raw(math.prod(shape))
         return (((raw >> np.uint64(32)) * np.uint64(bound)) >> np.uint64(32)).astype(np.int64).reshape(shape)
 
-    def shuffled(self, count: int) -> LongArray:
+    def shuffled(self, count: int) -> Int64Array:
         """Return a permutation of 0..count-1, int64 [count]."""
         return np.argsort(self.below(2**31, count), kind="stable")
 
@@ -64,10 +63,10 @@ class _Films:
     """The catalogue, and what viewers respond to; int64 [num_items] each."""
 
     catalogue: Catalogue
-    director: LongArray
-    era_mood: LongArray
-    saga: LongArray  # -1: not part of a saga
-    popularity: LongArray
+    director: Int64Array
+    era_mood: Int64Array
+    saga: Int64Array  # -1: not part of a saga
+    popularity: Int64Array
 
 
 def demo_catalogue_and_rows(seed: int = 7) -> tuple[Catalogue, RawInteractions]:
@@ -161,7 +160,7 @@ def _titles_and_years(strand: Strand, dice: _Dice) -> list[tuple[str, int, int]]
     return made + [(named[at], first + year, -1) for at, year in zip(chosen, newer, strict=True)]
 
 
-def _watch(films: _Films, dice: _Dice) -> tuple[LongArray, LongArray, LongArray]:
+def _watch(films: _Films, dice: _Dice) -> tuple[Int64Array, Int64Array, Int64Array]:
     """Viewer, film and second of everything that was watched, oldest first, int64 [num_rows] each."""
     num_items = films.catalogue.num_items
     by_director, by_era_mood = _tastes(dice)
@@ -195,7 +194,7 @@ def _watch(films: _Films, dice: _Dice) -> tuple[LongArray, LongArray, LongArray]
     return user[order], item[order], second[order]
 
 
-def _tastes(dice: _Dice) -> tuple[list[LongArray], list[LongArray]]:
+def _tastes(dice: _Dice) -> tuple[list[Int64Array], list[Int64Array]]:
     """Pull of each director, and of each decade and mood, on each viewer in each phase.
 
     Returns
@@ -229,13 +228,13 @@ def _tastes(dice: _Dice) -> tuple[list[LongArray], list[LongArray]]:
     return by_director, by_era_mood
 
 
-def _activity(dice: _Dice) -> LongArray:
+def _activity(dice: _Dice) -> Int64Array:
     """Films watched by each viewer: a power law from 14 to 200, int64 [num_users]."""
     table = [min(200, round(20 * ((k + 0.5) / 4096) ** -0.45 - 6)) for k in range(4096)]
     return np.array(table)[dice.below(4096, NUM_USERS)]
 
 
-def _saga_begun(films: _Films, seen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _saga_begun(films: _Films, seen: BoolArray) -> BoolArray:
     """Whether a viewer has seen another part of a film's saga, bool [num_users, num_items]."""
     begun = np.zeros_like(seen)
     parts = np.flatnonzero(films.saga >= 0).reshape(-1, _SAGA_PARTS)  # [sagas, parts], as the films are made

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.data.interactions import CleaningReport, Interactions
+from palate.models.arrays import Int64Array
 from palate.simulation.datasets.presets import PRESETS
 from palate.simulation.datasets.splits import protocol_for
 
@@ -120,7 +120,7 @@ def describe(interactions: Interactions) -> Description:
     )
 
 
-def _quantiles(counts: npt.NDArray[np.int64]) -> dict[str, float]:
+def _quantiles(counts: Int64Array) -> dict[str, float]:
     return dict(zip(QUANTILES, (round(float(q), 1) for q in np.quantile(counts, _LEVELS)), strict=True))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from palate.models.arrays import IntArray
+from palate.models.arrays import Int32Array
 from palate.models.histories import Histories
 
 
@@ -20,8 +20,8 @@ class HeldOut:
         Items it is ranked against in the sampled protocol, int32 [num_users, num_negatives].
     """
 
-    item: IntArray
-    negatives: IntArray
+    item: Int32Array
+    negatives: Int32Array
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from palate.data.interactions import Interactions
 from palate.data.tables import read_bytes
 from palate.errors import DataError
-from palate.models.arrays import IntArray, LongArray
+from palate.models.arrays import Int32Array, Int64Array
 from palate.models.histories import Histories
 from palate.simulation.datasets.held_out import HeldOut, Split
 
@@ -138,7 +137,9 @@ def ncf_ml1m(interactions: Interactions, folder: Path, *, seed: int = 0) -> Spli
     return _hold_out(rows, found, interactions.num_items, 99, seed, test_negatives=negative[:, 2:].astype(np.int32))
 
 
-def draw_negatives(rows: Histories, users: LongArray, num_items: int, count: int, rng: np.random.Generator) -> IntArray:
+def draw_negatives(
+    rows: Histories, users: Int64Array, num_items: int, count: int, rng: np.random.Generator
+) -> Int32Array:
     """Distinct unseen items for each user, uniformly: Floyd's sampling of ranks, then the rank-th unseen item.
 
     Parameters
@@ -179,7 +180,13 @@ def draw_negatives(rows: Histories, users: LongArray, num_items: int, count: int
 
 
 def _hold_out(
-    rows: Histories, test: LongArray, num_items: int, num_negatives: int, seed: int, *, test_negatives: IntArray | None
+    rows: Histories,
+    test: Int64Array,
+    num_items: int,
+    num_negatives: int,
+    seed: int,
+    *,
+    test_negatives: Int32Array | None,
 ) -> Split:
     """Split at the test positions (-1: none); validation is the newest of the rest where two or more remain."""
     rng = np.random.default_rng(seed)
@@ -190,7 +197,7 @@ def _hold_out(
     kept[validation[validation >= 0]] = False
     count = int(min(num_negatives, (num_items - rows.lengths)[test >= 0].min()))
 
-    def held_out(position: LongArray, negatives: IntArray | None) -> HeldOut:
+    def held_out(position: Int64Array, negatives: Int32Array | None) -> HeldOut:
         has = position >= 0
         if negatives is None:
             negatives = np.full((rows.num_users, count), -1, dtype=np.int32)
@@ -227,7 +234,7 @@ def _ncf_files(folder: Path) -> tuple[Path, Path] | None:
     return (found[0], found[1]) if len(found) == len(_NCF_FILES) else None
 
 
-def _integers(path: Path, *, columns: int) -> npt.NDArray[np.int64]:
+def _integers(path: Path, *, columns: int) -> Int64Array:
     """Whitespace-separated integers, "(user,item)" pairs included, int64 [num_users, columns]."""
     text = read_bytes(path).translate(bytes.maketrans(b"(),", b"   "))
     try:

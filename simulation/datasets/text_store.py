@@ -17,7 +17,7 @@ from safetensors.numpy import save
 
 from palate.data.text import SentenceEncoder, open_encoder
 from palate.errors import RunError
-from palate.models.arrays import FloatArray
+from palate.models.arrays import Float32Array
 from palate.privacy import files
 from palate.server.store import read_tensors
 from palate.simulation.datasets.presets import cache_folder
@@ -34,7 +34,7 @@ def embeddings_of(
     phase: Callable[[str], None] | None = None,
     open_model: Callable[[], SentenceEncoder] = open_encoder,
     version: str,
-) -> FloatArray:
+) -> Float32Array:
     """Read sentences, or remember having read them.
 
     Parameters
@@ -71,7 +71,7 @@ def embeddings_of(
         parts.append(encoder.encode(distinct[start : start + _AT_ONCE]))
     place = {text: index for index, text in enumerate(distinct)}
     vectors = np.concatenate(parts) if parts else np.zeros((0, 0), dtype=np.float32)
-    found: FloatArray = np.ascontiguousarray(vectors[[place[text] for text in texts]])
+    found: Float32Array = np.ascontiguousarray(vectors[[place[text] for text in texts]])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.replace(path, save({"embeddings": found}, _label(path, found)), mode=files.SHARED)
@@ -89,11 +89,11 @@ def path_of(texts: Sequence[str], version: str) -> Path:
     return cache_folder() / "text" / f"{digest.hexdigest()}.safetensors"
 
 
-def _label(path: Path, values: FloatArray) -> dict[str, str]:
+def _label(path: Path, values: Float32Array) -> dict[str, str]:
     return {"format": FORMAT, "key": path.stem, "values": hashlib.sha256(values.tobytes()).hexdigest()}
 
 
-def _read(path: Path, num_texts: int) -> FloatArray | None:
+def _read(path: Path, num_texts: int) -> Float32Array | None:
     """Return kept embeddings, or None where there are none or they are damaged."""
     if not path.exists():
         return None
