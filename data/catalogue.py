@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from palate.models.arrays import Int32Array
@@ -37,3 +38,18 @@ class Catalogue:
     def num_items(self) -> int:
         """Number of items in the catalogue."""
         return len(self.ids)
+
+    @staticmethod
+    def of(ids: Sequence[str], described: Catalogue | None = None) -> Catalogue:
+        """Catalogue of just these ids in this order; an id that `described` does not know is its own title."""
+        at = {} if described is None else {item: row for row, item in enumerate(described.ids)}
+        known = [(at.get(item, -1), item) for item in ids]
+        if described is None:
+            described = Catalogue((), (), (), np.zeros(0, dtype=np.int32), ())
+        return Catalogue(
+            ids=tuple(ids),
+            titles=tuple(described.titles[row] if row >= 0 else item for row, item in known),
+            genres=tuple(described.genres[row] if row >= 0 else () for row, _ in known),
+            years=np.array([described.years[row] if row >= 0 else UNKNOWN_YEAR for row, _ in known], dtype=np.int32),
+            texts=tuple(described.texts[row] if row >= 0 else "" for row, _ in known),
+        )

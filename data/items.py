@@ -6,15 +6,12 @@ some of title, genres (parted by "|"), year, description, url.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from palate.data.catalogue import Catalogue
-from palate.data.reading import as_text, find_column
-from palate.data.tables import Table, read_table, shorten
+from palate.data.tables import Source, Table, as_text, find_column, read_table, shorten
 from palate.errors import DataError
 
 # The order of the flags in u.item (u.genre of MovieLens 100K).
@@ -34,8 +31,8 @@ _GUESSES = {
 }
 
 
-def read_items(path: Path, *, strict: bool = False) -> tuple[Catalogue, tuple[str, ...]]:
-    """Read a file that describes items.
+def read_items(source: Source, *, strict: bool = False) -> tuple[Catalogue, tuple[str, ...]]:
+    """Read a file or a frame that describes items.
 
     Returns
     -------
@@ -47,39 +44,27 @@ def read_items(path: Path, *, strict: bool = False) -> tuple[Catalogue, tuple[st
     DataError
         If the file cannot be read, has no item column, or `strict` meets a bad line.
     """
-    plain_name = path.name.removesuffix(".gz")
+    plain_name = Path(source).name.removesuffix(".gz") if isinstance(source, str | Path) else ""
     if plain_name == "movies.dat":
-        table = read_table(path, columns=("item", "title", "genres"), separator="::")
+        table = read_table(source, columns=("item", "title", "genres"), separator="::")
     elif plain_name == "u.item":
         columns = ("item", "title", "date", "video date", "link", *_U_ITEM_GENRES)
-        table = _flags_to_genres(read_table(path, columns=columns, separator="|"))
+        table = _flags_to_genres(read_table(source, columns=columns, separator="|"))
     else:
-        table = read_table(path)
+        table = read_table(source)
     if table.malformed and strict:
         raise DataError(
-            f"{path.name}, {table.unit} {table.malformed[0]}: wrong number of fields",
+            f"{table.name}, {table.unit} {table.malformed[0]}: wrong number of fields",
             hint="mend the file, or leave out --strict",
         )
     known_latin1 = plain_name in ("movies.dat", "u.item")  # as GroupLens publishes them: nothing was guessed
     notes = () if known_latin1 else table.notes
     if table.malformed:
-        notes = (*notes, f"{len(table.malformed)} lines of {path.name} were dropped, the first is {table.malformed[0]}")
+        notes = (
+            *notes,
+            f"{len(table.malformed)} lines of {table.name} were dropped, the first is {table.malformed[0]}",
+        )
     return _described(table), notes
-
-
-def align(described: Catalogue | None, ids: Sequence[str]) -> Catalogue:
-    """Catalogue of just these ids in this order; an id that nothing is known of is its own title."""
-    if described is None:
-        described = Catalogue((), (), (), np.zeros(0, dtype=np.int32), ())
-    at = {item: position for position, item in enumerate(described.ids)}
-    known = [at.get(item, -1) for item in ids]
-    return Catalogue(
-        ids=tuple(ids),
-        titles=tuple(described.titles[k] if k >= 0 else item for k, item in zip(known, ids, strict=True)),
-        genres=tuple(described.genres[k] if k >= 0 else () for k in known),
-        years=np.array([described.years[k] if k >= 0 else 0 for k in known], dtype=np.int32),
-        texts=tuple(described.texts[k] if k >= 0 else "" for k in known),
-    )
 
 
 def _described(table: Table) -> Catalogue:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
-from palate.data.interactions import CleaningReport
+from palate.data.interactions import CleaningReport, Interactions, RawInteractions, clean
+from palate.data.items import read_items
 from palate.data.options import ReadOptions
-from palate.data.tables import EXAMPLES, Table, read_table, shorten
+from palate.data.tables import EXAMPLES, Source, Table, as_text, find_column, plain_name, read_table, shorten
 from palate.errors import DataError
 
 # Lower case, letters and digits only; earlier names win.
@@ -44,35 +44,51 @@ HEADERLESS = {
 }
 
 
-@dataclass(frozen=True)
-class RawInteractions:
-    """Usable rows of a file, in its order.
-
-    Attributes
-    ----------
-    frame
-        Columns `line` Int64, `user` and `item` String, and where the file has them `rating` and `moment` Float64.
-    has_time
-        Whether there is a `moment`: a timestamp in seconds since 1970 or a rank.
-    is_timestamp
-        Whether `moment` is a time rather than a rank.
-    report
-        Rows dropped so far.
-    """
-
-    frame: pl.DataFrame
-    has_time: bool
-    is_timestamp: bool
-    report: CleaningReport
-
-
-def read_interactions(path: Path, options: ReadOptions | None = None) -> RawInteractions:
-    """Read a CSV, TSV, RecBole .inter or Parquet file of interactions, gzipped or not.
+def read_interactions(
+    source: Source, *, items: Source | None = None, options: ReadOptions | None = None, name: str = ""
+) -> Interactions:
+    """Read, clean and encode interactions from a file or a frame.
 
     Parameters
     ----------
-    path
-        The file, with a header line; MovieLens' ratings.dat and u.data are known without one.
+    source
+        A file (CSV, TSV, RecBole .inter, Parquet; gzipped or not), or a polars, pandas or Arrow frame.
+    items
+        File or frame that describes the items; ``options.items`` where None.
+    options
+        Column names, cleaning rules and strictness; what is None is guessed.
+    name
+        What the dataset is called in messages and reports; the file's name unless given.
+
+    Returns
+    -------
+    Interactions
+        Its `report` says what was dropped and what was guessed.
+
+    Raises
+    ------
+    DataError
+        If a file or a column is missing, or too little is left to learn from.
+    """
+    options = options or ReadOptions()
+    raw = read_rows(source, options)
+    described = None
+    items = options.items if items is None else items
+    if items is not None:
+        described, notes = read_items(items, strict=options.strict)
+        raw = replace(raw, report=replace(raw.report, notes=(*raw.report.notes, *notes)))
+    file = Path(source) if isinstance(source, str | Path) else None
+    interactions = clean(raw, name=name or (file.name if file else "frame"), options=options, described=described)
+    return replace(interactions, source=str(file) if file else "")
+
+
+def read_rows(source: Source, options: ReadOptions | None = None) -> RawInteractions:
+    """Read the usable rows of a file or a frame; each dropped row is accounted for.
+
+    Parameters
+    ----------
+    source
+        As in `read_interactions`; MovieLens' ratings.dat and u.data are known without a header line.
     options
         Column names and strictness.
 
@@ -82,11 +98,12 @@ def read_interactions(path: Path, options: ReadOptions | None = None) -> RawInte
         If the file or a column is missing, nothing usable is left, or `strict` meets a bad row.
     """
     options = options or ReadOptions()
-    separator, columns = HEADERLESS.get(path.name.removesuffix(".gz"), (None, None))
-    table = read_table(path, columns=columns, separator=separator)
+    known_as = Path(source).name.removesuffix(".gz") if isinstance(source, str | Path) else ""
+    separator, columns = HEADERLESS.get(known_as, (None, None))
+    table = read_table(source, columns=columns, separator=separator)
     chosen = _choose_columns(table, options)
     text = {role: as_text(table.frame[column]) for role, column in chosen.items()}
-    is_timestamp = "time" in chosen and _plain(chosen["time"]) not in _RANK_NAMES
+    is_timestamp = "time" in chosen and plain_name(chosen["time"]) not in _RANK_NAMES
     parsed = {"line": table.lines, "user": text["user"], "item": text["item"]}
     if "rating" in chosen:
         parsed["rating"] = text["rating"].cast(pl.Float64, strict=False)
@@ -103,31 +120,6 @@ def read_interactions(path: Path, options: ReadOptions | None = None) -> RawInte
             hint=f"read as {columns_read}; choose others with --user-column, --item-column and so on",
         )
     return RawInteractions(usable, "moment" in parsed, is_timestamp, report)
-
-
-def as_text(column: pl.Series) -> pl.Series:
-    """Values as trimmed text; whole floats lose their ".0" (pandas' integers with gaps), nothing becomes ""."""
-    if column.dtype.is_float():
-        whole = column.is_nan().not_() & (column == column.round()) & (column.abs() < 2**53)
-        integers = column.set(~whole.fill_null(False), None).cast(pl.Int64).cast(pl.String)
-        return integers.zip_with(whole.fill_null(False), column.cast(pl.String)).fill_null("")
-    if column.dtype.is_temporal():
-        return column.cast(pl.String).fill_null("")
-    if column.dtype.is_nested() or column.dtype == pl.Object:
-        raise DataError(f"column {column.name} holds {column.dtype}", hint="each field must hold one value")
-    if column.dtype == pl.Binary:
-        column = column.cast(pl.String, strict=False)
-    return column.cast(pl.String).str.strip_chars().fill_null("")
-
-
-def find_column(names: Sequence[str], candidates: str) -> str | None:
-    """Return the first column whose name, without case and punctuation, is among the candidates (best first)."""
-    plain = {_plain(name): name for name in reversed(names)}
-    return next((plain[candidate] for candidate in candidates.split() if candidate in plain), None)
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _choose_columns(table: Table, options: ReadOptions) -> dict[str, str]:

@@ -9,14 +9,23 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
 
 from palate.errors import DataError, EnvironmentProblem
+
+if TYPE_CHECKING:
+    import narwhals as nw
+    from narwhals.typing import IntoDataFrame
+
+Source: TypeAlias = "str | Path | IntoDataFrame"
+"""A file, or a polars, pandas or Arrow frame."""
 
 EXAMPLES = 5  # line numbers kept for each kind of trouble
 _SEPARATORS = ("::", "\t", ",", ";", "|")
@@ -55,13 +64,13 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def read_table(path: Path, *, columns: Sequence[str] | None = None, separator: str | None = None) -> Table:
+def read_table(source: Source, *, columns: Sequence[str] | None = None, separator: str | None = None) -> Table:
     """Read CSV, TSV, "::" or "|" separated text, or Parquet; each may be gzipped.
 
     Parameters
     ----------
-    path
-        The file. Its kind is recognised by content, not by suffix.
+    source
+        A file, of which the kind is recognised by content and not by suffix; or a frame.
     columns
         Column names of a file without a header line; None reads them from the first line.
     separator
@@ -74,6 +83,9 @@ def read_table(path: Path, *, columns: Sequence[str] | None = None, separator: s
     EnvironmentProblem
         If the file may not be read.
     """
+    if not isinstance(source, str | Path):
+        return _of_frame(source)
+    path = Path(source)
     data = read_bytes(path)
     if data.startswith(b"PAR1"):
         return _parquet(path.name, data)
@@ -115,6 +127,32 @@ def shorten(names: Sequence[str], limit: int = 12) -> str:
     shown = [name if len(name) <= 30 else name[:29] + "…" for name in names[:limit]]
     printable = [name if name.isprintable() else repr(name)[1:-1] for name in shown]
     return ", ".join(printable) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def as_text(column: pl.Series) -> pl.Series:
+    """Values as trimmed text; whole floats lose their ".0" (pandas' integers with gaps), nothing becomes ""."""
+    if column.dtype.is_float():
+        whole = column.is_nan().not_() & (column == column.round()) & (column.abs() < 2**53)
+        integers = column.set(~whole.fill_null(False), None).cast(pl.Int64).cast(pl.String)
+        return integers.zip_with(whole.fill_null(False), column.cast(pl.String)).fill_null("")
+    if column.dtype.is_temporal():
+        return column.cast(pl.String).fill_null("")
+    if column.dtype.is_nested() or column.dtype == pl.Object:
+        raise DataError(f"column {column.name} holds {column.dtype}", hint="each field must hold one value")
+    if column.dtype == pl.Binary:
+        column = column.cast(pl.String, strict=False)
+    return column.cast(pl.String).str.strip_chars().fill_null("")
+
+
+def find_column(names: Sequence[str], candidates: str) -> str | None:
+    """Return the first column whose name, without case and punctuation, is among the candidates (best first)."""
+    plain = {plain_name(name): name for name in reversed(names)}
+    return next((plain[candidate] for candidate in candidates.split() if candidate in plain), None)
+
+
+def plain_name(name: str) -> str:
+    """Name of a column without case, blanks and punctuation."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _empty(name: str) -> DataError:
@@ -189,6 +227,31 @@ def _parquet(name: str, data: bytes) -> Table:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{name} is a damaged Parquet file: {reason}", hint="write or fetch it again") from error
     return _checked(Table(name, frame, pl.Series("line", range(1, len(frame) + 1), pl.Int64), "row", len(frame)))
+
+
+def _of_frame(frame: IntoDataFrame) -> Table:
+    """Turn a polars, pandas or Arrow frame into a table, column by column."""
+    if isinstance(frame, pl.DataFrame):
+        native = frame
+    else:
+        import narwhals as nw
+
+        try:
+            columns = nw.from_native(frame, eager_only=True).iter_columns()
+        except TypeError:
+            raise DataError(
+                f"{type(frame).__name__} is neither a file nor a frame",
+                hint="give a path, or a polars, pandas or Arrow frame",
+            ) from None
+        native = pl.DataFrame({column.name: _series(column) for column in columns})
+    return _checked(Table("the frame", native, pl.int_range(1, len(native) + 1, eager=True), "row", len(native)))
+
+
+def _series(column: nw.Series[Any]) -> pl.Series:
+    """Values of a column; what pandas calls NaN or NA is nothing."""
+    gone = column.is_null().to_list()
+    values = [None if missing else value for value, missing in zip(column.to_list(), gone, strict=True)]
+    return pl.Series(column.name, values, strict=False)
 
 
 def _header(name: str, fields: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ from palate.models.arrays import Float32Array, Int32Array
 from palate.models.histories import Histories
 from palate.models.metrics import RankingMetrics
 from palate.simulation.bands import Band, Partition, accuracy_by, by_activity, by_label, by_popularity
-from palate.simulation.datasets.held_out import HeldOut
+from palate.simulation.datasets.splits import HeldOut
 
 
 class Scorer(Protocol):

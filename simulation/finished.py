@@ -17,7 +17,7 @@ from palate.models.serving import serving_training
 from palate.models.table import ItemTable
 from palate.server.store import TABLE_FORMAT, read_tensors
 from palate.simulation.config import SimulationConfig
-from palate.simulation.datasets.held_out import Split
+from palate.simulation.datasets.splits import Split
 from palate.simulation.federation import finished_result
 from palate.simulation.host import read_heads
 from palate.simulation.prepare import Prepared, prepare

@@ -38,7 +38,7 @@ from palate.privacy.wire import ItemUpdate, RoundPlan, WireError
 from palate.server.settings import cohort_size
 from palate.server.store import read_tensors
 from palate.simulation.config import SimulationConfig
-from palate.simulation.datasets.held_out import HeldOut
+from palate.simulation.datasets.splits import HeldOut
 from palate.simulation.evaluation import Evaluation, evaluate
 from palate.simulation.ledgers import ShardLedgers
 from palate.simulation.noise_keys import read_noise_key

@@ -30,8 +30,7 @@ from palate.privacy import files
 from palate.simulation.baselines.content_only import fit_on_public_columns
 from palate.simulation.config import SimulationConfig
 from palate.simulation.datasets.arrivals import Arrivals
-from palate.simulation.datasets.held_out import HeldOut
-from palate.simulation.datasets.splits import draw_negatives
+from palate.simulation.datasets.splits import HeldOut, draw_negatives
 from palate.simulation.evaluation import Evaluation, Scorer, evaluate
 from palate.simulation.finished import heads_of, table_of
 from palate.simulation.prepare import EVALUATION_SEED, Prepared, prepare

@@ -16,7 +16,7 @@ from palate.models.table import ItemTable
 from palate.privacy.wire import ItemUpdate, RoundPlan
 from palate.server.settings import cohort_size
 from palate.simulation.config import SimulationConfig
-from palate.simulation.datasets.held_out import HeldOut
+from palate.simulation.datasets.splits import HeldOut
 from palate.simulation.evaluation import evaluate
 from palate.simulation.host import TOP_K, ShardHost, arrays_of
 from palate.simulation.ledgers import open_guard

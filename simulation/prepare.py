@@ -22,9 +22,8 @@ from palate.models.arrays import Float32Array, Int32Array, Int64Array
 from palate.models.histories import Histories
 from palate.simulation.config import ContentOptions, SimulationConfig
 from palate.simulation.datasets.arrivals import Arrivals, hold_out_items
-from palate.simulation.datasets.held_out import HeldOut, Split
 from palate.simulation.datasets.presets import load
-from palate.simulation.datasets.splits import split_for
+from palate.simulation.datasets.splits import HeldOut, Split, split_for
 from palate.simulation.datasets.text_store import embeddings_of
 
 EVALUATION_SEED = 20_170_403

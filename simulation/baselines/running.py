@@ -15,7 +15,7 @@ from palate.models.arrays import Float32Array
 from palate.models.training import LocalTraining
 from palate.privacy.charging import Promise
 from palate.simulation.baselines.registry import Baseline, Fit, Known, baseline
-from palate.simulation.datasets.held_out import Split
+from palate.simulation.datasets.splits import Split
 from palate.simulation.evaluation import Evaluation, Summary, evaluate, summarise
 
 DEFAULT_VARIANT = "default"

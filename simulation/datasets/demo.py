@@ -15,8 +15,7 @@ import numpy as np
 import polars as pl
 
 from palate.data.catalogue import Catalogue
-from palate.data.interactions import CleaningReport
-from palate.data.reading import RawInteractions
+from palate.data.interactions import CleaningReport, RawInteractions
 from palate.models.arrays import BoolArray, Int64Array
 from palate.simulation.datasets.demo_words import MOODS, STRANDS, Strand
 

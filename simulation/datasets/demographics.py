@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from palate.data.reading import as_text, find_column
-from palate.data.tables import read_table
+from palate.data.tables import as_text, find_column, read_table
 from palate.errors import DataError
 
 # GroupLens' own bands in users.dat; exact ages (u.user) are put into the same bands.

@@ -10,9 +10,7 @@ from types import MappingProxyType
 
 import platformdirs
 
-from palate.data.cleaning import clean
-from palate.data.interactions import Interactions
-from palate.data.items import read_items
+from palate.data.interactions import Interactions, clean
 from palate.data.options import ReadOptions
 from palate.data.reading import HEADERLESS, read_interactions
 from palate.errors import ConfigError, DataError
@@ -210,12 +208,9 @@ def _load_path(path: Path, name: str, options: ReadOptions) -> Interactions:
         )
     items = options.items or (_first_of(folder, _ITEM_FILES) if folder is not None else None)
     groups = _first_of(folder, _USER_FILES) if folder is not None else None
-    raw = read_interactions(source, options)
-    described, notes = read_items(items, strict=options.strict) if items is not None else (None, ())
-    raw = replace(raw, report=replace(raw.report, notes=(*raw.report.notes, *notes)))
-    interactions = clean(raw, name=name, options=options, described=described)
+    interactions = read_interactions(source, items=items, options=options, name=name)
     demographics = align_groups(read_groups(groups), interactions.users) if groups is not None else {}
-    return replace(interactions, demographics=demographics, source=str(source))
+    return replace(interactions, demographics=demographics)
 
 
 def _first_of(folder: Path, names: tuple[str, ...]) -> Path | None:

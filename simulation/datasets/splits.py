@@ -6,6 +6,7 @@ user has never interacted with. They serve evaluation alone: training draws its 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,47 @@ from palate.data.tables import read_bytes
 from palate.errors import DataError
 from palate.models.arrays import Int32Array, Int64Array
 from palate.models.histories import Histories
-from palate.simulation.datasets.held_out import HeldOut, Split
 
 NCF_PROTOCOL = "NCF's own held-out items and negatives"
 _NCF_FILES = ("test.rating", "test.negative")
 _NCF_PREFIXES = ("ncf-ml-1m.", "ml-1m.")
 _NCF_SIZE = (6040, 3706, 1_000_209)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One held-out item per user and its fixed negatives.
+
+    Attributes
+    ----------
+    item
+        The item to be found, int32 [num_users]; -1 where the user has too short a history.
+    negatives
+        Items it is ranked against in the sampled protocol, int32 [num_users, num_negatives].
+    """
+
+    item: Int32Array
+    negatives: Int32Array
+
+
+@dataclass(frozen=True)
+class Split:
+    """Leave-one-out: newest interaction is the test item, second-newest validation, the rest is training.
+
+    A user with two interactions has a test item but no validation item; with one, training only.
+    Each round trains on `train`. Validation ranks with `train` as the history; test ranks with
+    `train` plus the validation item, as a device that has lived until then would.
+    """
+
+    train: Histories
+    validation: HeldOut
+    test: HeldOut
+    num_items: int
+
+    @property
+    def full_train(self) -> Histories:
+        """Everything before the test item: training plus validation."""
+        return self.train.append(self.validation.item)
 
 
 def split_for(interactions: Interactions, *, num_negatives: int = 99, seed: int) -> tuple[Split, str]:

@@ -12,7 +12,7 @@ from palate.data.catalogue import Catalogue
 from palate.data.interactions import Interactions
 from palate.errors import DataError
 from palate.models import lists
-from palate.simulation.datasets.held_out import Split
+from palate.simulation.datasets.splits import Split
 from palate.simulation.evaluation import Scorer
 
 RECENT = 10

@@ -6,10 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palate.data.cleaning import clean, k_core, newest_of_each_pair
-from palate.data.interactions import CleaningReport
+from palate.data.interactions import CleaningReport, RawInteractions, clean, k_core, newest_of_each_pair
 from palate.data.options import ReadOptions
-from palate.data.reading import RawInteractions
 from palate.errors import ConfigError, DataError
 
 

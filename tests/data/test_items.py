@@ -5,7 +5,8 @@ import gzip
 import polars as pl
 import pytest
 
-from palate.data.items import align, read_items
+from palate.data.catalogue import Catalogue
+from palate.data.items import read_items
 from palate.errors import DataError
 from palate.simulation.datasets.demographics import align_groups, read_groups
 
@@ -75,13 +76,13 @@ def test_items_file_without_use_is_refused(tmp_path, content):
 def test_catalogue_follows_the_ids_asked_for(tmp_path):
     path = tmp_path / "items.csv"
     path.write_text("item,title,year\na,Alpha,1990\nb,Beta,1991\n")
-    catalogue = align(read_items(path)[0], ["b", "unheard of", "a"])
+    catalogue = Catalogue.of(["b", "unheard of", "a"], read_items(path)[0])
     assert catalogue.titles == ("Beta", "unheard of", "Alpha")
     assert catalogue.years.tolist() == [1991, 0, 1990]
 
 
 def test_nothing_known_leaves_ids_as_titles():
-    catalogue = align(None, ["x", "y"])
+    catalogue = Catalogue.of(["x", "y"])
     assert catalogue.titles == ("x", "y")
     assert catalogue.genres == ((), ())
 

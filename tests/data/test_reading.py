@@ -2,13 +2,14 @@
 
 import gzip
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from palate.data.options import ReadOptions
-from palate.data.reading import read_interactions
+from palate.data.reading import read_interactions, read_rows
 from palate.data.tables import read_table
 from palate.errors import DataError, PalateError
 
@@ -26,11 +27,11 @@ def write(tmp_path):
 
 
 def rows_of(path, **options):
-    return read_interactions(path, ReadOptions(**options)).frame.drop("line").rows()
+    return read_rows(path, ReadOptions(**options)).frame.drop("line").rows()
 
 
 def test_plain_csv_is_read_with_guessed_columns(write):
-    raw = read_interactions(write(GOOD))
+    raw = read_rows(write(GOOD))
     assert raw.frame.rows() == [(2, "1", "10", 5.0, 100.0), (3, "1", "11", 4.0, 200.0), (4, "2", "10", 3.0, 300.0)]
     assert raw.has_time
     assert raw.is_timestamp
@@ -63,18 +64,18 @@ def test_named_columns_win_over_guesses(write):
 
 def test_wrong_column_names_the_columns_there_are(write):
     with pytest.raises(DataError, match="has no column 'usr'; it has user, item, rating, timestamp") as caught:
-        read_interactions(write(GOOD), ReadOptions(user_column="usr"))
+        read_rows(write(GOOD), ReadOptions(user_column="usr"))
     assert caught.value.hint == "did you mean --user-column user?"
 
 
 def test_one_column_for_two_roles_is_refused(write):
     with pytest.raises(DataError, match="two roles"):
-        read_interactions(write(GOOD), ReadOptions(user_column="item", item_column="item"))
+        read_rows(write(GOOD), ReadOptions(user_column="item", item_column="item"))
 
 
 def test_headerless_numbers_get_a_hint_about_the_header(write):
     with pytest.raises(DataError) as caught:
-        read_interactions(write("1,2,5\n1,3,4\n"))
+        read_rows(write("1,2,5\n1,3,4\n"))
     assert "header" in caught.value.hint
 
 
@@ -92,7 +93,7 @@ def test_bad_rows_are_counted_with_their_lines(write):
         "1,17,4,100,9\n"  # line 10: too many fields
         "2,10,1,100\n"
     )
-    raw = read_interactions(path)
+    raw = read_rows(path)
     assert raw.frame["line"].to_list() == [2, 11]
     report = raw.report
     assert (report.rows_read, report.malformed, report.missing, report.not_finite) == (9, 3, 2, 2)
@@ -101,7 +102,7 @@ def test_bad_rows_are_counted_with_their_lines(write):
 
 def test_strict_names_the_first_bad_line(write):
     with pytest.raises(DataError, match=r"data\.csv, line 3: wrong number of fields.*2 such rows"):
-        read_interactions(write("user,item\n1,2\n1\n1,3\n,4\n"), ReadOptions(strict=True))
+        read_rows(write("user,item\n1,2\n1\n1,3\n,4\n"), ReadOptions(strict=True))
 
 
 def test_strict_accepts_a_clean_file(write):
@@ -110,7 +111,7 @@ def test_strict_accepts_a_clean_file(write):
 
 def test_quoted_fields_may_hold_separators_and_lines(write):
     path = write('user,item,rating\n"a, b",x,1\n"c\nd",y,2\ne,z\nf,"w ""q""",3\n')
-    raw = read_interactions(path)
+    raw = read_rows(path)
     assert raw.frame.rows() == [(2, "a, b", "x", 1.0), (3, "c\nd", "y", 2.0), (6, "f", 'w "q"', 3.0)]
     assert raw.report.example_lines == {"malformed": (5,)}
 
@@ -129,17 +130,17 @@ def test_quoted_fields_may_hold_separators_and_lines(write):
     ],
 )
 def test_times_are_seconds_whatever_they_were(write, value, seconds):
-    frame = read_interactions(write(f"user,item,time\na,x,{value}\nb,y,{value}\n")).frame
+    frame = read_rows(write(f"user,item,time\na,x,{value}\nb,y,{value}\n")).frame
     assert frame["moment"].to_list() == [seconds, seconds]
 
 
 def test_unreadable_times_are_refused_with_an_example(write):
     with pytest.raises(DataError, match="neither numbers nor ISO 8601 dates, for example last week"):
-        read_interactions(write("user,item,time\na,x,last week\nb,y,yesterday\n"))
+        read_rows(write("user,item,time\na,x,last week\nb,y,yesterday\n"))
 
 
 def test_ranks_are_an_order_and_not_a_time(write):
-    raw = read_interactions(write("user,item,order\na,x,-1\na,y,0\n"))
+    raw = read_rows(write("user,item,order\na,x,-1\na,y,0\n"))
     assert raw.has_time
     assert not raw.is_timestamp
     assert raw.frame["moment"].to_list() == [-1.0, 0.0]
@@ -159,13 +160,13 @@ def test_parquet_dates_and_gaps_are_understood(tmp_path):
     path = tmp_path / "data.parquet"
     table = pl.DataFrame({"user": [1.0, None, 3.0], "item": ["a", "b", "c"], "when": ["2023-11-14T22:13:20"] * 3})
     table.with_columns(pl.col("when").str.to_datetime()).write_parquet(path)
-    raw = read_interactions(path, ReadOptions(time_column="when"))
+    raw = read_rows(path, ReadOptions(time_column="when"))
     assert raw.frame.rows() == [(1, "1", "a", 1.7e9), (3, "3", "c", 1.7e9)]
     assert raw.report.example_lines == {"missing": (2,)}
 
 
 def test_latin1_is_read_and_noted(write):
-    raw = read_interactions(write("user,item\na,Café\nb,Thé\n".encode("latin-1")))
+    raw = read_rows(write("user,item\na,Café\nb,Thé\n".encode("latin-1")))
     assert raw.frame["item"].to_list() == ["Café", "Thé"]
     assert raw.report.notes == ("data.csv is not UTF-8 (line 2); it was read as Latin-1",)
 
@@ -193,16 +194,16 @@ def test_windows_line_ends_and_byte_order_mark_do_not_matter(write):
 )
 def test_unusable_files_end_in_one_line_and_a_hint(write, content, message):
     with pytest.raises(DataError, match=message) as caught:
-        read_interactions(write(content))
+        read_rows(write(content))
     assert caught.value.hint
     assert "\n" not in caught.value.message
 
 
 def test_missing_file_and_folder_are_told_apart(tmp_path):
     with pytest.raises(DataError, match="no such file"):
-        read_interactions(tmp_path / "nothing.csv")
+        read_rows(tmp_path / "nothing.csv")
     with pytest.raises(DataError, match="is a folder"):
-        read_interactions(tmp_path)
+        read_rows(tmp_path)
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -220,7 +221,7 @@ def test_no_bytes_end_in_a_traceback(tmp_path, content):
     path.write_bytes(content)
     refusal, raw = None, None
     try:
-        raw = read_interactions(path)
+        raw = read_rows(path)
     except PalateError as error:
         refusal = error
     if raw is None:
@@ -244,3 +245,27 @@ def test_fast_path_equals_the_csv_module(tmp_path, rows):
     assert fast.frame.rows() == slow.frame.rows()
     assert fast.lines.to_list() == slow.lines.to_list()
     assert fast.malformed == slow.malformed
+
+
+def test_a_frame_is_read_like_the_file(write):
+    frame = pl.DataFrame({"user": [1, 1, 2], "item": [10, 11, 10], "rating": [5, 4, 3], "timestamp": [100, 200, 300]})
+    from_file, from_frame = read_interactions(write(GOOD)), read_interactions(frame)
+    assert from_frame.users == from_file.users
+    assert from_frame.catalogue.ids == from_file.catalogue.ids
+    for name in ("user", "item", "rating"):
+        np.testing.assert_array_equal(getattr(from_frame, name), getattr(from_file, name))
+
+
+@pytest.mark.parametrize("library", ["pandas", "pyarrow"])
+def test_frames_of_other_libraries_are_read_too(write, library):
+    module = pytest.importorskip(library, reason="optional: frames of other libraries")
+    columns = {"user": ["007", "007", "b"], "item": [1.0, 2.0, 1.0], "rating": [5.0, None, 3.0]}
+    frame = module.DataFrame(columns) if library == "pandas" else module.table(columns)
+    raw = read_rows(frame)
+    assert raw.frame.rows() == [(1, "007", "1", 5.0), (3, "b", "1", 3.0)]
+    assert raw.report.missing == 1
+
+
+def test_what_is_neither_file_nor_frame_is_refused():
+    with pytest.raises(DataError, match="neither a file nor a frame"):
+        read_interactions(42)

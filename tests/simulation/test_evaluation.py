@@ -10,7 +10,7 @@ import pytest
 from palate.errors import DataError
 from palate.models.histories import Histories
 from palate.models.metrics import NonFiniteScoreError
-from palate.simulation.datasets.held_out import HeldOut
+from palate.simulation.datasets.splits import HeldOut
 from palate.simulation.evaluation import Evaluation, evaluate, summarise
 
 NUM_USERS, NUM_ITEMS = 23, 17

@@ -14,7 +14,7 @@ from palate.privacy.charging import Promise
 from palate.simulation.baselines import running
 from palate.simulation.baselines.registry import BASELINES, Known, baseline
 from palate.simulation.baselines.running import best_on_validation, run_baselines
-from palate.simulation.datasets.held_out import HeldOut, Split
+from palate.simulation.datasets.splits import HeldOut, Split
 from palate.simulation.evaluation import evaluate
 
 NUM_USERS, NUM_ITEMS, NUM_TASTES = 240, 60, 4

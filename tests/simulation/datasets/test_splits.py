@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from palate.data.catalogue import Catalogue
 from palate.data.interactions import CleaningReport, Interactions
-from palate.data.items import align
 from palate.errors import DataError
 from palate.models.histories import Histories
 from palate.simulation.datasets.presets import load
@@ -23,7 +23,7 @@ def interactions(histories, num_items):
         item=np.array([item for items in histories for item in items], dtype=np.int32),
         rating=None,
         users=tuple(f"u{number}" for number in range(len(histories))),
-        catalogue=align(None, [f"i{number}" for number in range(num_items)]),
+        catalogue=Catalogue.of([f"i{number}" for number in range(num_items)]),
         has_time=True,
         report=CleaningReport(rows_read=len(user)),
     )
