@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from palate.models.arrays import Int32Array
 
 UNKNOWN_YEAR = 0
