@@ -31,6 +31,7 @@ lint: $(TEST_READY) .typecheck/palate ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy -p palate
+	@$(BIN)/mypy tests/api/typed_use.py
 
 bench: $(RUN_READY) ## Measure quality, speed and memory on the data in PALATE_DATA
 	@$(BIN)/python benchmarks/run.py

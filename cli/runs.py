@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from palate.simulation.report.recommending import Item, Recommended, recommend_to
+from palate.running import Run
+from palate.running import compare as compare_runs
+from palate.simulation.report.recommending import Item, Recommended
 from palate.simulation.report.tables import Grid
-from palate.simulation.run_reader import locate_run, read_run
 
 RunArgument = Annotated[str, typer.Argument(help="Run folder, or its name under runs/.", metavar="RUN")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
@@ -32,9 +33,7 @@ def report(
 
     Example: palate report runs/demo --open
     """
-    from palate.simulation.report.page import write_report
-
-    page = write_report(locate_run(run), output=output, examples=examples)
+    page = Run.open(run).report(output, examples=examples)
     typer.echo(str(page))
     if open_page:
         typer.launch(page.resolve().as_uri())
@@ -51,9 +50,9 @@ def compare(
 
     Differences are second minus first. Example: palate compare runs/plain runs/private
     """
-    from palate.simulation.report.comparing import compare_runs, comparison_grids
+    from palate.simulation.report.comparing import comparison_grids
 
-    found = compare_runs(read_run(locate_run(first)), read_run(locate_run(second)))
+    found = compare_runs(first, second)
     grids = comparison_grids(found)
     if html is not None:
         from palate.simulation.report.headline import protection
@@ -85,16 +84,13 @@ def recommend(
 
     Example: palate recommend runs/demo --user 42
     """
-    from palate.simulation.finished import open_finished
     from palate.simulation.guarantee import label_of
 
-    folder = locate_run(run)
-    finished = open_finished(folder)
-    found = recommend_to(finished, user, n)
-    unit = finished.config.unit
-    protection = label_of(finished.config)
+    opened = Run.open(run)
+    found = opened.recommend(user, n)
+    unit, protection = opened.settings.unit, label_of(opened.settings)
     if as_json:
-        values = {"run": folder.name, "unit": unit, "protection": protection, **found.to_dict()}
+        values = {"run": opened.folder.name, "unit": unit, "protection": protection, **found.to_dict()}
         typer.echo(json.dumps(values, ensure_ascii=False, indent=2))
     else:
         console = Console()
@@ -118,9 +114,7 @@ def _print_recommended(found: Recommended, console: Console) -> None:
 
 
 def _described(item: Item) -> tuple[str, str]:
-    """Title with its year, unless it says so itself, and genres."""
-    year = f" ({item.year})" if item.year and f"({item.year})" not in item.title else ""
-    return escape(item.title + year), escape(", ".join(item.genres))
+    return escape(item.described), escape(", ".join(item.genres))
 
 
 def _table(grid: Grid) -> Table:

@@ -178,22 +178,15 @@ def _run(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    from palate.simulation import run_folder
     from palate.simulation.federation import finished_result
     from palate.simulation.federation import simulate as run_simulation
-    from palate.simulation.progress import LiveWatcher, SilentWatcher
+    from palate.simulation.progress import watching
     from palate.simulation.results import contract_view
 
     talk = Console(stderr=True, quiet=quiet)
-    if fresh and folder.exists():
-        with run_folder.locked(folder):
-            run_folder.clear(folder)
-    old = folder.exists() and finished_result(folder) is not None
-    if quiet:
-        result = run_simulation(config, folder, SilentWatcher(), ray_address=ray_address)
-    else:
-        with LiveWatcher(talk) as watcher:
-            result = run_simulation(config, folder, watcher, ray_address=ray_address)
+    old = not fresh and folder.exists() and finished_result(folder) is not None
+    with watching(not quiet, console=talk) as watcher:
+        result = run_simulation(config, folder, watcher, fresh=fresh, ray_address=ray_address)
     if old:
         talk.print(f"this run has finished before; --fresh runs it again: {folder}")
     arrived = _new_items(folder, talk) if config.new_items else None
@@ -214,10 +207,10 @@ def _write_report(folder: Path, talk: Console, *, again: bool) -> Path | None:
     """Write the report, unless its optional packages are missing, or it is there and need not be written again."""
     if not again and (folder / "report.html").exists():
         return folder / "report.html"
-    try:
-        from palate.simulation.report.page import write_report
+    from palate.running import Run
 
-        return write_report(folder)
+    try:
+        return Run(folder).report()
     except ImportError as error:
         talk.print(f"no report: {error.name} is not installed (pip install 'palate\\[report]')")
         return None

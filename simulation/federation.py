@@ -26,7 +26,9 @@ _QUIET = {
 }
 
 
-def simulate(config: SimulationConfig, folder: Path, watcher: Watcher, *, ray_address: str = "") -> dict[str, Any]:
+def simulate(
+    config: SimulationConfig, folder: Path, watcher: Watcher, *, fresh: bool = False, ray_address: str = ""
+) -> dict[str, Any]:
     """Run, resume, or return the result of a run that has finished.
 
     Parameters
@@ -37,6 +39,8 @@ def simulate(config: SimulationConfig, folder: Path, watcher: Watcher, *, ray_ad
         Its run folder; made if missing.
     watcher
         Told how it goes.
+    fresh
+        Delete the run that is in the folder first.
     ray_address
         Ray cluster for engine "flower"; a local one if empty.
 
@@ -48,6 +52,8 @@ def simulate(config: SimulationConfig, folder: Path, watcher: Watcher, *, ray_ad
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     with run_folder.locked(folder):
+        if fresh:
+            run_folder.clear(folder)
         folder = folder.resolve()  # "." has no name, and a run needs one
         new = not (folder / run_folder.ASKED).exists()
         run_folder.claim(folder, config)

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -113,9 +114,22 @@ class _Talk:
     phase: Callable[[str], None] | None = field(default=None, compare=False)
 
 
+_held: WeakValueDictionary[tuple[str, ReadOptions], Interactions] = WeakValueDictionary()
+
+
+def hold(data: str, read: ReadOptions, interactions: Interactions) -> None:
+    """Let this process's runs use a dataset that is loaded already, for as long as somebody keeps it.
+
+    A file that has changed is read again by loading it again: what was prepared from its old content is forgotten.
+    """
+    if _held.get((data, read)) is not interactions:
+        _held[data, read] = interactions
+        _prepare.cache_clear()
+
+
 @lru_cache(maxsize=2)
 def _prepare(data: str, read: ReadOptions, content: ContentOptions, new_items: float, talk: _Talk) -> Prepared:
-    interactions = load(data, options=read)
+    interactions = _held.get((data, read)) or load(data, options=read)
     arrivals = None
     if new_items:
         interactions, arrivals = hold_out_items(interactions, new_items, seed=EVALUATION_SEED)

@@ -1,17 +1,36 @@
-"""Live progress on stderr: a bar with an ETA and a line per round; or nothing."""
+"""Live progress: lines and a bar with an ETA on stderr, one display in a notebook, calls of a function, or nothing."""
 
 from __future__ import annotations
 
+import contextlib
+import html
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
 from rich.text import Text
 
-from palate.simulation.guarantee import SEEDED
+from palate.simulation.guarantee import SEEDED, label_of
 
 if TYPE_CHECKING:
-    from palate.simulation.session import RoundLine, SimulationSession
+    from palate.simulation.session import RoundLine, SimulationSession, Watcher
+
+
+def round_words(line: RoundLine) -> str:
+    """Say in a line how a round went."""
+    if line["purpose"] == "popularity":
+        return f"popularity   {line['users_per_second']:>9,.0f} users/s"
+    words = f"round {line['round']:>4}   {line['users_per_second']:>9,.0f} users/s"
+    if line["loss"] is not None:
+        words += f"   loss {line['loss']:.4f}"
+    if line["validation"]:
+        words += f"   validation HR@10 {line['validation']['hr@10']:.4f}  NDCG@10 {line['validation']['ndcg@10']:.4f}"
+    return words
 
 
 class SilentWatcher:
@@ -39,7 +58,7 @@ class LiveWatcher:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._task: TaskID | None = None
-        self._progress = Progress(
+        self._progress = ProgressBar(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
@@ -83,18 +102,7 @@ class LiveWatcher:
 
     def round_done(self, line: RoundLine) -> None:
         """Print the round's line and move the bar."""
-        if line["purpose"] == "popularity":
-            self._console.print(f"popularity   {line['users_per_second']:>9,.0f} users/s", highlight=False)
-            return
-        words = f"round {line['round']:>4}  "
-        words += f" {line['users_per_second']:>9,.0f} users/s"
-        if line["loss"] is not None:
-            words += f"   loss {line['loss']:.4f}"
-        if line["validation"]:
-            words += (
-                f"   validation HR@10 {line['validation']['hr@10']:.4f}  NDCG@10 {line['validation']['ndcg@10']:.4f}"
-            )
-        self._console.print(words, highlight=False, soft_wrap=True)
+        self._console.print(round_words(line), highlight=False, soft_wrap=True)
         if self._task is not None:
             self._progress.update(self._task, completed=line["round"])
 
@@ -104,3 +112,98 @@ class LiveWatcher:
             self._console.print(f"{words} ...", highlight=False)
         else:
             self._progress.update(self._task, description=words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run is.
+
+    Attributes
+    ----------
+    words
+        What is going on, or how the last round went.
+    round, rounds
+        Training rounds that are done, and all of them; both 0 while data is read.
+    seconds_left
+        Estimate for the rounds to come, from the median of those that are done; None before the first.
+    """
+
+    words: str
+    round: int
+    rounds: int
+    seconds_left: float | None
+
+
+class CallingWatcher:
+    """Calls a function with the `Progress` at every step."""
+
+    def __init__(self, call: Callable[[Progress], object]) -> None:
+        self._call = call
+        self._rounds = self._done = 0
+        self._walls: list[float] = []
+
+    def started(self, session: SimulationSession, done: list[RoundLine]) -> None:
+        """Introduce the run."""
+        self._rounds, self._done = session.config.schedule.rounds, max(len(done) - 1, 0)
+        facts = session.prepared.interactions
+        self.phase(f"{facts.num_users:,} virtual devices, {facts.num_items:,} items; {label_of(session.config)}")
+
+    def round_done(self, line: RoundLine) -> None:
+        """Tell of a finished round."""
+        self._done = line["round"]
+        if line["purpose"] == "train":
+            self._walls.append(line["wall_seconds"])
+        self.phase(round_words(line))
+
+    def phase(self, words: str) -> None:
+        """Tell what is going on."""
+        left = statistics.median(self._walls) * (self._rounds - self._done) if self._walls else None
+        self._call(Progress(words=words, round=self._done, rounds=self._rounds, seconds_left=left))
+
+
+class NotebookWatcher(CallingWatcher):
+    """One display in a notebook that is brought up to date: a bar, what is going on, and the time that is left."""
+
+    def __init__(self) -> None:
+        from IPython.display import HTML, display
+
+        shown = display(HTML("starting"), display_id=True)
+        super().__init__(lambda progress: shown.update(HTML(_as_html(progress))))
+
+
+def _as_html(progress: Progress) -> str:
+    left = "" if progress.seconds_left is None else f", about {progress.seconds_left:,.0f} s left"
+    where = f"round {progress.round} of {progress.rounds}{left}: " if progress.rounds else ""
+    bar = f'<progress value="{progress.round}" max="{progress.rounds or 1}"></progress> '
+    return f"<div>{bar}{html.escape(where + progress.words)}</div>"
+
+
+@contextlib.contextmanager
+def watching(
+    progress: Callable[[Progress], object] | bool | None, *, console: Console | None = None
+) -> Iterator[Watcher]:
+    """Choose who watches a run.
+
+    Parameters
+    ----------
+    progress
+        A function; False for nobody; None or True for the notebook, where there is one, or else lines on stderr.
+    console
+        Where lines go.
+    """
+    if callable(progress):
+        yield CallingWatcher(progress)
+    elif progress is False:
+        yield SilentWatcher()
+    elif in_notebook():
+        yield NotebookWatcher()
+    else:
+        with LiveWatcher(console or Console(stderr=True)) as watcher:
+            yield watcher
+
+
+def in_notebook() -> bool:
+    """Tell whether this process is the kernel of a notebook: IPython with a front end that shows HTML."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and hasattr(shell, "kernel")

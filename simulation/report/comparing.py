@@ -15,6 +15,7 @@ from palate.simulation import significance
 from palate.simulation.report import promise
 from palate.simulation.report.ranked import RANKINGS
 from palate.simulation.report.records import Result
+from palate.simulation.report.rendering import cell
 from palate.simulation.report.tables import Cell, Grid, Row
 from palate.simulation.report.words import data_size, duration, flattened, metric_name, p_value, score, signed
 from palate.simulation.run_reader import Run
@@ -61,7 +62,7 @@ class Ranked:
 
 
 @dataclass(frozen=True, eq=False)
-class RunComparison:
+class Comparison:
     """Two runs on the same people and held-out items.
 
     Attributes
@@ -115,8 +116,13 @@ class RunComparison:
             },
         }
 
+    def _repr_html_(self) -> str:
+        """Show the tables in a notebook."""
+        note = f"{' and '.join(self.names)} on {self.first.data}: {self.num_users:,} people, the same held-out items."
+        return cell("Comparison", comparison_grids(self), note=note)
 
-def compare_runs(first: Run, second: Run) -> RunComparison:
+
+def compare_runs(first: Run, second: Run) -> Comparison:
     """Compare two finished runs on the same test items.
 
     Raises
@@ -144,7 +150,7 @@ def compare_runs(first: Run, second: Run) -> RunComparison:
     options = flattened(first.config), flattened(second.config)
     names = dict.fromkeys([*options[0], *options[1]])
     pairs = ((name, options[0].get(name, ABSENT), options[1].get(name, ABSENT)) for name in names)
-    return RunComparison(
+    return Comparison(
         first=first.result,
         second=second.result,
         num_users=len(first.ranked["test"].user_ids),
@@ -154,7 +160,7 @@ def compare_runs(first: Run, second: Run) -> RunComparison:
     )
 
 
-def comparison_grids(comparison: RunComparison) -> list[Grid]:
+def comparison_grids(comparison: Comparison) -> list[Grid]:
     """Lay the comparison out as tables: accuracy under both protocols, lists and cost, configuration."""
     names = comparison.names
     grids = []

@@ -58,6 +58,10 @@ class Protection:
     text: str
     facts: dict[str, str]
 
+    def __str__(self) -> str:
+        """Say it in sentences."""
+        return f"{self.title}. {self.text}"
+
 
 def headline(result: Result) -> Headline:
     """Say how often the item that a person really chose next is in the list, for this run and the references."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,8 @@ from palate.errors import DataError
 from palate.models import lists
 from palate.simulation.datasets.splits import Split
 from palate.simulation.evaluation import Scorer
+from palate.simulation.report.rendering import cell
+from palate.simulation.report.tables import Cell, Grid, Row
 
 RECENT = 10
 """Newest items of the history that are shown."""
@@ -48,6 +51,11 @@ class Item:
     title: str
     year: int | None
     genres: tuple[str, ...]
+
+    @property
+    def described(self) -> str:
+        """Title with its year, unless the title says it itself."""
+        return f"{self.title} ({self.year})" if self.year and f"({self.year})" not in self.title else self.title
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
@@ -105,6 +113,36 @@ class Recommended:
                 for rank, line in enumerate(self.recommendations, start=1)
             ],
         }
+
+    def __len__(self) -> int:
+        """Count the recommendations."""
+        return len(self.recommendations)
+
+    def __iter__(self) -> Iterator[Recommendation]:
+        """Go through the recommendations, best first."""
+        return iter(self.recommendations)
+
+    def _repr_html_(self) -> str:
+        """Show the list in a notebook, beside the newest items of the history."""
+        rows = tuple(
+            Row(
+                str(rank),
+                (*_shown(line.item), Cell(f"{line.score:.3f}", "really chosen next" if line.held_out else "")),
+            )
+            for rank, line in enumerate(self.recommendations, start=1)
+        )
+        lately = tuple(Row("", _shown(item)) for item in self.recent)
+        return cell(
+            f"For {self.user_id}",
+            [
+                Grid("Recommended, best first", ("", "Title", "Genres", "Score"), rows),
+                Grid(f"Latest of the {self.num_items} in the history", ("", "Title", "Genres"), lately),
+            ],
+        )
+
+
+def _shown(item: Item) -> tuple[Cell, Cell]:
+    return Cell(item.described), Cell(", ".join(item.genres))
 
 
 def recommend_to(finished: FinishedRun, user_id: str, num_recommendations: int = 10) -> Recommended:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from palate.errors import EnvironmentProblem
 from palate.privacy import files
+
+if TYPE_CHECKING:
+    from palate.simulation.report.headline import Protection
+    from palate.simulation.report.tables import Grid
 
 _HERE = Path(__file__).parent
 
@@ -32,6 +37,23 @@ def render(template: str, *, folder: Path = _HERE, **values: Any) -> str:
     )
     style = Markup((_HERE / "style.css").read_text(encoding="utf-8"))
     return environment.get_template(template).render(style=style, **values)
+
+
+def cell(title: str, grids: Sequence[Grid], *, note: str = "", protection: Protection | None = None) -> str:
+    """Show a result in a notebook: a fragment with its own style, in the colours of the surrounding page.
+
+    Parameters
+    ----------
+    title
+        What is shown.
+    grids
+        Its tables.
+    note
+        A sentence above them.
+    protection
+        What protects the people; without protection it is a warning.
+    """
+    return render("cell.html.j2", title=title, grids=grids, note=note, protection=protection)
 
 
 def save(page: str, path: Path) -> None:

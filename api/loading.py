@@ -1,0 +1,170 @@
+"""`palate.load`: a dataset by name, file or folder, read and cleaned as `palate simulate` reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from palate.data.interactions import Interactions
+from palate.data.options import ReadOptions
+from palate.simulation.datasets.describe import Description, describe
+from palate.simulation.datasets.presets import load as load_interactions
+from palate.simulation.prepare import hold
+from palate.simulation.report.rendering import cell
+from palate.simulation.report.tables import facts_grid
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Cleaned interactions and what is publicly known of the items.
+
+    Attributes
+    ----------
+    source
+        The name, file or folder that it was loaded from.
+    options
+        How it was read and cleaned.
+    held
+        The interactions as the simulation takes them: dense indices, sorted by user and from oldest to newest.
+
+    Examples
+    --------
+    >>> data = palate.load("ratings.csv", items="movies.csv", min_user=5)
+    >>> data.num_users, data.num_items, len(data)
+    >>> data.items.head()
+    """
+
+    source: str
+    options: ReadOptions
+    held: Interactions = field(repr=False)
+
+    def __len__(self) -> int:
+        """Count the interactions."""
+        return len(self.held.item)
+
+    @property
+    def num_users(self) -> int:
+        """Number of users."""
+        return self.held.num_users
+
+    @property
+    def num_items(self) -> int:
+        """Number of items in the catalogue, also those without interactions."""
+        return self.held.num_items
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """Ids of the users as the data has them, text [num_users]."""
+        return self.held.users
+
+    @property
+    def items(self) -> pl.DataFrame:
+        """What is publicly known of the items, one row each: item, title, genres and year."""
+        known = self.held.catalogue
+        return pl.DataFrame(
+            {
+                "item": list(known.ids),
+                "title": list(known.titles),
+                "genres": [list(names) for names in known.genres],
+                "year": [int(year) or None for year in known.years],
+            },
+            schema={"item": pl.String, "title": pl.String, "genres": pl.List(pl.String), "year": pl.Int32},
+        )
+
+    @property
+    def interactions(self) -> pl.DataFrame:
+        """The interactions as ids, user and item (and rating where there are any), oldest first within a user."""
+        held = self.held
+        columns = {
+            "user": pl.Series(held.users, dtype=pl.String).gather(held.user),
+            "item": pl.Series(held.catalogue.ids, dtype=pl.String).gather(held.item),
+        }
+        if held.rating is not None:
+            columns["rating"] = pl.Series(held.rating)
+        return pl.DataFrame(columns)
+
+    def describe(self) -> Description:
+        """Count what there is to count: activity, popularity, genres, and what cleaning dropped."""
+        return describe(self.held)
+
+    def _repr_html_(self) -> str:
+        """Show the dataset in a notebook."""
+        found = self.describe()
+        facts = {
+            "people": f"{found.users:,}",
+            "items": f"{found.items:,}, {found.described_items:,} of them described",
+            "interactions": f"{found.interactions:,} ({found.density:.2%} of all pairs)",
+            "of a person": f"{found.per_user['median']:g} in the middle, {found.per_user['max']:g} at most",
+            "order": found.order if found.time_range is None else " to ".join(found.time_range),
+            "split": found.protocol,
+            "most popular": "; ".join(found.sample_titles),
+        }
+        if found.licence:
+            facts["licence"] = found.licence
+        return cell(f"Data: {found.name}", [facts_grid("", "", facts)])
+
+
+def load(
+    source: str | PathLike[str],
+    *,
+    items: str | PathLike[str] | None = None,
+    user_column: str | None = None,
+    item_column: str | None = None,
+    rating_column: str | None = None,
+    time_column: str | None = None,
+    min_user: int | None = None,
+    min_item: int | None = None,
+    min_rating: float | None = None,
+    strict: bool = False,
+) -> Data:
+    """Load a dataset: a name that `palate data list` shows, a file, or a folder.
+
+    Parameters
+    ----------
+    source
+        A preset such as "demo" or "ml-100k"; a CSV, TSV or Parquet file; or a folder with interactions.csv and,
+        optionally, items.csv.
+    items
+        File that describes the items: title, genres, year, description.
+    user_column, item_column, rating_column, time_column
+        Names of the columns; guessed from common names where they are not given.
+    min_user, min_item
+        Fewest interactions that a user and an item must keep.
+    min_rating
+        Lowest rating that counts as an interaction; all count without it.
+    strict
+        Refuse a file with a bad row, instead of dropping the row.
+
+    Raises
+    ------
+    palate.errors.DataError
+        If there is no such dataset, it is not on this machine, or it cannot be used.
+    palate.errors.ConfigError
+        If an option is out of range.
+
+    Examples
+    --------
+    >>> palate.load("demo")
+    >>> palate.load("sales.csv", user_column="customer", item_column="sku", min_user=5)
+    """
+    options = ReadOptions.checked(
+        user_column=user_column,
+        item_column=item_column,
+        rating_column=rating_column,
+        time_column=time_column,
+        items=None if items is None else Path(items),
+        min_user=min_user,
+        min_item=min_item,
+        min_rating=min_rating,
+        strict=strict,
+    )
+    name = str(source)
+    found = load_interactions(name, options=options)
+    hold(name, options, found)
+    return Data(name, options, found)
