@@ -296,10 +296,11 @@ class Run:
         palate.errors.RunError
             If the run has not finished or is damaged, or its data has changed.
         """
-        return recommend_to(self._finished, str(user), n)
+        return recommend_to(self.finished, str(user), n)
 
     @cached_property
-    def _finished(self) -> Finished:
+    def finished(self) -> Finished:
+        """The run ready to score: data, table, and everybody's own part of the model put together again."""
         from palate.simulation.finished import open_finished
 
         return open_finished(self.folder)

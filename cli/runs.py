@@ -88,7 +88,8 @@ def recommend(
 
     opened = Run.open(run)
     found = opened.recommend(user, n)
-    unit, protection = opened.settings.unit, label_of(opened.settings)
+    config = opened.finished.config
+    unit, protection = config.unit, label_of(config)
     if as_json:
         values = {"run": opened.folder.name, "unit": unit, "protection": protection, **found.to_dict()}
         typer.echo(json.dumps(values, ensure_ascii=False, indent=2))
