@@ -14,8 +14,9 @@ from rich.table import Table
 
 from palate.cli.simulate import settings_of
 from palate.errors import ConfigError, EnvironmentProblem
-from palate.server.planning import DEFAULTS, merge
-from palate.simulation.config import load_config, nested
+from palate.server.resolving import PROTECTED as DEFAULTS
+from palate.server.values import merge, nested
+from palate.simulation.config import load_config
 
 if TYPE_CHECKING:
     from palate.simulation.frontier import Frontier

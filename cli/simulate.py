@@ -14,9 +14,10 @@ from rich.text import Text
 from palate.errors import ConfigError
 from palate.models.training import LocalTraining
 from palate.server.optimisers import OptimiserConfig
-from palate.server.planning import DEFAULTS, merge
+from palate.server.resolving import PROTECTED as DEFAULTS
 from palate.server.settings import Schedule
-from palate.simulation.config import SimulationConfig, checked_config, load_config, nested
+from palate.server.values import merge, nested
+from palate.simulation.config import SimulationConfig, checked_config, load_config
 
 _DEFAULT = {name: field.default for name, field in SimulationConfig.model_fields.items()}
 _SCHEDULE, _TRAINING = Schedule(), LocalTraining()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from palate.errors import ConfigError
 from palate.models.training import LocalTraining
@@ -121,10 +121,3 @@ def cannot_filter(
 def cohort_size(population: int, participation: float) -> int:
     """Return how many devices a share of the population is; at least one."""
     return max(1, round(population * participation))
-
-
-def setting_refused(error: ValidationError, *, hint: str) -> ConfigError:
-    """Say what is wrong with the first bad setting in one line that names it."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return ConfigError(f"{place} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}", hint=hint)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError
@@ -20,8 +19,9 @@ from palate.privacy.mechanisms.budget import RunTerms
 from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.server.denoising import ReleaseConfig
 from palate.server.optimisers import OptimiserConfig, build_optimiser
-from palate.server.planning import AUTO, merge
-from palate.server.settings import Schedule, ServerSettings, require_together, setting_refused
+from palate.server.resolving import complete, planned_settings
+from palate.server.settings import Schedule, ServerSettings, require_together
+from palate.server.values import asked_in, read_toml, setting_refused
 from palate.simulation import protection
 from palate.simulation.protection import PrivacyOptions
 
@@ -39,7 +39,11 @@ class ContentOptions(BaseModel):
 
 
 class SimulationConfig(BaseModel):
-    """Everything that is needed to repeat a run."""
+    """Everything that is needed to repeat a run.
+
+    Whoever makes one says what they ask for; the rest is what the unit of protection uses, whatever door the request
+    came through. `model_fields_set`, of this and of its sections, holds what was asked for.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -76,6 +80,21 @@ class SimulationConfig(BaseModel):
     training: LocalTraining = LocalTraining()
     optimiser: OptimiserConfig = OptimiserConfig()
     release: ReleaseConfig = ReleaseConfig()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _complete(cls, asked: Any, validate: ModelWrapValidatorHandler[SimulationConfig]) -> SimulationConfig:
+        if not isinstance(asked, Mapping):
+            return validate(asked)
+        values = {name: asked_in(value) if isinstance(value, BaseModel) else value for name, value in asked.items()}
+        unit = str(values.get("unit", "user"))
+        added: dict[str, Any] = {"auto": planned_settings(unit, values)}
+        whole = complete({**added, **values}, unit)
+        if "regularisation" in whole.get("training", {}):
+            whole = {"tune": False, **whole}  # what was asked for by value is not chosen again
+        config = validate(whole)
+        _note_asked(config, values)
+        return config
 
     @model_validator(mode="after")
     def _known_names(self) -> SimulationConfig:
@@ -193,43 +212,20 @@ def _paths_as_text(config: SimulationConfig) -> dict[str, Any]:
     return {"read": read}
 
 
+def _note_asked(settings: BaseModel, asked: Mapping[str, Any]) -> None:
+    """Leave in `model_fields_set` what was asked for alone, here and in the sections."""
+    settings.model_fields_set.intersection_update(asked)
+    for name in type(settings).model_fields:
+        if isinstance(section := getattr(settings, name), BaseModel):
+            _note_asked(section, asked.get(name, {}))
+
+
 def load_config(path: Path) -> dict[str, Any]:
-    """Read a TOML file as nested values.
-
-    Raises
-    ------
-    ConfigError
-        If the file is missing or is not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"configuration file {path} does not exist", hint="check the path") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} is not a TOML file: {error}", hint="docs/configuration.md shows one") from error
+    """Read a TOML file as nested values; raises ConfigError if it is missing or not TOML."""
+    return read_toml(path, missing="check the path of the configuration file")
 
 
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn dotted names into nested dictionaries, without those that are None."""
-    nested: dict[str, Any] = {}
-    for name, value in flat.items():
-        if value is None:
-            continue
-        *parents, last = name.split(".")
-        place = nested
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
-    return nested
-
-
-def _is_given(name: str, values: Mapping[str, Any]) -> bool:
-    section, _, last = name.partition(".")
-    inner = values.get(section)
-    return isinstance(inner, Mapping) and last in inner
-
-
-def checked_config(values: Mapping[str, Any]) -> SimulationConfig:
+def checked_config(asked: Mapping[str, Any]) -> SimulationConfig:
     """Validate nested values.
 
     Raises
@@ -237,13 +233,7 @@ def checked_config(values: Mapping[str, Any]) -> SimulationConfig:
     ConfigError
         If something is unknown, missing or out of range, in one line that names it.
     """
-    unit = str(values.get("unit", "user"))
-    if unit == "user" and "auto" not in values:
-        values = {**values, "auto": tuple(name for name in AUTO if not _is_given(name, values))}
-    values = merge(protection.defaults_of(unit), values)
-    if "regularisation" in values.get("training", {}):
-        values = {"tune": False, **values}  # what was asked for by value is not chosen again
     try:
-        return SimulationConfig.model_validate(dict(values))
+        return SimulationConfig.model_validate(dict(asked))
     except ValidationError as error:
-        raise setting_refused(error, hint="see palate simulate --help") from error
+        raise setting_refused(error, SimulationConfig, hint="see palate simulate --help") from error

@@ -13,10 +13,11 @@ from typing import Any
 from palate.errors import DataError, RunError
 from palate.simulation import run_folder
 from palate.simulation.config import SimulationConfig
+from palate.simulation.planning import in_words, resolve
 from palate.simulation.prepare import Prepared, prepare
-from palate.simulation.resolving import resolve
 from palate.simulation.results import contract_view
 from palate.simulation.session import SimulationSession, Watcher
+from palate.simulation.tuning import tuned
 
 _QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -107,7 +108,10 @@ def resolved(config: SimulationConfig, prepared: Prepared, folder: Path, watcher
     run_folder.pin_data(folder, prepared.data_hash)
     if (folder / run_folder.RESOLVED).exists():
         return run_folder.read_config(folder, run_folder.RESOLVED)
-    decided = resolve(config, prepared, watcher.phase)
+    decided, settings = resolve(config, prepared)
+    if words := in_words(settings):
+        watcher.phase(words)
+    decided = tuned(decided, prepared, watcher.phase)
     run_folder.write_config(folder, decided, run_folder.RESOLVED)
     return decided
 

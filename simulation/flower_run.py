@@ -14,9 +14,9 @@ from pathlib import Path
 
 from palate.client.host import Host
 from palate.errors import ConfigError
-from palate.server.planning import merge
+from palate.server.values import merge, nested
 from palate.simulation import run_folder
-from palate.simulation.config import SimulationConfig, checked_config, load_config, nested
+from palate.simulation.config import SimulationConfig, checked_config, load_config
 from palate.simulation.federation import resolved
 from palate.simulation.nodes import num_nodes, open_node
 from palate.simulation.prepare import prepare

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from palate.errors import ConfigError, RunError
 from palate.privacy.accounting.events import Adjacency, Assumption
-from palate.server.planning import merge
+from palate.server.values import merge
 from palate.simulation.config import SimulationConfig, checked_config
 from palate.simulation.federation import simulate
 from palate.simulation.frontier_controls import REFERENCES, References, controls_of, dataset_name

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,28 +19,9 @@ from palate.privacy.charging import Promise
 from palate.privacy.mechanisms.budget import Budget, RunTerms, user_terms
 from palate.privacy.mechanisms.interaction_budget import Bounds, both_terms, interaction_terms
 from palate.privacy.mechanisms.registry import MECHANISMS
-from palate.server.planning import DEFAULTS
 from palate.server.settings import cohort_size
 
 UNPROTECTED = "none"
-
-_INTERACTION_DEFAULTS: dict[str, Any] = {
-    **DEFAULTS,
-    "schedule": {"rounds": 1, "dim": 8, "popularity": "saturating"},
-    "training": {"objective": "bce", "learning_rate": 10.0},
-    "optimiser": {**DEFAULTS["optimiser"], "name": "momentum", "relative": False, "step_size": 0.1},
-    "release": {"steps": ["project", "low_rank"]},
-    "privacy": {"sensitivity": 256, "popularity_share": 0.9, "evaluation_share": 0.0},
-}
-"""Every device's noise must hide an interaction by itself: nearly all that can be learned so is popularity."""
-
-
-def defaults_of(unit: str) -> dict[str, Any]:
-    """Return the settings of a unit that differ from those without protection, nested as in a TOML file."""
-    if unit == UNPROTECTED:
-        return {}
-    per_interaction = unit in MECHANISMS and MECHANISMS[unit].per_interaction
-    return _INTERACTION_DEFAULTS if per_interaction else DEFAULTS
 
 
 class PrivacyOptions(BaseModel):

@@ -59,7 +59,7 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_settings(small_data: Path) -> Callable[..., Any]:
     """Build a small configuration; arguments are nested values that win, as in a TOML file."""
 
-    from palate.server.planning import merge
+    from palate.server.values import merge
     from palate.simulation.config import SimulationConfig, checked_config
 
     def build(**changes: Any) -> SimulationConfig:

@@ -7,14 +7,11 @@ Settings that are left out follow from the budget and the number of devices (`pa
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from palate.errors import ConfigError
 from palate.models.training import LocalTraining
@@ -24,13 +21,18 @@ from palate.privacy.charging import SENSITIVITY, Promise
 from palate.privacy.wire import FleetStep
 from palate.server.denoising import ReleaseConfig
 from palate.server.optimisers import OptimiserConfig, build_optimiser
-from palate.server.planning import AUTO, DEFAULTS, fleet_terms, merge, planned
-from palate.server.settings import Schedule, ServerSettings, require_together, setting_refused
+from palate.server.planning import fleet_terms
+from palate.server.resolving import Choice, PublicNumbers, choices, complete, planned_settings
+from palate.server.settings import Schedule, ServerSettings, require_together
+from palate.server.values import fields_of, flat, merge, nested, read_toml, setting_refused, values_of
 
 LARGEST_ROSTER = 300
 """Most devices of a round: beyond, the complete graph of masks costs a device more than a round is worth."""
 
-_NOT_OF_FLEETS = {("schedule", "participation"), ("schedule", "timeout_seconds")}
+UNIT = str(Unit.USER)
+"""Unit of protection of every fleet."""
+
+_NOT_OF_FLEETS = {"schedule.participation", "schedule.timeout_seconds"}
 """Settings of simulations alone: a fleet asks whoever is online, and every step has a deadline of its own."""
 
 _USUAL_ITEMS = 1_000
@@ -184,7 +186,7 @@ class FleetConfig(_Section):
 
         score_model(self.training.model, self.training.objective)
         build_optimiser(self.optimiser)
-        require_together(str(Unit.USER), self.training, self.optimiser, self.release)
+        require_together(UNIT, self.training, self.optimiser, self.release)
         if self.schedule.participation != 1.0:
             raise ConfigError(
                 f"schedule.participation is {self.schedule.participation:g}, a fleet asks every device that is online",
@@ -226,7 +228,7 @@ class FleetConfig(_Section):
         )
         return ServerSettings(
             run=self.run,
-            unit=str(Unit.USER),
+            unit=UNIT,
             terms=terms,
             evaluation_share=self.privacy.evaluation_share,
             population=self.cohort.devices,
@@ -238,7 +240,7 @@ class FleetConfig(_Section):
         )
 
 
-def checked_config(values: Mapping[str, Any]) -> FleetConfig:
+def checked_config(asked: Mapping[str, Any]) -> FleetConfig:
     """Validate nested values, with what is left out decided.
 
     Raises
@@ -246,23 +248,22 @@ def checked_config(values: Mapping[str, Any]) -> FleetConfig:
     ConfigError
         If something is unknown, missing or out of range, in one line that names it.
     """
-    given = merge(DEFAULTS, values)
+    return resolve(asked)[0]
+
+
+def resolve(asked: Mapping[str, Any]) -> tuple[FleetConfig, dict[str, Choice]]:
+    """Return the configuration that runs, and what was planned of it, with reasons; raises as `checked_config`."""
+    whole = complete(asked, UNIT)
     try:
-        first = FleetConfig.model_validate(given)
-        decided: dict[str, Any] = {}
-        for name, value in planned(
-            first.epsilon,
-            first.delta,
-            first.cohort.devices,
-            num_items=_USUAL_ITEMS,
-            content=True,  # a head is for more devices than a fleet has
-        ).items():
-            section, key = name.split(".")
-            if name in AUTO and key not in values.get(section, {}):
-                decided.setdefault(section, {})[key] = value
-        return FleetConfig.model_validate(merge(given, decided))
+        config = FleetConfig.model_validate(whole)
+        # No fleet is large enough for a plan that looks at its catalogue.
+        numbers = PublicNumbers(cohort=config.cohort.devices, num_items=_USUAL_ITEMS, content=True)
+        auto = planned_settings(UNIT, asked)
+        planned = choices(config, auto, epsilon=config.epsilon, delta=config.delta, numbers=numbers)
+        values = nested({name: choice.value for name, choice in planned.items()})
+        return FleetConfig.model_validate(merge(whole, values)), planned
     except ValidationError as error:
-        raise setting_refused(error, hint="fleet.toml says what each means") from error
+        raise setting_refused(error, FleetConfig, hint="fleet.toml says what each means") from error
 
 
 def load_config(path: Path) -> FleetConfig:
@@ -273,47 +274,37 @@ def load_config(path: Path) -> FleetConfig:
     ConfigError
         If the file is missing, is not TOML, or says something that cannot be used.
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path} does not exist", hint="make a fleet with palate server init") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} is not a TOML file: {error}", hint="palate server init writes one") from error
-    return checked_config(values)
+    return checked_config(read_toml(path, missing="make a fleet with palate server init"))
 
 
-def to_toml(given: Mapping[str, Any]) -> str:
-    """Write a fleet.toml that names every setting: those given with their values, the others as comments."""
-    lines = ["# What the operator of this fleet decides. A setting behind # is what holds unless it is changed.", ""]
-    sections = {name: kind for name, field in FleetConfig.model_fields.items() if (kind := _section(field.annotation))}
-    for name, field in FleetConfig.model_fields.items():
-        if name not in sections:
-            lines += _setting(name, field, given, DEFAULTS)
-    for name, kind in sections.items():
-        lines += ["", f"[{name}]"]
-        for key, field in kind.model_fields.items():
-            if (name, key) in _NOT_OF_FLEETS:
-                continue
-            lines += _setting(key, field, given.get(name, {}), DEFAULTS.get(name, {}), auto=f"{name}.{key}" in AUTO)
+def to_toml(asked: Mapping[str, Any]) -> str:
+    """Write a fleet.toml that names every setting: those asked for with their values, the others as comments."""
+    config, planned = resolve(asked)
+    values, given, fields = values_of(config), flat(asked), fields_of(FleetConfig)
+    lines = [
+        "# What the operator of this fleet decides. A setting behind # is what holds unless it is changed;",
+        "# a planned one follows the budget and the number of devices when they change.",
+        "",
+    ]
+    section = ""
+    for name in sorted(fields, key=lambda name: "." in name):  # as TOML wants it: tables come last
+        if name in _NOT_OF_FLEETS:
+            continue
+        table, _, key = name.rpartition(".")
+        if table != section:
+            section = table
+            lines += ["", f"[{section}]"]
+        lines.append(f"# {fields[name].description}")
+        if name in planned:
+            lines.append(f"# planned: {planned[name].reason}")
+        lines.append(f"{'' if name in given else '# '}{_assignment(key, values[name])}")
     return "\n".join([*lines, ""])
 
 
-def _section(annotation: Any) -> type[BaseModel] | None:
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-
-
-def _setting(
-    name: str, field: FieldInfo, given: Mapping[str, Any], usual: Mapping[str, Any], *, auto: bool = False
-) -> list[str]:
+def _assignment(key: str, value: Any) -> str:
     import tomli_w
 
-    words = f"# {field.description}"
-    if name in given:
-        return [words, tomli_w.dumps({name: given[name]}).rstrip()]
-    value = usual.get(name, field.default)
-    if auto:
-        return [f"{words}; decided from the budget and the devices", f"# {name} = ..."]
-    if value is None or value is PydanticUndefined:
-        return [words, f"# {name} = ..."]
+    if value is None:
+        return f"{key} = ..."
     value = list(value) if isinstance(value, tuple) else value
-    return [words, "# " + " ".join(tomli_w.dumps({name: value}).split())]
+    return " ".join(tomli_w.dumps({key: value}).split())

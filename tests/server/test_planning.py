@@ -10,7 +10,7 @@ from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for, pri
 from palate.privacy.accounting.guarantee import epsilon as account_for
 from palate.privacy.charging import SENSITIVITY, Promise
 from palate.privacy.errors import PrivacyError
-from palate.server.planning import AUTO, fleet_terms, for_roster, merge, planned
+from palate.server.planning import fleet_terms, for_roster
 
 GIVEN = {"epsilon": 8.0, "delta": 1e-5, "rounds": 3, "popularity_share": 0.3, "clip_norm": 1e-3, "sensitivity": 4096}
 METER = SkellamMeter(4096)
@@ -51,65 +51,6 @@ def test_the_honest_shares_of_any_roster_carry_at_least_the_planned_noise(roster
 def test_numbers_that_leave_nothing_for_training_are_refused(wrong):
     with pytest.raises(PrivacyError):
         fleet_terms(**{**GIVEN, "spare_rounds": 1, **wrong})
-
-
-def test_merging_lets_the_second_win_and_changes_neither():
-    base, over = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}, "d": {"e": 5}}
-    assert merge(base, over) == {"a": {"b": 1, "c": 4}, "d": {"e": 5}}
-    assert base == {"a": {"b": 1, "c": 2}, "d": 3}
-    assert over == {"a": {"c": 4}, "d": {"e": 5}}
-
-
-@pytest.mark.parametrize(
-    ("epsilon", "devices", "content", "head"),
-    [
-        (8.0, 29_858, False, True),
-        (8.0, 29_858, True, False),
-        (8.0, 15_000, False, False),
-        (1.0, 29_858, False, False),
-    ],
-)
-def test_popular_items_alone_are_learned_where_signal_is_plenty_and_content_is_none(epsilon, devices, content, head):
-    decided = planned(epsilon, 1e-5, devices, num_items=40_981, content=content)
-    assert (decided["schedule.head"] > 0) == (decided["schedule.dim"] > 32) == (decided["optimiser.groups"] > 0) == head
-    assert decided["training.own_items_only"] is head
-    assert set(decided) == set(AUTO)
-
-
-OF_A_HEAD = ("schedule.dim", "schedule.rounds", "schedule.head", "optimiser.groups", "training.own_items_only")
-ALL, DENSE = (32, 4, 0.0, 0, False), (112, 4, 3.0, 0, False)
-UNFILTERED, WHOLE = (112, 4, 3.0, 0, True), (112, 7, 2.6, 120, True)
-
-
-@pytest.mark.parametrize(
-    ("settings", "wanted"),
-    [
-        ({}, WHOLE),
-        ({"given": {"schedule.dim": 64, "schedule.rounds": 5, "schedule.head": 2.0}}, WHOLE),
-        ({"given": {"optimiser.groups": 40, "training.own_items_only": True}}, WHOLE),
-        ({"given": {"schedule.head": 0.0}}, ALL),
-        ({"given": {"schedule.head": 0.0, "training.own_items_only": True, "optimiser.groups": 40}}, ALL),
-        ({"given": {"training.own_items_only": False}}, DENSE),
-        ({"given": {"training.own_items_only": False, "optimiser.groups": 0}}, DENSE),  # as a folder of before has it
-        ({"own_items": False}, DENSE),
-        ({"given": {"optimiser.groups": 0}}, (112, 4, 3.0, 120, True)),  # the given 0 wins
-        ({"filterable": False}, UNFILTERED),
-    ],
-)
-def test_what_is_given_by_hand_changes_what_rests_on_it(settings, wanted):
-    decided = planned(8.0, 1e-5, 29_858, num_items=40_981, content=False, **settings)
-    assert tuple(decided[name] for name in OF_A_HEAD) == wanted
-    usual = planned(8.0, 1e-5, 29_858, num_items=40_981, content=False)
-    others = [name for name in AUTO if name not in OF_A_HEAD]
-    assert [decided[name] for name in others] == [usual[name] for name in others]
-
-
-@pytest.mark.parametrize("cohort", [2, 300])
-@pytest.mark.parametrize("epsilon", [1.0, 8.0, 100.0])
-def test_no_fleet_is_strong_enough_for_a_head(cohort, epsilon):
-    """So that what a fleet plans needs no look at its catalogue."""
-    with_content, without = (planned(epsilon, 1e-5, cohort, num_items=1000, content=each) for each in (True, False))
-    assert with_content == without
 
 
 @pytest.mark.parametrize("sensitivity", [4096, 16384])

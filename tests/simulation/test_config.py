@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palate.errors import ConfigError
-from palate.server.planning import DEFAULTS
+from palate.server.resolving import PROTECTED
 from palate.server.settings import Schedule
 from palate.simulation.config import SimulationConfig, checked_config, load_config
 
@@ -156,6 +156,19 @@ def test_a_value_that_cannot_be_used_is_refused_by_name_in_one_line(values, word
     assert refused.value.hint
 
 
+def test_a_misspelt_setting_is_answered_with_the_right_one():
+    with pytest.raises(ConfigError, match=r"schedule.round = 5: there is no such setting") as refused:
+        checked_config({"schedule": {"round": 5}})
+    assert refused.value.hint == "did you mean schedule.rounds?"
+
+
+def test_settings_given_as_objects_mean_what_they_mean_as_values():
+    """What nobody set in a section is what the unit uses, and not the default of the section's class."""
+    by_objects = SimulationConfig(data="demo", epsilon=2.0, schedule=Schedule(rounds=5))
+    assert by_objects == checked_config({"data": "demo", "epsilon": 2.0, "schedule": {"rounds": 5}})
+    assert by_objects.schedule.popularity == "saturating"
+
+
 @pytest.mark.parametrize("content", [b"unit =", b"\xff\xfe\x00", b"[training]\n[training]\n"])
 def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, content: bytes):
     path = tmp_path / "run.toml"
@@ -184,7 +197,7 @@ def test_protection_is_the_default_and_has_a_budget_with_settings_of_its_own():
     assert (config.unit, config.epsilon, config.delta) == ("user", 8.0, 1e-5)
     assert config == checked_config({"unit": "user"})
     for section in ("schedule", "optimiser"):
-        for name, value in DEFAULTS[section].items():
+        for name, value in PROTECTED[section].items():
             assert getattr(getattr(config, section), name) == value
     chosen = checked_config({"epsilon": 2.0, "schedule": {"rounds": 7}, "optimiser": {"step_size": 0.25}})
     assert (chosen.epsilon, chosen.delta, chosen.schedule.rounds, chosen.schedule.dim) == (2.0, 1e-5, 7, 8)

@@ -15,8 +15,6 @@ from palate.errors import DataError, RunError
 from palate.models.learning.kernel import popularity_sum
 from palate.privacy.wire import RoundPlan
 from palate.server.store import TABLE_FORMAT, read_tensors
-from palate.simulation import resolving
-from palate.simulation.config import checked_config
 from palate.simulation.federation import finished_result, simulate
 from palate.simulation.grid import InProcessGrid
 from palate.simulation.prepare import prepare
@@ -230,92 +228,3 @@ def test_a_damaged_result_is_not_taken_for_a_finished_run(tmp_path, content):
 
 def test_a_run_without_result_has_not_finished(tmp_path):
     assert finished_result(tmp_path) is None
-
-
-STRONG = {
-    "schedule.dim": 112, "schedule.head": 2.6, "schedule.rounds": 7, "privacy.popularity_share": 0.1,
-    "optimiser.groups": 120, "training.own_items_only": True,
-}  # fmt: skip
-WEAK = {"schedule.head": 0.0, "optimiser.groups": 0, "training.own_items_only": False}
-SAID = ("embeddings of popular items alone", "pulls at the own items alone", "filtered, by groups of items")
-
-
-@pytest.mark.parametrize("content", [True, False])
-def test_a_plan_knows_whether_there_is_content_and_says_what_it_means(settings, monkeypatch, content):
-    """A small federation would never be planned so: strength is taken for granted here."""
-    asked, said = [], []
-
-    def plan(epsilon, delta, cohort, *, num_items, content, given, own_items, filterable):
-        asked.append((epsilon, delta, cohort, num_items, content, given, own_items, filterable))
-        return STRONG | (WEAK if content else {})
-
-    monkeypatch.setattr(resolving, "planned", plan)
-    config = checked_config({"data": settings().data, "content": {"use": content}, "schedule": {"rounds": 2}})
-    decided = resolving.resolve(config, prepare(config), said.append)
-    assert asked == [(8.0, 1e-5, 36, 40, content, {"schedule.rounds": 2}, True, True)]
-    assert (decided.schedule.rounds, decided.schedule.dim) == (2, 112)  # rounds were given
-    assert decided.schedule.head == (0.0 if content else 2.6)
-    assert (decided.optimiser.groups, decided.training.own_items_only) == ((0, False) if content else (120, True))
-    assert resolving.resolve(decided, prepare(decided), said.append) == decided
-    (words,) = said
-    assert words.startswith(
-        f"planned for 36 devices and 40 items {'with' if content else 'without'} content "
-        "at epsilon 8 and delta 1e-05, unit user: "
-    )
-    assert "schedule.dim 112, " in words
-    assert [part in words for part in SAID] == [not content] * 3
-    assert ("optimiser.groups 120, training.own_items_only true" in words) == (not content)
-
-
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        ({"optimiser": {"momentum": 0.5}}, (True, False)),
-        ({"release": {"steps": ["project"]}}, (True, False)),
-        ({"training": {"model": "gmf", "objective": "bce"}}, (False, True)),
-    ],
-)
-def test_a_plan_is_told_by_which_settings_nothing_can_be_filtered(settings, monkeypatch, given, told):
-    asked = []
-
-    def plan(epsilon, delta, cohort, *, num_items, content, given, own_items, filterable):
-        asked.append((own_items, filterable))
-        return STRONG | WEAK
-
-    monkeypatch.setattr(resolving, "planned", plan)
-    config = checked_config({"data": settings().data, **given})
-    resolving.resolve(config, prepare(config), lambda words: None)
-    assert asked == [told]
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"schedule": {"head": 0.0}},
-        {"training": {"own_items_only": False}},
-        {"training": {"own_items_only": True}},
-        {"training": {"objective": "bce", "model": "gmf"}},
-        {"training": {"model": "autoencoder"}},
-        {"optimiser": {"groups": 0}},
-        {"optimiser": {"momentum": 0.9}},
-        {"optimiser": {"item_regularisation": 0.1}},
-        {"optimiser": {"name": "adam"}},
-        {"release": {"steps": ["shrink"]}},
-        {"schedule": {"dim": 5, "rounds": 2}},
-    ],
-)
-def test_whatever_is_given_by_hand_what_a_strong_federation_plans_can_be_run(settings, monkeypatch, given):
-    monkeypatch.setattr(resolving, "cohort_size", lambda population, participation: 29_858)
-    config = checked_config({"data": settings().data, "content": {"use": False}, **given})
-    decided = resolving.resolve(config, prepare(config), lambda words: None)
-    for section, values in given.items():
-        for name, value in values.items():
-            assert getattr(getattr(decided, section), name) == (tuple(value) if name == "steps" else value)
-    assert decided.optimiser.groups == 0 or decided.training.own_items_only
-
-
-def test_a_plan_says_where_there_is_too_little_to_learn_from(settings):
-    config = checked_config({"data": settings().data, "epsilon": 1.0})
-    said = []
-    assert resolving.resolve(config, prepare(config), said.append).schedule.rounds == 1
-    assert "too little to learn from" in said[0]

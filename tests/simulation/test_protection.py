@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from palate.errors import ConfigError
-from palate.server.planning import planned
 from palate.simulation.protection import PrivacyOptions, cohort_of, device_rounds
 
 
@@ -41,28 +40,6 @@ def test_a_cap_that_leaves_rounds_unfilled_is_refused(cap, rounds, fits):
         with pytest.raises(ConfigError, match=f"with a cap of {cap}") as refused:
             device_rounds(options, rounds, 800, 0.25)
         assert refused.value.hint
-
-
-def test_a_federation_too_small_to_learn_spends_nearly_all_on_popularity():
-    small, large = (planned(1.0, 1e-5, cohort, num_items=2000, content=True) for cohort in (900, 6000))
-    assert small["schedule.rounds"] == 1 < large["schedule.rounds"]
-    assert small["privacy.popularity_share"] > 0.9 > large["privacy.popularity_share"]
-    assert small["optimiser.step_size"] < large["optimiser.step_size"]
-
-
-def test_the_more_items_there_are_the_more_devices_it_takes_to_learn_of_them():
-    few, many = (planned(1.0, 1e-5, 3000, num_items=size, content=True) for size in (1_000, 10_000))
-    assert few["schedule.rounds"] > 1 == many["schedule.rounds"]
-
-
-@pytest.mark.parametrize("epsilon", [1.0, 2.0, 4.0, 8.0])
-def test_popularity_takes_a_smaller_share_the_larger_the_federation(epsilon):
-    shares = [
-        planned(epsilon, 1e-5, cohort, num_items=2000, content=True)["privacy.popularity_share"]
-        for cohort in (500, 3000, 10_000, 100_000)
-    ]
-    assert shares == sorted(shares, reverse=True)
-    assert 0.1 == shares[-1] < shares[0] < 1.0
 
 
 @pytest.mark.parametrize(("gamma", "honest"), [(0.29, 71), (0.57, 43), (0.3, 70)])

@@ -10,7 +10,7 @@ from palate.errors import ConfigError
 from palate.privacy.errors import PrivacyError
 from palate.privacy.wire import FleetStep
 from palate.server.fleet.config import checked_config, load_config, to_toml
-from palate.server.planning import DEFAULTS, planned
+from palate.server.resolving import PROTECTED, planned
 
 GIVEN = {"name": "f", "run": "f-1", "listen": {"address": "h:1"}}
 
@@ -18,11 +18,11 @@ GIVEN = {"name": "f", "run": "f-1", "listen": {"address": "h:1"}}
 def test_what_is_left_out_follows_from_budget_and_devices():
     config = checked_config({**GIVEN, "epsilon": 4.0, "cohort": {"devices": 200}})
     decided = planned(4.0, 1e-5, 200, num_items=1000, content=True)
-    assert config.schedule.dim == decided["schedule.dim"]
-    assert config.schedule.rounds == decided["schedule.rounds"]
-    assert config.privacy.popularity_share == decided["privacy.popularity_share"]
+    assert config.schedule.dim == decided["schedule.dim"].value
+    assert config.schedule.rounds == decided["schedule.rounds"].value
+    assert config.privacy.popularity_share == decided["privacy.popularity_share"].value
     assert config.training.leave_one_out
-    assert config.release.steps == tuple(DEFAULTS["release"]["steps"])
+    assert config.release.steps == tuple(PROTECTED["release"]["steps"])
     given = checked_config({**GIVEN, "schedule": {"rounds": 7}, "privacy": {"popularity_share": 0.5}})
     assert (given.schedule.rounds, given.privacy.popularity_share) == (7, 0.5)
 
@@ -36,7 +36,7 @@ def test_the_file_that_is_written_says_everything_and_reads_as_what_was_given(tm
     uncommented = "\n".join(line.removeprefix("# ") if " = " in line else line for line in text.splitlines())
     named = tomllib.loads("\n".join(line for line in uncommented.splitlines() if "..." not in line))
     assert named["deadlines"]["mask_seconds"] == 120.0
-    assert named["optimiser"]["decay"] == DEFAULTS["optimiser"]["decay"]
+    assert named["optimiser"]["decay"] == PROTECTED["optimiser"]["decay"]
     assert checked_config(named) == checked_config(given)
 
 

@@ -1,0 +1,86 @@
+"""The ridge on the user vector, chosen on validation data: a few candidates are trained for six rounds each.
+
+It depends on how much taste a history shows. Choosing looks at private data, so it is for unit `none` only; a protected
+run is planned from public numbers (`palate.server.resolving`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from palate.models.learning.kernel import ShardScorer, fresh_state, popularity_sum, refit_state, train_shard
+from palate.models.scores.registry import score_model
+from palate.models.table import initial_embeddings
+from palate.models.training import LocalTraining
+from palate.server.coordinator import Coordinator
+from palate.simulation.config import SimulationConfig
+from palate.simulation.evaluation import evaluate
+from palate.simulation.prepare import Prepared
+from palate.simulation.seeding import device_keys, table_rng
+
+CANDIDATES = (10.0, 30.0, 100.0, 300.0)
+_PROBE_ROUNDS = 6
+
+
+def is_tuned(config: SimulationConfig, prepared: Prepared) -> bool:
+    """Tell whether a run chooses its ridge on validation data."""
+    can = config.tune and not config.promises and config.training.objective == "whole"
+    return can and bool((prepared.split.validation.item >= 0).any())
+
+
+def tuned(config: SimulationConfig, prepared: Prepared, phase: Callable[[str], None]) -> SimulationConfig:
+    """Return the configuration with its ridge chosen, where that is asked for; it is tuned once."""
+    training = config.training
+    if is_tuned(config, prepared):
+        training = training.model_copy(update={"regularisation": _best_ridge(config, prepared, phase)})
+    return config.model_copy(update={"training": training, "tune": False})
+
+
+def _best_ridge(config: SimulationConfig, prepared: Prepared, phase: Callable[[str], None]) -> float:
+    """Choose among the candidates by validation NDCG, upwards and downwards from the default while it gets better."""
+    default = LocalTraining().regularisation
+    found: dict[float, float] = {}
+
+    def quality(candidate: float) -> float:
+        if candidate not in found:
+            phase(f"choosing the ridge on validation data, {candidate:g}")
+            found[candidate] = _probe(config, prepared, candidate)
+        return found[candidate]
+
+    start = CANDIDATES.index(default)
+    for way in (CANDIDATES[start + 1 :], CANDIDATES[:start][::-1]):
+        best = quality(default)
+        for candidate in way:
+            if quality(candidate) <= best:
+                break
+            best = found[candidate]
+        if best > found[default]:
+            break
+    return max(found, key=lambda candidate: found[candidate])
+
+
+def _probe(config: SimulationConfig, prepared: Prepared, regularisation: float) -> float:
+    """Train the linear part for a few rounds with all devices; its validation NDCG."""
+    linear = "linear" if config.training.model == "linear" else "gmf"
+    training = config.training.model_copy(update={"regularisation": regularisation, "model": linear})
+    schedule = config.schedule.model_copy(update={"rounds": _PROBE_ROUNDS, "participation": 1.0})
+    probe = config.model_copy(update={"training": training, "schedule": schedule})
+    num_users, num_items = prepared.interactions.num_users, prepared.interactions.num_items
+    embeddings = initial_embeddings(
+        num_items, schedule.dim, scale=schedule.initial_scale, rng=table_rng(config.seed)
+    )  # fmt: skip
+    settings = probe.server_settings(run="probe", population=num_users)
+    coordinator = Coordinator(settings, prepared.content.columns, embeddings)
+    history, users = prepared.split.train, np.arange(num_users)
+    coordinator.apply(popularity_sum(history, users, num_items).astype(np.float64))
+    state = fresh_state(coordinator.table, training, num_users)
+    while not coordinator.finished:
+        keys = device_keys(config.seed, coordinator.next_round, users)
+        trained = train_shard(coordinator.table, history, state, users, keys, training)
+        coordinator.apply(trained.update.T.reshape(-1).astype(np.float64))
+    fitted = refit_state(coordinator.table, history, state, training)
+    scorer = ShardScorer(score_model(linear, "whole"), torch.from_numpy(coordinator.table.rows), fitted)
+    return float(evaluate(scorer, prepared.split.validation, history, with_full=False).metrics().ndcg.value)
