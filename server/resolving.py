@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from palate.privacy.accounting.calibrate import calibrate_gaussian
 from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.server.settings import cannot_filter
-from palate.server.values import flat, merge, values_of
+from palate.server.values import fields_of, flat, merge, values_of
 
 PROTECTED: dict[str, Any] = {
     "epsilon": 8.0,
@@ -115,6 +115,11 @@ def defaults_of(unit: str) -> dict[str, Any]:
     if not mechanism.protects:
         return {}
     return PER_INTERACTION if mechanism.per_interaction else PROTECTED
+
+
+def defaults(model: type[BaseModel], unit: str) -> dict[str, Any]:
+    """Return what a run of a unit uses where nothing is asked for, by dotted name; the plan then changes `AUTO`."""
+    return {name: field.default for name, field in fields_of(model).items()} | flat(defaults_of(unit)) | {"unit": unit}
 
 
 def planned_settings(unit: str, asked: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,83 +1,118 @@
-"""What would run, and why: the one place where a request of a simulation becomes the settings that run."""
+"""What a request would run: every setting decided before it starts, with the reason for each and what it will cost."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from palate.privacy.charging import Promise
-from palate.privacy.mechanisms.budget import RunTerms
+from palate.models.table import initial_embeddings
 from palate.privacy.mechanisms.registry import MECHANISMS
-from palate.server.resolving import Choice, PublicNumbers, Setting, Source, choices, defaults_of
-from palate.server.settings import cohort_size
-from palate.server.values import asked_in, flat, merge, nested, values_of
+from palate.server.coordinator import Coordinator
+from palate.server.resolving import Setting, Source
+from palate.server.values import flat
 from palate.simulation.config import SimulationConfig, checked_config
-from palate.simulation.prepare import EMBEDDING, NO_TEXT, Prepared, prepare, way_to_read
+from palate.simulation.guarantee import PUBLIC_CATALOGUE, label_of
+from palate.simulation.prepare import Prepared, prepare
 from palate.simulation.protection import device_rounds
-from palate.simulation.tuning import is_tuned
+from palate.simulation.report.headline import Protection
+from palate.simulation.resolving import resolve, shown
+from palate.simulation.seeding import table_rng
 
-_NOT_SHOWN = ("auto", "tune")
-"""Settings that say what is to be decided, and are used up when it is."""
+if TYPE_CHECKING:
+    import polars as pl
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Plan:
-    """What a request runs.
+    """A run before it starts.
 
     Attributes
     ----------
     asked
-        The request; a run that is given a plan runs this, and comes to the same settings.
-    config
-        The settings that run.
+        The settings that a run is given: config.toml of the run.
     settings
+        The settings that will run: resolved.toml of the run.
+    decisions
         Every setting with its value, source and reason, in the order of docs/configuration.md.
     people, items, interactions
         Size of the data.
     protection
-        In words, what protects the people.
-    promises
-        The guarantees, each for all rounds together; empty without protection.
-    terms
-        The noise that keeps them, in the popularity round and in each training round; None without protection.
+        What will protect the people: an epsilon with its unit, delta and adjacency, and what it rests on; or nothing.
+    noise_multipliers
+        Noise in the sum over the sensitivity, of the popularity round and of a training round; None without protection.
     device_rounds
         Training rounds of one device, at most.
+    bytes_down, bytes_up
+        Traffic of one device in one training round: the item table with the plan's arrays, and the update.
     """
 
-    asked: SimulationConfig
-    config: SimulationConfig
-    settings: tuple[Setting, ...]
+    asked: SimulationConfig = field(repr=False)
+    settings: SimulationConfig = field(repr=False)
+    decisions: tuple[Setting, ...] = field(repr=False)
     people: int
     items: int
     interactions: int
-    protection: str
-    promises: tuple[Promise, ...]
-    terms: RunTerms | None
+    protection: Protection
+    noise_multipliers: tuple[float, float] | None
     device_rounds: int
+    bytes_down: int
+    bytes_up: int
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why each setting has its value, by its dotted name."""
+        return {each.name: each.reason for each in self.decisions}
 
     def decided(self) -> tuple[Setting, ...]:
-        """Return the settings that are not defaults: those to read."""
-        return tuple(setting for setting in self.settings if setting.source is not Source.DEFAULT)
+        """Return the settings that are no plain default: those to read."""
+        return tuple(each for each in self.decisions if each.source is not Source.DEFAULT)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
-        values = flat(self.config.model_dump(mode="json"))
+        values = flat(self.settings.model_dump(mode="json"))
+        noise = self.noise_multipliers
         return {
             "data": {"people": self.people, "items": self.items, "interactions": self.interactions},
             "settings": {
                 each.name: {"value": values.get(each.name), "source": str(each.source), "reason": each.reason}
-                for each in self.settings
+                for each in self.decisions
             },
-            "protection": self.protection,
+            "protected": self.protection.protected,
+            "protection": str(self.protection),
             "promises": [
-                {"unit": str(each.unit), "epsilon": each.epsilon, "delta": each.delta} for each in self.promises
+                {"unit": str(each.unit), "epsilon": each.epsilon, "delta": each.delta}
+                for each in self.settings.promises.values()
+                if self.protection.protected
             ],
+            "noise_multipliers": None if noise is None else {"popularity": noise[0], "train": noise[1]},
             "device_rounds": self.device_rounds,
-            "noise_multipliers": None
-            if self.terms is None
-            else {"popularity": self.terms.popularity.noise_multiplier, "train": self.terms.train.noise_multiplier},
+            "bytes_per_device_and_round": {"down": self.bytes_down, "up": self.bytes_up},
         }
+
+    def to_frame(self) -> pl.DataFrame:
+        """List every setting: its name, its value as text, where it comes from, and the reason for it."""
+        import polars as pl
+
+        rows = [(each.name, shown(each.value), str(each.source), each.reason) for each in self.decisions]
+        return pl.DataFrame(
+            rows, schema=dict.fromkeys(("setting", "value", "source", "reason"), pl.String), orient="row"
+        )
+
+    def _repr_html_(self) -> str:
+        """Show the plan in a notebook: the promise, the cost, and the settings that are no plain default."""
+        from palate.simulation.report.rendering import cell
+        from palate.simulation.report.tables import Cell, Grid, Row, facts_grid
+        from palate.simulation.report.words import data_size
+
+        costs = {
+            "to a device, in a training round": data_size(self.bytes_down),
+            "from a device, in a training round": data_size(self.bytes_up),
+            "training rounds": f"{self.settings.schedule.rounds}",
+        }
+        rows = [Row(each.name, (Cell(shown(each.value)), Cell(each.reason))) for each in self.decided()]
+        grids = [facts_grid("", "", costs), Grid("Settings", ("", "Value", "Reason"), tuple(rows))]
+        return cell(f"Plan: {self.settings.data}", grids, protection=self.protection)
 
 
 def plan(asked: SimulationConfig | Mapping[str, Any], prepared: Prepared | None = None) -> Plan:
@@ -99,90 +134,46 @@ def plan(asked: SimulationConfig | Mapping[str, Any], prepared: Prepared | None 
     """
     request = asked if isinstance(asked, SimulationConfig) else checked_config(asked)
     data = prepare(request) if prepared is None else prepared
-    config, settings = resolve(request, data)
-    population = data.interactions.num_users
+    settings, decisions = resolve(request, data)
+    coordinator = _coordinator(settings, data)
+    terms, population, schedule = coordinator.settings.terms, data.interactions.num_users, settings.schedule
     return Plan(
         asked=request,
-        config=config,
         settings=settings,
+        decisions=decisions,
         people=population,
         items=data.interactions.num_items,
         interactions=len(data.interactions.item),
-        protection=MECHANISMS[config.unit].label,
-        promises=tuple(config.promises.values()),
-        terms=config.terms(population=population),
-        device_rounds=device_rounds(config.privacy, config.schedule.rounds, population, config.schedule.participation),
+        protection=_promised(settings, coordinator),
+        noise_multipliers=None if terms is None else (terms.popularity.noise_multiplier, terms.train.noise_multiplier),
+        device_rounds=device_rounds(settings.privacy, schedule.rounds, population, schedule.participation),
+        bytes_down=4 * coordinator.table.rows.size,
+        bytes_up=4 * coordinator.example_plans()[1].update_size,
     )
 
 
-def resolve(request: SimulationConfig, data: Prepared) -> tuple[SimulationConfig, tuple[Setting, ...]]:
-    """Return the configuration that runs, and each of its settings with its reason; it resolves to itself.
-
-    What a run without protection chooses on validation data is chosen when it begins (`palate.simulation.tuning`).
-    """
-    found = {name: (Source.DATA, reason, value) for name, (value, reason) in _from_data(request, data).items()}
-    config = _with(request, {name: value for name, (_, _, value) in found.items()})
-    if config.auto and config.epsilon is not None and config.delta is not None:
-        numbers = PublicNumbers(
-            cohort=cohort_size(data.interactions.num_users, config.schedule.participation),
-            num_items=data.interactions.num_items,
-            content=data.content.columns.shape[1] > 0,
-        )
-        chosen = choices(config, config.auto, epsilon=config.epsilon, delta=config.delta, numbers=numbers)
-        found |= {name: (Source.PLANNED, choice.reason, choice.value) for name, choice in chosen.items()}
-        config = _with(config, {name: choice.value for name, choice in chosen.items()})
-    config = config.model_copy(update={"auto": ()})
-    asked, of_unit = flat(asked_in(request)), flat(defaults_of(request.unit))
-    settings = []
-    for name, value in values_of(config).items():
-        if name in _NOT_SHOWN:
-            continue
-        if name in found:
-            source, reason, _ = found[name]
-        elif name == "training.regularisation" and is_tuned(config, data):
-            source, reason = Source.DATA, "chosen on validation data when the run begins, starting from this value"
-        elif name in asked:
-            source, reason = Source.ASKED, "you asked for it"
-        elif name in of_unit:
-            source, reason = Source.UNIT, _reason_of_unit(request.unit, name)
-        else:
-            source, reason = Source.DEFAULT, "the default"
-        settings.append(Setting(name, value, source, reason))
-    return config, tuple(settings)
+def _coordinator(config: SimulationConfig, prepared: Prepared) -> Coordinator:
+    """Return the server of the run as it will start, for its example plans."""
+    num_users, num_items, schedule = prepared.interactions.num_users, prepared.interactions.num_items, config.schedule
+    start = initial_embeddings(num_items, schedule.dim, scale=schedule.initial_scale, rng=table_rng(config.seed))
+    return Coordinator(config.server_settings(run="plan", population=num_users), prepared.content.columns, start)
 
 
-def _from_data(request: SimulationConfig, data: Prepared) -> dict[str, Choice]:
-    """Return what the data and the machine decide: who reads texts, and whether anything is recent."""
-    found: dict[str, Choice] = {}
-    text = way_to_read(request.content)
-    if text != request.content.text:  # whoever resumes reads in the same way
-        installed = "" if text == EMBEDDING else "not "
-        reason = "texts are not used" if text == NO_TEXT else f"the sentence encoder is {installed}installed"
-        found["content.text"] = Choice(text, reason)
-    if not data.interactions.has_time:
-        timeless = Choice(float("inf"), "the data has no times, so that nothing is recent")
-        found |= {"training.recency_half_life": timeless, "training.serving_half_life": timeless}
-    return found
-
-
-def _with(config: SimulationConfig, changes: Mapping[str, Any]) -> SimulationConfig:
-    """Return a configuration with settings changed, checked as a whole."""
-    values = merge(config.model_dump(), nested(changes))
-    return SimulationConfig.model_validate(values)
-
-
-def _reason_of_unit(unit: str, name: str) -> str:
-    usual = SimulationConfig(unit="none")
-    value = values_of(usual)[name]
-    instead = "" if value is None else f", in place of {value}"
-    return f"unit {unit} uses it{instead}"
-
-
-def in_words(settings: Sequence[Setting]) -> str:
-    """Say in one line what was planned from public numbers; empty where nothing was."""
-    planned = [f"{each.name} {_short(each.value)}" for each in settings if each.source is Source.PLANNED and each.value]
-    return f"planned from the budget and the size of the data: {', '.join(planned)}" if planned else ""
-
-
-def _short(value: Any) -> str:
-    return "true" if value is True else f"{value:.3g}" if isinstance(value, float) else str(value)
+def _promised(config: SimulationConfig, coordinator: Coordinator) -> Protection:
+    """Say what will be promised, with everything that it takes to read it; or that nothing is."""
+    label = label_of(config)
+    if not config.promises or config.privacy.noise == "seeded":
+        text = f"Unit {config.unit}: {label}."
+        return Protection(protected=False, title="No privacy", text=text, facts={"unit": config.unit})
+    events = MECHANISMS[config.unit].events(coordinator.example_plans()[1])
+    claims = [
+        f"epsilon {promise.epsilon:g} at delta {promise.delta:g} per {promise.unit}"
+        for promise in config.promises.values()
+    ]
+    assumptions = dict.fromkeys([*(str(each) for event in events for each in event.assumptions), PUBLIC_CATALOGUE])
+    return Protection(
+        protected=True,
+        title=f"Planned, {label}: at most {' and '.join(claims)}",
+        text=f"For all rounds together. Compared: {events[0].adjacency}. It holds if: {'; '.join(assumptions)}.",
+        facts={"unit": config.unit},
+    )

@@ -101,8 +101,8 @@ def test_a_plan_has_a_reason_for_every_setting(data: palate.Data):
     reasons = dict(frame.select("setting", "reason").iter_rows())
     assert frame["reason"].null_count() == 0
     assert reasons["epsilon"] == reasons["schedule.rounds"] == reasons["training.recency_half_life"] == "asked for"
-    assert reasons["schedule.dim"].startswith("planned for 36 devices, 40 items with content")
-    assert reasons["optimiser.name"] == "default of unit user"
+    assert "the sum of 36 devices" in reasons["schedule.dim"]
+    assert reasons["schedule.popularity"] == "default of unit user; without protection it is log"
     assert reasons["engine"] == "default"
     assert plan.settings.training.recency_half_life == 7.0
 
@@ -117,7 +117,7 @@ def test_without_times_nothing_is_recent_and_the_plan_says_why(tmp_path: Path):
     rows = [f"u{user},i{item}" for user in range(9) for item in range(user, user + 5)]
     Path("plain.csv").write_text("\n".join(["user,item", *rows]))
     plan = palate.plan(palate.load("plain.csv"), rounds=1)
-    assert plan.reasons["training.recency_half_life"] == "the data has no times"
+    assert plan.reasons["training.recency_half_life"] == "the data has no times, so that nothing is recent"
 
 
 def test_an_epsilon_never_prints_without_unit_delta_and_adjacency(data: palate.Data, protected: palate.Run):

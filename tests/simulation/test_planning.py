@@ -6,10 +6,11 @@ import pytest
 
 from palate.server import resolving
 from palate.server.resolving import Choice, Source
-from palate.simulation import planning
+from palate.simulation import resolving as simulated
 from palate.simulation.config import checked_config
-from palate.simulation.planning import in_words, plan, resolve
+from palate.simulation.planning import plan
 from palate.simulation.prepare import prepare
+from palate.simulation.resolving import in_words, resolve
 
 
 def chosen(values):
@@ -85,7 +86,7 @@ def test_a_plan_is_told_by_which_settings_nothing_can_be_filtered(settings, monk
     ],
 )
 def test_whatever_is_given_by_hand_what_a_strong_federation_plans_can_be_run(settings, monkeypatch, given):
-    monkeypatch.setattr(planning, "cohort_size", lambda population, participation: 29_858)
+    monkeypatch.setattr(simulated, "cohort_size", lambda population, participation: 29_858)
     config = checked_config({"data": settings().data, "content": {"use": False}, **given})
     decided, _ = resolve(config, prepare(config))
     for section, values in given.items():
@@ -104,20 +105,21 @@ def test_a_plan_says_where_there_is_too_little_to_learn_from(settings):
 def test_a_plan_names_the_source_and_the_reason_of_every_setting(settings):
     asked = {"data": settings().data, "epsilon": 2.0, "schedule": {"dim": 5}}
     found = plan(asked)
-    said = {each.name: each for each in found.settings}
+    said = {each.name: each for each in found.decisions}
     assert said["epsilon"].source is said["schedule.dim"].source is Source.ASKED
     assert said["schedule.rounds"].source is Source.PLANNED
     assert said["delta"].source is Source.UNIT
     assert said["privacy.clip_norm"].source is Source.DEFAULT
     assert said["content.text"].source is Source.DATA
-    assert all(each.reason for each in found.settings)
+    assert all(each.reason for each in found.decisions)
     assert (found.people, found.items) == (36, 40)
-    assert [(str(each.unit), each.epsilon) for each in found.promises] == [("user", 2.0)]
-    assert found.terms == found.config.terms(population=36)
+    assert found.to_dict()["promises"] == [{"unit": "user", "epsilon": 2.0, "delta": 1e-5}]
+    terms = found.settings.terms(population=36)
+    assert found.noise_multipliers == (terms.popularity.noise_multiplier, terms.train.noise_multiplier)
 
 
 def test_a_plan_without_protection_promises_nothing(settings):
     found = plan(settings())
-    assert (found.promises, found.terms) == ((), None)
+    assert (found.noise_multipliers, found.protection.protected) == (None, False)
     assert found.to_dict()["promises"] == []
-    assert "no privacy" in found.protection
+    assert "no privacy" in str(found.protection)
