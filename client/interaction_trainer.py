@@ -27,7 +27,8 @@ from palate.errors import ConfigError
 from palate.models.arrays import BoolArray, Float32Array, Int32Array, Int64Array, UInt64Array
 from palate.models.sampling import draw_items, stream
 from palate.models.scores.base import Shape, State
-from palate.models.scores.registry import build, head_size
+from palate.models.scores.modules import build
+from palate.models.scores.registry import head_size
 from palate.models.serving import serving_training
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining

@@ -19,8 +19,8 @@ from palate.models.arrays import Float32Array, Float64Array, Int32Array
 from palate.models.learning import autoencoding, ridge
 from palate.models.learning.weights import pooling_weights, user_weights
 from palate.models.sampling import epoch_samples
-from palate.models.scores.base import ScoreModel, Shape, State
-from palate.models.scores.registry import build, score_model
+from palate.models.scores.base import Shape, State
+from palate.models.scores.modules import Head, build
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
@@ -31,7 +31,7 @@ class LocalModel(nn.Module):
     Every trainable parameter sits in a plain `torch.nn` layer, as Opacus needs it.
     """
 
-    def __init__(self, table: ItemTable, head: ScoreModel) -> None:
+    def __init__(self, table: ItemTable, head: Head) -> None:
         super().__init__()
         self.item = nn.Embedding(table.num_items, table.dim, _weight=torch.from_numpy(table.learned.copy()))
         self.head = head
@@ -135,7 +135,7 @@ def score_catalogue(table: ItemTable, items: Int32Array, state: State | None, co
 
 
 def fit_linear_part(
-    head: ScoreModel, rows: Float32Array, table_gram: Float64Array, items: Int32Array, config: LocalTraining
+    head: Head, rows: Float32Array, table_gram: Float64Array, items: Int32Array, config: LocalTraining
 ) -> Float32Array:
     """Fit the head's linear part to `linear_rows` in closed form, write it into the head, return it, float32 [k]."""
     solution = ridge.solve_user(
@@ -147,14 +147,14 @@ def fit_linear_part(
         regularisation=config.regularisation,
     )
     state = {name: value[None] for name, value in head.state_dict().items()}
-    head.install(state, torch.from_numpy(solution)[None])
+    head.model.install(state, torch.from_numpy(solution)[None])
     head.load_state_dict({name: value[0] for name, value in state.items()})
     return solution
 
 
-def linear_rows(table: ItemTable, head: ScoreModel) -> Float32Array:
+def linear_rows(table: ItemTable, head: Head) -> Float32Array:
     """Rows that the closed form sees: the table's, and a constant column where the head has an intercept."""
-    if not head.intercept:
+    if not head.model.intercept:
         return table.rows
     return np.concatenate([table.rows, np.ones((table.num_items, 1), dtype=np.float32)], axis=1)
 
@@ -166,7 +166,7 @@ def interaction_weights(count: int, config: LocalTraining) -> Float32Array:
 
 
 def _train_whole(
-    table: ItemTable, head: ScoreModel, items: Int32Array, config: LocalTraining, key: np.uint64
+    table: ItemTable, head: Head, items: Int32Array, config: LocalTraining, key: np.uint64
 ) -> tuple[Float32Array, float]:
     rows, weights = linear_rows(table, head), interaction_weights(len(items), config)
     table_gram = ridge.gram(rows)  # the one pass over the catalogue that costs
@@ -174,8 +174,8 @@ def _train_whole(
     errors = ridge.residuals(rows, items, weights, solution, unobserved_weight=config.unobserved_weight)
     learned = slice(table.fixed_dim, table.fixed_dim + table.dim)
     update = np.outer(errors, solution[learned])  # [num_items, dim]
-    if config.leave_one_out or head.through_encoder:
-        left_out = autoencoding.through_encoder if head.through_encoder else ridge.leave_one_out
+    if config.leave_one_out or head.model.through_encoder:
+        left_out = autoencoding.through_encoder if head.model.through_encoder else ridge.leave_one_out
         update[items] = left_out(
             rows,
             items,
@@ -187,13 +187,13 @@ def _train_whole(
             regularisation=config.regularisation,
         )
     loss = float(np.mean((1.0 - rows[items] @ solution) ** 2))
-    if score_model(config.model, config.objective).residual_head:
+    if head.model.residual_head:
         update += _train_residual_head(table, head, items, config, key)
     return update.astype(np.float32), loss
 
 
 def _train_residual_head(
-    table: ItemTable, head: ScoreModel, items: Int32Array, config: LocalTraining, key: np.uint64
+    table: ItemTable, head: Head, items: Int32Array, config: LocalTraining, key: np.uint64
 ) -> Float32Array:
     """SGD of the non-linear part on what the closed form leaves over.
 
@@ -201,7 +201,7 @@ def _train_residual_head(
     descends the weighted mean, so that a step is as long for a short history as for a long one; the item direction,
     collected in the last epoch, is that of the sum.
     """
-    names = set(head.head_parameters(head.state_dict()))
+    names = set(head.model.head_parameters(head.state_dict()))
     parameters = [value for name, value in head.named_parameters() if name in names]
     optimiser = torch.optim.SGD(parameters, lr=config.sgd_learning_rate, weight_decay=config.weight_decay)
     model = LocalModel(table, head)
@@ -226,7 +226,7 @@ def _train_residual_head(
 
 
 def _train_bce(
-    table: ItemTable, head: ScoreModel, items: Int32Array, config: LocalTraining, key: np.uint64
+    table: ItemTable, head: Head, items: Int32Array, config: LocalTraining, key: np.uint64
 ) -> tuple[Float32Array, float]:
     """NCF's loss (He et al. 2017, eq. 7) by SGD on the head and on a local copy of the item rows."""
     model = LocalModel(table, head)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -38,7 +38,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
 
 class Registry(Generic[T]):
-    """All parts of one kind, by name.
+    """All parts of one kind, by name: ``registry[name]`` loads one, iteration gives all names.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class Registry(Generic[T]):
         """All names: the built-in ones in their order, then those of other packages."""
         return (*self.built_in, *self.plugins)
 
-    def get(self, name: str) -> T:
+    def __getitem__(self, name: str) -> T:
         """Load a part by its name; each is loaded once.
 
         Raises
@@ -111,16 +111,26 @@ class Registry(Generic[T]):
                 raise self.unknown(name)
         return self._loaded[name]
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._objects or name in self.built_in or name in self.plugins
+
+    def items(self) -> Iterator[tuple[str, T]]:
+        """Load all parts, and give them with their names."""
+        return ((name, self[name]) for name in self.names)
+
     def resolve(self, name_or_object: str | object) -> T:
         """Return the part itself, whether it is given by name or as an object.
 
         Raises
         ------
         ConfigError
-            As for `get`, or if the object is not a part of this kind.
+            As for looking it up by name, or if the object is not a part of this kind.
         """
         if isinstance(name_or_object, str):
-            return self.get(name_or_object)
+            return self[name_or_object]
         try:
             return self._accept(name_or_object)
         except TypeError as error:
@@ -130,7 +140,7 @@ class Registry(Generic[T]):
             ) from None
 
     def name_of(self, name_or_object: str | object) -> str:
-        """Return a name under which `get` finds the part in this process, for settings that hold names only.
+        """Return a name under which the part is found in this process, for settings that hold names only.
 
         An object that is passed instead of a name is kept under its own name until the process ends; a later object of
         that name takes its place.
@@ -150,7 +160,7 @@ class Registry(Generic[T]):
             )
         if name not in self.built_in and name not in self.plugins:
             self._objects[name] = part
-        elif self.get(name) is not part:
+        elif self[name] is not part:
             raise ConfigError(f"there is a {self.kind} {name!r} already", hint="give yours another name")
         return name
 

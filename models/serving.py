@@ -22,9 +22,17 @@ def serving_training(config: LocalTraining, *, noised_head: bool = False) -> Loc
     noised_head
         Whether the head that trains is noised; then the copy is a closed form, GMF's where the model has none, to be
         fitted on a fresh head.
+
+    Raises
+    ------
+    ConfigError
+        If the model is unknown here.
     """
-    serving = config.for_serving
-    if not noised_head:
-        return serving
-    model = config.model if "whole" in SCORE_MODELS[config.model].objectives else _CLOSED_FORM
-    return serving.model_copy(update={"objective": "whole", "model": model})
+    model = SCORE_MODELS[config.model]
+    changes: dict[str, object] = dict(model.serving)
+    if config.serving_half_life is not None:
+        changes["recency_half_life"] = config.serving_half_life
+    if noised_head:
+        closed_form = config.model if "whole" in model.objectives else _CLOSED_FORM
+        changes |= {"objective": "whole", "model": closed_form}
+    return config.model_copy(update=changes)

@@ -6,9 +6,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SEQUENTIAL = "sequential"
-"""Name of `palate.models.scores.sequential`, for those who must not wait for PyTorch."""
-
 
 class LocalTraining(BaseModel):
     """What a device does with its own history in a round.
@@ -55,20 +52,6 @@ class LocalTraining(BaseModel):
     head_learning_rate: float = Field(0.1, gt=0, description="the same for a head on top of the closed form")
     item_learning_rate: float = Field(1.0, gt=0, description="local SGD step of the item rows (objective bce)")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty on the user vector and head in local SGD")
-
-    @property
-    def for_serving(self) -> LocalTraining:
-        """Parameters of the copy that recommends, as far as they are public and known without the model's code.
-
-        `sequential` differs from what trains items in this alone: its code is pooled from the history, whatever the
-        objective, and forgets hyperbolically.
-        """
-        changes: dict[str, object] = {}
-        if self.serving_half_life is not None:
-            changes["recency_half_life"] = self.serving_half_life
-        if self.model == SEQUENTIAL:
-            changes |= {"objective": "whole", "forgetting": "hyperbolic"}
-        return self.model_copy(update=changes) if changes else self
 
     @property
     def sampled_negatives(self) -> int:

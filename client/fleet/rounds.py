@@ -23,6 +23,7 @@ from palate.client.fleet.limits import RoundUnwelcome, check_table
 from palate.client.fleet.profile import FleetProfile
 from palate.client.fleet.worker import Contribution, Trainer
 from palate.client.guard import Guard
+from palate.client.vault.heads import head_name
 from palate.errors import PalateError
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
@@ -194,7 +195,7 @@ class SecureRounds:
         if self._paused():
             raise RoundUnwelcome("the owner has paused this device", hint="go on with palate client pause --off")
         limits.check(plan, offer, num_items=welcome.num_items, began_lately=self._book.began_lately())
-        head_name = _head_name(plan)
+        name_of_head = _head_name(plan)
         round_ = DeviceRound(
             message.body,
             plan_hash=plan.content_hash,
@@ -206,7 +207,7 @@ class SecureRounds:
         )
         assert plan.terms is not None  # `limits.check` has seen to it
         plan.terms.mechanism(plan.update_size)  # a plan that cannot be answered must not be charged
-        history, head = self._history(), self._book.head(plan.run, head_name)
+        history, head = self._history(), self._book.head(plan.run, name_of_head)
         self._guard.check(plan)
         self._drop_live()
         close_rounds(self._guard, self._book, self._watch)
@@ -215,7 +216,7 @@ class SecureRounds:
         self._keep_chained(plan)
         contribution = self._trainer.contribute(plan, history, head)
         advert = round_.advertise()
-        self._live = _Live(plan.run, plan.server_round, round_, contribution, head_name)
+        self._live = _Live(plan.run, plan.server_round, round_, contribution, name_of_head)
         return advert
 
     def _go_on(self, message: FleetMessage) -> bytes:
@@ -396,11 +397,11 @@ def verify_receipt(data: bytes, offer: Offer, profile: FleetProfile) -> ReceiptF
 
 
 def _head_name(plan: RoundPlan) -> str:
-    """Name of the score model's head in the vault, as `palate.client.vault.heads.head_name` gives it."""
+    """Name of the score model's head in the vault; WireError if the plan's model has none that could be one."""
     try:
         training = LocalTraining.model_validate_json(plan.training)
     except ValidationError as error:
         raise WireError(f"plan: {error.error_count()} training parameters are not valid") from error
     if len(training.model) > 32 or not training.model.isidentifier():
         raise WireError("plan: the score model's name cannot be one")
-    return f"{training.model}/{training.objective}"
+    return head_name(training)

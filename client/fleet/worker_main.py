@@ -43,6 +43,8 @@ def answer(frame: Frame) -> tuple[dict[str, Any], dict[str, AnyArray]]:
         `failed`, the name of an error's type or ""; `vector`, noise included whatever failed, and `head` if there is
         one now.
     """
+    import torch
+
     from palate.client.host import DeviceHost, training_of
     from palate.client.vault.heads import pack_head, unpack_head
     from palate.models.scores.base import Shape
@@ -64,22 +66,19 @@ def answer(frame: Frame) -> tuple[dict[str, Any], dict[str, AnyArray]]:
         held_back=held_back,
     )
     config = training_of(plan)
-    fits = (
-        config.model,
-        config.objective,
-        Shape(fixed_dim=plan.fixed.shape[1], dim=plan.learned.shape[1], hidden=config.hidden),
-    )
+    shape = Shape(fixed_dim=plan.fixed.shape[1], dim=plan.learned.shape[1], hidden=config.hidden)
     try:
-        head = unpack_head(frame.arrays["head"].tobytes(), *fits) if "head" in frame.arrays else None
+        head = unpack_head(frame.arrays["head"].tobytes(), config, shape) if "head" in frame.arrays else None
         if head is not None:
-            host.keep(plan, head)
+            host.keep(plan, {name: torch.from_numpy(value.copy()) for name, value in head.items()})
     except Exception as error:  # the round begins from the public starting point
         failed = failed or type(error).__name__
     vector, state = host.release(plan, plan.terms)
     made: dict[str, AnyArray] = {"vector": vector}
     try:
         if state is not None and not failed:
-            made["head"] = np.frombuffer(pack_head(*fits, state), dtype=np.uint8)
+            trained = {name: value.numpy() for name, value in state.items()}
+            made["head"] = np.frombuffer(pack_head(config, shape, trained), dtype=np.uint8)
     except Exception as error:  # a head that diverged is not kept
         failed = type(error).__name__
     return {"failed": failed}, made

@@ -19,11 +19,11 @@ import numpy as np
 from palate.client.fleet.catalogue import names_of, printable, rows_by_name
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.tables import read_table
-from palate.client.owner.heads import read_head
 from palate.client.owner.training import read_training
 from palate.client.recommending.recommender import Recommender
 from palate.client.vault import TABLES, Vault
 from palate.client.vault.errors import NotInVault
+from palate.client.vault.heads import read_head
 from palate.data import text
 from palate.data.catalogue import Catalogue
 from palate.errors import DataError, RunError

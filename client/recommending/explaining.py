@@ -3,7 +3,7 @@
 The score is linear in the targets of the ridge, so what an item of the history adds, ``w_i y_i x_j'N^-1 x_i``, is no
 estimate (the smoother's row, Hastie, Tibshirani & Friedman 2009, eq. 5.14; Hu, Koren & Volinsky 2008 explain
 implicit feedback the same way, eq. 7). It is linear in the item's columns too. A non-linear head is a term of its own
-among the sources, and is split over the columns by `models/scores/plain.py`. Both sums add up to the score.
+among the sources, and is split over the columns by `ScoreModel.contributions`. Both sums add up to the score.
 
 What is *said* is a choice among exact terms. A recent blockbuster in the history adds to the score of every other
 blockbuster; a reason should be about this item rather than about any. So the words go by what a source adds
@@ -21,7 +21,7 @@ from palate.client.recommending import facets
 from palate.client.recommending.taste import Source, Space, Taste
 from palate.data.catalogue import Catalogue
 from palate.models.arrays import Float64Array, IntegerArray
-from palate.models.scores.plain import Perceptron
+from palate.models.scores.base import ResidualHead
 
 _SAID_ITEMS = 3
 _SAID_FACETS = 2
@@ -72,7 +72,7 @@ def explain(
     space: Space,
     taste: Taste,
     groups: Sequence[str],
-    perceptron: Perceptron | None = None,
+    head: ResidualHead | None = None,
 ) -> list[Explanation]:
     """Explain the scores of some items.
 
@@ -84,8 +84,8 @@ def explain(
         The item table, prepared, and the taste fitted in it.
     groups
         Group of each column, `facets.column_groups`, [k].
-    perceptron
-        The head's non-linear part; it reads rows without the constant column.
+    head
+        The trained non-linear part, where there is one.
 
     Returns
     -------
@@ -99,8 +99,8 @@ def explain(
     values, specific = rows @ taste.vectors.T, centred @ taste.vectors.T  # [n, m]
     columns = rows * taste.vector  # [n, k]
     sources, empty = taste.sources, 0.0
-    if perceptron is not None:
-        parts, empty = perceptron.contributions(space.rows[items]), perceptron.empty_score
+    if head is not None:
+        parts, empty = head.contributions(space.rows[items]), head.empty_score
         columns += parts
         sources = (*sources, Source("head"))
         values = np.column_stack([values, parts.sum(axis=1) + empty])
@@ -110,7 +110,7 @@ def explain(
     found = []
     for row, item in enumerate(items):
         by_group = dict(zip(names, np.bincount(places, columns[row], len(names)).tolist(), strict=True))
-        if perceptron is not None:
+        if head is not None:
             by_group[facets.CONSTANT] = by_group.get(facets.CONSTANT, 0.0) + empty
         score = float(values[row].sum())
         found.append(Explanation(int(item), score, sources, taste.own, values[row], specific[row], by_group))

@@ -33,7 +33,9 @@ from palate.data.catalogue import Catalogue
 from palate.errors import ConfigError
 from palate.models.arrays import BoolArray, Float32Array, Int64Array, IntegerArray
 from palate.models.new_items import introduce
-from palate.models.scores.plain import Arrays, Perceptron, has_intercept, plain_head
+from palate.models.scores.base import Head, ResidualHead
+from palate.models.scores.registry import SCORE_MODELS
+from palate.models.serving import serving_training
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
@@ -82,7 +84,7 @@ class Recommender:
         column_names: Sequence[str],
         training: LocalTraining,
         *,
-        head: Arrays | None = None,
+        head: Head | None = None,
         new: IntegerArray | Sequence[int] = (),
         encoder: TextEncoder | None = None,
     ) -> None:
@@ -102,18 +104,18 @@ class Recommender:
                     hint="wait for a table that was learned with some of them",
                 )
             table = introduce(table, np.flatnonzero(self.new))
-        self.training = _serving(training)
-        intercept = has_intercept(self.training.model)
+        self.training = serving_training(
+            training, noised_head=True
+        )  # the linear part; a trained head is added by itself
+        intercept = SCORE_MODELS[self.training.model].intercept
         popularity = column_names.index(names.POPULARITY) if names.POPULARITY in column_names else None
         self.space: Space = space_of(table.rows, self.training, popularity=popularity, intercept=intercept)
         self.groups = names.column_groups(column_names, table.dim, intercept=intercept)
         self.content = [at for at in range(table.fixed_dim) if at != popularity]
         self.learned = list(range(table.fixed_dim, table.fixed_dim + table.dim))
-        keeps_head = training.objective == "whole" and head is not None
-        self.perceptron: Perceptron | None = (
-            plain_head(training.model, head).perceptron if keeps_head and head is not None else None
-        )
-        self._rows = table.rows if intercept else self.space.rows  # what a perceptron reads
+        model = SCORE_MODELS[training.model]
+        adds = head is not None and training.objective == "whole" and model.residual_head
+        self.head = ResidualHead(model, head, table.rows.shape[1]) if head is not None and adds else None
         self._encoder = encoder
 
     @cached_property
@@ -140,7 +142,7 @@ class Recommender:
     @cached_property
     def head_scores(self) -> Float32Array | None:
         """What the head adds to each item's score, float32 [num_items]; feedback does not change it."""
-        return None if self.perceptron is None else self.perceptron.scores(self._rows)
+        return None if self.head is None else self.head.scores(self.space.rows)
 
     def search(self, text: str, count: int = COUNT) -> tuple[Match, ...]:
         """Find titles as people type them, most similar first."""
@@ -236,7 +238,7 @@ class Person:
     @cached_property
     def _track(self) -> Track | None:
         """How well lists have known the person, without what is asked for now."""
-        linear = self.scores if self._of.perceptron is None else self.taste.scores(self._of.space.rows)
+        linear = self.scores if self._of.head is None else self.taste.scores(self._of.space.rows)
         unknown = np.ones(len(linear), dtype=np.bool_)
         unknown[self.told.known] = False
         best = best_items(linear, unknown, COUNT)
@@ -307,7 +309,7 @@ class Person:
 
     def _answer(self, request: Request, taste: Taste, best: Int64Array, count: int) -> Answer:
         catalogue, shelf = self._of.catalogue, self._of
-        explained = explain(best, shelf.space, taste, shelf.groups, shelf.perceptron)
+        explained = explain(best, shelf.space, taste, shelf.groups, shelf.head)
         sure = confidence(best, shelf.space, taste, self._track) if len(best) else []
         lines = []
         for rank, (explanation, how_sure) in enumerate(zip(explained, sure, strict=True), start=1):
@@ -343,11 +345,3 @@ class Person:
 
 def _kind(step: float) -> Literal["asked", "refused"]:
     return "asked" if step > 0 else "refused"
-
-
-def _serving(training: LocalTraining) -> LocalTraining:
-    """Return the parameters of the copy that recommends, as `palate.models.serving` does, without loading PyTorch."""
-    changes: dict[str, object] = {"objective": "whole"}
-    if training.model != "linear":
-        changes["model"] = "gmf"  # the linear part; a perceptron is added by itself
-    return training.for_serving.model_copy(update=changes)

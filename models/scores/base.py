@@ -1,8 +1,8 @@
-"""What a score model is: one person's head over item rows, in two equal forms.
+"""What a score model is: one person's head over item rows, defined once for NumPy and PyTorch.
 
-The module form is one device's model: plain `torch.nn` layers, so that Opacus can hook every trainable
-parameter. The batched form scores many virtual devices at once: the same parameter names, with a leading
-dimension [B]. `tests/conformance` holds every registered model to their equality.
+A model says how its parameters start and how they score. The formulas use only what both kinds of arrays understand
+(``@``, ``+``, `swapaxes`, indexing, `rectified`). So training differentiates the code that recommends, and a device
+that only recommends does not load PyTorch. All are written for B heads at once, with a leading dimension [B].
 """
 
 from __future__ import annotations
@@ -10,13 +10,26 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
-State = dict[str, Tensor]
+from palate.models.arrays import Float32Array, Float64Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+A = TypeVar("A", Float32Array, "Tensor")
+"""A NumPy array or a PyTorch tensor."""
+
+State = dict[str, "Tensor"]
 """Device state: the parameters of one head, or of B heads with a leading dimension [B]. Never leaves a device."""
+
+Head = Mapping[str, Float32Array]
+"""The parameters of one head by name, without a batch dimension, as NumPy arrays."""
+
+_CHUNK = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +46,16 @@ class Shape:
         return self.fixed_dim + self.dim
 
 
-class ScoreModel(nn.Module, ABC):
+class ScoreModel(ABC):
     """Score function of one person; the item rows are its input, not its property.
+
+    A model is a class that is never instantiated. What it needs beyond `initial` and `batched` depends on what trains
+    it: `install` and `solution` for the objective "whole", the non-linear functions for a `residual_head`.
 
     Attributes
     ----------
     name
-        Key in the registry.
+        Key in the registry: a Python identifier of at most 32 characters.
     objectives
         The local objectives that can train it.
     intercept
@@ -48,6 +64,8 @@ class ScoreModel(nn.Module, ABC):
         Whether a non-linear head remains to be trained after the closed form.
     through_encoder
         Whether own items learn through the code that they were pooled into too (`palate.models.learning.autoencoding`).
+    serving
+        Parameters of local training in which the copy that recommends differs from the one that trains.
     """
 
     name: ClassVar[str]
@@ -55,83 +73,111 @@ class ScoreModel(nn.Module, ABC):
     intercept: ClassVar[bool] = False
     residual_head: ClassVar[bool] = False
     through_encoder: ClassVar[bool] = False
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.shape = shape
-
-    @abstractmethod
-    def forward(self, rows: Tensor) -> Tensor:
-        """Scores of item rows: float32 [..., row_dim] to [...]."""
+    serving: ClassVar[Mapping[str, object]] = MappingProxyType({})
 
     @staticmethod
     @abstractmethod
-    def batched(state: Mapping[str, Tensor], rows: Tensor) -> Tensor:
+    def initial(shape: Shape, rng: np.random.Generator) -> dict[str, Float32Array]:
+        """Return the parameters of a fresh head by name, without batch dimension, float32.
+
+        `rng` is public and the same on every device, so heads start alike everywhere.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def batched(state: Mapping[str, A], rows: A) -> A:
         """Scores of B heads on their own rows: [B, n, row_dim] to [B, n]."""
 
     @classmethod
-    def install(cls, state: State, solution: Tensor) -> None:
+    def install(cls, state: dict[str, A], solution: A) -> None:
         """Write closed-form solutions [B, row_dim (+ 1 with intercept)] into a batched state, in place."""
         raise NotImplementedError(f"{cls.name} has no closed form")
 
     @classmethod
-    def solution(cls, state: Mapping[str, Tensor]) -> Tensor:
+    def solution(cls, state: Mapping[str, A]) -> A:
         """Read back what `install` wrote, [B, row_dim (+ 1 with intercept)]."""
         raise NotImplementedError(f"{cls.name} has no closed form")
 
     @classmethod
-    def head_parameters(cls, state: Mapping[str, Tensor]) -> State:
+    def head_parameters(cls, state: Mapping[str, A]) -> dict[str, A]:
         """Return the parameters that local SGD trains after the closed form; empty for linear models."""
         del state
         return {}
 
-    def nonlinear(self, rows: Tensor) -> Tensor:
-        """Scores of the non-linear part alone, [..., row_dim] to [...]; only models with a residual head have one."""
-        raise NotImplementedError(f"{self.name} has no non-linear part")
-
     @staticmethod
-    def batched_nonlinear(state: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        """Scores of the non-linear parts of B heads, [B, n, row_dim] to [B, n]."""
+    def batched_nonlinear(state: Mapping[str, A], rows: A) -> A:
+        """Scores of the non-linear parts of B heads, [B, n, row_dim] to [B, n]; with a residual head only.
+
+        Training may leave out the fixed columns of the rows: a residual head reads the learned ones, from the end.
+        """
         raise NotImplementedError("only models with a residual head have a non-linear part")
 
+    @classmethod
+    def contributions(cls, head: Head, rows: Float32Array) -> Float64Array:
+        """Split what rows add to the non-linear score of an empty row by column: [n, k] to float64 [n, k].
 
-class MLPHead(nn.Module):
-    """NCF's two-layer perceptron on [user embedding | item columns] (He et al. 2017, eq. 10).
+        The columns are filled in one after the other, from the first and from the last, and each gets the mean of what
+        it changed. So the parts add up to the difference of the two scores. A model may know a better split.
+        """
+        count, width = rows.shape
+        order = np.arange(width)
+        parts = np.zeros((count, width))
+        for filled in (np.tri(width + 1, width, -1), np.tri(width + 1, width, -1)[:, ::-1]):  # [width + 1, width]
+            steps = (rows[:, None, :] * filled).astype(np.float32).reshape(-1, width)
+            scores = ResidualHead(cls, head, width).scores(steps).astype(np.float64).reshape(count, width + 1)
+            at = order if filled[1, 0] else order[::-1]
+            parts[:, at] += 0.5 * np.diff(scores, axis=1)
+        return parts
 
-    The first layer is kept as its two blocks: the user's block is constant for one person and is computed once.
 
-    Parameters
+@dataclass(frozen=True, eq=False)
+class ResidualHead:
+    """The trained non-linear part of one person's head, for recommending and explaining with NumPy alone.
+
+    Attributes
     ----------
-    shape
-        Sizes of the model.
-    width
-        How many columns of a row it reads, counted from the last; ``dim`` reads the learned ones only.
+    model
+        Its score model, one with a residual head.
+    parameters
+        Of the whole head or of its non-linear part.
+    row_dim
+        Width of item rows; a constant column behind them is not read.
     """
 
-    def __init__(self, shape: Shape, width: int) -> None:
-        super().__init__()
-        self.width = width
-        self.user = nn.Embedding(1, shape.dim)
-        self.from_user = nn.Linear(shape.dim, shape.hidden)
-        self.from_item = nn.Linear(width, shape.hidden, bias=False)
-        self.out = nn.Linear(shape.hidden, 1)
+    model: type[ScoreModel]
+    parameters: Head
+    row_dim: int
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Scores of item rows: [..., row_dim] to [...]."""
-        rows = rows[..., -self.width :]
-        own = self.user(torch.zeros(rows.shape[:-1], dtype=torch.long))
-        hidden = torch.relu(self.from_user(own) + self.from_item(rows))
-        scores: Tensor = self.out(hidden).squeeze(-1)
+    def scores(self, rows: Float32Array) -> Float32Array:
+        """Scores of the non-linear part, float32 [n, row_dim (+ 1)] to [n]."""
+        state = {name: value[None] for name, value in self.model.head_parameters(self.parameters).items()}
+        scores = np.empty(len(rows), dtype=np.float32)
+        for start in range(0, len(rows), _CHUNK):  # a catalogue's hidden layer at once would not fit the cache
+            part = slice(start, start + _CHUNK)
+            scores[part] = self.model.batched_nonlinear(state, rows[None, part, : self.row_dim])[0]
         return scores
 
-    @staticmethod
-    def batched(state: Mapping[str, Tensor], rows: Tensor, prefix: str) -> Tensor:
-        """Scores of B heads: [B, n, row_dim] to [B, n]."""
-        weight = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-        own = torch.baddbmm(
-            weight["from_user.bias"][:, None], weight["user.weight"], weight["from_user.weight"].transpose(1, 2)
-        )  # [B, 1, hidden]
-        rows = rows[..., -weight["from_item.weight"].shape[2] :]
-        hidden = torch.relu(own + torch.bmm(rows, weight["from_item.weight"].transpose(1, 2)))  # [B, n, hidden]
-        out = torch.bmm(hidden, weight["out.weight"].transpose(1, 2)) + weight["out.bias"][:, None]  # [B, n, 1]
-        return out.squeeze(-1)
+    @property
+    def empty_score(self) -> float:
+        """Score of a row of zeros."""
+        return float(self.scores(np.zeros((1, self.row_dim), dtype=np.float32))[0])
+
+    def contributions(self, rows: Float32Array) -> Float64Array:
+        """Split what rows add to `empty_score` by column: float32 [n, row_dim (+ 1)] to float64 of that shape."""
+        parts = np.zeros(rows.shape, dtype=np.float64)
+        parts[:, : self.row_dim] = self.model.contributions(self.parameters, rows[:, : self.row_dim])
+        return parts
+
+
+def rectified(values: A) -> A:
+    """Set negative values to 0."""
+    return np.maximum(values, np.float32(0.0)) if isinstance(values, np.ndarray) else values.relu()
+
+
+def joined(left: A, right: A) -> A:
+    """Join two arrays along their last axis."""
+    if isinstance(left, np.ndarray):
+        return np.concatenate([left, right], axis=-1)
+    import torch  # loaded already: these are its tensors
+
+    return torch.cat([left, right], dim=-1)

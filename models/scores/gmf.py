@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
-from palate.models.scores.base import ScoreModel, Shape, State
+from palate.models.arrays import Float32Array
+from palate.models.scores.base import A, ScoreModel, Shape
 
 
 class GMF(ScoreModel):
@@ -19,28 +19,22 @@ class GMF(ScoreModel):
     name = "gmf"
     objectives = frozenset({"whole", "bce"})
 
-    def __init__(self, shape: Shape) -> None:
-        super().__init__(shape)
-        self.user = nn.Embedding(1, shape.row_dim)
-        nn.init.normal_(self.user.weight, std=0.1)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Scores of item rows: [..., row_dim] to [...]."""
-        own = self.user(torch.zeros(rows.shape[:-1], dtype=torch.long))
-        scores: Tensor = (own * rows).sum(-1)
-        return scores
+    @staticmethod
+    def initial(shape: Shape, rng: np.random.Generator) -> dict[str, Float32Array]:
+        """User vector, [1, row_dim]."""
+        return {"user.weight": rng.normal(0.0, 0.1, (1, shape.row_dim)).astype(np.float32)}
 
     @staticmethod
-    def batched(state: Mapping[str, Tensor], rows: Tensor) -> Tensor:
+    def batched(state: Mapping[str, A], rows: A) -> A:
         """Scores of B heads: [B, n, row_dim] to [B, n]."""
-        return torch.bmm(rows, state["user.weight"].transpose(1, 2)).squeeze(-1)
+        return (rows @ state["user.weight"].swapaxes(1, 2)).squeeze(-1)
 
     @classmethod
-    def install(cls, state: State, solution: Tensor) -> None:
+    def install(cls, state: dict[str, A], solution: A) -> None:
         """Write solutions [B, row_dim]."""
         state["user.weight"] = solution[:, None, :]
 
     @classmethod
-    def solution(cls, state: Mapping[str, Tensor]) -> Tensor:
+    def solution(cls, state: Mapping[str, A]) -> A:
         """Read back the linear part, [B, row_dim]."""
         return state["user.weight"][:, 0]

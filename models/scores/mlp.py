@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor
+import numpy as np
 
-from palate.models.scores.base import MLPHead, ScoreModel, Shape
+from palate.models.arrays import Float32Array
+from palate.models.scores import perceptron
+from palate.models.scores.base import A, ScoreModel, Shape
 
 
 class MLP(ScoreModel):
@@ -15,16 +17,12 @@ class MLP(ScoreModel):
     name = "mlp"
     objectives = frozenset({"bce"})
 
-    def __init__(self, shape: Shape) -> None:
-        super().__init__(shape)
-        self.head = MLPHead(shape, shape.row_dim)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Scores of item rows: [..., row_dim] to [...]."""
-        scores: Tensor = self.head(rows)
-        return scores
+    @staticmethod
+    def initial(shape: Shape, rng: np.random.Generator) -> dict[str, Float32Array]:
+        """Return a perceptron's parameters; it reads whole rows."""
+        return perceptron.initial(shape, shape.row_dim, rng)
 
     @staticmethod
-    def batched(state: Mapping[str, Tensor], rows: Tensor) -> Tensor:
+    def batched(state: Mapping[str, A], rows: A) -> A:
         """Scores of B heads: [B, n, row_dim] to [B, n]."""
-        return MLPHead.batched(state, rows, "head.")
+        return perceptron.batched(state, rows)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+import numpy as np
 
-from palate.models.scores.base import MLPHead, ScoreModel, Shape, State
+from palate.models.arrays import Float32Array, Float64Array
+from palate.models.scores import perceptron
+from palate.models.scores.base import A, Head, ScoreModel, Shape
 from palate.models.scores.gmf import GMF
 
 
@@ -22,44 +24,39 @@ class NeuMF(ScoreModel):
     objectives = frozenset({"whole", "bce"})
     residual_head = True
 
-    def __init__(self, shape: Shape) -> None:
-        super().__init__(shape)
-        self.gmf = GMF(shape)
-        self.head = MLPHead(shape, shape.dim)
-        nn.init.zeros_(self.head.out.weight)
-        nn.init.zeros_(self.head.out.bias)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Scores of item rows: [..., row_dim] to [...]."""
-        scores: Tensor = self.gmf(rows) + self.head(rows)
-        return scores
+    @staticmethod
+    def initial(shape: Shape, rng: np.random.Generator) -> dict[str, Float32Array]:
+        """User vector of the GMF path, and a perceptron on the learned columns whose output layer is zero."""
+        gmf, head = GMF.initial(shape, rng), perceptron.initial(shape, shape.dim, rng)
+        silent = {name: np.zeros_like(head[name]) for name in ("head.out.weight", "head.out.bias")}
+        return {"gmf.user.weight": gmf["user.weight"], **head, **silent}
 
     @staticmethod
-    def batched(state: Mapping[str, Tensor], rows: Tensor) -> Tensor:
+    def batched(state: Mapping[str, A], rows: A) -> A:
         """Scores of B heads: [B, n, row_dim] to [B, n]."""
-        return GMF.batched({"user.weight": state["gmf.user.weight"]}, rows) + NeuMF.batched_nonlinear(state, rows)
+        return GMF.batched({"user.weight": state["gmf.user.weight"]}, rows) + perceptron.batched(state, rows)
 
     @classmethod
-    def install(cls, state: State, solution: Tensor) -> None:
+    def install(cls, state: dict[str, A], solution: A) -> None:
         """Write solutions [B, row_dim] of the GMF path."""
         state["gmf.user.weight"] = solution[:, None, :]
 
     @classmethod
-    def solution(cls, state: Mapping[str, Tensor]) -> Tensor:
+    def solution(cls, state: Mapping[str, A]) -> A:
         """Read back the linear part, [B, row_dim]."""
         return state["gmf.user.weight"][:, 0]
 
     @classmethod
-    def head_parameters(cls, state: Mapping[str, Tensor]) -> State:
+    def head_parameters(cls, state: Mapping[str, A]) -> dict[str, A]:
         """Parameters of the MLP path."""
-        return {name: value for name, value in state.items() if name.startswith("head.")}
-
-    def nonlinear(self, rows: Tensor) -> Tensor:
-        """Scores of the MLP path alone: [..., row_dim] to [...]."""
-        scores: Tensor = self.head(rows)
-        return scores
+        return perceptron.parameters(state)
 
     @staticmethod
-    def batched_nonlinear(state: Mapping[str, Tensor], rows: Tensor) -> Tensor:
+    def batched_nonlinear(state: Mapping[str, A], rows: A) -> A:
         """Scores of the MLP paths of B heads: [B, n, row_dim] to [B, n]."""
-        return MLPHead.batched(state, rows, "head.")
+        return perceptron.batched(state, rows)
+
+    @classmethod
+    def contributions(cls, head: Head, rows: Float32Array) -> Float64Array:
+        """Split the perceptron's score by column, exactly."""
+        return perceptron.contributions(head, rows)

@@ -1,26 +1,50 @@
-"""Score models by name. A new one is a file beside this one and a line here; the conformance suite does the rest."""
+"""Score models by name. A new one is a file beside this one and a line here, or an entry point of another package.
+
+PyTorch is loaded by `initial_state` alone: who only looks a model up, counts its parameters or recommends with it
+does not wait for it.
+"""
 
 from __future__ import annotations
 
-import threading
+import inspect
 
-import torch
+import numpy as np
 
 from palate.errors import ConfigError
-from palate.models.scores.autoencoder import Autoencoder
+from palate.models.arrays import Float32Array
+from palate.models.registry import Registry
 from palate.models.scores.base import ScoreModel, Shape, State
-from palate.models.scores.gmf import GMF
-from palate.models.scores.linear import LinearHead
-from palate.models.scores.mlp import MLP
-from palate.models.scores.neumf import NeuMF
-from palate.models.scores.sequential import Sequential
-
-SCORE_MODELS: dict[str, type[ScoreModel]] = {
-    model.name: model for model in (GMF, MLP, NeuMF, LinearHead, Autoencoder, Sequential)
-}
 
 _PUBLIC_SEED = 1729  # heads start alike everywhere; what makes them personal is the device's own history
-_BUILDING = threading.Lock()  # torch has one generator for all threads, and nodes of a simulation are threads
+
+
+def _accept(value: object) -> type[ScoreModel]:
+    """Return a score model; raises TypeError for anything else."""
+    if not (isinstance(value, type) and issubclass(value, ScoreModel)):
+        raise TypeError(f"{value!r}, not a subclass of palate.models.scores.base.ScoreModel")
+    if inspect.isabstract(value):
+        raise TypeError(f"{value.__name__} without {' and '.join(sorted(value.__abstractmethods__))}")
+    name = getattr(value, "name", None)
+    if not (isinstance(name, str) and name.isidentifier() and len(name) <= 32):
+        raise TypeError(f"{value.__name__} with the name {name!r}, not an identifier of at most 32 characters")
+    if not getattr(value, "objectives", frozenset()) or not set(value.objectives) <= {"whole", "bce"}:
+        raise TypeError(f"{value.__name__} whose objectives are not among 'whole' and 'bce'")
+    return value
+
+
+SCORE_MODELS: Registry[type[ScoreModel]] = Registry(
+    "model",
+    "palate.models",
+    {
+        "gmf": "palate.models.scores.gmf:GMF",
+        "mlp": "palate.models.scores.mlp:MLP",
+        "neumf": "palate.models.scores.neumf:NeuMF",
+        "linear": "palate.models.scores.linear:LinearHead",
+        "autoencoder": "palate.models.scores.autoencoder:Autoencoder",
+        "sequential": "palate.models.scores.sequential:Sequential",
+    },
+    _accept,
+)
 
 
 def score_model(name: str, objective: str) -> type[ScoreModel]:
@@ -31,8 +55,6 @@ def score_model(name: str, objective: str) -> type[ScoreModel]:
     ConfigError
         If the model is unknown, or cannot be trained with the objective.
     """
-    if name not in SCORE_MODELS:
-        raise ConfigError(f"unknown model {name!r}", hint=f"choose one of {', '.join(sorted(SCORE_MODELS))}")
     model = SCORE_MODELS[name]
     if objective not in model.objectives:
         raise ConfigError(
@@ -42,19 +64,18 @@ def score_model(name: str, objective: str) -> type[ScoreModel]:
     return model
 
 
-def build(name: str, objective: str, shape: Shape) -> ScoreModel:
-    """Build one device's head at its public starting point."""
-    model = score_model(name, objective)
-    with _BUILDING, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_PUBLIC_SEED)
-        return model(shape)
+def initial_head(name: str, objective: str, shape: Shape) -> dict[str, Float32Array]:
+    """Return the public starting point of a head as NumPy arrays without batch dimension."""
+    return score_model(name, objective).initial(shape, np.random.default_rng(_PUBLIC_SEED))
 
 
 def initial_state(name: str, objective: str, shape: Shape) -> State:
-    """Return the public starting point of a head as a state without batch dimension."""
-    return {key: value.detach().clone() for key, value in build(name, objective, shape).state_dict().items()}
+    """Return the public starting point of a head as tensors without batch dimension."""
+    import torch
+
+    return {key: torch.from_numpy(value) for key, value in initial_head(name, objective, shape).items()}
 
 
 def head_size(name: str, objective: str, shape: Shape) -> int:
     """Count the trainable values of a head."""
-    return sum(value.numel() for value in initial_state(name, objective, shape).values())
+    return sum(value.size for value in initial_head(name, objective, shape).values())

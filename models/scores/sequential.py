@@ -11,11 +11,13 @@ their steps does not recommend.
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from palate.models.scores.gmf import GMF
-from palate.models.training import SEQUENTIAL
 
 
 class Sequential(GMF):
-    """GMF for items; `LocalTraining.for_serving` makes the copy that recommends forget hyperbolically."""
+    """GMF for items; the copy that recommends is fitted in closed form and forgets hyperbolically."""
 
-    name = SEQUENTIAL
+    name = "sequential"
+    serving = MappingProxyType({"objective": "whole", "forgetting": "hyperbolic"})

@@ -22,7 +22,8 @@ from palate.client.interaction_trainer import (
 from palate.client.trainer import LocalModel, score_catalogue
 from palate.errors import ConfigError
 from palate.models.scores.base import Shape, State
-from palate.models.scores.registry import SCORE_MODELS, build
+from palate.models.scores.modules import build
+from palate.models.scores.registry import SCORE_MODELS
 from palate.models.table import ItemTable, initial_embeddings
 from palate.models.training import LocalTraining
 from palate.privacy.errors import PrivacyError
@@ -307,7 +308,7 @@ def test_popularity_counts_the_most_recent_interactions_and_adds_noise():
 @pytest.mark.parametrize("model", MODELS)
 def test_recommendations_come_from_a_personal_copy_in_closed_form(model: str):
     served = serve_scores(table(), history(9), config(model))
-    closed = LocalTraining(model="gmf" if model == "mlp" else model, objective="whole", hidden=3).for_serving
+    closed = LocalTraining(model="gmf" if model == "mlp" else model, objective="whole", hidden=3)
     np.testing.assert_array_equal(served, score_catalogue(table(), history(9), None, closed))
     assert served[history(9)].mean() > served.mean() + 0.01
 

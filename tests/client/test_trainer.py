@@ -11,7 +11,8 @@ from palate.client.trainer import LocalModel, interaction_weights, popularity_up
 from palate.models.learning.ridge import gram, residuals, solve_user
 from palate.models.learning.weights import user_weights
 from palate.models.scores.base import Shape
-from palate.models.scores.registry import SCORE_MODELS, build
+from palate.models.scores.modules import build
+from palate.models.scores.registry import SCORE_MODELS
 from palate.models.table import ItemTable, initial_embeddings
 from palate.models.training import LocalTraining
 

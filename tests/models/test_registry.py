@@ -64,17 +64,17 @@ def importable(monkeypatch) -> None:
 def test_built_in_and_added_parts_are_found_by_name(tmp_path, monkeypatch, here, importable):
     install(tmp_path, monkeypatch, "pepper_mill", PEPPER, pepper="pepper")
     spices = registry(here)
-    assert spices.get("salt") is SALT
+    assert spices["salt"] is SALT
     assert "plugins" not in vars(spices), "a built-in name needs no search of the installed packages"
     assert spices.names == ("salt", "pepper")
-    assert spices.get("pepper").name == "pepper"
-    assert spices.get("pepper") is spices.get("pepper")
-    assert spices.resolve("pepper") is spices.get("pepper")
+    assert spices["pepper"].name == "pepper"
+    assert spices["pepper"] is spices["pepper"]
+    assert spices.resolve("pepper") is spices["pepper"]
 
 
 def test_an_unknown_name_suggests_the_closest_one(here):
     with pytest.raises(ConfigError, match="unknown spice 'slat'") as caught:
-        registry(here).get("slat")
+        registry(here)["slat"]
     assert "did you mean 'salt'?" in caught.value.hint
 
 
@@ -93,7 +93,7 @@ def test_a_broken_package_is_named(tmp_path, monkeypatch, importable, source, at
     sys.modules.pop("mill", None)
     install(tmp_path, monkeypatch, "mill", source, clove=attribute)
     with pytest.raises(ConfigError, match="spice 'clove' of package mill cannot be used") as caught:
-        registry().get("clove")
+        registry()["clove"]
     assert complaint in caught.value.message
     assert "mill:" in caught.value.hint
     sys.modules.pop("mill", None)
@@ -102,7 +102,7 @@ def test_a_broken_package_is_named(tmp_path, monkeypatch, importable, source, at
 def test_a_package_may_not_take_a_built_in_name(tmp_path, monkeypatch, here, importable):
     install(tmp_path, monkeypatch, "shadow", PEPPER, salt="pepper")
     spices = registry(here)
-    assert spices.get("salt") is SALT
+    assert spices["salt"] is SALT
     with pytest.raises(ConfigError, match="package shadow adds a spice 'salt', which is the name of a built-in one"):
         _ = spices.names
 
@@ -111,19 +111,19 @@ def test_two_packages_may_not_share_a_name(tmp_path, monkeypatch, importable):
     install(tmp_path, monkeypatch, "one", PEPPER, pepper="pepper")
     install(tmp_path, monkeypatch, "two", PEPPER, pepper="pepper")
     with pytest.raises(ConfigError, match=r"packages (one and two|two and one) both add a spice 'pepper'"):
-        registry().get("pepper")
+        registry()["pepper"]
 
 
 def test_an_object_is_taken_instead_of_a_name(here):
     spices, mine = registry(here), Spice("mine")
     assert spices.resolve(mine) is mine
     with pytest.raises(ConfigError, match="unknown spice 'mine'"):
-        spices.get("mine")
+        spices["mine"]
     assert spices.name_of(mine) == "mine"
-    assert spices.get("mine") is mine
+    assert spices["mine"] is mine
     again = Spice("mine")
     assert spices.name_of(again) == "mine"
-    assert spices.get("mine") is again, "a notebook cell that runs again defines it anew"
+    assert spices["mine"] is again, "a notebook cell that runs again defines it anew"
     assert spices.name_of("salt") == spices.name_of(SALT) == "salt"
 
 

@@ -21,11 +21,13 @@ from palate.client.fleet.worker import Worker, noise_alone
 from palate.client.host import DeviceHost
 from palate.client.vault.heads import pack_head
 from palate.models.scores.base import Shape
-from palate.models.scores.registry import initial_state
+from palate.models.scores.registry import initial_head
+from palate.models.training import LocalTraining
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import NUM_METRICS, RoundPlan
 
 NUM_ITEMS = 12
+NEUMF = LocalTraining(hidden=4)
 QUIET = ReleaseTerms(clip_norm=0.5, sensitivity=4096, share_variance=1, honest_shares=1, roster_size=2)
 LOUD = replace(QUIET, share_variance=10**8)
 PLAN = RoundPlan(
@@ -118,13 +120,13 @@ def test_heads_go_in_and_come_back(worker):
     again = worker.contribute(PLAN, HISTORY, first.head)
     assert first.head is not None
     assert again.head not in (None, first.head)
-    start = pack_head("neumf", "whole", shape, initial_state("neumf", "whole", shape))
+    start = pack_head(NEUMF, shape, initial_head("neumf", "whole", shape))
     assert worker.contribute(PLAN, HISTORY, start).head is not None
 
 
 def test_a_head_of_another_shape_or_a_damaged_one_is_learned_anew(worker):
     shape = Shape(fixed_dim=1, dim=3, hidden=4)
-    other = pack_head("neumf", "whole", shape, initial_state("neumf", "whole", shape))
+    other = pack_head(NEUMF, shape, initial_head("neumf", "whole", shape))
     assert worker.contribute(PLAN, HISTORY, other).head is not None
     plan = replace(PLAN, training='{"model": "gmf"}')
     got = decoded(worker.contribute(plan, HISTORY, b"no head").vector)

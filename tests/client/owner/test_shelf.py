@@ -12,17 +12,15 @@ import torch
 from palate.client.fleet.catalogue import Catalogue
 from palate.client.fleet.profile import FleetProfile
 from palate.client.fleet.tables import read_table, table_keeper
-from palate.client.owner import heads
 from palate.client.owner.columns import column_names
 from palate.client.owner.shelf import NO_TABLE, NO_TRAINING, OTHER_COLUMNS, open_shelf, read_catalogue
 from palate.client.owner.training import keep_training
-from palate.client.vault import HEADS, TABLES, Vault
-from palate.client.vault import heads as torch_heads
+from palate.client.vault import HEADS, TABLES, Vault, heads
 from palate.client.vault.errors import VaultTampered
 from palate.data.content import ContentConfig, content_features
 from palate.errors import RunError
 from palate.models.scores.base import Shape
-from palate.models.scores.registry import initial_state, score_model
+from palate.models.scores.registry import SCORE_MODELS, initial_head
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
@@ -158,35 +156,40 @@ def trained(owner):
     training = LocalTraining(model="neumf", hidden=4)
     table = read_table(owner.folder.table)
     shape = Shape(fixed_dim=table.fixed_dim, dim=table.dim, hidden=training.hidden)
-    generator = torch.Generator().manual_seed(5)
-    state = {
-        name: torch.randn(value.shape, generator=generator)
-        for name, value in initial_state("neumf", "whole", shape).items()
-    }
+    rng = np.random.default_rng(5)
+    fresh = initial_head("neumf", "whole", shape)
+    state = {name: rng.normal(size=value.shape).astype(np.float32) for name, value in fresh.items()}
     with Vault.open(owner.folder.vault) as vault:
         keep_training(vault, training.model_dump_json())
-        torch_heads.save_head(vault, "neumf", "whole", shape, state)
-    return training, table, shape, state
+        vault.put(HEADS, heads.head_name(training), heads.pack_head(training, shape, state))
+    return training, table, state
 
 
-def test_a_head_is_read_without_torch_as_with_it(owner, trained):
-    training, table, shape, state = trained
-    assert heads.FORMAT == torch_heads.FORMAT
+def test_a_trained_head_counts_in_lists_and_reasons_add_up(owner, trained):
+    training, table, state = trained
     with Vault.open(owner.folder.vault) as vault:
-        arrays = heads.read_head(vault, training, table)
-        assert {name: value.tolist() for name, value in arrays.items()} == {
+        read = heads.read_head(vault, training, table)
+        assert {name: value.tolist() for name, value in read.items()} == {
             name: value.tolist() for name, value in state.items()
         }
-        model = score_model("neumf", "whole")(shape)
-        model.load_state_dict(state)
-        nonlinear = model.nonlinear(torch.from_numpy(table.rows)).detach().numpy()
+        tensors = {name: torch.from_numpy(value)[None] for name, value in state.items()}
+        nonlinear = SCORE_MODELS["neumf"].batched_nonlinear(tensors, torch.from_numpy(table.rows)[None])[0]
         np.testing.assert_allclose(open_shelf(owner.folder, vault).recommender.head_scores, nonlinear, atol=1e-4)
     for line in owner.json("recommend", "--explain")["recommendations"]:
         assert abs(sum(term["value"] for term in line["sources"]) - line["score"]) < 1e-5
 
 
+def test_a_model_that_is_not_installed_here_is_an_error_and_its_head_is_never_dropped_in_silence(owner, trained):
+    training, _, _ = trained
+    with Vault.open(owner.folder.vault) as vault:
+        keep_training(vault, training.model_copy(update={"model": "theirs"}).model_dump_json())
+    code, printed = owner.ends("recommend")[:2]
+    assert code == 2
+    assert "unknown model 'theirs'" in printed
+
+
 def test_a_head_of_another_shape_is_absent_and_one_that_is_none_is_reported(owner, trained):
-    training, table, _, _ = trained
+    training, table, _ = trained
     with Vault.open(owner.folder.vault) as vault:
         assert heads.read_head(vault, training.model_copy(update={"hidden": 5}), table) is None
         assert heads.read_head(vault, training.model_copy(update={"model": "gmf"}), table) is None
