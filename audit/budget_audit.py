@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from palate.audit.claim import Claim, read_claim, read_disclaimer
 from palate.audit.ledger_audit import LedgerAudit
@@ -16,11 +16,12 @@ from palate.audit.records import LedgerRecord, Round
 from palate.errors import PalateError
 from palate.privacy.accounting.crosscheck import checked_epsilon
 from palate.privacy.accounting.dropout import local_event
-from palate.privacy.accounting.events import Adjacency, SkellamEvent, Unit
+from palate.privacy.accounting.events import Adjacency, Unit
 from palate.privacy.accounting.filters import SkellamMeter
 from palate.privacy.accounting.guarantee import Guarantee
 from palate.privacy.accounting.guarantee import epsilon as account_for
-from palate.privacy.charging import SENSITIVITY
+from palate.privacy.budget import SENSITIVITY
+from palate.privacy.charging import ADJACENCIES, epsilon_of, event_of
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.body import NANO, Intent, Policy
 from palate.privacy.ledger.errors import BudgetExceeded
@@ -30,9 +31,6 @@ CLAIM_TOLERANCE = 1e-2
 
 QUANTILES = {"least": 0.0, "median": 0.5, "nine tenths": 0.9, "most": 1.0}
 """Which devices stand for all of them, by the share of devices that spent no more."""
-
-MECHANISM, NO_SAMPLING = "skellam", "none-claimed"
-_ADJACENCIES = {str(kind).partition(":")[0]: kind for kind in Adjacency}
 
 
 class ClaimNotSupported(PalateError):
@@ -250,48 +248,13 @@ def audit_budget(
     return BudgetAudit(record=record, units=tuple(made), disclaimer=read_disclaimer(record.source))
 
 
-def event_of(intent: Intent) -> SkellamEvent:
-    """Read a ledger's entry as a release.
-
-    Raises
-    ------
-    PrivacyError
-        If the unit, the adjacency, the mechanism or the sampling is not one that is accounted for here.
-    """
-    known = {
-        "unit": (intent.unit, tuple(map(str, Unit))),
-        "adjacency": (intent.adjacency, tuple(_ADJACENCIES)),
-        "mechanism": (intent.mechanism, (MECHANISM,)),
-        "sampling": (intent.sampling, (NO_SAMPLING,)),
-    }
-    for name, (value, accepted) in known.items():
-        if value not in accepted:
-            raise PrivacyError(
-                f"round {intent.round} of {intent.run}: {name} {value!r} is not {' or '.join(accepted)}",
-                hint="audit the ledger with the palate that wrote it",
-            )
-    event = SkellamEvent(
-        sensitivity=intent.clip_int,
-        variance=intent.sum_var_int,
-        unit=Unit(intent.unit),
-        adjacency=_ADJACENCIES[intent.adjacency],
-    )
-    # One share is the device's own noise: the figure then rests on nobody else.
-    return event if intent.m_honest > 1 else replace(event, assumptions=())
-
-
-def epsilon_of(intents: Sequence[Intent], delta: float) -> float:
-    """Proven epsilon of some rounds together, 0 for none."""
-    return account_for([event_of(intent) for intent in intents], delta).epsilon if intents else 0.0
-
-
 def _unit_budget(record: LedgerAudit, name: str, *, check: bool) -> UnitBudget:
     ledgers = [ledger for ledger in record.records if ledger.policy.unit == name]
     devices = sorted((ledger for ledger in ledgers if not ledger.is_server), key=lambda ledger: ledger.state.spent_nano)
     server = next((ledger for ledger in ledgers if ledger.is_server), None)
     busiest = max(devices, key=lambda ledger: ledger.state.spent_nano, default=ledgers[0])  # the first of several
     policy = busiest.policy
-    if policy.unit not in tuple(map(str, Unit)) or policy.adjacency not in _ADJACENCIES:
+    if policy.unit not in tuple(map(str, Unit)) or policy.adjacency not in ADJACENCIES:
         raise PrivacyError(
             f"{busiest.name} protects {policy.unit!r} under {policy.adjacency!r}, which is not known here",
             hint="audit the ledger with the palate that wrote it",
@@ -304,7 +267,7 @@ def _unit_budget(record: LedgerAudit, name: str, *, check: bool) -> UnitBudget:
     shown = server or busiest
     return UnitBudget(
         unit=Unit(policy.unit),
-        adjacency=_ADJACENCIES[policy.adjacency],
+        adjacency=ADJACENCIES[policy.adjacency],
         delta=delta,
         policies=busiest.policies,
         budget_nano=policy.budget_nano,

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palate.audit.budget_audit import event_of
 from palate.audit.claim import RESOLVED
 from palate.audit.ledger_audit import LedgerAudit
 from palate.audit.opening import Source
@@ -20,6 +19,7 @@ from palate.privacy.accounting.dropout import local_event
 from palate.privacy.accounting.events import Composed
 from palate.privacy.accounting.guarantee import Guarantee
 from palate.privacy.accounting.guarantee import epsilon as account_for
+from palate.privacy.charging import event_of
 from palate.privacy.ledger.body import NANO, Intent
 from palate.privacy.ledger.errors import BudgetExceeded
 from palate.simulation.report.files import damaged, file_bytes

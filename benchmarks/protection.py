@@ -26,7 +26,7 @@ from rich.console import Console
 from palate.client import release as shard_release
 from palate.models.learning.updates import DeviceUpdates
 from palate.models.table import initial_embeddings
-from palate.privacy.charging import ADJACENCY
+from palate.privacy.budget import ADJACENCY
 from palate.privacy.ledger.body import Intent, Policy
 from palate.privacy.ledger.store import LedgerBook
 from palate.privacy.ledger.verify import verify_ledger

@@ -17,7 +17,8 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.privacy.accounting.events import Unit
-from palate.privacy.charging import Promise, intents, ledger_name
+from palate.privacy.budget import Promise
+from palate.privacy.charging import intents, ledger_name
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.anchors import Anchor
 from palate.privacy.ledger.body import Intent, Policy

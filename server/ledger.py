@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from palate.privacy.accounting.events import SkellamEvent, Unit
+from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import intents, ledger_name
 from palate.privacy.ledger.body import NO_HASH, RELEASED, Intent, Outcome, Policy
 from palate.privacy.ledger.heads import note_heads
@@ -80,13 +80,6 @@ class ServerLedger:
         name = ledger_name(SERVER, unit)
         events = verify_ledger(self._path, name, self._signer.public_key(), allow_open=True).events
         return [event for event in events if isinstance(event, Intent)]
-
-    def spent(self, unit: Unit) -> list[SkellamEvent]:
-        """Return what was charged to a unit, as accounting events; of any length, as a ledger prices them."""
-        return [
-            SkellamEvent(sensitivity=intent.clip_int, variance=intent.sum_var_int, unit=unit)
-            for intent in self.charged(unit)
-        ]
 
     def close(self) -> None:
         """Close the file."""

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from palate.errors import ConfigError
 from palate.models.training import LocalTraining
-from palate.privacy.mechanisms.budget import RunTerms
 from palate.privacy.mechanisms.registry import MECHANISMS
+from palate.privacy.mechanisms.terms import RunTerms
 from palate.server.denoising import ReleaseConfig
 from palate.server.optimisers import OptimiserConfig
 

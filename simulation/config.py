@@ -14,9 +14,9 @@ from palate.data.options import ReadOptions
 from palate.errors import ConfigError
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Unit
-from palate.privacy.charging import Promise
-from palate.privacy.mechanisms.budget import RunTerms
+from palate.privacy.budget import Promise, promises_of, run_terms
 from palate.privacy.mechanisms.registry import MECHANISMS
+from palate.privacy.mechanisms.terms import RunTerms
 from palate.server.denoising import ReleaseConfig
 from palate.server.optimisers import OptimiserConfig, build_optimiser
 from palate.server.resolving import complete, planned_settings
@@ -156,13 +156,20 @@ class SimulationConfig(BaseModel):
         """Budgets of every device, by unit; empty without protection."""
         if self.epsilon is None or self.delta is None:
             return {}
-        return protection.promises_of(self.unit, self.epsilon, self.delta, self.privacy)
+        privacy = self.privacy
+        return promises_of(
+            self.unit,
+            self.epsilon,
+            self.delta,
+            sensitivity=privacy.sensitivity,
+            interaction_epsilon=privacy.interaction_epsilon,
+        )
 
     def terms(self, *, population: int) -> RunTerms | None:
-        """Noise of the rounds; None without protection. Raises as `palate.simulation.protection.terms_of`."""
+        """Noise of the rounds; None without protection. Raises as `protection.budget_of` and `run_terms`."""
         if self.epsilon is None or self.delta is None:
             return None
-        return protection.terms_of(
+        budget = protection.budget_of(
             self.privacy,
             unit=self.unit,
             epsilon=self.epsilon,
@@ -171,6 +178,7 @@ class SimulationConfig(BaseModel):
             population=population,
             participation=self.schedule.participation,
         )
+        return run_terms(budget)
 
     def server_settings(self, *, run: str, population: int, nodes: int = 1) -> ServerSettings:
         """Return the operator's part of the configuration."""

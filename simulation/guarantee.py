@@ -10,8 +10,9 @@ from palate.privacy.accounting.dropout import local_event
 from palate.privacy.accounting.events import Composed, SkellamEvent, Unit
 from palate.privacy.accounting.guarantee import LOCAL_WARNING, as_dict
 from palate.privacy.accounting.guarantee import epsilon as account_for
-from palate.privacy.mechanisms.budget import RunTerms
+from palate.privacy.budget import events_of
 from palate.privacy.mechanisms.registry import MECHANISMS
+from palate.privacy.mechanisms.terms import RunTerms
 from palate.server.coordinator import Coordinator
 from palate.simulation.config import SimulationConfig
 from palate.simulation.protection import device_rounds
@@ -47,7 +48,7 @@ def guarantee_of(
     rounds = device_rounds(config.privacy, schedule.rounds, coordinator.settings.population, schedule.participation)
     claims = [
         _claim(popularity, train, rounds, terms, config.delta)
-        for popularity, train in zip(*(MECHANISMS[config.unit].events(plan) for plan in plans), strict=True)
+        for popularity, train in zip(*(events_of(plan).values() for plan in plans), strict=True)
     ]
     targets = {str(unit): promise.epsilon for unit, promise in config.promises.items()}
     for claim in claims:

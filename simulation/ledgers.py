@@ -17,7 +17,8 @@ from palate.client.guard import Guard
 from palate.errors import RunError
 from palate.models.arrays import Int64Array
 from palate.privacy.accounting.events import Unit
-from palate.privacy.charging import Promise, intents, ledger_name
+from palate.privacy.budget import Promise
+from palate.privacy.charging import intents, ledger_name
 from palate.privacy.ledger.body import NO_HASH, RELEASED, Intent, Outcome, hash_text
 from palate.privacy.ledger.errors import RoundRefused
 from palate.privacy.ledger.heads import note_heads

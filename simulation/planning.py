@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from palate.models.table import initial_embeddings
-from palate.privacy.mechanisms.registry import MECHANISMS
+from palate.privacy.budget import events_of
 from palate.server.coordinator import Coordinator
 from palate.server.resolving import Setting, Source
 from palate.server.values import flat
@@ -165,7 +165,7 @@ def _promised(config: SimulationConfig, coordinator: Coordinator) -> Protection:
     if not config.promises or config.privacy.noise == "seeded":
         text = f"Unit {config.unit}: {label}."
         return Protection(protected=False, title="No privacy", text=text, facts={"unit": config.unit})
-    events = MECHANISMS[config.unit].events(coordinator.example_plans()[1])
+    events = [*events_of(coordinator.example_plans()[1]).values()]
     claims = [
         f"epsilon {promise.epsilon:g} at delta {promise.delta:g} per {promise.unit}"
         for promise in config.promises.values()

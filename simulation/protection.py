@@ -1,4 +1,4 @@
-"""What a simulated run promises, and the noise that keeps the promise: from a configuration to terms and a guarantee.
+"""Options of protection, and the budget that they make: who is counted on, in how many rounds.
 
 Everything follows from public numbers: the budget, the rounds, the size of the federation and of the catalogue.
 """
@@ -14,11 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from palate.errors import ConfigError
 from palate.privacy.accounting.dropout import Quorum
-from palate.privacy.accounting.events import Unit
-from palate.privacy.charging import Promise
-from palate.privacy.mechanisms.budget import Budget, RunTerms, user_terms
-from palate.privacy.mechanisms.interaction_budget import Bounds, both_terms, interaction_terms
-from palate.privacy.mechanisms.registry import MECHANISMS
+from palate.privacy.budget import RunBudget
 from palate.server.settings import cohort_size
 
 UNPROTECTED = "none"
@@ -114,19 +110,7 @@ def device_rounds(options: PrivacyOptions, rounds: int, population: int, partici
     return options.cap
 
 
-def promises_of(unit: str, epsilon: float, delta: float, options: PrivacyOptions) -> dict[Unit, Promise]:
-    """Return the budgets that every device of a protected run is given, one for each unit that it protects."""
-    protects = MECHANISMS[unit].protects
-    epsilons = dict.fromkeys(protects, epsilon)
-    if Unit.USER in protects and Unit.INTERACTION in protects:
-        epsilons[Unit.INTERACTION] = options.interaction_epsilon or epsilon
-    return {
-        each: Promise(unit=each, epsilon=value, delta=delta, sensitivity=options.sensitivity)
-        for each, value in epsilons.items()
-    }
-
-
-def terms_of(
+def budget_of(
     options: PrivacyOptions,
     *,
     unit: str,
@@ -135,28 +119,26 @@ def terms_of(
     rounds: int,
     population: int,
     participation: float,
-) -> RunTerms:
-    """Size the noise of a run.
+) -> RunBudget:
+    """Return the budget of a run, for `palate.privacy.budget.run_terms`.
 
     Raises
     ------
-    ConfigError, PrivacyError
-        If the numbers do not go together, or no noise meets the budget.
+    ConfigError
+        If the numbers do not go together.
     """
     cohort = cohort_of(options, population, participation)
-    budget = Budget(
+    return RunBudget(
+        unit=unit,
         epsilon=epsilon,
         delta=delta,
+        interaction_epsilon=options.interaction_epsilon,
         rounds=device_rounds(options, rounds, population, participation),
         popularity_share=options.popularity_share,
         clip_norm=options.clip_norm,
         sensitivity=options.sensitivity,
         honest_shares=cohort.honest,
         roster_size=cohort.size,
+        popularity_interactions=options.popularity_interactions,
+        interactions_per_round=options.interactions_per_round,
     )
-    if unit == "user":
-        return user_terms(budget)
-    bounds = Bounds(popularity=options.popularity_interactions, train=options.interactions_per_round)
-    if unit == "interaction":
-        return interaction_terms(budget, bounds)
-    return both_terms(budget, bounds, interaction_epsilon=options.interaction_epsilon or epsilon)

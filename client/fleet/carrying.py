@@ -15,7 +15,7 @@ from palate.client.fleet.folder import DeviceFolder
 from palate.client.vault import SERVERS, Tombstone, Vault, tombstone
 from palate.client.vault.errors import NotInVault, OtherVersion, VaultTampered
 from palate.privacy.accounting.events import Unit
-from palate.privacy.charging import ADJACENCY
+from palate.privacy.budget import ADJACENCY
 
 FORMAT = "palate-carried/1"
 _NAME = "carried"

@@ -16,7 +16,7 @@ import numpy as np
 from palate.errors import ConfigError, PalateError
 from palate.models.table import ItemTable
 from palate.privacy.accounting.events import Unit
-from palate.privacy.charging import SENSITIVITY, Promise
+from palate.privacy.budget import SENSITIVITY, Promise
 from palate.privacy.secagg.offer import Offer
 from palate.privacy.wire import RoundPlan
 

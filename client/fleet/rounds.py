@@ -29,7 +29,7 @@ from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.filters import SkellamMeter
-from palate.privacy.charging import SENSITIVITY
+from palate.privacy.budget import SENSITIVITY
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.body import charge_nano
 from palate.privacy.ledger.errors import MalformedBody

@@ -13,7 +13,7 @@ from palate.client.fleet.profile import FleetProfile
 from palate.client.fleet.status import BudgetGauge, DeviceStatus, round_json, spent_epsilon
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.guarantee import round_up
-from palate.privacy.charging import Promise
+from palate.privacy.budget import Promise
 
 _GAUGE_WIDTH = 24
 _SHORT = 16

@@ -20,7 +20,7 @@ from palate.client.vault.history import History
 from palate.errors import RunError
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for
-from palate.privacy.charging import SENSITIVITY, Promise
+from palate.privacy.budget import SENSITIVITY, Promise
 
 FORMAT = "palate-client-status/1"
 

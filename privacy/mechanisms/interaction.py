@@ -16,97 +16,18 @@ item of the sample; as the items of a sample differ, moving slots into the table
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from palate.models.arrays import Float32Array, Int64Array, IntegerArray
-from palate.privacy.accounting.events import SkellamEvent, Unit
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.clipping import require_finite
 from palate.privacy.integer.csprng import Purpose, WordStream
 from palate.privacy.integer.quantise import Quantiser, dithered_floor
 from palate.privacy.mechanisms.terms import ReleaseTerms
-from palate.privacy.wire import RoundPlan
 
 _LANES_PER_WORD = 4
-
-
-class InteractionLevel:
-    """Protects each interaction of a person, without trust in anybody."""
-
-    unit: ClassVar[str] = "interaction"
-    label: ClassVar[str] = "interaction-level differential privacy"
-    source: ClassVar[str] = "Abadi et al. 2016; Agarwal, Kairouz & Liu 2021; Kairouz, Liu & Steinke 2021"
-    protects: ClassVar[tuple[Unit, ...]] = (Unit.INTERACTION,)
-    per_interaction: ClassVar[bool] = True
-    hides_rows: ClassVar[bool] = False
-
-    def events(self, plan: RoundPlan) -> tuple[SkellamEvent, ...]:
-        """Name what a round releases about one interaction.
-
-        Raises
-        ------
-        PrivacyError
-            If the plan has no terms, does not bound the interactions of a round, or asks for metrics.
-        """
-        terms, _ = _terms_of(plan)
-        return (interaction_event(terms),)
-
-    def steps_per_unit(self, plan: RoundPlan, sample_size: Callable[[], int]) -> float:
-        """Return the scale of one sample, which is that of the sum; raises PrivacyError as `events` and `Quantiser`."""
-        terms, _ = _terms_of(plan)
-        if plan.purpose == "popularity":
-            return popularity_scale(terms)
-        return terms.mechanism(sample_size()).quantiser.scale
-
-
-class BothLevels(InteractionLevel):
-    """Protects each interaction on the device, and each person in the sum; one release, charged to two budgets."""
-
-    unit: ClassVar[str] = "both"
-    label: ClassVar[str] = "user-level and interaction-level differential privacy"
-    protects: ClassVar[tuple[Unit, ...]] = (Unit.USER, Unit.INTERACTION)
-
-    def events(self, plan: RoundPlan) -> tuple[SkellamEvent, ...]:
-        """Name what a round releases about one person and about one interaction; raises as `InteractionLevel`."""
-        terms, interactions_per_round = _terms_of(plan)
-        different_items = plan.purpose == "popularity"
-        return (user_event(terms, interactions_per_round, different_items=different_items), interaction_event(terms))
-
-
-def interaction_event(terms: ReleaseTerms) -> SkellamEvent:
-    """Return what a round releases about one interaction: S under the device's own noise, with nothing to assume.
-
-    Adjacency is zero-out: the interaction's contribution is replaced by zeros. In a history longer than B, deleting an
-    interaction also lets an older one in; that is replace-one, and moves the sum by up to 2 S.
-    """
-    return SkellamEvent(
-        sensitivity=terms.sensitivity, variance=terms.share_variance, unit=Unit.INTERACTION, assumptions=()
-    )
-
-
-def user_event(terms: ReleaseTerms, interactions_per_round: int, *, different_items: bool = False) -> SkellamEvent:
-    """Return what a round releases about one person, under the noise of the honest devices in the sum.
-
-    Parameters
-    ----------
-    different_items
-        Whether contributions are one-hot, each on an item of its own, as in `popularity_integers`.
-    """
-    bound = person_sensitivity(terms.sensitivity, interactions_per_round, different_items=different_items)
-    return SkellamEvent(sensitivity=bound, variance=terms.sum_variance)
-
-
-def person_sensitivity(sensitivity: int, interactions_per_round: int, *, different_items: bool = False) -> int:
-    """Bound the L2 norm of B contributions of norm S: B S, or sqrt(B) S rounded up where they are orthogonal."""
-    require_interactions(interactions_per_round)
-    if different_items:
-        return math.isqrt(interactions_per_round * sensitivity**2 - 1) + 1
-    return interactions_per_round * sensitivity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,15 +155,3 @@ def require_interactions(interactions_per_round: int) -> None:
             f"interactions_per_round is {interactions_per_round}, it must be at least 1",
             hint="bound what one person can put into a round, for example by 64",
         )
-
-
-def _terms_of(plan: RoundPlan) -> tuple[ReleaseTerms, int]:
-    if plan.terms is None:
-        raise PrivacyError(f"a plan of unit {plan.unit} has no terms", hint="plan it with palate.server")
-    require_interactions(plan.interactions_per_round)
-    if plan.asks_for_metrics:
-        raise PrivacyError(
-            f"unit {plan.unit} cannot carry metrics, and the plan gives them a share of {plan.evaluation_share}",
-            hint="they depend on the whole history: set evaluation_share to 0",
-        )
-    return plan.terms, plan.interactions_per_round

@@ -1,43 +1,46 @@
 """Units of protection: one object each, and the one place where a unit is looked up.
 
 Devices, shards, servers and settings ask the object what its unit means for them; nobody else compares names of units.
-The registry is closed: a mechanism needs a proof before it needs code.
+What a unit protects, and how much noise that takes, is in `palate.privacy.budget`. The registry is closed: a mechanism
+needs a proof before it needs code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
 
-from palate.privacy.accounting.events import SkellamEvent, Unit
-from palate.privacy.mechanisms.interaction import BothLevels, InteractionLevel
-from palate.privacy.mechanisms.none import NoProtection
-from palate.privacy.mechanisms.user import UserLevel
+from palate.privacy.accounting.events import Unit
+from palate.privacy.budget import PROTECTED, terms_of
+from palate.privacy.mechanisms.interaction import popularity_scale
 from palate.privacy.wire import RoundPlan, WireError
 
+_SKELLAM = "Agarwal, Kairouz & Liu 2021; Kairouz, Liu & Steinke 2021"
 
-class Mechanism(Protocol):
-    """What a unit's file says about it."""
 
-    @property
-    def unit(self) -> str:
-        """Name of the unit."""
-        ...
+@dataclass(frozen=True, kw_only=True)
+class Mechanism:
+    """What a unit of protection means.
 
-    @property
-    def label(self) -> str:
-        """The unit in words."""
-        ...
+    Attributes
+    ----------
+    unit, label
+        Its name, and the same in words: every output of a run says it.
+    source
+        The papers.
+    hides_rows
+        Whether a sum may leave rows of a contribution at zero: noise on every row then covers which ones.
+    """
 
-    @property
-    def source(self) -> str:
-        """The papers."""
-        ...
+    unit: str
+    label: str
+    source: str
+    hides_rows: bool
 
     @property
     def protects(self) -> tuple[Unit, ...]:
         """Units that a device keeps a budget for; none without protection."""
-        ...
+        return tuple(row.unit for row in PROTECTED[self.unit])
 
     @property
     def per_interaction(self) -> bool:
@@ -45,23 +48,54 @@ class Mechanism(Protocol):
 
         Otherwise a person's whole contribution is one sample, and the head stays exact.
         """
-        ...
-
-    @property
-    def hides_rows(self) -> bool:
-        """Whether a sum may leave rows of a contribution at zero: noise on every row then covers which ones."""
-        ...
-
-    def events(self, plan: RoundPlan) -> tuple[SkellamEvent, ...]:
-        """One accounting event a unit that a round of this plan protects; none without protection."""
-        ...
+        return any(row.alone for row in PROTECTED[self.unit])
 
     def steps_per_unit(self, plan: RoundPlan, sample_size: Callable[[], int]) -> float:
-        """Return how many integer steps a unit of the update is; `sample_size` counts the values of one sample."""
-        ...
+        """Return how many integer steps a unit of the update is; 1 where updates are not turned into integers.
+
+        Parameters
+        ----------
+        plan
+            A round.
+        sample_size
+            Counts the values of one sample, where each interaction is one.
+
+        Raises
+        ------
+        PrivacyError
+            As `palate.privacy.budget.events_of` and `Quantiser` do.
+        """
+        if not self.protects:
+            return 1.0
+        terms = terms_of(plan)
+        if not self.per_interaction:
+            return terms.mechanism(plan.update_size).quantiser.scale
+        if plan.purpose == "popularity":
+            return popularity_scale(terms)
+        return terms.mechanism(sample_size()).quantiser.scale
 
 
-_ALL: tuple[Mechanism, ...] = (UserLevel(), InteractionLevel(), BothLevels(), NoProtection())
+_ALL = (
+    # The sum of what m honest devices send is the sum of their integer vectors, each of norm at most S, plus Skellam
+    # noise of m times a share's variance. State that stays on a device may remember everything: it is a function of
+    # that person's data and of what was released (joint differential privacy).
+    Mechanism(unit="user", label="user-level differential privacy", source=_SKELLAM, hides_rows=True),
+    Mechanism(
+        unit="interaction",
+        label="interaction-level differential privacy",
+        source=f"Abadi et al. 2016; {_SKELLAM}",
+        hides_rows=False,
+    ),
+    # One release, charged to two budgets.
+    Mechanism(
+        unit="both",
+        label="user-level and interaction-level differential privacy",
+        source=f"Abadi et al. 2016; {_SKELLAM}",
+        hides_rows=False,
+    ),
+    # For comparisons, and only by name.
+    Mechanism(unit="none", label="no privacy", source="", hides_rows=False),
+)
 
 MECHANISMS: dict[str, Mechanism] = {mechanism.unit: mechanism for mechanism in _ALL}
 """A unit that is not here has no valid mechanism in this version, and is refused."""

@@ -104,3 +104,11 @@ class ReleaseTerms:
             if type(values[name]) is not kind:
                 raise PrivacyError(f"terms: {name} must be {kind.__name__}, not {type(values[name]).__name__}")
         return ReleaseTerms(**cast("Mapping[str, Any]", values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunTerms:
+    """Terms of a whole run: one popularity round, then training rounds that are all alike."""
+
+    popularity: ReleaseTerms
+    train: ReleaseTerms

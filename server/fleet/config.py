@@ -1,7 +1,7 @@
 """What the operator of a fleet decides, in one file: fleet.toml.
 
 Much of it is public: devices learn the budget and the terms of every round, and hold them against their own floors.
-Settings that are left out follow from the budget and the number of devices (`palate.server.planning`).
+Settings that are left out follow from the budget and the number of devices (`palate.server.resolving`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from palate.errors import ConfigError
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.events import Unit
-from palate.privacy.charging import SENSITIVITY, Promise
+from palate.privacy.budget import SENSITIVITY, Promise, RunBudget, run_terms
 from palate.privacy.wire import FleetStep
 from palate.server.denoising import ReleaseConfig
 from palate.server.optimisers import OptimiserConfig, build_optimiser
-from palate.server.planning import fleet_terms
 from palate.server.resolving import Choice, PublicNumbers, choices, complete, planned_settings
 from palate.server.settings import Schedule, ServerSettings, require_together
 from palate.server.values import fields_of, flat, merge, nested, read_toml, setting_refused, values_of
@@ -217,7 +216,8 @@ class FleetConfig(_Section):
         PrivacyError
             If no noise meets the budget.
         """
-        terms = fleet_terms(
+        budget = RunBudget(
+            unit=UNIT,
             epsilon=self.epsilon,
             delta=self.delta,
             rounds=self.schedule.rounds,
@@ -225,11 +225,12 @@ class FleetConfig(_Section):
             popularity_share=self.privacy.popularity_share,
             clip_norm=self.privacy.clip_norm,
             sensitivity=self.privacy.sensitivity,
+            owners_sensitivity=SENSITIVITY,
         )
         return ServerSettings(
             run=self.run,
             unit=UNIT,
-            terms=terms,
+            terms=run_terms(budget),
             evaluation_share=self.privacy.evaluation_share,
             population=self.cohort.devices,
             schedule=self.schedule,

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from palate.privacy.charging import Promise
+from palate.privacy.budget import Promise
 from palate.server.fleet.state import Member, Round
 from palate.server.fleet.watching import (
     Answered,

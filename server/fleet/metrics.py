@@ -7,7 +7,7 @@ from types import TracebackType
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from palate.errors import EnvironmentProblem
-from palate.privacy.charging import Promise
+from palate.privacy.budget import Promise
 from palate.server.fleet.watching import (
     Answered,
     DeviceFailed,

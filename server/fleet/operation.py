@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from palate.errors import FederationError, RunError
-from palate.privacy.accounting.events import SkellamEvent, Unit
-from palate.privacy.accounting.guarantee import epsilon as account_for
-from palate.privacy.charging import intents
+from palate.privacy.accounting.events import Unit
+from palate.privacy.budget import for_roster
+from palate.privacy.charging import epsilon_of, intents
 from palate.privacy.ledger.body import hash_text
 from palate.privacy.mechanisms.summing import UpdateSum
 from palate.privacy.secagg.messages import Receipt
@@ -34,7 +34,6 @@ from palate.server.fleet.state import FleetState, Round, RoundStatus, Stop
 from palate.server.fleet.transparency import TransparencyLog
 from palate.server.fleet.watching import Clock, Lost, RoundBegun, RoundEnded, RunEnded, Waiting, Watcher
 from palate.server.ledger import ServerLedger
-from palate.server.planning import for_roster
 from palate.server.settings import ServerSettings
 from palate.server.store import RunStore
 
@@ -65,7 +64,7 @@ class Operation:
     config
         What the operator decided.
     settings
-        The coordinator's settings; its terms are for one device (`palate.server.planning.fleet_terms`).
+        The coordinator's settings; its terms are for one device (`palate.privacy.budget.run_terms`).
     coordinator
         The run's state machine, as new; it is brought to where the books are.
     books, parties, courier, clock, watcher
@@ -351,11 +350,10 @@ class Operation:
 
     def epsilon_spent(self, plan: RoundPlan | None = None) -> float:
         """Return what all charged rounds cost each person, at the run's delta; with one that is about to be charged."""
-        spent = self._books.ledger.spent(Unit.USER)
+        charged = self._books.ledger.charged(Unit.USER)
         if plan is not None:
-            intent = intents(plan)[Unit.USER]
-            spent.append(SkellamEvent(sensitivity=intent.clip_int, variance=intent.sum_var_int, unit=Unit.USER))
-        return account_for(spent, self._config.delta).epsilon if spent else 0.0
+            charged.append(intents(plan)[Unit.USER])
+        return epsilon_of(charged, self._config.delta)
 
     def _plan(self, roster_size: int) -> RoundPlan:
         terms = self._settings.terms

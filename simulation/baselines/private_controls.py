@@ -22,7 +22,7 @@ from palate.models.learning.updates import DeviceUpdates
 from palate.models.popularity import saturating_column
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.calibrate import calibrate_skellam
-from palate.privacy.charging import Promise
+from palate.privacy.budget import Promise
 from palate.privacy.integer.csprng import KEY_BYTES, Purpose, WordStream
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.simulation.baselines.content_only import fit_on_public_columns

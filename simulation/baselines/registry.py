@@ -17,7 +17,7 @@ from palate.models.arrays import Float32Array
 from palate.models.histories import Histories
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Unit
-from palate.privacy.charging import Promise
+from palate.privacy.budget import Promise
 from palate.simulation.baselines.content_only import fit_content_only
 from palate.simulation.baselines.ease import MAX_ITEMS, EaseConfig, fit_ease
 from palate.simulation.baselines.ials import IalsConfig, fit_ials

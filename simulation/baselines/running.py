@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from palate.models.arrays import Float32Array
 from palate.models.training import LocalTraining
-from palate.privacy.charging import Promise
+from palate.privacy.budget import Promise
 from palate.simulation.baselines.registry import Baseline, Fit, Known, baseline
 from palate.simulation.datasets.splits import Split
 from palate.simulation.evaluation import Evaluation, Summary, evaluate, summarise

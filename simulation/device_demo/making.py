@@ -32,7 +32,7 @@ from palate.errors import ConfigError
 from palate.models.training import LocalTraining
 from palate.privacy import files
 from palate.privacy.accounting.events import Unit
-from palate.privacy.charging import Promise
+from palate.privacy.budget import Promise
 from palate.simulation.config import checked_config
 from palate.simulation.federation import simulate
 from palate.simulation.fleet_demo.cast import write_catalogue

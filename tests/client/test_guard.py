@@ -12,21 +12,22 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.client.guard import Guard
 from palate.privacy.accounting.events import Unit
-from palate.privacy.charging import Promise, intents
+from palate.privacy.budget import Promise, RunBudget, run_terms
+from palate.privacy.charging import intents
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.body import RELEASED, WRITTEN_OFF, Intent, Outcome, Policy, hash_text
 from palate.privacy.ledger.errors import BudgetExceeded, PolicyRefused, RoundRefused
 from palate.privacy.ledger.rounds import RoundKeeper
 from palate.privacy.ledger.store import LedgerBook
 from palate.privacy.ledger.verify import Verified, verify_ledger
-from palate.privacy.mechanisms.budget import Budget, user_terms
 from palate.privacy.wire import ItemUpdate, RoundPlan
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 ROUNDS = 3
 PROMISES = {Unit.USER: Promise(unit=Unit.USER, epsilon=4.0, delta=1e-5, sensitivity=4096)}
-TERMS = user_terms(
-    Budget(
+TERMS = run_terms(
+    RunBudget(
+        unit="user",
         epsilon=4.0,
         delta=1e-5,
         rounds=ROUNDS,

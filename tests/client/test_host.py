@@ -17,7 +17,7 @@ from palate.client.trainer import Trained, popularity_update, train
 from palate.models.table import ItemTable, initial_embeddings
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Unit
-from palate.privacy.charging import Promise
+from palate.privacy.budget import Promise
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.csprng import Purpose, WordStream
 from palate.privacy.ledger.errors import BudgetExceeded

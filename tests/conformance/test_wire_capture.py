@@ -25,7 +25,7 @@ from palate.client.host import DeviceHost
 from palate.models.table import initial_embeddings
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Unit
-from palate.privacy.charging import Promise
+from palate.privacy.budget import Promise
 from palate.privacy.integer.release import IntegerMechanism
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import NUM_METRICS, RoundPlan

@@ -9,9 +9,9 @@ import pytest
 
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.filters import ZcdpMeter, budget_nano_for
-from palate.privacy.charging import Promise, intents, ledger_name
+from palate.privacy.budget import Promise, events_of
+from palate.privacy.charging import intents, ledger_name
 from palate.privacy.errors import PrivacyError
-from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import RoundPlan
 
@@ -43,7 +43,7 @@ def test_the_ledgers_price_is_that_of_the_accounting_package():
     """In fractions there, in integers here; a ledger does not know a vector's length, and assumes none."""
     for changes in ({}, {"share_variance": 77}, {"sensitivity": 65_536}, {"honest_shares": 1, "share_variance": 1000}):
         plan = replace(PLAN, terms=replace(TERMS, **changes))
-        (event,) = MECHANISMS["user"].events(plan)
+        (event,) = events_of(plan).values()
         (intent,) = intents(plan).values()
         assert intent.charge_nano == ZcdpMeter().price_nano(replace(event, num_values=None))
         assert intent.charge_nano >= ZcdpMeter().price_nano(event)

@@ -10,8 +10,7 @@ import pytest
 from palate.models.popularity import log_column
 from palate.models.table import initial_embeddings
 from palate.models.training import LocalTraining
-from palate.privacy.mechanisms.budget import RunTerms
-from palate.privacy.mechanisms.terms import ReleaseTerms
+from palate.privacy.mechanisms.terms import ReleaseTerms, RunTerms
 from palate.privacy.wire import NUM_METRICS, RoundPlan
 from palate.server.coordinator import Coordinator, sum_of_user_weights
 from palate.server.decoding import noise_std

@@ -7,7 +7,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.privacy.accounting.events import Unit
-from palate.privacy.charging import Promise, intents
+from palate.privacy.budget import Promise
+from palate.privacy.charging import intents
 from palate.privacy.ledger.errors import BudgetExceeded, RoundRefused
 from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.mechanisms.terms import ReleaseTerms
@@ -80,6 +81,4 @@ def test_a_round_beyond_the_budget_is_refused_and_not_written(open_ledger):
         ledger.begin(plan(number))
     with pytest.raises(BudgetExceeded):
         ledger.begin(plan(affordable))
-    charged = ledger.charged(Unit.USER)
-    assert len(charged) == affordable
-    assert len(ledger.spent(Unit.USER)) == len(charged)
+    assert len(ledger.charged(Unit.USER)) == affordable

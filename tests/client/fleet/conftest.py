@@ -29,8 +29,9 @@ from palate.client.fleet.worker import Contribution
 from palate.client.vault import Vault
 from palate.errors import PalateError
 from palate.models.table import ItemTable
+from palate.privacy import budget
 from palate.privacy.enrolment import Welcome, device_number
-from palate.privacy.mechanisms.budget import Budget, RunTerms, user_terms
+from palate.privacy.mechanisms.terms import RunTerms
 from palate.privacy.secagg.keys import EnrolmentAuthority
 from palate.privacy.secagg.offer import Offer
 from palate.privacy.secagg.server import ServerRound, Stage
@@ -71,8 +72,9 @@ def catalogue_bytes(num_items: int = NUM_ITEMS) -> bytes:
 
 
 def run_terms(devices: int, *, honest: int | None = None, epsilon: float = EPSILON, rounds: int = ROUNDS) -> RunTerms:
-    return user_terms(
-        Budget(
+    return budget.run_terms(
+        budget.RunBudget(
+            unit="user",
             epsilon=epsilon,
             delta=DELTA,
             rounds=rounds,

@@ -19,7 +19,7 @@ from palate.client.vault.errors import Forgotten, OtherVersion, VaultTampered
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.filters import SkellamMeter
 from palate.privacy.accounting.guarantee import round_up
-from palate.privacy.charging import ADJACENCY, SENSITIVITY
+from palate.privacy.budget import ADJACENCY, SENSITIVITY
 from palate.privacy.ledger.body import charge_nano
 from palate.privacy.ledger.errors import BudgetExceeded
 from palate.privacy.ledger.verify import verify_ledger

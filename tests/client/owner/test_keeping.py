@@ -16,7 +16,7 @@ from palate.client.owner import forgetting
 from palate.client.vault import Vault, tombstone
 from palate.client.vault.errors import Forgotten
 from palate.privacy.accounting.events import Unit
-from palate.privacy.charging import ADJACENCY, Promise
+from palate.privacy.budget import ADJACENCY, Promise
 from palate.privacy.ledger.body import Intent
 from palate.privacy.ledger.export import from_text
 from palate.privacy.ledger.store import LedgerBook

@@ -10,20 +10,16 @@ from hypothesis import strategies as st
 
 from palate.privacy.accounting.events import Adjacency, Unit
 from palate.privacy.accounting.guarantee import epsilon
+from palate.privacy.budget import events_of
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.csprng import Purpose, WordStream
 from palate.privacy.integer.quantise import Quantiser
 from palate.privacy.mechanisms.interaction import (
-    BothLevels,
-    InteractionLevel,
     SampleLayout,
-    interaction_event,
-    person_sensitivity,
     popularity_integers,
     popularity_scale,
     quantise_samples,
     sum_items,
-    user_event,
 )
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import RoundPlan
@@ -160,14 +156,14 @@ def test_an_item_of_a_device_counts_once_and_exactly():
 @pytest.mark.parametrize("count", [1, 2, 10, 36])
 def test_popular_items_of_a_person_stay_within_the_root_of_b_times_the_sensitivity(count: int):
     integers = popularity_integers(np.random.default_rng(count).permutation(40)[:count], 40, TERMS)
-    bound = person_sensitivity(TERMS.sensitivity, count, different_items=True)
+    asked = plan("both", interactions_per_round=count)
+    bound = events_of(replace(asked, purpose="popularity"))[Unit.USER].sensitivity
     assert bound - 1 < math.sqrt((integers**2).sum()) <= bound
-    assert bound <= person_sensitivity(TERMS.sensitivity, count) == count * TERMS.sensitivity
+    assert bound <= events_of(asked)[Unit.USER].sensitivity == count * TERMS.sensitivity
 
 
 def test_an_interaction_is_hidden_by_one_share_and_assumes_nothing():
-    [event] = InteractionLevel().events(plan("interaction"))
-    assert event == interaction_event(TERMS)
+    [event] = events_of(plan("interaction")).values()
     assert (event.sensitivity, event.variance, event.assumptions) == (256, 90_000, ())
     guarantee = epsilon([event], 1e-5)
     assert (guarantee.unit, guarantee.amplification) == (Unit.INTERACTION, "none claimed")
@@ -175,25 +171,25 @@ def test_an_interaction_is_hidden_by_one_share_and_assumes_nothing():
 
 
 def test_a_person_is_hidden_by_all_honest_shares_with_b_times_the_sensitivity():
-    person, interaction = BothLevels().events(plan("both", interactions_per_round=8))
-    assert person == user_event(TERMS, 8)
+    [interaction] = events_of(plan("interaction")).values()
+    train = events_of(plan("both", interactions_per_round=8))
+    person = train[Unit.USER]
     assert (person.sensitivity, person.variance, person.unit) == (8 * 256, 40 * 90_000, Unit.USER)
     assert person.assumptions
-    assert interaction == interaction_event(TERMS)
-    person, interaction = BothLevels().events(replace(plan("both", interactions_per_round=9), purpose="popularity"))
-    assert person == user_event(TERMS, 9, different_items=True)
-    assert (person.sensitivity, interaction.sensitivity) == (3 * 256, 256)
+    assert train[Unit.INTERACTION] == interaction
+    popularity = events_of(replace(plan("both", interactions_per_round=9), purpose="popularity"))
+    assert (popularity[Unit.USER].sensitivity, popularity[Unit.INTERACTION].sensitivity) == (3 * 256, 256)
 
 
-@pytest.mark.parametrize("level", [InteractionLevel(), BothLevels()])
-def test_a_plan_without_terms_or_bound_is_refused(level: InteractionLevel | BothLevels):
+@pytest.mark.parametrize("unit", ["interaction", "both"])
+def test_a_plan_without_terms_or_bound_is_refused(unit: str):
     with pytest.raises(PrivacyError, match="no terms"):
-        level.events(plan(level.unit, terms=None))
+        events_of(plan(unit, terms=None))
     with pytest.raises(PrivacyError, match="interactions_per_round is 0"):
-        level.events(plan(level.unit, interactions_per_round=0))
+        events_of(plan(unit, interactions_per_round=0))
 
 
-@pytest.mark.parametrize("level", [InteractionLevel(), BothLevels()])
-def test_metrics_of_the_whole_history_cannot_ride_along(level: InteractionLevel | BothLevels):
+@pytest.mark.parametrize("unit", ["interaction", "both"])
+def test_metrics_of_the_whole_history_cannot_ride_along(unit: str):
     with pytest.raises(PrivacyError, match="cannot carry metrics"):
-        level.events(replace(plan(level.unit), evaluation_share=0.1))
+        events_of(replace(plan(unit), evaluation_share=0.1))

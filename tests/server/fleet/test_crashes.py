@@ -9,6 +9,7 @@ import pytest
 
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.guarantee import epsilon as account_for
+from palate.privacy.charging import event_of
 from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.wire import NUM_METRICS, FleetStep
 from palate.server.fleet import operation as running
@@ -225,7 +226,7 @@ def test_at_no_moment_is_less_said_to_be_spent_than_the_ledger_has(make_fleet, c
         with pytest.raises(PowerCutError):
             fleet.operation().run()
         said = max((each.epsilon for each in fleet.state.rounds()), default=0.0)
-        spent = fleet.ledger.spent(Unit.USER)
+        spent = [event_of(intent) for intent in fleet.ledger.charged(Unit.USER)]
         assert said >= (account_for(spent, fleet.config.delta).epsilon if spent else 0.0)
         assert said > 0.0
         fleet.kill()

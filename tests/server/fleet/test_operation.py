@@ -9,6 +9,7 @@ import pytest
 
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.guarantee import epsilon as account_for
+from palate.privacy.charging import event_of
 from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.wire import NUM_METRICS, FleetStep
 from palate.server.fleet import operation as running
@@ -151,7 +152,7 @@ def test_rounds_end_when_the_budget_does_and_everybody_gets_the_last_table(make_
     assert {status for *_, status in statuses(fleet)[2:]} == {"abandoned"}
     check_books(fleet)
     assert {device.table_hash for device in fleet.devices[5:]} == {fleet.coordinator.table.content_hash}
-    spent = account_for(fleet.ledger.spent(Unit.USER), fleet.config.delta).epsilon
+    spent = account_for([event_of(each) for each in fleet.ledger.charged(Unit.USER)], fleet.config.delta).epsilon
     assert fleet.state.rounds()[-1].epsilon == spent <= fleet.config.epsilon
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from palate.errors import ConfigError, EnvironmentProblem, RunError
 from palate.privacy.accounting.events import Unit
-from palate.privacy.charging import Promise
+from palate.privacy.budget import Promise
 from palate.privacy.wire import FleetStep
 from palate.server.fleet.eventlog import EventLog, LogHandler
 from palate.server.fleet.folder import FleetFolder, make_key, read_key

@@ -10,7 +10,7 @@ import pytest
 from palate.errors import ConfigError
 from palate.models.histories import Histories
 from palate.privacy.accounting.events import Unit
-from palate.privacy.charging import Promise
+from palate.privacy.budget import Promise
 from palate.simulation.baselines import running
 from palate.simulation.baselines.registry import BASELINES, Known, baseline
 from palate.simulation.baselines.running import best_on_validation, run_baselines

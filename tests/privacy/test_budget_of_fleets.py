@@ -8,11 +8,19 @@ from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.events import Composed, SkellamEvent, Unit
 from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for, price_nano
 from palate.privacy.accounting.guarantee import epsilon as account_for
-from palate.privacy.charging import SENSITIVITY, Promise
+from palate.privacy.budget import SENSITIVITY, Promise, RunBudget, for_roster, run_terms
 from palate.privacy.errors import PrivacyError
-from palate.server.planning import fleet_terms, for_roster
 
-GIVEN = {"epsilon": 8.0, "delta": 1e-5, "rounds": 3, "popularity_share": 0.3, "clip_norm": 1e-3, "sensitivity": 4096}
+GIVEN = {
+    "unit": "user",
+    "owners_sensitivity": SENSITIVITY,
+    "epsilon": 8.0,
+    "delta": 1e-5,
+    "rounds": 3,
+    "popularity_share": 0.3,
+    "clip_norm": 1e-3,
+    "sensitivity": 4096,
+}
 METER = SkellamMeter(4096)
 
 
@@ -26,7 +34,7 @@ def events_of(terms, popularity, train):
 
 @pytest.mark.parametrize("spare", [0, 1, 4])
 def test_all_rounds_and_all_spares_together_use_the_budget_and_no_more(spare):
-    terms = fleet_terms(**GIVEN, spare_rounds=spare)
+    terms = run_terms(RunBudget(**GIVEN, spare_rounds=spare))
     everything = events_of(terms, 1 + spare, 3 + spare)
     budget = budget_nano_for(METER, 8.0, 1e-5)
     assert account_for(everything, 1e-5).epsilon <= 8.0
@@ -38,7 +46,7 @@ def test_all_rounds_and_all_spares_together_use_the_budget_and_no_more(spare):
 @pytest.mark.parametrize("roster", [2, 3, 20, 300])
 @pytest.mark.parametrize(("tau", "gamma"), [(0.5, 0.0), (0.7, 0.2)])
 def test_the_honest_shares_of_any_roster_carry_at_least_the_planned_noise(roster, tau, gamma):
-    terms = fleet_terms(**GIVEN, spare_rounds=1)
+    terms = run_terms(RunBudget(**GIVEN, spare_rounds=1))
     quorum = Quorum(tau=tau, gamma=gamma)
     spread = for_roster(terms, quorum, roster)
     for given, each in ((terms.popularity, spread.popularity), (terms.train, spread.train)):
@@ -50,13 +58,13 @@ def test_the_honest_shares_of_any_roster_carry_at_least_the_planned_noise(roster
 @pytest.mark.parametrize("wrong", [{"popularity_share": 1.0}, {"spare_rounds": -1}, {"rounds": 0}])
 def test_numbers_that_leave_nothing_for_training_are_refused(wrong):
     with pytest.raises(PrivacyError):
-        fleet_terms(**{**GIVEN, "spare_rounds": 1, **wrong})
+        run_terms(RunBudget(**{**GIVEN, "spare_rounds": 1, **wrong}))
 
 
 @pytest.mark.parametrize("sensitivity", [4096, 16384])
 @pytest.mark.parametrize("epsilon", [1.0, 8.0])
 def test_what_owners_allow_lasts_to_the_last_spare_round_however_fine_the_integers_are(epsilon, sensitivity):
     given = {**GIVEN, "epsilon": epsilon, "rounds": 40, "sensitivity": sensitivity}
-    everything = events_of(fleet_terms(**given, spare_rounds=1), 2, 41)
+    everything = events_of(run_terms(RunBudget(**given, spare_rounds=1)), 2, 41)
     owner = Promise(unit=Unit.USER, epsilon=epsilon, delta=1e-5, sensitivity=SENSITIVITY)
     assert price_nano(owner.meter, everything) <= owner.policy(smallest_cohort=2).budget_nano

@@ -1,19 +1,30 @@
+"""Units "interaction" and "both": one device's noise hides an interaction, the sum hides a person."""
+
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 
-from palate.privacy.accounting.events import Composed
+from palate.privacy.accounting.events import Composed, SkellamEvent, Unit
 from palate.privacy.accounting.gaussian import epsilon_at
 from palate.privacy.accounting.guarantee import epsilon
+from palate.privacy.budget import RunBudget, run_terms
 from palate.privacy.errors import PrivacyError
-from palate.privacy.mechanisms.budget import Budget, RunTerms
-from palate.privacy.mechanisms.interaction import interaction_event, user_event
-from palate.privacy.mechanisms.interaction_budget import Bounds, both_terms, interaction_terms
+from palate.privacy.mechanisms.terms import ReleaseTerms, RunTerms
 
-BUDGET = Budget(
+
+class Bounds(NamedTuple):
+    """B of a popularity and of a training round."""
+
+    popularity: int
+    train: int
+
+
+BUDGET = RunBudget(
+    unit="interaction",
     epsilon=4.0,
     delta=1e-5,
     rounds=6,
@@ -25,12 +36,28 @@ BUDGET = Budget(
 )
 
 
+def interaction_terms(budget: RunBudget, bounds: Bounds) -> RunTerms:
+    return run_terms(replace(budget, popularity_interactions=bounds.popularity, interactions_per_round=bounds.train))
+
+
+def both_terms(budget: RunBudget, bounds: Bounds, *, interaction_epsilon: float) -> RunTerms:
+    return interaction_terms(replace(budget, unit="both", interaction_epsilon=interaction_epsilon), bounds)
+
+
+def interaction_event(terms: ReleaseTerms) -> SkellamEvent:
+    return SkellamEvent(sensitivity=terms.sensitivity, variance=terms.share_variance, unit=Unit.INTERACTION)
+
+
+def user_event(terms: ReleaseTerms, times: float) -> SkellamEvent:
+    return SkellamEvent(sensitivity=math.ceil(times * terms.sensitivity), variance=terms.sum_variance)
+
+
 def claim(terms: RunTerms, bounds: Bounds | None = None) -> float:
     """What the whole run costs an interaction, or with bounds, a person."""
     if bounds is None:
         popularity, train = interaction_event(terms.popularity), interaction_event(terms.train)
     else:
-        popularity = user_event(terms.popularity, bounds.popularity, different_items=True)
+        popularity = user_event(terms.popularity, math.sqrt(bounds.popularity))
         train = user_event(terms.train, bounds.train)
     return epsilon([popularity, Composed(train, BUDGET.rounds)], BUDGET.delta).epsilon
 
@@ -112,4 +139,4 @@ def test_the_modulus_holds_a_sum_of_all_interactions():
 @pytest.mark.parametrize("bounds", [(0, 5), (5, 0), (-3, 5)])
 def test_an_unbounded_person_is_refused(bounds: tuple[int, int]):
     with pytest.raises(PrivacyError, match="at least 1"):
-        Bounds(popularity=bounds[0], train=bounds[1])
+        interaction_terms(BUDGET, Bounds(popularity=bounds[0], train=bounds[1]))

@@ -13,16 +13,16 @@ from palate.privacy.accounting.crosscheck import checked_epsilon
 from palate.privacy.accounting.events import Composed, SkellamEvent, Unit
 from palate.privacy.accounting.filters import BudgetFilter, SkellamMeter, budget_nano_for
 from palate.privacy.accounting.guarantee import epsilon as account_for
-from palate.privacy.charging import Promise
+from palate.privacy.budget import Promise, RunBudget, run_terms
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.body import Intent
 from palate.privacy.ledger.errors import BudgetExceeded
 from palate.privacy.ledger.state import LedgerState
-from palate.privacy.mechanisms.budget import Budget, RunTerms, user_terms
-from palate.privacy.mechanisms.terms import ReleaseTerms
+from palate.privacy.mechanisms.terms import ReleaseTerms, RunTerms
 
 DELTA = 1e-5
-BUDGET = Budget(
+BUDGET = RunBudget(
+    unit="user",
     epsilon=8.0,
     delta=DELTA,
     rounds=4,
@@ -38,7 +38,7 @@ def event(terms: ReleaseTerms, size: int) -> SkellamEvent:
     return SkellamEvent(sensitivity=terms.sensitivity, variance=terms.sum_variance, num_values=size)
 
 
-def released(terms: RunTerms, budget: Budget) -> list[SkellamEvent | Composed]:
+def released(terms: RunTerms, budget: RunBudget) -> list[SkellamEvent | Composed]:
     """What a device takes part in at most, from the integers that a plan carries."""
     popularity = event(terms.popularity, 1000)
     return [popularity, Composed(event(terms.train, 8003), budget.rounds)]
@@ -48,19 +48,19 @@ def released(terms: RunTerms, budget: Budget) -> list[SkellamEvent | Composed]:
 @pytest.mark.parametrize("honest", [1, 500])
 def test_the_claim_of_the_integers_is_within_the_target_and_at_most_a_percent_below(epsilon, honest):
     budget = replace(BUDGET, epsilon=epsilon, honest_shares=honest)
-    claim = account_for(released(user_terms(budget), budget), DELTA).epsilon
+    claim = account_for(released(run_terms(budget), budget), DELTA).epsilon
     assert 0.99 * epsilon < claim <= epsilon
 
 
 def test_independent_accountants_confirm_the_claim():
-    claim = checked_epsilon(released(user_terms(BUDGET), BUDGET), DELTA)
+    claim = checked_epsilon(released(run_terms(BUDGET), BUDGET), DELTA)
     assert claim.epsilon <= 8.0
     assert len({check.accountant for check in claim.cross_checks}) >= 2
     assert all(0.99 * 8.0 < check.epsilon < 1.08 * 8.0 for check in claim.cross_checks)
 
 
 def test_the_closed_form_of_the_gaussian_is_a_little_below_the_claim():
-    terms = user_terms(BUDGET)
+    terms = run_terms(BUDGET)
     multipliers = [terms.popularity.noise_multiplier] + BUDGET.rounds * [terms.train.noise_multiplier]
     exact = gaussian.epsilon_at(gaussian.total_mu(multipliers), DELTA)
     assert 0.99 * 8.0 < exact < 8.0
@@ -83,7 +83,7 @@ def test_a_filter_admits_every_round_one_by_one_and_refuses_one_more(epsilon, ro
         honest_shares=honest,
         sensitivity=sensitivity,
     )
-    terms = user_terms(budget)
+    terms = run_terms(budget)
     kind = SkellamMeter(sensitivity)
     meter = BudgetFilter(kind, budget_nano_for(kind, epsilon, DELTA))
     meter.charge(event(terms.popularity, 1000))
@@ -94,17 +94,36 @@ def test_a_filter_admits_every_round_one_by_one_and_refuses_one_more(epsilon, ro
         meter.charge(one)
 
 
+@pytest.mark.parametrize(
+    ("changes", "popularity", "train"),
+    [
+        ({}, (121480, 500, 32), (53992, 500, 32)),
+        ({"epsilon": 1.0, "honest_shares": 300, "popularity_share": 0.33}, (2360427, 300, 32), (4650393, 300, 32)),
+        ({"unit": "interaction"}, (60740051, 1, 33), (26995579, 1, 32)),
+        ({"unit": "both"}, (121480294, 500, 33), (221147760, 500, 32)),
+        ({"unit": "both", "interaction_epsilon": 2.5}, (448749685, 500, 33), (221147760, 500, 32)),
+        ({"spare_rounds": 2, "honest_shares": 1, "roster_size": 1}, (182220148, 1, 32), (40493367, 1, 32)),
+    ],
+)
+def test_the_noise_of_a_budget_does_not_change_between_versions(changes, popularity, train):
+    """Shares of variance, honest shares and bits of the ring: runs and fleets that have begun go on with these."""
+    bounds = {"popularity_interactions": 1000, "interactions_per_round": 64}
+    terms = run_terms(replace(BUDGET, **{**bounds, **changes}))
+    found = [(one.share_variance, one.honest_shares, one.ring_bits) for one in (terms.popularity, terms.train)]
+    assert found == [popularity, train]
+
+
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
 @pytest.mark.parametrize("rounds", [1, 4, 25])
 def test_the_budget_is_split_as_asked(share, rounds):
-    terms = user_terms(replace(BUDGET, popularity_share=share, rounds=rounds))
+    terms = run_terms(replace(BUDGET, popularity_share=share, rounds=rounds))
     popularity = terms.popularity.noise_multiplier**-2
     train = rounds * terms.train.noise_multiplier**-2
     assert popularity / (popularity + train) == pytest.approx(share, rel=1e-3)
 
 
 def test_terms_carry_the_public_numbers_and_the_popularity_part_has_norm_one():
-    terms = user_terms(BUDGET)
+    terms = run_terms(BUDGET)
     assert terms.popularity.clip_norm == 1.0
     assert terms.train.clip_norm == 1e-3
     for one in (terms.popularity, terms.train):
@@ -112,8 +131,8 @@ def test_terms_carry_the_public_numbers_and_the_popularity_part_has_norm_one():
 
 
 def test_dropouts_and_colluders_make_every_share_larger():
-    plain = user_terms(replace(BUDGET, honest_shares=600))
-    wary = user_terms(replace(BUDGET, honest_shares=300))
+    plain = run_terms(replace(BUDGET, honest_shares=600))
+    wary = run_terms(replace(BUDGET, honest_shares=300))
     assert wary.train.sum_variance == pytest.approx(plain.train.sum_variance, rel=1e-3)
     assert wary.train.share_variance == pytest.approx(2 * plain.train.share_variance, rel=1e-3)
 
@@ -133,12 +152,12 @@ def test_dropouts_and_colluders_make_every_share_larger():
 )
 def test_a_budget_that_cannot_be_kept_is_refused(changes, words):
     with pytest.raises(PrivacyError, match=words):
-        user_terms(replace(BUDGET, **changes))
+        run_terms(replace(BUDGET, **changes))
 
 
 def test_the_whole_budget_for_popularity_leaves_none_for_training():
     with pytest.raises(PrivacyError, match="popularity_share"):
-        user_terms(replace(BUDGET, popularity_share=1.0))
+        run_terms(replace(BUDGET, popularity_share=1.0))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +167,7 @@ def test_the_whole_budget_for_popularity_leaves_none_for_training():
 def test_a_ledgers_own_arithmetic_admits_the_run_to_its_last_round(epsilon, rounds, sensitivity):
     """The ledger prices an INTENT by itself (docs/formats/ledger.md), without the accounting package's events."""
     budget = replace(BUDGET, epsilon=epsilon, rounds=rounds, sensitivity=sensitivity)
-    terms, state = user_terms(budget), LedgerState(head=b"")
+    terms, state = run_terms(budget), LedgerState(head=b"")
     state.policy = Promise(unit=Unit.USER, epsilon=epsilon, delta=DELTA, sensitivity=sensitivity).policy(
         smallest_cohort=1
     )
