@@ -16,16 +16,19 @@ INSTALL_HINT := { echo "hint: the install failed; read pip's lines above. On Lin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help simulate test lint bench docs clean
+.PHONY: help simulate test test-long lint bench docs clean
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 simulate: $(RUN_READY) ## Train on the embedded demo and write a report
 	@$(BIN)/palate simulate --data demo --run-dir $(RUN)
 
 test: lint ## Check style and types, then run all tests
 	@$(BIN)/python -m pytest
+
+test-long: $(TEST_READY) ## Run the long campaigns: faults, kill points, fuzzing, clean audits
+	@PALATE_LONG=1 $(BIN)/python -m pytest -m campaign
 
 lint: $(TEST_READY) .typecheck/palate ## Check style and types
 	@$(BIN)/ruff check .

@@ -22,6 +22,24 @@ settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+LONG = os.environ.get("PALATE_LONG", "0") not in {"", "0"}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a campaign its length: a short sample in `make test`, all of it in `make test-long`.
+
+    `@pytest.mark.campaign(short=3, long=100)` runs a test once for every `draw`, or once with `repeats` of so many.
+    """
+    marker = metafunc.definition.get_closest_marker("campaign")
+    if marker is None:
+        return
+    length = int(marker.kwargs["long" if LONG else "short"])
+    if "draw" in metafunc.fixturenames:
+        metafunc.parametrize("draw", range(length))
+    else:
+        metafunc.parametrize("repeats", [length], ids=[""])
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real datasets that PALATE_DATA names; a test that needs it is skipped without one."""

@@ -311,6 +311,12 @@ def test_a_budget_is_attacked_and_not_refuted(call: Callable[..., Result]):
     assert "VIOLATED" not in found.stdout
 
 
+@pytest.mark.campaign(short=2, long=40)
+def test_a_clean_mechanism_raises_no_alarm(call: Callable[..., Result], draw: int):
+    found = call("--epsilon", str((1, 2, 4, 8)[draw % 4]), "--rounds", "2", "--seed", str(100 + draw))
+    assert found.exit_code == 0, found.stdout
+
+
 def test_json_has_the_claim_the_bounds_and_every_finding(call: Callable[..., Result]):
     found = call("--epsilon", "8", "--rounds", "2", "--devices", "40", "--delta", "1e-6", "--seed", "2", "--json")
     values = json.loads(found.stdout)

@@ -47,13 +47,14 @@ def broken(content: bytes, chance: random.Random) -> bytes:
     return content
 
 
+@pytest.mark.campaign(short=60, long=2000)
 @pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl", "parquet"])
-def test_a_broken_file_is_taken_whole_or_refused_in_words_and_nothing_is_lost(tmp_path, kind):
+def test_a_broken_file_is_taken_whole_or_refused_in_words_and_nothing_is_lost(tmp_path, kind, repeats):
     chance, content = random.Random(f"imports of {kind}"), valid(kind)
     taken, refused = 0, []
     with Vault.create(tmp_path / "vault", keyring="file") as vault:
         history = History(vault)
-        for number in range(100):
+        for number in range(repeats):
             path = tmp_path / f"{number}.{kind}"
             path.write_bytes(broken(content, chance))
             before, added = history.in_order(), 0

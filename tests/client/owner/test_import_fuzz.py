@@ -26,7 +26,6 @@ SPICE = (
     b"-1", b"{", b"[", b"]", b"null", b"\\u0000", b"\xed\xa0\x80", "\N{RIGHT-TO-LEFT OVERRIDE}".encode(), b"item",
     b"=1+1", b"PAR1", b"true", b"1e308", b"0x10", b"2024-99-99", b"\xef\xbb\xbf",
 )  # fmt: skip
-EACH = 200
 
 
 def seeds(folder):
@@ -60,15 +59,16 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(made)
 
 
+@pytest.mark.campaign(short=100, long=2000)
 @pytest.mark.parametrize("kind", [".csv", ".tsv", ".parquet", ".json", ".jsonl"])
-def test_damaged_files_lose_nothing_and_never_crash(tmp_path, kind):
+def test_damaged_files_lose_nothing_and_never_crash(tmp_path, kind, repeats):
     (tmp_path / "seeds").mkdir()
     data = seeds(tmp_path / "seeds")[kind]
     rng, refused, taken = np.random.default_rng(7), 0, 0
     with Vault.create(tmp_path / "vault", keyring="file") as vault:
         history = History(vault)
         history.add_many([Interaction(item="i3", value=3.0, time=5)])
-        for number in range(EACH):
+        for number in range(repeats):
             path = tmp_path / f"{number}{kind}"
             path.write_bytes(mutated(data, rng))
             before = history.in_order()

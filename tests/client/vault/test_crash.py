@@ -55,12 +55,12 @@ def start(program: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_a_killed_writer_leaves_all_or_nothing(folder, seed):
+@pytest.mark.campaign(short=4, long=200)
+def test_a_killed_writer_leaves_all_or_nothing(folder, draw):
     with Vault.create(folder) as vault:
         vault.put(HISTORY, "count", b"0")
         vault.put(PROFILE, "count", b"0")
-    delay = random.Random(seed).uniform(0.0, 0.15)
+    delay = random.Random(draw).uniform(0.0, 0.15)
     writer = start(WRITER, folder)
     assert writer.stdout is not None
     assert writer.stdout.readline() == "ready\n"

@@ -166,9 +166,9 @@ def test_what_is_sent_again_after_a_power_cut_is_the_same_to_the_byte(make_fleet
     check(fleet, applied)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_many_power_cuts_with_failing_devices_neither_lose_nor_double_a_round(make_fleet, cut, applied, seed):
-    rng = np.random.default_rng(seed)
+@pytest.mark.campaign(short=2, long=60)
+def test_many_power_cuts_with_failing_devices_neither_lose_nor_double_a_round(make_fleet, cut, applied, draw):
+    rng = np.random.default_rng(draw)
     fleet = make_fleet(
         devices=6,
         cohort={"devices": 6, "smallest": 3},
