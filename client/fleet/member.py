@@ -188,7 +188,6 @@ def take_part(
     from palate.client.fleet.relay import relay_to  # Flower takes a second to import
     from palate.client.fleet.transport.agent import FleetAgent
     from palate.client.fleet.transport.errors import Removed
-    from palate.client.fleet.transport.keys import NodeKey
     from palate.client.fleet.transport.supernode import Message
 
     member.check_catalogue()
@@ -207,7 +206,7 @@ def take_part(
 
     agent = FleetAgent(
         address or member.profile.welcome.address,
-        NodeKey(member.keys.node),
+        member.keys.node,
         handle,
         authority=None if insecure else member.folder.authority,
         insecure=insecure,

@@ -12,8 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from cryptography.hazmat.primitives import serialization
-
 from palate.client.fleet.book import RoundBook
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
@@ -39,12 +37,9 @@ def export_all(folder: DeviceFolder) -> dict[str, Any]:
     """
     with Vault.open(folder.vault) as vault:
         keys, book = DeviceKeys.load(vault), RoundBook(vault)
-        node = keys.node.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
         public = {
             "ledger": keys.ledger.public_key().public_bytes_raw().hex(),
-            "node": node.decode("ascii"),
+            "node": keys.node.public_pem.decode("ascii"),
             "signing": keys.signing.public_key().public_bytes_raw().hex(),
         }
         ledgers = {}

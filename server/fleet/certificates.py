@@ -2,7 +2,7 @@
 
 Devices trust this root and nothing else, so that no public authority can vouch for another server. Keys are written
 once, readable by their owner alone, and never replaced in silence. Node keys are made on the devices themselves
-(`palate.client.fleet.transport.keys`); here their public halves are read.
+(`palate.client.fleet.identity`); here their public halves are read.
 """
 
 from __future__ import annotations

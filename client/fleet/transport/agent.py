@@ -1,6 +1,6 @@
 """The device's agent: one long-lived process that lets one installed program answer one pinned server.
 
-    FleetAgent("fleet.example:9092", read_node_key(path), handle, authority=Path("authority.crt")).run()
+    FleetAgent("fleet.example:9092", keys.node, handle, authority=Path("authority.crt")).run()
 
 A stock SuperNode fetches a bundle of code from the server and starts it anew for every message. This agent cannot
 fetch code: what answers is the callable it was given. It survives a flaky link (waits, joins again, sends the same
@@ -19,8 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from palate.client.fleet.identity import NodeKey
 from palate.client.fleet.transport.errors import BadAnswer, FleetError, Refused, Removed, Unreachable
-from palate.client.fleet.transport.keys import NodeKey
 from palate.client.fleet.transport.link import Link
 from palate.client.fleet.transport.pacing import Backoff, Pace, Poll
 from palate.client.fleet.transport.supernode import FleetCalls, Handle, Message, Packed, answer, failure

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from palate.client.fleet.identity import NodeKey
 from palate.client.fleet.transport.errors import BadAnswer, Refused, Removed, ServerNotTrusted, Unreachable
-from palate.client.fleet.transport.keys import NodeKey
 from palate.errors import ConfigError
 
 MEDIA_TYPE = "application/protobuf"

@@ -63,7 +63,7 @@ from palate.client.fleet.member import Member
 from palate.client.fleet.relay import relay_to
 from palate.client.fleet.shown import RoundLines
 from palate.client.fleet.transport.agent import FleetAgent
-from palate.client.fleet.transport.keys import NodeKey
+from palate.client.fleet.identity import NodeKey
 with Member.opened(DeviceFolder(Path(sys.argv[1]))) as member:
     rounds = member.rounds(member.worker(timeout_seconds=1, idle_seconds=1), RoundLines(print))
     relay_to(rounds)

@@ -68,7 +68,7 @@ def test_no_secret_key_is_exported_and_no_file_overwritten(owner, tmp_path):
     for secret in (keys.signing, keys.ledger):
         assert secret.private_bytes_raw().hex() not in text
         assert secret.public_key().public_bytes_raw().hex() in text
-    assert f"{keys.node.private_numbers().private_value:x}" not in text
+    assert f"{keys.node.private.private_numbers().private_value:x}" not in text
     before = path.read_bytes()
     assert owner.ends("export", str(path))[0] == 2
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")

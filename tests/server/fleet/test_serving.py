@@ -15,8 +15,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from palate.client.fleet.identity import NodeKey
 from palate.client.fleet.transport.agent import FleetAgent
-from palate.client.fleet.transport.keys import make_node_key
 from palate.client.fleet.transport.pacing import Pace
 from palate.errors import ConfigError, RunError
 from palate.privacy.enrolment import EnrolmentRequest, Welcome
@@ -43,7 +43,7 @@ class Person:
 
     def __init__(self, device_kind, folder: FleetFolder, home, seed: int) -> None:
         home.mkdir()
-        self.node_key = make_node_key(home / "node.key")
+        self.node_key = NodeKey.make()
         identity_key = Ed25519PrivateKey.generate()
         node_public = load_pem_public_key(self.node_key.public_pem)
         asked = EnrolmentRequest(identity_key.public_key(), node_public)

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from flwr.app import Message, RecordDict
 
+from palate.client.fleet.identity import NodeKey
 from palate.client.fleet.transport.agent import FleetAgent
-from palate.client.fleet.transport.keys import NodeKey, make_node_key
 from palate.client.fleet.transport.pacing import Pace
 from palate.server.fleet.certificates import AuthorityFiles, ServerFiles, issue_server_certificate, make_authority
 from palate.server.fleet.transport.server import FleetServer
@@ -95,7 +96,8 @@ def key_path(tmp_path) -> Path:
 @pytest.fixture
 def fleet(pki, tmp_path, key_path) -> Iterator[Fleet]:
     authority, files = pki
-    key = make_node_key(key_path)
+    key = NodeKey.make()
+    key_path.write_bytes(key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     server = FleetServer(tmp_path / "state", certificate=files.certificate, key=files.key)
     fleet = Fleet(server, authority, key, server.register_node(key.public_pem))
     fleet.watch()

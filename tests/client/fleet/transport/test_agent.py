@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
+from palate.client.fleet.identity import NodeKey
 from palate.client.fleet.transport import agent as agent_module
 from palate.client.fleet.transport.agent import FleetAgent
 from palate.client.fleet.transport.errors import FleetError, Refused, Removed, ServerNotTrusted
-from palate.client.fleet.transport.keys import make_node_key
 from palate.client.fleet.transport.link import Link
 from palate.client.fleet.transport.pacing import Pace
 from palate.client.fleet.transport.supernode import FleetCalls
@@ -187,7 +187,7 @@ def test_a_server_of_another_authority_is_refused_before_anything_is_said(fleet,
 
 
 def test_a_device_that_is_not_enrolled_is_told_so(fleet, tmp_path):
-    stranger = make_node_key(tmp_path / "stranger")
+    stranger = NodeKey.make()
     agent = FleetAgent(fleet.server.address, stranger, Counting(), authority=fleet.authority.certificate)
     with pytest.raises(Refused, match="refuses activate-node: 401") as caught:
         agent.run()

@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from palate.client.fleet.identity import NodeKey
 from palate.client.fleet.transport.errors import BadAnswer, Refused, ServerNotTrusted, Unreachable
-from palate.client.fleet.transport.keys import NodeKey, make_node_key
 from palate.client.fleet.transport.link import MAX_ANSWER_BYTES, Link
 from palate.errors import ConfigError
 from palate.server.fleet.certificates import issue_server_certificate, make_authority
@@ -61,7 +61,7 @@ def strange_server() -> Iterator[ThreadingHTTPServer]:
 
 @pytest.fixture
 def key(tmp_path) -> NodeKey:
-    return make_node_key(tmp_path / "key")
+    return NodeKey.make()
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import json, sys, time
 from pathlib import Path
 from flwr.app import ConfigRecord, Message, RecordDict
 from palate.client.fleet.transport.agent import FleetAgent
-from palate.client.fleet.transport.keys import read_node_key
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from palate.client.fleet.identity import NodeKey
 
 def handle(message):
     if message.content["in"]["x"] == 0:
@@ -27,7 +28,8 @@ def handle(message):
     return Message(RecordDict({"out": ConfigRecord(out)}), reply_to=message)
 
 address, key, authority = sys.argv[1:]
-print(FleetAgent(address, read_node_key(Path(key)), handle, authority=Path(authority)).run(), flush=True)
+key = NodeKey(load_pem_private_key(Path(key).read_bytes(), None))
+print(FleetAgent(address, key, handle, authority=Path(authority)).run(), flush=True)
 """
 
 

@@ -26,8 +26,8 @@ from flwr.common.serde import fab_to_proto
 from flwr.proto.control_pb2 import RegisterNodeRequest, StartRunRequest, StartRunResponse
 from flwr.supercore.fab import Fab
 
+from palate.client.fleet.identity import NodeKey
 from palate.client.fleet.transport.agent import FleetAgent
-from palate.client.fleet.transport.keys import make_node_key
 from palate.client.fleet.transport.pacing import Pace
 
 MANIFEST = b"""[project]
@@ -89,7 +89,7 @@ def _post(client: httpx.Client, path: str, body: bytes) -> bytes:
 @pytest.mark.slow
 def test_the_agent_answers_a_stock_superlink_and_runs_no_bundle(pki, tmp_path):
     authority, files = pki
-    key, marker, result = make_node_key(tmp_path / "node"), tmp_path / "stolen", tmp_path / "result.json"
+    key, marker, result = NodeKey.make(), tmp_path / "stolen", tmp_path / "result.json"
     content, _ = build_fab_from_files(
         {
             "pyproject.toml": MANIFEST,

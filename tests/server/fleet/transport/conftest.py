@@ -14,8 +14,8 @@ import httpx
 import pytest
 from flwr.app import Message
 
+from palate.client.fleet.identity import NodeKey
 from palate.client.fleet.transport.agent import FleetAgent
-from palate.client.fleet.transport.keys import NodeKey, make_node_key
 from palate.client.fleet.transport.pacing import Pace
 from palate.server.fleet.certificates import AuthorityFiles, ServerFiles, issue_server_certificate, make_authority
 from palate.server.fleet.transport.server import FleetServer
@@ -85,7 +85,7 @@ def outsider(fleet, pki) -> Iterator[Caller]:
 @pytest.fixture
 def insider(fleet, outsider, tmp_path) -> tuple[Caller, int]:
     """An enrolled device and its number."""
-    key = make_node_key(tmp_path / "insider")
+    key = NodeKey.make()
     return Caller(outsider.client, key), fleet.register_node(key.public_pem)
 
 
@@ -96,7 +96,7 @@ def as_device(pki, tmp_path) -> Iterator[Callable[[FleetServer], Caller]]:
 
         def enrol(fleet: FleetServer) -> Caller:
             client = stack.enter_context(httpx.Client(base_url=f"https://{fleet.address}", verify=pki.trust))
-            key = make_node_key(tmp_path / "device")
+            key = NodeKey.make()
             fleet.register_node(key.public_pem)
             return Caller(client, key)
 

@@ -31,7 +31,7 @@ from flwr.proto.run_pb2 import GetRunRequest
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
-from palate.client.fleet.transport.keys import make_node_key
+from palate.client.fleet.identity import NodeKey
 from palate.server.fleet.transport.http import FleetLimits
 
 FLEET = "/v1/fleet/"
@@ -77,7 +77,7 @@ def test_the_calls_that_worked_on_a_stock_server_do_not(outsider):
 
 @pytest.mark.parametrize("path", sorted(SERVED))
 def test_every_fleet_call_needs_an_enrolled_key(fleet, outsider, insider, tmp_path, path):
-    stranger = make_node_key(tmp_path / "stranger")
+    stranger = NodeKey.make()
     assert outsider.post(path).status_code == 401
     outsider.key = stranger
     assert (
@@ -99,7 +99,7 @@ def test_a_captured_request_cannot_be_sent_again(insider):
 
 def test_a_device_cannot_act_for_another(fleet, insider, tmp_path):
     device, own = insider
-    victim = fleet.register_node(make_node_key(tmp_path / "victim").public_pem)
+    victim = fleet.register_node(NodeKey.make().public_pem)
     theirs, mine = Node(node_id=victim), Node(node_id=own)
     (message_id,) = fleet.grid.push_messages([message(victim)])
     claims = {
@@ -113,7 +113,7 @@ def test_a_device_cannot_act_for_another(fleet, insider, tmp_path):
     }
     for name, body in claims.items():
         assert device.post(FLEET + name, body.SerializeToString()).status_code == 401, name
-    body = ActivateNodeRequest(public_key=make_node_key(tmp_path / "x").public_pem, heartbeat_interval=30)
+    body = ActivateNodeRequest(public_key=NodeKey.make().public_pem, heartbeat_interval=30)
     assert device.post(FLEET + "activate-node", body.SerializeToString()).status_code == 401
     body = PullMessagesRequest(node=mine).SerializeToString()
     assert device.post(FLEET + "pull-messages", body).content == b""
@@ -124,7 +124,7 @@ def test_a_device_cannot_act_for_another(fleet, insider, tmp_path):
 
 def test_a_reply_in_anothers_name_is_refused(fleet, insider, tmp_path):
     device, own = insider
-    victim = fleet.register_node(make_node_key(tmp_path / "victim").public_pem)
+    victim = fleet.register_node(NodeKey.make().public_pem)
     (message_id,) = fleet.grid.push_messages([message(victim)])
     push = PushMessagesRequest(node=Node(node_id=own))
     forged, tree = push.messages_list.add(), push.message_object_trees.add()

@@ -12,7 +12,7 @@ import time
 import pytest
 from flwr.app import Message, RecordDict
 
-from palate.client.fleet.transport.keys import make_node_key
+from palate.client.fleet.identity import NodeKey
 from palate.errors import ConfigError, EnvironmentProblem
 from palate.server.fleet.transport.server import FleetServer
 
@@ -40,7 +40,7 @@ def test_it_starts_and_stops_within_a_second_and_reports_its_port(open_fleet):
 
 
 def test_it_stops_within_two_seconds_though_devices_are_connected(open_fleet, run_agent, tmp_path):
-    key = make_node_key(tmp_path / "node")
+    key = NodeKey.make()
     fleet = open_fleet()
     with fleet:
         fleet.register_node(key.public_pem)
@@ -82,8 +82,8 @@ def test_without_a_running_server_there_is_no_grid(open_fleet):
 
 
 def test_nodes_are_listed_with_label_fingerprint_and_whether_they_are_there(fleet, run_agent, tmp_path):
-    phone, laptop = make_node_key(tmp_path / "phone"), make_node_key(tmp_path / "laptop")
-    ids = [fleet.register_node((tmp_path / f"{it}.pub").read_bytes(), label=it) for it in ("phone", "laptop")]
+    phone, laptop = NodeKey.make(), NodeKey.make()
+    ids = [fleet.register_node(it.public_pem, label=name) for name, it in (("phone", phone), ("laptop", laptop))]
     with run_agent(fleet, laptop, echo):
         assert fleet.wait_for_nodes(1, timeout_seconds=10) == [ids[1]]
         seen = [(it.node_id, it.label, it.fingerprint, it.online) for it in fleet.nodes()]
@@ -115,7 +115,7 @@ with FleetServer(state, certificate=certificate, key=key, port=int(str(port))) a
 
 
 def test_after_kill_9_the_same_agent_finds_the_server_again(open_fleet, pki, run_agent, tmp_path):
-    key = make_node_key(tmp_path / "node")
+    key = NodeKey.make()
     first = open_fleet()
     node_id = first.register_node(key.public_pem)
     first.stop()

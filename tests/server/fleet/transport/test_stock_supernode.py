@@ -10,9 +10,10 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from palate.client.fleet.transport.keys import make_node_key
+from palate.client.fleet.identity import NodeKey
 
 CLIENT_APP = """
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -34,7 +35,8 @@ def _free_port() -> int:
 
 @pytest.mark.slow
 def test_a_stock_supernode_answers_a_fleet_server(open_fleet, pki, tmp_path):
-    make_node_key(tmp_path / "node")
+    key = NodeKey.make()
+    (tmp_path / "node").write_bytes(key.private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
     installed = tmp_path / "installed"
     installed.mkdir()
     (installed / "stock_client_app.py").write_text(CLIENT_APP)
@@ -48,7 +50,7 @@ def test_a_stock_supernode_answers_a_fleet_server(open_fleet, pki, tmp_path):
         open_fleet(client_app="stock_client_app:app", run_config={"session": "device"}) as fleet,
         (tmp_path / "log").open("wb") as log,
     ):
-        node_id = fleet.register_node((tmp_path / "node.pub").read_bytes())
+        node_id = fleet.register_node(key.public_pem)
         command = [
             *(str(Path(sysconfig.get_path("scripts")) / "flower-supernode"), "--superlink", fleet.address),
             *("--root-certificates", str(pki.authority.certificate)),

@@ -16,7 +16,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
-from palate.client.fleet.transport.keys import make_node_key
+from palate.client.fleet.identity import NodeKey
 from palate.server.fleet.transport import mailbox as mailbox_module
 
 
@@ -48,8 +48,8 @@ def devices(fleet, run_agent, tmp_path):
 
     with ExitStack() as stack:
         ids = []
-        for number in range(3):
-            key = make_node_key(tmp_path / f"node{number}")
+        for _ in range(3):
+            key = NodeKey.make()
             ids.append(fleet.register_node(key.public_pem))
             stack.enter_context(run_agent(fleet, key, double))
         assert sorted(ids) == fleet.wait_for_nodes(3, timeout_seconds=20)
@@ -73,7 +73,7 @@ def test_many_rounds_over_one_grid(fleet, devices):
 
 
 def test_an_array_of_several_chunks_arrives_whole(fleet, run_agent, tmp_path):
-    key = make_node_key(tmp_path / "node")
+    key = NodeKey.make()
     node = fleet.register_node(key.public_pem)
     table = np.random.default_rng(3).normal(size=(1_500, 1_000)).astype(np.float32)  # 6 MB, two objects
 
@@ -95,7 +95,7 @@ def test_replies_stream_as_they_arrive(fleet, run_agent, tmp_path):
         gate.wait(20)
         return double(message)
 
-    quick, slow = make_node_key(tmp_path / "quick"), make_node_key(tmp_path / "slow")
+    quick, slow = NodeKey.make(), NodeKey.make()
     ids = [fleet.register_node(it.public_pem) for it in (quick, slow)]
     with run_agent(fleet, quick, double), run_agent(fleet, slow, patient):
         fleet.wait_for_nodes(2, timeout_seconds=20)
@@ -106,7 +106,7 @@ def test_replies_stream_as_they_arrive(fleet, run_agent, tmp_path):
 
 
 def test_after_the_timeout_the_rest_is_withdrawn(fleet, run_agent, tmp_path):
-    gate, key = threading.Event(), make_node_key(tmp_path / "node")
+    gate, key = threading.Event(), NodeKey.make()
     node = fleet.register_node(key.public_pem)
 
     def stuck(message: Message) -> Message:
@@ -124,7 +124,7 @@ def test_after_the_timeout_the_rest_is_withdrawn(fleet, run_agent, tmp_path):
 
 
 def test_a_node_that_is_gone_is_an_error_and_not_a_wait(fleet, tmp_path):
-    node = fleet.register_node(make_node_key(tmp_path / "node").public_pem)
+    node = fleet.register_node(NodeKey.make().public_pem)
     began = time.monotonic()
     (reply,) = fleet.grid.send_and_receive([question(node)])
     assert time.monotonic() - began < 5
@@ -214,7 +214,7 @@ def test_a_reply_that_would_grow_in_memory_is_not_inflated(fleet, insider, repea
 
 
 def test_an_error_of_a_device_arrives_with_its_code(fleet, run_agent, tmp_path):
-    key = make_node_key(tmp_path / "node")
+    key = NodeKey.make()
     node = fleet.register_node(key.public_pem)
     with run_agent(fleet, key, lambda it: Message(Error(code=102, reason="BudgetExhausted"), reply_to=it)):
         fleet.wait_for_nodes(1, timeout_seconds=20)
@@ -224,7 +224,7 @@ def test_an_error_of_a_device_arrives_with_its_code(fleet, run_agent, tmp_path):
 
 def test_a_device_that_answers_cannot_pass_for_one_that_is_gone(fleet, run_agent, tmp_path):
     """Who is gone is asked again as soon as it is back: it could have the table sent for as long as a step lasts."""
-    key = make_node_key(tmp_path / "node")
+    key = NodeKey.make()
     node = fleet.register_node(key.public_pem)
     gone = Error(code=ErrorCode.NODE_UNAVAILABLE, reason="Gone")
     with run_agent(fleet, key, lambda it: Message(gone, reply_to=it)):
