@@ -26,7 +26,7 @@ from rich.console import Console
 from palate.client.fleet import enrolling
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.tables import table_keeper
-from palate.client.owner.training import keep_training
+from palate.client.owner.training import TRAINING
 from palate.client.recommending.preferences import Event, Preferences, preferences
 from palate.client.recommending.recommender import Recommender
 from palate.client.recommending.requests import Request
@@ -142,7 +142,7 @@ def device_of(size: str, home: Path) -> None:
     table_keeper(folder.table)(table)
     items = rng.permutation(catalogue.num_items)[:HISTORY].tolist()
     with Vault.open(folder.vault) as vault:
-        keep_training(vault, LocalTraining(model="gmf").model_dump_json())
+        TRAINING.write(vault, LocalTraining(model="gmf").model_dump_json())
         History(vault).add_many([Interaction(item=str(item), time=at) for at, item in enumerate(items)])
 
 

@@ -272,11 +272,11 @@ def pause(
     as_json: JsonOption = False,
 ) -> None:
     """Take part in no new round, without leaving the fleet; recommendations go on."""
-    from palate.client.fleet.pausing import Pause
+    from palate.client.fleet.profile import set_paused
     from palate.client.vault import Vault
 
     with Vault.open(_folder(home).vault) as vault:
-        Pause(vault).set(not off)
+        set_paused(vault, not off)
     if as_json:
         _print_json({"paused": not off})
     else:

@@ -271,7 +271,7 @@ class Welcome:
                 hint="give the operator this device's own request: palate client enrol --request FILE",
             )
         try:
-            certificate.verify(
+            certificate.check(
                 Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.authority_key)), fleet=self.fleet, issued_at=0
             )
         except SecureAggregationError as error:

@@ -13,20 +13,20 @@ from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
-from palate.client.owner.training import keep_training
+from palate.client.owner.training import TRAINING
 from palate.client.vault import HEADS, ROUNDS, Vault
-from palate.client.vault.errors import NotInVault, VaultTampered
+from palate.client.vault.errors import VaultTampered
+from palate.client.vault.records import Record
 from palate.privacy.ledger.anchors import Anchor
 
 OPEN, RELEASED, WRITTEN_OFF = "open", "released", "written off"
 MAX_REFUSALS = 20
 DAY_SECONDS = 86_400
 
-_STATE = "state"
-_REFUSALS = "refusals"
-_HEADS = "ledger-heads"
+_STANDING = Record[dict[str, Any]](ROUNDS, "state")
+_REFUSALS = Record[list[dict[str, Any]]](ROUNDS, "refusals")
+_HEADS = Record[list[dict[str, Any]]](ROUNDS, "ledger-heads")
 _RECORD = "record/"
-_ANSWER = "answer/"
 _HASH_SIZE = 32
 
 
@@ -145,7 +145,7 @@ class RoundBook:
 
     def standing(self) -> Standing:
         """Where the device stands."""
-        values = self._read(_STATE)
+        values = _STANDING.read(self._vault)
         if values is None:
             return Standing()
         return Standing(**{**values, "finished": tuple(values["finished"]), "begun": tuple(values["begun"])})
@@ -157,7 +157,7 @@ class RoundBook:
 
     def record(self, run: str, server_round: int) -> RoundRecord | None:
         """Look up a round; None if it was never begun."""
-        values = self._read(_RECORD + _place(run, server_round))
+        values = _record(run, server_round).read(self._vault)
         return None if values is None else RoundRecord(**values)
 
     def records(self) -> list[RoundRecord]:
@@ -174,27 +174,23 @@ class RoundBook:
         standing, since = self.standing(), self.now() - DAY_SECONDS
         begun = (*(moment for moment in standing.begun if moment > since), record.began)
         with self._vault.transaction():
-            self._write(_RECORD + _place(record.run, record.server_round), asdict(record))
+            self._write(record)
             if training:  # lists are fitted as the run trains
-                keep_training(self._vault, training)
+                TRAINING.write(self._vault, training)
             self._stand(replace(standing, run=record.run, last_round=record.server_round, begun=begun))
-            self._write(_HEADS, [{"name": it.name, "seq": it.seq, "entry": it.entry.hex()} for it in heads])
+            _HEADS.write(self._vault, [{"name": it.name, "seq": it.seq, "entry": it.entry.hex()} for it in heads])
 
     def heads(self) -> tuple[Anchor, ...]:
         """How the ledgers ended when the last round was charged: a shorter one is not the newest."""
-        return tuple(Anchor(it["name"], it["seq"], bytes.fromhex(it["entry"])) for it in self._read(_HEADS) or ())
+        found = _HEADS.read(self._vault) or ()
+        return tuple(Anchor(it["name"], it["seq"], bytes.fromhex(it["entry"])) for it in found)
 
     def answer(self, run: str, server_round: int, step: str) -> Answer | None:
         """Look up what was answered to a step; None if nothing was, or the round is over."""
-        try:
-            data = self._vault.get(ROUNDS, _ANSWER + _place(run, server_round) + f"/{step}")
-        except NotInVault:
-            return None
-        return Answer(data[:_HASH_SIZE], data[_HASH_SIZE:])
+        return _answer(run, server_round, step).read(self._vault)
 
     def keep_answer(self, run: str, server_round: int, step: str, answer: Answer) -> None:
         """Put an answer on disk, before it may leave."""
-        place = _place(run, server_round)
         with self._vault.transaction():
             record = self.record(run, server_round)
             if record is None:
@@ -204,44 +200,36 @@ class RoundBook:
                 "bytes": len(answer.body),
                 "sha256": sha256(answer.body).hexdigest(),
             }
-            self._vault.put(ROUNDS, f"{_ANSWER}{place}/{step}", answer.request + answer.body)
-            self._write(_RECORD + place, asdict(replace(record, sent={**record.sent, step: made})))
+            _answer(run, server_round, step).write(self._vault, answer)
+            self._write(replace(record, sent={**record.sent, step: made}))
 
     def keep_head(self, run: str, name: str, head: bytes) -> None:
         """Keep a head that was learned in a run; raises as `Vault.put`."""
         with self._vault.transaction():
-            self._vault.put(HEADS, name, head)
+            _head(name).write(self._vault, head)
             self._stand(replace(self.standing(), head_run=run, head_name=name))
 
     def head(self, run: str, name: str) -> bytes | None:
         """Return the head of a run under its name; None if there is none."""
         standing = self.standing()
-        if (standing.head_run, standing.head_name) != (run, name):
-            return None
-        try:
-            return self._vault.get(HEADS, name)
-        except NotInVault:
-            return None
+        same = (standing.head_run, standing.head_name) == (run, name)
+        return _head(name).read(self._vault) if same else None
 
     def close(self, run: str, server_round: int, *, ended: str) -> None:
         """Note how a round ended, and drop its answers."""
-        place = _place(run, server_round)
         with self._vault.transaction():
             record = self.record(run, server_round)
             if record is not None and record.ended == OPEN:
-                self._write(_RECORD + place, asdict(replace(record, ended=ended)))
+                self._write(replace(record, ended=ended))
             for step in () if record is None else record.sent:
-                name = f"{_ANSWER}{place}/{step}"
-                if self._vault.has(ROUNDS, name):
-                    self._vault.delete(ROUNDS, name)
+                _answer(run, server_round, step).drop(self._vault)
 
     def keep_receipt(self, run: str, server_round: int, facts: dict[str, Any], *, last: bool) -> None:
         """Note what the server signed; `last` if the run is over with it."""
-        place = _place(run, server_round)
         with self._vault.transaction():
             record, standing = self.record(run, server_round), self.standing()
             if record is not None:
-                self._write(_RECORD + place, asdict(replace(record, receipt=facts)))
+                self._write(replace(record, receipt=facts))
             if record is not None and not self.is_overtaken(record):
                 standing = replace(
                     standing, receipt_run=run, receipt_round=server_round, model_hash=str(facts["model_hash"])
@@ -261,25 +249,31 @@ class RoundBook:
     def refused(self, run: str, server_round: int, text: str) -> None:
         """Note why something was refused; for the owner's eyes only."""
         entry = {"at": self.now(), "run": run[:128], "server_round": server_round, "why": text[:500]}
-        self._write(_REFUSALS, [*self.refusals(), entry][-MAX_REFUSALS:])
+        _REFUSALS.write(self._vault, [*self.refusals(), entry][-MAX_REFUSALS:])
 
     def refusals(self) -> list[dict[str, Any]]:
         """List the last refusals, oldest first."""
-        found: list[dict[str, Any]] = self._read(_REFUSALS) or []
-        return found
+        return _REFUSALS.read(self._vault) or []
 
     def _stand(self, standing: Standing) -> None:
-        self._write(_STATE, asdict(standing))
+        _STANDING.write(self._vault, asdict(standing))
 
-    def _read(self, name: str) -> Any:
-        try:
-            return json.loads(self._vault.get(ROUNDS, name))
-        except NotInVault:
-            return None
-
-    def _write(self, name: str, values: object) -> None:
-        self._vault.put(ROUNDS, name, json.dumps(values).encode("ascii"))
+    def _write(self, record: RoundRecord) -> None:
+        _record(record.run, record.server_round).write(self._vault, asdict(record))
 
 
-def _place(run: str, server_round: int) -> str:
-    return f"{run}/{server_round}"
+def _record(run: str, server_round: int) -> Record[dict[str, Any]]:
+    return Record(ROUNDS, f"{_RECORD}{run}/{server_round}")
+
+
+def _answer(run: str, server_round: int, step: str) -> Record[Answer]:
+    return Record(
+        ROUNDS,
+        f"answer/{run}/{server_round}/{step}",
+        lambda answer: answer.request + answer.body,
+        lambda data: Answer(data[:_HASH_SIZE], data[_HASH_SIZE:]),
+    )
+
+
+def _head(name: str) -> Record[bytes]:
+    return Record(HEADS, name, bytes, bytes)

@@ -8,17 +8,18 @@ takes nothing with it. Nobody can keep an owner from deleting the tombstone befo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from typing import Any, Final
 
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.vault import SERVERS, Tombstone, Vault, tombstone
-from palate.client.vault.errors import NotInVault, OtherVersion, VaultTampered
+from palate.client.vault.errors import OtherVersion, VaultTampered
+from palate.client.vault.records import Record
 from palate.privacy.accounting.events import Unit
 from palate.privacy.budget import ADJACENCY
 
 FORMAT = "palate-carried/1"
-_NAME = "carried"
+_CARRIED: Final = Record[Any](SERVERS, "carried")
 
 
 def left_behind(folder: DeviceFolder) -> Tombstone | None:
@@ -39,8 +40,7 @@ def left_behind(folder: DeviceFolder) -> Tombstone | None:
 
 def keep(vault: Vault, stone: Tombstone) -> None:
     """Seal a copy of the tombstone that a vault was begun with."""
-    values = {"format": FORMAT, "tombstone": stone.to_bytes().decode("ascii")}
-    vault.put(SERVERS, _NAME, json.dumps(values).encode("ascii"))
+    _CARRIED.write(vault, {"format": FORMAT, "tombstone": stone.to_bytes().decode("ascii")})
 
 
 def kept(vault: Vault) -> Tombstone | None:
@@ -51,9 +51,8 @@ def kept(vault: Vault) -> Tombstone | None:
     VaultTampered
         If what is kept is none.
     """
-    try:
-        values = json.loads(vault.get(SERVERS, _NAME))
-    except NotInVault:
+    values = _CARRIED.read(vault)
+    if values is None:
         return tombstone.read(vault.folder)
     try:
         if values["format"] != FORMAT:

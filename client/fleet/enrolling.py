@@ -12,8 +12,7 @@ from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
 from palate.client.fleet.limits import DEFAULT_DELTA, DEFAULT_EPSILON, OwnerLimits
 from palate.client.fleet.member import Member
-from palate.client.fleet.profile import FleetProfile
-from palate.client.fleet.removal import Removal
+from palate.client.fleet.profile import REMOVED_AT, FleetProfile
 from palate.client.fleet.rounds import close_rounds
 from palate.client.vault import Vault
 from palate.client.vault.keeper import Choice
@@ -215,7 +214,7 @@ def accept(folder: DeviceFolder, welcome: Welcome, catalogue: bytes, limits: Own
         Member(folder, vault, keys, profile).guard.adopt_policy()  # refuses what no budget can promise
         files.replace(folder.catalogue, catalogue)
         profile.save(vault)
-        Removal(vault).clear()
+        REMOVED_AT.drop(vault)
         return profile
 
 
@@ -250,7 +249,7 @@ def leave(folder: DeviceFolder) -> str:
         with member.vault.transaction():
             member.keys.renewed(member.vault)
             FleetProfile.drop(member.vault)
-            Removal(member.vault).drop()
+            REMOVED_AT.drop(member.vault)
         member.vault.scrub()
         folder.authority.unlink(missing_ok=True)
         return member.profile.welcome.fleet

@@ -14,9 +14,7 @@ from palate.client.fleet.book import RoundBook, RoundRecord
 from palate.client.fleet.carrying import carried_nano
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
-from palate.client.fleet.pausing import Pause
-from palate.client.fleet.profile import FleetProfile
-from palate.client.fleet.removal import Removal
+from palate.client.fleet.profile import PAUSED, REMOVED_AT, FleetProfile
 from palate.client.fleet.rounds import SecureRounds
 from palate.client.fleet.tables import table_keeper
 from palate.client.fleet.worker import Trainer, Worker
@@ -116,7 +114,7 @@ class Member:
             history=self.taste,
             keep_table=table_keeper(self.folder.table),
             watch=watch,
-            paused=lambda: Pause(self.vault).on,
+            paused=lambda: PAUSED.read(self.vault) is not None,
         )
 
 
@@ -194,7 +192,7 @@ def take_part(
     files.replace(member.folder.authority, member.profile.welcome.ca_certificate.encode("ascii"))
     rounds = member.rounds(member.worker(timeout_seconds=timeout_seconds, idle_seconds=idle_seconds), watch)
     program, run_over, ended = relay_to(rounds), threading.Event(), threading.Event()
-    removal, answers_due = Removal(member.vault), 0
+    answers_due = 0
 
     def handle(message: Message) -> Message:
         nonlocal answers_due
@@ -210,7 +208,7 @@ def take_part(
         handle,
         authority=None if insecure else member.folder.authority,
         insecure=insecure,
-        joined=removal.clear,
+        joined=lambda: REMOVED_AT.drop(member.vault),
     )
 
     def end_after_the_run() -> None:
@@ -224,7 +222,7 @@ def take_part(
     try:
         answered = agent.run()
     except Removed:
-        removal.note()
+        REMOVED_AT.write(member.vault, int(time.time()))
         raise
     finally:
         ended.set()

@@ -1,26 +1,43 @@
-"""What a device knows about the one fleet that it belongs to: the welcome it pinned, and its owner's limits.
+"""What a device keeps about the fleet that it belongs to: the welcome it pinned, its owner's limits, and two marks.
 
-Kept in the vault, so that nobody without the vault's key can put other keys or weaker limits in their place.
+All of it is in the vault, so that nobody without the vault's key can put other keys or weaker limits in its place.
+
+`PAUSED` says that the owner wants no new rounds and stays a member. A round that has begun is finished, for its noised
+vector may have left already; the server learns of a refusal, as for any other limit. `REMOVED_AT` says when the server
+last said that it has removed this device. It changes nothing else on the device, and goes when the server takes the
+device again.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from palate.client.fleet.limits import OwnerLimits
 from palate.client.vault import SERVERS, Vault
-from palate.client.vault.errors import NotInVault, VaultTampered
+from palate.client.vault.errors import VaultTampered
+from palate.client.vault.records import Record
 from palate.errors import ConfigError
 from palate.privacy.enrolment import EnrolmentFileRefused, Welcome
 from palate.privacy.secagg.keys import Guarantee, claimed_guarantee
 from palate.privacy.secagg.policy import DevicePolicy
 
 FORMAT = "palate-fleet/1"
-_NAME = "fleet"
-_LIMITS = "limits-before"
+PAUSED: Final = Record[bool](SERVERS, "pause")
+REMOVED_AT: Final = Record[int](SERVERS, "removed")
+_LIMITS_BEFORE: Final = Record[dict[str, Any]](SERVERS, "limits-before")
+
+
+def set_paused(vault: Vault, paused: bool) -> None:
+    """Take part in no new round, or go on."""
+    with vault.transaction():
+        if paused:
+            PAUSED.write(vault, True)
+        else:
+            PAUSED.drop(vault)
 
 
 @dataclass(frozen=True)
@@ -71,9 +88,7 @@ class FleetProfile:
 
     def save(self, vault: Vault) -> None:
         """Keep the profile, in place of the last one."""
-        welcome = self.welcome.to_json().decode("ascii")
-        values = {"format": FORMAT, "welcome": welcome, "limits": self.limits.to_values()}
-        vault.put(SERVERS, _NAME, json.dumps(values).encode("ascii"))
+        _PROFILE.write(vault, self)
 
     @staticmethod
     def load(vault: Vault) -> FleetProfile | None:
@@ -84,19 +99,7 @@ class FleetProfile:
         VaultTampered
             If what is kept is no profile of this version.
         """
-        try:
-            values = json.loads(vault.get(SERVERS, _NAME))
-        except NotInVault:
-            return None
-        try:
-            if values["format"] != FORMAT:
-                raise ValueError("another format")
-            welcome = Welcome.from_json(values["welcome"].encode("ascii"))
-            return FleetProfile(welcome, OwnerLimits.from_values(values["limits"]))
-        except (ValueError, TypeError, KeyError, EnrolmentFileRefused, ConfigError):
-            raise VaultTampered(
-                "what the vault keeps about the fleet is not of this version", hint="enrol again with the operator"
-            ) from None
+        return _PROFILE.read(vault)
 
     @staticmethod
     def require(vault: Vault) -> FleetProfile:
@@ -119,8 +122,8 @@ class FleetProfile:
         """Forget the fleet, but not what its owner allowed; nothing happens if there is none."""
         profile = FleetProfile.load(vault)
         if profile is not None:
-            vault.put(SERVERS, _LIMITS, json.dumps(profile.limits.to_values()).encode("ascii"))
-            vault.delete(SERVERS, _NAME)
+            _LIMITS_BEFORE.write(vault, profile.limits.to_values())
+            _PROFILE.drop(vault)
 
     @staticmethod
     def limits_before(vault: Vault) -> OwnerLimits | None:
@@ -131,7 +134,27 @@ class FleetProfile:
         ConfigError
             If what is kept is not of this version.
         """
-        try:
-            return OwnerLimits.from_values(json.loads(vault.get(SERVERS, _LIMITS)))
-        except NotInVault:
-            return None
+        values = _LIMITS_BEFORE.read(vault)
+        return None if values is None else OwnerLimits.from_values(values)
+
+
+def _encode(profile: FleetProfile) -> bytes:
+    welcome = profile.welcome.to_json().decode("ascii")
+    values = {"format": FORMAT, "welcome": welcome, "limits": profile.limits.to_values()}
+    return json.dumps(values).encode("ascii")
+
+
+def _decode(data: bytes) -> FleetProfile:
+    try:
+        values = json.loads(data)
+        if values["format"] != FORMAT:
+            raise ValueError("another format")
+        welcome = Welcome.from_json(values["welcome"].encode("ascii"))
+        return FleetProfile(welcome, OwnerLimits.from_values(values["limits"]))
+    except (ValueError, TypeError, KeyError, EnrolmentFileRefused, ConfigError):
+        raise VaultTampered(
+            "what the vault keeps about the fleet is not of this version", hint="enrol again with the operator"
+        ) from None
+
+
+_PROFILE: Final = Record(SERVERS, "fleet", _encode, _decode)

@@ -37,9 +37,8 @@ from palate.privacy.ledger.framing import framed
 from palate.privacy.secagg.device import DeviceRound
 from palate.privacy.secagg.errors import ReceiptRefused
 from palate.privacy.secagg.keys import DeviceIdentity, EnrolmentCertificate
-from palate.privacy.secagg.messages import Receipt
+from palate.privacy.secagg.messages import Receipt, ReceiptFacts
 from palate.privacy.secagg.offer import Offer
-from palate.privacy.secagg.policy import ReceiptFacts
 from palate.privacy.wire import FleetMessage, FleetStep, RoundPlan, WireError
 
 log = logging.getLogger(__name__)
@@ -387,13 +386,7 @@ def verify_receipt(data: bytes, offer: Offer, profile: FleetProfile) -> ReceiptF
     if receipt.context != offer.context:
         raise ReceiptRefused("the receipt is for another round", hint="it may be a replay")
     receipt.verify(profile.server_key, ReceiptRefused, "the receipt is not signed by this server")
-    return ReceiptFacts(
-        sets_hash=receipt.sets_hash.hex(),
-        sum_hash=receipt.sum_hash.hex(),
-        model_hash=receipt.model_hash.hex(),
-        log_index=receipt.log_index,
-        confirmed=False,
-    )
+    return receipt.facts(confirmed=False)
 
 
 def _head_name(plan: RoundPlan) -> str:

@@ -11,9 +11,7 @@ from palate.client.fleet.carrying import carried_nano
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
 from palate.client.fleet.member import ledger_guard
-from palate.client.fleet.pausing import Pause
-from palate.client.fleet.profile import FleetProfile
-from palate.client.fleet.removal import Removal
+from palate.client.fleet.profile import PAUSED, REMOVED_AT, FleetProfile
 from palate.client.fleet.tables import read_table
 from palate.client.vault import Vault
 from palate.client.vault.history import History
@@ -162,8 +160,8 @@ def status_of(folder: DeviceFolder) -> DeviceStatus:
             table_hash="" if table is None else table.content_hash,
             table_items=0 if table is None else table.num_items,
             refusals=book.refusals(),
-            paused=Pause(vault).on,
-            removed_at=Removal(vault).at,
+            paused=PAUSED.read(vault) is not None,
+            removed_at=REMOVED_AT.read(vault),
             carried_nano=carried_nano(vault).get(Unit.USER, 0),
         )
 

@@ -13,22 +13,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from palate.client.fleet.catalogue import TITLE_PREFIX
 from palate.client.fleet.folder import DeviceFolder
-from palate.client.owner.settings import keep_setting, read_settings
 from palate.client.owner.shelf import Shelf, open_shelf, stamp
 from palate.client.recommending.preferences import Preferences
 from palate.client.recommending.recommender import Person
 from palate.client.recommending.told import Setting, record, told
 from palate.client.vault import PROFILE, Vault
-from palate.client.vault.errors import NotInVault
 from palate.client.vault.history import UNDO_STEPS, History, Interaction, Mark
+from palate.client.vault.records import Record
 
 Said = Literal["had", "like", "dislike", "hide", "forget"]
 
-_ACTIONS = "actions"
+SETTINGS: Final = Record[dict[str, Setting]](PROFILE, "settings")
+"""Facets that the owner pinned or muted, as "genre: Crime", in the order in which they were made."""
+_ACTIONS: Final = Record[list[dict[str, Any]]](PROFILE, "actions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +138,7 @@ class OwnerDevice:
     def set_facet(self, facet: str, setting: Setting | None) -> bool:
         """Pin or mute a facet, or with None neither any more; returns whether it changed anything."""
         with self.vault.transaction():
-            before = keep_setting(self.vault, facet, setting)
+            before = self._keep_setting(facet, setting)
             if before != setting:
                 self._note({"facet": facet, "before": before})
         return before != setting
@@ -151,7 +152,7 @@ class OwnerDevice:
                 if actions and actions[-1]["left"] == self._state():
                     action = actions[-1]
                     if "facet" in action:
-                        keep_setting(self.vault, action["facet"], action["before"])
+                        self._keep_setting(action["facet"], action["before"])
                     elif not self.history.undo(action["steps"]):  # the journal keeps the first of them no more
                         break
                     actions.pop()
@@ -159,7 +160,7 @@ class OwnerDevice:
                     break
                 done += 1
             if done:
-                self._write(actions)
+                _ACTIONS.write(self.vault, actions)
         return done
 
     def entries(self) -> list[Entry]:
@@ -187,7 +188,17 @@ class OwnerDevice:
 
     def settings(self) -> dict[str, Setting]:
         """Return what is pinned or muted, by facet."""
-        return read_settings(self.vault)
+        return SETTINGS.read(self.vault) or {}
+
+    def _keep_setting(self, facet: str, setting: Setting | None) -> Setting | None:
+        """Pin or mute a facet, or with None neither any more, and return what it was; within a transaction."""
+        settings = self.settings()
+        before = settings.pop(facet, None)
+        if setting is not None:
+            settings[facet] = setting
+        if before != setting:
+            SETTINGS.write(self.vault, settings)
+        return before
 
     def _same(self, item: str) -> list[str]:
         """Keys of the same item: an import may have named it by its title before there was a catalogue."""
@@ -209,17 +220,10 @@ class OwnerDevice:
         return sha256(json.dumps(told_now).encode()).hexdigest()[:32]
 
     def _note(self, action: dict[str, Any]) -> None:
-        self._write([*self._actions(), {**action, "left": self._state()}][-UNDO_STEPS:])
+        _ACTIONS.write(self.vault, [*self._actions(), {**action, "left": self._state()}][-UNDO_STEPS:])
 
     def _actions(self) -> list[dict[str, Any]]:
-        try:
-            found: list[dict[str, Any]] = json.loads(self.vault.get(PROFILE, _ACTIONS))
-        except NotInVault:
-            return []
-        return found
-
-    def _write(self, actions: list[dict[str, Any]]) -> None:
-        self.vault.put(PROFILE, _ACTIONS, json.dumps(actions).encode("ascii"))
+        return _ACTIONS.read(self.vault) or []
 
 
 def titled(key: str) -> str:

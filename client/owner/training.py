@@ -10,20 +10,17 @@ from typing import Final
 from pydantic import ValidationError
 
 from palate.client.vault import TABLES, Vault
-from palate.client.vault.errors import NotInVault
+from palate.client.vault.records import Record
 from palate.models.training import LocalTraining
 
-NAME: Final = "training"
-
-
-def keep_training(vault: Vault, training: str) -> None:
-    """Keep the parameters of a run, JSON as its plans have it."""
-    vault.put(TABLES, NAME, training.encode("utf-8"))
+TRAINING: Final = Record[str](TABLES, "training", str.encode, bytes.decode)
+"""JSON, as the run's plans have it."""
 
 
 def read_training(vault: Vault) -> LocalTraining | None:
     """Return the parameters of the last run; None if there are none that this version understands."""
+    kept = TRAINING.read(vault)
     try:
-        return LocalTraining.model_validate_json(vault.get(TABLES, NAME))
-    except (NotInVault, ValidationError):
+        return None if kept is None else LocalTraining.model_validate_json(kept)
+    except ValidationError:
         return None

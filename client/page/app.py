@@ -19,8 +19,7 @@ from starlette.routing import Route
 
 from palate.client.fleet.limit_fields import FIELDS, as_text
 from palate.client.fleet.limits import DEFAULT_DELTA
-from palate.client.fleet.pausing import Pause
-from palate.client.fleet.profile import FleetProfile
+from palate.client.fleet.profile import FleetProfile, set_paused
 from palate.client.fleet.shown import against_server, carried_words
 from palate.client.fleet.status import status_of
 from palate.client.owner.device import titled
@@ -270,7 +269,7 @@ class Page:
         """Take part in no new round, or go on."""
         form = form_of(request.scope)
         with self.desk.using() as device:
-            Pause(device.vault).set(form.get("paused", "") == "yes")
+            set_paused(device.vault, form.get("paused", "") == "yes")
         return _back(form)
 
     def limits(self, request: Request) -> Response:

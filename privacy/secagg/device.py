@@ -23,7 +23,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from palate.privacy.integer.ring import RingArray
-from palate.privacy.secagg.adverts import Advert, Roster
 from palate.privacy.secagg.encoding import KEY_SIZE
 from palate.privacy.secagg.errors import (
     InboxRefused,
@@ -40,18 +39,21 @@ from palate.privacy.secagg.errors import (
 from palate.privacy.secagg.keys import DeviceIdentity, EnrolmentCertificate
 from palate.privacy.secagg.masks import PairKeys, add_mask, commitment, seal, unseal
 from palate.privacy.secagg.messages import (
+    Advert,
     Consistency,
     Inbox,
     MaskedVector,
     Receipt,
+    ReceiptFacts,
     Reveal,
+    Roster,
     SealedShares,
     Signatures,
     SurvivorSets,
 )
 from palate.privacy.secagg.offer import Offer
 from palate.privacy.secagg.peers import Peers
-from palate.privacy.secagg.policy import DevicePolicy, ReceiptFacts
+from palate.privacy.secagg.policy import DevicePolicy
 from palate.privacy.secagg.shamir import SHARE_SIZE, parse_share, split
 from palate.privacy.secagg.words import check_vector, pack, reduced
 
@@ -135,7 +137,7 @@ class DeviceRound:
             raise OfferRefused(
                 f"round {self.offer.server_round} of {self.offer.run} was begun before", hint="wait for the next round"
             )
-        identity.certificate.verify(authority_key, fleet=self.offer.fleet, issued_at=self.offer.issued_at)
+        identity.certificate.check(authority_key, fleet=self.offer.fleet, issued_at=self.offer.issued_at)
         self._identity = identity
         self._server_key = server_key
         self._authority_key = authority_key
@@ -445,13 +447,7 @@ class DeviceRound:
         if self._sets is not None and receipt.sets_hash != self._sets.sets_hash:
             raise ReceiptRefused("the receipt is for other survivor sets than this device signed", hint="report it")
         self._held = {}
-        return ReceiptFacts(
-            sets_hash=receipt.sets_hash.hex(),
-            sum_hash=receipt.sum_hash.hex(),
-            model_hash=receipt.model_hash.hex(),
-            log_index=receipt.log_index,
-            confirmed=self._sets is not None,
-        )
+        return receipt.facts(confirmed=self._sets is not None)
 
     # What an earlier step has left; `_check_order` has made sure that it ran.
 

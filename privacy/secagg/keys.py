@@ -6,30 +6,29 @@ that made up devices of its own could otherwise surround one with them and read 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from palate.privacy.secagg.encoding import (
-    KEY_SIZE,
     MAX_NUMBER,
-    SIGNATURE_SIZE,
+    DeviceNumber,
     Kind,
-    Reader,
-    Writer,
+    Message,
+    Number,
+    PublicKey,
+    Text,
     check_text,
     to_sign,
 )
-from palate.privacy.secagg.errors import EnrolmentRefused, MessageError, SecureAggregationError
+from palate.privacy.secagg.errors import EnrolmentRefused, MessageError
 
 Guarantee = Literal["semi-honest", "malicious"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnrolmentCertificate:
+class EnrolmentCertificate(Message):
     """A statement of the authority: this device of this fleet signs with this key.
 
     Attributes
@@ -51,49 +50,19 @@ class EnrolmentCertificate:
         If a field is out of range.
     """
 
-    fleet: str
-    device: int
-    identity_key: bytes
-    not_after: int
-    signature: bytes
+    kind: ClassVar[Kind] = Kind.CERTIFICATE
+    fleet: Text
+    device: DeviceNumber
+    identity_key: PublicKey
+    not_after: Number
 
     def __post_init__(self) -> None:
         check_text(self.fleet)
         if not 0 <= self.not_after <= MAX_NUMBER:
             raise MessageError(f"not_after {self.not_after} is not within 0 ... {MAX_NUMBER}", hint="give seconds")
-        self.to_bytes()
+        _ = self.body  # refuses what cannot be written
 
-    @property
-    def body(self) -> bytes:
-        """What the authority signs."""
-        writer = Writer(Kind.CERTIFICATE).text(self.fleet).number(self.device).raw(self.identity_key, KEY_SIZE)
-        return writer.number(self.not_after).done()
-
-    def to_bytes(self) -> bytes:
-        """Encode the certificate."""
-        return self.body + check_size(self.signature, SIGNATURE_SIZE)
-
-    @staticmethod
-    def from_bytes(data: bytes) -> EnrolmentCertificate:
-        """Decode a certificate; its signature is not checked.
-
-        Raises
-        ------
-        MessageError
-            If the bytes are not exactly what `to_bytes` writes.
-        """
-        reader = Reader(data, Kind.CERTIFICATE)
-        certificate = EnrolmentCertificate(
-            fleet=reader.text(),
-            device=reader.device(),
-            identity_key=reader.raw(KEY_SIZE),
-            not_after=reader.number(),
-            signature=reader.raw(SIGNATURE_SIZE),
-        )
-        reader.end()
-        return certificate
-
-    def verify(self, authority: Ed25519PublicKey, *, fleet: str, issued_at: int) -> None:
+    def check(self, authority: Ed25519PublicKey, *, fleet: str, issued_at: int) -> None:
         """Check that the authority enrolled this device in `fleet`, for offers issued at `issued_at`.
 
         Raises
@@ -102,9 +71,7 @@ class EnrolmentCertificate:
             If it did not.
         """
         self.check_terms(fleet=fleet, issued_at=issued_at)
-        verify_signature(
-            authority, self.signature, self.body, EnrolmentRefused, f"the authority did not enrol device {self.device}"
-        )
+        self.verify(authority, EnrolmentRefused, f"the authority did not enrol device {self.device}")
 
     def check_terms(self, *, fleet: str, issued_at: int) -> None:
         """Check all but the signature: for a certificate that was verified before.
@@ -162,17 +129,10 @@ class EnrolmentAuthority:
         MessageError
             If a number is out of range.
         """
-        raw = identity_key.public_bytes_raw()
-        unsigned = EnrolmentCertificate(
-            fleet=self.fleet, device=device, identity_key=raw, not_after=not_after, signature=bytes(SIGNATURE_SIZE)
+        certificate = EnrolmentCertificate(
+            fleet=self.fleet, device=device, identity_key=identity_key.public_bytes_raw(), not_after=not_after
         )
-        return EnrolmentCertificate(
-            fleet=self.fleet,
-            device=device,
-            identity_key=raw,
-            not_after=not_after,
-            signature=self._key.sign(to_sign(unsigned.body)),
-        )
+        return certificate.signed(lambda body: self._key.sign(to_sign(body)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,37 +189,3 @@ def claimed_guarantee(
     """
     same = server_key.public_bytes_raw() == authority_key.public_bytes_raw()
     return "malicious" if complete_graph and authority_is_separate and not same else "semi-honest"
-
-
-def verify_signature(
-    key: Ed25519PublicKey | bytes,
-    signature: bytes,
-    body: bytes,
-    error: Callable[..., SecureAggregationError],
-    message: str,
-) -> None:
-    """Check the signature over a message's body.
-
-    Raises
-    ------
-    SecureAggregationError
-        Made by `error` from `message`, if it does not verify.
-    """
-    try:
-        public = Ed25519PublicKey.from_public_bytes(key) if isinstance(key, bytes) else key
-        public.verify(signature, to_sign(body))
-    except (InvalidSignature, ValueError):
-        raise error(message, hint="the signature is not valid under the pinned or enrolled key") from None
-
-
-def check_size(value: bytes, size: int) -> bytes:
-    """Return `value` if it has `size` bytes.
-
-    Raises
-    ------
-    MessageError
-        If not.
-    """
-    if len(value) != size:
-        raise MessageError(f"a field of {size} bytes was given {len(value)}", hint="check the value's source")
-    return value

@@ -1,7 +1,8 @@
-"""The messages of a round from R1 to R5 as bytes; the first two are in `adverts` (docs/formats/secure-aggregation.md).
+"""The messages of a round as bytes, R0 to R5 (docs/formats/secure-aggregation.md).
 
-A body names its kind, the round's context and the root of the roster, so that nothing that is signed fits another
-round, roster or step. `from_bytes` accepts one spelling; it checks no signature.
+A device's advert is signed under the key that the enrolment authority certified; the roster repeats the signature to
+every peer. From R1 on a body names its kind, the round's context and the root of the roster, so that nothing that is
+signed fits another round, roster or step.
 """
 
 from __future__ import annotations
@@ -9,44 +10,218 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
+from itertools import pairwise
+from typing import Annotated, ClassVar
 
 from palate.privacy.ledger.framing import digest
-from palate.privacy.secagg.encoding import HASH_SIZE, MAX_NUMBER, SIGNATURE_SIZE, Kind, Reader, Writer
+from palate.privacy.ledger.merkle import MerkleTree
+from palate.privacy.secagg.encoding import (
+    DEVICE,
+    HASH,
+    HASH_SIZE,
+    KEY_SIZE,
+    NUMBER,
+    SIGNATURE,
+    SIGNATURE_SIZE,
+    TEXT,
+    DeviceNumber,
+    Hash,
+    Kind,
+    Message,
+    Number,
+    PerRank,
+    PublicKey,
+    RankSet,
+    Reader,
+    bitmap,
+    header,
+    read_fields,
+    records,
+    unsigned,
+    write_fields,
+)
 from palate.privacy.secagg.errors import MessageError
+from palate.privacy.secagg.keys import EnrolmentCertificate
 from palate.privacy.secagg.masks import SEALED_SIZE
 from palate.privacy.secagg.shamir import SHARE_SIZE
-from palate.privacy.secagg.signed import Signed, ended
 from palate.privacy.wire import MAX_VALUES
 
 _SETS = b"palate secagg survivor sets v1"
+_ENTRIES = records(8 + 3 * KEY_SIZE + SIGNATURE_SIZE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SealedShares(Signed):
-    """R1, up: shares of both secrets, sealed for each neighbour in the order of ranks."""
+class RosterEntry:
+    """One device on the roster: what it advertised; 168 bytes."""
 
+    device: DeviceNumber
+    cipher_key: PublicKey
+    mask_key: PublicKey
+    commitment: Hash
+    signature: Annotated[bytes, SIGNATURE]
+
+    def advert_body(self, context: bytes, identity_key: bytes) -> bytes:
+        """Return what the device signed in R0 if its identity key is `identity_key`."""
+        hashes = (identity_key, self.cipher_key, self.mask_key, self.commitment)
+        return header(Kind.ADVERT) + HASH.write(context) + DEVICE.write(self.device) + b"".join(map(HASH.write, hashes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advert(Message):
+    """R0, up: a device's keys for this round.
+
+    Attributes
+    ----------
+    context
+        Hash of the offer, 32 bytes.
+    certificate
+        The device's enrolment.
+    cipher_key, mask_key
+        c_pk and s_pk, X25519 public keys: shares are sealed under the first, masks agreed under the second.
+    commitment
+        H(b), 32 bytes.
+    signature
+        Of the device over all but the certificate's fleet, end and signature.
+    """
+
+    kind: ClassVar[Kind] = Kind.ADVERT
     context: bytes
-    root: bytes
-    device: int
-    sealed: tuple[bytes, ...]
+    certificate: EnrolmentCertificate
+    cipher_key: bytes
+    mask_key: bytes
+    commitment: bytes
 
     @property
     def body(self) -> bytes:
         """What the device signs."""
-        return _from_device(Kind.SEALED_SHARES, self).records(self.sealed, SEALED_SIZE).done()
+        return self.entry.advert_body(self.context, self.certificate.identity_key)
 
-    @staticmethod
-    def from_bytes(data: bytes) -> SealedShares:
-        """Decode the message; MessageError if `to_bytes` would write other bytes."""
-        reader = Reader(data, Kind.SEALED_SHARES)
-        return ended(reader, SealedShares(
-            context=reader.raw(HASH_SIZE), root=reader.raw(HASH_SIZE), device=reader.device(),
-            sealed=reader.records(SEALED_SIZE), signature=reader.raw(SIGNATURE_SIZE),
-        ))  # fmt: skip
+    @property
+    def entry(self) -> RosterEntry:
+        """The advert as the roster shows it."""
+        return RosterEntry(
+            device=self.certificate.device,
+            cipher_key=self.cipher_key,
+            mask_key=self.mask_key,
+            commitment=self.commitment,
+            signature=self.signature,
+        )
+
+    def to_bytes(self) -> bytes:
+        """Encode the advert."""
+        certificate = self.certificate
+        end = TEXT.write(certificate.fleet) + NUMBER.write(certificate.not_after)
+        return super().to_bytes() + end + SIGNATURE.write(certificate.signature)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Advert:
+        """Decode an advert; MessageError if `to_bytes` would write other bytes."""
+        reader = Reader(data, Kind.ADVERT)
+        context, device, identity_key = reader.raw(HASH_SIZE), DEVICE.read(reader), reader.raw(KEY_SIZE)
+        cipher_key, mask_key, commitment = reader.raw(KEY_SIZE), reader.raw(KEY_SIZE), reader.raw(HASH_SIZE)
+        signature = reader.raw(SIGNATURE_SIZE)
+        certificate = EnrolmentCertificate(
+            fleet=TEXT.read(reader),
+            device=device,
+            identity_key=identity_key,
+            not_after=NUMBER.read(reader),
+            signature=reader.raw(SIGNATURE_SIZE),
+        )
+        reader.end()
+        return cls(
+            context=context,
+            certificate=certificate,
+            cipher_key=cipher_key,
+            mask_key=mask_key,
+            commitment=commitment,
+            signature=signature,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inbox(Signed):
+class Roster(Message):
+    """R1, down: who takes part.
+
+    Attributes
+    ----------
+    context
+        Hash of the offer.
+    fleet
+        Fleet of the certificates.
+    entries
+        Adverts by ascending device number; an entry's place is the device's rank.
+    certificates
+        Certificates of those on the roster whom the receiver may not know yet, by ascending device number.
+    signature
+        Of the server.
+    """
+
+    kind: ClassVar[Kind] = Kind.ROSTER
+    context: bytes
+    fleet: str
+    entries: tuple[RosterEntry, ...]
+    certificates: tuple[EnrolmentCertificate, ...]
+
+    @property
+    def root(self) -> bytes:
+        """Root of the tree of entries (RFC 6962), 32 bytes."""
+        return MerkleTree(map(write_fields, self.entries)).root()
+
+    @property
+    def body(self) -> bytes:
+        """What the server signs."""
+        ranks = {entry.device: rank for rank, entry in enumerate(self.entries)}
+        certified = tuple(ranks.get(certificate.device, -1) for certificate in self.certificates)
+        if list(certified) != sorted(set(certified)) or any(c.fleet != self.fleet for c in self.certificates):
+            raise MessageError("certificates are not in the order of the roster", hint="sort them by device")
+        parts = [header(self.kind), HASH.write(self.context), TEXT.write(self.fleet)]
+        parts += [_ENTRIES.write(tuple(map(write_fields, self.entries))), bitmap(certified, len(self.entries))]
+        for certificate in self.certificates:
+            parts += [HASH.write(certificate.identity_key), NUMBER.write(certificate.not_after)]
+            parts.append(SIGNATURE.write(certificate.signature))
+        return b"".join(parts)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Roster:
+        """Decode a roster; MessageError if `to_bytes` would write other bytes, or devices do not ascend."""
+        reader = Reader(data, cls.kind)
+        context, fleet = reader.raw(HASH_SIZE), TEXT.read(reader)
+        records = _ENTRIES.read(reader)
+        entries = tuple(RosterEntry(**read_fields(RosterEntry, Reader(record, None))) for record in records)
+        devices = [entry.device for entry in entries]
+        if any(left >= right for left, right in pairwise(devices)):
+            raise MessageError("devices on the roster do not ascend", hint="check what the server sent")
+        certified, roster_size = reader.ranks()
+        if roster_size != len(entries):
+            raise MessageError(f"a bitmap over {roster_size} ranks for {len(entries)} entries", hint="check the server")
+        certificates = tuple(
+            EnrolmentCertificate(
+                fleet=fleet,
+                device=devices[rank],
+                identity_key=reader.raw(KEY_SIZE),
+                not_after=NUMBER.read(reader),
+                signature=reader.raw(SIGNATURE_SIZE),
+            )
+            for rank in certified
+        )
+        signature = reader.raw(SIGNATURE_SIZE)
+        reader.end()
+        return cls(context=context, fleet=fleet, entries=entries, certificates=certificates, signature=signature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealedShares(Message):
+    """R1, up: shares of both secrets, sealed for each neighbour in the order of ranks."""
+
+    kind: ClassVar[Kind] = Kind.SEALED_SHARES
+    context: Hash
+    root: Hash
+    device: DeviceNumber
+    sealed: Annotated[tuple[bytes, ...], records(SEALED_SIZE)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inbox(Message):
     """R2, down: what the neighbours sealed for one device.
 
     Attributes
@@ -57,35 +232,18 @@ class Inbox(Signed):
         One for each of them.
     """
 
-    context: bytes
-    root: bytes
-    device: int
+    kind: ClassVar[Kind] = Kind.INBOX
+    context: Hash
+    root: Hash
+    device: DeviceNumber
     roster_size: int
-    senders: tuple[int, ...]
-    sealed: tuple[bytes, ...]
-
-    @property
-    def body(self) -> bytes:
-        """What the server signs."""
-        return _with_records(
-            _from_device(Kind.INBOX, self), self.senders, self.roster_size, self.sealed, SEALED_SIZE
-        ).done()
-
-    @staticmethod
-    def from_bytes(data: bytes) -> Inbox:
-        """Decode the message; MessageError if `to_bytes` would write other bytes."""
-        reader = Reader(data, Kind.INBOX)
-        context, root, device = reader.raw(HASH_SIZE), reader.raw(HASH_SIZE), reader.device()
-        senders, roster_size = reader.ranks()
-        return ended(reader, Inbox(
-            context=context, root=root, device=device, roster_size=roster_size, senders=senders,
-            sealed=tuple(reader.raw(SEALED_SIZE) for _ in senders), signature=reader.raw(SIGNATURE_SIZE),
-        ))  # fmt: skip
+    senders: RankSet
+    sealed: Annotated[tuple[bytes, ...], PerRank("senders", SEALED_SIZE)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskedVector(Signed):
-    """R2, up: y = x + masks mod 2^b, packed.
+class MaskedVector(Message):
+    """R2, up: y = x + masks mod 2^b, packed. The device signs the hash of the values in their place.
 
     Attributes
     ----------
@@ -95,40 +253,41 @@ class MaskedVector(Signed):
         d little-endian values.
     """
 
-    context: bytes
-    root: bytes
-    device: int
-    word_bytes: int
+    kind: ClassVar[Kind] = Kind.MASKED_VECTOR
+    context: Hash
+    root: Hash
+    device: DeviceNumber
+    word_bytes: Annotated[int, unsigned(1, 8)]
     words: bytes = field(repr=False)
 
     @property
     def body(self) -> bytes:
-        """What the device signs: all fields, the values as their hash."""
-        writer = _from_device(Kind.MASKED_VECTOR, self).number(self.word_bytes, 1)
-        return writer.number(len(self.words) // self.word_bytes, 4).raw(sha256(self.words).digest(), HASH_SIZE).done()
+        """What the device signs."""
+        return self._head + sha256(self.words).digest()
 
     def to_bytes(self) -> bytes:
         """Encode the message."""
-        writer = _from_device(Kind.MASKED_VECTOR, self).number(self.word_bytes, 1)
-        writer.number(len(self.words) // self.word_bytes, 4).raw(self.words, len(self.words))
-        return writer.raw(self.signature, SIGNATURE_SIZE).done()
+        return self._head + self.words + SIGNATURE.write(self.signature)
 
-    @staticmethod
-    def from_bytes(data: bytes) -> MaskedVector:
+    @classmethod
+    def from_bytes(cls, data: bytes) -> MaskedVector:
         """Decode the message; MessageError if `to_bytes` would write other bytes."""
-        reader = Reader(data, Kind.MASKED_VECTOR)
-        context, root, device = reader.raw(HASH_SIZE), reader.raw(HASH_SIZE), reader.device()
-        word_bytes = reader.number(1, most=8)
-        if not word_bytes:
+        reader = Reader(data, cls.kind)
+        found = read_fields(cls, reader)
+        if not found["word_bytes"]:
             raise MessageError("values of 0 bytes", hint="check what the peer sent")
-        return ended(reader, MaskedVector(
-            context=context, root=root, device=device, word_bytes=word_bytes,
-            words=reader.raw(reader.number(4, most=MAX_VALUES) * word_bytes), signature=reader.raw(SIGNATURE_SIZE),
-        ))  # fmt: skip
+        words = reader.raw(reader.number(4, most=MAX_VALUES) * found["word_bytes"])
+        signature = reader.raw(SIGNATURE_SIZE)
+        reader.end()
+        return cls(**found, words=words, signature=signature)
+
+    @property
+    def _head(self) -> bytes:
+        return header(self.kind) + write_fields(self) + unsigned(4).write(len(self.words) // self.word_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SurvivorSets(Signed):
+class SurvivorSets(Message):
     """R3, down: who has sent shares (U2), and who of them a masked vector (U3).
 
     Attributes
@@ -137,63 +296,40 @@ class SurvivorSets(Signed):
         Ranks, ascending; a survivor has shared.
     """
 
-    context: bytes
-    root: bytes
+    kind: ClassVar[Kind] = Kind.SURVIVOR_SETS
+    context: Hash
+    root: Hash
     roster_size: int
-    shared: tuple[int, ...]
-    survivors: tuple[int, ...]
-
-    @property
-    def body(self) -> bytes:
-        """What the server signs."""
-        writer = Writer(Kind.SURVIVOR_SETS).raw(self.context, HASH_SIZE).raw(self.root, HASH_SIZE)
-        return writer.ranks(self.shared, self.roster_size).ranks(self.survivors, self.roster_size).done()
+    shared: RankSet
+    survivors: RankSet
 
     @cached_property
     def sets_hash(self) -> bytes:
         """H(U2, U3), which devices sign in R3, 32 bytes."""
         return digest(_SETS, self.body)
 
-    @staticmethod
-    def from_bytes(data: bytes) -> SurvivorSets:
+    @classmethod
+    def from_bytes(cls, data: bytes) -> SurvivorSets:
         """Decode the message; MessageError if `to_bytes` would write other bytes, or a survivor has not shared."""
-        reader = Reader(data, Kind.SURVIVOR_SETS)
-        context, root = reader.raw(HASH_SIZE), reader.raw(HASH_SIZE)
-        (shared, roster_size), (survivors, same_size) = reader.ranks(), reader.ranks()
-        if roster_size != same_size or not set(survivors) <= set(shared):
+        sets = super().from_bytes(data)
+        if not set(sets.survivors) <= set(sets.shared):
             raise MessageError("survivors are not a part of those who shared", hint="check what the server sent")
-        return ended(reader, SurvivorSets(
-            context=context, root=root, roster_size=roster_size, shared=shared, survivors=survivors,
-            signature=reader.raw(SIGNATURE_SIZE),
-        ))  # fmt: skip
+        return sets
 
 
 @dataclass(frozen=True, kw_only=True)
-class Consistency(Signed):
+class Consistency(Message):
     """R3, up: this device was shown these survivor sets."""
 
-    context: bytes
-    root: bytes
-    device: int
-    sets_hash: bytes
-
-    @property
-    def body(self) -> bytes:
-        """What the device signs."""
-        return _from_device(Kind.CONSISTENCY, self).raw(self.sets_hash, HASH_SIZE).done()
-
-    @staticmethod
-    def from_bytes(data: bytes) -> Consistency:
-        """Decode the message; MessageError if `to_bytes` would write other bytes."""
-        reader = Reader(data, Kind.CONSISTENCY)
-        return ended(reader, Consistency(
-            context=reader.raw(HASH_SIZE), root=reader.raw(HASH_SIZE), device=reader.device(),
-            sets_hash=reader.raw(HASH_SIZE), signature=reader.raw(SIGNATURE_SIZE),
-        ))  # fmt: skip
+    kind: ClassVar[Kind] = Kind.CONSISTENCY
+    context: Hash
+    root: Hash
+    device: DeviceNumber
+    sets_hash: Hash
 
 
 @dataclass(frozen=True, kw_only=True)
-class Signatures(Signed):
+class Signatures(Message):
     """R4, down: who else has signed the same survivor sets.
 
     Attributes
@@ -204,58 +340,28 @@ class Signatures(Signed):
         Theirs over their `Consistency`, 64 bytes each.
     """
 
-    context: bytes
-    root: bytes
+    kind: ClassVar[Kind] = Kind.SIGNATURES
+    context: Hash
+    root: Hash
     roster_size: int
-    signers: tuple[int, ...]
-    signatures: tuple[bytes, ...]
-
-    @property
-    def body(self) -> bytes:
-        """What the server signs."""
-        writer = Writer(Kind.SIGNATURES).raw(self.context, HASH_SIZE).raw(self.root, HASH_SIZE)
-        return _with_records(writer, self.signers, self.roster_size, self.signatures, SIGNATURE_SIZE).done()
-
-    @staticmethod
-    def from_bytes(data: bytes) -> Signatures:
-        """Decode the message; MessageError if `to_bytes` would write other bytes."""
-        reader = Reader(data, Kind.SIGNATURES)
-        context, root = reader.raw(HASH_SIZE), reader.raw(HASH_SIZE)
-        signers, roster_size = reader.ranks()
-        return ended(reader, Signatures(
-            context=context, root=root, roster_size=roster_size, signers=signers,
-            signatures=tuple(reader.raw(SIGNATURE_SIZE) for _ in signers), signature=reader.raw(SIGNATURE_SIZE),
-        ))  # fmt: skip
+    signers: RankSet
+    signatures: Annotated[tuple[bytes, ...], PerRank("signers", SIGNATURE_SIZE)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reveal(Signed):
+class Reveal(Message):
     """R4, up: one share per peer that has shared, in the order of ranks: of b if it survived, else of its mask key."""
 
-    context: bytes
-    root: bytes
-    device: int
-    sets_hash: bytes
-    shares: tuple[bytes, ...] = field(repr=False)
-
-    @property
-    def body(self) -> bytes:
-        """What the device signs."""
-        writer = _from_device(Kind.REVEAL, self).raw(self.sets_hash, HASH_SIZE)
-        return writer.records(self.shares, SHARE_SIZE).done()
-
-    @staticmethod
-    def from_bytes(data: bytes) -> Reveal:
-        """Decode the message; MessageError if `to_bytes` would write other bytes."""
-        reader = Reader(data, Kind.REVEAL)
-        return ended(reader, Reveal(
-            context=reader.raw(HASH_SIZE), root=reader.raw(HASH_SIZE), device=reader.device(),
-            sets_hash=reader.raw(HASH_SIZE), shares=reader.records(SHARE_SIZE), signature=reader.raw(SIGNATURE_SIZE),
-        ))  # fmt: skip
+    kind: ClassVar[Kind] = Kind.REVEAL
+    context: Hash
+    root: Hash
+    device: DeviceNumber
+    sets_hash: Hash
+    shares: Annotated[tuple[bytes, ...], records(SHARE_SIZE)] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Receipt(Signed):
+class Receipt(Message):
     """R5, down: what became of the round.
 
     Attributes
@@ -270,43 +376,45 @@ class Receipt(Signed):
         Where the server's log has the round.
     """
 
-    context: bytes
-    root: bytes
-    sets_hash: bytes
-    sum_hash: bytes
-    model_hash: bytes
+    kind: ClassVar[Kind] = Kind.RECEIPT
+    context: Hash
+    root: Hash
+    sets_hash: Hash
+    sum_hash: Hash
+    model_hash: Hash
+    log_index: Number
+
+    def facts(self, *, confirmed: bool) -> ReceiptFacts:
+        """Return what it vouches for; `confirmed` if the device signed the same survivor sets."""
+        return ReceiptFacts(
+            sets_hash=self.sets_hash.hex(),
+            sum_hash=self.sum_hash.hex(),
+            model_hash=self.model_hash.hex(),
+            log_index=self.log_index,
+            confirmed=confirmed,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceiptFacts:
+    """What the server vouches for at the end of a round; hashes in hexadecimal.
+
+    Attributes
+    ----------
+    sets_hash
+        Hash of the survivor sets of the sum.
+    sum_hash
+        SHA-256 of the sum.
+    model_hash
+        Hash of the item table that came of it.
+    log_index
+        Where the server's log has the round.
+    confirmed
+        Whether these are the survivor sets that this device signed; False if it was gone by then.
+    """
+
+    sets_hash: str
+    sum_hash: str
+    model_hash: str
     log_index: int
-
-    @property
-    def body(self) -> bytes:
-        """What the server signs."""
-        writer = Writer(Kind.RECEIPT)
-        for value in (self.context, self.root, self.sets_hash, self.sum_hash, self.model_hash):
-            writer.raw(value, HASH_SIZE)
-        return writer.number(self.log_index).done()
-
-    @staticmethod
-    def from_bytes(data: bytes) -> Receipt:
-        """Decode the message; MessageError if `to_bytes` would write other bytes."""
-        reader = Reader(data, Kind.RECEIPT)
-        return ended(reader, Receipt(
-            context=reader.raw(HASH_SIZE), root=reader.raw(HASH_SIZE), sets_hash=reader.raw(HASH_SIZE),
-            sum_hash=reader.raw(HASH_SIZE), model_hash=reader.raw(HASH_SIZE),
-            log_index=reader.number(most=MAX_NUMBER), signature=reader.raw(SIGNATURE_SIZE),
-        ))  # fmt: skip
-
-
-def _from_device(kind: Kind, message: SealedShares | Inbox | MaskedVector | Consistency | Reveal) -> Writer:
-    writer = Writer(kind).raw(message.context, HASH_SIZE).raw(message.root, HASH_SIZE)
-    return writer.number(message.device)
-
-
-def _with_records(
-    writer: Writer, ranks: tuple[int, ...], roster_size: int, records: tuple[bytes, ...], size: int
-) -> Writer:
-    if len(ranks) != len(records):
-        raise MessageError(f"{len(records)} records for {len(ranks)} ranks", hint="give one for each")
-    writer.ranks(ranks, roster_size)
-    for record in records:
-        writer.raw(record, size)
-    return writer
+    confirmed: bool

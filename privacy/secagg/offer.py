@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -22,18 +22,25 @@ from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.ring import Ring
 from palate.privacy.ledger.framing import digest
 from palate.privacy.secagg.encoding import (
+    HASH,
     HASH_SIZE,
     MAX_NUMBER,
     MAX_ROSTER,
     SIGNATURE_SIZE,
+    Field,
     Kind,
+    Number,
     Reader,
-    Writer,
+    Text,
     check_text,
+    header,
+    read_fields,
     to_sign,
+    unsigned,
+    verify_signature,
+    write_fields,
 )
 from palate.privacy.secagg.errors import OfferRefused
-from palate.privacy.secagg.keys import verify_signature
 from palate.privacy.wire import MAX_VALUES, RoundPlan
 
 Graph = Literal["complete", "k-regular-semi-honest"]
@@ -41,6 +48,13 @@ Graph = Literal["complete", "k-regular-semi-honest"]
 _GRAPHS: tuple[Graph, ...] = get_args(Graph)
 _CONTEXT = b"palate secagg context v1"
 _THOUSAND = 1000
+
+
+_HASH = Field(lambda digits: HASH.write(bytes.fromhex(digits)), lambda reader: HASH.read(reader).hex())
+_GRAPH = Field(
+    lambda graph: unsigned(1).write(_GRAPHS.index(graph)),
+    lambda reader: _GRAPHS[reader.number(1, most=len(_GRAPHS) - 1)],
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,22 +103,22 @@ class Offer:
         If a number is out of range or they contradict each other.
     """
 
-    fleet: str
-    run: str
-    server_round: int
-    plan_hash: str
-    vector_length: int
-    ring_bits: int
-    sensitivity: int
-    share_variance: int
-    honest_shares: int
-    max_roster: int
-    gamma_thousandths: int
-    tau_thousandths: int
-    n_min: int
-    graph: Graph = "complete"
-    degree: int = 0
-    issued_at: int = 0
+    fleet: Text
+    run: Text
+    server_round: Number
+    plan_hash: Annotated[str, _HASH]
+    vector_length: Annotated[int, unsigned(4)]
+    ring_bits: Annotated[int, unsigned(1)]
+    sensitivity: Number
+    share_variance: Number
+    honest_shares: Annotated[int, unsigned(4)]
+    max_roster: Annotated[int, unsigned(4)]
+    gamma_thousandths: Annotated[int, unsigned(2)]
+    tau_thousandths: Annotated[int, unsigned(2)]
+    n_min: Annotated[int, unsigned(4)]
+    graph: Annotated[Graph, _GRAPH] = "complete"
+    degree: Annotated[int, unsigned(4)] = 0
+    issued_at: Number = 0
 
     def __post_init__(self) -> None:
         for text in (self.fleet, self.run):
@@ -215,12 +229,7 @@ class Offer:
     @property
     def body(self) -> bytes:
         """What the server signs."""
-        writer = Writer(Kind.OFFER).text(self.fleet).text(self.run).number(self.server_round)
-        writer.raw(bytes.fromhex(self.plan_hash), HASH_SIZE).number(self.vector_length, 4).number(self.ring_bits, 1)
-        writer.number(self.sensitivity).number(self.share_variance).number(self.honest_shares, 4)
-        writer.number(self.max_roster, 4).number(self.gamma_thousandths, 2).number(self.tau_thousandths, 2)
-        writer.number(self.n_min, 4).number(_GRAPHS.index(self.graph), 1).number(self.degree, 4)
-        return writer.number(self.issued_at).done()
+        return header(Kind.OFFER) + write_fields(self)
 
     @cached_property
     def context(self) -> bytes:
@@ -243,14 +252,7 @@ class Offer:
             If the signature is not the server's, or the numbers contradict each other.
         """
         reader = Reader(data, Kind.OFFER)
-        values: dict[str, Any] = {
-            "fleet": reader.text(), "run": reader.text(), "server_round": reader.number(),
-            "plan_hash": reader.raw(HASH_SIZE).hex(), "vector_length": reader.number(4), "ring_bits": reader.number(1),
-            "sensitivity": reader.number(), "share_variance": reader.number(), "honest_shares": reader.number(4),
-            "max_roster": reader.number(4), "gamma_thousandths": reader.number(2), "tau_thousandths": reader.number(2),
-            "n_min": reader.number(4), "graph": _GRAPHS[reader.number(1, most=len(_GRAPHS) - 1)],
-            "degree": reader.number(4), "issued_at": reader.number(),
-        }  # fmt: skip
+        values = read_fields(Offer, reader)
         body = reader.signed_so_far
         signature = reader.raw(SIGNATURE_SIZE)
         reader.end()

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from palate.privacy.secagg.adverts import Roster, RosterEntry
+from palate.privacy.secagg.encoding import verify_signature
 from palate.privacy.secagg.errors import RosterRefused, SecureAggregationError
 from palate.privacy.secagg.graph import ShareGraph
-from palate.privacy.secagg.keys import EnrolmentCertificate, verify_signature
+from palate.privacy.secagg.keys import EnrolmentCertificate
+from palate.privacy.secagg.messages import Roster, RosterEntry
 from palate.privacy.secagg.offer import Offer
 
 
@@ -107,7 +108,7 @@ class Peers:
         if certificate == known:
             certificate.check_terms(fleet=self._offer.fleet, issued_at=self._offer.issued_at)
         else:
-            certificate.verify(self._authority_key, fleet=self._offer.fleet, issued_at=self._offer.issued_at)
+            certificate.check(self._authority_key, fleet=self._offer.fleet, issued_at=self._offer.issued_at)
         self.verified[device] = certificate
         self._checked.add(device)
 

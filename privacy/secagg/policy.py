@@ -1,4 +1,4 @@
-"""What a device asks of offers, and what it keeps of a finished round."""
+"""What a device asks of every offer, whatever the server says."""
 
 from __future__ import annotations
 
@@ -60,31 +60,6 @@ class DevicePolicy:
             _refuse("max_roster", offer.max_roster, f"at most {self.largest_roster}")
         if self.require_complete_graph and offer.graph != "complete":
             _refuse("graph", offer.graph, "complete")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReceiptFacts:
-    """What the server vouches for at the end of a round; hashes in hexadecimal.
-
-    Attributes
-    ----------
-    sets_hash
-        Hash of the survivor sets of the sum.
-    sum_hash
-        SHA-256 of the sum.
-    model_hash
-        Hash of the item table that came of it.
-    log_index
-        Where the server's log has the round.
-    confirmed
-        Whether these are the survivor sets that this device signed; False if it was gone by then.
-    """
-
-    sets_hash: str
-    sum_hash: str
-    model_hash: str
-    log_index: int
-    confirmed: bool
 
 
 def _refuse(name: str, value: object, bound: str) -> NoReturn:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from palate.privacy.secagg.adverts import Advert
 from palate.privacy.secagg.errors import (
     AdvertRefused,
     ConsistencyRefused,
@@ -17,7 +16,7 @@ from palate.privacy.secagg.errors import (
     SharesRefused,
 )
 from palate.privacy.secagg.masks import has_low_order
-from palate.privacy.secagg.messages import Consistency, MaskedVector, Reveal, SealedShares
+from palate.privacy.secagg.messages import Advert, Consistency, MaskedVector, Reveal, SealedShares
 from palate.privacy.secagg.offer import Offer
 from palate.privacy.secagg.shamir import PRIME, SHARE_SIZE
 
@@ -78,7 +77,7 @@ class Screen:
             raise AdvertRefused(
                 f"device {device} came after {self._offer.max_roster} others", hint="it may join the next round"
             )
-        advert.certificate.verify(self._authority_key, fleet=self._offer.fleet, issued_at=self._offer.issued_at)
+        advert.certificate.check(self._authority_key, fleet=self._offer.fleet, issued_at=self._offer.issued_at)
         advert.verify(
             advert.certificate.identity_key, AdvertRefused, f"the advert of device {device} is not signed by it"
         )

@@ -18,23 +18,23 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from palate.privacy.integer.ring import RingArray
-from palate.privacy.secagg.adverts import Advert, Roster
-from palate.privacy.secagg.encoding import HASH_SIZE, to_sign
+from palate.privacy.secagg.encoding import HASH_SIZE, Message, to_sign
 from palate.privacy.secagg.errors import Equivocation, QuorumLost, ReceiptRefused, StageClosed
 from palate.privacy.secagg.graph import ShareGraph
 from palate.privacy.secagg.messages import (
+    Advert,
     Consistency,
     Inbox,
     MaskedVector,
     Receipt,
     Reveal,
+    Roster,
     SealedShares,
     Signatures,
     SurvivorSets,
 )
 from palate.privacy.secagg.offer import Offer
 from palate.privacy.secagg.screening import Screen, Sender
-from palate.privacy.secagg.signed import Signed
 from palate.privacy.secagg.unmasking import Unmasking
 from palate.privacy.secagg.words import pack, reduced, unpack, zeros
 
@@ -397,7 +397,7 @@ class ServerRound:
         if count < needed:
             raise QuorumLost(f"{count} {what}, {needed} are needed", hint="wait for more, or give the round up")
 
-    def _signed(self, message: Signed) -> bytes:
+    def _signed(self, message: Message) -> bytes:
         return message.signed(lambda body: self._server_key.sign(to_sign(body))).to_bytes()
 
     @property

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from palate.privacy.integer.ring import RingArray
-from palate.privacy.secagg.adverts import RosterEntry
 from palate.privacy.secagg.errors import ReconstructionFailed
 from palate.privacy.secagg.graph import ShareGraph
 from palate.privacy.secagg.masks import PairKeys, add_mask, commitment
+from palate.privacy.secagg.messages import RosterEntry
 from palate.privacy.secagg.offer import Offer
 from palate.privacy.secagg.shamir import combine, decode, parse_share
 from palate.privacy.secagg.words import reduced

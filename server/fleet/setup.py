@@ -215,7 +215,7 @@ def _authority_key(folder: FleetFolder, path: Path | None, pinned: Ed25519Public
 
 def _check(certificate: EnrolmentCertificate, request: EnrolmentRequest, fleet: str, key: Ed25519PublicKey) -> None:
     try:
-        certificate.verify(key, fleet=fleet, issued_at=0)
+        certificate.check(key, fleet=fleet, issued_at=0)
     except SecureAggregationError as error:
         raise ConfigError(f"the certificate is not this fleet's: {error.message}", hint=error.hint) from None
     if certificate.identity_key != request.identity_key.public_bytes_raw() or certificate.device != request.device:

@@ -23,7 +23,7 @@ from palate.client.fleet.profile import FleetProfile
 from palate.client.fleet.tables import table_keeper
 from palate.client.owner.forgetting import forget_device
 from palate.client.owner.shelf import open_shelf
-from palate.client.owner.training import keep_training
+from palate.client.owner.training import TRAINING
 from palate.client.vault import Vault, tombstone
 from palate.client.vault.errors import Forgotten, NoVault
 from palate.client.vault.history import History, Interaction
@@ -183,7 +183,7 @@ def _furnished(folder: DeviceFolder, data: Interactions, training: LocalTraining
     owner = int(np.random.default_rng(seed).choice(readable))
     items = data.item[data.user == owner].tolist()  # oldest first
     with Vault.open(folder.vault) as vault:
-        keep_training(vault, training.model_dump_json())
+        TRAINING.write(vault, training.model_dump_json())
         history = History(vault)
         history.add_many([Interaction(item=data.catalogue.ids[item], source="import") for item in items])
         history.forget_steps()  # an `undo` should not take the whole demonstration away

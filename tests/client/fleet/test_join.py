@@ -18,7 +18,7 @@ from palate.client.fleet import enrolling
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
 from palate.client.fleet.member import Member
-from palate.client.fleet.removal import Removal
+from palate.client.fleet.profile import REMOVED_AT
 from palate.client.fleet.shown import status_lines
 from palate.client.fleet.status import status_of
 from palate.client.fleet.tables import read_table
@@ -239,13 +239,13 @@ def test_a_device_that_the_fleet_removes_ends_and_says_so_until_it_is_taken_agai
 def test_a_device_that_leaves_or_takes_a_welcome_in_forgets_that_it_was_removed(lone):
     device = lone.devices[0]
     vault = device.member.vault
-    Removal(vault).note()
+    REMOVED_AT.write(vault, 1_700_000_000)
     welcome = device.member.profile.welcome
     device.kill()
     assert status_of(device.folder).removed_at is not None
     enrolling.accept(device.folder, welcome, lone.catalogue, lone.limits)
     assert status_of(device.folder).removed_at is None
     with Vault.open(device.folder.vault) as vault:
-        Removal(vault).note()
+        REMOVED_AT.write(vault, 1_700_000_000)
     enrolling.leave(device.folder)
     assert status_of(device.folder).removed_at is None

@@ -6,7 +6,7 @@ import pytest
 
 from palate.client.fleet.book import RoundBook
 from palate.client.fleet.limits import RoundUnwelcome
-from palate.client.fleet.pausing import Pause
+from palate.client.fleet.profile import set_paused
 from palate.privacy.accounting.events import Unit
 from palate.privacy.wire import FleetStep
 
@@ -14,12 +14,12 @@ from palate.privacy.wire import FleetStep
 def test_a_paused_device_begins_no_round_and_goes_on_when_its_owner_says_so(fleet_of):
     fleet = fleet_of(2)
     device, plan = fleet.devices[0], fleet.plan(0)
-    Pause(device.member.vault).set(True)
+    set_paused(device.member.vault, True)
     with pytest.raises(RoundUnwelcome, match="paused"):
         device.rounds.handle(fleet.ask(plan), plan=plan)
     assert device.member.guard.spending()[Unit.USER].spent_nano == 0
     assert device.trainer.asked == []
-    Pause(device.member.vault).set(False)
+    set_paused(device.member.vault, False)
     fleet.run_round(plan)
     assert device.member.guard.spending()[Unit.USER].spent_nano > 0
 
@@ -30,7 +30,7 @@ def test_a_pause_does_not_stop_a_round_that_has_begun(fleet_of):
 
     def pause(step: FleetStep, device: object, asked: object, got: object) -> None:
         if step is FleetStep.ADVERTISE:
-            Pause(vault).set(True)
+            set_paused(vault, True)
 
     fleet.finish(plan, fleet.run_round(plan, after=pause), model="22" * 32)
     assert RoundBook(vault).records()[-1].ended == "released"

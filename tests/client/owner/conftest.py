@@ -14,7 +14,7 @@ from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.tables import table_keeper
 from palate.client.owner.columns import indicators
 from palate.client.owner.shelf import read_catalogue
-from palate.client.owner.training import keep_training
+from palate.client.owner.training import TRAINING as KEPT_TRAINING
 from palate.client.vault import Vault
 from palate.client.vault.history import History, Interaction
 from palate.models.table import ItemTable
@@ -56,7 +56,7 @@ def template(tmp_path_factory) -> Path:
     film_frame().write_parquet(folder.catalogue)
     table_keeper(folder.table)(film_table(folder.catalogue.read_bytes()))
     with Vault.open(folder.vault) as vault:
-        keep_training(vault, TRAINING.model_dump_json())
+        KEPT_TRAINING.write(vault, TRAINING.model_dump_json())
         history = History(vault)
         history.add_many([Interaction(item=f"film-{item:03}", time=1000 + item, source="import") for item in HISTORY])
         history.forget_steps()

@@ -14,7 +14,7 @@ from palate.client.fleet.profile import FleetProfile
 from palate.client.fleet.tables import read_table, table_keeper
 from palate.client.owner.columns import column_names
 from palate.client.owner.shelf import NO_TABLE, NO_TRAINING, OTHER_COLUMNS, open_shelf, read_catalogue
-from palate.client.owner.training import keep_training
+from palate.client.owner.training import TRAINING as KEPT_TRAINING
 from palate.client.vault import HEADS, TABLES, Vault, heads
 from palate.client.vault.errors import VaultTampered
 from palate.data.content import ContentConfig, content_features
@@ -123,7 +123,7 @@ def test_with_nothing_to_go_by_the_next_step_is_named(owner):
 
 def test_without_the_runs_parameters_the_usual_ones_are_used_and_it_is_said(owner):
     with Vault.open(owner.folder.vault) as vault:
-        keep_training(vault, '{"model": "gmf", "of a later version": 1}')
+        KEPT_TRAINING.write(vault, '{"model": "gmf", "of a later version": 1}')
     assert owner.json("recommend")["table_notes"] == [NO_TRAINING]
 
 
@@ -160,7 +160,7 @@ def trained(owner):
     fresh = initial_head("neumf", "whole", shape)
     state = {name: rng.normal(size=value.shape).astype(np.float32) for name, value in fresh.items()}
     with Vault.open(owner.folder.vault) as vault:
-        keep_training(vault, training.model_dump_json())
+        KEPT_TRAINING.write(vault, training.model_dump_json())
         vault.put(HEADS, heads.head_name(training), heads.pack_head(training, shape, state))
     return training, table, state
 
@@ -182,7 +182,7 @@ def test_a_trained_head_counts_in_lists_and_reasons_add_up(owner, trained):
 def test_a_model_that_is_not_installed_here_is_an_error_and_its_head_is_never_dropped_in_silence(owner, trained):
     training, _, _ = trained
     with Vault.open(owner.folder.vault) as vault:
-        keep_training(vault, training.model_copy(update={"model": "theirs"}).model_dump_json())
+        KEPT_TRAINING.write(vault, training.model_copy(update={"model": "theirs"}).model_dump_json())
     code, printed = owner.ends("recommend")[:2]
     assert code == 2
     assert "unknown model 'theirs'" in printed

@@ -20,7 +20,7 @@ from palate.client.fleet.enrolling import begin
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.tables import table_keeper
 from palate.client.owner.device import OwnerDevice
-from palate.client.owner.training import keep_training
+from palate.client.owner.training import TRAINING
 from palate.client.page.app import Page
 from palate.client.page.desk import Desk
 from palate.client.page.gate import COOKIE, Gate, Secrets
@@ -55,7 +55,7 @@ def make_device(home: Path, *, num_items: int = NUM_ITEMS, history: int = HISTOR
     table = ItemTable(np.concatenate([popularity, content], axis=1).astype(np.float32), learned.astype(np.float32))
     table_keeper(folder.table)(table)
     with Vault.open(folder.vault) as vault:
-        keep_training(vault, LocalTraining(model="gmf", regularisation=2.0).model_dump_json())
+        TRAINING.write(vault, LocalTraining(model="gmf", regularisation=2.0).model_dump_json())
         crime = [item for item in range(num_items) if "Crime" in genres[item]]
         own = [*crime[: history // 2], *rng.permutation(num_items)[: history - history // 2].tolist()]
         History(vault).add_many(

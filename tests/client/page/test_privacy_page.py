@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from palate.client.fleet.pausing import Pause
+from palate.client.fleet.profile import PAUSED
 from palate.client.fleet.status import status_of
 from palate.client.vault import Vault
 from palate.privacy.accounting.guarantee import round_up
@@ -39,9 +39,9 @@ def test_it_shows_exactly_what_was_sent_and_what_it_cost(
         text = unescape(owner.get("privacy").text)
         assert "Pause rounds" in text
         assert "this device begins no round" in owner.said("pause", paused="yes", page="privacy")
-        assert Pause(vault).on
+        assert PAUSED.read(vault) is not None
         assert "Pause rounds" in owner.said("pause", paused="no", page="privacy")
-        assert not Pause(vault).on
+        assert PAUSED.read(vault) is None
         owner.client.close()
     assert len(sent) == 5
     for step, body in sent.items():

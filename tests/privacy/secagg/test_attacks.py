@@ -8,7 +8,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from palate.privacy.secagg.adverts import Roster
 from palate.privacy.secagg.device import DeviceRound
 from palate.privacy.secagg.errors import (
     EnrolmentRefused,
@@ -22,7 +21,7 @@ from palate.privacy.secagg.errors import (
     SurvivorsRefused,
 )
 from palate.privacy.secagg.keys import EnrolmentAuthority
-from palate.privacy.secagg.messages import Inbox, Receipt, Reveal, Signatures, SurvivorSets
+from palate.privacy.secagg.messages import Inbox, Receipt, Reveal, Roster, Signatures, SurvivorSets
 from palate.privacy.secagg.server import Stage
 from palate.privacy.secagg.shamir import SHARE_SIZE
 

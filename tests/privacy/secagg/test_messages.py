@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palate.privacy.secagg import adverts, messages
-from palate.privacy.secagg.encoding import MAX_ROSTER, Kind, Reader, Writer
+from palate.privacy.secagg import messages
+from palate.privacy.secagg.encoding import MAX_ROSTER, Kind, Reader, bitmap, header
 from palate.privacy.secagg.errors import MessageError, OfferRefused, SecureAggregationError
 from palate.privacy.secagg.keys import EnrolmentCertificate
 from palate.privacy.secagg.offer import Offer
@@ -44,14 +44,14 @@ def _rosters(draw):
     devices = sorted(draw(st.sets(DEVICE, max_size=6)))
     fleet = draw(TEXT)
     entry = st.builds(
-        adverts.RosterEntry, device=st.just(0), cipher_key=H32, mask_key=H32, commitment=H32, signature=SIG
+        messages.RosterEntry, device=st.just(0), cipher_key=H32, mask_key=H32, commitment=H32, signature=SIG
     )
     certified = [device for device in devices if draw(st.booleans())]
-    return adverts.Roster(
+    return messages.Roster(
         context=draw(H32),
         fleet=fleet,
         entries=tuple(
-            adverts.RosterEntry(**{**draw(entry).__dict__, "device": device}) for device in devices
+            messages.RosterEntry(**{**draw(entry).__dict__, "device": device}) for device in devices
         ),
         certificates=tuple(
             EnrolmentCertificate(
@@ -86,7 +86,7 @@ def _records(size: int) -> st.SearchStrategy[tuple[bytes, ...]]:
 MADE = {
     "certificate": CERTIFICATES,
     "advert": st.builds(
-        adverts.Advert, context=H32, certificate=CERTIFICATES, cipher_key=H32, mask_key=H32, commitment=H32,
+        messages.Advert, context=H32, certificate=CERTIFICATES, cipher_key=H32, mask_key=H32, commitment=H32,
         signature=SIG,
     ),
     "roster": _rosters(),
@@ -128,12 +128,12 @@ def test_what_is_written_is_read_back_and_has_no_other_spelling(name, data):
 @given(st.integers(0, 300), st.data())
 def test_bitmaps_hold_exactly_their_ranks(size, data):
     ranks = data.draw(st.sets(st.integers(0, size - 1))) if size else set()
-    encoded = Writer(Kind.INBOX).ranks(ranks, size).done()
+    encoded = header(Kind.INBOX) + bitmap(ranks, size)
     assert Reader(encoded, Kind.INBOX).ranks() == (tuple(sorted(ranks)), size)
 
 
 def test_unused_bits_of_a_bitmap_are_zero():
-    encoded = Writer(Kind.INBOX).ranks([0, 2], 3).done()
+    encoded = header(Kind.INBOX) + bitmap([0, 2], 3)
     assert encoded[-1:] == b"\xa0"
     with pytest.raises(MessageError, match="beyond a roster of 3"):
         Reader(encoded[:-1] + b"\xb0", Kind.INBOX).ranks()
@@ -142,12 +142,12 @@ def test_unused_bits_of_a_bitmap_are_zero():
 def test_devices_on_a_roster_ascend():
     entry = {"cipher_key": bytes(32), "mask_key": bytes(32), "commitment": bytes(32), "signature": bytes(64)}
     for devices in ([2, 1], [1, 1]):
-        roster = adverts.Roster(
+        roster = messages.Roster(
             context=bytes(32), fleet="f", certificates=(), signature=bytes(64),
-            entries=tuple(adverts.RosterEntry(device=device, **entry) for device in devices),
+            entries=tuple(messages.RosterEntry(device=device, **entry) for device in devices),
         )  # fmt: skip
         with pytest.raises(MessageError, match="do not ascend"):
-            adverts.Roster.from_bytes(roster.to_bytes())
+            messages.Roster.from_bytes(roster.to_bytes())
 
 
 def test_survivors_who_did_not_share_are_refused():
@@ -168,11 +168,11 @@ def _capture(secagg) -> list[tuple[Callable[[bytes], object], bytes]]:
         return SimpleNamespace(to_bytes=lambda: offer.sign(fleet.server_key))
 
     up = {
-        Stage.ADVERTISE: adverts.Advert, Stage.SHARE: messages.SealedShares, Stage.MASK: messages.MaskedVector,
+        Stage.ADVERTISE: messages.Advert, Stage.SHARE: messages.SealedShares, Stage.MASK: messages.MaskedVector,
         Stage.CONFIRM: messages.Consistency, Stage.REVEAL: messages.Reveal,
     }  # fmt: skip
     down = {
-        Stage.ADVERTISE: adverts.Roster, Stage.SHARE: messages.Inbox, Stage.MASK: messages.SurvivorSets,
+        Stage.ADVERTISE: messages.Roster, Stage.SHARE: messages.Inbox, Stage.MASK: messages.SurvivorSets,
         Stage.CONFIRM: messages.Signatures,
     }  # fmt: skip
     found: list[tuple[Callable[[bytes], object], bytes]] = [(opened, fleet.server.offer_bytes)]
@@ -277,7 +277,7 @@ def test_mutated_messages_to_a_device_end_its_round_with_a_named_error(secagg, s
 
 @pytest.mark.parametrize("count", [MAX_ROSTER + 1, 0xFFFFFFFF])
 def test_a_length_beyond_the_largest_roster_is_refused_before_anything_is_read(count):
-    head = Writer(Kind.SEALED_SHARES).raw(bytes(64), 64).number(1).number(count, 4).done()
+    head = header(Kind.SEALED_SHARES) + bytes(64) + bytes(8) + count.to_bytes(4, "big")
     with pytest.raises(MessageError, match=f"{count} is above {MAX_ROSTER}"):
         messages.SealedShares.from_bytes(head + bytes(1000))
 

@@ -178,7 +178,7 @@ def test_policies_that_protect_nobody_cannot_be_made(policy):
 def test_a_certificate_holds_for_its_fleet_key_and_time():
     authority, key = EnrolmentAuthority.generate("f"), Ed25519PrivateKey.generate()
     certificate = authority.enrol((1 << 64) - 1, key.public_key(), not_after=100)
-    certificate.verify(authority.public_key, fleet="f", issued_at=100)
+    certificate.check(authority.public_key, fleet="f", issued_at=100)
     assert EnrolmentCertificate.from_bytes(certificate.to_bytes()) == certificate
     other = Ed25519PrivateKey.generate()
     for broken, arguments in (
@@ -189,7 +189,7 @@ def test_a_certificate_holds_for_its_fleet_key_and_time():
         (replace(certificate, identity_key=other.public_key().public_bytes_raw()), {"fleet": "f", "issued_at": 1}),
     ):
         with pytest.raises(EnrolmentRefused):
-            broken.verify(authority.public_key, **arguments)
+            broken.check(authority.public_key, **arguments)
     with pytest.raises(EnrolmentRefused, match="is for another key"):
         DeviceIdentity(certificate, other)
 

@@ -9,9 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from palate.privacy.secagg import errors
-from palate.privacy.secagg.adverts import Roster
 from palate.privacy.secagg.keys import DeviceIdentity, EnrolmentAuthority
-from palate.privacy.secagg.messages import Consistency, Inbox, Receipt, Reveal, Signatures, SurvivorSets
+from palate.privacy.secagg.messages import Consistency, Inbox, Receipt, Reveal, Roster, Signatures, SurvivorSets
 from palate.privacy.secagg.server import Stage
 from palate.privacy.secagg.shamir import PRIME
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from palate.privacy.secagg.adverts import Advert
 from palate.privacy.secagg.errors import (
     AdvertRefused,
     ConsistencyRefused,
@@ -23,7 +22,7 @@ from palate.privacy.secagg.errors import (
     StageClosed,
 )
 from palate.privacy.secagg.keys import DeviceIdentity, EnrolmentAuthority
-from palate.privacy.secagg.messages import Consistency, MaskedVector, Reveal, SealedShares
+from palate.privacy.secagg.messages import Advert, Consistency, MaskedVector, Reveal, SealedShares
 from palate.privacy.secagg.server import Stage
 
 MESSAGES = {

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from palate.privacy.secagg import adverts, errors, messages
+from palate.privacy.secagg import errors, messages
 from palate.privacy.secagg.device import DeviceRound
 from palate.privacy.secagg.encoding import to_sign
 from palate.privacy.secagg.keys import DeviceIdentity, EnrolmentAuthority, EnrolmentCertificate
@@ -25,8 +25,8 @@ from palate.privacy.secagg.server import ServerRound, Stage
 VECTORS = Path(__file__).parents[2] / "vectors" / "secagg.json"
 READERS: dict[str, Callable[[bytes], object]] = {
     "certificate": EnrolmentCertificate.from_bytes,
-    "advert": adverts.Advert.from_bytes,
-    "roster": adverts.Roster.from_bytes,
+    "advert": messages.Advert.from_bytes,
+    "roster": messages.Roster.from_bytes,
     "sealed shares": messages.SealedShares.from_bytes,
     "inbox": messages.Inbox.from_bytes,
     "masked vector": messages.MaskedVector.from_bytes,
@@ -214,7 +214,7 @@ def test_every_failing_vector_is_refused_by_name(failure):
     readers = {
         **READERS,
         "offer": lambda data: Offer.open(data, public["server"]),
-        "certificate": lambda data: EnrolmentCertificate.from_bytes(data).verify(
+        "certificate": lambda data: EnrolmentCertificate.from_bytes(data).check(
             public["authority"], fleet="vectors", issued_at=1_700_000_000
         ),
     }
