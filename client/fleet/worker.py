@@ -20,7 +20,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from palate.client.fleet.pipes import Frame, PipeBroken, receive, send
+from palate.client.fleet.frames import ChannelBroken, Frame, receive, send
 from palate.models.arrays import AnyArray
 from palate.privacy.integer.csprng import KEY_BYTES, Purpose, WordStream
 from palate.privacy.integer.ring import RingArray
@@ -141,7 +141,7 @@ class Worker:
         warm = self.process_id is not None
         try:
             return self._ask(values, given, until)
-        except PipeBroken:
+        except ChannelBroken:
             if not warm or time.monotonic() >= until:
                 raise
         # It may have ended itself, idle, just when it was asked.

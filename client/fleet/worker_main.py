@@ -21,7 +21,7 @@ from typing import Any, cast
 import numpy as np
 
 from palate.client.fleet.catalogue import Catalogue
-from palate.client.fleet.pipes import Frame, PipeBroken, receive, send
+from palate.client.fleet.frames import ChannelBroken, Frame, receive, send
 from palate.models.arrays import AnyArray
 from palate.privacy.wire import RoundPlan
 
@@ -89,10 +89,10 @@ def serve(channel: socket.socket, *, idle_seconds: float) -> None:
     while True:
         try:
             frame = receive(channel, until=time.monotonic() + idle_seconds)
-        except PipeBroken:
+        except ChannelBroken:
             return
         values, arrays = answer(frame)
-        with contextlib.suppress(PipeBroken):
+        with contextlib.suppress(ChannelBroken):
             send(channel, values, arrays, until=None)
 
 

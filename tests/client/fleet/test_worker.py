@@ -14,9 +14,10 @@ from hashlib import sha256
 import numpy as np
 import psutil
 import pytest
+from safetensors.numpy import save
 
 from palate.client.fleet.catalogue import Catalogue
-from palate.client.fleet.pipes import PipeBroken, receive, send
+from palate.client.fleet.frames import MAX_FRAME_BYTES, ChannelBroken, receive, send
 from palate.client.fleet.worker import Worker, noise_alone
 from palate.client.host import DeviceHost
 from palate.client.vault.heads import pack_head
@@ -155,6 +156,10 @@ def noise_alone_came(contribution, plan):
     assert 1e3 < decoded(contribution.vector, plan).std() / STEP < 1e5
 
 
+def _frame(data: bytes) -> bytes:
+    return len(data).to_bytes(8, "little") + data
+
+
 GARBAGE = "import os, socket, time; s = socket.socket(fileno=os.dup(0)); s.sendall({bytes}); time.sleep(60)"
 
 
@@ -164,11 +169,9 @@ GARBAGE = "import os, socket, time; s = socket.socket(fileno=os.dup(0)); s.senda
         "import os; os._exit(1)",
         "import time; time.sleep(60)",
         GARBAGE.format(bytes=b"\xff" * 8),
-        GARBAGE.format(bytes=b"\x02\0\0\0{}"),
-        GARBAGE.format(bytes=b"\x20\0\0\0" + b'{"values": {}, "arrays": []}    '),
-        GARBAGE.format(
-            bytes=b"\x4c\0\0\0" + b'{"values": {"failed": ""}, "arrays": [["vector", "uint32", [999999999]]]}   '
-        ),
+        GARBAGE.format(bytes=b"\x02" + bytes(7) + b"{}"),
+        GARBAGE.format(bytes=_frame(save({}, {"values": "{}"}))),
+        GARBAGE.format(bytes=b"\x01\0\0\x80\0\0\0\0"),
     ],
     ids=["crashes", "hangs", "noise", "other JSON", "no vector", "too large"],
 )
@@ -273,19 +276,32 @@ def test_frames_survive_the_way():
 
 
 @pytest.mark.parametrize(
-    "header",
+    "data",
     [
-        b"[]", b"{}", b'{"values": 1, "arrays": []}', b'{"values": {}, "arrays": [["a", "object", [1]]]}',
-        b'{"values": {}, "arrays": [["a", "float32", [-1]]]}',
-        b'{"values": {}, "arrays": [["a", "float32", [1, "x"]]]}',
-        b'{"values": {}, "arrays": [["a", "float32", [4294967296, 4294967296]]]}', b"[" * 5000,
+        b"",
+        b"[]",
+        _frame(b"[" * 5000),
+        _frame(b'{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}}') + bytes(4),
+        _frame(b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}') + bytes(4),
+        save({"a": np.zeros(2, np.float32)}),
+        save({}, {"other": "{}"}),
+        save({}, {"values": "1"}),
+        save({}, {"values": "{"}),
     ],
-)  # fmt: skip
-def test_what_is_no_frame_is_refused_by_name(header):
+)
+def test_what_is_no_frame_is_refused_by_name(data):
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        ours.sendall(len(header).to_bytes(4, "little") + header)
-        with pytest.raises(PipeBroken):
+        ours.sendall(_frame(data))
+        with pytest.raises(ChannelBroken):
+            receive(theirs, until=time.monotonic() + 1)
+
+
+def test_a_frame_that_is_too_large_is_refused_before_anything_is_allocated():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall((MAX_FRAME_BYTES + 1).to_bytes(8, "little"))
+        with pytest.raises(ChannelBroken, match="bytes"):
             receive(theirs, until=time.monotonic() + 1)
 
 
