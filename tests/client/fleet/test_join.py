@@ -57,7 +57,7 @@ FOREIGN = ("torch", "opacus", "polars", "ray", "dp_accounting", "pandas")
 IDLE_PROGRAM = f"""
 import sys
 from pathlib import Path
-from palate.client import cli
+from palate.cli import membership
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.member import Member
 from palate.client.fleet.relay import relay_to
