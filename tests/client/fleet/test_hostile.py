@@ -162,7 +162,7 @@ def test_a_next_fleet_does_not_loosen_what_the_owner_allowed_before(lone):
 
 
 def test_whatever_goes_wrong_in_training_the_round_is_answered(catalogue_data, tmp_path, lone, monkeypatch):
-    """An answer that fails to come says something about the history; MemoryError is no PipeBroken."""
+    """An answer that fails to come says something about the history; MemoryError is no ChannelBroken."""
     path = tmp_path / "catalogue.parquet"
     path.write_bytes(catalogue_data)
     worker = Worker(path, "0" * 64, command=("false",))
