@@ -87,7 +87,7 @@ def frontier(
       palate frontier --data sales.csv --set read.user_column=customer --set read.item_column=sku
     """  # noqa: D301 - Click wants the character itself to keep the lines of the examples
     from palate.simulation.frontier import RUNS, Sweep, run_sweep
-    from palate.simulation.frontier_controls import REFERENCES, dataset_name
+    from palate.simulation.frontier_controls import dataset_name, reference_names
     from palate.simulation.frontier_progress import SilentSweep, SweepProgress
     from palate.simulation.frontier_records import summary_of, write_frontier
     from palate.simulation.report.frontier_chart import write_page  # before the first run: its extra may be missing
@@ -102,7 +102,7 @@ def frontier(
         delta=values.get("delta") if delta is None else delta,
         values=values,
     )
-    names = {"all": REFERENCES, "none": ()}.get(references) or ()
+    names = reference_names() if references == "all" else ()
     if references not in ("all", "none"):
         names = tuple(_listed("references", references, str))
     folder = out or Path("runs") / f"frontier-{'-'.join(dataset_name(each) for each in sweep.data)}"

@@ -99,7 +99,7 @@ class SimulationConfig(BaseModel):
     @model_validator(mode="after")
     def _known_names(self) -> SimulationConfig:
         from palate.models.scores.registry import score_model  # torch: only when there is something to check
-        from palate.simulation.baselines.registry import baseline
+        from palate.simulation.baselines.registry import BASELINES
 
         chosen = score_model(self.training.model, self.training.objective)
         if self.new_items and self.engine == "devices" and (self.training.objective == "bce" or chosen.residual_head):
@@ -110,7 +110,7 @@ class SimulationConfig(BaseModel):
             )
         build_optimiser(self.optimiser)
         for name in self.baselines:
-            baseline(name)
+            BASELINES.resolve(name)
         if self.unit not in MECHANISMS:
             raise ConfigError(
                 f"unit {self.unit!r} has no mechanism in this version",

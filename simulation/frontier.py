@@ -17,7 +17,7 @@ from palate.privacy.accounting.events import Adjacency, Assumption
 from palate.server.values import merge
 from palate.simulation.config import SimulationConfig, checked_config
 from palate.simulation.federation import simulate
-from palate.simulation.frontier_controls import REFERENCES, References, controls_of, dataset_name
+from palate.simulation.frontier_controls import References, controls_of, dataset_name, reference_names
 from palate.simulation.frontier_records import Cell, Entry, cells_of, entry_of_baseline, entry_of_run
 from palate.simulation.guarantee import PUBLIC_CATALOGUE, SEEDED
 from palate.simulation.protection import UNPROTECTED
@@ -182,8 +182,8 @@ def run_sweep(sweep: Sweep, folder: Path, watcher: SweepWatcher, *, references: 
         data changed between two points.
     """
     for name in references:
-        if name not in REFERENCES:
-            raise ConfigError(f"no reference is called {name!r}", hint=f"choose from {', '.join(REFERENCES)}")
+        if name not in reference_names():
+            raise ConfigError(f"no reference is called {name!r}", hint=f"choose from {', '.join(reference_names())}")
     entries: list[Entry] = []
     skipped: list[str] = []
     hashes: dict[str, str] = {}

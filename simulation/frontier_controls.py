@@ -20,11 +20,18 @@ from palate.simulation.config import SimulationConfig
 from palate.simulation.prepare import prepare
 from palate.simulation.run_folder import RESOLVED, read_config
 
-CONTROLS = tuple(name for name, entry in BASELINES.items() if entry.spends_budget)
-REFERENCES = tuple(name for name in BASELINES if name not in CONTROLS)
-
 Phase = Callable[[str], None]
 Found = dict[str, Any]
+
+
+def control_names() -> tuple[str, ...]:
+    """Names of the baselines that spend a run's budget."""
+    return tuple(name for name, baseline in BASELINES.items() if baseline.spends_budget)
+
+
+def reference_names() -> tuple[str, ...]:
+    """Names of the baselines without privacy."""
+    return tuple(name for name, baseline in BASELINES.items() if not baseline.spends_budget)
 
 
 def controls_of(config: SimulationConfig, run: Path, folder: Path, phase: Phase) -> list[Found]:
@@ -57,7 +64,7 @@ def controls_of(config: SimulationConfig, run: Path, folder: Path, phase: Phase)
         training = read_config(run, RESOLVED).training
         prepared = prepare(config)
         found = run_baselines(
-            CONTROLS,
+            control_names(),
             prepared.split,
             content=prepared.public_columns,
             seed=config.seed,

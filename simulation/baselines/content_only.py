@@ -7,6 +7,8 @@ So the difference of the two is what noise costs, and nothing else.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from palate.models.arrays import Float32Array
@@ -16,7 +18,9 @@ from palate.models.learning.kernel import popularity_sum
 from palate.models.popularity import saturating_column
 from palate.models.serving import serving_training
 from palate.models.training import LocalTraining
+from palate.simulation.baselines.base import Baseline, FitData
 from palate.simulation.baselines.scorers import FactorScorer
+from palate.simulation.evaluation import Scorer
 
 
 def fit_content_only(
@@ -73,3 +77,18 @@ def fit_on_public_columns(
     public = np.zeros((len(popularity), 0), dtype=np.float32) if content is None else content
     rows = np.column_stack([popularity, public]).astype(np.float32)  # [num_items, 1 + k]
     return FactorScorer(solve_users(rows, history, history_weights(history, serving), serving), rows)
+
+
+def _fit(data: FitData, regularisation: float | None = None) -> Scorer:
+    ridge = {} if regularisation is None else {"regularisation": regularisation}
+    training = data.training.model_copy(update=ridge)
+    return fit_content_only(data.history, data.num_items, data.content, training, summed=data.summed)
+
+
+CONTENT_ONLY = Baseline(
+    name="content_only",
+    label="Popularity and content",
+    citation="Hu, Koren & Volinsky (2008), eq. 4, on public columns",
+    fit=_fit,
+    variants={f"regularisation={reg:g}": partial(_fit, regularisation=reg) for reg in (10.0, 100.0)},
+)

@@ -7,6 +7,8 @@ Closed form, one hyperparameter, and hard to beat on small catalogues; the inver
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from pydantic import PositiveFloat
 from pydantic.dataclasses import dataclass
@@ -14,7 +16,9 @@ from scipy import linalg
 
 from palate.errors import ConfigError
 from palate.models.histories import Histories
+from palate.simulation.baselines.base import Baseline, FitData
 from palate.simulation.baselines.scorers import ItemToItemScorer, history_matrix
+from palate.simulation.evaluation import Scorer
 
 MAX_ITEMS = 12_000
 """Beyond this the inverse takes minutes and gigabytes."""
@@ -70,3 +74,19 @@ def fit_ease(
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0.0)
     return ItemToItemScorer(matrix, weights)
+
+
+def _fit(data: FitData, config: EaseConfig) -> Scorer:
+    return fit_ease(data.history, data.num_items, config)
+
+
+EASE = Baseline(
+    name="ease",
+    label="EASE",
+    citation="Steck (2019), Embarrassingly shallow autoencoders for sparse data",
+    fit=partial(_fit, config=EaseConfig()),
+    variants={
+        f"regularisation={reg:g}": partial(_fit, config=EaseConfig(regularisation=reg)) for reg in (200.0, 2000.0)
+    },
+    max_items=MAX_ITEMS,
+)

@@ -9,14 +9,18 @@ of iALS on item recommendation benchmarks", eq. 2 to 5, which is what makes it c
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from palate.models.arrays import Float32Array, Int64Array
 from palate.models.histories import Histories
+from palate.simulation.baselines.base import Baseline, FitData
 from palate.simulation.baselines.normal_equations import solve_ridge
 from palate.simulation.baselines.scorers import FactorScorer, history_matrix
+from palate.simulation.evaluation import Scorer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,3 +92,23 @@ def fit_ials(
             solve_users(), owners, unobserved_weight=config.unobserved_weight, regularisation=item_penalty
         )
     return FactorScorer(solve_users(), items)
+
+
+def _fit(data: FitData, config: IalsConfig) -> Scorer:
+    return fit_ials(data.history, data.num_items, config, seed=data.seed)
+
+
+IALS = Baseline(
+    name="ials",
+    label="iALS",
+    citation="Hu, Koren & Volinsky (2008); Rendle, Krichene, Zhang & Koren (2022), Revisiting iALS",
+    fit=partial(_fit, config=IalsConfig()),
+    variants={
+        "regularisation=0.002": partial(_fit, config=IalsConfig(regularisation=0.002)),
+        "regularisation=0.015": partial(_fit, config=IalsConfig(regularisation=0.015)),
+        # Short histories want everything pulled harder towards zero.
+        "unobserved_weight=0.5, regularisation=0.015": partial(
+            _fit, config=IalsConfig(unobserved_weight=0.5, regularisation=0.015)
+        ),
+    },
+)

@@ -5,6 +5,7 @@ s_ij = |U_i and U_j| / (sqrt(|U_i| |U_j|) + shrinkage),   only the nearest neigh
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +15,9 @@ from scipy import sparse
 
 from palate.models.arrays import Float32Array
 from palate.models.histories import Histories
+from palate.simulation.baselines.base import Baseline, FitData
 from palate.simulation.baselines.scorers import ItemToItemScorer, history_matrix
+from palate.simulation.evaluation import Scorer
 
 BLOCK_ELEMENTS = 8_000_000
 """Most similarities held at once; fewer where many items have no user in common."""
@@ -81,3 +84,19 @@ def _keep_largest(values: Float32Array, count: int) -> None:
     dropped = values < bar
     dropped[np.flatnonzero(values == bar)[room:]] = True
     values[dropped] = 0.0
+
+
+def _fit(data: FitData, config: ItemKnnConfig) -> Scorer:
+    return fit_item_knn(data.history, data.num_items, config)
+
+
+ITEM_KNN = Baseline(
+    name="item_knn",
+    label="Item kNN",
+    citation="Sarwar, Karypis, Konstan & Riedl (2001), Item-based collaborative filtering",
+    fit=partial(_fit, config=ItemKnnConfig()),
+    variants={
+        f"shrinkage={shrinkage:g}": partial(_fit, config=ItemKnnConfig(shrinkage=shrinkage))
+        for shrinkage in (0.0, 100.0)
+    },
+)

@@ -7,14 +7,18 @@ ridge over public content, and where there is no content there is nothing to tel
 
 from __future__ import annotations
 
+from functools import partial
+
 from pydantic import NonNegativeFloat, PositiveFloat
 from pydantic.dataclasses import dataclass
 
 from palate.errors import ConfigError
 from palate.models.arrays import Float32Array
 from palate.models.histories import Histories
+from palate.simulation.baselines.base import Baseline, FitData
 from palate.simulation.baselines.normal_equations import solve_ridge
 from palate.simulation.baselines.scorers import FactorScorer
+from palate.simulation.evaluation import Scorer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,3 +63,19 @@ def fit_local_only(
         content, history, unobserved_weight=config.unobserved_weight, regularisation=config.regularisation
     )
     return FactorScorer(users, content)
+
+
+def _fit(data: FitData, config: LocalOnlyConfig) -> Scorer:
+    return fit_local_only(data.history, data.content, config)
+
+
+LOCAL_ONLY = Baseline(
+    name="local_only",
+    label="Local only (no federation)",
+    citation="Hu, Koren & Volinsky (2008), eq. 4, on public content",
+    fit=partial(_fit, config=LocalOnlyConfig()),
+    variants={
+        f"regularisation={reg:g}": partial(_fit, config=LocalOnlyConfig(regularisation=reg)) for reg in (10.0, 100.0)
+    },
+    needs_content=True,
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from palate.models.histories import Histories
+from palate.simulation.baselines.base import Baseline
 from palate.simulation.baselines.scorers import ConstantScorer
 
 
@@ -22,3 +23,11 @@ def fit_popularity(
         Size of the catalogue.
     """
     return ConstantScorer(np.bincount(history.items, minlength=num_items).astype(np.float32))
+
+
+POPULARITY = Baseline(
+    name="popularity",
+    label="Popularity",
+    citation="Cremonesi, Koren & Turrin (2010), Performance of recommender algorithms on top-N tasks",
+    fit=lambda data: fit_popularity(data.history, data.num_items),
+)

@@ -25,8 +25,10 @@ from palate.privacy.accounting.calibrate import calibrate_skellam
 from palate.privacy.budget import Promise
 from palate.privacy.integer.csprng import KEY_BYTES, Purpose, WordStream
 from palate.privacy.mechanisms.terms import ReleaseTerms
+from palate.simulation.baselines.base import Baseline, FitData
 from palate.simulation.baselines.content_only import fit_on_public_columns
 from palate.simulation.baselines.scorers import ConstantScorer, FactorScorer
+from palate.simulation.evaluation import Scorer
 from palate.simulation.noise_keys import NoiseKeys
 
 SENSITIVITY = 4096
@@ -169,3 +171,38 @@ def fit_dp_content(
     popularity = noised_popularity(summed or history, num_items, promise, noise_seed=noise_seed)
     column = saturating_column(popularity.values, noise_std=popularity.noise_std)
     return fit_on_public_columns(history, column, content, training)
+
+
+def _dp_popularity(data: FitData) -> Scorer:
+    counted = data.summed or data.history
+    return fit_dp_popularity(counted, data.num_items, data.budget, noise_seed=data.noise_seed)
+
+
+def _dp_content(data: FitData) -> Scorer:
+    return fit_dp_content(
+        data.history,
+        data.num_items,
+        data.budget,
+        data.content,
+        data.training,
+        summed=data.summed,
+        noise_seed=data.noise_seed,
+    )
+
+
+DP_POPULARITY = Baseline(
+    name="dp_popularity",
+    label="DP popularity",
+    citation="Agarwal, Kairouz & Liu (2021), The Skellam mechanism, on one popularity sum",
+    fit=_dp_popularity,
+    spends_budget=True,
+)
+
+
+DP_CONTENT = Baseline(
+    name="dp_content",
+    label="DP popularity and content",
+    citation="Agarwal, Kairouz & Liu (2021); Hu, Koren & Volinsky (2008), eq. 4, on public columns",
+    fit=_dp_content,
+    spends_budget=True,
+)

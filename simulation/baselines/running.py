@@ -14,14 +14,15 @@ from dataclasses import dataclass, replace
 from palate.models.arrays import Float32Array
 from palate.models.training import LocalTraining
 from palate.privacy.budget import Promise
-from palate.simulation.baselines.registry import Baseline, Fit, Known, baseline
+from palate.simulation.baselines.base import Baseline, Fit, FitData
+from palate.simulation.baselines.registry import BASELINES
 from palate.simulation.datasets.splits import Split
 from palate.simulation.evaluation import Evaluation, Summary, evaluate, summarise
 
 DEFAULT_VARIANT = "default"
 
-Select = Callable[[Baseline, Split, Known], tuple[str, Fit]]
-"""Chooses a variant of a baseline, by name, looking at nothing but validation; `Known` holds the training history."""
+Select = Callable[[Baseline, Split, FitData], tuple[str, Fit]]
+"""Chooses a variant of a baseline, by name, looking at nothing but validation; `FitData` holds the training history."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +69,14 @@ class BaselineResult:
         }
 
 
-def best_on_validation(baseline: Baseline, split: Split, known: Known) -> tuple[str, Fit]:
+def best_on_validation(baseline: Baseline, split: Split, data: FitData) -> tuple[str, Fit]:
     """Select the variant with the highest sampled NDCG on validation; the default where there is no validation."""
     choices = {DEFAULT_VARIANT: baseline.fit, **baseline.variants}
     if len(choices) == 1 or not (split.validation.item >= 0).any():
         return DEFAULT_VARIANT, baseline.fit
 
     def quality(name: str) -> float:
-        found = evaluate(choices[name](known), split.validation, known.history, with_full=False)
+        found = evaluate(choices[name](data), split.validation, data.history, with_full=False)
         return found.metrics().ndcg.value
 
     best = max(choices, key=quality)
@@ -83,7 +84,7 @@ def best_on_validation(baseline: Baseline, split: Split, known: Known) -> tuple[
 
 
 def run_baselines(
-    names: Sequence[str],
+    names: Sequence[str | Baseline],
     split: Split,
     *,
     content: Float32Array | None = None,
@@ -101,7 +102,7 @@ def run_baselines(
     Parameters
     ----------
     names
-        Names in the registry.
+        Names in the registry, or baselines themselves.
     split
         Histories and held-out items.
     content
@@ -131,12 +132,12 @@ def run_baselines(
     Raises
     ------
     ConfigError
-        If a name is not in the registry; nothing has been fitted then.
+        If a name is unknown; nothing has been fitted then.
     PrivacyError
         If no noise keeps the promise.
     """
-    chosen = {name: baseline(name) for name in names}
-    known = Known(
+    chosen = [BASELINES.resolve(each) for each in names]
+    data = FitData(
         split.train,
         split.num_items,
         content,
@@ -147,41 +148,40 @@ def run_baselines(
         summed=split.train,
     )
     results = {}
-    for name, entry in chosen.items():
+    for entry in chosen:
         if progress is not None:
-            progress(name)
-        results[name] = _run(name, entry, split, known, groups=groups, top_k=top_k, select=select)
+            progress(entry.name)
+        results[entry.name] = _run(entry, split, data, groups=groups, top_k=top_k, select=select)
     return results
 
 
 def _run(
-    name: str,
     entry: Baseline,
     split: Split,
-    known: Known,
+    data: FitData,
     *,
     groups: Mapping[str, Sequence[str]] | None,
     top_k: int,
     select: Select | None,
 ) -> BaselineResult:
-    """Select, fit and evaluate one baseline; `known` holds the training history."""
-    content, label = known.content, entry.label_under(known.promise)
-    skipped = entry.obstacle(split.num_items, content, known.promise)
+    """Select, fit and evaluate one baseline; `data` holds the training history."""
+    content, label = data.content, entry.label_under(data.promise)
+    skipped = entry.obstacle(split.num_items, content, data.promise)
     if skipped is not None:
-        return BaselineResult(name, entry.label, entry.citation, skipped=skipped)
+        return BaselineResult(entry.name, entry.label, entry.citation, skipped=skipped)
     started = time.process_time()
-    variant, fit = select(entry, split, known) if select is not None else (DEFAULT_VARIANT, entry.fit)
+    variant, fit = select(entry, split, data) if select is not None else (DEFAULT_VARIANT, entry.fit)
 
-    def summary(evaluation: Evaluation, known: Known) -> Summary:
-        return summarise(evaluation, train=known.history, num_items=split.num_items, content=content, groups=groups)
+    def summary(evaluation: Evaluation, data: FitData) -> Summary:
+        return summarise(evaluation, train=data.history, num_items=split.num_items, content=content, groups=groups)
 
     validation = None
     if (split.validation.item >= 0).any():
-        validation = summary(evaluate(fit(known), split.validation, known.history, top_k=top_k), known)
-    everything = replace(known, history=split.full_train)
+        validation = summary(evaluate(fit(data), split.validation, data.history, top_k=top_k), data)
+    everything = replace(data, history=split.full_train)
     tested = evaluate(fit(everything), split.test, everything.history, top_k=top_k)
     return BaselineResult(
-        name,
+        entry.name,
         label,
         entry.citation,
         variant=variant,

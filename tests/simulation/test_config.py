@@ -132,7 +132,7 @@ def test_the_run_name_says_data_model_unit_and_seed():
         (NONE | {"training": {"model": "svd"}}, "unknown model 'svd'"),
         (NONE | {"training": {"model": "mlp"}}, "cannot be trained with objective 'whole'"),
         (NONE | {"optimiser": {"name": "sgd"}}, "unknown server optimiser 'sgd'"),
-        (NONE | {"baselines": ["svd"]}, "no baseline is called 'svd'"),
+        (NONE | {"baselines": ["svd"]}, "unknown baseline 'svd'"),
         (NONE | {"schedule": {"rounds": 0}}, "schedule.rounds = 0"),
         (NONE | {"schedule": {"participation": 1.5}}, "schedule.participation = 1.5"),
         (NONE | {"schedule": {"participation": float("nan")}}, "schedule.participation = nan"),

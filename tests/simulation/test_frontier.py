@@ -20,7 +20,7 @@ from palate.simulation import frontier, frontier_controls
 from palate.simulation.config import checked_config
 from palate.simulation.federation import simulate
 from palate.simulation.frontier import Sweep, run_sweep
-from palate.simulation.frontier_controls import CONTROLS, REFERENCES
+from palate.simulation.frontier_controls import control_names, reference_names
 from palate.simulation.frontier_progress import SilentSweep
 from palate.simulation.frontier_records import METRICS, Cell, cells_of
 from palate.simulation.guarantee import SEEDED
@@ -116,7 +116,7 @@ def test_every_point_is_a_run_that_palate_simulate_takes_for_finished(sweep, fin
 def test_controls_stand_beside_every_protected_point_and_references_once_beside_the_data(finished):
     _, found = finished
     controls = [(e.model, e.epsilon, e.seed) for e in found.entries if e.kind == "control"]
-    assert sorted(controls) == sorted((name, 2.0, seed) for name in CONTROLS for seed in (1, 2))
+    assert sorted(controls) == sorted((name, 2.0, seed) for name in control_names() for seed in (1, 2))
     references = [(e.model, e.epsilon, e.unit, e.run) for e in found.entries if e.kind == "reference"]
     assert references == [("popularity", None, "none", None), ("ease", None, "none", None)]
 
@@ -363,6 +363,6 @@ def test_the_verdict_compares_with_the_better_control_of_the_same_budget(own, wo
 
 
 def test_references_are_what_is_not_a_control():
-    assert set(CONTROLS) == {"dp_popularity", "dp_content"}
-    assert not set(CONTROLS) & set(REFERENCES)
-    assert {"popularity", "ease"} <= set(REFERENCES)
+    assert set(control_names()) == {"dp_popularity", "dp_content"}
+    assert not set(control_names()) & set(reference_names())
+    assert {"popularity", "ease"} <= set(reference_names())

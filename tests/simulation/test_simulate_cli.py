@@ -180,7 +180,7 @@ def test_a_run_is_protected_unless_it_says_otherwise(palate):
         (("--unit", "none", "--model", "mlp"), "'mlp' cannot be trained with objective 'whole'"),
         (("--unit", "none", "--objective", "hinge"), "objective = 'hinge'"),
         (("--unit", "none", "--optimiser", "sgd"), "unknown server optimiser 'sgd'"),
-        (("--unit", "none", "--baselines", "svd"), "no baseline is called 'svd'"),
+        (("--unit", "none", "--baselines", "svd"), "unknown baseline 'svd'"),
         (("--unit", "none", "--engine", "cloud"), "engine = 'cloud'"),
         (("--unit", "none", "--rounds", "0"), "schedule.rounds = 0"),
         (("--unit", "none", "--rounds", "many"), "'many' is not a valid integer"),

@@ -18,6 +18,7 @@ from palate.privacy.accounting.guarantee import epsilon as account_for
 from palate.privacy.budget import Promise
 from palate.privacy.errors import PrivacyError
 from palate.simulation.baselines import private_controls
+from palate.simulation.baselines.base import FitData
 from palate.simulation.baselines.private_controls import (
     SENSITIVITY,
     fit_dp_content,
@@ -25,7 +26,7 @@ from palate.simulation.baselines.private_controls import (
     noised_popularity,
     whole_budget_terms,
 )
-from palate.simulation.baselines.registry import BASELINES, Known
+from palate.simulation.baselines.registry import BASELINES
 
 NUM_USERS, NUM_ITEMS = 60, 500
 EVERYBODY = np.arange(NUM_USERS, dtype=np.int32)
@@ -141,13 +142,13 @@ def test_a_budget_that_is_none_is_refused(history, epsilon):
 @pytest.mark.parametrize("given", [None, Promise(unit=Unit.INTERACTION, epsilon=2.0, delta=1e-5)])
 def test_a_control_without_a_budget_for_whole_people_is_refused_not_fitted_in_the_clear(history, name, given):
     with pytest.raises(ConfigError, match="whole people"):
-        BASELINES[name].fit(Known(history, NUM_ITEMS, promise=given))
+        BASELINES[name].fit(FitData(history, NUM_ITEMS, promise=given))
 
 
 def test_content_only_is_dp_content_without_the_noise(history):
     """Else noise could seem to help: the two must differ in nothing but the popularity column's noise."""
     content = np.random.default_rng(1).normal(size=(NUM_ITEMS, 3)).astype(np.float32)
-    known = Known(history, NUM_ITEMS, content, training=LocalTraining(regularisation=7.0, serving_half_life=3.0))
+    known = FitData(history, NUM_ITEMS, content, training=LocalTraining(regularisation=7.0, serving_half_life=3.0))
     plain = BASELINES["content_only"].fit(known)
     lavish = BASELINES["dp_content"].fit(replace(known, promise=promise(epsilon=1e6), noise_seed=2))
     np.testing.assert_allclose(plain.items, lavish.items, atol=0.1)

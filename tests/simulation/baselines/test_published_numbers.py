@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from palate.simulation.baselines.registry import BASELINES, Known
+from palate.simulation.baselines.base import FitData
+from palate.simulation.baselines.registry import BASELINES
 from palate.simulation.datasets import presets
 from palate.simulation.datasets.splits import ncf_ml1m
 from palate.simulation.evaluation import evaluate
@@ -25,7 +26,7 @@ def test_popularity_reaches_its_published_numbers_once_ties_count_for_it(split):
 
 
 def test_popularity_loses_its_ties_and_nothing_else(split):
-    scorer = BASELINES["popularity"].fit(Known(split.full_train, split.num_items))
+    scorer = BASELINES["popularity"].fit(FitData(split.full_train, split.num_items))
     found = evaluate(scorer, split.test, split.full_train).metrics()
     assert (round(found.hit_rate.value, 4), round(found.ndcg.value, 4)) == (0.4531, 0.2541)
 
@@ -33,7 +34,7 @@ def test_popularity_loses_its_ties_and_nothing_else(split):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "hit_rate", "ndcg"), [("ease", 0.718, 0.449), ("ials", 0.723, 0.443)])
 def test_centralised_references_reach_their_numbers(split, name, hit_rate, ndcg):
-    scorer = BASELINES[name].fit(Known(split.full_train, split.num_items))
+    scorer = BASELINES[name].fit(FitData(split.full_train, split.num_items))
     found = evaluate(scorer, split.test, split.full_train).metrics()
     assert found.hit_rate.value == pytest.approx(hit_rate, abs=0.012)
     assert found.ndcg.value == pytest.approx(ndcg, abs=0.012)
