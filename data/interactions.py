@@ -43,19 +43,32 @@ class RawInteractions:
     Attributes
     ----------
     frame
-        Columns `line` Int64, `user` and `item` String, and where the file has them `rating` and `moment` Float64.
+        Columns `line` Int64, `user` and `item` String, and where the file has them `rating` and `moment` Float64; one
+        person's rows may lack `user`, and have `title` instead of `item` or beside it.
     has_time
         Whether there is a `moment`: a timestamp in seconds since 1970 or a rank.
     is_timestamp
         Whether `moment` is a time rather than a rank.
     report
         Rows dropped so far.
+    columns
+        Which column of the file was read as user, item, title, rating and time.
+    other_columns
+        Columns that nothing was taken from.
+    dropped
+        Rows that were passed over: `line` Int64 and `trouble` String, the reason in words.
+    unit
+        "line" or "row": what `line` counts.
     """
 
     frame: pl.DataFrame
     has_time: bool
     is_timestamp: bool
     report: CleaningReport
+    columns: dict[str, str] = field(default_factory=dict)
+    other_columns: tuple[str, ...] = ()
+    dropped: pl.DataFrame = field(default_factory=pl.DataFrame)
+    unit: str = "row"
 
 
 @dataclass(frozen=True)

@@ -1,99 +1,130 @@
-"""What is publicly known of the items: title, genres, year, description.
+"""What is publicly known of the items, from a file or a frame: title, genres, year, description.
 
-Reads MovieLens' movies.dat and u.item as GroupLens publishes them, and any table with an item column and
-some of title, genres (parted by "|"), year, description, url.
+Every program of Palate that reads a list of items does it here. A row that cannot be used is passed over and noted.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Final
 
 import polars as pl
 
 from palate.data.catalogue import Catalogue
-from palate.data.tables import Source, Table, as_text, find_column, read_table, shorten
+from palate.data.options import ReadOptions
+from palate.data.tables import EXAMPLES, UNLIMITED, Limits, Source, Table, read_table
+from palate.data.values import ROLE_NAMES, as_text, find_column, shorten
 from palate.errors import DataError
 
-# The order of the flags in u.item (u.genre of MovieLens 100K).
-_U_ITEM_GENRES = (
-    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
-    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
-)  # fmt: skip
+_ROLES: Final = ("item", "title", "genres", "year", "description", "url")
 _NO_GENRES = frozenset(("", "unknown", "(no genres listed)"))
-_GUESSES = {
-    "item": "item itemid movieid movie filmid productid product asin parentasin articleid trackid songid artistid "
-    "bookid isbn sku stockcode poiid businessid id",
-    "title": "title movietitle name itemname productname",
-    "genres": "genres genre categories category class tags",
-    "year": "year releaseyear releasedate date",
-    "description": "description overview summary text abstract plot",
-    "url": "url path link",
-}
+_OTHER_SEPARATORS = (";", ",")
+_YEAR = r"\b((?:1[89]|20)\d\d)\b"
 
 
-def read_items(source: Source, *, strict: bool = False) -> tuple[Catalogue, tuple[str, ...]]:
+def read_items(
+    source: Source, options: ReadOptions | None = None, *, keys_alone: bool = False, limits: Limits = UNLIMITED
+) -> tuple[Catalogue, tuple[str, ...]]:
     """Read a file or a frame that describes items.
+
+    Parameters
+    ----------
+    source
+        As in `palate.data.tables.read_table`; one column has the items' keys, others may have title, genres (parted by
+        "|"), year, description and url.
+    options
+        `item_column`, `title_column`, `columns` and `strict` are used; what is None is guessed.
+    keys_alone
+        Whether a list of keys of which nothing is known will do.
+    limits
+        How large a file may be.
 
     Returns
     -------
     tuple
-        The described items in the file's order (first description of an id wins), and notes on dropped lines.
+        The described items in the file's order (the first row of a key wins), and notes on what was guessed or passed
+        over.
 
     Raises
     ------
     DataError
-        If the file cannot be read, has no item column, or `strict` meets a bad line.
+        If the file cannot be read, has no item column or no items, or `strict` meets a bad row.
     """
-    plain_name = Path(source).name.removesuffix(".gz") if isinstance(source, str | Path) else ""
-    if plain_name == "movies.dat":
-        table = read_table(source, columns=("item", "title", "genres"), separator="::")
-    elif plain_name == "u.item":
-        columns = ("item", "title", "date", "video date", "link", *_U_ITEM_GENRES)
-        table = _flags_to_genres(read_table(source, columns=columns, separator="|"))
-    else:
-        table = read_table(source)
-    if table.malformed and strict:
-        raise DataError(
-            f"{table.name}, {table.unit} {table.malformed[0]}: wrong number of fields",
-            hint="mend the file, or leave out --strict",
-        )
-    known_latin1 = plain_name in ("movies.dat", "u.item")  # as GroupLens publishes them: nothing was guessed
-    notes = () if known_latin1 else table.notes
-    if table.malformed:
-        notes = (
-            *notes,
-            f"{len(table.malformed)} lines of {table.name} were dropped, the first is {table.malformed[0]}",
-        )
-    return _described(table), notes
+    options = options or ReadOptions()
+    table = read_table(source, columns=options.column_names, limits=limits)
+    found = _choose_columns(table, options, keys_alone=keys_alone)
+    text = {role: as_text(table.frame[name]) for role, name in found.items()}
+    nothing = pl.Series([""] * len(table.frame), dtype=pl.String)
+    frame = pl.DataFrame({role: text.get(role, nothing) for role in _ROLES}).with_columns(table.lines.alias("line"))
+    genres, genres_note = _parted(frame["genres"], words=found.get("genres") in table.lists)
+    frame = frame.with_columns(genres.alias("genres"))
+    named = frame.filter(pl.col("item") != "")
+    unique = named.unique("item", keep="first", maintain_order=True)
+    twice = named.filter(pl.col("item").is_first_distinct().not_())["line"].to_list()
+    passed_over = {
+        "has a wrong number of fields": list(table.malformed),
+        "has no key": frame.filter(pl.col("item") == "")["line"].to_list(),
+        "has the key of an earlier one": twice,
+    }
+    if options.strict and any(passed_over.values()):
+        line, words = min((lines[0], words) for words, lines in passed_over.items() if lines)
+        raise DataError(f"{table.name}, {table.unit} {line} {words}", hint="mend the file, or leave out --strict")
+    if unique.is_empty():
+        raise DataError(f"{table.name} has no items", hint="give every item a key of its own")
+    notes = [*table.notes, *([f"{table.name}: {genres_note}"] if genres_note else [])]
+    for words, lines in passed_over.items():
+        if lines:
+            first = ", ".join(map(str, lines[:EXAMPLES])) + (" ..." if len(lines) > EXAMPLES else "")
+            notes.append(f"{table.name}: {len(lines):,} {table.unit}s passed over, each {words} ({first})")
+    return _described(unique), tuple(notes)
 
 
-def _described(table: Table) -> Catalogue:
+def _choose_columns(table: Table, options: ReadOptions, *, keys_alone: bool) -> dict[str, str]:
+    """Role -> column: what was asked for, else the best guess; only the item must be there."""
     names = table.frame.columns
-    found = {role: find_column(names, candidates) for role, candidates in _GUESSES.items()}
-    if found["item"] is None:
+    asked = {"item": options.item_column, "title": options.title_column}
+    for role, name in asked.items():
+        if name is not None and name not in names:
+            raise DataError(
+                f"{table.name} has no column {name!r}; it has {shorten(names)}",
+                hint=f"choose one of them with --{role}-column",
+            )
+    guesses = ROLE_NAMES | {"item": f"{ROLE_NAMES['item']} id"}
+    free = [name for name in names if name not in asked.values()]
+    chosen = {role: asked.get(role) or find_column(free, guesses[role]) for role in _ROLES}
+    found = {role: name for role, name in chosen.items() if name is not None}
+    if "item" not in found:
         raise DataError(
             f"{table.name}: no column looks like the item; it has {shorten(names)}",
-            hint="call the column item; title, genres, year and description are optional",
+            hint="name it with --item-column; if the first line is no header: --columns item,title,genres",
         )
-    if not any(found[role] for role in ("title", "genres", "description")):
+    if not keys_alone and not any(role in found for role in ("title", "genres", "description")):
         raise DataError(
             f"{table.name} says nothing about its items; it has {shorten(names)}",
             hint="add a column title, genres or description",
         )
-    frame = pl.DataFrame(
-        {
-            role: as_text(table.frame[name]) if name else pl.Series([""] * len(table.frame))
-            for role, name in found.items()
-        }
-    )
-    frame = frame.filter(pl.col("item") != "").unique("item", keep="first", maintain_order=True)
+    return found
+
+
+def _parted(column: pl.Series, *, words: bool) -> tuple[pl.Series, str]:
+    """Genre names of each item, List(String), and a note where they are parted by something else than "|"."""
+    if words:
+        return column.str.split(" "), ""
+    if not column.str.contains("|", literal=True).any():
+        given = max(int((column != "").sum()), 1)
+        for separator in _OTHER_SEPARATORS:
+            if column.str.contains(separator, literal=True).sum() > given // 5:
+                return column.str.split(separator), f"genres were parted at {separator!r}, as none has a '|'"
+    return column.str.split("|"), ""
+
+
+def _described(frame: pl.DataFrame) -> Catalogue:
     title = pl.when(pl.col("title") != "").then("title").when(pl.col("description") != "").then("description")
     in_title = pl.col("title").str.extract(r"^.*\(((?:1[89]|20)\d\d)\b[^)]*\)", 1)
+    earlier = pl.col("year").str.extract(r"^(1[0-7]\d\d)(?:\.0*)?$", 1)
     frame = frame.with_columns(
         title.otherwise("item").alias("title"),
-        pl.coalesce(pl.col("year").str.extract(r"\b((?:1[89]|20)\d\d)\b", 1), in_title, pl.lit("0")).alias("year"),
+        pl.coalesce(pl.col("year").str.extract(_YEAR, 1), earlier, in_title, pl.lit("0")).alias("year"),
         (pl.col("description") + " " + pl.col("url")).str.strip_chars().alias("text"),
-        pl.col("genres").str.split("|").alias("genres"),
     )
     return Catalogue(
         ids=tuple(frame["item"].to_list()),
@@ -104,10 +135,3 @@ def _described(table: Table) -> Catalogue:
         years=frame["year"].cast(pl.Int32).to_numpy().copy(),
         texts=tuple(frame["text"].to_list()),
     )
-
-
-def _flags_to_genres(table: Table) -> Table:
-    flags = [pl.when(pl.col(genre) == "1").then(pl.lit(genre)) for genre in _U_ITEM_GENRES]
-    genres = pl.concat_str(flags, separator="|", ignore_nulls=True).alias("genres")
-    frame = table.frame.select("item", "title", "date", genres)
-    return Table(table.name, frame, table.lines, table.unit, table.rows_read, table.malformed, table.notes)

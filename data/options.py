@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from palate.data.values import DateOrder
 from palate.errors import ConfigError
 
 
@@ -15,8 +16,12 @@ class ReadOptions(BaseModel):
 
     Attributes
     ----------
-    user_column, item_column, rating_column, time_column
-        Names of the columns; guessed from common names where None.
+    user_column, item_column, title_column, rating_column, time_column
+        Names of the columns, or their positions where the file has no header line; guessed where None.
+    columns
+        Names of the columns of a file without a header line, in order, as "user,item,-,time"; "-" skips one.
+    date_order
+        What comes first in dates such as 7/6/2020; None lets the column decide.
     items
         File that describes the items (title, genres, year, description).
     min_user, min_item
@@ -31,8 +36,11 @@ class ReadOptions(BaseModel):
 
     user_column: str | None = Field(None, description="column of the users; guessed from common names")
     item_column: str | None = Field(None, description="column of the items; guessed")
+    title_column: str | None = Field(None, description="column of the items' titles; guessed")
     rating_column: str | None = Field(None, description="column of the ratings; guessed")
     time_column: str | None = Field(None, description="column of times or ranks; guessed")
+    columns: str | None = Field(None, description="columns of a file without a header line: user,item,-,time")
+    date_order: DateOrder | None = Field(None, description="what comes first in dates such as 7/6/2020: day or month")
     items: Path | None = Field(None, description="file that describes the items")
     min_user: int | None = Field(None, ge=1, description="fewest interactions of a user that is kept")
     min_item: int | None = Field(None, ge=1, description="fewest interactions of an item that is kept")
@@ -57,6 +65,11 @@ class ReadOptions(BaseModel):
                 f"{flag} {first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}",
                 hint="palate data describe --help explains the reading options",
             ) from error
+
+    @property
+    def column_names(self) -> list[str] | None:
+        """Names in `columns`; None where the file names its columns itself."""
+        return None if self.columns is None else [name.strip() for name in self.columns.split(",")]
 
     def over(self, defaults: ReadOptions) -> ReadOptions:
         """Options in which everything that is set here wins over `defaults`."""

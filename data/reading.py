@@ -1,47 +1,54 @@
-"""A file of interactions with named columns -> user, item, rating and moment, with every dropped row accounted for.
+"""Interactions from a file or a frame: which column is what, and which rows can be used.
 
-Ids stay text (leading zeros survive); a row that cannot be used is dropped, counted and remembered by
-its line number, or refused when reading is strict.
+Every program of Palate that reads interactions does it here. Ids stay text (leading zeros survive). What the options
+do not say is guessed and noted; a row that cannot be used is passed over, and counted with its line and the reason, or
+refused when reading is strict.
 """
 
 from __future__ import annotations
 
 import difflib
-import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import polars as pl
 
 from palate.data.interactions import CleaningReport, Interactions, RawInteractions, clean
 from palate.data.items import read_items
 from palate.data.options import ReadOptions
-from palate.data.tables import EXAMPLES, Source, Table, as_text, find_column, plain_name, read_table, shorten
+from palate.data.tables import EXAMPLES, SKIPPED, UNLIMITED, Limits, Source, Table, read_table
+from palate.data.values import (
+    RANK_NAMES,
+    ROLE_NAMES,
+    as_text,
+    find_column,
+    moments,
+    numbers,
+    plain_name,
+    shorten,
+    without_placeholders,
+)
 from palate.errors import DataError
 
-# Lower case, letters and digits only; earlier names win.
-_GUESSES = {
-    "user": "user userid uid username customer customerid reviewerid visitorid visitor member memberid account "
-    "accountid person personid client clientid profileid",
-    "item": "item itemid iid movie movieid film filmid product productid asin parentasin article articleid track "
-    "trackid song songid artist artistid book bookid isbn sku stockcode poi poiid business businessid venueid "
-    "gameid newsid",
-    "rating": "rating ratings score stars overall",
-    "time": "timestamp time ts datetime date unixreviewtime createdat eventtime order rank position sequence",
+_ROLES: Final = ("user", "item", "title", "rating", "time")
+_WRONG_FIELDS: Final = "wrong number of fields"
+_KIND_OF: Final = {
+    _WRONG_FIELDS: "malformed",
+    "the rating is no number": "malformed",
+    "the time is neither a number nor a date": "malformed",
+    "no user": "missing",
+    "no item": "missing",
+    "no rating": "missing",
+    "no time": "missing",
+    "the rating is not finite": "not_finite",
+    "the time is not finite": "not_finite",
 }
-_RANK_NAMES = frozenset(("order", "rank", "position", "sequence", "index"))
-_DATE_FORMATS = (
-    "%Y-%m-%dT%H:%M:%S%.f%#z",
-    "%Y-%m-%d %H:%M:%S%.f%#z",
-    "%Y-%m-%dT%H:%M:%S%.f",
-    "%Y-%m-%d %H:%M:%S%.f",
-    "%Y-%m-%d %H:%M",
-)
-# MovieLens' own files have no header line.
-HEADERLESS = {
-    "ratings.dat": ("::", ("user", "item", "rating", "timestamp")),
-    "u.data": ("\t", ("user", "item", "rating", "timestamp")),
-}
+"""Why a row is passed over -> how the cleaning report counts it."""
+_SAMPLE = 1000  # rows from which the columns of a file without a header line are guessed
+_MOST_RATINGS = 21  # different values of a column that may be ratings
 
 
 def read_interactions(
@@ -52,7 +59,7 @@ def read_interactions(
     Parameters
     ----------
     source
-        A file (CSV, TSV, RecBole .inter, Parquet; gzipped or not), or a polars, pandas or Arrow frame.
+        A file (CSV, TSV, RecBole .inter, JSON, Parquet; gzipped or zipped or not), or a polars, pandas or Arrow frame.
     items
         File or frame that describes the items; ``options.items`` where None.
     options
@@ -75,22 +82,29 @@ def read_interactions(
     described = None
     items = options.items if items is None else items
     if items is not None:
-        described, notes = read_items(items, strict=options.strict)
+        described, notes = read_items(items, ReadOptions(strict=options.strict))
         raw = replace(raw, report=replace(raw.report, notes=(*raw.report.notes, *notes)))
     file = Path(source) if isinstance(source, str | Path) else None
     interactions = clean(raw, name=name or (file.name if file else "frame"), options=options, described=described)
     return replace(interactions, source=str(file) if file else "")
 
 
-def read_rows(source: Source, options: ReadOptions | None = None) -> RawInteractions:
-    """Read the usable rows of a file or a frame; each dropped row is accounted for.
+def read_rows(
+    source: Source, options: ReadOptions | None = None, *, personal: bool = False, limits: Limits = UNLIMITED
+) -> RawInteractions:
+    """Read the usable rows of a file or a frame; each row that is passed over is accounted for.
 
     Parameters
     ----------
     source
-        As in `read_interactions`; MovieLens' ratings.dat and u.data are known without a header line.
+        As in `read_interactions`.
     options
         Column names and strictness.
+    personal
+        Whether these are one person's: then nobody needs to be named, a title is enough for an item, and a row without
+        a rating or a time is used.
+    limits
+        How large a file may be.
 
     Raises
     ------
@@ -98,127 +112,208 @@ def read_rows(source: Source, options: ReadOptions | None = None) -> RawInteract
         If the file or a column is missing, nothing usable is left, or `strict` meets a bad row.
     """
     options = options or ReadOptions()
-    known_as = Path(source).name.removesuffix(".gz") if isinstance(source, str | Path) else ""
-    separator, columns = HEADERLESS.get(known_as, (None, None))
-    table = read_table(source, columns=columns, separator=separator)
-    chosen = _choose_columns(table, options)
+    table = read_table(source, columns=options.column_names, limits=limits)
+    chosen, notes = _choose_columns(table, options, personal=personal)
     text = {role: as_text(table.frame[column]) for role, column in chosen.items()}
-    is_timestamp = "time" in chosen and plain_name(chosen["time"]) not in _RANK_NAMES
-    parsed = {"line": table.lines, "user": text["user"], "item": text["item"]}
+    parsed: dict[str, pl.Series] = {"line": table.lines}
+    parsed |= {role: text[role] for role in ("user", "item", "title") if role in text}
+    is_timestamp = "time" in chosen and plain_name(chosen["time"]) not in RANK_NAMES
     if "rating" in chosen:
-        parsed["rating"] = text["rating"].cast(pl.Float64, strict=False)
+        text["rating"] = without_placeholders(text["rating"])
+        parsed["rating"], note = numbers(text["rating"])
+        notes += [f"{chosen['rating']} was read with {note}"] if note else []
     if "time" in chosen:
-        parsed["moment"] = _moments(table, chosen["time"], text["time"], is_timestamp=is_timestamp)
-    frame = pl.DataFrame(parsed).with_columns(_trouble(text, parsed).alias("trouble"))
-    report = _account(table, frame, strict=options.strict)
-    usable = frame.filter(pl.col("trouble").is_null()).drop("trouble")
-    if usable.is_empty():
-        columns_read = ", ".join(f"{role}={column}" for role, column in chosen.items())
+        text["time"] = without_placeholders(text["time"])
+        if is_timestamp:
+            parsed["moment"], note = moments(text["time"], options.date_order)
+        else:
+            parsed["moment"], note = numbers(text["time"])
+        notes += [f"{chosen['time']}: {note}"] if note else []
+        if not personal:
+            _check_moments(table, chosen["time"], text["time"], parsed["moment"])
+    frame = pl.DataFrame(parsed).with_columns(_trouble(text, parsed, personal=personal))
+    bad = frame.filter(pl.col("trouble").is_not_null()).select("line", "trouble")
+    wrong = pl.DataFrame({"line": pl.Series(table.malformed, dtype=pl.Int64)}).with_columns(
+        pl.lit(_WRONG_FIELDS).alias("trouble")
+    )
+    dropped = pl.concat([bad, wrong]).sort("line")
+    if options.strict and len(dropped):
+        line, reason = dropped.row(0)
         raise DataError(
-            f"{table.name}: none of its {table.rows_read} rows can be used: {report.malformed} malformed, "
-            f"{report.missing} with a missing field, {report.not_finite} not finite",
-            hint=f"read as {columns_read}; choose others with --user-column, --item-column and so on",
-        )
-    return RawInteractions(usable, "moment" in parsed, is_timestamp, report)
-
-
-def _choose_columns(table: Table, options: ReadOptions) -> dict[str, str]:
-    """Role -> column: what was asked for, else the best guess; rating and time may be absent."""
-    names = table.frame.columns
-    asked = {
-        "user": options.user_column,
-        "item": options.item_column,
-        "rating": options.rating_column,
-        "time": options.time_column,
-    }
-    chosen: dict[str, str] = {}
-    for role, name in asked.items():
-        if name is not None and name not in names:
-            near = difflib.get_close_matches(name, names, n=1) or difflib.get_close_matches(name.lower(), names, n=1)
-            raise DataError(
-                f"{table.name} has no column {name!r}; it has {shorten(names)}",
-                hint=f"did you mean --{role}-column {near[0]}?" if near else f"choose one of them with --{role}-column",
-            )
-        found = name or find_column([other for other in names if other not in asked.values()], _GUESSES[role])
-        if found is not None:
-            chosen[role] = found
-    for role in ("user", "item"):
-        if role not in chosen:
-            headerless = all(re.fullmatch(r"[\d.+-]*", name) for name in names)
-            hint = "the first line must be a header such as user,item,timestamp"
-            raise DataError(
-                f"{table.name}: no column looks like the {role}; it has {shorten(names)}",
-                hint=hint if headerless else f"name it with --{role}-column",
-            )
-    twice = [name for name in chosen.values() if list(chosen.values()).count(name) > 1]
-    if twice:
-        raise DataError(f"{table.name}: column {twice[0]!r} was named for two roles", hint="name a column for each")
-    return chosen
-
-
-def _moments(table: Table, name: str, text: pl.Series, *, is_timestamp: bool) -> pl.Series:
-    """Float64 moments: numbers as they are (timestamps in seconds), or ISO 8601 dates as seconds since 1970."""
-    numbers = text.cast(pl.Float64, strict=False)
-    given = (text != "").sum()
-    if 2 * numbers.count() >= given:
-        return _in_seconds(numbers) if is_timestamp else numbers
-    dates = text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
-    for layout in _DATE_FORMATS:
-        parsed = text.str.to_datetime(layout, strict=False, time_unit="us")
-        if parsed.dtype == pl.Datetime("us", "UTC"):
-            parsed = parsed.dt.replace_time_zone(None)
-        dates = dates.zip_with(dates.is_not_null(), parsed)
-    if 2 * dates.count() < given:
-        example = text.filter(text != "")[0]
-        raise DataError(
-            f"{table.name}: column {name!r} holds neither numbers nor ISO 8601 dates, for example {shorten([example])}",
-            hint="write times as 1700000000 or 2023-11-14T22:13:20, or choose another --time-column",
-        )
-    return dates.dt.epoch("us").cast(pl.Float64) / 1e6
-
-
-def _in_seconds(numbers: pl.Series) -> pl.Series:
-    """Timestamps in milli-, micro- or nanoseconds are told by their size: seconds have 12 digits only after 5138."""
-    finite = numbers.filter(numbers.is_finite())
-    middle = finite.median() if len(finite) else 0.0
-    scale = next((scale for scale in (1e9, 1e6, 1e3) if isinstance(middle, float) and abs(middle) / scale >= 1e8), 1.0)
-    return numbers / scale
-
-
-def _trouble(text: dict[str, pl.Series], parsed: dict[str, pl.Series]) -> pl.Series:
-    """Return the first reason, if any, why each row cannot be used; String [num_records], null where there is none."""
-    frame = pl.DataFrame(parsed).with_columns(series.alias(f"text of {role}") for role, series in text.items())
-    numbers = [pl.col(name) for name in ("rating", "moment") if name in parsed]
-    blank = pl.any_horizontal(pl.col(f"text of {role}") == "" for role in text)
-    unread = pl.any_horizontal([pl.lit(False), *(number.is_null() for number in numbers)])
-    endless = pl.any_horizontal([pl.lit(False), *(~number.is_finite() for number in numbers)])
-    reason = pl.when(blank).then(pl.lit("missing")).when(unread).then(pl.lit("malformed"))
-    return frame.select(reason.when(endless).then(pl.lit("not_finite")).otherwise(None).alias("trouble"))["trouble"]
-
-
-def _account(table: Table, frame: pl.DataFrame, *, strict: bool) -> CleaningReport:
-    lines = {
-        reason: frame.filter(pl.col("trouble") == reason)["line"].to_list()
-        for reason in ("malformed", "missing", "not_finite")
-    }
-    lines["malformed"] = sorted([*table.malformed, *lines["malformed"]])
-    if strict and any(lines.values()):
-        reason, first = min(((reason, bad[0]) for reason, bad in lines.items() if bad), key=lambda pair: pair[1])
-        words = {
-            "malformed": "wrong number of fields, or a number or time that cannot be read",
-            "missing": "a field is empty",
-            "not_finite": "a number is not finite",
-        }
-        total = sum(map(len, lines.values()))
-        raise DataError(
-            f"{table.name}, {table.unit} {first}: {words[reason]} ({total} such rows in all)",
+            f"{table.name}, {table.unit} {line}: {reason} ({len(dropped)} such rows in all)",
             hint="mend the file, or leave out --strict to drop and count them",
         )
+    raw = RawInteractions(
+        frame=frame.filter(pl.col("trouble").is_null()).drop("trouble"),
+        has_time="moment" in parsed,
+        is_timestamp=is_timestamp,
+        report=_account(table, dropped, (*table.notes, *notes)),
+        columns=chosen,
+        other_columns=tuple(name for name in table.frame.columns if name not in chosen.values()),
+        dropped=dropped,
+        unit=table.unit,
+    )
+    if raw.frame.is_empty():
+        counts = Counter(dropped["trouble"].to_list())
+        raise DataError(
+            f"{table.name}: none of its {table.rows_read} rows can be used: "
+            + ", ".join(f"{count} times {reason}" for reason, count in counts.most_common()),
+            hint=f"read as {', '.join(f'{role}={column}' for role, column in chosen.items())}; "
+            "choose other columns with --item-column, --time-column and so on",
+        )
+    return raw
+
+
+def _choose_columns(table: Table, options: ReadOptions, *, personal: bool) -> tuple[dict[str, str], list[str]]:
+    """Role -> column: what was asked for, else the best guess; and notes on guesses from content."""
+    names = table.frame.columns
+    asked = {role: _asked_for(table, role, getattr(options, f"{role}_column")) for role in _ROLES}
+    chosen: dict[str, str] = {}
+    for role, name in asked.items():
+        found = name or find_column([other for other in names if other not in asked.values()], ROLE_NAMES[role])
+        if found is not None and (name is not None or found not in chosen.values()):
+            chosen[role] = found
+    twice = [name for name, count in Counter(chosen.values()).items() if count > 1]
+    if twice:
+        raise DataError(f"{table.name}: column {twice[0]!r} was named for two roles", hint="name a column for each")
+    notes = []
+    if not table.has_header and options.columns is None and not any(asked.values()):
+        chosen = chosen or _guess_by_content(table, personal=personal)
+        if not set(chosen.values()).isdisjoint(_unnamed(names)):
+            roles = {column: role for role, column in chosen.items()}
+            order = ",".join(roles.get(name, SKIPPED) for name in names)
+            notes.append(f"{table.name} has no header line; it was read with --columns {order}")
+    if "item" not in chosen and "title" in chosen and not personal:
+        chosen["item"] = chosen["title"]
+    if not personal:
+        chosen.pop("title", None)
+    needed = ("item",) if personal else ("user", "item")
+    for role in needed:
+        if role not in chosen and not (personal and "title" in chosen):
+            raise _no_column(table, role, personal=personal)
+    return chosen, notes
+
+
+def _unnamed(names: Sequence[str]) -> list[str]:
+    return [name for at, name in enumerate(names) if name == f"column {at + 1}"]
+
+
+def _asked_for(table: Table, role: str, name: str | None) -> str | None:
+    """Return the column that an option names, by its name or its position."""
+    names = table.frame.columns
+    if name is None or name in names:
+        return name
+    if name.isdecimal() and f"column {name}" in names:
+        return f"column {name}"
+    near = difflib.get_close_matches(name, names, n=1) or difflib.get_close_matches(name.lower(), names, n=1)
+    raise DataError(
+        f"{table.name} has no column {name!r}; it has {shorten(names)}",
+        hint=f"did you mean --{role}-column {near[0]}?" if near else f"choose one of them with --{role}-column",
+    )
+
+
+def _no_column(table: Table, role: str, *, personal: bool) -> DataError:
+    names = table.frame.columns
+    roles = "title,rating,time" if personal else "user,item,rating,time"
+    in_order = f"--columns {roles} names the fields in order, {SKIPPED} skips one"
+    what = "the item or its title" if personal else f"the {role}"
+    if not table.has_header:
+        return DataError(
+            f"{table.name} has no header line, and it is unclear which of its {len(names)} columns is {what}",
+            hint=in_order,
+        )
+    own = "--item-column or --title-column" if personal else f"--{role}-column"
+    return DataError(
+        f"{table.name}: no column looks like {what}; it has {shorten(names)}",
+        hint=f"name it with {own}; if its first line is no header, {in_order}",
+    )
+
+
+def _guess_by_content(table: Table, *, personal: bool) -> dict[str, str]:
+    """Guess roles where no header names them: times and ratings by their values, the first two others are ids."""
+    ids: list[str] = []
+    ratings: list[str] = []
+    chosen: dict[str, str] = {}
+    for name in table.frame.columns:
+        text = as_text(table.frame[name].head(_SAMPLE))
+        text = text.filter(text != "")
+        plain = text.cast(pl.Float64, strict=False)
+        numeric = len(text) > 0 and plain.null_count() == 0
+        if len(text) == 0:
+            continue
+        late = numeric and bool((plain.abs() >= 1e8).all()) and text.n_unique() > 1
+        dated = not numeric and moments(text)[0].null_count() == 0
+        if (late or dated) and "time" not in chosen:
+            chosen["time"] = name
+        elif numeric and text.n_unique() <= _MOST_RATINGS and _are_ratings(plain):
+            ratings.append(name)
+            ids += [name] if bool((plain == plain.round()).all()) else []
+        elif not numeric or bool((plain == plain.round()).all()):
+            ids.append(name)
+    wanted = 1 if personal and len(ids) == 1 else 2
+    surplus = [name for name in ratings if name not in ids[:wanted]]
+    if surplus:
+        chosen["rating"] = surplus[0]
+    ids = [name for name in ids if name != chosen.get("rating")]
+    if len(ids) != wanted:
+        return {}
+    if wanted == 2:
+        return {"user": ids[0], "item": ids[1], **chosen}
+    only = as_text(table.frame[ids[0]].head(_SAMPLE))
+    return {"item" if only.cast(pl.Float64, strict=False).null_count() == 0 else "title": ids[0], **chosen}
+
+
+def _are_ratings(numbers: pl.Series) -> bool:
+    """Whether all are whole or half numbers from 0 to 100."""
+    return bool(((numbers >= 0) & (numbers <= 100) & (2 * numbers == (2 * numbers).round())).all())
+
+
+def _check_moments(table: Table, name: str, text: pl.Series, read: pl.Series) -> None:
+    """Refuse a column of which most is no time at all: it is another column's."""
+    given = text.filter(text != "")
+    if 2 * read.count() < len(given):
+        raise DataError(
+            f"{table.name}: column {name!r} holds neither numbers nor dates, for example {shorten([given[0]])}",
+            hint="write times as 1700000000 or 2023-11-14T22:13:20, or choose another --time-column",
+        )
+
+
+def _trouble(text: dict[str, pl.Series], parsed: dict[str, pl.Series], *, personal: bool) -> pl.Expr:
+    """Return the first reason, if any, why each row cannot be used, as column `trouble`; null where there is none."""
+    named = pl.lit(False)
+    checks: list[tuple[pl.Expr, str]] = []
+    if personal:
+        for role in ("item", "title"):
+            named = named | (pl.lit(text[role]) != "" if role in text else pl.lit(False))
+        checks.append((~named, "no item"))
+    else:
+        checks += [
+            (pl.lit(text[role]) == "", f"no {role}") for role in ("user", "item", "rating", "time") if role in text
+        ]
+    for role, column, unread in (
+        ("rating", "rating", "the rating is no number"),
+        ("time", "moment", "the time is neither a number nor a date"),
+    ):
+        if column in parsed:
+            number = pl.lit(parsed[column])
+            checks.append(((pl.lit(text[role]) != "") & number.is_null(), unread))
+            checks.append((~number.is_finite().fill_null(True), f"the {role} is not finite"))
+    reason = pl.lit(None, dtype=pl.String)
+    for found, words in reversed(checks):
+        reason = pl.when(found).then(pl.lit(words)).otherwise(reason)
+    return reason.alias("trouble")
+
+
+def _account(table: Table, dropped: pl.DataFrame, notes: Sequence[str]) -> CleaningReport:
+    kinds = dropped.with_columns(pl.col("trouble").replace_strict(_KIND_OF, return_dtype=pl.String).alias("kind"))
+    lines = {
+        kind: kinds.filter(pl.col("kind") == kind)["line"].to_list() for kind in ("malformed", "missing", "not_finite")
+    }
     return CleaningReport(
         rows_read=table.rows_read,
         malformed=len(lines["malformed"]),
         missing=len(lines["missing"]),
         not_finite=len(lines["not_finite"]),
-        notes=table.notes,
-        example_lines={reason: tuple(bad[:EXAMPLES]) for reason, bad in lines.items() if bad},
+        notes=tuple(notes),
+        example_lines={kind: tuple(bad[:EXAMPLES]) for kind, bad in lines.items() if bad},
     )

@@ -1,7 +1,8 @@
-"""Any delimited text or Parquet file as a frame of text columns that remembers its line numbers.
+"""Any file of records, or a frame, as text columns that remember their line numbers.
 
-polars does the work wherever a line is a record; quoted text, where a record may span lines, goes
-through Python's csv module. Both keep the line number of each record, which polars' own CSV reader does not.
+Delimited text of any usual separator and encoding, JSON and JSON lines, Parquet, each gzipped or alone in a zip
+archive; polars, pandas and Arrow frames. What is guessed is said in notes. polars does the work wherever a line is a
+record; quoted text, where a record may span lines, goes through Python's csv module.
 """
 
 from __future__ import annotations
@@ -9,15 +10,19 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import re
+import zipfile
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import polars as pl
 
+from palate.data.importers import importer_of
+from palate.data.values import KNOWN_NAMES, looks_like_a_value, plain_name, shorten
 from palate.errors import DataError, EnvironmentProblem
 
 if TYPE_CHECKING:
@@ -27,24 +32,63 @@ if TYPE_CHECKING:
 Source: TypeAlias = "str | Path | IntoDataFrame"
 """A file, or a polars, pandas or Arrow frame."""
 
-EXAMPLES = 5  # line numbers kept for each kind of trouble
-_SEPARATORS = ("::", "\t", ",", ";", "|")
+EXAMPLES: Final = 5
+"""Line numbers kept for each kind of trouble."""
+SKIPPED: Final = "-"
+"""Stands for a column that is left out, where columns are named by their position."""
+
+_SEPARATORS = ("::", "\t", ",", ";", "|", " ")
 _QUOTING_SEPARATORS = (",", ";")  # in MovieLens' "::" and "|" files and in TSV a quote is just a character
+_SAMPLE = 50  # lines from which the separator is guessed
+_MOST_MENDED = 1000  # records with a stray quote that are read again, line by line
+_QUOTED = re.compile(r'"[^"]*"')
+_RECBOLE_TYPE = re.compile(r":(token|token_seq|float|float_seq)$")
 _PLAIN_CONTROL = frozenset(b"\t\n\r\x0b\x0c\x1a\x1b")
+_BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_PARQUET_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How large a file may be; it is checked before anything is unpacked or decoded.
+
+    Attributes
+    ----------
+    max_bytes
+        Of the file, and of what it unpacks to.
+    max_rows
+        Records in it.
+    """
+
+    max_bytes: int = 1 << 40
+    max_rows: int = 1 << 40
+
+    def check_rows(self, name: str, rows: int) -> None:
+        """Refuse a file with too many records; raises `DataError`."""
+        if rows > self.max_rows:
+            raise DataError(f"{name} has more than {self.max_rows:,} rows", hint="read it in parts")
+
+    def check_bytes(self, name: str, size: int) -> None:
+        """Refuse a file that is too large; raises `DataError`."""
+        if size > self.max_bytes:
+            raise DataError(f"{name} has more than {self.max_bytes:,} bytes", hint="read it in parts")
+
+
+UNLIMITED: Final = Limits()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table:
-    """A file's records as text.
+    """Records as text.
 
     Attributes
     ----------
     name
         File name for messages.
     frame
-        One String column for each named column (Parquet keeps its own types), without the malformed records.
+        One String column for each named column (Parquet and frames keep their own types), without malformed records.
     lines
-        Line number (Parquet: row number) of each record, 1-based, Int64 [num_records].
+        Line number (Parquet and frames: row number) of each record, 1-based, Int64 [num_records].
     unit
         "line" or "row": what `lines` counts.
     rows_read
@@ -52,7 +96,11 @@ class Table:
     malformed
         Line numbers of records with a wrong number of fields.
     notes
-        What else was decided, in sentences.
+        What was guessed, in sentences.
+    has_header
+        Whether the file itself names its columns; if not they are called "column 1" and so on.
+    lists
+        Columns whose header declares them as words parted by blanks (RecBole's token_seq).
     """
 
     name: str
@@ -62,46 +110,67 @@ class Table:
     rows_read: int
     malformed: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    has_header: bool = True
+    lists: frozenset[str] = frozenset()
+
+    def converted(self, convert: Callable[[pl.DataFrame], pl.DataFrame], *, quiet: bool = False) -> Table:
+        """Return the table with other columns, and where it is known how the file is written, without its notes."""
+        return replace(self, frame=convert(self.frame), notes=() if quiet else self.notes)
 
 
-def read_table(source: Source, *, columns: Sequence[str] | None = None, separator: str | None = None) -> Table:
-    """Read CSV, TSV, "::" or "|" separated text, or Parquet; each may be gzipped.
+def read_table(source: Source, *, columns: Sequence[str] | None = None, limits: Limits = UNLIMITED) -> Table:
+    """Read a file or a frame into columns.
 
     Parameters
     ----------
     source
         A file, of which the kind is recognised by content and not by suffix; or a frame.
     columns
-        Column names of a file without a header line; None reads them from the first line.
-    separator
-        Field separator; None picks the commonest candidate of the header line.
+        Column names of delimited text that has no header line, in order; "-" for those to leave out. None: ask the
+        importers whether they know the file, else guess whether the first line is a header.
+    limits
+        How large a file may be.
 
     Raises
     ------
     DataError
-        If there is no such file, or it is a folder, empty, header only, damaged or not text.
+        If there is no such file, or it is a folder, empty, header only, damaged, too large or of no kind that is read;
+        or if it names its columns itself, and they were given.
     EnvironmentProblem
         If the file may not be read.
+    ConfigError
+        If an importer of another package cannot be used.
     """
+    known = None
     if not isinstance(source, str | Path):
-        return _of_frame(source)
-    path = Path(source)
-    data = read_bytes(path)
-    if data.startswith(b"PAR1"):
-        return _parquet(path.name, data)
-    text, notes = _decode(path.name, data)
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    header = text.lstrip("\n").split("\n", 1)[0]
-    separator = separator or max(_SEPARATORS, key=header.count)
-    if separator in _QUOTING_SEPARATORS and '"' in text:
-        return _quoted(path.name, text, separator, columns, notes)
-    return _lines(path.name, text, separator, columns, notes)
+        table = _of_frame(source)
+    else:
+        path = Path(source)
+        data = read_bytes(path, limits)
+        known = importer_of(path.name) if columns is None else None
+        header, separator = (known.header, known.separator) if known else (columns, None)
+        if data.startswith(b"PAR1"):
+            table = _parquet(path.name, data, limits)
+        else:
+            text, notes = _decode(path.name, data)
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
+            if text.lstrip().startswith(("{", "[")):
+                table = _json(path.name, text, notes, limits)
+            else:
+                table = _delimited(path.name, text, header, separator, notes, limits)
+        if known is None and table.has_header and columns is None:
+            known = importer_of(path.name, frozenset(table.frame.columns))
+    if columns is not None and table.has_header:
+        raise DataError(f"{table.name} names its columns itself", hint="leave --columns out")
+    return table if known is None else table.converted(known.convert, quiet=known.quiet)
 
 
-def read_bytes(path: Path) -> bytes:
-    """Whole content of a file, unzipped if gzipped; the errors are those of `read_table`."""
+def read_bytes(path: Path, limits: Limits = UNLIMITED) -> bytes:
+    """Whole content of a file, unpacked where it is gzipped or alone in a zip archive; raises as `read_table`."""
     try:
-        data = path.read_bytes()
+        limits.check_bytes(path.name, path.stat().st_size)
+        with path.open("rb") as file:
+            data = _read_at_most(file, limits.max_bytes + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"no such file: {path}", hint="check the path; palate data list shows the presets") from error
     except IsADirectoryError as error:
@@ -110,62 +179,65 @@ def read_bytes(path: Path) -> bytes:
         raise EnvironmentProblem(f"no permission to read {path}", hint="check the file's owner and mode") from error
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {path}: {error}", hint="check the path") from error
+    limits.check_bytes(path.name, len(data))
     if data.startswith(b"\x1f\x8b"):
         try:
-            data = gzip.decompress(data)
+            data = _read_at_most(cast("IO[bytes]", gzip.GzipFile(fileobj=io.BytesIO(data))), limits.max_bytes + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(
                 f"{path.name} is a damaged gzip file: {error}", hint="fetch or compress it again"
             ) from error
+    elif data.startswith(b"PK\x03\x04"):
+        data = _only_member(path.name, data, limits)
+    limits.check_bytes(path.name, len(data))
     if not data.strip():
         raise _empty(path.name)
     return data
 
 
-def shorten(names: Sequence[str], limit: int = 12) -> str:
-    """Names for a one-line message."""
-    shown = [name if len(name) <= 30 else name[:29] + "…" for name in names[:limit]]
-    printable = [name if name.isprintable() else repr(name)[1:-1] for name in shown]
-    return ", ".join(printable) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+def _read_at_most(file: IO[bytes], size: int) -> bytes:
+    parts, left = [], size
+    while left and (part := file.read(min(left, 1 << 24))):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
-def as_text(column: pl.Series) -> pl.Series:
-    """Values as trimmed text; whole floats lose their ".0" (pandas' integers with gaps), nothing becomes ""."""
-    if column.dtype.is_float():
-        whole = column.is_nan().not_() & (column == column.round()) & (column.abs() < 2**53)
-        integers = column.set(~whole.fill_null(False), None).cast(pl.Int64).cast(pl.String)
-        return integers.zip_with(whole.fill_null(False), column.cast(pl.String)).fill_null("")
-    if column.dtype.is_temporal():
-        return column.cast(pl.String).fill_null("")
-    if column.dtype.is_nested() or column.dtype == pl.Object:
-        raise DataError(f"column {column.name} holds {column.dtype}", hint="each field must hold one value")
-    if column.dtype == pl.Binary:
-        column = column.cast(pl.String, strict=False)
-    return column.cast(pl.String).str.strip_chars().fill_null("")
-
-
-def find_column(names: Sequence[str], candidates: str) -> str | None:
-    """Return the first column whose name, without case and punctuation, is among the candidates (best first)."""
-    plain = {plain_name(name): name for name in reversed(names)}
-    return next((plain[candidate] for candidate in candidates.split() if candidate in plain), None)
-
-
-def plain_name(name: str) -> str:
-    """Name of a column without case, blanks and punctuation."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+def _only_member(name: str, data: bytes, limits: Limits) -> bytes:
+    """Content of the one file in a zip archive."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = [each for each in archive.infolist() if not each.is_dir() and "__MACOSX" not in each.filename]
+            if any(each.filename == "[Content_Types].xml" for each in members):
+                raise DataError(f"{name} is a spreadsheet", hint="save the sheet as CSV, then name that file")
+            if len(members) != 1:
+                inside = shorten([each.filename for each in members], 5)
+                raise DataError(f"{name} holds {len(members)} files: {inside}", hint="unpack it, and name one of them")
+            limits.check_bytes(name, members[0].file_size)
+            with archive.open(members[0]) as file:
+                return _read_at_most(file, limits.max_bytes + 1)
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, zlib.error, ValueError) as error:
+        raise DataError(f"{name} is a zip archive that cannot be read: {error}", hint="unpack it first") from error
 
 
 def _empty(name: str) -> DataError:
-    return DataError(f"{name} is empty", hint="it needs a header line and at least two users' rows")
+    return DataError(f"{name} is empty", hint="it needs a header line, and rows below it")
 
 
 def _decode(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
-    for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+    """Text of a file, and a note where its encoding was guessed."""
+    for mark, encoding in _BYTE_ORDER_MARKS:
         if data.startswith(mark):
             try:
                 return data.decode(encoding), ()
             except UnicodeDecodeError:
                 break
+    even, odd = data[:4096:2].count(0), data[1:4096:2].count(0)
+    if max(even, odd) > len(data[:4096]) // 4 and min(even, odd) == 0:  # Latin letters in UTF-16 without its mark
+        try:
+            return data.decode("utf-16-be" if even else "utf-16-le"), (f"{name} was read as UTF-16",)
+        except UnicodeDecodeError:
+            pass
     if b"\0" in data or any(byte < 32 and byte not in _PLAIN_CONTROL for byte in data[:4096]):
         raise DataError(
             f"{name} is not a text or Parquet file", hint="export the table as CSV, TSV or Parquet, then name that file"
@@ -174,77 +246,222 @@ def _decode(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
         return data.decode("utf-8"), ()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        return data.decode("latin-1"), (f"{name} is not UTF-8 (line {line}); it was read as Latin-1",)
+        note = (f"{name} is not UTF-8 (line {line}); it was read as Latin-1",)
+        try:
+            return data.decode("cp1252"), note  # Latin-1 with letters for the codes that have none, as browsers read it
+        except UnicodeDecodeError:
+            return data.decode("latin-1"), note
 
 
-def _lines(name: str, text: str, separator: str, columns: Sequence[str] | None, notes: tuple[str, ...]) -> Table:
+def _delimited(
+    name: str, text: str, columns: Sequence[str] | None, separator: str | None, notes: tuple[str, ...], limits: Limits
+) -> Table:
+    """Read text with one separator; a record with too few or too many fields is malformed."""
+    sample = [line for line in text[: 1 << 16].split("\n") if line.strip()][:_SAMPLE]
+    if not sample:
+        raise _empty(name)  # nothing but a byte order mark
+    separator = separator or _guess_separator(sample)
+    quoted = separator in _QUOTING_SEPARATORS and '"' in text
+    records = (_quoted if quoted else _plain)(name, text, separator, limits)
+    first: list[str] = records["fields"][0].to_list()
+    has_header = columns is None and _is_header(first)
+    names = _header(name, first) if has_header else _by_position(name, len(first), columns or ())
+    records = records.slice(1) if has_header else records
+    # Some programs end every line with a separator: empty fields beyond the last column are none.
+    beyond = pl.col("fields").list.slice(len(names)).list.join("").str.strip_chars()
+    good = (pl.col("fields").list.len() >= len(names)) & (beyond == "")
+    kept = records.filter(good)
+    named = [(at, column) for at, column in enumerate(names) if column != SKIPPED]
+    table = Table(
+        name=name,
+        frame=kept.select(pl.col("fields").list.get(at).str.strip_chars().alias(column) for at, column in named),
+        lines=kept["line"].cast(pl.Int64),
+        unit="line",
+        rows_read=len(records),
+        malformed=tuple(records.filter(~good)["line"].to_list()),
+        notes=notes,
+        has_header=has_header,
+        lists=frozenset(own for own, field in zip(names, first, strict=False) if field.strip().endswith(":token_seq")),
+    )
+    return _checked(table)
+
+
+def _guess_separator(sample: list[str]) -> str:
+    """Return the separator that stands in the first line, and as often in the most of the others."""
+
+    def evenness(separator: str) -> tuple[float, int]:
+        lines = [_QUOTED.sub("", line) for line in sample] if separator in _QUOTING_SEPARATORS else sample
+        count = lines[0].strip("\n").count(separator)
+        alike = sum(line.count(separator) == count for line in lines) / len(lines)
+        if separator == " " and alike < 1.0:  # words have blanks between them, too
+            count = 0
+        return (round(alike, 1), count) if count else (0.0, 0)
+
+    best = max(_SEPARATORS, key=evenness)  # of equals the first
+    return best if evenness(best)[1] else max(_SEPARATORS[:-1], key=sample[0].count)
+
+
+def _plain(name: str, text: str, separator: str, limits: Limits) -> pl.DataFrame:
+    """Split text without quotes into columns `line` and `fields`."""
+    limits.check_rows(name, text.count("\n") - 1)
     records = pl.DataFrame({"text": pl.Series([text]).str.split("\n").explode()})
     records = records.with_row_index("line", offset=1).filter(pl.col("text").str.strip_chars() != "")
-    if records.is_empty():
-        raise _empty(name)  # nothing but a byte order mark
-    if columns is None:
-        columns = _header(name, records["text"][0].split(separator))
-        records = records.slice(1)
-    records = records.with_columns(pl.col("text").str.split(separator).alias("fields"))
-    good = pl.col("fields").list.len() == len(columns)
-    kept = records.filter(good)
-    frame = kept.select(pl.col("fields").list.get(at).alias(column) for at, column in enumerate(columns))
-    malformed = records.filter(~good)["line"].to_list()
-    return _checked(Table(name, frame, kept["line"].cast(pl.Int64), "line", len(records), tuple(malformed), notes))
+    return records.select("line", pl.col("text").str.split(separator).alias("fields"))
 
 
-def _quoted(name: str, text: str, separator: str, columns: Sequence[str] | None, notes: tuple[str, ...]) -> Table:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+def _quoted(name: str, text: str, separator: str, limits: Limits) -> pl.DataFrame:
+    """Split text with quotes, as `_plain`.
+
+    A quote that is never closed takes the rest of the file into its field. So a record of several lines that has
+    not as many fields as the first is taken for one line with a stray quote, and reading goes on behind that line.
+    """
+    lines = text.split("\n")
     records: list[list[str]] = []
+    starts: list[int] = []
+    start, mended, width = 0, 0, None
+    while start < len(lines):
+        rest = (f"{lines[at]}\n" for at in range(start, len(lines)))
+        reader = csv.reader(rest, delimiter=separator, skipinitialspace=True)
+        offset = start
+        try:
+            for record in reader:
+                begins, ends = start, offset + reader.line_num
+                if ends - begins > 1 and width is not None and not _fits(record, width):
+                    raise csv.Error("a quote is not closed")
+                start = ends
+                if len(record) <= 1 and not "".join(record).strip():
+                    continue
+                width = width or len(record)
+                records.append(record)
+                starts.append(begins + 1)
+                limits.check_rows(name, len(records) - 1)
+        except csv.Error as error:
+            mended += 1
+            if mended > _MOST_MENDED or width is None:
+                raise DataError(f"{name}, line {start + 1}: {error}", hint="a quote may be missing near it") from error
+            records.append([lines[start]])
+            starts.append(start + 1)
+            start += 1
+    return pl.DataFrame({"line": starts, "fields": records}, schema={"line": pl.Int64, "fields": pl.List(pl.String)})
+
+
+def _fits(record: list[str], width: int) -> bool:
+    return len(record) == width or (len(record) > width and not "".join(record[width:]).strip())
+
+
+def _is_header(fields: list[str]) -> bool:
+    """Whether a first line names columns: it has usual names, or no numbers and dates as rows have."""
+    if any(_RECBOLE_TYPE.search(field.strip()) for field in fields):
+        return True
+    usual = sum(plain_name(field) in KNOWN_NAMES for field in fields)
+    has_values = any(looks_like_a_value(field.strip()) for field in fields)
+    return usual > 1 or not has_values
+
+
+def _header(name: str, fields: Sequence[str]) -> list[str]:
+    """Column names: trimmed, RecBole's ":type" removed, pandas' unnamed index column named."""
+    names = [_RECBOLE_TYPE.sub("", field.strip().strip('"').strip()) for field in fields]
+    while len(names) > 1 and not names[-1]:  # a separator at the end of every line
+        names.pop()
+    names = [field or f"column {at + 1}" for at, field in enumerate(names)]
+    twice = sorted({field for field in names if names.count(field) > 1})
+    if twice:
+        raise DataError(f"{name}: the header names {shorten(twice)} more than once", hint="rename one of the columns")
+    return names
+
+
+def _by_position(name: str, width: int, columns: Sequence[str]) -> list[str]:
+    """Column names of a file without a header line: those given, then numbers."""
+    if len(columns) > width:
+        raise DataError(
+            f"{name} has {width} fields a line, and {len(columns)} columns were named: {shorten(columns)}",
+            hint=f"name one column for each field, {SKIPPED} for those to leave out",
+        )
+    return [*columns, *(f"column {at + 1}" for at in range(len(columns), width))]
+
+
+def _json(name: str, text: str, notes: tuple[str, ...], limits: Limits) -> Table:
+    """Objects of a JSON list or of JSON lines; every field that any of them has is a column, values become text."""
     lines: list[int] = []
     malformed: list[int] = []
-    started = 0
-    try:
-        for record in reader:
-            line, started = started + 1, reader.line_num
-            if len(record) <= 1 and not "".join(record).strip():
-                continue
-            if columns is None:
-                columns = _header(name, record)
-            elif len(record) == len(columns):
-                records.append(record)
-                lines.append(line)
-            else:
-                malformed.append(line)
-    except csv.Error as error:
-        raise DataError(f"{name}, line {started + 1}: {error}", hint="a quote may be missing near that line") from error
-    if columns is None:
-        raise _empty(name)
-    frame = pl.DataFrame(records, schema=dict.fromkeys(columns, pl.String), orient="row")
-    rows_read = len(records) + len(malformed)
-    return _checked(Table(name, frame, pl.Series("line", lines, pl.Int64), "line", rows_read, tuple(malformed), notes))
+    columns: dict[str, list[str | None]] = {}
+    for line, value in _json_values(text):
+        limits.check_rows(name, len(lines) + len(malformed) + 1)
+        if not isinstance(value, dict) or not value:
+            malformed.append(line)
+            continue
+        for key, field in value.items():
+            column = columns.setdefault(key, [])
+            column.extend([None] * (len(lines) - len(column)))
+            column.append(_json_text(field))
+        lines.append(line)
+    for column in columns.values():
+        column.extend([None] * (len(lines) - len(column)))
+    if not columns:
+        raise DataError(f"{name} holds no JSON objects", hint='each row must be an object such as {"item": "x"}')
+    frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)).with_columns(pl.all().fill_null(""))
+    numbers = pl.Series("line", lines, pl.Int64)
+    rows = len(lines) + len(malformed)
+    return _checked(
+        Table(
+            name=name, frame=frame, lines=numbers, unit="line", rows_read=rows, malformed=tuple(malformed), notes=notes
+        )
+    )
 
 
-def _parquet(name: str, data: bytes) -> Table:
+def _json_values(text: str) -> Iterator[tuple[int, object]]:
+    """Each value of a list, or of lines, with its line number; None for what is none. One damaged line costs itself."""
+    decoder, at, line, counted = json.JSONDecoder(), 0, 1, 0
+    blank = re.compile(r"[\s,]*")
+    opening = re.compile(r"\s*\[\s*(?=[\]{])").match(text)
+    at = opening.end() if opening else 0
+    while True:
+        at = blank.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+        line, counted = line + text.count("\n", counted, at), at
+        if at == len(text) or (opening and text[at:].strip() == "]"):
+            return
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            value, found = None, text.find("\n", at)
+            at = found if found >= 0 else len(text)
+        yield line, value
+
+
+def _json_text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    if isinstance(value, list):
+        return "|".join(_json_text(each) or "" for each in value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _parquet(name: str, data: bytes, limits: Limits) -> Table:
     try:
+        limits.check_rows(name, pl.scan_parquet(io.BytesIO(data)).select(pl.len()).collect().item())
         frame = pl.read_parquet(io.BytesIO(data))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+    except _PARQUET_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{name} is a damaged Parquet file: {reason}", hint="write or fetch it again") from error
-    return _checked(Table(name, frame, pl.Series("line", range(1, len(frame) + 1), pl.Int64), "row", len(frame)))
+    return _by_rows(name, frame)
 
 
 def _of_frame(frame: IntoDataFrame) -> Table:
     """Turn a polars, pandas or Arrow frame into a table, column by column."""
     if isinstance(frame, pl.DataFrame):
-        native = frame
-    else:
-        import narwhals as nw
+        return _by_rows("the frame", frame)
+    import narwhals as nw
 
-        try:
-            columns = nw.from_native(frame, eager_only=True).iter_columns()
-        except TypeError:
-            raise DataError(
-                f"{type(frame).__name__} is neither a file nor a frame",
-                hint="give a path, or a polars, pandas or Arrow frame",
-            ) from None
-        native = pl.DataFrame({column.name: _series(column) for column in columns})
-    return _checked(Table("the frame", native, pl.int_range(1, len(native) + 1, eager=True), "row", len(native)))
+    try:
+        columns = nw.from_native(frame, eager_only=True).iter_columns()
+    except TypeError:
+        raise DataError(
+            f"{type(frame).__name__} is neither a file nor a frame",
+            hint="give a path, or a polars, pandas or Arrow frame",
+        ) from None
+    return _by_rows("the frame", pl.DataFrame({column.name: _series(column) for column in columns}))
 
 
 def _series(column: nw.Series[Any]) -> pl.Series:
@@ -254,25 +471,16 @@ def _series(column: nw.Series[Any]) -> pl.Series:
     return pl.Series(column.name, values, strict=False)
 
 
-def _header(name: str, fields: Sequence[str]) -> list[str]:
-    """Column names: trimmed, RecBole's ":type" removed, pandas' unnamed index column named."""
-    names = [field.strip().strip('"') for field in fields]
-    names = [field.rsplit(":", 1)[0] if field.endswith(_RECBOLE_TYPES) else field for field in names]
-    names = [field or f"column {at + 1}" for at, field in enumerate(names)]
-    twice = sorted({field for field in names if names.count(field) > 1})
-    if twice:
-        raise DataError(f"{name}: the header names {shorten(twice)} more than once", hint="rename one of the columns")
-    return names
-
-
-_RECBOLE_TYPES = (":token", ":token_seq", ":float", ":float_seq")
+def _by_rows(name: str, frame: pl.DataFrame) -> Table:
+    rows = pl.int_range(1, len(frame) + 1, dtype=pl.Int64, eager=True)
+    return _checked(Table(name=name, frame=frame, lines=rows, unit="row", rows_read=len(frame)))
 
 
 def _checked(table: Table) -> Table:
     if table.rows_read == 0:
         raise DataError(
             f"{table.name} has a header ({shorten(table.frame.columns)}) and no rows",
-            hint="it needs at least two users' rows below the header line",
+            hint="it needs rows below the header line",
         )
     if len(table.frame) == 0:
         raise DataError(

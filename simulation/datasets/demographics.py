@@ -11,16 +11,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from palate.data.tables import as_text, find_column, read_table
+from palate.data.tables import read_table
+from palate.data.values import ROLE_NAMES, as_text, find_column
 from palate.errors import DataError
 
 # GroupLens' own bands in users.dat; exact ages (u.user) are put into the same bands.
 _BANDS = ("under 18", "18-24", "25-34", "35-44", "45-49", "50-55", "56+")
 _BAND_STARTS = np.array([0, 18, 25, 35, 45, 50, 56])
-_HEADERLESS = {
-    "users.dat": ("::", ("user", "gender", "age", "occupation", "zip")),
-    "u.user": ("|", ("user", "age", "gender", "occupation", "zip")),
-}
 
 
 def read_groups(path: Path) -> pl.DataFrame:
@@ -36,13 +33,12 @@ def read_groups(path: Path) -> pl.DataFrame:
     DataError
         If the file cannot be read or has no user column.
     """
-    separator, columns = _HEADERLESS.get(path.name.removesuffix(".gz"), (None, None))
-    table = read_table(path, columns=columns, separator=separator).frame
-    user = find_column(table.columns, "user userid id")
+    table = read_table(path).frame
+    user = find_column(table.columns, f"{ROLE_NAMES['user']} id")
     if user is None:
         raise DataError(f"{path.name}: no column looks like the user", hint="call the column user")
     groups = {"user": as_text(table[user])}
-    gender, age = find_column(table.columns, "gender sex"), find_column(table.columns, "age")
+    gender, age = (find_column(table.columns, ROLE_NAMES[role]) for role in ("gender", "age"))
     if gender is not None:
         groups["gender"] = as_text(table[gender]).replace("", "unknown")
     if age is not None:

@@ -23,7 +23,6 @@ from types import MappingProxyType
 
 import polars as pl
 
-from palate.data.reading import HEADERLESS
 from palate.data.tables import read_table
 from palate.errors import ConfigError, DataError, EnvironmentProblem
 from palate.simulation.datasets.demographics import read_groups
@@ -217,8 +216,7 @@ def unpack_grouplens(data: bytes, archive: Archive, made: Path) -> None:
     with _unzip(io.BytesIO(data), archive.url) as zipped:
         for wanted in (archive.ratings, archive.items, archive.users, archive.readme):
             (made / wanted).write_bytes(_member(zipped, f"{archive.folder}/{wanted}"))
-    separator, columns = HEADERLESS[archive.ratings]
-    ratings = read_table(made / archive.ratings, columns=columns, separator=separator).frame
+    ratings = read_table(made / archive.ratings).frame
     _write(ratings, made / "interactions.csv.gz")
     _write(read_groups(made / archive.users), made / "users.csv.gz")
     for consumed in (archive.ratings, archive.users):
@@ -245,9 +243,9 @@ def unpack_recbole(wheel: Path, stem: str, made: Path) -> None:
     with _unzip(wheel, wheel.name) as zipped:
         for suffix in ("inter", "item", "user"):
             (made / suffix).write_bytes(_member(zipped, f"{stem}.{suffix}"))
-    rows = read_table(made / "inter", separator="\t").frame
+    rows = read_table(made / "inter").frame
     _write(rows.rename({"user_id": "user", "item_id": "item"}), made / "interactions.csv.gz")
-    items = read_table(made / "item", separator="\t").frame
+    items = read_table(made / "item").frame
     year = pl.col("release_year")
     described = items.select(
         pl.col("item_id").alias("item"),

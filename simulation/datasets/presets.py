@@ -12,7 +12,7 @@ import platformdirs
 
 from palate.data.interactions import Interactions, clean
 from palate.data.options import ReadOptions
-from palate.data.reading import HEADERLESS, read_interactions
+from palate.data.reading import read_interactions
 from palate.errors import ConfigError, DataError
 from palate.simulation.datasets.demo import demo_catalogue_and_rows
 from palate.simulation.datasets.demographics import align_groups, read_groups
@@ -132,16 +132,21 @@ PRESETS: MappingProxyType[str, Preset] = MappingProxyType(
     }
 )
 
-_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".inter")
+_SUFFIXES = tuple(
+    f"{kind}{packed}" for kind in (".csv", ".tsv", ".parquet", ".json", ".jsonl") for packed in ("", ".gz", ".zip")
+)
 _INTERACTION_FILES = (
     *(f"{stem}{suffix}" for stem in ("interactions", "ratings") for suffix in _SUFFIXES),
-    *(f"{name}{suffix}" for name in HEADERLESS for suffix in ("", ".gz")),
+    *("ratings.dat", "ratings.dat.gz", "u.data", "u.data.gz", "*.inter", "*.inter.gz"),
 )
 _ITEM_FILES = (
     *(f"{stem}{suffix}" for stem in ("items", "movies") for suffix in _SUFFIXES),
-    *(f"{name}{suffix}" for name in ("movies.dat", "u.item") for suffix in ("", ".gz")),
+    *("movies.dat", "movies.dat.gz", "u.item", "u.item.gz", "*.item", "*.item.gz"),
 )
-_USER_FILES = tuple(f"{name}{suffix}" for name in ("users.csv", "users.dat", "u.user") for suffix in ("", ".gz"))
+_USER_FILES = (
+    *("users.csv", "users.csv.gz", "users.dat", "users.dat.gz"),
+    *("u.user", "u.user.gz", "*.user", "*.user.gz"),
+)
 
 
 def load(spec: str | Path, *, options: ReadOptions | None = None) -> Interactions:
@@ -203,7 +208,7 @@ def _load_path(path: Path, name: str, options: ReadOptions) -> Interactions:
     source = path if folder is None else _first_of(folder, _INTERACTION_FILES)
     if source is None:
         raise DataError(
-            f"{path} is a folder without interactions.csv, .csv.gz, .tsv or .parquet",
+            f"{path} is a folder without interactions.csv, .tsv, .json, .parquet or an .inter file",
             hint="name the file of interactions itself, or call it interactions.csv",
         )
     items = options.items or (_first_of(folder, _ITEM_FILES) if folder is not None else None)
@@ -214,13 +219,15 @@ def _load_path(path: Path, name: str, options: ReadOptions) -> Interactions:
 
 
 def _first_of(folder: Path, names: tuple[str, ...]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    """Return the first file of these names, which may be patterns; a RecBole folder has one of each kind."""
+    found = (path for name in names for path in ([folder / name] if "*" not in name else sorted(folder.glob(name))))
+    return next((path for path in found if path.is_file()), None)
 
 
 def _plain_name(path: Path) -> str:
     """File or folder name without its suffixes."""
     name = path.resolve().name
-    for suffix in (".gz", ".csv", ".tsv", ".txt", ".parquet", ".inter", ".dat", ".data"):
+    for suffix in (".gz", ".zip", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet", ".inter", ".dat", ".data"):
         name = name.removesuffix(suffix)
     return name or "data"
 

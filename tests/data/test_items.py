@@ -7,6 +7,7 @@ import pytest
 
 from palate.data.catalogue import Catalogue
 from palate.data.items import read_items
+from palate.data.options import ReadOptions
 from palate.errors import DataError
 from palate.simulation.datasets.demographics import align_groups, read_groups
 
@@ -54,14 +55,31 @@ def test_release_date_gives_the_year_where_the_title_does_not(tmp_path):
     assert read_items(path)[0].years.tolist() == [2001, 1950, 0]
 
 
+def test_keys_that_come_twice_or_not_at_all_are_noted(tmp_path):
+    path = tmp_path / "items.csv"
+    path.write_text("item,title\n1,A\n,B\n1,C\n2,D\n")
+    items, notes = read_items(path)
+    assert (items.ids, items.titles) == (("1", "2"), ("A", "D"))
+    assert [note.rpartition(" (")[2] for note in notes] == ["3)", "4)"]
+
+
+@pytest.mark.parametrize("genres", ["Crime|Drama", "Crime; Drama", "Drama, Crime"])
+def test_genres_are_parted_as_the_column_parts_them(tmp_path, genres):
+    path = tmp_path / "items.tsv"
+    path.write_text(f"item\tgenres\n1\t{genres}\n2\tCrime\n")
+    items, notes = read_items(path)
+    assert items.genres == (("Crime", "Drama"), ("Crime",))
+    assert bool(notes) == ("|" not in genres)
+
+
 def test_bad_lines_of_an_items_file_are_noted_or_refused(tmp_path):
     path = tmp_path / "items.csv"
     path.write_text("item,title\n1,A\n2\n3,C\n")
     items, notes = read_items(path)
     assert items.ids == ("1", "3")
-    assert notes == ("1 lines of items.csv were dropped, the first is 3",)
+    assert notes == ("items.csv: 1 lines passed over, each has a wrong number of fields (3)",)
     with pytest.raises(DataError, match="line 3"):
-        read_items(path, strict=True)
+        read_items(path, ReadOptions(strict=True))
 
 
 @pytest.mark.parametrize("content", ["title,genres\nA,B\n", "item,price\n1,2\n"])

@@ -73,10 +73,26 @@ def test_one_column_for_two_roles_is_refused(write):
         read_rows(write(GOOD), ReadOptions(user_column="item", item_column="item"))
 
 
-def test_headerless_numbers_get_a_hint_about_the_header(write):
-    with pytest.raises(DataError) as caught:
-        read_rows(write("1,2,5\n1,3,4\n"))
-    assert "header" in caught.value.hint
+def test_numbers_without_a_header_are_read_by_what_they_look_like_and_no_row_is_eaten(write):
+    raw = read_rows(write("1,2,5\n1,3,4\n"))
+    assert raw.frame.rows() == [(1, "1", "2", 5.0), (2, "1", "3", 4.0)]
+    assert raw.report.notes == ("data.csv has no header line; it was read with --columns user,item,rating",)
+
+
+def test_what_no_header_and_no_value_tells_is_asked_for_by_position(write):
+    path = write("ann,Heat,x\nbob,Ran,y\n")
+    with pytest.raises(DataError, match="no column looks like the user; it has ann, Heat, x") as caught:
+        read_rows(path)
+    assert "--columns user,item,rating,time names the fields in order" in caught.value.hint
+    assert rows_of(path, columns="user,item,-") == [("ann", "Heat"), ("bob", "Ran")]
+    assert rows_of(path, columns="user,item") == [("ann", "Heat"), ("bob", "Ran")]
+    with pytest.raises(DataError, match="3 fields a line, and 4 columns were named"):
+        read_rows(path, ReadOptions(columns="user,item,rating,time"))
+
+
+def test_a_column_without_a_name_is_named_by_its_position(write):
+    path = write("1,2,3,4\n1,3,4,4\n")
+    assert rows_of(path, user_column="2", item_column="4") == [("2", "4"), ("3", "4")]
 
 
 def test_bad_rows_are_counted_with_their_lines(write):
@@ -135,7 +151,7 @@ def test_times_are_seconds_whatever_they_were(write, value, seconds):
 
 
 def test_unreadable_times_are_refused_with_an_example(write):
-    with pytest.raises(DataError, match="neither numbers nor ISO 8601 dates, for example last week"):
+    with pytest.raises(DataError, match="neither numbers nor dates, for example last week"):
         read_rows(write("user,item,time\na,x,last week\nb,y,yesterday\n"))
 
 
@@ -189,7 +205,7 @@ def test_windows_line_ends_and_byte_order_mark_do_not_matter(write):
         (gzip.compress(b"user,item\n1,2\n" * 99)[:-20], "damaged gzip"),
         (b"user,item\n1\n2\n", "none of the 2 rows has the 2 fields user, item"),
         (b"user,item\n,\n ,x\n", "none of its 2 rows can be used"),
-        (b'user,item\n"1,2\n' + b"x" * 200_000, "field larger"),
+        (b'user,item\n"1,2\n' + b"x" * 200_000, "none of the 2 rows has the 2 fields"),
     ],
 )
 def test_unusable_files_end_in_one_line_and_a_hint(write, content, message):
