@@ -96,7 +96,7 @@ def importer_of(file: str, columns: frozenset[str] | None = None) -> Importer | 
     ConfigError
         If an importer of another package cannot be used.
     """
-    importers = (IMPORTERS.get(name) for name in IMPORTERS.names)
+    importers = (importer for _, importer in IMPORTERS.items())
     if columns is None:
         return next((each for each in importers if each.header and each.fits(file, frozenset())), None)
     return next((each for each in importers if each.needs and each.fits(file, columns)), None)
