@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the same names for type checkers and editors, which do not run __getattr__
     from palate.loading import Data, load
-    from palate.planning import Plan, plan
+    from palate.planning import plan
     from palate.running import AuditResult, Guarantee, Metrics, Run, compare, simulate
+    from palate.simulation.planning import Plan
     from palate.simulation.progress import Progress
     from palate.simulation.report.comparing import Comparison
     from palate.simulation.report.recommending import Recommended
@@ -48,7 +49,7 @@ _HOMES = {
     "Data": "palate.loading",
     "Guarantee": "palate.running",
     "Metrics": "palate.running",
-    "Plan": "palate.planning",
+    "Plan": "palate.simulation.planning",
     "Progress": "palate.simulation.progress",
     "Recommended": "palate.simulation.report.recommending",
     "Run": "palate.running",

@@ -1,23 +1,31 @@
-"""`palate.load`: a dataset by name, file or folder, read and cleaned as `palate simulate` reads it."""
+"""`palate.load`: a dataset by name, file, folder or frame, read and cleaned as `palate simulate` reads it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import polars as pl
 
 from palate.data.interactions import Interactions
 from palate.data.options import ReadOptions
+from palate.data.reading import read_interactions
+from palate.errors import ConfigError
 from palate.simulation.datasets.describe import Description, describe
+from palate.simulation.datasets.presets import IN_MEMORY
 from palate.simulation.datasets.presets import load as load_interactions
 from palate.simulation.prepare import hold
 from palate.simulation.report.rendering import cell
 from palate.simulation.report.tables import facts_grid
 
 if TYPE_CHECKING:
-    from os import PathLike
+    from narwhals.typing import IntoDataFrame
+
+Source: TypeAlias = "str | PathLike[str] | IntoDataFrame"
+"""A name, a file, a folder; or a polars, pandas or Arrow frame."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +35,7 @@ class Data:
     Attributes
     ----------
     source
-        The name, file or folder that it was loaded from.
+        The name, file or folder that it was loaded from; for a frame, "frame-" and digits made from its content.
     options
         How it was read and cleaned.
     held
@@ -93,6 +101,10 @@ class Data:
         """Count what there is to count: activity, popularity, genres, and what cleaning dropped."""
         return describe(self.held)
 
+    def hold(self) -> None:
+        """Let runs in this process use what was loaded, and not read it again: what the facade does before a run."""
+        hold(self.source, self.options, self.held)
+
     def _repr_html_(self) -> str:
         """Show the dataset in a notebook."""
         found = self.describe()
@@ -111,9 +123,9 @@ class Data:
 
 
 def load(
-    source: str | PathLike[str],
+    source: Source,
     *,
-    items: str | PathLike[str] | None = None,
+    items: Source | None = None,
     user_column: str | None = None,
     item_column: str | None = None,
     rating_column: str | None = None,
@@ -123,15 +135,17 @@ def load(
     min_rating: float | None = None,
     strict: bool = False,
 ) -> Data:
-    """Load a dataset: a name that `palate data list` shows, a file, or a folder.
+    """Load a dataset: a name that `palate data list` shows, a file, a folder, or a frame.
+
+    A frame stays in memory: no run writes it down. Whoever opens the run in another session loads the same frame first.
 
     Parameters
     ----------
     source
-        A preset such as "demo" or "ml-100k"; a CSV, TSV or Parquet file; or a folder with interactions.csv and,
-        optionally, items.csv.
+        A preset such as "demo" or "ml-100k"; a CSV, TSV or Parquet file; a folder with interactions.csv and,
+        optionally, items.csv; or a polars, pandas or Arrow frame with a row for each interaction.
     items
-        File that describes the items: title, genres, year, description.
+        File or frame that describes the items: title, genres, year, description.
     user_column, item_column, rating_column, time_column
         Names of the columns; guessed from common names where they are not given.
     min_user, min_item
@@ -151,20 +165,40 @@ def load(
     Examples
     --------
     >>> palate.load("demo")
+    >>> palate.load(polars.read_csv("ratings.csv"))
     >>> palate.load("sales.csv", user_column="customer", item_column="sku", min_user=5)
     """
+    described = Path(items) if isinstance(items, str | PathLike) else items
     options = ReadOptions.checked(
         user_column=user_column,
         item_column=item_column,
         rating_column=rating_column,
         time_column=time_column,
-        items=None if items is None else Path(items),
+        items=described if isinstance(described, Path) else None,
         min_user=min_user,
         min_item=min_item,
         min_rating=min_rating,
         strict=strict,
     )
-    name = str(source)
-    found = load_interactions(name, options=options)
-    hold(name, options, found)
+    rows = Path(source) if isinstance(source, str | PathLike) else source
+    if isinstance(rows, Path) and (described is None or isinstance(described, Path)):
+        name = str(source)
+        found = load_interactions(name, options=options)
+    elif isinstance(rows, Path) and not rows.is_file():
+        raise ConfigError(
+            f"{source} is no file, so its items cannot be a frame",
+            hint="give the file of interactions, or a file of items",
+        )
+    else:
+        found = read_interactions(rows, items=described, options=options, name="frame")
+        name = IN_MEMORY + _digest(found)
+        found = replace(found, name=name)
     return Data(name, options, found)
+
+
+def _digest(found: Interactions) -> str:
+    """Twelve hexadecimal digits that name a dataset by its content, rows and items alike."""
+    digest, known = hashlib.sha256(found.user.tobytes() + found.item.tobytes()), found.catalogue
+    for text in (found.users, known.ids, known.titles, known.genres, known.years.tolist(), known.texts):
+        digest.update(repr(text).encode())
+    return digest.hexdigest()[:12]

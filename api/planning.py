@@ -7,10 +7,8 @@ from typing import Any
 
 from palate.loading import Data
 from palate.server.values import merge, nested
-from palate.simulation import planning
 from palate.simulation.planning import Plan
-
-__all__ = ["Plan", "plan"]
+from palate.simulation.planning import plan as planned
 
 
 def plan(
@@ -74,4 +72,5 @@ def plan(
     }
     given = merge(nested(dict(settings or {})), nested(named))
     read = data.options.model_dump(exclude_none=True, exclude_defaults=True)
-    return planning.plan(merge(given, {"read": read} if read else {}))
+    data.hold()
+    return planned(merge(given, {"read": read} if read else {}))

@@ -12,10 +12,11 @@ import polars as pl
 
 from palate.errors import ConfigError, PalateError
 from palate.loading import Data
-from palate.planning import Plan
 from palate.planning import plan as planned
 from palate.simulation.config import SimulationConfig
+from palate.simulation.datasets.presets import IN_MEMORY
 from palate.simulation.federation import simulate as run_simulation
+from palate.simulation.planning import Plan
 from palate.simulation.progress import Progress, watching
 from palate.simulation.report.headline import Protection, headline, protection
 from palate.simulation.report.recommending import Recommended, recommend_to
@@ -284,6 +285,7 @@ class Run:
         """
         from palate.simulation.report.page import write_report
 
+        self._hold()
         return write_report(self.folder, output=None if path is None else Path(path), examples=examples)
 
     def recommend(self, user: str, n: int = 10) -> Recommended:
@@ -303,7 +305,12 @@ class Run:
         """The run ready to score: data, table, and everybody's own part of the model put together again."""
         from palate.simulation.finished import open_finished
 
+        self._hold()
         return open_finished(self.folder)
+
+    def _hold(self) -> None:
+        if self.data is not None:
+            self.data.hold()
 
     def _repr_html_(self) -> str:
         """Show the run in a notebook: its promise, and its accuracy beside the baselines."""
@@ -356,7 +363,13 @@ def simulate(
             f"the plan is for {chosen.asked.data}, the data is {data.source}", hint="plan again: palate.plan(data, ...)"
         )
     config = chosen.asked
+    if config.engine == "flower" and config.data.startswith(IN_MEMORY):
+        raise ConfigError(
+            "engine 'flower' runs in other processes, and the data is a frame in this one",
+            hint="write it to a Parquet file and load that, or use the engine 'vectorised'",
+        )
     folder = Path(run_dir) if run_dir is not None else Path("runs") / config.default_run_name
+    data.hold()
     with watching(progress) as watcher:
         run_simulation(config, folder, watcher, fresh=fresh, ray_address=ray_address)
     return Run(folder, data)

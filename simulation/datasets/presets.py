@@ -132,6 +132,9 @@ PRESETS: MappingProxyType[str, Preset] = MappingProxyType(
     }
 )
 
+IN_MEMORY = "frame-"
+"""What the name of a dataset begins with that was a frame, and lies in no file."""
+
 _SUFFIXES = tuple(
     f"{kind}{packed}" for kind in (".csv", ".tsv", ".parquet", ".json", ".jsonl") for packed in ("", ".gz", ".zip")
 )
@@ -233,6 +236,11 @@ def _plain_name(path: Path) -> str:
 
 
 def _unknown(spec: str) -> DataError:
+    if spec.startswith(IN_MEMORY):
+        return DataError(
+            f"{spec} was a frame in memory, and is not in this process",
+            hint="load the same frame with palate.load in Python, and go on from there",
+        )
     near = difflib.get_close_matches(spec, PRESETS, n=1)
     hint = f"did you mean {near[0]}? palate data list shows all" if near else "palate data list shows the names"
     return DataError(f"no dataset, file or folder called {spec!r}", hint=hint)

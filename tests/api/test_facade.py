@@ -225,7 +225,7 @@ def test_a_finished_run_is_returned_at_once_and_fresh_runs_it_again(data: palate
     assert made.stat().st_mtime_ns != before
 
 
-def test_a_file_that_changed_is_used_as_it_was_loaded_last(small_data: Path):
+def test_a_run_uses_the_data_that_it_is_given_and_not_the_file_of_now(small_data: Path):
     lines = (small_data / "interactions.csv").read_text().splitlines()
     file = Path("own.csv")
     file.write_text("\n".join(lines))
@@ -237,6 +237,36 @@ def test_a_file_that_changed_is_used_as_it_was_loaded_last(small_data: Path):
         second, palate.plan(second, unit="none", **SHORT, settings=QUICK), run_dir="r", progress=False
     )
     assert run.record.result.dataset.users == second.num_users == first.num_users - 1
+    old = palate.simulate(first, palate.plan(first, unit="none", **SHORT, settings=QUICK), run_dir="o", progress=False)
+    assert old.record.result.dataset.users == first.num_users
+    assert old.recommend("person0").user_id == "person0"
+
+
+def test_a_frame_gives_the_run_that_its_file_gives(small_data: Path, data: palate.Data):
+    rows, items = (pl.read_csv(small_data / name) for name in ("interactions.csv", "items.csv"))
+    framed = palate.load(rows, items=items)
+    assert framed.source == palate.load(rows.clone(), items=items).source != palate.load(rows).source
+    assert framed.interactions.equals(data.interactions)
+    assert framed.items.equals(data.items)
+    plan = palate.plan(framed, unit="none", **SHORT, settings=QUICK)
+    run = palate.simulate(framed, plan, run_dir="framed", progress=False)
+    same = palate.simulate(data, palate.plan(data, unit="none", **SHORT, settings=QUICK), run_dir="f", progress=False)
+    assert run.metrics.to_frame().equals(same.metrics.to_frame())
+    assert len(run.recommend(user=data.users[0])) == 10
+    source = framed.source
+    with pytest.raises(DataError, match="was a frame in memory") as caught:
+        palate.load(source)
+    assert "load the same frame" in caught.value.hint
+    with pytest.raises(ConfigError, match="runs in other processes"):
+        palate.simulate(framed, palate.plan(framed, settings={"engine": "flower"}), run_dir="never")
+
+
+def test_a_frame_may_describe_the_items_of_a_file(small_data: Path):
+    items = pl.read_csv(small_data / "items.csv")
+    found = palate.load(small_data / "interactions.csv", items=items)
+    assert found.items["title"][0].startswith("Thing")
+    with pytest.raises(ConfigError, match="no file"):
+        palate.load("demo", items=items)
 
 
 def test_a_plan_for_other_data_is_refused(data: palate.Data, small_data: Path):

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 import palate
 from palate.errors import PalateError
 
 data: palate.Data = palate.load("ratings.csv", items=Path("movies.csv"), min_user=5)
+framed: palate.Data = palate.load(pl.read_csv("ratings.csv"))
 plan: palate.Plan = palate.plan(data, epsilon=8, settings={"training.recency_half_life": 20})
 run: palate.Run = palate.simulate(data, plan, progress=lambda step: step.seconds_left)
 hits: float = run.metrics.test.sampled.hit_rate.value
