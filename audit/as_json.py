@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from palate.audit.budget_audit import BudgetAudit, RoundCost, Spending, UnitBudget
+from palate.audit.findings import checks
 from palate.audit.ledger_audit import LedgerAudit, counts_by_book
 from palate.audit.plan_audit import UnitPlan
 from palate.audit.records import LedgerRecord
-from palate.audit.words import checks
 from palate.privacy.accounting.guarantee import LOCAL_WARNING, as_dict
 
 

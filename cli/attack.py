@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import time
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from palate.audit.attack import findings
 from palate.audit.attack.plan import AttackPlan, Game, plan_for, plan_of_run
 from palate.audit.attack.verdict import AttackResult
 from palate.audit.attack.verdict import attack as run_attack
-from palate.audit.attack.words import LIMITS, figures, headline, setting, verdict
 from palate.audit.opening import open_source
+from palate.cli.options import JsonOption, print_json
+from palate.cli.terminal import print_grid, say, watched
 from palate.errors import ConfigError
 from palate.privacy.accounting.dropout import Quorum
 
 _DEFAULT_DEVICES, _DEFAULT_DELTA, _SENSITIVITY = 2500, 1e-5, 1 << 12
 _QUORUM = Quorum(tau=0.6, gamma=0.2)
 _GAME = Game()
-_QUIET_SECONDS = 2.0
 
 
 def attack(
@@ -59,7 +54,7 @@ def attack(
     html: Annotated[
         Path | None, typer.Option("--html", help="Write a page for people as well, e.g. --html attack.html.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Attack the mechanism with canaries, test its noise, and compare with what is claimed; exit code 7 if it fails.
 
@@ -67,16 +62,20 @@ def attack(
     """
     game = Game(canaries=canaries, num_values=num_values, repeats=repeats)
     plan = _plan(run, key, game, epsilon=epsilon, rounds=rounds, delta=delta, devices=devices)
-    with _LateProgress(plan.steps) as progress:
-        result = run_attack(plan, seed=seed, watch=progress.watch)
+    bar, watch = watched("attacking round", plan.steps)
+    try:
+        result = run_attack(plan, seed=seed, watch=watch)
+    finally:
+        bar.stop()
     if html is not None:
-        from palate.audit.attack.page import write_page
+        from palate.audit.attack.page import attack_page
+        from palate.simulation.report.rendering import save
 
-        write_page(result, html)
+        save(attack_page(result), html)
     if as_json:
-        typer.echo(json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False, indent=2))
+        print_json(result.to_dict())
     else:
-        _show(result, Console())
+        _show(result)
     result.require_kept()
 
 
@@ -119,52 +118,9 @@ def _plan(
     )
 
 
-class _LateProgress:
-    """A bar with the time left on stderr, once the work has taken two seconds."""
-
-    def __init__(self, total: int) -> None:
-        self._began = time.monotonic()
-        self._started = False
-        self._progress = Progress(
-            TextColumn("attacking round"),
-            BarColumn(bar_width=30),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}  left"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._task = self._progress.add_task("round", total=total)
-
-    def __enter__(self) -> _LateProgress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._started:
-            self._progress.stop()
-
-    def watch(self, done: int) -> None:
-        """Note that so many rounds are done."""
-        self._progress.update(self._task, completed=done)
-        if not self._started and time.monotonic() - self._began > _QUIET_SECONDS:
-            self._progress.start()
-            self._started = True
-
-
-def _show(result: AttackResult, console: Console) -> None:
-    violated = bool(result.violations)
-    style = "bold red" if violated else "bold"
-    console.print(headline(result), style=style, highlight=False, markup=False, soft_wrap=True)
-    console.print(LIMITS, highlight=False, soft_wrap=True)
-    figures_table = Table("", "epsilon", "", box=None, pad_edge=False)
-    figures_table.columns[1].justify = "right"
-    for figure in figures(result):
-        figures_table.add_row(figure.name, figure.epsilon, figure.words)
-    checks = Table(box=None, pad_edge=False, show_header=False)
-    for finding in result.findings:
-        checks.add_row(finding.name, verdict(finding), finding.words, style="" if finding.held else "bold red")
-    for title, table in (("Epsilon at the same delta", figures_table), ("Checks", checks)):
-        console.print(f"\n{title}", style="bold", highlight=False, markup=False)
-        console.print(table, highlight=False)
-    console.print(f"\n{setting(result)}", style="dim", highlight=False, markup=False, soft_wrap=True)
+def _show(result: AttackResult) -> None:
+    say(findings.headline(result), style="bold red" if result.violations else "bold")
+    say(findings.LIMITS)
+    print_grid(findings.epsilon_grid(result))
+    print_grid(findings.check_grid(result))
+    say(f"\n{findings.setting(result)}", style="dim")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from palate.audit import findings
+from palate.audit.as_json import budget_dict, ledger_dict, plan_dict
+from palate.audit.budget_audit import BudgetAudit, audit_budget
 from palate.audit.ledger_audit import LedgerAudit, audit_ledgers, read_anchor_files
 from palate.audit.opening import open_source
+from palate.audit.plan_audit import audit_plan
 from palate.cli.attack import attack
+from palate.cli.options import JsonOption, print_json
+from palate.cli.terminal import note, print_grid, say
+from palate.privacy import files
 
 audit_app = typer.Typer(
     help="Check what a run promised, what it spent, and whether its record is intact.",
@@ -53,7 +58,6 @@ AnchorsOption = Annotated[
 HtmlOption = Annotated[
     Path | None, typer.Option("--html", help="Write a page for people as well, e.g. --html audit.html.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
 @audit_app.callback()
@@ -80,26 +84,15 @@ def ledger(
 
     Nothing is believed but the public key. Exit code 0 means intact; 1, 3, 5, 6 and 11 name what is wrong.
     """
-    err = Console(stderr=True)
-    found = _audited(target, key, anchors, device, err)
+    found = _audited(target, key, anchors, device)
     if as_json:
-        from palate.audit.as_json import ledger_dict
-
-        _print_json(ledger_dict(found))
+        print_json(ledger_dict(found))
     else:
-        from palate.audit.shown import show_ledgers
-
-        show_ledgers(found, Console())
-    if html is not None:
-        from palate.audit.page import write_page
-
-        write_page(found, None, html)
-        _told(err, f"written: {html}")
+        _show_ledgers(found)
+    _write_page(found, None, html)
     if save_anchors is not None and found.intact:
-        from palate.privacy import files
-
         files.replace(save_anchors, found.anchor_lines, mode=files.SHARED)
-        _told(err, f"heads written: {save_anchors}")
+        note(f"heads written: {save_anchors}", style="dim")
     found.raise_gravest()
 
 
@@ -118,29 +111,15 @@ def budget(
     Rounds without an outcome count as spent. Exit code 3: more was spent than allowed; 4: accountants disagree, or
     the run's claim does not follow from its record.
     """
-    from palate.audit.budget_audit import audit_budget
-
-    err = Console(stderr=True)
-    record = _audited(target, key, anchors, None, err)
-    if html is not None and not record.intact:
-        from palate.audit.page import write_page
-
-        write_page(record, None, html)
-        _told(err, f"written: {html}")
-    found = audit_budget(record, check=check, progress=lambda text: _told(err, text))
+    record = _audited(target, key, anchors, None)
+    if not record.intact:
+        _write_page(record, None, html)
+    found = audit_budget(record, check=check, progress=lambda text: note(text, style="dim"))
     if as_json:
-        from palate.audit.as_json import budget_dict
-
-        _print_json(budget_dict(found))
+        print_json(budget_dict(found))
     else:
-        from palate.audit.shown import show_budget
-
-        show_budget(found, Console())
-    if html is not None:
-        from palate.audit.page import write_page
-
-        write_page(record, found, html)
-        _told(err, f"written: {html}")
+        _show_budget(found)
+    _write_page(record, found, html)
     found.raise_first()
 
 
@@ -155,37 +134,69 @@ def plan(
 
     Before there is a run, palate privacy plan answers. Exit code 3: devices will refuse its last rounds.
     """
-    from palate.audit.plan_audit import audit_plan
-
-    record = _audited(target, key, None, None, Console(stderr=True))
+    record = _audited(target, key, None, None)
     units = audit_plan(record)
     if as_json:
-        from palate.audit.as_json import plan_dict
-
-        _print_json(plan_dict(record.source.name, units))
-    else:
-        from palate.audit.shown import show_plan
-
-        show_plan(units, Console())
+        print_json(plan_dict(record.source.name, units))
+    for unit in () if as_json else units:
+        say(findings.projected(unit), style="bold")
+        for grid in findings.plan_grids(unit):
+            print_grid(grid)
     for unit in units:
         unit.raise_first()
 
 
-def _audited(target: str, key: str | None, anchors: Path | None, device: str | None, err: Console) -> LedgerAudit:
+def _audited(target: str, key: str | None, anchors: Path | None, device: str | None) -> LedgerAudit:
     source = open_source(target, key)
-    if len(source.books) > _MOST_NAMED:
-        _told(err, f"verifying {len(source.books)} files")
+    few = len(source.books) <= _MOST_NAMED
+    if not few:
+        note(f"verifying {len(source.books)} files", style="dim")
     return audit_ledgers(
         source,
         read_anchor_files(source, anchors),
         device=device,
-        progress=lambda name: _told(err, f"verifying {name}") if len(source.books) <= _MOST_NAMED else None,
+        progress=lambda name: note(f"verifying {name}", style="dim") if few else None,
     )
 
 
-def _print_json(value: dict[str, Any]) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2))
+def _show_ledgers(found: LedgerAudit) -> None:
+    say(findings.headline(found), style="bold" if found.intact else "bold red")
+    print_grid(findings.check_grid(found))
+    if found.device is None:
+        print_grid(findings.file_grid(found))
+    for record in found.records:
+        if record.name == found.device:
+            print_grid(findings.ledger_grid(record))
+    say(f"\nVerified in {found.seconds:.1f} s.", style="dim")
 
 
-def _told(err: Console, text: str) -> None:
-    err.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
+def _show_budget(found: BudgetAudit) -> None:
+    if found.disclaimer:
+        say(f"No privacy. {found.disclaimer}", style="bold red")
+    for unit in found.units:
+        say(findings.spent(unit), style="bold")
+        say(findings.claimed(unit))
+        print_grid(findings.spending_grid(unit))
+        if unit.local is not None and unit.needs_aggregation:
+            say(f"\n{findings.alone(unit.local)}", style="yellow")
+        if unit.rounds:
+            print_grid(findings.round_grid(unit))
+        if unit.guarantee is not None:
+            print_grid(findings.meaning_grid(unit.guarantee))
+        if unit.guarantee is not None and unit.guarantee.cross_checks:
+            print_grid(findings.accountant_grid(unit.guarantee))
+        say()
+    if not found.record.source.finished:
+        say("The run has not finished: figures are up to now.")
+    if found.record.open_rounds:
+        say(f"{findings.counted(found.record.open_rounds, 'round')} without an outcome count as spent.")
+
+
+def _write_page(record: LedgerAudit, budget: BudgetAudit | None, path: Path | None) -> None:
+    if path is None:
+        return
+    from palate.audit.page import audit_page
+    from palate.simulation.report.rendering import save
+
+    save(audit_page(record, budget), path)
+    note(f"written: {path}", style="dim")

@@ -2,49 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from palate.audit.attack import findings
 from palate.audit.attack.verdict import AttackResult
-from palate.audit.attack.words import LIMITS, figures, setting, verdict
 from palate.privacy.accounting.guarantee import round_up
 from palate.simulation.report.drawing import COLOURS, Chart, blank, house_style, to_svg
-from palate.simulation.report.rendering import render, save
-from palate.simulation.report.tables import Cell, Grid, Row
+from palate.simulation.report.rendering import Protection, render
 
 _HERE = Path(__file__).parent
 _BINS = 36
 
 
-@dataclass(frozen=True)
-class Banner:
-    """What the page says first."""
-
-    protected: bool
-    title: str
-    text: str
-
-
-def write_page(result: AttackResult, path: Path) -> None:
-    """Write the page.
-
-    Raises
-    ------
-    EnvironmentProblem
-        If its folder does not exist.
-    ModuleNotFoundError
-        If the extra `report` is not installed.
-    """
-    save(attack_page(result), path)
-
-
 def attack_page(result: AttackResult) -> str:
     """Fill the page: the same result gives the same bytes."""
-    shown = tuple(Row(figure.name, (Cell(figure.epsilon), Cell(figure.words))) for figure in figures(result))
-    checked = tuple(Row(found.name, (Cell(verdict(found)), Cell(found.words))) for found in result.findings)
     return render(
         "attack.html.j2",
         folder=_HERE,
@@ -52,21 +26,20 @@ def attack_page(result: AttackResult) -> str:
         banner=_banner(result),
         claim=round_up(result.claim.epsilon),
         guarantee=result.claim,
-        figures=Grid("Epsilon at the same delta", ("", "Epsilon", ""), shown),
-        checks=Grid("What was checked", ("Check", "Verdict", ""), checked),
+        figures=findings.epsilon_grid(result),
+        checks=findings.check_grid(result),
         chart=_chart(result),
-        limits=LIMITS,
-        setting=setting(result),
+        limits=findings.LIMITS,
+        setting=findings.setting(result),
     )
 
 
-def _banner(result: AttackResult) -> Banner:
+def _banner(result: AttackResult) -> Protection:
     if result.violations:
         text = "; ".join(found.words for found in result.violations)
-        return Banner(protected=False, title="The claim is violated.", text=f"{text[0].upper()}{text[1:]}.")
-    bound = next(figure.epsilon for figure in figures(result) if figure.name == "lower bound")
-    text = f"The attack proves epsilon {bound} at least; no check of the mechanism failed."
-    return Banner(protected=True, title="The claim was not refuted.", text=text)
+        return Protection(False, "The claim is violated.", f"{text[0].upper()}{text[1:]}.")
+    proven = f"The attack proves epsilon {findings.lower_bound(result)} at least; no check of the mechanism failed."
+    return Protection(True, "The claim was not refuted.", proven)
 
 
 def _chart(result: AttackResult) -> Chart:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from palate.simulation.report import promise
 from palate.simulation.report.records import ModelSummary, Result
+from palate.simulation.report.rendering import Protection
 from palate.simulation.report.tables import best_reference, own_label
 from palate.simulation.report.words import noun, num_candidates, number_word, percent
 
@@ -37,30 +38,6 @@ class Headline:
     sampled: str
     full: str
     bars: tuple[Bar, ...]
-
-
-@dataclass(frozen=True)
-class Protection:
-    """What was promised about privacy.
-
-    Attributes
-    ----------
-    protected
-        False shows the warning.
-    title, text
-        The banner.
-    facts
-        The guarantee in its parts, for those who must check it.
-    """
-
-    protected: bool
-    title: str
-    text: str
-    facts: dict[str, str]
-
-    def __str__(self) -> str:
-        """Say it in sentences."""
-        return f"{self.title}. {self.text}"
 
 
 def headline(result: Result) -> Headline:

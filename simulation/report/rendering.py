@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,33 @@ from palate.errors import EnvironmentProblem
 from palate.privacy import files
 
 if TYPE_CHECKING:
-    from palate.simulation.report.headline import Protection
     from palate.simulation.report.tables import Grid
 
 _HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Protection:
+    """What protects people, or does not: what a page says first.
+
+    Attributes
+    ----------
+    protected
+        False shows a warning.
+    title, text
+        The message.
+    facts
+        A guarantee in its parts, for those who must check it.
+    """
+
+    protected: bool
+    title: str
+    text: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Say it in sentences."""
+        return f"{self.title}. {self.text}"
 
 
 def render(template: str, *, folder: Path = _HERE, **values: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from palate.simulation.report.records import (
     Accuracy,
@@ -21,13 +22,30 @@ FEW_USERS = 30
 """Groups smaller than this are marked: their numbers say little."""
 
 
+Tone = Literal["", "good", "bad", "unknown"]
+"""How a verdict is coloured on a terminal."""
+
+
 @dataclass(frozen=True)
 class Cell:
-    """One value: its text, a smaller note below it, and whether it is the best of its column."""
+    """One value of a table.
+
+    Attributes
+    ----------
+    text
+        What is shown.
+    note
+        Small print below it, on a page only.
+    best
+        Whether it is the best of its column.
+    tone
+        How a verdict is coloured on a terminal.
+    """
 
     text: str
     note: str = ""
     best: bool = False
+    tone: Tone = ""
 
 
 @dataclass(frozen=True)
@@ -41,7 +59,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table for the page.
+    """A table, for the terminal (`palate.cli.terminal`) and for a page (`parts.html.j2`).
 
     Attributes
     ----------
@@ -208,8 +226,9 @@ def baseline_cost_grid(result: Result) -> Grid:
 
 
 def facts_grid(caption: str, heading: str, facts: dict[str, str]) -> Grid:
-    """Names and values, such as a configuration."""
-    return Grid(caption, (heading, "Value"), tuple(Row(name, (Cell(value),)) for name, value in facts.items()))
+    """Names and values, such as a configuration; without a heading the table has none."""
+    rows = tuple(Row(name, (Cell(value),)) for name, value in facts.items())
+    return Grid(caption, (heading, "Value" if heading else ""), rows)
 
 
 def _interval(interval: Interval) -> str:

@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner, Result
 
 from palate.audit.attack import game
+from palate.audit.attack.findings import LIMITS
 from palate.audit.attack.game import fresh_key, play
 from palate.audit.attack.page import attack_page
 from palate.audit.attack.plan import AttackPlan, Game, plan_for, plan_of, plan_of_run
 from palate.audit.attack.verdict import EmpiricalViolation, attack, round_down
-from palate.audit.attack.words import LIMITS
 from palate.audit.opening import open_source
 from palate.cli import attack as attack_cli
 from palate.errors import ConfigError, RunError

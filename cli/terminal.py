@@ -1,0 +1,80 @@
+"""What commands show to people: lines on stderr, tables on stdout, and a progress bar for what takes long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from palate.simulation.report.tables import Grid
+
+_TONES = {"": "", "good": "green", "bad": "bold red", "unknown": "yellow"}
+_NUMERIC = frozenset("0123456789+-±<\N{MINUS SIGN}\N{EN DASH}")
+_QUIET_SECONDS = 2.0
+
+
+def say(text: str = "", *, style: str = "") -> None:
+    """Print a line of the answer on stdout."""
+    Console().print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def note(text: str, *, style: str = "") -> None:
+    """Print a line for the person at the keyboard on stderr."""
+    Console(stderr=True).print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_grid(grid: Grid, *, console: Console | None = None) -> None:
+    """Print a table with its caption and notes; whatever it quotes is text, never markup."""
+    console = console or Console()
+    if grid.caption:
+        console.print(f"\n{grid.caption}", style="bold", highlight=False, markup=False)
+    if grid.rows:
+        console.print(rich_table(grid), highlight=False)
+    for text in grid.notes:
+        console.print(text, style="dim", highlight=False, markup=False)
+
+
+def rich_table(grid: Grid) -> Table:
+    """Lay a table out for a terminal: columns of numbers to the right, verdicts in colour, this run's row in bold."""
+    table = Table(*map(escape, grid.columns), box=None, pad_edge=False, show_header=any(grid.columns))
+    for place, column in enumerate(table.columns):
+        texts = [row.label if place == 0 else row.cells[place - 1].text for row in grid.rows]
+        if place and all(text[:1] in _NUMERIC for text in texts if text):
+            column.justify, column.no_wrap = "right", True
+    for row in grid.rows:
+        cells = (Text(cell.text, style=_TONES[cell.tone]) for cell in row.cells)
+        table.add_row(Text(row.label), *cells, style="bold" if row.own else "")
+    return table
+
+
+def watched(what: str, total: int) -> tuple[Progress, Callable[[int], None]]:
+    """Return a bar on stderr with the time left, and the function that moves it; it appears after two seconds.
+
+    Parameters
+    ----------
+    what
+        What is counted, such as "attacking round".
+    total
+        How many there are.
+    """
+    bar = Progress(
+        TextColumn(what),
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}  left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    task, began = bar.add_task(what, total=total), time.monotonic()
+
+    def done(count: int) -> None:
+        bar.update(task, completed=count)
+        if not bar.live.is_started and time.monotonic() - began > _QUIET_SECONDS:
+            bar.start()
+
+    return bar, done
