@@ -18,10 +18,10 @@ from palate.simulation.datasets.presets import IN_MEMORY
 from palate.simulation.federation import simulate as run_simulation
 from palate.simulation.planning import Plan
 from palate.simulation.progress import Progress, watching
-from palate.simulation.report.headline import Protection, headline, protection
+from palate.simulation.report.headline import headline, protection
 from palate.simulation.report.recommending import Recommended, recommend_to
 from palate.simulation.report.records import GuaranteeRecord, ModelSummary, Result
-from palate.simulation.report.rendering import cell
+from palate.simulation.report.rendering import Protection, cell
 from palate.simulation.report.tables import accuracy_grid, facts_grid, measured
 from palate.simulation.run_folder import RESOLVED, read_config
 from palate.simulation.run_reader import Run as RunRecord

@@ -151,7 +151,7 @@ def cold_start(size: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch) / "device"
         device_of(size, home)
-        arguments = ["-m", "palate.cli.main", "client", "recommend", "--home", str(home)]
+        arguments = ["-m", "palate.cli.main", "client", "recommend", "--folder", str(home)]
         return best_of([arguments] * 8)
 
 

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-from rich.table import Table
 
+from palate.cli.options import JsonOption, print_json
+from palate.cli.terminal import note, print_grid, somebody_is_there
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError
 from palate.simulation.datasets.describe import Description, describe
 from palate.simulation.datasets.fetch import get as fetch
 from palate.simulation.datasets.presets import PRESETS, load, locate
+from palate.simulation.report.tables import facts_grid, text_grid
 
 data_app = typer.Typer(
     help="List, get and describe datasets.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
 @data_app.command("list", epilog="Example: palate data list")
@@ -42,15 +39,14 @@ def list_presets(as_json: JsonOption = False) -> None:
         for name, preset in PRESETS.items()
     ]
     if as_json:
-        _print_json({"datasets": rows})
+        print_json({"datasets": rows})
         return
-    table = Table("name", "here", "what", "licence", "how to get", box=None, pad_edge=False)
+    cells = []
     for name, row in zip(PRESETS, rows, strict=True):
         way = "built in" if not PRESETS[name].folder else "palate data get" if PRESETS[name].fetchable else "by hand"
         licence = PRESETS[name].licence.split(";")[0]
-        cells = (name, "yes" if row["here"] else "no", PRESETS[name].description, licence, way)
-        table.add_row(*map(escape, cells))
-    Console().print(table)
+        cells.append((name, "yes" if row["here"] else "no", PRESETS[name].description, licence, way))
+    print_grid(text_grid("", ("name", "here", "what", "licence", "how to get"), cells))
 
 
 @data_app.command("get", epilog="Example: palate data get ml-100k --yes")
@@ -60,17 +56,17 @@ def get_preset(
     as_json: JsonOption = False,
 ) -> None:
     """Get a dataset from its owner into the cache, once its terms are agreed to."""
-    err = Console(stderr=True)
 
     def agree(terms: str) -> bool:
-        err.print(f"[bold]Terms of {escape(name)}[/bold]\n{escape(terms)}\nCite: {escape(PRESETS[name].citation)}")
-        if yes:
-            return True
-        if not sys.stdin.isatty():
+        note(f"Terms of {name}", style="bold")
+        note(f"{terms}\nCite: {PRESETS[name].citation}")
+        if not yes and not somebody_is_there():
             raise ConfigError("there is nobody to agree to the terms", hint=f"palate data get {name} --yes")
-        return typer.confirm("Do you agree?", default=False, err=True)
+        return yes or typer.confirm("Do you agree?", default=False, err=True)
 
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=err, transient=True)
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=Console(stderr=True), transient=True
+    )
     task = bar.add_task(name, total=None)
 
     def progress(done: int, total: int) -> None:
@@ -83,9 +79,9 @@ def get_preset(
     finally:
         bar.stop()
     if as_json:
-        _print_json({"name": name, "folder": str(got.folder), "origin": got.origin})
+        print_json({"name": name, "folder": str(got.folder), "origin": got.origin})
     else:
-        err.print(f"{escape(name)}: {escape(got.origin)}")
+        note(f"{name}: {got.origin}")
         typer.echo(str(got.folder))
 
 
@@ -136,18 +132,13 @@ def describe_data(
     )
     described = describe(load(data, options=options))
     if as_json:
-        _print_json(described.to_dict())
+        print_json(described.to_dict())
     else:
         _print_description(described)
 
 
-def _print_json(value: dict[str, Any]) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
-
-
 def _print_description(described: Description) -> None:
-    facts = Table("", "", box=None, show_header=False, pad_edge=False)
-    rows = {
+    facts = {
         "users": f"{described.users:,}",
         "items": f"{described.items:,} ({described.described_items:,} with a description)",
         "interactions": f"{described.interactions:,} (density {described.density:.2%})",
@@ -169,12 +160,7 @@ def _print_description(described: Description) -> None:
         "cite": described.citation,
         "file": described.source,
     }
-    for name, value in rows.items():
-        if value:
-            facts.add_row(f"[bold]{escape(name)}[/bold]", escape(value))
-    console = Console()
-    console.print(f"[bold]{escape(described.name)}[/bold]")
-    console.print(facts)
+    print_grid(facts_grid(described.name, "", {name: value for name, value in facts.items() if value}))
 
 
 def _spread(quantiles: dict[str, float]) -> str:

@@ -1,10 +1,53 @@
-"""`palate server` with its demonstration, which needs virtual people and so lives with the simulation."""
+"""`palate server`: a fleet of real devices, from its keys to its last round. Each command with its example."""
 
 from __future__ import annotations
 
-from palate.cli.fleet_demo import demo
-from palate.cli.operating import server_app
+from collections.abc import Callable
 
-server_app.command("demo")(demo)
+import typer
 
-__all__ = ["server_app"]
+from palate.cli.server_demo import demo
+from palate.cli.server_devices import authority, certify, devices, enrol, init, remove
+from palate.cli.server_rounds import resume, rounds, start, status, stop
+
+server_app = typer.Typer(
+    help="Run a fleet of real devices.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+_EXAMPLES = """\b
+Examples:
+  palate server init --name books --address fleet.example:9092 --catalogue items.csv
+  palate server enrol request.json --welcome welcome.zip
+  palate server start
+  palate server status --json"""
+
+_COMMANDS: dict[Callable[..., None], str] = {
+    init: "init --name books --address fleet.example:9092 --catalogue items.csv",
+    authority: "authority authority.key",
+    certify: "certify request.json --fleet books --authority-key authority.key --certificate device.crt",
+    enrol: "enrol request.json --welcome welcome.zip",
+    remove: "remove 0f3c9a51d27be684",
+    devices: "devices",
+    start: "start --devices 12",
+    resume: "resume",
+    stop: "stop --wait-seconds 60",
+    status: "status --json",
+    rounds: "rounds",
+    demo: "demo --devices 20 --kill 0.3",
+}
+"""Every command, in the order of the help, with an example of its arguments."""
+
+
+@server_app.callback(epilog=_EXAMPLES)
+def server() -> None:
+    """Run a fleet of real devices.
+
+    The server never sees a device's data or its update, only sums of the updates of many, with noise in them.
+    """
+
+
+for _command, _example in _COMMANDS.items():
+    server_app.command(_command.__name__, epilog=f"Example: palate server {_example}")(_command)

@@ -1,17 +1,25 @@
-"""What commands show to people: lines on stderr, tables on stdout, and a progress bar for what takes long."""
+"""What commands show to people: the answer on stdout, talk, questions and progress on stderr.
+
+rich is imported only where a table, a colour or a bar is drawn, for the commands of a device have to be quick.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
+import typer
 
-from palate.simulation.report.tables import Grid
+from palate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from palate.simulation.report.tables import Grid
 
 _TONES = {"": "", "good": "green", "bad": "bold red", "unknown": "yellow"}
 _NUMERIC = frozenset("0123456789+-±<\N{MINUS SIGN}\N{EN DASH}")
@@ -20,16 +28,57 @@ _QUIET_SECONDS = 2.0
 
 def say(text: str = "", *, style: str = "") -> None:
     """Print a line of the answer on stdout."""
-    Console().print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    _line(text, style, err=False)
 
 
 def note(text: str, *, style: str = "") -> None:
     """Print a line for the person at the keyboard on stderr."""
-    Console(stderr=True).print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    _line(text, style, err=True)
+
+
+def somebody_is_there() -> bool:
+    """Whether a person can answer a question."""
+    return sys.stdin.isatty()
+
+
+def confirm(question: str, *, nobody: str, hint: str, before: str = "") -> None:
+    """Ask the person at the keyboard to agree.
+
+    Parameters
+    ----------
+    question
+        Answered with yes or no; no is the default.
+    nobody, hint
+        What to say where nobody can answer, and what to do then.
+    before
+        What the person must know first.
+
+    Raises
+    ------
+    ConfigError
+        If they do not agree, or nobody is there.
+    """
+    if not somebody_is_there():
+        raise ConfigError(nobody, hint=hint)
+    if before:
+        note(before)
+    if not typer.confirm(question, default=False, err=True):
+        raise ConfigError("you did not agree; nothing was changed", hint=hint)
+
+
+def _line(text: str, style: str, *, err: bool) -> None:
+    if not style:
+        typer.echo(text, err=err)
+        return
+    from rich.console import Console
+
+    Console(stderr=err).print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_grid(grid: Grid, *, console: Console | None = None) -> None:
     """Print a table with its caption and notes; whatever it quotes is text, never markup."""
+    from rich.console import Console
+
     console = console or Console()
     if grid.caption:
         console.print(f"\n{grid.caption}", style="bold", highlight=False, markup=False)
@@ -41,6 +90,10 @@ def print_grid(grid: Grid, *, console: Console | None = None) -> None:
 
 def rich_table(grid: Grid) -> Table:
     """Lay a table out for a terminal: columns of numbers to the right, verdicts in colour, this run's row in bold."""
+    from rich.markup import escape
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(*map(escape, grid.columns), box=None, pad_edge=False, show_header=any(grid.columns))
     for place, column in enumerate(table.columns):
         texts = [row.label if place == 0 else row.cells[place - 1].text for row in grid.rows]
@@ -62,6 +115,9 @@ def watched(what: str, total: int) -> tuple[Progress, Callable[[int], None]]:
     total
         How many there are.
     """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     bar = Progress(
         TextColumn(what),
         BarColumn(bar_width=30),

@@ -93,7 +93,7 @@ class DeviceFolder:
             mode = self.home.stat().st_mode & 0o777
         except OSError as error:
             raise EnvironmentProblem(
-                f"{self.home} cannot be made: {error.strerror}", hint="choose another folder with --home"
+                f"{self.home} cannot be made: {error.strerror}", hint="choose another folder with --folder"
             ) from None
         if mode & 0o077:
             raise EnvironmentProblem(

@@ -43,10 +43,10 @@ def forget_device(folder: DeviceFolder) -> Tombstone:
         If something cannot be destroyed; call this again when it can.
     """
     if not folder.home.is_dir():
-        raise NoVault(f"{folder.home} has no vault", hint="name the folder of this device with --home")
+        raise NoVault(f"{folder.home} has no vault", hint="name the folder of this device with --folder")
     with folder.locked():
         if not folder.vault.is_dir():
-            raise NoVault(f"{folder.vault} has no vault", hint="name the folder of this device with --home")
+            raise NoVault(f"{folder.vault} has no vault", hint="name the folder of this device with --folder")
         try:
             signer = _signer(folder)
             if signer is not None and not folder.ledger.exists():

@@ -366,7 +366,7 @@ def _refuse_half_forgotten(folder: Path, row: Sequence[bytes] | None, left: tomb
 
 
 def _no_vault(folder: Path) -> NoVault:
-    return NoVault(f"{folder} has no vault", hint="make one with palate client init, or name its folder with --home")
+    return NoVault(f"{folder} has no vault", hint="make one with palate client init, or name its folder with --folder")
 
 
 def _plain(purpose: Purpose, value: bytes) -> Any:

@@ -114,7 +114,7 @@ class FleetFolder:
         """
         if not self.config.exists():
             raise ConfigError(
-                f"{self.root} is not the folder of a fleet", hint="make one with palate server init, or give --dir"
+                f"{self.root} is not the folder of a fleet", hint="make one with palate server init, or give --folder"
             )
 
     @contextmanager

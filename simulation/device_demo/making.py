@@ -155,7 +155,7 @@ def clear_away(folder: DeviceFolder) -> None:
     if _is_real(folder):
         raise ConfigError(
             f"{folder.home} belongs to a fleet, or has spent some of a privacy budget",
-            hint="name a new folder with --home; what was spent must not be lost: palate client forget",
+            hint="name a new folder with --folder; what was spent must not be lost: palate client forget",
         )
     with suppress(NoVault):  # forgotten before
         forget_device(folder)

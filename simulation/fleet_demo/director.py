@@ -178,9 +178,9 @@ class Director:
 
     def _start(self, name: str) -> None:
         if name:
-            command = (*self._device_program, "client", "join", "--home", str(self._stage.devices[name].home))
+            command = (*self._device_program, "client", "join", "--folder", str(self._stage.devices[name].home))
         else:
-            command = (*self._server_program, "server", "start", "--dir", str(self._stage.fleet.root))
+            command = (*self._server_program, "server", "start", "--folder", str(self._stage.fleet.root))
         self._programs[name] = Program(command, self._stage.logs / f"{self._label(name).replace(' ', '-')}.log")
 
     def _await_server(self) -> None:

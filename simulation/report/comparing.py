@@ -90,6 +90,19 @@ class Comparison:
         first, second = self.first.run, self.second.run
         return (first, second) if first != second else (f"{first} (first)", f"{second} (second)")
 
+    @property
+    def verdict(self) -> str:
+        """One sentence: which of the two is better, if the data shows it."""
+        contrast = next(c for c in self.by_ranking["sampled"].contrasts if c.metric.startswith("ndcg"))
+        test, (first, second) = contrast.test, self.names
+        if test is None or test.low <= 0 <= test.high:
+            found = f"No difference between {first} and {second} is shown"
+        else:
+            found = f"{second if test.low > 0 else first} is better than {first if test.low > 0 else second}"
+        numbers = "" if test is None else f" (95% interval {signed(test.low)} to {signed(test.high)})"
+        change = signed(contrast.second - contrast.first)
+        return f"{found}: {metric_name(contrast.metric)} differs by {change}{numbers}."
+
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON; `difference` is second minus first."""
         return {

@@ -14,28 +14,10 @@ from palate.data.catalogue import Catalogue
 from palate.models.histories import Histories
 from palate.models.lists import NO_ITEM
 from palate.simulation.report.ranked import RankedUsers
+from palate.simulation.report.recommending import Item, item_of
 
 _QUANTILES = (0.1, 0.37, 0.63, 0.9)
 _RECENT = 5
-
-
-@dataclass(frozen=True)
-class Title:
-    """An item as a person would name it.
-
-    Attributes
-    ----------
-    text
-        Its title.
-    detail
-        Year and genres, as far as known.
-    hit
-        Whether it is the held-out item.
-    """
-
-    text: str
-    detail: str = ""
-    hit: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,18 +44,11 @@ class Example:
 
     user_id: str
     num_items: int
-    recent: tuple[Title, ...]
-    recommended: tuple[Title, ...]
-    target: Title
+    recent: tuple[Item, ...]
+    recommended: tuple[Item, ...]
+    target: Item
     rank: int
     served: bool
-
-
-def title(catalogue: Catalogue, item: int, *, hit: bool = False) -> Title:
-    """Name an item of the catalogue."""
-    year = int(catalogue.years[item])
-    parts = ([str(year)] if year and f"({year})" not in catalogue.titles[item] else []) + list(catalogue.genres[item])
-    return Title(catalogue.titles[item], ", ".join(parts), hit)
 
 
 def choose_examples(ranked: RankedUsers, catalogue: Catalogue, history: Histories) -> list[Example]:
@@ -104,9 +79,9 @@ def _example(ranked: RankedUsers, catalogue: Catalogue, history: Histories, row:
     return Example(
         user_id=ranked.user_ids[row],
         num_items=len(past),
-        recent=tuple(title(catalogue, int(item)) for item in past[-_RECENT:]),
-        recommended=tuple(title(catalogue, item, hit=item == target) for item in shown if item != NO_ITEM),
-        target=title(catalogue, target),
+        recent=tuple(item_of(catalogue, int(item)) for item in past[-_RECENT:]),
+        recommended=tuple(item_of(catalogue, item) for item in shown if item != NO_ITEM),
+        target=item_of(catalogue, target),
         rank=int(evaluation.ranks("full")[row]) + 1,
         served=served,
     )

@@ -16,7 +16,7 @@ from palate.models import lists
 from palate.simulation.datasets.splits import Split
 from palate.simulation.evaluation import Scorer
 from palate.simulation.report.rendering import cell
-from palate.simulation.report.tables import Cell, Grid, Row
+from palate.simulation.report.tables import Cell, Grid, Row, text_grid
 
 RECENT = 10
 """Newest items of the history that are shown."""
@@ -122,27 +122,31 @@ class Recommended:
         """Go through the recommendations, best first."""
         return iter(self.recommendations)
 
-    def _repr_html_(self) -> str:
-        """Show the list in a notebook, beside the newest items of the history."""
+    @property
+    def grids(self) -> list[Grid]:
+        """The list, with the item that the person really chose next marked, and what they had lately."""
         rows = tuple(
             Row(
                 str(rank),
-                (*_shown(line.item), Cell(f"{line.score:.3f}", "really chosen next" if line.held_out else "")),
+                (
+                    Cell(line.item.described),
+                    Cell(", ".join(line.item.genres)),
+                    Cell(f"{line.score:.3f}"),
+                    Cell("really chosen next" if line.held_out else ""),
+                ),
+                own=line.held_out,
             )
             for rank, line in enumerate(self.recommendations, start=1)
         )
-        lately = tuple(Row("", _shown(item)) for item in self.recent)
-        return cell(
-            f"For {self.user_id}",
-            [
-                Grid("Recommended, best first", ("", "Title", "Genres", "Score"), rows),
-                Grid(f"Latest of the {self.num_items} in the history", ("", "Title", "Genres"), lately),
-            ],
-        )
+        lately = (("", item.described, ", ".join(item.genres)) for item in self.recent)
+        return [
+            Grid("Recommended, best first", ("", "Title", "Genres", "Score", ""), rows),
+            text_grid(f"Latest of the {self.num_items} in the history", ("", "Title", "Genres"), lately),
+        ]
 
-
-def _shown(item: Item) -> tuple[Cell, Cell]:
-    return Cell(item.described), Cell(", ".join(item.genres))
+    def _repr_html_(self) -> str:
+        """Show the list in a notebook, beside the newest items of the history."""
+        return cell(f"For {self.user_id}", self.grids)
 
 
 def recommend_to(finished: FinishedRun, user_id: str, num_recommendations: int = 10) -> Recommended:
@@ -175,16 +179,17 @@ def recommend_to(finished: FinishedRun, user_id: str, num_recommendations: int =
     return Recommended(
         user_id=user_id,
         num_items=len(known),
-        recent=tuple(_item(interactions.catalogue, int(item)) for item in known[-RECENT:]),
+        recent=tuple(item_of(interactions.catalogue, int(item)) for item in known[-RECENT:]),
         recommendations=tuple(
-            Recommendation(_item(interactions.catalogue, int(item)), float(scores[0, item]), int(item) == held_out)
+            Recommendation(item_of(interactions.catalogue, int(item)), float(scores[0, item]), int(item) == held_out)
             for item in best
             if item != lists.NO_ITEM
         ),
     )
 
 
-def _item(catalogue: Catalogue, index: int) -> Item:
+def item_of(catalogue: Catalogue, index: int) -> Item:
+    """Name an item of the catalogue."""
     year = int(catalogue.years[index])
     return Item(catalogue.ids[index], catalogue.titles[index], year or None, catalogue.genres[index])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -223,6 +223,11 @@ def baseline_cost_grid(result: Result) -> Grid:
             for b in result.baselines.values()
         ),
     )
+
+
+def text_grid(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Grid:
+    """Lay texts out as a table; the first of each row is its label."""
+    return Grid(caption, tuple(columns), tuple(Row(first, tuple(map(Cell, rest))) for first, *rest in rows))
 
 
 def facts_grid(caption: str, heading: str, facts: dict[str, str]) -> Grid:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from palate.cli.client import client_app
 from palate.cli.errors import ending_of
-from palate.cli.membership import client_app
 from palate.client.fleet.folder import DeviceFolder
 
 
@@ -30,7 +30,7 @@ class Terminal:
         return json.loads(self(*arguments, "--json"))
 
     def ends(self, *arguments: str, typed: str | None = None) -> tuple[int, str]:
-        result = CliRunner().invoke(client_app, [*arguments, "--home", str(self.home)], input=typed)
+        result = CliRunner().invoke(client_app, [*arguments, "--folder", str(self.home)], input=typed)
         if result.exception is None or isinstance(result.exception, SystemExit):
             return result.exit_code, result.stdout
         ending = ending_of(result.exception)

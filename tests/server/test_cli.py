@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
-from palate.cli.operating import server_app
+from palate.cli.server import server_app
 from palate.errors import ConfigError, DataError, RunError
 from palate.privacy.enrolment import EnrolmentFileRefused, EnrolmentRequest, Welcome
 from palate.server.fleet.folder import FleetFolder

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from palate.cli.membership import client_app
+from palate.cli.client import client_app
 from palate.client.fleet import carrying, enrolling
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.status import status_of
@@ -220,7 +220,7 @@ def test_the_owner_is_told_at_every_step(lone, terminal_at, tmp_path):
     (tmp_path / "welcome.zip").write_bytes(lone.welcome(identity_key).pack(lone.catalogue))
     told = f"had spent epsilon {round_up(METER.epsilon(spent, lone.limits.delta))} at delta 1e-05 per user"
     enrol = ["enrol", "--welcome", str(tmp_path / "welcome.zip"), "--yes", "--smallest-cohort", "2"]
-    assert told in CliRunner().invoke(client_app, [*enrol, "--home", str(terminal.home)]).stderr
+    assert told in CliRunner().invoke(client_app, [*enrol, "--folder", str(terminal.home)]).stderr
     assert told in terminal("status")
     assert told in terminal("budget")
     assert terminal.json("budget")["carried_nano"] == spent

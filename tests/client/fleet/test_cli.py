@@ -7,7 +7,7 @@ import stat
 import pytest
 from typer.testing import CliRunner
 
-from palate.cli.membership import client_app
+from palate.cli.client import client_app
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.rounds import RoundOver
 from palate.client.vault import Vault

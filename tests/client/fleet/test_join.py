@@ -44,7 +44,7 @@ worker_main.main()
 
 CLIENT = f"""
 import sys
-from palate.cli.membership import client_app
+from palate.cli.client import client_app
 from palate.client.fleet.worker import Worker
 Worker.__init__.__kwdefaults__["command"] = (sys.executable, "-c", {LIGHT!r})
 client_app()
@@ -57,7 +57,7 @@ FOREIGN = ("torch", "opacus", "polars", "ray", "dp_accounting", "pandas")
 IDLE_PROGRAM = f"""
 import sys
 from pathlib import Path
-from palate.cli import membership
+from palate.cli import client
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.member import Member
 from palate.client.fleet.relay import relay_to
@@ -105,7 +105,7 @@ class Deployment:
     def start(self, node: int) -> None:
         environment = os.environ | {"PALATE_KEYRING": "file", "OMP_NUM_THREADS": "1"}
         self.processes[node] = subprocess.Popen(
-            [*COMMAND, "--home", str(self.folders[node].home), "--json", "--idle-seconds", "300"],
+            [*COMMAND, "--folder", str(self.folders[node].home), "--json", "--idle-seconds", "300"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
 

@@ -81,7 +81,7 @@ def test_no_secret_key_is_exported_and_no_file_overwritten(owner, tmp_path):
 def test_nothing_is_forgotten_without_asking(owner, monkeypatch):
     before = owner.titles()
     assert owner.ends("forget")[0] == 2
-    monkeypatch.setattr("palate.cli.owner.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr("palate.cli.terminal.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     assert owner.ends("forget", typed="n\n")[0] == 2
     assert owner.titles() == before
     assert "forgotten" in owner("forget", typed="y\n")

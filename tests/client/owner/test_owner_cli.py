@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from palate.cli.membership import client_app
+from palate.cli.client import client_app
 from palate.client.owner.device import OwnerDevice
 from palate.client.vault import ROUNDS, Vault
 from palate.client.vault.history import History, Interaction
@@ -233,7 +233,7 @@ def test_an_unclear_title_is_asked_about_and_never_guessed(owner, monkeypatch):
     assert "Heat (1995)" in text
     assert "Heat (1986)" in text
     assert owner.json("history")["interactions"] == 21
-    monkeypatch.setattr("palate.cli.owner.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr("palate.cli.terminal.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     assert "added to your history" in owner("add", "Heat", typed="2\n")
     assert owner.ends("like", "Heat", typed="0\n")[0] == 2
     assert owner.json("history")["interactions"] == 22
@@ -297,7 +297,7 @@ def test_the_profile_is_drawn_to_what_was_had(owner):
 
 def test_without_a_device_the_next_step_is_named(owner, tmp_path):
     for command in (["recommend"], ["like", "Casino"], ["profile"], ["history"], ["undo"]):
-        result = CliRunner().invoke(client_app, [*command, "--home", str(tmp_path / "nobody")])
+        result = CliRunner().invoke(client_app, [*command, "--folder", str(tmp_path / "nobody")])
         assert type(result.exception).__name__ == "NoVault"
         assert "palate client try" in result.exception.hint
         assert not (tmp_path / "nobody").exists()
@@ -340,8 +340,8 @@ def test_the_agent_and_the_owner_use_one_vault_at_the_same_time(owner):
 def test_recommending_loads_no_large_library(owner):
     owner("recommend")  # prepares the table once
     code = (
-        "import sys\nfrom palate.cli.membership import client_app\n"
-        f"try:\n    client_app(['recommend', 'more crime', '--explain', '--home', {str(owner.home)!r}])\n"
+        "import sys\nfrom palate.cli.client import client_app\n"
+        f"try:\n    client_app(['recommend', 'more crime', '--explain', '--folder', {str(owner.home)!r}])\n"
         "except SystemExit as end:\n    assert not end.code\n"
         "heavy = {'torch', 'polars', 'flwr', 'scipy', 'opacus', 'dp_accounting', 'rich', 'pandas'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

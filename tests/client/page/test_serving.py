@@ -26,7 +26,7 @@ from palate.errors import EnvironmentProblem
 
 from .test_fuzz import spoilt
 
-PROGRAM = "import typer; from palate.cli.page import page; typer.run(page)"
+PROGRAM = "import typer; from palate.cli.client_owner import page; typer.run(page)"
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Served:
 
 def start(folder: DeviceFolder) -> Served:
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "--no-browser", "--home", str(folder.home)],
+        [sys.executable, "-c", PROGRAM, "--no-browser", "--folder", str(folder.home)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PALATE_KEYRING": "file"},
     )  # fmt: skip
     return Served(folder, process.stdout.readline().strip(), process)

@@ -148,13 +148,13 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-START = "import sys; from palate.cli.operating import server_app; server_app(sys.argv[1:])"
+START = "import sys; from palate.cli.server import server_app; server_app(sys.argv[1:])"
 
 
 def test_a_server_that_is_killed_goes_on_with_the_same_devices(folder, people):
     held = threading.Event()
     people[0].device.before = lambda step: held.wait(30) if step is FleetStep.SHARE else None
-    command = [sys.executable, "-c", START, "start", "--dir", str(folder.root)]
+    command = [sys.executable, "-c", START, "start", "--folder", str(folder.root)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
         found = {}

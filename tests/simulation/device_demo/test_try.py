@@ -28,12 +28,12 @@ def ends(*arguments):
 @pytest.mark.slow
 def test_a_newcomer_gets_a_device_that_recommends_and_keeps_it(tmp_path):
     home = tmp_path / "demo"
-    code, text = ends("try", "--home", home, "--json")
+    code, text = ends("try", "--folder", home, "--json")
     assert code == 0
     found = json.loads(text)
     assert found["home"] == str(home)
     assert all(command.startswith("palate client ") for command in found["commands"])
-    code, text = ends("recommend", "more mystery, but not horror", "--home", home, "--json")
+    code, text = ends("recommend", "more mystery, but not horror", "--folder", home, "--json")
     answer = json.loads(text)
     assert (code, answer["table_notes"], answer["not_understood"]) == (0, [], [])
     assert len(answer["recommendations"]) == 10
@@ -41,15 +41,15 @@ def test_a_newcomer_gets_a_device_that_recommends_and_keeps_it(tmp_path):
     with Vault.open(DeviceFolder(home).vault) as vault:
         length = len(History(vault).in_order())
     assert 30 <= length <= 80
-    assert json.loads(ends("undo", "--home", home, "--json")[1])["undone"] == 0
+    assert json.loads(ends("undo", "--folder", home, "--json")[1])["undone"] == 0
     before = (home / "table.safetensors").read_bytes()
-    code, text = ends("try", "--home", home)
+    code, text = ends("try", "--folder", home)
     assert (code, f"export PALATE_HOME={home}" in text, "palate client recommend" in text) == (0, True, True)
     assert (home / "table.safetensors").read_bytes() == before
-    assert ends("join", "--home", home)[0] == 2  # it belongs to no fleet
-    code, text = ends("try", "--home", home, "--seed", 9)
+    assert ends("join", "--folder", home)[0] == 2  # it belongs to no fleet
+    code, text = ends("try", "--folder", home, "--seed", 9)
     assert (code, "with seed 1, not 9" in text) == (2, True)
-    assert ends("try", "--home", home, "--seed", 1)[0] == 0
+    assert ends("try", "--folder", home, "--seed", 1)[0] == 0
 
 
 @pytest.mark.parametrize("more", [[], ["--fresh"]])
@@ -57,7 +57,7 @@ def test_a_real_device_is_left_alone(tmp_path, more):
     folder = DeviceFolder(tmp_path / "real")
     enrolling.begin(folder, keyring="file")
     before = sorted(path.name for path in folder.home.rglob("*"))
-    code, text = ends("try", "--home", folder.home, *more)
+    code, text = ends("try", "--folder", folder.home, *more)
     assert (code, "no demonstration device" in text) == (2, True)
     assert sorted(path.name for path in folder.home.rglob("*")) == before
 
@@ -99,7 +99,7 @@ def test_a_demonstration_that_joined_a_fleet_or_spent_is_not_made_anew(demo, mon
 
 def assert_refused(folder):
     before = disk(folder.home)
-    code, text = ends("try", "--home", folder.home, "--fresh")
+    code, text = ends("try", "--folder", folder.home, "--fresh")
     assert (code, "privacy budget" in text) == (2, True)
     assert disk(folder.home) == before
 
@@ -114,7 +114,7 @@ def test_a_demonstration_is_shredded_before_another_is_made_and_other_files_stay
     shredded = []
     real = files.shred
     monkeypatch.setattr(files, "shred", lambda path: (shredded.append(path.name), real(path)))
-    assert ends("try", "--home", demo.home, "--fresh")[0] == 130
+    assert ends("try", "--folder", demo.home, "--fresh")[0] == 130
     assert {"vault.key", "catalogue.parquet"} <= set(shredded)
     assert [path.name for path in disk(demo.home)] == ["mine.json"]
 
@@ -125,14 +125,14 @@ def test_a_demonstration_that_was_forgotten_or_half_forgotten_can_be_made_anew(d
         patched.setattr(forgetting, "_shred_all", lambda _: (_ for _ in ()).throw(OSError("the disk is gone")))
         with pytest.raises(OSError, match="the disk is gone"):
             forgetting.forget_device(demo)
-    assert ends("try", "--home", demo.home, "--fresh")[0] == 130
+    assert ends("try", "--folder", demo.home, "--fresh")[0] == 130
     assert disk(demo.home) == {}
 
 
 def test_an_agent_in_rounds_keeps_a_demonstration_from_being_made_anew(demo):
     before = disk(demo.home)
     with demo.locked():
-        assert ends("try", "--home", demo.home, "--fresh")[0] == 11
+        assert ends("try", "--folder", demo.home, "--fresh")[0] == 11
     assert {path: disk(demo.home)[path] for path in before} == before
 
 
@@ -141,7 +141,7 @@ def test_the_owners_own_empty_folder_stays_where_nothing_can_be_made(tmp_path, m
     made_again(monkeypatch)
     home = tmp_path / "own"
     home.mkdir(mode=mode)
-    assert ends("try", "--home", home)[0] == {0o755: 12, 0o700: 130}[mode]
+    assert ends("try", "--folder", home)[0] == {0o755: 12, 0o700: 130}[mode]
     assert list(home.iterdir()) == []
 
 
@@ -150,7 +150,7 @@ def test_half_a_device_is_cleared_away(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(making, "simulate", interrupted)
-    assert ends("try", "--home", tmp_path / "demo")[0] == 130
+    assert ends("try", "--folder", tmp_path / "demo")[0] == 130
     assert not (tmp_path / "demo").exists()
 
 

@@ -43,7 +43,7 @@ def record_sums() -> None:
 
 if __name__ == "__main__":
     if "join" in sys.argv:
-        record_vectors(Path(sys.argv[sys.argv.index("--home") + 1]))
+        record_vectors(Path(sys.argv[sys.argv.index("--folder") + 1]))
     else:
         record_sums()
     main()

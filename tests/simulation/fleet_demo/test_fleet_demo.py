@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from palate.cli.fleet_demo import demo
+from palate.cli.server_demo import demo
 from palate.errors import ConfigError
 from palate.privacy.wire import FleetStep
 from palate.server.fleet.summary import rounds_of
@@ -75,6 +75,6 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path):
     (tmp_path / "mine").write_text("x")
     alone = typer.Typer(pretty_exceptions_enable=False)
     alone.command("demo")(demo)
-    found = CliRunner().invoke(alone, ["--dir", str(tmp_path), "--json"])
+    found = CliRunner().invoke(alone, ["--folder", str(tmp_path), "--json"])
     assert isinstance(found.exception, ConfigError)
     assert (tmp_path / "mine").read_text() == "x"

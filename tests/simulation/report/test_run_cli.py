@@ -114,7 +114,7 @@ def test_recommend_shows_titles_and_marks_the_item_really_chosen(
     assert main(["recommend", "first", "--user", served]) == 0
     out = capfd.readouterr().out
     assert out.count("really chosen next") == 1
-    assert out.rstrip().endswith("unit none: no privacy")
+    assert out.splitlines()[0].endswith("unit none: no privacy")
     assert "<b>&" in out
 
 

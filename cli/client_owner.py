@@ -1,17 +1,17 @@
-"""`palate client`, the owner's part: lists with reasons, feedback, the profile, export and forgetting; all offline."""
+"""`palate client`, for the person who owns the device: lists with reasons, feedback, the profile; all offline."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palate.client.fleet.folder import ENVIRONMENT, DeviceFolder, default_home
+from palate.cli.client_folder import FolderOption, device_folder
+from palate.cli.options import JsonOption, print_json
+from palate.cli.terminal import confirm, note, say, somebody_is_there
 from palate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from palate.client.recommending.requests import Request
     from palate.client.recommending.told import Setting
 
-HomeOption = Annotated[
-    Path | None,
-    typer.Option("--home", envvar=ENVIRONMENT, show_envvar=True, help="Folder of the device.", show_default=False),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 TitleArgument = Annotated[str, typer.Argument(help="Title or key of an item; a slip of the finger is forgiven.")]
 FacetArgument = Annotated[str, typer.Argument(help="A genre or a decade, as crime or 1990s.")]
 
@@ -46,13 +41,13 @@ def recommend(
     ] = None,
     new_only: Annotated[bool, typer.Option("--new-only", help="Only what is new in the catalogue.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show what adds up to each score.")] = False,
-    home: HomeOption = None,
+    folder: FolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Recommend what you have not had, with reasons; nothing leaves the device."""
     from palate.client.owner.shown import answer_lines
 
-    with _device(home) as device:
+    with _device(folder) as device:
         shelf = device.shelf
         request = shelf.recommender.understand(text)
         request = request.also(_wishes(device, n, like, mood, genre, year, diverse, new_only))
@@ -64,14 +59,14 @@ def recommend(
     if as_json:
         found = answer.to_dict(shelf.catalogue, explain=explain)
         suggestions = [{"said": said, "title": shelf.catalogue.titles[item]} for said, item in request.suggestions]
-        _print_json({**found, "suggestions": suggestions, "table": shelf.table_hash or None, "table_notes": notes})
+        print_json({**found, "suggestions": suggestions, "table": shelf.table_hash or None, "table_notes": notes})
         return
-    for note in notes:
-        _talk(f"note: {note}")
+    for each in notes:
+        note(f"note: {each}")
     for line in answer_lines(answer, shelf.catalogue, explain=explain):
-        _say(line)
+        say(line)
     if not answer.recommendations:
-        _say("nothing fits; ask for less at once")
+        say("nothing fits; ask for less at once")
 
 
 def _wishes(
@@ -111,54 +106,54 @@ def add(
     *,
     liked: Annotated[bool, typer.Option("--liked", help="You had it and liked it.")] = False,
     disliked: Annotated[bool, typer.Option("--disliked", help="You had it and did not like it.")] = False,
-    home: HomeOption = None,
+    folder: FolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Add something that you had to your history."""
     if liked and disliked:
         raise ConfigError("--liked and --disliked were given both", hint="choose one")
-    _feedback(home, "like" if liked else "dislike" if disliked else "had", title, as_json)
+    _feedback(folder, "like" if liked else "dislike" if disliked else "had", title, as_json)
 
 
-def like(title: TitleArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def like(title: TitleArgument, folder: FolderOption = None, as_json: JsonOption = False) -> None:
     """Say that you like something: more like it from now on."""
-    _feedback(home, "like", title, as_json)
+    _feedback(folder, "like", title, as_json)
 
 
-def dislike(title: TitleArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def dislike(title: TitleArgument, folder: FolderOption = None, as_json: JsonOption = False) -> None:
     """Say that you dislike something: it and its like are recommended less."""
-    _feedback(home, "dislike", title, as_json)
+    _feedback(folder, "dislike", title, as_json)
 
 
-def hide(title: TitleArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def hide(title: TitleArgument, folder: FolderOption = None, as_json: JsonOption = False) -> None:
     """Hide something: it is not shown again, and nothing is learned from that."""
-    _feedback(home, "hide", title, as_json)
+    _feedback(folder, "hide", title, as_json)
 
 
-def remove(title: TitleArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def remove(title: TitleArgument, folder: FolderOption = None, as_json: JsonOption = False) -> None:
     """Take something out of your history, with all that you said about it."""
-    _feedback(home, "forget", title, as_json)
+    _feedback(folder, "forget", title, as_json)
 
 
 def undo(
     count: Annotated[int, typer.Argument(min=1, help="How many things to take back.")] = 1,
-    home: HomeOption = None,
+    folder: FolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Take back what you did last: feedback, a pin, a whole import."""
-    with _device(home) as device:
+    with _device(folder) as device:
         done = device.undo(count)
     if as_json:
-        _print_json({"undone": done})
+        print_json({"undone": done})
     elif done:
-        _say(f"took back {done} {'step' if done == 1 else 'steps'}")
+        say(f"took back {done} {'step' if done == 1 else 'steps'}")
     else:
-        _say("there is nothing to take back")
+        say("there is nothing to take back")
 
 
 def history(
     n: Annotated[int, typer.Option("--n", min=0, help="How many of the newest; 0 for all.")] = 20,
-    home: HomeOption = None,
+    folder: FolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show your history, newest last, and what you dislike or hide."""
@@ -166,32 +161,32 @@ def history(
 
     from palate.client.owner.shown import history_lines
 
-    with _device(home) as device:
+    with _device(folder) as device:
         entries, marks = device.entries(), device.marks()
         shelf = device.shelf
         titles = {key: shelf.catalogue.titles[shelf.rows[key]] for key in marks if key in shelf.rows}
     shown = entries[-n:] if n else entries
     if as_json:
-        _print_json({"interactions": len(entries), "entries": [asdict(entry) for entry in shown], "marks": marks})
+        print_json({"interactions": len(entries), "entries": [asdict(entry) for entry in shown], "marks": marks})
         return
     if len(shown) < len(entries):
-        _say(f"the newest {len(shown)} of {len(entries)}:")
+        say(f"the newest {len(shown)} of {len(entries)}:")
     for line in history_lines(shown, marks, titles):
-        _say(line)
+        say(line)
     if not entries and not marks:
-        _say("nothing yet; add something with palate client add TITLE, or import a file")
+        say("nothing yet; add something with palate client add TITLE, or import a file")
 
 
 def search(
     text: Annotated[str, typer.Argument(help="A title, or a part of one.")],
     n: Annotated[int, typer.Option("--n", min=1, help="How many to show.")] = 10,
-    home: HomeOption = None,
+    folder: FolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Look for titles in the catalogue."""
     from palate.client.owner.shown import item_words
 
-    with _device(home) as device:
+    with _device(folder) as device:
         catalogue = device.shelf.catalogue
         matches = device.shelf.recommender.search(text, n)
     if as_json:
@@ -205,95 +200,94 @@ def search(
             }
             for found in matches
         ]
-        _print_json({"matches": lines})
+        print_json({"matches": lines})
         return
     for found in matches:
         item = found.item
-        _say(item_words(catalogue.titles[item], int(catalogue.years[item]) or None, catalogue.genres[item]))
+        say(item_words(catalogue.titles[item], int(catalogue.years[item]) or None, catalogue.genres[item]))
     if not matches:
-        _say("no title is like that")
+        say("no title is like that")
 
 
-def profile(home: HomeOption = None, as_json: JsonOption = False) -> None:
+def profile(folder: FolderOption = None, as_json: JsonOption = False) -> None:
     """Show your taste in words and weights, as this device sees it."""
     from dataclasses import asdict
 
     from palate.client.owner.shown import portrait_lines
 
-    with _device(home) as device:
+    with _device(folder) as device:
         portrait = device.person().portrait
     if as_json:
         interests = [asdict(one) for one in portrait.interests]
         words = [{"word": word, "weight": weight} for word, weight in portrait.words]
-        _print_json(
-            {"sentence": portrait.sentence, "history": portrait.history, "interests": interests, "words": words}
-        )
+        print_json({"sentence": portrait.sentence, "history": portrait.history, "interests": interests, "words": words})
         return
     for line in portrait_lines(portrait):
-        _say(line)
+        say(line)
 
 
-def pin(facet: FacetArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def pin(facet: FacetArgument, folder: FolderOption = None, as_json: JsonOption = False) -> None:
     """Ask for more of a genre or a decade, whatever your history says."""
-    _set_facet(home, facet, "pin", as_json)
+    _set_facet(folder, facet, "pin", as_json)
 
 
-def mute(facet: FacetArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def mute(facet: FacetArgument, folder: FolderOption = None, as_json: JsonOption = False) -> None:
     """Ask for less of a genre or a decade, whatever your history says."""
-    _set_facet(home, facet, "mute", as_json)
+    _set_facet(folder, facet, "mute", as_json)
 
 
-def unpin(facet: FacetArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def unpin(facet: FacetArgument, folder: FolderOption = None, as_json: JsonOption = False) -> None:
     """Let your history decide about a genre or a decade again."""
-    _set_facet(home, facet, None, as_json)
+    _set_facet(folder, facet, None, as_json)
 
 
 def export(
     file: Annotated[Path, typer.Argument(help="A new file, for your eyes only.")],
-    home: HomeOption = None,
+    folder: FolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write everything that the device keeps about you into a file, in clear: data, ledger, public keys."""
     from palate.client.owner.export import export_to
 
-    size = export_to(_folder(home), file)
+    size = export_to(device_folder(folder), file)
     if as_json:
-        _print_json({"file": str(file), "bytes": size})
+        print_json({"file": str(file), "bytes": size})
         return
-    _say(f"wrote {file}, {size} bytes")
-    _talk("it is not sealed: whoever reads the file reads your history")
+    say(f"wrote {file}, {size} bytes")
+    note("it is not sealed: whoever reads the file reads your history")
 
 
 def forget(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    home: HomeOption = None,
+    folder: FolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Destroy everything that this device keeps, but for how much privacy was spent."""
     from palate.client.owner.forgetting import OUT_OF_REACH, forget_device
 
-    folder = _folder(home)
+    place = device_folder(folder)
     if not yes:
-        if not sys.stdin.isatty():
-            raise ConfigError("there is nobody to confirm", hint="palate client forget --yes")
-        _talk(f"history, profile, keys and ledger in {folder.home} will be gone for good")
-        if not typer.confirm("Forget everything?", default=False, err=True):
-            raise ConfigError("you did not agree; nothing was changed", hint="palate client forget --yes")
-    stone = forget_device(folder)
+        confirm(
+            "Forget everything?",
+            nobody="there is nobody to confirm",
+            hint="palate client forget --yes",
+            before=f"history, profile, keys and ledger in {place.home} will be gone for good",
+        )
+    stone = forget_device(place)
     if as_json:
         spent = [
             {"unit": line.unit, "adjacency": line.adjacency, "spent_nano": line.spent_nano} for line in stone.spent
         ]
-        _print_json({"forgotten": stone.vault.hex(), "spent": spent, "out_of_reach": OUT_OF_REACH})
+        print_json({"forgotten": stone.vault.hex(), "spent": spent, "out_of_reach": OUT_OF_REACH})
         return
-    _say(f"forgotten; what stays is that {stone.in_words()} of privacy was spent")
-    _talk(f"out of reach: {OUT_OF_REACH}")
+    say(f"forgotten; what stays is that {stone.in_words()} of privacy was spent")
+    note(f"out of reach: {OUT_OF_REACH}")
 
 
 def budget(
     epsilon: Annotated[float | None, typer.Option(help="Change the whole budget of this device.")] = None,
     delta: Annotated[float | None, typer.Option(help="Change the delta of the budget.")] = None,
-    home: HomeOption = None,
+    folder: FolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show how much of the privacy budget is spent, or change the budget."""
@@ -301,48 +295,40 @@ def budget(
     from palate.client.fleet.shown import budget_lines
     from palate.client.fleet.status import status_of
 
-    folder = _folder(home)
+    place = device_folder(folder)
     changes = {name: value for name, value in (("epsilon", epsilon), ("delta", delta)) if value is not None}
     if changes:
-        enrolling.change_limits(folder, **changes)
-    status = status_of(folder)
+        enrolling.change_limits(place, **changes)
+    status = status_of(place)
     if status.budget is None:
         raise ConfigError(
             "this device belongs to no fleet, so it has no budget yet", hint="palate client enrol --request FILE"
         )
     if as_json:
-        _print_json(status.budget.to_json())
+        print_json(status.budget.to_json())
         return
     for line in budget_lines(status.budget):
-        _say(line)
+        say(line)
 
 
-def register(app: typer.Typer) -> None:
-    """Put the owner's commands into `palate client`."""
-    commands: tuple[tuple[Callable[..., None], str], ...] = (
-        (recommend, 'recommend "something lighter from the 90s like Heat" --explain'),
-        (add, 'add "Heat (1995)" --liked'),
-        (like, 'like "Heat (1995)"'),
-        (dislike, 'dislike "Heat (1995)"'),
-        (hide, 'hide "Heat (1995)"'),
-        (remove, 'remove "Heat (1995)"'),
-        (undo, "undo"),
-        (history, "history --n 0"),
-        (search, "search heat"),
-        (profile, "profile"),
-        (pin, "pin crime"),
-        (mute, "mute 1950s"),
-        (unpin, "unpin crime"),
-        (budget, "budget --epsilon 4"),
-        (export, "export mine.json"),
-        (forget, "forget --yes"),
-    )
-    for command, example in commands:
-        app.command(command.__name__, epilog=f"Example: palate client {example}")(command)
+def page(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the link only.")] = False,
+    folder: FolderOption = None,
+) -> None:
+    """Show recommendations, the profile and what was sent on a local page, until Ctrl-C."""
+    from palate.client.page.serving import serve
+
+    def tell(link: str) -> None:
+        say(link)
+        note("only this link opens the page, and only on this machine; Ctrl-C ends it")
+
+    serve(device_folder(folder), port=port, browser=not no_browser, tell=tell)
+    note("the page has ended")
 
 
-def _feedback(home: Path | None, said: Said, title: str, as_json: bool) -> None:
-    with _device(home) as device:
+def _feedback(folder: Path | None, said: Said, title: str, as_json: bool) -> None:
+    with _device(folder) as device:
         catalogue = device.shelf.catalogue
         key = device.unlisted(title) if said == "forget" else None
         name = title
@@ -352,7 +338,7 @@ def _feedback(home: Path | None, said: Said, title: str, as_json: bool) -> None:
         changed = device.say(said, key)
         disliked = device.marks().get(key) == "dislike"
     if as_json:
-        _print_json({"said": said, "item": key, "title": name, "changed": changed})
+        print_json({"said": said, "item": key, "title": name, "changed": changed})
         return
     words = {
         "had": "added to your history",
@@ -364,20 +350,20 @@ def _feedback(home: Path | None, said: Said, title: str, as_json: bool) -> None:
     already = {"forget": "is not in your history"}.get(said, f"is {words[said]} already")
     if said == "hide" and disliked:
         already = "is disliked already, so it is not shown"
-    _say(f"{name}: {words[said]}; palate client undo takes it back" if changed else f"{name} {already}")
+    say(f"{name}: {words[said]}; palate client undo takes it back" if changed else f"{name} {already}")
 
 
-def _set_facet(home: Path | None, facet: str, setting: Setting | None, as_json: bool) -> None:
+def _set_facet(folder: Path | None, facet: str, setting: Setting | None, as_json: bool) -> None:
     from palate.client.owner.naming import facet_named
 
-    with _device(home) as device:
+    with _device(folder) as device:
         name = facet_named(facet, device.shelf.recommender.facets, device.settings())
         changed = device.set_facet(name, setting)
     if as_json:
-        _print_json({"facet": name, "setting": setting, "changed": changed})
+        print_json({"facet": name, "setting": setting, "changed": changed})
         return
     words = {"pin": "pinned", "mute": "muted", None: "neither pinned nor muted"}[setting]
-    _say(f"{name} is {words}" if changed else f"{name} is {words} already")
+    say(f"{name} is {words}" if changed else f"{name} is {words} already")
 
 
 def _item(device: OwnerDevice, text: str, *, ask: bool = True) -> int:
@@ -389,12 +375,12 @@ def _item(device: OwnerDevice, text: str, *, ask: bool = True) -> int:
     try:
         return item_named(shelf.recommender, shelf.rows, text)
     except UnclearTitle as unclear:
-        if not unclear.items or not ask or not sys.stdin.isatty():
+        if not unclear.items or not ask or not somebody_is_there():
             raise
-        _talk(unclear.message)
+        note(unclear.message)
         for number, item in enumerate(unclear.items, start=1):
             year, catalogue = int(shelf.catalogue.years[item]) or None, shelf.catalogue
-            _talk(f"{number:>3}  {item_words(catalogue.titles[item], year, catalogue.genres[item])}")
+            note(f"{number:>3}  {item_words(catalogue.titles[item], year, catalogue.genres[item])}")
         chosen = typer.prompt("Which one (0 for none)", type=int, err=True)
         if not 1 <= chosen <= len(unclear.items):
             raise ConfigError("you chose none; nothing was changed", hint="palate client search TEXT") from None
@@ -402,30 +388,14 @@ def _item(device: OwnerDevice, text: str, *, ask: bool = True) -> int:
 
 
 @contextmanager
-def _device(home: Path | None) -> Iterator[OwnerDevice]:
+def _device(folder: Path | None) -> Iterator[OwnerDevice]:
     from palate.client.owner.device import OwnerDevice
     from palate.client.vault.errors import NoVault
 
-    folder = _folder(home)
-    if not folder.vault.exists():
+    place = device_folder(folder)
+    if not place.vault.exists():
         raise NoVault(
-            f"{folder.home} has no device", hint="make yours with palate client init, or look around: palate client try"
+            f"{place.home} has no device", hint="make yours with palate client init, or look around: palate client try"
         )
-    with OwnerDevice.opened(folder) as device:
+    with OwnerDevice.opened(place) as device:
         yield device
-
-
-def _folder(home: Path | None) -> DeviceFolder:
-    return DeviceFolder((home or default_home()).absolute())
-
-
-def _say(line: str) -> None:
-    typer.echo(line)
-
-
-def _talk(line: str) -> None:
-    typer.echo(line, err=True)
-
-
-def _print_json(values: dict[str, Any]) -> None:
-    print(json.dumps(values, indent=2, allow_nan=False))

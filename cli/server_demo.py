@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 import tempfile
@@ -11,10 +10,13 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import Progress
 
+from palate.cli.options import JsonOption, folder_option, print_json
+from palate.cli.server_rounds import round_grid
+from palate.cli.terminal import print_grid, say
 from palate.errors import ConfigError, FederationError
+from palate.privacy.accounting.guarantee import round_up
 
 
 def demo(
@@ -29,33 +31,31 @@ def demo(
     ] = False,
     epsilon: Annotated[float, typer.Option(help="Privacy budget of the run, per user.")] = 8.0,
     seed: Annotated[int, typer.Option(help="Draws people and accidents; keys and noise are never seeded.")] = 1,
-    directory: Annotated[
-        Path | None, typer.Option("--dir", help="Keep the fleet in this new folder.", show_default="a temporary one")
+    folder: Annotated[
+        Path | None, folder_option("Keep the fleet in this new folder.", "--dir", show_default="a temporary one")
     ] = None,
     timeout_seconds: Annotated[float, typer.Option(min=10, help="When to give up.")] = 900.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Bring up a whole fleet on this machine: real processes, TLS, secure aggregation, and devices that die.
 
     A server and its devices talk over the loopback interface as they would over a network. Some devices are killed with
     SIGKILL in the middle of a round, some come back. In the end all ledgers, budgets and tables are checked. People and
     films are the embedded demo's; with so few devices the noise hides nearly all of what could be learned.
-
-    Example: palate server demo --devices 20 --kill 0.3
     """
-    if directory is not None and directory.exists() and any(directory.iterdir()):
-        raise ConfigError(f"{directory} is not empty", hint="choose a new folder")
-    root = directory or Path(tempfile.mkdtemp(prefix="palate-fleet-"))
+    if folder is not None and folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty", hint="choose a new folder")
+    root = folder or Path(tempfile.mkdtemp(prefix="palate-fleet-"))
     try:
         found = _run(root, devices, rounds, kill, kill_server, epsilon, seed, timeout_seconds)
     except KeyboardInterrupt:
-        kept = "nothing of it is left" if directory is None else f"what there was is in {directory}"
+        kept = "nothing of it is left" if folder is None else f"what there was is in {folder}"
         raise KeyboardInterrupt(f"server and devices were stopped, {kept}; the demo begins anew each time") from None
     finally:
-        if directory is None:
+        if folder is None:
             shutil.rmtree(root, ignore_errors=True)
     if as_json:
-        print(json.dumps(found, indent=2, allow_nan=False))
+        print_json(found)
     else:
         _show(found)
     failed = [check["what"] for check in found["checks"] if not check["held"]]
@@ -75,15 +75,17 @@ def _run(
 
     console = Console(stderr=True)
     catalogue, people = choose(devices, seed)
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True,
-    ) as progress:  # fmt: skip
+    with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
         enrolling = progress.add_task("enrolling devices", total=devices)
         stage = build(
-            root, catalogue, people, rounds=rounds, epsilon=epsilon, smallest=max(2, devices // 2),
+            root,
+            catalogue,
+            people,
+            rounds=rounds,
+            epsilon=epsilon,
+            smallest=max(2, devices // 2),
             told=lambda done: progress.update(enrolling, completed=done),
-        )  # fmt: skip
+        )
         progress.remove_task(enrolling)
         console.print(f"a server and {devices} devices, {catalogue.num_items} items, TLS on the loopback interface")
         accidents = plan_accidents(list(stage.devices), rounds=rounds, share=kill, server=kill_server, seed=seed)
@@ -107,8 +109,12 @@ def _run(
         "devices": devices,
         "rounds": rounds_of(stage.fleet),
         "accidents": [
-            {"device": each.device or "server", "round": each.server_round, "step": each.step.value,
-             "returned": each.returns}
+            {
+                "device": each.device or "server",
+                "round": each.server_round,
+                "step": each.step.value,
+                "returned": each.returns,
+            }
             for each in played.accidents
         ],
         "epsilon_spent": found["epsilon_spent"],
@@ -120,35 +126,25 @@ def _run(
         "seconds": played.seconds,
         "idle_agent_memory_mb": statistics.median(played.idle_memory_mb) if played.idle_memory_mb else None,
         "server_memory_mb": played.server_memory_mb,
-    }  # fmt: skip
+    }
 
 
 def _show(found: dict[str, Any]) -> None:
-    from palate.privacy.accounting.guarantee import round_up
-
-    table = Table(box=None)
-    for title in ("round", "purpose", "status", "asked", "roster", "in the sum", "KB up", "KB down", "s"):
-        table.add_column(title, justify="left" if title in ("purpose", "status") else "right")
-    for each in found["rounds"]:
-        table.add_row(
-            str(each["round"]), each["purpose"], each["status"], str(each["asked"]), str(each["roster"]),
-            str(each["survivors"]), f"{each['bytes_up_per_device'] / 1e3:.1f}",
-            f"{each['bytes_down_per_device'] / 1e3:.1f}", f"{each['seconds'] or 0:.0f}",
-        )  # fmt: skip
-    console = Console()
-    console.print(table)
+    failed = [check for check in found["checks"] if not check["held"]]
+    say(f"{len(found['checks']) - len(failed)} of {len(found['checks'])} checks of the fleet hold.")
+    for check in found["checks"]:
+        say(f"{'ok  ' if check['held'] else 'BAD '} {check['what']}: {check['words']}")
+    print_grid(round_grid(found["rounds"]))
     killed = sum(each["device"] != "server" for each in found["accidents"])
     returned = sum(each["returned"] for each in found["accidents"])
-    console.print(f"{killed} devices were killed, {returned} processes came back")
-    console.print(
+    say(f"{killed} devices were killed, {returned} processes came back")
+    say(
         f"epsilon {round_up(found['epsilon_spent'])} of {found['epsilon_budget']:g} spent per user at delta "
         f"{found['delta']:g}: {found['words']}"
     )
-    console.print(f"the guarantee is {found['guarantee']['against']}: it {found['guarantee']['meaning']}")
+    say(f"the guarantee is {found['guarantee']['against']}: it {found['guarantee']['meaning']}")
     memory = found["idle_agent_memory_mb"]
-    console.print(
+    say(
         f"{found['seconds']:.0f} s; an idle device holds {0 if memory is None else memory:.0f} MB, the server "
         f"{found['server_memory_mb']:.0f} MB at most"
     )
-    for check in found["checks"]:
-        console.print(f"{'ok  ' if check['held'] else 'BAD '} {check['what']}: {check['words']}")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from palate.cli.options import JsonOption, print_json
+from palate.cli.terminal import print_grid, say
 from palate.running import Run
 from palate.running import compare as compare_runs
-from palate.simulation.report.recommending import Item, Recommended
-from palate.simulation.report.tables import Grid
 
 RunArgument = Annotated[str, typer.Argument(help="Run folder, or its name under runs/.", metavar="RUN")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
 def report(
@@ -61,16 +56,11 @@ def compare(
         banners = list(zip(found.names, map(protection, (found.first, found.second)), strict=True))
         save(render("compare.html.j2", comparison=found, grids=grids, banners=banners), html)
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=2))
+        print_json(found.to_dict())
         return
-    console = Console()
+    say(found.verdict, style="bold")
     for grid in grids:
-        console.print(f"[bold]{escape(grid.caption)}[/bold]")
-        if grid.rows:
-            console.print(_table(grid))
-        for note in grid.notes:
-            console.print(f"[dim]{escape(note)}[/dim]", highlight=False)
-        console.print()
+        print_grid(grid)
 
 
 def recommend(
@@ -92,36 +82,9 @@ def recommend(
     unit, protection = config.unit, label_of(config)
     if as_json:
         values = {"run": opened.folder.name, "unit": unit, "protection": protection, **found.to_dict()}
-        typer.echo(json.dumps(values, ensure_ascii=False, indent=2))
-    else:
-        console = Console()
-        _print_recommended(found, console)
-        style = "bold red" if protection.startswith("no privacy") else "bold green"
-        console.print(f"\nunit {escape(unit)}: {escape(protection)}", style=style, highlight=False)
-
-
-def _print_recommended(found: Recommended, console: Console) -> None:
-    lately = Table(box=None, pad_edge=False, show_header=False)
-    for item in found.recent:
-        lately.add_row(*_described(item))
-    shown = Table("", "title", "genres", "score", "", box=None, pad_edge=False)
-    for rank, line in enumerate(found.recommendations, start=1):
-        mark = "really chosen next" if line.held_out else ""
-        shown.add_row(str(rank), *_described(line.item), f"{line.score:.3f}", mark, style="bold" if mark else "")
-    console.print(f"[bold]Latest of the {found.num_items} that {escape(found.user_id)} had[/bold]", highlight=False)
-    console.print(lately)
-    console.print("\n[bold]Recommended, best first[/bold]")
-    console.print(shown)
-
-
-def _described(item: Item) -> tuple[str, str]:
-    return escape(item.described), escape(", ".join(item.genres))
-
-
-def _table(grid: Grid) -> Table:
-    table = Table(*map(escape, grid.columns), box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in grid.rows:
-        table.add_row(escape(row.label), *(escape(cell.text) for cell in row.cells))
-    return table
+        print_json(values)
+        return
+    style = "bold red" if protection.startswith("no privacy") else "bold green"
+    say(f"For {found.user_id}, by unit {unit}: {protection}", style=style)
+    for grid in found.grids:
+        print_grid(grid)

@@ -1,39 +1,25 @@
-"""`palate client`: a person's device in a fleet, from its keys to what it has spent."""
+"""`palate client`, the device in a fleet: from its keys to what it has spent."""
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from palate.cli import owner as owner_cli
-from palate.client.fleet.folder import ENVIRONMENT, DeviceFolder, default_home
+from palate.cli.client_folder import FolderOption, device_folder
+from palate.cli.options import JsonOption, print_json
+from palate.cli.terminal import confirm, note, say
 from palate.client.fleet.limit_fields import ABOUT, changes_in
 from palate.errors import ConfigError
 
-client_app = typer.Typer(
-    help="Take part in a fleet with this device, and see what is sent and spent.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-
-HomeOption = Annotated[
-    Path | None,
-    typer.Option("--home", envvar=ENVIRONMENT, show_envvar=True, help="Folder of the device.", show_default=False),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 EpsilonOption = Annotated[float | None, typer.Option(help="Whole budget of this device; the fleet's unless given.")]
 DeltaOption = Annotated[float | None, typer.Option(help="Delta of the budget; the fleet's unless given.")]
 CohortOption = Annotated[int | None, typer.Option(help="Fewest devices in a round; 10 unless given.")]
 
 
-@client_app.command("init", epilog="Example: palate client init")
 def init(
-    home: HomeOption = None,
+    folder: FolderOption = None,
     keyring: Annotated[
         Literal["auto", "os", "file"],
         typer.Option(help="Where the vault's key goes: the system's keyring, a file, or the best there is."),
@@ -44,21 +30,20 @@ def init(
     from palate.client.fleet.enrolling import begin
     from palate.client.fleet.shown import carried_words
 
-    folder = _folder(home)
-    made = begin(folder, keyring=keyring)
+    place = device_folder(folder)
+    made = begin(place, keyring=keyring)
     if as_json:
-        values = {"device": made.device, "home": str(folder.home), "vault_key": made.keeper}
-        _print_json({**values, "carried_nano": made.carried_nano})
+        values = {"device": made.device, "home": str(place.home), "vault_key": made.keeper}
+        print_json({**values, "carried_nano": made.carried_nano})
         return
-    _say(f"device {made.device} in {folder.home}")
+    say(f"device {made.device} in {place.home}")
     if made.carried_nano:
-        _say(f"carried over: {carried_words(made.carried_nano)}")
+        say(f"carried over: {carried_words(made.carried_nano)}")
     if made.keeper == "file":
-        _say("the vault's key lies in a file beside it: whoever copies the whole folder can open it")
-    _say("next: palate client enrol --request request.json")
+        say("the vault's key lies in a file beside it: whoever copies the whole place can open it")
+    say("next: palate client enrol --request request.json")
 
 
-@client_app.command("enrol", epilog="Example: palate client enrol --welcome welcome.zip")
 def enrol(
     request: Annotated[Path | None, typer.Option(help="Write what the operator needs into this file.")] = None,
     welcome: Annotated[Path | None, typer.Option(help="Take in the operator's answer, a zip archive.")] = None,
@@ -66,7 +51,7 @@ def enrol(
     epsilon: EpsilonOption = None,
     delta: DeltaOption = None,
     smallest_cohort: CohortOption = None,
-    home: HomeOption = None,
+    folder: FolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask to be taken into a fleet (--request), then take in the operator's answer (--welcome)."""
@@ -74,47 +59,48 @@ def enrol(
     from palate.client.fleet.shown import against_server, carried_words
     from palate.privacy.enrolment import in_fours
 
-    folder = _folder(home)
+    place = device_folder(folder)
     if (request is None) == (welcome is None):
         raise ConfigError("enrol takes one of --request and --welcome", hint="begin with --request request.json")
     if request is not None:
-        fingerprint = enrolling.request(folder, request)
+        fingerprint = enrolling.request(place, request)
         if as_json:
-            _print_json({"request": str(request), "fingerprint": fingerprint})
+            print_json({"request": str(request), "fingerprint": fingerprint})
         else:
-            _say(f"wrote {request}\nfingerprint {in_fours(fingerprint)}\ngive both to the operator, by two ways")
+            say(f"wrote {request}\nfingerprint {in_fours(fingerprint)}\ngive both to the operator, by two ways")
         return
     assert welcome is not None
     read, catalogue = enrolling.read_welcome(welcome)
-    current = enrolling.current_limits(folder)
+    current = enrolling.current_limits(place)
     limits = enrolling.limits_for(
         read,
         epsilon=epsilon,
         delta=delta,
         smallest_cohort=smallest_cohort,
         current=current,
-        before=enrolling.limits_before(folder),
+        before=enrolling.limits_before(place),
     )
-    _talk(f"fleet {read.fleet} at {read.address}, {read.num_items} items")
-    _talk(f"welcome      {in_fours(read.fingerprint)}\nserver key   {in_fours(read.server_key)}")
-    _talk(f"authority    {in_fours(read.authority_key)}")
-    _talk(
+    note(f"fleet {read.fleet} at {read.address}, {read.num_items} items")
+    note(f"welcome      {in_fours(read.fingerprint)}\nserver key   {in_fours(read.server_key)}")
+    note(f"authority    {in_fours(read.authority_key)}")
+    note(
         f"it plans {read.rounds} rounds within epsilon {read.epsilon:g} at delta {read.delta:g}; "
         f"this device allows epsilon {limits.epsilon:g} at delta {limits.delta:g}, "
         f"and rounds of at least {limits.smallest_cohort} devices"
     )
     for promise in limits.promises.values():
-        _talk(promise.words)
-    if carried := enrolling.carried_nano(folder):
-        _talk(carried_words(carried, limits.delta))
+        note(promise.words)
+    if carried := enrolling.carried_nano(place):
+        note(carried_words(carried, limits.delta))
     if not yes:
-        if not sys.stdin.isatty():
-            raise ConfigError("there is nobody to compare the fingerprints", hint="add --yes once they are compared")
-        if not typer.confirm("Are the fingerprints the operator's, and do you agree?", default=False, err=True):
-            raise ConfigError("you did not agree; nothing was changed", hint="ask the operator")
-    profile = enrolling.accept(folder, read, catalogue, limits)
+        confirm(
+            "Are the fingerprints the operator's, and do you agree?",
+            nobody="there is nobody to compare the fingerprints",
+            hint="compare them with the operator's, then add --yes",
+        )
+    profile = enrolling.accept(place, read, catalogue, limits)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "fleet": read.fleet,
                 "fingerprint": read.fingerprint,
@@ -123,11 +109,10 @@ def enrol(
             }
         )
         return
-    _say(f"joined fleet {read.fleet}; against its server: {against_server(profile)}")
-    _say("next: palate client import FILE, then palate client join")
+    say(f"joined fleet {read.fleet}; against its server: {against_server(profile)}")
+    say("next: palate client import FILE, then palate client join")
 
 
-@client_app.command("import", epilog="Example: palate client import ratings.csv")
 def import_(
     file: Annotated[
         Path,
@@ -135,7 +120,7 @@ def import_(
             help="CSV, TSV, Parquet, JSON or JSONL; columns: item or title; rating and time or timestamp, if known."
         ),
     ],
-    home: HomeOption = None,
+    folder: FolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Put interactions from a file into the vault; nothing of them leaves the device in clear."""
@@ -147,28 +132,27 @@ def import_(
     from palate.client.vault import Vault
     from palate.client.vault.history import History
 
-    folder = _folder(home)
-    with Vault.open(folder.vault) as vault:
+    place = device_folder(folder)
+    with Vault.open(place.vault) as vault:
         profile, catalogue = FleetProfile.load(vault), None
-        if folder.catalogue.is_file():  # a demonstration device has one without a fleet
+        if place.catalogue.is_file():  # a demonstration device has one without a fleet
             num_items = None if profile is None else profile.welcome.num_items
-            catalogue = Catalogue.read(folder.catalogue.read_bytes(), num_items=num_items)
+            catalogue = Catalogue.read(place.catalogue.read_bytes(), num_items=num_items)
         done = import_file(file, History(vault), catalogue)
     if as_json:
-        _print_json(asdict(done))
+        print_json(asdict(done))
         return
-    _say(f"{done.rows} rows, {done.added} new interactions")
+    say(f"{done.rows} rows, {done.added} new interactions")
     if done.passed_over:
-        _say(f"columns passed over: {', '.join(done.passed_over)}")
+        say(f"columns passed over: {', '.join(done.passed_over)}")
     if done.unknown and catalogue is not None:
-        _say(f"{done.unknown} of them are not in the catalogue, and kept for a later one: {', '.join(done.examples)}")
+        say(f"{done.unknown} of them are not in the catalogue, and kept for a later one: {', '.join(done.examples)}")
     elif catalogue is None:
-        _say("this device belongs to no fleet yet: items are matched once there is a catalogue")
+        say("this device belongs to no fleet yet: items are matched once there is a catalogue")
 
 
-@client_app.command("join", epilog="Example: palate client join")
 def join(
-    home: HomeOption = None,
+    folder: FolderOption = None,
     address: Annotated[str | None, typer.Option(help="Another address of the server, host:port.")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Plain HTTP, to this machine only; for tests.")] = False,
     stay: Annotated[bool, typer.Option("--stay", help="Wait for the next run when one is over.")] = False,
@@ -183,12 +167,12 @@ def join(
     from palate.client.fleet.member import Member, take_part
     from palate.client.fleet.shown import RoundLines
 
-    folder = _folder(home)
-    lines = RoundLines(_print_line if as_json else _say, as_json=as_json)
-    with folder.locked(), logged_to(folder.log, _talk), Member.opened(folder) as member:
-        _talk(f"device {member.keys.name} in fleet {member.profile.welcome.fleet}; Ctrl-C ends it")
+    place = device_folder(folder)
+    lines = RoundLines(say, as_json=as_json)
+    with place.locked(), logged_to(place.log, note), Member.opened(place) as member:
+        note(f"device {member.keys.name} in fleet {member.profile.welcome.fleet}; Ctrl-C ends it")
         for promise in member.profile.limits.promises.values():
-            _talk(promise.words)
+            note(promise.words)
         done = take_part(
             member,
             address=address,
@@ -199,15 +183,14 @@ def join(
             watch=lines,
         )
     if done.finished_run is None:
-        _talk("stopped; rounds go on when you join again")
+        note("stopped; rounds go on when you join again")
     else:
-        _talk(f"run {done.finished_run} is over; its table is here: palate client status")
+        note(f"run {done.finished_run} is over; its table is here: palate client status")
 
 
-@client_app.command("leave", epilog="Example: palate client leave --yes")
 def leave(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    home: HomeOption = None,
+    folder: FolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Leave the fleet: shred the keys it knows this device by; history and ledger stay."""
@@ -215,18 +198,18 @@ def leave(
     from palate.client.fleet.shown import left_words
 
     if not yes:
-        if not sys.stdin.isatty():
-            raise ConfigError("there is nobody to confirm", hint="palate client leave --yes")
-        if not typer.confirm("Leave the fleet? To come back, it must enrol this device anew.", err=True):
-            raise ConfigError("you did not agree; nothing was changed", hint="palate client leave --yes")
-    fleet = enrolling.leave(_folder(home))
+        confirm(
+            "Leave the fleet? To come back, it must enrol this device anew.",
+            nobody="there is nobody to confirm",
+            hint="palate client leave --yes",
+        )
+    fleet = enrolling.leave(device_folder(folder))
     if as_json:
-        _print_json({"left": fleet})
+        print_json({"left": fleet})
     else:
-        _say(left_words(fleet))
+        say(left_words(fleet))
 
 
-@client_app.command("limits", epilog="Example: palate client limits --epsilon 4 --smallest-cohort 50")
 def limits(
     epsilon: Annotated[float | None, typer.Option(help=ABOUT["epsilon"])] = None,
     delta: Annotated[float | None, typer.Option(help=ABOUT["delta"])] = None,
@@ -235,7 +218,7 @@ def limits(
     least_gamma: Annotated[float | None, typer.Option(help=ABOUT["least_gamma"])] = None,
     least_own_noise: Annotated[float | None, typer.Option(help=ABOUT["least_own_noise"])] = None,
     most_rounds_a_day: Annotated[int | None, typer.Option(help=ABOUT["most_rounds_a_day"])] = None,
-    home: HomeOption = None,
+    folder: FolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what this device allows, or change it."""
@@ -252,69 +235,44 @@ def limits(
         "most_rounds_a_day": most_rounds_a_day,
     }
     changes = changes_in(given)
-    folder = _folder(home)
+    place = device_folder(folder)
     if changes:
-        profile = enrolling.change_limits(folder, **changes)
+        profile = enrolling.change_limits(place, **changes)
     else:
-        with Member.opened(folder) as member:
+        with Member.opened(place) as member:
             profile = member.profile
     if as_json:
-        _print_json(profile.limits.to_values())
+        print_json(profile.limits.to_values())
         return
     for name, value in profile.limits.to_values().items():
-        _say(f"{name:<26}{value:g}")
+        say(f"{name:<26}{value:g}")
 
 
-@client_app.command("pause", epilog="Example: palate client pause")
 def pause(
     off: Annotated[bool, typer.Option("--off", help="Go on.")] = False,
-    home: HomeOption = None,
+    folder: FolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Take part in no new round, without leaving the fleet; recommendations go on."""
     from palate.client.fleet.profile import set_paused
     from palate.client.vault import Vault
 
-    with Vault.open(_folder(home).vault) as vault:
+    with Vault.open(device_folder(folder).vault) as vault:
         set_paused(vault, not off)
     if as_json:
-        _print_json({"paused": not off})
+        print_json({"paused": not off})
     else:
-        _say("rounds go on when the device has joined" if off else "paused; a round that has begun is still finished")
+        say("rounds go on when the device has joined" if off else "paused; a round that has begun is still finished")
 
 
-@client_app.command("status", epilog="Example: palate client status --json")
-def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
+def status(folder: FolderOption = None, as_json: JsonOption = False) -> None:
     """Show the budget, the rounds and what was sent in them, and the limits."""
     from palate.client.fleet.shown import status_lines
     from palate.client.fleet.status import status_of
 
-    found = status_of(_folder(home))
+    found = status_of(device_folder(folder))
     if as_json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
         return
     for line in status_lines(found):
-        _say(line)
-
-
-owner_cli.register(client_app)
-
-
-def _folder(home: Path | None) -> DeviceFolder:
-    return DeviceFolder((home or default_home()).absolute())
-
-
-def _say(line: str) -> None:
-    typer.echo(line)
-
-
-def _talk(line: str) -> None:
-    typer.echo(line, err=True)
-
-
-def _print_line(line: str) -> None:
-    print(line, flush=True)
-
-
-def _print_json(values: dict[str, Any]) -> None:
-    print(json.dumps(values, indent=2, allow_nan=False))
+        say(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from palate.cli.options import JsonOption, folder_option, print_json
+from palate.cli.terminal import note, say
 from palate.client.fleet.folder import DeviceFolder
 from palate.errors import ConfigError
 
@@ -26,14 +27,14 @@ _SEED = 1
 
 
 def try_(
-    home: Annotated[
-        Path | None, typer.Option(help="Folder of the demonstration device.", show_default="./palate-demo")
+    folder: Annotated[
+        Path | None, folder_option("Folder of the demonstration device.", "--home", show_default="./palate-demo")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Make the demonstration device anew.")] = False,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Chooses whose history it gets.", show_default=str(_SEED))
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a demonstration device with films, a table and somebody's history, to look around in.
 
@@ -44,39 +45,37 @@ def try_(
 
     from palate.simulation.device_demo.making import clear_away, is_demo, make, seed_of
 
-    folder = DeviceFolder((home or Path("palate-demo")).absolute())
-    there = folder.home.exists() and any(folder.home.iterdir())
-    if there and fresh and is_demo(folder):
-        clear_away(folder)
+    place = DeviceFolder((folder or Path("palate-demo")).absolute())
+    there = place.home.exists() and any(place.home.iterdir())
+    if there and fresh and is_demo(place):
+        clear_away(place)
         there = False
     console = Console(stderr=True)
     if there:
-        if not is_demo(folder):
+        if not is_demo(place):
             raise ConfigError(
-                f"{folder.home} is not empty, and no demonstration device", hint="name a new folder with --home"
+                f"{place.home} is not empty, and no demonstration device", hint="name a new folder with --folder"
             )
-        if seed is not None and seed != (made_with := seed_of(folder)):
+        if seed is not None and seed != (made_with := seed_of(place)):
             raise ConfigError(
-                f"{folder.home} is made already, with seed {made_with}, not {seed}",
-                hint="make it anew with --fresh, or name a new folder with --home",
+                f"{place.home} is made already, with seed {made_with}, not {seed}",
+                hint="make it anew with --fresh, or name a new folder with --folder",
             )
-        _show(folder, None, as_json=as_json)
+        _show(place, None, as_json=as_json)
         return
-    before = set(folder.home.iterdir()) if folder.home.exists() else None
+    before = set(place.home.iterdir()) if place.home.exists() else None
     try:
         with console.status("making a demonstration device") as status:
-            made = make(folder, seed=_SEED if seed is None else seed, tell=status.update)
+            made = make(place, seed=_SEED if seed is None else seed, tell=status.update)
     except BaseException:  # half a device is of no use, and would be in the way of the next try
-        _remove(folder.home, before)
+        _remove(place.home, before)
         raise
-    console.print(
+    note(
         f"a demonstration device: {made.items} invented films, a table learned from {made.people:,} invented people in "
         f"a simulation, and the {made.history} films that one of them has seen. It belongs to no fleet and sends "
-        f"nothing. The table was learned with epsilon {made.promise.epsilon:g}: {made.promise.words}.",
-        highlight=False,
-        soft_wrap=True,
+        f"nothing. The table was learned with epsilon {made.promise.epsilon:g}: {made.promise.words}."
     )
-    _show(folder, made.newest, as_json=as_json)
+    _show(place, made.newest, as_json=as_json)
 
 
 def _remove(home: Path, before: set[Path] | None) -> None:
@@ -100,9 +99,9 @@ def _show(folder: DeviceFolder, title: str | None, *, as_json: bool) -> None:
             title = device.shelf.catalogue.titles[0]
     commands = [f"palate client {words.format(title=title)}" for _, words in _NEXT]
     if as_json:
-        print(json.dumps({"home": str(folder.home), "commands": commands}, indent=2))
+        print_json({"home": str(folder.home), "commands": commands})
         return
-    print(f"export PALATE_HOME={shlex.quote(str(folder.home))}")
+    say(f"export PALATE_HOME={shlex.quote(str(folder.home))}")
     width = max(map(len, commands))
     for command, (why, _) in zip(commands, _NEXT, strict=True):
-        print(f"{command:<{width}}   # {why}")
+        say(f"{command:<{width}}   # {why}")

@@ -1,0 +1,200 @@
+"""`palate server`, who belongs to a fleet: making one, enrolling devices, removing them, listing them."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from palate.cli.options import JsonOption, folder_option, print_json
+from palate.cli.terminal import note, print_grid
+from palate.errors import ConfigError
+from palate.server.fleet.folder import FleetFolder
+
+HERE = Path("fleet")
+FolderOption = Annotated[Path, folder_option("Folder of the fleet.", "--dir", show_default=True)]
+
+
+def init(
+    *,
+    name: Annotated[str, typer.Option(help="Name of the fleet, e.g. --name books.")],
+    address: Annotated[str, typer.Option(help="host:port that devices connect to, e.g. fleet.example:9092.")],
+    catalogue: Annotated[
+        Path, typer.Option(help="CSV or Parquet file of the items: columns item, title, genres, year, text.")
+    ],
+    folder: FolderOption = HERE,
+    devices: Annotated[int, typer.Option(help="Devices that the run is planned for.")] = 20,
+    smallest: Annotated[
+        int | None, typer.Option(help="Fewest devices in a round.", show_default="10, or all if fewer are planned")
+    ] = None,
+    epsilon: Annotated[float, typer.Option(help="Privacy budget of the run, per user.")] = 8.0,
+    delta: Annotated[float, typer.Option(help="Failure probability of the guarantee.")] = 1e-5,
+    rounds: Annotated[int | None, typer.Option(help="Training rounds.", show_default="from budget and devices")] = None,
+    authority: Annotated[
+        Path | None,
+        typer.Option(
+            help="Public key of a separate enrolment authority, from palate server authority.", metavar="FILE"
+        ),
+    ] = None,
+) -> None:
+    """Make a fleet: keys, certificates, catalogue and fleet.toml, in a new folder."""
+    from palate.server.fleet.setup import make_fleet
+
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"--address {address} is not host:port", hint="for example --address fleet.example:9092")
+    given: dict[str, Any] = {
+        "name": name,
+        "run": f"{name}-{secrets.token_hex(4)}",
+        "epsilon": epsilon,
+        "delta": delta,
+        "listen": {"address": address, "port": int(port)},
+        "cohort": {"devices": devices, "smallest": min(10, devices) if smallest is None else smallest},
+    }
+    if rounds is not None:
+        given["schedule"] = {"rounds": rounds}
+    if authority is not None:
+        given["cohort"]["authority_is_separate"] = True
+    fleet = FleetFolder(folder)
+    items = make_fleet(fleet, catalogue, given, authority=authority)
+    note(f"{fleet.root}: fleet {name}, {items:,} items, planned for {devices} devices")
+    if authority is None:
+        note(f"the enrolment authority's key is {fleet.authority_key}: who holds it can invent devices, keep it safe")
+    note(f"settings are in {fleet.config}; enrol devices: palate server enrol REQUEST --welcome FILE")
+
+
+def authority(
+    key: Annotated[Path, typer.Argument(help="File for the key; FILE.pub is what the fleet needs.", metavar="FILE")],
+) -> None:
+    """Make the key of a separate enrolment authority, on a machine that the server's operators do not control."""
+    from palate.server.fleet.setup import make_authority_key
+
+    make_authority_key(key)
+    note(f"{key} is the authority's key, it signs with palate server certify; give the operators {key.stem}.pub")
+
+
+def certify(
+    request: Annotated[Path, typer.Argument(help="What palate client enrol has written.", metavar="REQUEST")],
+    *,
+    fleet: Annotated[str, typer.Option(help="Name of the fleet.")],
+    authority_key: Annotated[Path, typer.Option(help="The authority's key.", metavar="FILE")],
+    certificate: Annotated[Path, typer.Option(help="Where to write the certificate.", metavar="FILE")],
+) -> None:
+    """Certify, as the authority, that a device belongs to a fleet."""
+    from palate.privacy import files
+    from palate.privacy.enrolment import EnrolmentRequest, device_name, in_fours
+    from palate.server.fleet.folder import read_key
+    from palate.server.fleet.setup import certify as sign
+
+    asked = EnrolmentRequest.open(_read(request))
+    files.replace(certificate, sign(asked, fleet, read_key(authority_key)).to_bytes())
+    note(f"device {device_name(asked.device)}; compare with its owner:\n  request {in_fours(asked.fingerprint)}")
+    note(f"the operators enrol it: palate server enrol {request} --certificate {certificate} --welcome FILE")
+
+
+def enrol(
+    request: Annotated[Path, typer.Argument(help="What palate client enrol has written.", metavar="REQUEST")],
+    *,
+    welcome: Annotated[Path, typer.Option(help="Where to write the welcome.", metavar="FILE")],
+    folder: FolderOption = HERE,
+    authority_key: Annotated[
+        Path | None, typer.Option(help="The authority's key, where it is not in the folder.", metavar="FILE")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="What a separate authority has signed.", metavar="FILE")
+    ] = None,
+    readmit: Annotated[bool, typer.Option("--readmit", help="Take in a device that was removed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Enrol a device and write its welcome; a device that is enrolled gets the same welcome again.
+
+    Works while the server runs.
+    """
+    from palate.privacy import files
+    from palate.privacy.enrolment import EnrolmentRequest, in_fours
+    from palate.server.fleet.setup import welcome as make_welcome
+
+    fleet = FleetFolder(folder)
+    fleet.require()
+    made = make_welcome(
+        fleet,
+        EnrolmentRequest.open(_read(request)),
+        authority_key=authority_key,
+        certificate=None if certificate is None else _read(certificate),
+        readmit=readmit,
+    )
+    files.replace(welcome, made.archive)
+    if as_json:
+        print_json(
+            {
+                "device": made.device,
+                "request_fingerprint": made.request_fingerprint,
+                "welcome_fingerprint": made.welcome_fingerprint,
+                "again": made.again,
+            }
+        )
+        return
+    note(f"device {made.device} {'was enrolled before' if made.again else 'is enrolled'}; compare with its owner:")
+    note(f"  request {in_fours(made.request_fingerprint)}")
+    note(f"  welcome {in_fours(made.welcome_fingerprint)}")
+
+
+def remove(
+    devices: Annotated[
+        list[str], typer.Argument(help="Names of devices, as palate server enrol printed them.", metavar="DEVICE...")
+    ],
+    *,
+    folder: FolderOption = HERE,
+    as_json: JsonOption = False,
+) -> None:
+    """Take devices out of the fleet: their keys are refused from now on, and no round asks them.
+
+    Works while the server runs; a round that is open goes on without them. What they gave to earlier rounds stays in
+    the table, and what they were charged stays charged.
+    """
+    from dataclasses import asdict
+
+    from palate.server.fleet.removal import remove as take_out
+
+    done = take_out(FleetFolder(folder), devices)
+    if as_json:
+        print_json(asdict(done))
+        return
+    for device in done.removed:
+        note(f"device {device} is removed")
+    for device in done.before:
+        note(f"device {device} was removed before")
+    note(f"{done.left} devices are enrolled")
+    if done.lacking:
+        note(f"the next round waits for {done.lacking} more: enrol devices, or see palate server start --devices")
+
+
+def devices(*, folder: FolderOption = HERE, as_json: JsonOption = False) -> None:
+    """List who is enrolled, and who was removed; names are those that palate server enrol printed."""
+    from palate.server.fleet.summary import devices_of
+    from palate.simulation.report.tables import text_grid
+
+    found = devices_of(FleetFolder(folder))
+    if as_json:
+        print_json(found)
+        return
+    columns = ("Device", "Enrolled", "Removed", "Lost rounds")
+    rows = (
+        (each["device"], _day(each["enrolled_at"]), _day(each["removed_at"]), ", ".join(map(str, each["named_in"])))
+        for each in found
+    )
+    print_grid(text_grid(f"{len(found)} devices", columns, rows))
+
+
+def _day(moment: float | None) -> str:
+    return "" if moment is None else f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d}"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="check the path") from error

@@ -1,0 +1,262 @@
+"""`palate server`, the rounds of a fleet: running them, stopping them, and seeing how they go."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from palate.cli.options import JsonOption, print_json
+from palate.cli.server_devices import HERE, FolderOption
+from palate.cli.terminal import note, print_grid
+from palate.errors import ConfigError, PalateError, RunError
+from palate.server.fleet.config import load_config
+from palate.server.fleet.folder import FleetFolder
+from palate.server.fleet.state import FleetState, Stop
+
+if TYPE_CHECKING:
+    from palate.simulation.report.tables import Grid
+
+_QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+
+
+class BudgetSpent(PalateError):
+    """A run that ends before its last round, because failed rounds have spent the budget."""
+
+    exit_code = 3
+
+
+def start(
+    *,
+    folder: FolderOption = HERE,
+    listen: Annotated[
+        str | None, typer.Option(help="host:port to listen on, in place of fleet.toml's.", metavar="HOST:PORT")
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(help="Devices that the first round waits for.", show_default="cohort.devices")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Listen, and run rounds until all are done; goes on where a server before it stopped or was killed."""
+    _serve(FleetFolder(folder), listen, devices, as_json=as_json)
+
+
+def resume(
+    *,
+    folder: FolderOption = HERE,
+    listen: Annotated[
+        str | None, typer.Option(help="host:port to listen on, in place of fleet.toml's.", metavar="HOST:PORT")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Go on with a run that has begun; refuses where none has.
+
+    A fleet that has stopped by itself, because too many rounds in a row were lost, goes on with this command alone.
+    """
+    from palate.server.fleet.summary import rounds_of
+
+    fleet = FleetFolder(folder)
+    if not rounds_of(fleet):
+        raise RunError(f"{fleet.root}: no round has begun", hint="begin with palate server start")
+    _serve(fleet, listen, None, as_json=as_json, resuming=True)
+
+
+def stop(
+    *,
+    folder: FolderOption = HERE,
+    now: Annotated[
+        bool, typer.Option("--now", help="Do not wait for the open round; it stays open for palate server resume.")
+    ] = False,
+    wait_seconds: Annotated[
+        float, typer.Option(min=0, help="Wait so long for the server to end; 0 does not wait.")
+    ] = 0.0,
+) -> None:
+    """Ask the server to stop after the open round."""
+    fleet = FleetFolder(folder)
+    fleet.require()
+    if not fleet.is_locked():
+        raise RunError(f"{fleet.root}: no server runs this fleet", hint="palate server status shows how it is")
+    state = FleetState(fleet.state)
+    state.request_stop(Stop.NOW if now else Stop.AFTER_ROUND)
+    state.close()
+    note("the server was asked to stop " + ("now" if now else "after the open round"))
+    deadline = time.monotonic() + wait_seconds
+    while fleet.is_locked() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    if wait_seconds and fleet.is_locked():
+        raise RunError(
+            f"{fleet.root}: the server still runs after {wait_seconds:g} seconds", hint="wait on, or use --now"
+        )
+
+
+def status(*, folder: FolderOption = HERE, as_json: JsonOption = False) -> None:
+    """Show how the fleet is: devices, rounds, budget, and the round that is open."""
+    from palate.privacy.accounting.guarantee import round_up
+    from palate.server.fleet.summary import status_of
+    from palate.simulation.report.tables import facts_grid
+
+    found = status_of(FleetFolder(folder))
+    if as_json:
+        print_json(found)
+        return
+    removed = f"{found['devices_removed']} removed, " if found["devices_removed"] else ""
+    facts = {
+        "fleet": f"{found['fleet']}, run {found['run']}, {found['address']}",
+        "server": "runs" if found["running"] else "does not run",
+        "devices": f"{found['devices_enrolled']} enrolled, {removed}{found['devices_planned']} planned for",
+        "rounds": f"{found['rounds_applied']} of {found['rounds_planned']} applied, "
+        f"{found['rounds_abandoned']} given up",
+    }
+    if found["lost_in_a_row"]:
+        last = found["lost_in_a_row"][-1]
+        named = f" (device {last['device']})" if last["device"] else ""
+        then = "go on with palate server resume" if found["halted"] else f"stops after {found['halt_after']}"
+        lost = f"{len(found['lost_in_a_row'])} in a row, the last in {last['reason']}{named}; {then}"
+        facts["halted" if found["halted"] else "lost"] = lost
+    opened = found["open_round"]
+    if opened is not None:
+        answered = f"{opened['answers']} of {opened['asked']} answered"
+        facts["open round"] = f"{opened['round']} ({opened['purpose']}): {opened['step']}, {answered}"
+    facts["privacy"] = (
+        f"epsilon {round_up(found['epsilon_spent'])} of {found['epsilon_budget']:g} spent at delta {found['delta']:g} "
+        "per user"
+    )
+    facts["promise"] = load_config(FleetFolder(folder).config).promise.words
+    facts["guarantee"] = f"{found['guarantee']['against']}: {found['guarantee']['meaning']}"
+    print_grid(facts_grid("", "", facts))
+
+
+def rounds(*, folder: FolderOption = HERE, as_json: JsonOption = False) -> None:
+    """List the rounds: who was asked, who survived, what it cost in bytes and privacy."""
+    from palate.server.fleet.summary import rounds_of
+
+    found = rounds_of(FleetFolder(folder))
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        note("no round has begun")
+        return
+    print_grid(round_grid(found))
+    note(load_config(FleetFolder(folder).config).promise.words)
+
+
+def round_grid(rounds: Sequence[Mapping[str, Any]]) -> Grid:
+    """Lay the rounds of a fleet out as a table, as `palate.server.fleet.summary.rounds_of` lists them."""
+    from palate.privacy.accounting.guarantee import round_up
+    from palate.simulation.report.tables import text_grid
+
+    columns = ("Round", "Purpose", "Status", "Asked", "Roster", "Survivors", "KB up", "KB down", "Epsilon", "Seconds")
+    rows = (
+        (
+            str(each["round"]),
+            each["purpose"],
+            each["status"],
+            str(each["asked"]),
+            str(each["roster"]),
+            str(each["survivors"]),
+            f"{each['bytes_up_per_device'] / 1e3:.1f}",
+            f"{each['bytes_down_per_device'] / 1e3:.1f}",
+            round_up(each["epsilon_spent"]),
+            "" if each["seconds"] is None else f"{each['seconds']:.0f}",
+        )
+        for each in rounds
+    )
+    return text_grid("", columns, rows)
+
+
+def _serve(
+    folder: FleetFolder, listen: str | None, devices: int | None, *, as_json: bool, resuming: bool = False
+) -> None:
+    for variable, value in _QUIET.items():  # before Flower is imported: it reads them once
+        os.environ.setdefault(variable, value)
+    from rich.console import Console
+
+    from palate.server.fleet.exchange import Interrupted
+    from palate.server.fleet.operation import HALTED, SPENT
+    from palate.server.fleet.progress import RoundLines
+    from palate.server.fleet.serving import opened
+    from palate.server.fleet.summary import GUARANTEES, status_of
+    from palate.server.fleet.watching import SystemClock
+
+    folder.require()
+    config = load_config(folder.config)
+    bind, port = _listen_on(listen)
+    if devices is not None and not config.cohort.smallest <= devices <= config.cohort.largest:
+        raise ConfigError(
+            f"--devices {devices} is not between cohort.smallest {config.cohort.smallest} and cohort.largest "
+            f"{config.cohort.largest}",
+            hint="change it, or fleet.toml before the run begins",
+        )
+    lines = RoundLines(Console(stderr=True), rounds=1 + config.schedule.rounds, delta=config.delta, clock=SystemClock())
+
+    with _signals() as received:
+        why = None
+        with opened(
+            folder,
+            bind=bind,
+            port=port,
+            wait_for=devices,
+            resuming=resuming,
+            watchers=[lines],
+            interrupted=lambda: bool(received),
+        ) as fleet:
+            note(f"fleet {config.name} on {fleet.address}; {len(fleet.books.state.devices())} devices are enrolled")
+            note(f"the guarantee is {fleet.guarantee}: it {GUARANTEES[fleet.guarantee]}")
+            note(config.promise.words)
+            if fleet.metrics_port is not None:
+                note(f"metrics: http://127.0.0.1:{fleet.metrics_port}/metrics")
+            with lines:
+                try:
+                    why = fleet.operation.run()
+                except Interrupted:
+                    note("stopped; an open round stays open, and palate server resume goes on with it")
+            losses = fleet.operation.losses
+        if signal.SIGINT in received:
+            raise KeyboardInterrupt
+    found = status_of(folder)
+    if as_json:
+        print_json({**found, "ended": why})
+    if why == HALTED:
+        raise losses.error()
+    if why == SPENT:
+        raise BudgetSpent(
+            f"failed rounds have spent the budget: {found['rounds_applied']} of {found['rounds_planned']} rounds are "
+            "in the table",
+            hint="a new run, in a folder of its own, with more privacy.spare_rounds; devices need budget for it",
+        )
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Take SIGTERM and SIGINT as the wish to stop at once; a second one ends the process as it always does."""
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del frame
+        received.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _listen_on(listen: str | None) -> tuple[str | None, int | None]:
+    if listen is None:
+        return None, None
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"--listen {listen} is not host:port", hint="for example --listen 0.0.0.0:9092")
+    return host.strip("[]"), int(port)
