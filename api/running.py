@@ -171,7 +171,7 @@ class AuditResult:
 
     def _repr_html_(self) -> str:
         """Show the findings in a notebook."""
-        from palate.audit.words import checks, headline, spent
+        from palate.audit.findings import checks, headline, spent
 
         facts = {type(fault).__name__: f"{fault.message}. {fault.hint}" for fault in self.faults}
         if self.ledgers is not None:

@@ -230,7 +230,7 @@ def text_grid(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     return Grid(caption, tuple(columns), tuple(Row(first, tuple(map(Cell, rest))) for first, *rest in rows))
 
 
-def facts_grid(caption: str, heading: str, facts: dict[str, str]) -> Grid:
+def facts_grid(caption: str, heading: str, facts: Mapping[str, str]) -> Grid:
     """Names and values, such as a configuration; without a heading the table has none."""
     rows = tuple(Row(name, (Cell(value),)) for name, value in facts.items())
     return Grid(caption, (heading, "Value" if heading else ""), rows)
