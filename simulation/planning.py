@@ -15,7 +15,7 @@ from palate.simulation.config import SimulationConfig, checked_config
 from palate.simulation.guarantee import PUBLIC_CATALOGUE, label_of
 from palate.simulation.prepare import Prepared, prepare
 from palate.simulation.protection import device_rounds
-from palate.simulation.report.headline import Protection
+from palate.simulation.report.rendering import Protection
 from palate.simulation.resolving import resolve, shown
 from palate.simulation.seeding import table_rng
 
