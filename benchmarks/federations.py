@@ -12,7 +12,7 @@ import numpy as np
 from palate.client.app import make_app as make_client_app
 from palate.models.arrays import Float32Array, Int64Array
 from palate.models.histories import Histories
-from palate.models.learning.kernel import fresh_state, popularity_sum, train_shard
+from palate.models.learning.kernel import fresh_heads, popularity_sum, train
 from palate.models.scores.base import State
 from palate.models.scores.registry import score_model
 from palate.models.table import ItemTable, initial_embeddings
@@ -93,8 +93,9 @@ class LocalRounds:
         total = np.zeros_like(self.table.learned)
         for shard in self.shards:
             keys = device_keys(self.config.seed, self._round, shard.users)
-            everyone = np.arange(len(shard.users))
-            total += train_shard(self.table, shard.histories, shard.state, everyone, keys, self.config.training).update
+            trained = train(self.table, shard.histories, shard.state, keys, self.config.training)
+            shard.state = trained.heads
+            total += trained.update
         return total
 
 
@@ -103,18 +104,17 @@ def local_rounds(config: SimulationConfig, *, fixed_columns: bool) -> LocalRound
     prepared = prepare(config)
     num_users = prepared.interactions.num_users
     coordinator = _coordinator(config, prepared)
-    train = prepared.split.train
-    everyone = np.arange(num_users)
-    coordinator.apply(popularity_sum(train, everyone, prepared.interactions.num_items).astype(np.float64))
+    histories = prepared.split.train
+    coordinator.apply(popularity_sum(histories, prepared.interactions.num_items).astype(np.float64))
     table = coordinator.table
     if not fixed_columns:
         table = ItemTable(np.zeros((table.num_items, 0), dtype=np.float32), table.learned)
     shards = []
     for index in range(config.shards):
         users = shard_users(num_users, index, config.shards)
-        state = fresh_state(table, config.training, len(users))
-        shards.append(Shard(users, train.select(users), state))
-    return LocalRounds(config, table, shards, _samples(config.training, train))
+        state = fresh_heads(table, config.training, len(users))
+        shards.append(Shard(users, histories.select(users), state))
+    return LocalRounds(config, table, shards, _samples(config.training, histories))
 
 
 class TimedRounds:

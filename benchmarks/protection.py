@@ -23,14 +23,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from outcome import Check, Outcome, command, missing, print_checks
 from rich.console import Console
 
-from palate.client import release as shard_release
-from palate.models.learning.updates import DeviceUpdates
+from palate.models.learning.updates import Updates
 from palate.models.table import initial_embeddings
 from palate.privacy.budget import ADJACENCY
 from palate.privacy.ledger.body import Intent, Policy
 from palate.privacy.ledger.store import LedgerBook
 from palate.privacy.ledger.verify import verify_ledger
 from palate.server.coordinator import Coordinator
+from palate.simulation import host as shard_host
 from palate.simulation.config import SimulationConfig, checked_config
 from palate.simulation.host import ShardHost
 from palate.simulation.ledgers import ShardLedgers, make_keys
@@ -78,11 +78,9 @@ def measure(data: str, model: str, unit: str, repeats: int) -> dict[str, Any]:
         coordinator.apply(np.zeros(coordinator.plan().update_size))
         rounds = []
         with (
-            mock.patch.object(
-                shard_release, "quantised_sum", watch.around("quantisation", shard_release.quantised_sum)
-            ),
-            mock.patch.object(DeviceUpdates, "dense", watch.around("contributions", DeviceUpdates.dense)),
-            mock.patch.object(shard_release, "release_sum", watch.around("noise", shard_release.release_sum)),
+            mock.patch.object(shard_host, "quantised_sum", watch.around("quantisation", shard_host.quantised_sum)),
+            mock.patch.object(Updates, "dense", watch.around("contributions", Updates.dense)),
+            mock.patch.object(shard_host, "release_sum", watch.around("noise", shard_host.release_sum)),
             mock.patch.object(ShardLedgers, "begin", watch.around("ledgers", ShardLedgers.begin)),
             mock.patch.object(ShardLedgers, "finish", watch.around("ledgers", ShardLedgers.finish)),
         ):

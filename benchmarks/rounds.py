@@ -1,6 +1,6 @@
 """What one training round costs: CPU-seconds for the whole federation on one core.
 
-Local training is timed by itself (`palate.models.learning.kernel.train_shard`, shard by shard), and again inside
+Local training is timed by itself (`palate.models.learning.kernel.train`, shard by shard), and again inside
 whole rounds of the Flower apps, with messages, state files and aggregation.
 """
 

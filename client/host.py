@@ -15,20 +15,22 @@ import numpy as np
 from pydantic import ValidationError
 
 from palate.client.guard import Guard
-from palate.client.trainer import popularity_update, score_catalogue, train
-from palate.models.arrays import AnyArray, Float32Array, Int32Array
+from palate.client.interaction_release import popularity_interaction_sum, release_interactions
+from palate.client.release import Metrics, contributions, metrics_of
+from palate.models.arrays import AnyArray, Float32Array, Int32Array, Int64Array, UInt64Array
+from palate.models.histories import Histories
+from palate.models.learning.kernel import fit_heads, fresh_heads, popularity_updates, scorer_of, train
+from palate.models.learning.updates import Updates
 from palate.models.scores.base import State
-from palate.models.self_evaluation import device_metrics, draw_candidates
 from palate.models.serving import serving_training
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 from palate.privacy.integer.csprng import KEY_BYTES, Purpose, WordStream
 from palate.privacy.integer.ring import Ring, RingArray
 from palate.privacy.integer.skellam import SkellamSampler
-from palate.privacy.mechanisms.evaluation import with_metrics
 from palate.privacy.mechanisms.registry import mechanism_of
 from palate.privacy.mechanisms.terms import ReleaseTerms
-from palate.privacy.wire import NUM_METRICS, ItemUpdate, RoundPlan, WireError
+from palate.privacy.wire import ItemUpdate, RoundPlan, WireError
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class Host(Protocol):
 
 
 class DeviceHost:
-    """One person's device.
+    """One person's device: a batch of one for the kernel, with its own ledger, keys and head.
 
     Parameters
     ----------
@@ -73,7 +75,7 @@ class DeviceHost:
         held_back: int | None = None,
         secret_of_round: Callable[[RoundPlan], bytes] = lambda _: os.urandom(KEY_BYTES),
     ) -> None:
-        self._items = items
+        self._history = Histories.of_one(items)
         self._key_of_round = key_of_round
         self._guard = guard
         self._held_back = held_back
@@ -129,12 +131,12 @@ class DeviceHost:
         Whatever goes wrong in training, noise leaves all the same: whether a computation failed depends on the person's
         data, and would be seen.
         """
+        from palate.client import opacus_release  # Opacus takes seconds to import, and only devices need it
+
         secret = self._secret_of_round(plan)
         if not mechanism_of(plan).per_interaction:
             contribution, state = self._contribution_or_zeros(plan)
-            from palate.client import private_optimizer  # Opacus takes seconds to import, and only devices need it
-
-            vector = private_optimizer.release(
+            vector = opacus_release.release(
                 contribution,
                 terms.mechanism(plan.update_size),
                 rounding=WordStream(secret, Purpose.ROUNDING),
@@ -142,34 +144,30 @@ class DeviceHost:
             )
             return vector, state
         try:
-            return self._released_interactions(plan, terms, secret)
+            if plan.purpose == "popularity":
+                return self._popularity_interactions(plan, terms, secret), None
+            table, config = ItemTable(plan.fixed, plan.learned), training_of(plan)
+            released = opacus_release.release_interactions(
+                table,
+                self._history,
+                self._heads_before(plan, table, config),
+                np.full(1, self._key_of_round(plan.server_round), dtype=np.uint64),
+                secret,
+                config,
+                terms,
+                interactions_per_round=plan.interactions_per_round,
+            )
         except Exception as error:  # by its type alone: a text may quote the history
             log.error("round %d failed with %s, noise alone is sent", plan.server_round, type(error).__name__)
             noise = SkellamSampler(terms.share_variance).draw(plan.update_size, WordStream(secret, Purpose.NOISE))
             return Ring(bits=terms.ring_bits).reduce(noise), None
+        return released.vector, _only(released.heads)
 
-    def _released_interactions(
-        self, plan: RoundPlan, terms: ReleaseTerms, secret: bytes
-    ) -> tuple[RingArray, State | None]:
-        from palate.client import interaction_trainer  # as above
-
-        bound = plan.interactions_per_round
-        if plan.purpose == "popularity":
-            vector = interaction_trainer.popularity_interactions(
-                self._items, len(plan.learned), terms, interactions_per_round=bound, secret=secret
-            )
-            return vector, None
-        released = interaction_trainer.train_interactions(
-            ItemTable(plan.fixed, plan.learned),
-            self._items,
-            self._heads.get((plan.run, plan.unit)),
-            training_of(plan),
-            terms,
-            interactions_per_round=bound,
-            key=self._key_of_round(plan.server_round),
-            secret=secret,
+    def _popularity_interactions(self, plan: RoundPlan, terms: ReleaseTerms, secret: bytes) -> RingArray:
+        counts = popularity_interaction_sum(
+            self._history, len(plan.learned), terms, interactions_per_round=plan.interactions_per_round
         )
-        return released.vector, released.state
+        return release_interactions(counts, 1, terms, WordStream(secret, Purpose.NOISE))
 
     def _contribution_or_zeros(self, plan: RoundPlan) -> tuple[Float32Array, State | None]:
         try:
@@ -187,17 +185,30 @@ class DeviceHost:
 
         Both are private; the update leaves through a mechanism only.
         """
+        flat = np.zeros((1, plan.update_size), dtype=np.float32)  # what a device without history sends
+        metrics: Metrics | None = None
+        clip_norm = 1.0 if plan.terms is None else plan.terms.clip_norm
+
+        def take(people: Int64Array, updates: Updates) -> None:
+            del people
+            if plan.active is not None:
+                updates = updates.on_rows(plan.active)
+            contributions(updates, 0, 1, flat, clip_norm=clip_norm, metrics=metrics)
+
         if plan.purpose == "popularity":
-            return popularity_update(self._items, len(plan.learned)), None
+            popularity_updates(self._history, len(plan.learned), take)
+            return flat[0], None
         table, config = ItemTable(plan.fixed, plan.learned), training_of(plan)
-        key, head = self._key_of_round(plan.server_round), self._heads.get((plan.run, plan.unit))
-        metrics = self._metrics(table, config, key) if plan.asks_for_metrics else None
-        trained = train(table, self._items, head, config, key=key)
-        update = trained.update if plan.active is None else trained.update[plan.active]
-        flat = np.ascontiguousarray(update.T).reshape(-1)
-        if metrics is not None and plan.terms is not None:
-            flat = with_metrics(flat, metrics, clip_norm=plan.terms.clip_norm, share=plan.evaluation_share)
-        return flat, trained.state
+        keys = np.full(1, self._key_of_round(plan.server_round), dtype=np.uint64)
+        if plan.asks_for_metrics and plan.terms is not None:
+            metrics = Metrics(self._metrics(table, serving_training(config), keys), plan.evaluation_share)
+        heads = self._heads_before(plan, table, config)
+        trained = train(table, self._history, heads, keys, config, sink=take)
+        return flat[0], _only(trained.heads)
+
+    def _heads_before(self, plan: RoundPlan, table: ItemTable, config: LocalTraining) -> State:
+        """Return the head as the last round of this run and unit left it, [1, ...]."""
+        return _batch_of_one(self._heads.get((plan.run, plan.unit)), table, config)
 
     def keep(self, plan: RoundPlan, state: State) -> None:
         """Keep a head for the next round of its run and unit; only one that was never noised recommends."""
@@ -205,16 +216,11 @@ class DeviceHost:
         if not mechanism_of(plan).per_interaction:
             self._state = state
 
-    def _metrics(self, table: ItemTable, config: LocalTraining, key: np.uint64) -> Float32Array:
-        """Test the round's table on the item that was held back, float32 [NUM_METRICS]."""
-        if self._held_back is None:
-            return np.zeros(NUM_METRICS, dtype=np.float32)
-        keys, target = np.full(1, key, dtype=np.uint64), np.array([self._held_back], dtype=np.int32)
-        candidates = draw_candidates(keys, target, table.num_items)
-        scores = self.scores(table, serving_training(config))[candidates]
-        known = np.isin(candidates[:, 1:], self._items) | (candidates[:, 1:] == target)
-        metrics: Float32Array = device_metrics(scores, ~known)[0]
-        return metrics
+    def _metrics(self, table: ItemTable, serving: LocalTraining, keys: UInt64Array) -> Float32Array:
+        """Test the round's table on the item held back, float32 [1, NUM_METRICS]; zeros where there is none."""
+        held_back = np.array([-1 if self._held_back is None else self._held_back], dtype=np.int32)
+        fitted = fit_heads(table, self._history, _batch_of_one(self._state, table, serving), serving)
+        return metrics_of(table, self._history, held_back, fitted, keys, serving)
 
     def settle(self) -> None:
         """Close the rounds that are open in the ledger, at the end of a run."""
@@ -226,7 +232,7 @@ class DeviceHost:
 
         `items` is a history that has grown since the last round; the head's linear part is fitted to it.
         """
-        return score_catalogue(table, self._items if items is None else items, self._state, config)
+        return score_catalogue(table, self._history.items if items is None else items, self._state, config)
 
     def inspect(self, question: Mapping[str, str | int], table_arrays: Arrays) -> Arrays:
         """Refuse: what a device knows about its person stays there."""
@@ -250,3 +256,24 @@ def training_of(plan: RoundPlan) -> LocalTraining:
     if training.own_items_only and not mechanism_of(plan).hides_rows:
         raise WireError(f"plan: no updates on own items only at unit {plan.unit!r}")
     return training
+
+
+def score_catalogue(table: ItemTable, items: Int32Array, state: State | None, config: LocalTraining) -> Float32Array:
+    """Score all items for one person, float32 [num_items]; the linear part is fitted to the history and table.
+
+    `state` is the person's head, or None for the public starting point.
+    """
+    fitted = fit_heads(table, Histories.of_one(items), _batch_of_one(state, table, config), config)
+    return np.asarray(scorer_of(table, fitted, config).scores(np.zeros(1, dtype=np.int32))[0])
+
+
+def _batch_of_one(state: State | None, table: ItemTable, config: LocalTraining) -> State:
+    """Return a head, or the public starting point, as heads [1, ...]."""
+    if state is None:
+        return fresh_heads(table, config, 1)
+    return {name: value[None] for name, value in state.items()}
+
+
+def _only(heads: State) -> State:
+    """Return the head of a batch of one, without the dimension of the batch."""
+    return {name: value[0] for name, value in heads.items()}

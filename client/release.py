@@ -1,87 +1,155 @@
-"""What a shard sends under unit user: its devices' quantised contributions, one by one, and their noise at once."""
+"""What leaves devices at unit user: whole contributions, quantised one by one, and noise. For one device or thousands.
+
+Each device's contribution is quantised by itself, under its own key, so the sum of integers is the same however many
+are worked on together. What a shard spares is noise: the sum of n shares is one Skellam draw with n times the variance
+(closure under summation). A device clips and draws its noise inside Opacus (`palate.client.opacus_release`); a test
+holds both to the same integers.
+
+A contribution is laid out dimension by dimension, ``update.T.reshape(-1)``: so a rank-one update fills long rows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
-from palate.client.batched_release import Contributions, quantised_sum, release_sum
-from palate.models.arrays import BoolArray, Float32Array, Int32Array, Int64Array, UInt64Array
+from palate.models.arrays import Float32Array, Int32Array, Int64Array, UInt64Array
 from palate.models.histories import Histories
-from palate.models.learning.kernel import PEOPLE_PER_CHUNK, ShardScorer, Sink
-from palate.models.learning.updates import DeviceUpdates
-from palate.models.learning.weights import user_weights
+from palate.models.learning.kernel import PEOPLE_PER_CHUNK, scorer_of
+from palate.models.learning.updates import Updates
 from palate.models.scores.base import State
-from palate.models.scores.registry import score_model
 from palate.models.self_evaluation import device_metrics, draw_candidates
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
-from palate.privacy.integer.csprng import Words
-from palate.privacy.wire import NUM_METRICS, ItemUpdate, RoundPlan, WireError
+from palate.privacy.errors import PrivacyError
+from palate.privacy.integer.csprng import Purpose, Words, WordStream, padded_lanes
+from palate.privacy.integer.quantise import IntegerMechanism, Quantiser, dithered_floor, require_finite
+from palate.privacy.integer.ring import RingArray
+from palate.privacy.mechanisms.evaluation import attach
+from palate.privacy.wire import NUM_METRICS
+
+_EXACT_FLOAT32 = 1 << 24
+_VALUES_PER_GROUP = 1 << 18  # devices whose contributions fit into the processor's cache go through each step together
 
 
-class ShardRelease:
-    """Takes the updates of a shard's devices as they are made, and holds no more than their sum.
+@dataclass(frozen=True, eq=False)
+class Metrics:
+    """What some devices found out about the table, and the part of the clip norm that carries it.
+
+    Attributes
+    ----------
+    values
+        float32 [num_devices, NUM_METRICS].
+    share
+        See `palate.privacy.mechanisms.evaluation`.
+    """
+
+    values: Float32Array = field(repr=False)
+    share: float
+
+
+def contributions(
+    updates: Updates, start: int, stop: int, out: Float32Array, *, clip_norm: float, metrics: Metrics | None
+) -> Float32Array:
+    """Write what devices start to stop would send before clipping into `out`, float32 [stop - start, size]."""
+    update = out[:, : updates.size]
+    updates.dense(
+        start, stop, update.reshape(stop - start, updates.vectors.shape[1], updates.errors.shape[1])
+    )  # a view
+    if metrics is not None:
+        values = metrics.values[start:stop]
+        out[:, updates.size :] = attach(update, values, clip_norm=clip_norm, share=metrics.share, out=update)
+    return out
+
+
+def quantised_sum(
+    updates: Updates, keys: Sequence[bytes], quantiser: Quantiser, metrics: Metrics | None = None
+) -> Int64Array:
+    """Sum of every device's quantised contribution.
 
     Parameters
     ----------
-    plan
-        The round, with terms.
+    updates
+        The devices' updates, before clipping.
     keys
-        Keys of the devices that take part, 32 bytes each.
-    surviving
-        Which of them do not drop out, bool [m].
+        The devices' keys of the round, 32 bytes each; only their rounding streams are used.
+    quantiser
+        Clip norm and sensitivity.
     metrics
-        What they found out about the table, float32 [m, NUM_METRICS]; None where they were not asked.
+        What the devices put behind their updates; None where they were not asked.
+
+    Returns
+    -------
+    int64 [size]
+
+    Raises
+    ------
+    PrivacyError
+        If a contribution is not finite, the sizes disagree, or a key is missing.
     """
+    size = updates.size + (0 if metrics is None else NUM_METRICS)
+    if size != quantiser.size or len(keys) != updates.num_devices:
+        raise PrivacyError(
+            f"{updates.num_devices} contributions of {size} values with {len(keys)} keys,"
+            f" for a mechanism of {quantiser.size} values",
+            hint="one key a device, and a mechanism of the plan's size",
+        )
+    for block in (updates.errors, updates.vectors, *([] if updates.further is None else [updates.further.values])):
+        require_finite(block)
+    exact_devices = _EXACT_FLOAT32 // quantiser.sensitivity  # so many sums of integers float32 still holds exactly
+    group = min(exact_devices, max(1, _VALUES_PER_GROUP // size))
+    dense, integers = np.empty((group, size), dtype=np.float32), np.empty((group, size), dtype=np.float32)
+    lanes = np.empty((group, padded_lanes(size)), dtype="<u2")
+    total = np.zeros(size, dtype=np.int64)
+    partial, waiting = np.zeros(size, dtype=np.float32), 0
 
-    def __init__(
-        self,
-        plan: RoundPlan,
-        keys: Sequence[bytes],
-        surviving: BoolArray,
-        metrics: Float32Array | None = None,
-    ) -> None:
-        if plan.terms is None:
-            raise WireError(f"unit {plan.unit!r} needs terms")
-        self._mechanism = plan.terms.mechanism(plan.update_size)
-        self._keys = keys
-        self._surviving = surviving
-        self._metrics = metrics
-        self._share = plan.evaluation_share
-        self._active = plan.active
-        self._total = np.zeros(plan.update_size, dtype=np.int64)
+    def flat(start: int, stop: int, out: Float32Array) -> Float32Array:
+        return contributions(updates, start, stop, out, clip_norm=quantiser.clip_norm, metrics=metrics)
 
-    def take(self, people: Int64Array, updates: DeviceUpdates) -> None:
-        """Add the contributions of some devices, int64 [B]; those that drop out are passed over."""
-        kept = np.flatnonzero(self._surviving[people])
-        if len(kept) < len(people):
-            people, updates = people[kept], updates.select(kept)
-        if self._active is not None:
-            updates = updates.on_rows(self._active)
-        metrics = None if self._metrics is None else self._metrics[people]
-        keys = [self._keys[person] for person in people]
-        self._total += quantised_sum(
-            Contributions(updates, metrics, self._share), keys, self._mechanism.quantiser
-        )  # fmt: skip
-
-    def finish(self, noise: Words) -> ItemUpdate:
-        """Add the noise of all who survived, and return what leaves the node."""
-        return ItemUpdate(release_sum(self._total, int(self._surviving.sum()), self._mechanism, noise))
+    for start in range(0, updates.num_devices, group):
+        people = keys[start : start + group]
+        count = len(people)
+        values = flat(start, start + count, dense[:count])
+        for place, key in enumerate(people):
+            WordStream(key, Purpose.ROUNDING).fill(lanes[place])
+        scaled = quantiser.scaled(values, out=values)
+        rounded = dithered_floor(scaled, lanes[:count, :size], integers[:count])
+        for place, fits in enumerate(quantiser.fits(rounded)):
+            if fits:
+                partial += rounded[place]
+            else:
+                again = flat(start + place, start + place + 1, dense[place : place + 1]).reshape(-1)
+                total += quantiser.quantise(again, WordStream(people[place], Purpose.ROUNDING))
+        waiting += count
+        if waiting + group > exact_devices:
+            total += partial.astype(np.int64)
+            partial[:], waiting = 0.0, 0
+    return total + partial.astype(np.int64)
 
 
-def popularity_updates(histories: Histories, taking_part: Int64Array, num_items: int, sink: Sink) -> None:
-    """Hand out every person's part of the popularity sum, ``1/sqrt(n_u)`` on the own items; none without history."""
-    own = histories.select(taking_part)
-    weights = user_weights(own.lengths, exponent=0.5)
-    for start in range(0, own.num_users, PEOPLE_PER_CHUNK):
-        people = np.arange(start, min(start + PEOPLE_PER_CHUNK, own.num_users))
-        part = own.select(people)
-        owns = np.zeros((len(people), num_items), dtype=np.float32)
-        owns[part.owners, part.items] = 1.0
-        sink(people, DeviceUpdates.rank_one(owns, weights[people, None]))
+def release_sum(integers: Int64Array, num_devices: int, mechanism: IntegerMechanism, noise: Words) -> RingArray:
+    """Add the noise shares of all devices to the sum of their quantised contributions, and reduce.
+
+    Parameters
+    ----------
+    integers
+        What `quantised_sum` gave, over all devices of the round, int64 [d].
+    num_devices
+        How many devices are in the sum; with none nothing is added.
+    mechanism
+        The devices' mechanism.
+    noise
+        Stream of the round's noise.
+
+    Returns
+    -------
+    Ring elements [d], distributed as the sum of the devices' messages.
+    """
+    if num_devices == 0:
+        return mechanism.ring.reduce(integers)
+    return mechanism.ring.reduce(integers + mechanism.noise(noise, shares=num_devices))
 
 
 def metrics_of(
@@ -108,8 +176,7 @@ def metrics_of(
     float32 [m, NUM_METRICS], zeros for devices without a held-back item.
     """
     metrics = np.zeros((len(held_out), NUM_METRICS), dtype=np.float32)
-    able = np.flatnonzero(held_out >= 0)
-    scorer = ShardScorer(score_model(config.model, config.objective), torch.from_numpy(table.rows), fitted)
+    able, scorer = np.flatnonzero(held_out >= 0), scorer_of(table, fitted, config)
     for start in range(0, len(able), PEOPLE_PER_CHUNK):
         people = able[start : start + PEOPLE_PER_CHUNK]
         candidates = draw_candidates(keys[people], held_out[people], table.num_items)

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from palate.data.interactions import Interactions
 from palate.errors import RunError
-from palate.models.learning.kernel import ShardScorer, fresh_state, is_stateful, refit_state
+from palate.models.learning.kernel import Scorer, fit_heads, fresh_heads, is_stateful, scorer_of
 from palate.models.scores.base import State
-from palate.models.scores.registry import score_model
 from palate.models.serving import serving_training
 from palate.models.table import ItemTable
 from palate.server.store import TABLE_FORMAT, read_tensors
@@ -38,7 +36,7 @@ class Finished:
     interactions: Interactions
     split: Split
     table: ItemTable
-    scorer: ShardScorer
+    scorer: Scorer
 
 
 def open_finished(folder: Path) -> Finished:
@@ -56,10 +54,8 @@ def open_finished(folder: Path) -> Finished:
     table = table_of(folder, config, prepared)
     split, serving = prepared.split, serving_training(config.training, noised_head=config.protects_interactions)
     heads = heads_of(folder, config, table, prepared.interactions.num_users)
-    fitted = refit_state(table, split.full_train, heads, serving)
-    model = score_model(serving.model, serving.objective)
-    scorer = ShardScorer(model, torch.from_numpy(table.rows), fitted)
-    return Finished(config, prepared.interactions, split, table, scorer)
+    fitted = fit_heads(table, split.full_train, heads, serving)
+    return Finished(config, prepared.interactions, split, table, scorer_of(table, fitted, serving))
 
 
 def table_of(folder: Path, config: SimulationConfig, prepared: Prepared) -> ItemTable:
@@ -92,13 +88,13 @@ def heads_of(folder: Path, config: SimulationConfig, table: ItemTable, num_users
         If they are missing, damaged, or were never kept.
     """
     if config.protects_interactions:
-        return fresh_state(table, serving_training(config.training, noised_head=True), num_users)
+        return fresh_heads(table, serving_training(config.training, noised_head=True), num_users)
     return _heads(folder, config, table, num_users)
 
 
 def _heads(folder: Path, config: SimulationConfig, table: ItemTable, num_users: int) -> State:
     """Heads of all people, from the files of the shards."""
-    state = fresh_state(table, config.training, num_users)
+    state = fresh_heads(table, config.training, num_users)
     if not is_stateful(config.training):
         return state
     if config.engine == "devices":

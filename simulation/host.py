@@ -16,21 +16,26 @@ import torch
 from safetensors.numpy import save
 
 from palate.client.host import Arrays, training_of
-from palate.client.release import ShardRelease, metrics_of, popularity_updates
+from palate.client.interaction_release import interaction_sum, popularity_interaction_sum, release_interactions
+from palate.client.release import Metrics, metrics_of, quantised_sum, release_sum
 from palate.models.arrays import AnyArray, BoolArray, Float32Array, Float64Array, Int64Array
 from palate.models.learning.kernel import (
-    ShardScorer,
     Sink,
-    fresh_state,
+    Trained,
+    fit_heads,
+    fresh_heads,
     is_stateful,
     popularity_sum,
-    refit_state,
-    train_shard,
+    popularity_updates,
+    scorer_of,
+    select_heads,
+    train,
 )
+from palate.models.learning.updates import Updates
 from palate.models.scores.base import State
-from palate.models.scores.registry import score_model
 from palate.models.serving import serving_training
 from palate.models.table import ItemTable
+from palate.models.training import LocalTraining
 from palate.privacy import files
 from palate.privacy.integer.csprng import Purpose, WordStream
 from palate.privacy.mechanisms.registry import mechanism_of
@@ -101,15 +106,14 @@ class ShardHost:
         if plan.terms is not None:
             return self._protected(plan, taking_part, everyone)
         if plan.purpose == "popularity":
-            return ItemUpdate(popularity_sum(self._train, taking_part, len(plan.learned)))
-        return ItemUpdate(np.ascontiguousarray(self._train_round(plan, taking_part, None).T).reshape(-1))
+            return ItemUpdate(popularity_sum(self._train.select(taking_part), len(plan.learned)))
+        return ItemUpdate(np.ascontiguousarray(self._train_round(plan, taking_part, None).update.T).reshape(-1))
 
     def _drawn(self, plan: RoundPlan) -> BoolArray:
         """Who of the whole federation takes part, bool [num_users]."""
         cohort = cohort_size(self._population, plan.participation)
-        return participants(
-            self._config.seed, plan.server_round, self._population, cohort, cap=self._config.privacy.cap
-        )  # fmt: skip
+        cap = self._config.privacy.cap
+        return participants(self._config.seed, plan.server_round, self._population, cohort, cap=cap)
 
     def _protected(self, plan: RoundPlan, taking_part: Int64Array, everyone: BoolArray) -> ItemUpdate:
         """Charge the devices' ledgers, train, release through the mechanism, close the round."""
@@ -121,61 +125,81 @@ class ShardHost:
         rules = plan.rules_hash
         keys = [noise.device(rules, int(user)) for user in users]
         words = WordStream(noise.shard(rules, self._shard), Purpose.NOISE)
-        if self._config.protects_interactions:
-            kept = [key for key, survives in zip(keys, surviving, strict=True) if survives]
-            update = self._release_interactions(plan, taking_part[surviving], kept, words)
-        else:
-            release = ShardRelease(plan, keys, surviving, self._metrics(plan, taking_part))
-            if plan.purpose == "popularity":
-                popularity_updates(self._train, taking_part, len(plan.learned), release.take)
-            else:
-                self._train_round(plan, taking_part, release.take)
-            update = release.finish(words)
+        release = self._release_interactions if mechanism_of(plan).per_interaction else self._release_people
+        update = release(plan, taking_part, surviving, keys, words)
         ledgers.finish(plan, taking_part, update)
         return update
 
-    def _release_interactions(
-        self, plan: RoundPlan, surviving: Int64Array, secrets: list[bytes], words: WordStream
+    def _release_people(
+        self, plan: RoundPlan, taking_part: Int64Array, surviving: BoolArray, keys: list[bytes], words: WordStream
     ) -> ItemUpdate:
-        """Run one noised step on devices, int64 [m]; one that drops out loses the round whole."""
-        from palate.client import batched_interaction  # brings Opacus, which takes seconds to import
-
+        """Quantise each person's contribution as it is made; those who drop out have computed it in vain."""
         if plan.terms is None:
             raise WireError(f"unit {plan.unit!r} needs terms")
-        own, bound = self._train.select(surviving), plan.interactions_per_round
+        mechanism, asked = plan.terms.mechanism(plan.update_size), self._metrics(plan, taking_part)
+        total = np.zeros(plan.update_size, dtype=np.int64)
+
+        def take(people: Int64Array, updates: Updates) -> None:
+            kept = np.flatnonzero(surviving[people])
+            if len(kept) < len(people):
+                people, updates = people[kept], updates.select(kept)
+            if plan.active is not None:
+                updates = updates.on_rows(plan.active)
+            metrics = None if asked is None else Metrics(asked[people], plan.evaluation_share)
+            total[:] += quantised_sum(updates, [keys[person] for person in people], mechanism.quantiser, metrics)
+
         if plan.purpose == "popularity":
-            integers = batched_interaction.popularity_interaction_sum(
-                own, len(plan.learned), plan.terms, interactions_per_round=bound
-            )
+            popularity_updates(self._train.select(taking_part), len(plan.learned), take)
+        else:
+            self._train_round(plan, taking_part, take)
+        return ItemUpdate(release_sum(total, int(surviving.sum()), mechanism, words))
+
+    def _release_interactions(
+        self, plan: RoundPlan, taking_part: Int64Array, surviving: BoolArray, keys: list[bytes], words: WordStream
+    ) -> ItemUpdate:
+        """Run one noised step; a device that drops out loses the round whole."""
+        if plan.terms is None:
+            raise WireError(f"unit {plan.unit!r} needs terms")
+        taking_part, keys = taking_part[surviving], [keys[place] for place in np.flatnonzero(surviving)]
+        own, bound = self._train.select(taking_part), plan.interactions_per_round
+        if plan.purpose == "popularity":
+            integers = popularity_interaction_sum(own, len(plan.learned), plan.terms, interactions_per_round=bound)
         else:
             table = ItemTable(plan.fixed, plan.learned)
-            state, chosen = self._state_before(plan.server_round, table), torch.from_numpy(surviving)
-            found = batched_interaction.interaction_sum(
+            heads = self._heads_before(plan.server_round, table)
+            found = interaction_sum(
                 table,
                 own,
-                {name: value[chosen] for name, value in state.items()},
-                device_keys(self._config.seed, plan.server_round, self.users[surviving]),
-                secrets,
+                select_heads(heads, taking_part),
+                device_keys(self._config.seed, plan.server_round, self.users[taking_part]),
+                keys,
                 training_of(plan),
                 plan.terms,
                 interactions_per_round=bound,
             )
-            for name, value in found.state.items():
-                state[name][chosen] = value
-            self._keep(plan.server_round, state, 0.0, 0)
+            self._keep(plan.server_round, heads, taking_part, found.heads, 0.0, 0)
             integers = found.integers
-        return ItemUpdate(batched_interaction.release_interactions(integers, len(surviving), plan.terms, words))
+        return ItemUpdate(release_interactions(integers, len(taking_part), plan.terms, words))
 
-    def _train_round(self, plan: RoundPlan, taking_part: Int64Array, sink: Sink | None) -> Float32Array:
-        """Train, keep the heads, and return the sum of updates, or zeros where a sink took them."""
+    def _train_round(self, plan: RoundPlan, taking_part: Int64Array, sink: Sink | None) -> Trained:
+        """Train, and keep the heads."""
         table, config = ItemTable(plan.fixed, plan.learned), training_of(plan)
-        state = self._state_before(plan.server_round, table)
-        keys = device_keys(self._config.seed, plan.server_round, self.users[taking_part])
-        fits = self._serving == config and len(taking_part) == len(self.users)
-        solved = self._solutions(table, state) if fits else None
-        trained = train_shard(table, self._train, state, taking_part, keys, config, solved=solved, sink=sink)
-        self._keep(plan.server_round, state, trained.loss, len(taking_part))
-        return trained.update
+        heads = self._heads_before(plan.server_round, table)
+        trained = train(
+            table,
+            self._train.select(taking_part),
+            select_heads(heads, taking_part),
+            device_keys(self._config.seed, plan.server_round, self.users[taking_part]),
+            config,
+            fitted=self._solutions(table, heads) if self._fits(config, taking_part) else None,
+            sink=sink,
+        )
+        self._keep(plan.server_round, heads, taking_part, trained.heads, trained.loss, len(taking_part))
+        return trained
+
+    def _fits(self, config: LocalTraining, taking_part: Int64Array) -> bool:
+        """Whether the heads that recommend are fitted as those that train, so that one fit does for both."""
+        return self._serving == config and len(taking_part) == len(self.users)
 
     def _metrics(self, plan: RoundPlan, taking_part: Int64Array) -> Float32Array | None:
         """Let the devices test the round's table, [m, NUM_METRICS]; None where they are not asked."""
@@ -183,12 +207,11 @@ class ShardHost:
             return None
         table = ItemTable(plan.fixed, plan.learned)
         fitted = self._solutions(table, self._serving_heads(plan.server_round, table))
-        chosen = torch.from_numpy(taking_part)
         return metrics_of(
             table,
             self._train.select(taking_part),
             self._held_out["validation"].item[taking_part],
-            {name: value[chosen] for name, value in fitted.items()},
+            select_heads(fitted, taking_part),
             device_keys(self._config.seed, plan.server_round, self.users[taking_part]),
             self._serving,
         )
@@ -210,10 +233,9 @@ class ShardHost:
         table = ItemTable(table_arrays["fixed"].astype(np.float32), table_arrays["learned"].astype(np.float32))
         heads, training = self._serving_heads(server_round + 1, table), self._serving
         history = self._train if part == "validation" else self._full_train
-        fitted = self._solutions(table, heads) if part == "validation" else refit_state(
-            table, history, heads, training
-        )  # fmt: skip
-        scorer = ShardScorer(score_model(training.model, training.objective), torch.from_numpy(table.rows), fitted)
+        known = self._solutions(table, heads) if part == "validation" else None
+        fitted = known or fit_heads(table, history, heads, training)
+        scorer = scorer_of(table, fitted, training)
         held_out = self._held_out[part]
         loss = {"loss": self._loss_of(server_round)}
         if not (held_out.item >= 0).any():
@@ -226,29 +248,33 @@ class ShardHost:
     def _solutions(self, table: ItemTable, heads: State) -> State:
         """Return serving heads fitted to the training history and this table; solved once per table."""
         if self._fitted is None or self._fitted[0] != table.content_hash:
-            self._fitted = (table.content_hash, refit_state(table, self._train, heads, self._serving))
+            self._fitted = (table.content_hash, fit_heads(table, self._train, heads, self._serving))
         return self._fitted[1]
 
     def _serving_heads(self, server_round: int, table: ItemTable) -> State:
         """Heads that recommend before a round: those that trained, or fresh ones where those are noised."""
         if self._config.protects_interactions:
-            return fresh_state(table, self._serving, len(self.users))
-        return self._state_before(server_round, table)
+            return fresh_heads(table, self._serving, len(self.users))
+        return self._heads_before(server_round, table)
 
-    def _state_before(self, server_round: int, table: ItemTable) -> State:
+    def _heads_before(self, server_round: int, table: ItemTable) -> State:
         """Heads as the round before left them."""
         if self._heads is not None and self._heads[0] == server_round - 1:
             return self._heads[1]
         if self._stateful and server_round > 1:
             return read_heads(self._folder, self._shard, server_round - 1)
-        return fresh_state(table, self._config.training, len(self.users))
+        return fresh_heads(table, self._config.training, len(self.users))
 
-    def _keep(self, server_round: int, state: State, loss: float, devices: int) -> None:
-        """Keep the heads in memory, and on disk those of this round and the one before."""
-        self._heads = (server_round, state)
+    def _keep(
+        self, server_round: int, heads: State, people: Int64Array, trained: State, loss: float, devices: int
+    ) -> None:
+        """Put the heads of those who took part back; in memory, and on disk those of this round and the one before."""
+        for name, value in trained.items():
+            heads[name][torch.from_numpy(people)] = value
+        self._heads = (server_round, heads)
         self._fitted = None
         self._folder.mkdir(parents=True, exist_ok=True)
-        arrays = {name: np.ascontiguousarray(value.numpy()) for name, value in state.items()} if self._stateful else {}
+        arrays = {name: np.ascontiguousarray(value.numpy()) for name, value in heads.items()} if self._stateful else {}
         label = {"format": STATE_FORMAT, "loss": repr(loss), "devices": str(devices)}
         files.replace(self._path(server_round), save(arrays, label), mode=files.SHARED)
         self._path(server_round - 2).unlink(missing_ok=True)

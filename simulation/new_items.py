@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from palate.errors import ConfigError, RunError
 from palate.models.arrays import Int32Array, Int64Array
 from palate.models.histories import Histories
-from palate.models.learning.kernel import ShardScorer, popularity_sum, refit_state
+from palate.models.learning.kernel import fit_heads, popularity_sum, scorer_of
 from palate.models.new_items import introduce
 from palate.models.popularity import saturating_column
-from palate.models.scores.registry import score_model
 from palate.models.serving import serving_training
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
@@ -112,8 +110,7 @@ def measure(folder: Path, config: SimulationConfig, prepared: Prepared, table: I
 
     def scorer(rows: ItemTable) -> Scorer:
         heads = heads_of(folder, config, rows, prepared.interactions.num_users)
-        model = score_model(serving.model, serving.objective)
-        return ShardScorer(model, torch.from_numpy(rows.rows), refit_state(rows, arrivals.before, heads, serving))
+        return scorer_of(rows, fit_heads(rows, arrivals.before, heads, serving), serving)
 
     introduced = introduce(table, arrivals.items)
     scorers = {
@@ -183,7 +180,7 @@ def _held_out(arrivals: Arrivals, tested: Int64Array, negatives: Int32Array) -> 
 def _content_only(prepared: Prepared, arrivals: Arrivals, training: LocalTraining) -> Scorer:
     """Each person's ridge on exact popularity and content, new items at mean popularity: nothing learned together."""
     history, num_items = prepared.split.full_train, prepared.interactions.num_items
-    column = saturating_column(popularity_sum(history, np.arange(history.num_users), num_items))
+    column = saturating_column(popularity_sum(history, num_items))
     nothing = np.zeros((num_items, 0), dtype=np.float32)
     table = introduce(ItemTable(column[:, None], nothing), arrivals.items)
     return fit_on_public_columns(arrivals.before, table.fixed[:, 0], prepared.content.columns, training)

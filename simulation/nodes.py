@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from palate.client.host import Arrays, DeviceHost, Host
-from palate.client.trainer import score_catalogue
+from palate.client.host import Arrays, DeviceHost, Host, score_catalogue
 from palate.models.arrays import Float32Array, Int32Array
 from palate.models.serving import serving_training
 from palate.models.table import ItemTable
@@ -27,7 +26,7 @@ from palate.simulation.seeding import device_keys, participants, survivors
 
 
 class DeviceNode:
-    """One virtual device on the plain one-device path, and what the simulation wants to know about it."""
+    """One virtual device by itself, behind the host of a real one, and what the simulation wants to know about it."""
 
     def __init__(self, prepared: Prepared, config: SimulationConfig, user: int, run_dir: Path) -> None:
         split = prepared.split
@@ -78,9 +77,8 @@ class DeviceNode:
             row = score_catalogue(table, history.items, None, self._serving)
         else:
             row = self._device.scores(table, self._serving, history.items)
-        result = evaluate(
-            _Row(row), self._held_out[part], history, top_k=TOP_K, with_full=bool(question["full"])
-        )  # fmt: skip
+        held_out, full = self._held_out[part], bool(question["full"])
+        result = evaluate(_Row(row), held_out, history, top_k=TOP_K, with_full=full)
         return arrays_of(result, self._user) | loss
 
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
-from palate.models.learning.kernel import ShardScorer, fresh_state, popularity_sum, refit_state, train_shard
-from palate.models.scores.registry import score_model
+from palate.models.learning.kernel import fit_heads, fresh_heads, popularity_sum, scorer_of, train
 from palate.models.table import initial_embeddings
 from palate.models.training import LocalTraining
 from palate.server.coordinator import Coordinator
@@ -69,18 +67,18 @@ def _probe(config: SimulationConfig, prepared: Prepared, regularisation: float) 
     schedule = config.schedule.model_copy(update={"rounds": _PROBE_ROUNDS, "participation": 1.0})
     probe = config.model_copy(update={"training": training, "schedule": schedule})
     num_users, num_items = prepared.interactions.num_users, prepared.interactions.num_items
-    embeddings = initial_embeddings(
-        num_items, schedule.dim, scale=schedule.initial_scale, rng=table_rng(config.seed)
-    )  # fmt: skip
+    rng = table_rng(config.seed)
+    embeddings = initial_embeddings(num_items, schedule.dim, scale=schedule.initial_scale, rng=rng)
     settings = probe.server_settings(run="probe", population=num_users)
     coordinator = Coordinator(settings, prepared.content.columns, embeddings)
     history, users = prepared.split.train, np.arange(num_users)
-    coordinator.apply(popularity_sum(history, users, num_items).astype(np.float64))
-    state = fresh_state(coordinator.table, training, num_users)
+    coordinator.apply(popularity_sum(history, num_items).astype(np.float64))
+    heads = fresh_heads(coordinator.table, training, num_users)
     while not coordinator.finished:
         keys = device_keys(config.seed, coordinator.next_round, users)
-        trained = train_shard(coordinator.table, history, state, users, keys, training)
+        trained = train(coordinator.table, history, heads, keys, training)
+        heads = trained.heads
         coordinator.apply(trained.update.T.reshape(-1).astype(np.float64))
-    fitted = refit_state(coordinator.table, history, state, training)
-    scorer = ShardScorer(score_model(linear, "whole"), torch.from_numpy(coordinator.table.rows), fitted)
+    fitted = fit_heads(coordinator.table, history, heads, training)
+    scorer = scorer_of(coordinator.table, fitted, training)
     return float(evaluate(scorer, prepared.split.validation, history, with_full=False).metrics().ndcg.value)

@@ -137,13 +137,13 @@ def test_no_file_is_longer_than_the_limit():
             "privacy must not import palate.models.table",
         ),
         (
-            "client/trainer.py",
+            "client/host.py",
             "if TYPE_CHECKING:\n    from palate.server import release",
             "client must not import palate.server",
         ),
         ("server/release.py", "import palate.client.vault as v", "server must not import palate.client.vault"),
         (
-            "client/trainer.py",
+            "client/host.py",
             "from palate.simulation.seeding import stream",
             "client must not import palate.simulation.seeding",
         ),

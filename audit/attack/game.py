@@ -15,12 +15,12 @@ from itertools import count
 import numpy as np
 
 from palate.audit.attack.plan import AttackPlan
-from palate.client.batched_release import quantised_sum, release_sum
+from palate.client.release import quantised_sum, release_sum
 from palate.models.arrays import BoolArray, Float32Array, Float64Array, Int64Array
-from palate.models.learning.updates import DeviceUpdates
+from palate.models.learning.updates import Updates
 from palate.privacy.audit.canaries import Canaries, draw_canaries
 from palate.privacy.integer.csprng import KEY_BYTES, Purpose, WordStream
-from palate.privacy.integer.release import IntegerMechanism
+from palate.privacy.integer.quantise import IntegerMechanism
 from palate.privacy.mechanisms.terms import ReleaseTerms
 
 OVERLENGTH = np.float32(4.0)
@@ -178,9 +178,7 @@ def play(
     )
 
 
-def _round(
-    terms: ReleaseTerms, mechanism: IntegerMechanism, canaries: Canaries, base: DeviceUpdates, key: KeySource
-) -> _Sum:
+def _round(terms: ReleaseTerms, mechanism: IntegerMechanism, canaries: Canaries, base: Updates, key: KeySource) -> _Sum:
     quantiser, ring = mechanism.quantiser, mechanism.ring
     own = np.zeros(len(canaries.included))
     together = np.zeros(quantiser.size, dtype=np.int64)
@@ -215,7 +213,7 @@ def _zero_input(terms: ReleaseTerms, mechanism: IntegerMechanism, wanted: int, k
     return rounds
 
 
-def _base_devices(rng: np.random.Generator, plan: AttackPlan) -> DeviceUpdates:
+def _base_devices(rng: np.random.Generator, plan: AttackPlan) -> Updates:
     """Draw unit vectors with a common part, as people have tastes in common."""
     errors = rng.standard_normal((plan.base_devices, plan.num_values), dtype=np.float32)
     common = rng.standard_normal(plan.num_values, dtype=np.float32)
@@ -223,11 +221,11 @@ def _base_devices(rng: np.random.Generator, plan: AttackPlan) -> DeviceUpdates:
     common /= np.linalg.norm(common)
     errors *= np.float32(np.sqrt(1 - _ALIGNMENT**2))
     errors += np.float32(_ALIGNMENT) * common
-    return DeviceUpdates.rank_one(errors, np.ones((plan.base_devices, 1), dtype=np.float32))
+    return Updates(errors, np.ones((plan.base_devices, 1), dtype=np.float32))
 
 
-def _scaled(base: DeviceUpdates, clip_norm: float) -> DeviceUpdates:
-    return base if clip_norm == 1.0 else DeviceUpdates.rank_one(base.errors * np.float32(clip_norm), base.vectors)
+def _scaled(base: Updates, clip_norm: float) -> Updates:
+    return base if clip_norm == 1.0 else Updates(base.errors * np.float32(clip_norm), base.vectors)
 
 
 def _stream(key: KeySource, purpose: Purpose) -> WordStream:

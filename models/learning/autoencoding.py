@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from palate.models.arrays import Float32Array, Float64Array, IntegerArray
-from palate.models.learning.ridge import normal_matrix
+from palate.models.arrays import Float64Array
 
 
 def encoder_updates(
@@ -69,31 +68,3 @@ def encoder_updates(
     decoding = pull[:, None] * user[learned] + 2.0 * through_leverage[:, None] * reached[:, learned]
     encoding = np.outer(1.0 - scores, code_pull[learned]) - np.outer(own @ code_pull, user[learned])
     return np.asarray(decoding + weights[:, None] * (encoding - 2.0 * (own @ mixed)))
-
-
-def through_encoder(
-    rows: Float32Array,
-    items: IntegerArray,
-    weights: Float32Array,
-    table_gram: Float64Array,
-    user: Float32Array,
-    learned: slice,
-    *,
-    unobserved_weight: float,
-    regularisation: float,
-) -> Float32Array:
-    """Return `encoder_updates` of one person, float32 [n, dim]; parameters as for `ridge.solve_user`."""
-    own, wide, code = rows[items].astype(np.float64), weights.astype(np.float64), user.astype(np.float64)
-    normal = normal_matrix(
-        own, wide, table_gram, unobserved_weight=unobserved_weight, regularisation=regularisation
-    )  # fmt: skip
-    updates = encoder_updates(
-        own,
-        wide,
-        np.asarray(np.linalg.solve(normal, np.vstack([own, code]).T).T, dtype=np.float64),
-        code,
-        learned,
-        unobserved_weight=unobserved_weight,
-        regularisation=regularisation,
-    )
-    return updates.astype(np.float32)

@@ -1,26 +1,24 @@
-"""A shard of virtual devices, trained together: the fast twin of `palate.client.trainer`."""
+"""How devices learn: the one kernel. It trains a batch of devices; a real device is a batch of one.
+
+A round gives everybody the item table. Each fits a head to the own history and answers with the direction in which
+its loss would move the learned columns. `tests/conformance` compares the kernel with a readable device, for every
+score model and objective.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from palate.models.arrays import Float32Array, Int32Array, Int64Array, UInt64Array
 from palate.models.histories import Histories
-from palate.models.learning.batched_ridge import (
-    RankOne,
-    entries_of,
-    history_weights,
-    leave_one_out_corrections,
-    rank_one_updates,
-    solve_users,
-)
-from palate.models.learning.sgd import RowChanges, blocks, train_bce, train_residual_head
-from palate.models.learning.updates import DeviceUpdates
-from palate.models.learning.weights import user_weights
+from palate.models.learning.ridge import ClosedForm, closed_form, solve_users
+from palate.models.learning.sgd import blocks, train_bce, train_residual_head
+from palate.models.learning.updates import RowValues, Updates
+from palate.models.learning.weights import history_weights, user_weights
 from palate.models.scores.base import ScoreModel, Shape, State
 from palate.models.scores.registry import initial_state, score_model
 from palate.models.table import ItemTable
@@ -29,203 +27,148 @@ from palate.models.training import LocalTraining
 _VALUES_PER_CHUNK = 1 << 22
 PEOPLE_PER_CHUNK = 256
 
+Sink = Callable[[Int64Array, Updates], None]
+"""Takes the updates of some people: their places in the batch, int64 [B], and what each would send."""
+
 
 @dataclass(frozen=True)
-class ShardTrained:
-    """Sum of the updates of a shard's people, float32 [num_items, dim], and their mean loss (simulation only).
+class Trained:
+    """What a round of local training leaves behind; nothing of it is ever printed.
 
-    The sum is zeros where the updates went to a sink instead, one by one.
+    Attributes
+    ----------
+    update
+        Sum of the updates, float32 [num_items, dim]; zeros where a sink took them one by one.
+    heads
+        Heads after the round, [num_users, ...]; they stay on the devices.
+    loss
+        Mean loss; it stays, too.
     """
 
-    update: Float32Array
-    loss: float
+    update: Float32Array = field(repr=False)
+    heads: State = field(repr=False)
+    loss: float = field(repr=False)
 
 
-Sink = Callable[[Int64Array, DeviceUpdates], None]
-"""Takes the updates of some people: their indices among those who take part, int64 [B], and what each would send."""
-
-
-def popularity_sum(histories: Histories, taking_part: Int64Array, num_items: int) -> Float32Array:
-    """Sum over people of ``1/sqrt(n_u)`` on their items, float32 [num_items]."""
-    own = histories.select(taking_part)
-    weight = user_weights(own.lengths, exponent=0.5)[own.owners]
-    return np.bincount(own.items, weights=weight, minlength=num_items).astype(np.float32)
-
-
-def fresh_state(table: ItemTable, config: LocalTraining, num_users: int) -> State:
+def fresh_heads(table: ItemTable, config: LocalTraining, num_users: int) -> State:
     """Every head at the public starting point, [num_users, ...]."""
     shape = Shape(fixed_dim=table.fixed_dim, dim=table.dim, hidden=config.hidden)
     state = initial_state(config.model, config.objective, shape)
     return {name: value.expand(num_users, *value.shape).clone() for name, value in state.items()}
 
 
-def train_shard(
+def select_heads(heads: State, people: Int64Array) -> State:
+    """Copy the heads of some people, int64 [m] to [m, ...]."""
+    chosen = torch.from_numpy(people)
+    return {name: value[chosen] for name, value in heads.items()}
+
+
+def popularity_sum(histories: Histories, num_items: int) -> Float32Array:
+    """Sum over people of ``1/sqrt(n_u)`` on their items, float32 [num_items]."""
+    weight = user_weights(histories.lengths, exponent=0.5)[histories.owners]
+    return np.bincount(histories.items, weights=weight, minlength=num_items).astype(np.float32)
+
+
+def popularity_updates(histories: Histories, num_items: int, sink: Sink) -> None:
+    """Hand out every person's part of the popularity sum, of norm 1; zeros without a history."""
+    weights = user_weights(histories.lengths, exponent=0.5)
+    for start in range(0, histories.num_users, PEOPLE_PER_CHUNK):
+        people = np.arange(start, min(start + PEOPLE_PER_CHUNK, histories.num_users))
+        part = histories.select(people)
+        owns = np.zeros((len(people), num_items), dtype=np.float32)
+        owns[part.owners, part.items] = 1.0
+        sink(people, Updates(owns, weights[people, None]))
+
+
+def train(
     table: ItemTable,
     histories: Histories,
-    state: State,
-    taking_part: Int64Array,
+    heads: State,
     keys: UInt64Array,
     config: LocalTraining,
     *,
-    solved: State | None = None,
+    fitted: State | None = None,
     sink: Sink | None = None,
-) -> ShardTrained:
-    """Run one round of local training for the people who take part.
+) -> Trained:
+    """Run one round of local training for devices that all take part.
 
     Parameters
     ----------
-    state
-        Heads of the whole shard, [num_users, ...]; updated in place for those who take part.
-    taking_part
-        Indices into the shard, int64 [m].
+    table
+        The round's item table.
+    histories
+        Their histories, oldest first, without repeats.
+    heads
+        Their heads as the last round left them, [num_users, ...]; not changed.
     keys
-        Keys of the round for those who take part, uint64 [m].
-    solved
-        What `refit_state` gave for this table and these histories, if it is known already and all take part.
+        Their keys of the round, uint64 [num_users]; they draw negatives and order.
+    config
+        Public parameters of local training.
+    fitted
+        What `fit_heads` gave for this table and these histories, if it is known already.
     sink
         Takes every person's own update, for a mechanism; without one they are summed up. People without history
         have none.
     """
     model = score_model(config.model, config.objective)
-    own = histories.select(taking_part)
-    weights = history_weights(own, config)
-    scale = user_weights(own.lengths, exponent=config.user_weight_exponent)
-    scale[own.lengths < config.least_interactions] = 0.0
-    part: State = {name: value[torch.from_numpy(taking_part)] for name, value in state.items()}
-    collected = _Collected(table, sink)
-    loss, linear = 0.0, None
+    scale = user_weights(histories.lengths, exponent=config.user_weight_exponent)
+    scale[histories.lengths < config.least_interactions] = 0.0
+    heads = {name: value.clone() for name, value in heads.items()}
+    total, linear = np.zeros_like(table.learned), None
     if config.objective == "whole":
-        linear = _fit_linear_part(model, table, own, weights, scale, part, config, solved)
-        loss = linear.rank_one.loss
-        collected.add_linear(linear)
-    if config.objective == "bce" or model.residual_head:
-        bce_loss = 0.0
-        for block in blocks(own, weights, keys, config):
-            people = torch.from_numpy(block.users)
-            heads = {name: value[people] for name, value in part.items()}
-            if config.objective == "bce":
-                changes, block_loss = train_bce(model, table, heads, block, scale[block.users], config)
-                bce_loss += block_loss
-            else:
-                changes = train_residual_head(model, table, heads, block, scale[block.users], config)
-            if config.own_items_only:
-                changes = changes.on_own_items(own.select(block.users), table.num_items)
-            collected.add_changes(block.users, linear, changes)
-            for name, value in heads.items():
-                part[name][people] = value.detach()
-        if config.objective == "bce":
-            loss = bce_loss / max(int((own.lengths > 0).sum()), 1)
-    elif linear is not None:
-        collected.hand_out(linear)
-    for name, value in part.items():
-        state[name][torch.from_numpy(taking_part)] = value
-    return ShardTrained(collected.total, loss)
-
-
-class _Collected:
-    """Where updates go: into a sum, or person by person into a sink."""
-
-    def __init__(self, table: ItemTable, sink: Sink | None) -> None:
-        self.total = np.zeros_like(table.learned)
-        self._table = table
-        self._sink = sink
-
-    def add_linear(self, linear: _LinearPart) -> None:
-        """Add everybody's closed form to the sum; a sink gets it with the rest of each person's update."""
-        if self._sink is None:
-            self.total += linear.total()
-
-    def add_changes(self, people: Int64Array, linear: _LinearPart | None, changes: RowChanges) -> None:
-        """Add what SGD changed for some people."""
-        if self._sink is None:
-            self.total += changes.total(self._table.num_items).numpy()
-        else:
-            self._sink(people, _device_updates(self._table, people, linear, changes))
-
-    def hand_out(self, linear: _LinearPart) -> None:
-        """Give a sink the closed form of all who have a history, where nothing comes on top of it."""
-        if self._sink is None:
-            return
-        able = np.flatnonzero(linear.histories.lengths > 0)  # a short history's update is zeros, its metrics are not
-        for start in range(0, len(able), PEOPLE_PER_CHUNK):
-            people = able[start : start + PEOPLE_PER_CHUNK]
-            self._sink(people, _device_updates(self._table, people, linear, None))
-
-
-def _fit_linear_part(
-    model: type[ScoreModel],
-    table: ItemTable,
-    own: Histories,
-    weights: Float32Array,
-    scale: Float32Array,
-    part: State,
-    config: LocalTraining,
-    solved: State | None,
-) -> _LinearPart:
-    """Solve for everybody's user vector, or take it from `solved`, and write it into `part`."""
-    rows = linear_rows(table, model)
-    if solved is None:
-        solution = solve_users(rows, own, weights, config)
-        model.install(part, torch.from_numpy(solution))
-    else:
-        part |= {name: solved[name].clone() for name in part}
-        solution = model.solution(part).numpy()
-    learned = slice(table.fixed_dim, table.fixed_dim + table.dim)
-    rank_one = rank_one_updates(rows, own, weights, solution, learned, config)
-    if config.leave_one_out or model.through_encoder:
-        corrections = leave_one_out_corrections(
-            rows, own, weights, solution, learned, config, through_encoder=model.through_encoder
+        fitted = fitted or fit_heads(table, histories, heads, config)
+        heads |= {name: fitted[name].clone() for name in heads}
+        learned = slice(table.fixed_dim, table.fixed_dim + table.dim)
+        linear = closed_form(
+            linear_rows(table, model),
+            histories,
+            model.solution(heads).numpy(),
+            learned,
+            scale,
+            config,
+            through_encoder=model.through_encoder,
         )
-        rank_one = replace(rank_one, corrections=corrections)
-    return _LinearPart(rank_one, rows, own, scale)
+        if sink is None:
+            total += linear.total()
+    if config.objective == "whole" and not model.residual_head:
+        if sink is not None:
+            able = np.flatnonzero(histories.lengths > 0)  # a short history's update is zeros, its metrics are not
+            for start in range(0, len(able), PEOPLE_PER_CHUNK):
+                _hand_out(sink, able[start : start + PEOPLE_PER_CHUNK], table, linear, None)
+        return Trained(total, heads, linear.loss if linear else 0.0)
+    losses = 0.0
+    for block in blocks(histories, history_weights(histories, config), keys, config):
+        own = select_heads(heads, block.users)
+        if config.objective == "bce":
+            changes, block_loss = train_bce(model, table, own, block, scale[block.users], config)
+            losses += block_loss
+        else:
+            changes = train_residual_head(model, table, own, block, scale[block.users], config)
+        if config.own_items_only:
+            changes = changes.on_own_items(histories.select(block.users), table.num_items)
+        if sink is None:
+            total += changes.total(table.num_items)
+        else:
+            _hand_out(sink, block.users, table, linear, changes)
+        for name, value in own.items():
+            heads[name][torch.from_numpy(block.users)] = value.detach()
+    return Trained(total, heads, linear.loss if linear else losses / max(int((histories.lengths > 0).sum()), 1))
 
 
-@dataclass(frozen=True)
-class _LinearPart:
-    """The closed form's updates of those who take part."""
-
-    rank_one: RankOne
-    rows: Float32Array
-    histories: Histories
-    scale: Float32Array
-
-    def total(self) -> Float32Array:
-        return self.rank_one.total(self.rows, self.histories, self.scale)
-
-    def factors(self, people: Int64Array) -> tuple[Float32Array, Float32Array]:
-        """Errors [B, num_items] and scaled vectors [B, dim] of some people."""
-        errors = self.rank_one.errors(self.rows, self.histories, people)
-        return errors, self.rank_one.users[people] * self.scale[people, None]
-
-    def corrections(self, people: Int64Array) -> RowChanges | None:
-        """Return what leave-one-out adds to some people's updates; None without it."""
-        if self.rank_one.corrections is None:
-            return None
-        counts, entries = self.histories.lengths[people], entries_of(self.histories, people)
-        values = self.rank_one.corrections[entries] * np.repeat(self.scale[people], counts)[:, None]
-        items = self.histories.items[entries].astype(np.int64)
-        return RowChanges(counts, torch.from_numpy(items), torch.from_numpy(values))
-
-
-def _device_updates(
-    table: ItemTable, people: Int64Array, linear: _LinearPart | None, changes: RowChanges | None
-) -> DeviceUpdates:
-    """Put the two parts of some people's updates together."""
+def _hand_out(
+    sink: Sink, people: Int64Array, table: ItemTable, linear: ClosedForm | None, changes: RowValues | None
+) -> None:
+    """Put the parts of some people's updates together, and give them to a sink."""
     if linear is None:
-        errors = np.zeros((len(people), table.num_items), dtype=np.float32)
-        vectors = np.zeros((len(people), table.dim), dtype=np.float32)
-    else:
-        errors, vectors = linear.factors(people)
-    corrections = None if linear is None else linear.corrections(people)
-    further = [part for part in (corrections, changes) if part is not None]
-    if not further:
-        return DeviceUpdates.rank_one(errors, vectors)
-    counts = np.sum([part.counts for part in further], axis=0)
-    owners = np.concatenate([np.repeat(np.arange(len(people)), part.counts) for part in further])
-    grouped = np.argsort(owners, kind="stable")  # each person's rows side by side
-    items = np.concatenate([part.items.numpy() for part in further])[grouped]
-    values = np.concatenate([part.values.numpy() for part in further])[grouped]
-    return DeviceUpdates(errors, vectors, np.concatenate([[0], np.cumsum(counts)]), items, values)
+        nothing = np.zeros((len(people), table.num_items), dtype=np.float32)
+        sink(people, Updates(nothing, np.zeros((len(people), table.dim), dtype=np.float32), changes))
+        return
+    further = [] if changes is None else [changes]
+    if linear.corrections is not None:
+        own = linear.histories.entries(people)
+        further.insert(0, RowValues(linear.histories.select(people), linear.corrections[own]))
+    values = RowValues.joined(further) if further else None
+    sink(people, Updates(linear.errors(people), linear.vectors[people], values))
 
 
 def is_stateful(config: LocalTraining) -> bool:
@@ -233,13 +176,12 @@ def is_stateful(config: LocalTraining) -> bool:
     return config.objective == "bce" or score_model(config.model, config.objective).residual_head
 
 
-def refit_state(table: ItemTable, histories: Histories, state: State, config: LocalTraining) -> State:
-    """Heads fitted to a (longer) history and the current table, without another SGD step and without any update."""
-    fitted = {name: value.clone() for name, value in state.items()}
+def fit_heads(table: ItemTable, histories: Histories, heads: State, config: LocalTraining) -> State:
+    """Fit heads to a (longer) history and a table, without another SGD step and without any update."""
+    fitted = {name: value.clone() for name, value in heads.items()}
     if config.objective == "whole":
         model = score_model(config.model, config.objective)
-        solution = solve_users(linear_rows(table, model), histories, history_weights(histories, config), config)
-        model.install(fitted, torch.from_numpy(solution))
+        model.install(fitted, torch.from_numpy(solve_users(linear_rows(table, model), histories, config)))
     return fitted
 
 
@@ -250,21 +192,26 @@ def linear_rows(table: ItemTable, model: type[ScoreModel]) -> Float32Array:
     return np.concatenate([table.rows, np.ones((table.num_items, 1), dtype=np.float32)], axis=1)
 
 
+def scorer_of(table: ItemTable, heads: State, config: LocalTraining) -> Scorer:
+    """Score with heads that are fitted to this table."""
+    return Scorer(score_model(config.model, config.objective), torch.from_numpy(table.rows), heads)
+
+
 @dataclass(frozen=True)
-class ShardScorer:
-    """Scores of a shard's people on the current table.
+class Scorer:
+    """Scores of some people on a table.
 
     Attributes
     ----------
     rows
         Item rows, float32 [num_items, row_dim].
-    state
+    heads
         Heads, [num_users, ...].
     """
 
     model: type[ScoreModel]
     rows: torch.Tensor
-    state: State
+    heads: State
 
     def scores(self, users: Int32Array) -> Float32Array:
         """Scores of the whole catalogue, float32 [len(users), num_items]."""
@@ -272,7 +219,7 @@ class ShardScorer:
         chunk = max(1, _VALUES_PER_CHUNK // self.rows.numel())  # every person may get a copy of the rows
         for start in range(0, len(users), chunk):
             people = torch.from_numpy(users[start : start + chunk].astype(np.int64))
-            heads = {name: value[people] for name, value in self.state.items()}
+            heads = {name: value[people] for name, value in self.heads.items()}
             with torch.no_grad():
                 scores[start : start + chunk] = self.model.batched(heads, self.rows.expand(len(people), -1, -1)).numpy()
         return scores
@@ -280,6 +227,6 @@ class ShardScorer:
     def score_items(self, users: Int32Array, items: Int32Array) -> Float32Array:
         """Scores of chosen items, [B, n] to float32 [B, n]."""
         people = torch.from_numpy(users.astype(np.int64))
-        heads = {name: value[people] for name, value in self.state.items()}
+        heads = {name: value[people] for name, value in self.heads.items()}
         with torch.no_grad():
             return self.model.batched(heads, self.rows[torch.from_numpy(items.astype(np.int64))]).numpy()

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from palate.models.arrays import Float32Array, Int64Array, UInt64Array
-from palate.models.histories import Histories
+from palate.models.histories import Histories, offsets
+from palate.models.learning.updates import RowValues
 from palate.models.sampling import draw_items, mix, stream
 from palate.models.scores.base import ScoreModel, State
 from palate.models.table import ItemTable
@@ -88,12 +89,11 @@ def blocks(histories: Histories, weights: Float32Array, keys: UInt64Array, confi
         users = order[start : start + size]
         lengths = histories.lengths[users]
         inside = np.arange(lengths[0]) < lengths[:, None]  # [B, n]
-        own = histories.select(users)
-        spans = np.repeat(histories.indptr[users] - own.indptr[:-1], lengths) + np.arange(own.indptr[-1])
+        entries = histories.entries(users)
         items = np.zeros(inside.shape, dtype=np.int64)
         padded_weights = np.zeros(inside.shape, dtype=np.float32)
-        items[inside] = own.items
-        padded_weights[inside] = weights[spans]
+        items[inside] = histories.items[entries]
+        padded_weights[inside] = weights[entries]
         yield Block(users, items, padded_weights, lengths, keys[users])
         start += len(users)
 
@@ -118,42 +118,9 @@ def steps(block: Block, config: LocalTraining, num_items: int) -> Iterator[Step]
             yield Step(epoch, samples[:, start:stop], weights[:, start:stop], torch.from_numpy(sizes))
 
 
-@dataclass(frozen=True)
-class RowChanges:
-    """Directions for single rows of the item table, person by person; a person may name a row more than once.
-
-    Attributes
-    ----------
-    counts
-        Entries of each person, int64 [B].
-    items
-        int64 [sum of counts].
-    values
-        float32 [sum of counts, dim].
-    """
-
-    counts: Int64Array
-    items: Tensor
-    values: Tensor
-
-    def total(self, num_items: int) -> Tensor:
-        """Sum over people, float32 [num_items, dim]."""
-        return torch.zeros(num_items, self.values.shape[1]).index_add_(0, self.items, self.values)
-
-    def on_own_items(self, histories: Histories, num_items: int) -> RowChanges:
-        """Return the entries of items that are in the histories of these people, given in the same order."""
-        owners = np.repeat(np.arange(len(self.counts)), self.counts)
-        own = np.isin(
-            owners * num_items + self.items.numpy(), histories.owners.astype(np.int64) * num_items + histories.items
-        )
-        counts = np.bincount(owners[own], minlength=len(self.counts))
-        kept = torch.from_numpy(np.flatnonzero(own))
-        return RowChanges(counts, self.items[kept], self.values[kept])
-
-
 def train_bce(
     model: type[ScoreModel], table: ItemTable, state: State, block: Block, scale: Float32Array, config: LocalTraining
-) -> tuple[RowChanges, float]:
+) -> tuple[RowValues, float]:
     """NCF's loss by SGD on heads and on local copies of the item rows.
 
     Parameters
@@ -189,14 +156,18 @@ def train_bce(
             if step.epoch == config.epochs - 1:
                 losses += person.detach()
     moved = (local - learned.index_select(0, touched)) * torch.from_numpy(scale)[owner, None]
-    counts = torch.bincount(owner, minlength=len(block.users)).numpy()
-    return RowChanges(counts, touched, moved), float((losses / torch.from_numpy(block.lengths)).sum())
+    own = Histories.grouped(owner.numpy(), touched.int().numpy(), len(block.users))
+    return RowValues(own, moved.numpy()), float((losses / torch.from_numpy(block.lengths)).sum())
 
 
 def train_residual_head(
     model: type[ScoreModel], table: ItemTable, state: State, block: Block, scale: Float32Array, config: LocalTraining
-) -> RowChanges:
-    """SGD of the non-linear parts on what the closed form leaves over; see `palate.client.trainer`.
+) -> RowValues:
+    """SGD of the non-linear parts on what the closed form leaves over.
+
+    Squared loss on positives and sampled negatives, weighted to estimate the whole-data loss without bias. The head
+    descends the weighted mean, so that a step is as long for a short history as for a long one; the item direction,
+    collected in the last epoch, is that of the sum.
 
     Returns the people's part of their updates; `state` is updated in place.
     """
@@ -228,8 +199,8 @@ def train_residual_head(
             _descend(trained, dict(zip(heads, gradients, strict=False)), step, config)
     state.update(trained)
     touched = torch.cat(items, dim=1)  # [B, n (1 + negatives)], padding included: its values are zeros
-    counts = np.full(len(block.users), touched.shape[1])
-    return RowChanges(counts, touched.reshape(-1), torch.cat(values, dim=1).reshape(-1, table.dim))
+    rows = Histories(offsets(np.full(len(block.users), touched.shape[1])), touched.int().reshape(-1).numpy())
+    return RowValues(rows, torch.cat(values, dim=1).reshape(-1, table.dim).numpy())
 
 
 def _descend(state: State, gradients: State, step: Step, config: LocalTraining) -> None:

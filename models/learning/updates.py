@@ -1,18 +1,66 @@
-"""Updates of some devices to the item table, kept as factors: rank one each, plus values on a few rows."""
+"""Updates of some devices to the item table, kept as factors: rank one each, plus values on single rows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from palate.models.arrays import BoolArray, Float32Array, Int32Array, Int64Array
+from palate.models.arrays import BoolArray, Float32Array, Int64Array
+from palate.models.histories import Histories, offsets
 
 
 @dataclass(frozen=True, eq=False)
-class DeviceUpdates:
-    """Updates of some devices: ``errors x vector`` each, plus values on a few rows of the item table.
+class RowValues:
+    """Values on single rows of the item table, device by device.
+
+    Attributes
+    ----------
+    rows
+        Items of each device that have values; a device may name an item twice, and its values add up.
+    values
+        float32 [number of items, dim].
+    """
+
+    rows: Histories
+    values: Float32Array
+
+    @staticmethod
+    def joined(parts: Sequence[RowValues]) -> RowValues:
+        """Put several values of the same devices together; at least one part."""
+        if len(parts) == 1:
+            return parts[0]
+        lengths = np.sum([part.rows.lengths for part in parts], axis=0)
+        grouped = np.argsort(np.concatenate([part.rows.owners for part in parts]), kind="stable")
+        items = np.concatenate([part.rows.items for part in parts])[grouped]
+        return RowValues(Histories(offsets(lengths), items), np.concatenate([part.values for part in parts])[grouped])
+
+    def select(self, devices: Int64Array) -> RowValues:
+        """Return the values of some devices, int64 [n], in that order."""
+        return RowValues(self.rows.select(devices), self.values[self.rows.entries(devices)])
+
+    def where(self, kept: BoolArray) -> RowValues:
+        """Return some of the values, bool [number of items]."""
+        before = np.concatenate([[0], np.cumsum(kept)])
+        return RowValues(Histories(before[self.rows.indptr], self.rows.items[kept]), self.values[kept])
+
+    def on_own_items(self, histories: Histories, num_items: int) -> RowValues:
+        """Return the values on items that are in the histories of these devices, given in the same order."""
+        own = histories.owners.astype(np.int64) * num_items + histories.items
+        return self.where(np.isin(self.rows.owners.astype(np.int64) * num_items + self.rows.items, own))
+
+    def total(self, num_items: int) -> Float32Array:
+        """Sum over devices, float32 [num_items, dim]."""
+        total = torch.zeros(num_items, self.values.shape[1])
+        total.index_add_(0, torch.from_numpy(self.rows.items), torch.from_numpy(self.values))
+        return np.asarray(total.numpy())
+
+
+@dataclass(frozen=True, eq=False)
+class Updates:
+    """Updates of some devices: ``errors x vector`` each, plus values on single rows of the item table.
 
     Attributes
     ----------
@@ -20,60 +68,51 @@ class DeviceUpdates:
         float32 [num_devices, num_items].
     vectors
         float32 [num_devices, dim].
-    indptr
-        Device u owns rows[indptr[u]:indptr[u + 1]], int64 [num_devices + 1].
-    rows
-        Items with further values, which add up where an item is named twice, integers [num_rows].
-    row_values
-        float32 [num_rows, dim].
+    further
+        What is added on single rows; None where nothing is.
     """
 
     errors: Float32Array
     vectors: Float32Array
-    indptr: Int64Array
-    rows: Int32Array | Int64Array
-    row_values: Float32Array
-
-    @staticmethod
-    def rank_one(errors: Float32Array, vectors: Float32Array) -> DeviceUpdates:
-        """Build updates without further rows; errors [num_devices, num_items], vectors [num_devices, dim]."""
-        nothing = np.zeros((0, vectors.shape[1]), dtype=np.float32)
-        indptr = np.zeros(len(vectors) + 1, dtype=np.int64)
-        return DeviceUpdates(errors, vectors, indptr, np.zeros(0, dtype=np.int32), nothing)
+    further: RowValues | None = None
 
     @property
     def num_devices(self) -> int:
         """Number of devices."""
         return len(self.vectors)
 
-    def select(self, devices: Int64Array) -> DeviceUpdates:
-        """Return the updates of some devices, int64 [n], in that order."""
-        lengths = np.diff(self.indptr)[devices]
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        entries = np.repeat(self.indptr[devices] - indptr[:-1], lengths) + np.arange(indptr[-1])
-        return DeviceUpdates(
-            self.errors[devices], self.vectors[devices], indptr, self.rows[entries], self.row_values[entries]
-        )
+    @property
+    def size(self) -> int:
+        """Values of one device's update."""
+        return int(self.vectors.shape[1] * self.errors.shape[1])
 
-    def on_rows(self, active: BoolArray) -> DeviceUpdates:
+    def select(self, devices: Int64Array) -> Updates:
+        """Return the updates of some devices, int64 [n], in that order."""
+        further = None if self.further is None else self.further.select(devices)
+        return Updates(self.errors[devices], self.vectors[devices], further)
+
+    def on_rows(self, active: BoolArray) -> Updates:
         """Return the updates of the rows that are learned alone, bool [num_items]."""
-        kept, place = active[self.rows], np.cumsum(active) - 1
-        before = np.concatenate([[0], np.cumsum(kept)])
-        return DeviceUpdates(
-            self.errors[:, active],
-            self.vectors,
-            before[self.indptr],
-            place[self.rows[kept]],
-            self.row_values[kept],
-        )
+        further = self.further
+        if further is not None:
+            kept = further.where(active[further.rows.items])
+            place = (np.cumsum(active) - 1).astype(np.int32)
+            further = RowValues(Histories(kept.rows.indptr, place[kept.rows.items]), kept.values)
+        return Updates(self.errors[:, active], self.vectors, further)
 
     def dense(self, start: int, stop: int, out: Float32Array | None = None) -> Float32Array:
-        """Form the contributions of devices start to stop, float32 [stop - start, dim, num_items]."""
+        """Form the updates of devices start to stop as they leave, float32 [stop - start, dim, num_items]."""
         vectors, errors = self.vectors[start:stop, :, None], self.errors[start:stop, None, :]
         dense: Float32Array = np.multiply(vectors, errors, out=out)
+        if self.further is None:
+            return dense
+        indptr = self.further.rows.indptr
         for device in range(start, stop):
-            own = slice(self.indptr[device], self.indptr[device + 1])
+            own = slice(indptr[device], indptr[device + 1])
             if own.start < own.stop:
-                rows, values = torch.from_numpy(self.rows[own]), torch.from_numpy(self.row_values[own])
+                rows, values = (
+                    torch.from_numpy(self.further.rows.items[own]),
+                    torch.from_numpy(self.further.values[own]),
+                )
                 torch.from_numpy(dense[device - start]).index_add_(1, rows, values.T)
         return dense

@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from palate.models.arrays import Float32Array, IntegerArray
+from palate.models.histories import Histories
 from palate.models.training import LocalTraining
 
 
@@ -52,6 +53,13 @@ def pooling_weights(ages: IntegerArray, config: LocalTraining) -> Float32Array:
     if config.forgetting == "hyperbolic" and math.isfinite(config.recency_half_life):
         return hyperbolic_weights(ages)
     return recency_weights(ages, half_life=config.recency_half_life, floor=config.recency_floor)
+
+
+def history_weights(histories: Histories, config: LocalTraining) -> Float32Array:
+    """Recency weight of every interaction, float32 [num_interactions]."""
+    by_age = pooling_weights(np.arange(histories.lengths.max(initial=0)), config)
+    ends = np.repeat(histories.indptr[1:], histories.lengths)
+    return np.asarray(by_age[ends - 1 - np.arange(len(histories.items))])
 
 
 def user_weights(lengths: IntegerArray, *, exponent: float) -> Float32Array:

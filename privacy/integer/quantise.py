@@ -1,4 +1,7 @@
-"""From floats to integers with a sensitivity that is exact: scale, round at random, check in integers.
+"""From floats to noised integers with a sensitivity that is exact: clip, scale, round at random, check, add noise.
+
+A clip in floating point bounds an L2 norm only up to rounding, and a norm in floating point is itself rounded. Nothing
+private rests on it: the exact bound is the check in integers.
 
 The contribution is scaled to just below the integer bound S and rounded stochastically (Kairouz, Liu & Steinke 2021,
 "conditional randomised rounding"). Where the squared norm of the integers passes S^2, computed without
@@ -12,14 +15,15 @@ A dither of 15 bits decides each rounding: the expected value of a result is the
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from palate.models.arrays import BoolArray, Float32Array, Float64Array, Int64Array, UInt16Array
 from palate.privacy.errors import PrivacyError
-from palate.privacy.integer.clipping import clip, require_finite
-from palate.privacy.integer.csprng import WordStream
+from palate.privacy.integer.csprng import Words, WordStream
+from palate.privacy.integer.ring import Ring, RingArray
+from palate.privacy.integer.skellam import SkellamSampler, draw_sum
 
 MAX_SENSITIVITY = 1 << 16
 """Above it float32 has too few bits left for the fraction."""
@@ -33,6 +37,63 @@ _SHRINK = np.float32(1.0 - 2.0**-10)
 _DITHER_STEP = np.float32(2.0**-16)
 _EXACT_FLOAT32 = 2.0**24
 _BLOCK = 512
+_SAFE_NORMS = (1e-12, 1e15)  # squares of such values neither vanish nor overflow in float32
+_FLOAT32 = np.finfo(np.float32)
+
+
+def l2_norms(values: Float32Array) -> Float64Array:
+    """L2 norms of vectors, float32 [n, d] to float64 [n]; each depends on its own vector only, to the last bit.
+
+    Squares are summed in float32 by blocks and the blocks in float64: the relative error is below 2^-15.
+    """
+    whole = values.shape[1] - values.shape[1] % _BLOCK
+    blocks, rest = values[:, :whole].reshape(len(values), -1, _BLOCK), values[:, whole:]
+    with np.errstate(over="ignore", under="ignore"):
+        squares = np.vecdot(blocks, blocks).sum(axis=1, dtype=np.float64) + np.vecdot(rest, rest)
+    norms: Float64Array = np.sqrt(squares)
+    unsafe = ~((norms > _SAFE_NORMS[0]) & (norms < _SAFE_NORMS[1]))
+    if unsafe.any():
+        wide = values[unsafe].astype(np.float64)
+        norms[unsafe] = np.sqrt(np.vecdot(wide, wide))
+    return norms
+
+
+def require_finite(values: Float32Array) -> None:
+    """Raise PrivacyError if a value is NaN or infinite: it would pass through every bound."""
+    if not np.isfinite(values).all():
+        count = int(np.count_nonzero(~np.isfinite(values)))
+        raise PrivacyError(
+            f"the update holds {count} values that are not finite",
+            hint="lower the learning rate; nothing has left the device",
+        )
+
+
+def clip(
+    values: Float32Array, clip_norm: float, *, scale: float = 1.0, out: Float32Array | None = None
+) -> Float32Array:
+    """Shorten vectors to an L2 norm of at most `clip_norm` each, and multiply them by `scale`.
+
+    Parameters
+    ----------
+    values
+        Whole contributions of n people, finite, float32 [n, d].
+    clip_norm
+        Bound ``C``, in the units of `values`; positive.
+    scale
+        Unit of the result. What is within the bound is multiplied by it and not changed otherwise.
+    out
+        May receive the result; may be `values`.
+
+    Returns
+    -------
+    float32 [n, d] with norms of at most ``scale * clip_norm (1 + 2^-14)``.
+    """
+    factors = scale * (clip_norm / np.maximum(l2_norms(values), clip_norm))  # [n]
+    extreme = (factors < _FLOAT32.tiny) | (factors > _FLOAT32.max)
+    wide = values[extreme] * factors[extreme, None]  # float64: such a factor is no float32
+    clipped: Float32Array = np.multiply(values, np.where(extreme, 1.0, factors).astype(np.float32)[:, None], out=out)
+    clipped[extreme] = wide
+    return clipped
 
 
 def dithered_floor(scaled: Float32Array, lanes: UInt16Array, out: Float32Array) -> Float32Array:
@@ -176,3 +237,52 @@ class Quantiser:
     def decode(self, integers: Int64Array) -> Float32Array:
         """Read integers, such as a sum of contributions, in the contribution's units, int64 [d] to float32 [d]."""
         return (integers / self.scale).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegerMechanism:
+    """What one device sends: its quantised contribution and its share of the noise, modulo 2^b.
+
+    `encode` is the readable path in arrays. A device runs the same steps with Opacus doing the clipping, a simulation
+    for many devices at once; both are tested against it.
+
+    Attributes
+    ----------
+    quantiser
+        Bounds a contribution by its sensitivity ``S``.
+    share_variance
+        Variance of one device's noise; m honest shares in a sum make a noise multiplier of
+        ``sqrt(m * share_variance) / S``.
+    ring
+        What sums are taken in.
+
+    Raises
+    ------
+    PrivacyError
+        If the variance is not one that can be drawn.
+    """
+
+    quantiser: Quantiser
+    share_variance: int
+    ring: Ring = field(default_factory=Ring)
+
+    def __post_init__(self) -> None:
+        SkellamSampler(self.share_variance)  # refuses now what it would refuse in every round
+
+    def noise(self, stream: Words, *, shares: int = 1) -> Int64Array:
+        """Draw the sum of some devices' noise in one go, exact by closure, int64 [d]."""
+        return draw_sum(self.share_variance, shares, self.quantiser.size, stream)
+
+    def encode(self, values: Float32Array, *, rounding: WordStream, noise: WordStream) -> RingArray:
+        """Return what a device with the contribution `values`, float32 [d], sends: ring elements [d].
+
+        Raises
+        ------
+        PrivacyError
+            If the contribution has another size or type, or is not finite.
+        """
+        return self.ring.reduce(self.quantiser.quantise(values, rounding) + self.noise(noise))
+
+    def decode(self, total: RingArray) -> Float32Array:
+        """Read a sum of what devices sent, in the contribution's units, ring elements [d] to float32 [d]."""
+        return self.quantiser.decode(self.ring.centre(total))

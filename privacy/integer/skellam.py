@@ -180,3 +180,12 @@ class SkellamSampler:
             for _ in range(self.parts):
                 chunk += table.draw(stream, len(chunk))
         return values
+
+
+def draw_sum(share_variance: int, shares: int, count: int, stream: Words) -> Int64Array:
+    """Draw the sum of some devices' noise in one go, exact by closure, int64 [count]; zeros for no shares."""
+    together = max(1, MAX_VARIANCE // share_variance)  # shares that one sampler can draw
+    total = np.zeros(count, dtype=np.int64)
+    for start in range(0, shares, together):
+        total += SkellamSampler(min(together, shares - start) * share_variance).draw(count, stream)
+    return total

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from palate.models.arrays import Float32Array, Float64Array
-from palate.privacy.integer.clipping import clip
+from palate.privacy.integer.quantise import clip
 from palate.privacy.wire import NUM_METRICS, RoundPlan
 
 
@@ -33,13 +33,6 @@ class NoisyMetrics:
     ndcg: float
     hit_rate_std: float
     ndcg_std: float
-
-
-def with_metrics(update: Float32Array, metrics: Float32Array, *, clip_norm: float, share: float) -> Float32Array:
-    """Put a device's metrics behind its update, within one clip norm; float32 [d] to [d + NUM_METRICS]."""
-    clipped = np.empty((1, len(update)), dtype=np.float32)
-    tail = attach(update[None], metrics[None], clip_norm=clip_norm, share=share, out=clipped)
-    return np.concatenate([clipped[0], tail[0]])
 
 
 def attach(

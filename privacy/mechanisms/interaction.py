@@ -10,61 +10,20 @@ At most B interactions of a person enter a round, so by the triangle inequality 
 most B S: under the sum of m honest devices' noise the same release protects people too (unit "both"). In a popularity
 round a person's items differ, so their one-hot contributions are orthogonal and the norm is at most sqrt(B) S.
 
-A sample touches few rows of the item table. Here it lives in a compact space ``[head | slots x dim]``, one slot an
-item of the sample; as the items of a sample differ, moving slots into the table keeps the norm.
+A sample touches few rows of the item table; `palate.models.learning.interactions` lays it out in a compact space.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from palate.models.arrays import Float32Array, Int64Array, IntegerArray
+from palate.models.arrays import Float32Array, Int64Array
 from palate.privacy.errors import PrivacyError
-from palate.privacy.integer.clipping import require_finite
 from palate.privacy.integer.csprng import Purpose, WordStream
-from palate.privacy.integer.quantise import Quantiser, dithered_floor
+from palate.privacy.integer.quantise import Quantiser, dithered_floor, require_finite
 from palate.privacy.mechanisms.terms import ReleaseTerms
 
 _LANES_PER_WORD = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleLayout:
-    """The compact space of one sample: ``[head | slots x dim]``.
-
-    Attributes
-    ----------
-    head_size
-        Trainable values of a head.
-    slots
-        Items of a sample: the positive and its negatives, 1 + k.
-    dim
-        Learned values of an item row.
-    """
-
-    head_size: int
-    slots: int
-    dim: int
-
-    @property
-    def size(self) -> int:
-        """Values of a sample's gradient."""
-        return self.head_size + self.slots * self.dim
-
-    def quantiser(self, terms: ReleaseTerms) -> Quantiser:
-        """Build the quantiser of one sample; its scale is also that of the released sum."""
-        return Quantiser(clip_norm=terms.clip_norm, sensitivity=terms.sensitivity, size=self.size)
-
-    def head_part(self, samples: Int64Array) -> Int64Array:
-        """Sum of the samples' heads, int64 [N, size] to [head_size]."""
-        total: Int64Array = samples[:, : self.head_size].sum(axis=0)
-        return total
-
-    def item_part(self, samples: Int64Array) -> Int64Array:
-        """Slots of the samples, int64 [N, size] to [N, slots, dim]."""
-        return samples[:, self.head_size :].reshape(-1, self.slots, self.dim)
 
 
 def quantise_samples(samples: Float32Array, quantiser: Quantiser, key: bytes) -> Int64Array:
@@ -107,40 +66,6 @@ def quantise_samples(samples: Float32Array, quantiser: Quantiser, key: bytes) ->
         rounding = WordStream(key, Purpose.ROUNDING)
         return np.stack([quantiser.quantise(sample, rounding) for sample in samples])
     return integers.astype(np.int64)
-
-
-def sum_items(slots: Int64Array, items: IntegerArray, num_items: int) -> Int64Array:
-    """Move slots into the item table and add them up, dimension by dimension as on the wire.
-
-    Parameters
-    ----------
-    slots
-        Quantised item parts, int64 [N, slots, dim].
-    items
-        Item of each slot, [N, slots]. Items of a sample differ, except where a slot is zero.
-    num_items
-        Rows of the item table.
-
-    Returns
-    -------
-    int64 [dim * num_items]
-    """
-    place = items.reshape(-1)
-    # float64 adds these integers exactly: 2^36 samples of norm 2^16 fit below 2^53 with room to spare
-    columns = [
-        np.bincount(place, weights=column, minlength=num_items) for column in slots.reshape(-1, slots.shape[2]).T
-    ]
-    return np.concatenate(columns).astype(np.int64)
-
-
-def popularity_integers(items: IntegerArray, num_items: int, terms: ReleaseTerms) -> Int64Array:
-    """Give one device's part of the popularity sum: exactly S on each of its items, int64 [num_items].
-
-    An item counts once even if the history repeats it, so that B interactions have a norm of at most sqrt(B) S.
-    """
-    marked = np.zeros(num_items, dtype=np.int64)
-    marked[items] = terms.sensitivity
-    return marked
 
 
 def popularity_scale(terms: ReleaseTerms) -> float:

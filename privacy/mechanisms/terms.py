@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, cast
 
 from palate.privacy.errors import PrivacyError
-from palate.privacy.integer.quantise import Quantiser
-from palate.privacy.integer.release import IntegerMechanism
+from palate.privacy.integer.quantise import IntegerMechanism, Quantiser
 from palate.privacy.integer.ring import Ring
 
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from palate.models.arrays import Float32Array
 from palate.models.histories import Histories
-from palate.models.learning.batched_ridge import history_weights, solve_users
 from palate.models.learning.kernel import popularity_sum
+from palate.models.learning.ridge import solve_users
 from palate.models.popularity import saturating_column
 from palate.models.serving import serving_training
 from palate.models.training import LocalTraining
@@ -46,8 +46,7 @@ def fit_content_only(
     summed
         What popularity is counted on, where that is less than `history`.
     """
-    counted = summed or history
-    counts = popularity_sum(counted, np.arange(counted.num_users), num_items)
+    counts = popularity_sum(summed or history, num_items)
     return fit_on_public_columns(history, saturating_column(counts), content, training)
 
 
@@ -76,7 +75,7 @@ def fit_on_public_columns(
     serving = serving_training(training or LocalTraining())
     public = np.zeros((len(popularity), 0), dtype=np.float32) if content is None else content
     rows = np.column_stack([popularity, public]).astype(np.float32)  # [num_items, 1 + k]
-    return FactorScorer(solve_users(rows, history, history_weights(history, serving), serving), rows)
+    return FactorScorer(solve_users(rows, history, serving), rows)
 
 
 def _fit(data: FitData, regularisation: float | None = None) -> Scorer:

@@ -1,6 +1,6 @@
 """Whole-data weighted ridge for many users at once (Hu, Koren & Volinsky 2008, eq. 4), histories padded in batches.
 
-The vectorised twin of `palate.models.learning.ridge.solve_user` with unit weights: the conformance test compares them.
+With unit weights it is what the oracle of the tests solves for one person.
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from palate.client.batched_release import quantised_sum, release_sum
-from palate.client.release import popularity_updates
+from palate.client.release import quantised_sum, release_sum
 from palate.models.arrays import Float32Array, Int64Array
 from palate.models.histories import Histories
-from palate.models.learning.updates import DeviceUpdates
+from palate.models.learning.kernel import popularity_updates
+from palate.models.learning.updates import Updates
 from palate.models.popularity import saturating_column
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.calibrate import calibrate_skellam
@@ -114,11 +114,11 @@ def noised_popularity(
     mechanism, keys = terms.mechanism(num_items), _keys(noise_seed)
     total = np.zeros(num_items, dtype=np.int64)
 
-    def take(people: Int64Array, updates: DeviceUpdates) -> None:
+    def take(people: Int64Array, updates: Updates) -> None:
         own = [keys.device(_ROUND, int(person)) for person in people]
         total[:] += quantised_sum(updates, own, mechanism.quantiser)
 
-    popularity_updates(history, np.arange(num_users, dtype=np.int64), num_items, take)
+    popularity_updates(history, num_items, take)
     noise = WordStream(keys.shard(_ROUND, 0), Purpose.NOISE)
     released = mechanism.decode(release_sum(total, num_users, mechanism, noise))
     return NoisedPopularity(released, terms.noise_std / mechanism.quantiser.scale)

@@ -1,14 +1,16 @@
-"""One device alone does exactly what the same device does inside the vectorised federation."""
+"""The kernel does what a readable device does (tests/oracle), for a batch of one and for many devices together."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from oracle import alone
+from oracle.device import popularity_update, train
 
-from palate.client.trainer import popularity_update, train
 from palate.models.histories import Histories
-from palate.models.learning.kernel import fresh_state, popularity_sum, train_shard
+from palate.models.learning import kernel
+from palate.models.learning.kernel import fresh_heads, popularity_sum
 from palate.models.scores.registry import SCORE_MODELS
 from palate.models.table import ItemTable, initial_embeddings
 from palate.models.training import LocalTraining
@@ -44,19 +46,24 @@ def test_updates_and_heads_agree_over_three_rounds(table, histories, model, obje
         head_learning_rate=0.2, item_learning_rate=0.7, weight_decay=0.01,
     )  # fmt: skip
     users = np.arange(NUM_USERS)
-    state = fresh_state(table, config, NUM_USERS)
-    alone: list[dict[str, torch.Tensor] | None] = [None] * NUM_USERS
+    state = fresh_heads(table, config, NUM_USERS)
+    states: list[dict[str, torch.Tensor] | None] = [None] * NUM_USERS
     for server_round in (1, 2, 3):
         keys = device_keys(5, server_round, users)
-        together = train_shard(table, histories, state, users, keys, config)
-        total = np.zeros_like(table.learned)
+        together = kernel.train(table, histories, state, keys, config)
+        state, total = together.heads, np.zeros_like(table.learned)
         for user in users:
-            trained = train(table, histories.of(user), alone[user], config, key=keys[user])
-            alone[user] = trained.state
+            own = histories.of(user)
+            trained = train(table, own, states[user], config, key=keys[user])
+            by_itself = alone.train(table, own, states[user], config, key=keys[user])
+            np.testing.assert_allclose(by_itself.update, trained.update, atol=1e-5)
+            assert by_itself.loss == pytest.approx(trained.loss, abs=1e-5)
+            states[user] = trained.state
             total += trained.update
-            if len(histories.of(user)):
+            if len(own):
                 for name, value in trained.state.items():
-                    np.testing.assert_allclose(state[name][user], value, atol=1e-5, err_msg=f"{name} of {user}")
+                    for found in (state[name][user], by_itself.state[name]):
+                        np.testing.assert_allclose(found, value, atol=1e-5, err_msg=f"{name} of {user}")
         assert np.abs(total).max() > 1e-3
         np.testing.assert_allclose(together.update, total, atol=1e-5)
         table = table.with_learned(table.learned + 0.3 * total)
@@ -65,7 +72,7 @@ def test_updates_and_heads_agree_over_three_rounds(table, histories, model, obje
 def test_popularity_round_agrees(histories):
     users = np.arange(NUM_USERS)
     total = sum(popularity_update(histories.of(user), NUM_ITEMS) for user in users)
-    np.testing.assert_allclose(popularity_sum(histories, users, NUM_ITEMS), total, atol=1e-6)
+    np.testing.assert_allclose(popularity_sum(histories, NUM_ITEMS), total, atol=1e-6)
 
 
 @pytest.mark.parametrize("own_items_only", [False, True])
@@ -85,11 +92,11 @@ def test_each_update_that_a_mechanism_takes_is_the_devices_own(table, histories,
         dense = updates.dense(0, updates.num_devices).transpose(0, 2, 1)
         taken.update(zip(people.tolist(), dense, strict=True))
 
-    train_shard(table, histories, fresh_state(table, config, NUM_USERS), users, keys, config, sink=sink)
+    kernel.train(table, histories, fresh_heads(table, config, NUM_USERS), keys, config, sink=sink)
     for user in np.flatnonzero(histories.lengths >= 2).tolist():
-        alone = train(table, histories.of(user), None, config, key=keys[user]).update
-        assert np.abs(alone).max() > 5e-4
-        np.testing.assert_allclose(taken[user], alone, atol=1e-5)
+        expected = train(table, histories.of(user), None, config, key=keys[user]).update
+        assert np.abs(expected).max() > 5e-4
+        np.testing.assert_allclose(taken[user], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("leave_one_out", [False, True])
@@ -106,8 +113,8 @@ def test_on_own_items_an_update_is_what_it_is_anyway_and_nothing_elsewhere(
     keys = device_keys(5, 1, users)
     for user in np.flatnonzero(histories.lengths):
         items = histories.of(user)
-        dense, own = (train(table, items, None, config, key=keys[user]) for config in (everywhere, own_only))
-        np.testing.assert_array_equal(own.update[items], dense.update[items])
+        dense, own = (alone.train(table, items, None, config, key=keys[user]) for config in (everywhere, own_only))
+        np.testing.assert_allclose(own.update[items], dense.update[items], rtol=1e-5, atol=1e-8)
         others = np.setdiff1d(np.arange(NUM_ITEMS), items)
         assert dense.update[others].any()
         assert not own.update[others].any()

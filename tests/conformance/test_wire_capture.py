@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,11 +21,14 @@ from scipy import stats
 from palate.client.app import BAD_PLAN, FAILED, make_app
 from palate.client.guard import Guard
 from palate.client.host import DeviceHost
+from palate.models.histories import Histories
+from palate.models.learning.kernel import Trained
+from palate.models.learning.updates import RowValues, Updates
 from palate.models.table import initial_embeddings
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Unit
 from palate.privacy.budget import Promise
-from palate.privacy.integer.release import IntegerMechanism
+from palate.privacy.integer.quantise import IntegerMechanism
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import NUM_METRICS, RoundPlan
 from palate.server.strategy import plan_messages
@@ -254,15 +256,14 @@ TOUCHED = np.isin(np.arange(NUM_ITEMS), FEW)
 @pytest.fixture
 def sparse(monkeypatch) -> None:
     """Local training without negatives outside the history, so that most of an update is exactly zero."""
-    monkeypatch.setattr(
-        "palate.client.host.train",
-        lambda table, items, state, config, *, key: _Trained(_sparse_update(items), state or {}),
-    )
 
+    def trained(table, histories, heads, keys, config, *, sink):
+        update = _sparse_update(histories.items)
+        values = RowValues(Histories(np.array([0, NUM_ITEMS]), np.arange(NUM_ITEMS, dtype=np.int32)), update)
+        sink(np.arange(1), Updates(np.zeros((1, NUM_ITEMS), np.float32), np.zeros((1, 64), np.float32), values))
+        return Trained(update, heads, 0.0)
 
-class _Trained:
-    def __init__(self, update: np.ndarray, state: dict[str, Any]) -> None:
-        self.update, self.state = update, state
+    monkeypatch.setattr("palate.client.host.train", trained)
 
 
 def _sparse_update(items: np.ndarray) -> np.ndarray:

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 import torch
+from oracle.modules import build
 from torch import nn
 
 from palate.errors import ConfigError
 from palate.models.scores.base import Shape
-from palate.models.scores.modules import build
 from palate.models.scores.registry import SCORE_MODELS, head_size, initial_state, score_model
 
 SHAPE = Shape(fixed_dim=3, dim=5, hidden=4)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from oracle.alone import train
+from oracle.device import solve_user
 
-from palate.client.trainer import score_catalogue, train
-from palate.models.learning.ridge import gram, solve_user
+from palate.client.host import score_catalogue
 from palate.models.scores.registry import SCORE_MODELS
 from palate.models.serving import serving_training
 from palate.models.table import ItemTable, initial_embeddings
@@ -33,7 +34,7 @@ def test_sequential_recommends_by_a_ridge_with_hyperbolic_weights(table, objecti
     config = LocalTraining(model="sequential", objective=objective, serving_half_life=half_life, regularisation=2.0)
     state = train(table, ITEMS, None, config, key=np.uint64(1)).state
     weights = np.array([1 / 6, 1 / 5, 1 / 4, 1 / 3, 1 / 2, 1], np.float32)
-    code = solve_user(table.rows, ITEMS, weights, gram(table.rows), unobserved_weight=0.1, regularisation=2.0)
+    code = solve_user(table.rows, ITEMS, weights, unobserved_weight=0.1, regularisation=2.0)
     for stored in (state, None):
         scores = score_catalogue(table, ITEMS, stored, serving_training(config))
         np.testing.assert_allclose(scores, table.rows @ code, atol=1e-6)

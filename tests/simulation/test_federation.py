@@ -133,10 +133,10 @@ def test_partial_participation_repeats_exactly_and_differs_from_full(tmp_path, s
 def test_the_sum_of_those_who_take_part_estimates_the_whole_sum_without_bias(settings):
     prepared, cohort = prepare(settings()), 11
     history, users = prepared.split.train, np.arange(prepared.interactions.num_users)
-    whole = popularity_sum(history, users, prepared.interactions.num_items)
+    whole = popularity_sum(history, prepared.interactions.num_items)
     estimates = np.array(
         [
-            popularity_sum(history, np.flatnonzero(participants(5, number, len(users), cohort)), len(whole))
+            popularity_sum(history.select(np.flatnonzero(participants(5, number, len(users), cohort))), len(whole))
             / (cohort / len(users))
             for number in range(800)
         ]

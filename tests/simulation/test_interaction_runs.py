@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from oracle.device import score_catalogue
 
-from palate.client.interaction_trainer import serve_scores
 from palate.errors import ConfigError
+from palate.models.serving import serving_training
 from palate.models.table import ItemTable, initial_embeddings
 from palate.privacy.integer.skellam import SkellamSampler
 from palate.simulation.finished import open_finished
@@ -114,7 +115,8 @@ def test_heads_on_disk_are_noised_and_what_recommends_is_a_copy_that_owes_them_n
     finished = open_finished(noised)
     table, full = finished.table, finished.split.full_train
     for user in (0, 17, 35):
-        expected = serve_scores(ItemTable(table.fixed, table.learned), full.of(user), config.training)
+        serving = serving_training(config.training, noised_head=True)
+        expected = score_catalogue(ItemTable(table.fixed, table.learned), full.of(user), None, serving)
         np.testing.assert_allclose(finished.scorer.scores(np.array([user], np.int32))[0], expected, atol=1e-4)
     monkeypatch.setattr(SkellamSampler, "draw", lambda self, count, words: np.zeros(count, dtype=np.int64))
     run(config, silent)

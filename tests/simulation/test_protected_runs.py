@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from oracle.device import score_catalogue
 
-from palate.client.trainer import score_catalogue
 from palate.models.learning.kernel import popularity_sum
 from palate.models.scores.registry import SCORE_MODELS
 from palate.models.self_evaluation import draw_candidates
 from palate.models.serving import serving_training
 from palate.models.table import ItemTable, initial_embeddings
-from palate.privacy.integer.release import IntegerMechanism
+from palate.privacy.integer.quantise import IntegerMechanism
 from palate.privacy.integer.ring import Ring
 from palate.privacy.ledger.body import Intent, Outcome
 from palate.privacy.ledger.verify import verify_book, verify_ledger
@@ -244,8 +244,8 @@ def test_a_device_that_drops_out_is_charged_but_is_not_in_the_sum(tmp_path, sett
     drawn = participants(config.seed, 0, 36, 36)
     staying = survivors(config.seed, 0, drawn, 9)
     assert staying.sum() == 27
-    expected = popularity_sum(train, np.flatnonzero(staying), len(plan.learned))
-    everyone = popularity_sum(train, np.arange(36), len(plan.learned))
+    expected = popularity_sum(train.select(np.flatnonzero(staying)), len(plan.learned))
+    everyone = popularity_sum(train, len(plan.learned))
     np.testing.assert_allclose(steps, expected, atol=6 * math.sqrt(27 / 4) / 4096)
     assert np.abs(steps - everyone).max() > 0.2
     assert len(books(tmp_path)) == 36

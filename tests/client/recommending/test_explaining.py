@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from oracle.device import score_catalogue
 
 from palate.client.recommending.explaining import explain, joined, reasons
 from palate.client.recommending.facets import column_groups, facets_of_item, group_of
@@ -17,7 +18,6 @@ from palate.client.recommending.taste import (
     fit,
     space_of,
 )
-from palate.client.trainer import score_catalogue
 from palate.data.catalogue import Catalogue
 from palate.models.scores.base import ResidualHead, ScoreModel, Shape
 from palate.models.scores.registry import SCORE_MODELS, initial_state

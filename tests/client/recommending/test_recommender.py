@@ -7,12 +7,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from oracle.device import score_catalogue
 
 from palate.client.recommending.preferences import Event, preferences
 from palate.client.recommending.recommender import Recommender
 from palate.client.recommending.requests import Request
 from palate.client.recommending.reranking import NOTCHES
-from palate.client.trainer import score_catalogue
 from palate.errors import ConfigError
 from palate.models import lists
 from palate.models.new_items import introduce

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from oracle.device import solve_user
 from scipy.optimize import minimize
 
 from palate.client.recommending.preferences import Event, preferences
@@ -16,7 +17,6 @@ from palate.client.recommending.taste import (
     reach,
     space_of,
 )
-from palate.models.learning.ridge import gram, solve_user
 from palate.models.learning.weights import recency_weights
 from palate.models.training import LocalTraining
 
@@ -39,7 +39,7 @@ def test_without_feedback_the_taste_is_the_ridge_of_training(seed):
     rows, space = case(seed)
     items = np.array([5, 9, 2, 30, 31], dtype=np.int32)
     weights = recency_weights(np.arange(5)[::-1], half_life=3.0, floor=TRAINING.recency_floor)
-    expected = solve_user(rows, items, weights, gram(rows), unobserved_weight=0.13, regularisation=0.7)
+    expected = solve_user(rows, items, weights, unobserved_weight=0.13, regularisation=0.7)
     np.testing.assert_allclose(fit(space, had(*items), TRAINING).vector, expected, atol=1e-6)
 
 

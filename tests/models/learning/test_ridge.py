@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from oracle.device import solve_user
 from scipy.optimize import approx_fprime, minimize
 
-from palate.models.learning.ridge import gram, leave_one_out, residuals, solve_user
+from palate.models.histories import Histories
+from palate.models.learning.ridge import ClosedForm, closed_form, solve_users
+from palate.models.learning.weights import history_weights
+from palate.models.training import LocalTraining
 
 A0, REG = 0.13, 0.7
+CONFIG = LocalTraining(unobserved_weight=A0, regularisation=REG, recency_half_life=3.0, leave_one_out=True)
 
 
 def case(seed: int, count: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(15, 4)).astype(np.float32)
-    items = rng.permutation(15)[:count]
-    return rows, items, rng.uniform(0.1, 1.0, count).astype(np.float32)
+    items = rng.permutation(15)[:count].astype(np.int32)
+    return rows, items, history_weights(Histories.of_one(items), CONFIG)
 
 
 def loss(user: np.ndarray, rows: np.ndarray, items: np.ndarray, weights: np.ndarray) -> float:
@@ -24,8 +29,19 @@ def loss(user: np.ndarray, rows: np.ndarray, items: np.ndarray, weights: np.ndar
     return own + A0 * sum((row @ user) ** 2 for row in rows) + REG * user @ user
 
 
-def solved(rows: np.ndarray, items: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return solve_user(rows, items, weights, gram(rows), unobserved_weight=A0, regularisation=REG)
+def fitted(rows: np.ndarray, items: np.ndarray, learned: slice = slice(0, 4)) -> ClosedForm:
+    """The closed form for a batch of one, whose update counts fully."""
+    history = Histories.of_one(items)
+    users = solve_users(rows, history, CONFIG)
+    return closed_form(rows, history, users, learned, np.ones(1, np.float32), CONFIG)
+
+
+def solved(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+    return fitted(rows, items).users[0]
+
+
+def errors(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+    return fitted(rows, items).errors(np.arange(1))[0]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -33,54 +49,55 @@ def test_the_solution_is_the_brute_force_minimiser(seed):
     rows, items, weights = case(seed)
     wide = rows.astype(np.float64)
     found = minimize(loss, np.zeros(4), args=(wide, items, weights), method="BFGS", options={"gtol": 1e-9})
-    np.testing.assert_allclose(solved(rows, items, weights), found.x, atol=1e-5)
+    np.testing.assert_allclose(solved(rows, items), found.x, atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_residual_update_is_half_the_negative_gradient_with_respect_to_the_items(seed):
     rows, items, weights = case(seed)
-    user = solved(rows, items, weights)
+    user = solved(rows, items)
 
     def of_items(flat: np.ndarray) -> float:
         return loss(user.astype(np.float64), flat.reshape(rows.shape), items, weights)
 
     gradient = approx_fprime(rows.astype(np.float64).ravel(), of_items, 1e-7).reshape(rows.shape)
-    update = np.outer(residuals(rows, items, weights, user, unobserved_weight=A0), user)
+    update = np.outer(errors(rows, items), user)
     np.testing.assert_allclose(update, -0.5 * gradient, atol=2e-5)
 
 
 def test_residuals_are_dense_and_show_no_sparsity_pattern():
-    rows, items, weights = case(0)
-    errors = residuals(rows, items, weights, solved(rows, items, weights), unobserved_weight=A0)
-    assert errors.shape == (15,)
-    assert (errors != 0).all()
+    rows, items, _ = case(0)
+    found = errors(rows, items)
+    assert found.shape == (15,)
+    assert (found != 0).all()
 
 
 def test_without_history_the_solution_is_zero():
-    rows, items, weights = case(1, count=0)
-    np.testing.assert_array_equal(solved(rows, items, weights), np.zeros(4))
+    rows, items, _ = case(1, count=0)
+    np.testing.assert_array_equal(solved(rows, items), np.zeros(4))
 
 
-def left_out(rows: np.ndarray, items: np.ndarray, weights: np.ndarray, learned: slice) -> np.ndarray:
-    user = solved(rows, items, weights)
-    return leave_one_out(rows, items, weights, gram(rows), user, learned, unobserved_weight=A0, regularisation=REG)
+def left_out(rows: np.ndarray, items: np.ndarray, learned: slice) -> np.ndarray:
+    form = fitted(rows, items, learned)
+    return form.errors(np.arange(1))[0, items, None] * form.vectors + form.corrections
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_leaving_one_out_in_closed_form_is_fitting_again_without_it(seed):
     rows, items, weights = case(seed)
-    found = left_out(rows, items, weights, slice(1, 3))
+    found = left_out(rows, items, slice(1, 3))
     for index, item in enumerate(items):
-        without = np.arange(len(items)) != index
-        user = solved(rows, items[without], weights[without]).astype(np.float64)
+        others = weights.copy()
+        others[index] = 0.0
+        user = solve_user(rows, items, others, unobserved_weight=A0, regularisation=REG)
         score = rows[item] @ user
         expected = (weights[index] * (1.0 - score) - A0 * score) * user[1:3]
         np.testing.assert_allclose(found[index], expected, atol=1e-5)
 
 
 def test_an_only_interaction_pulls_its_item_nowhere_when_left_out():
-    rows, items, weights = case(3, count=1)
-    user = solved(rows, items, weights)
-    pulled = np.outer(residuals(rows, items, weights, user, unobserved_weight=A0), user)[items]
+    rows, items, _ = case(3, count=1)
+    user = solved(rows, items)
+    pulled = np.outer(errors(rows, items), user)[items]
     assert np.abs(pulled).max() > 0.01
-    np.testing.assert_allclose(left_out(rows, items, weights, slice(0, 4)), 0.0, atol=1e-6)
+    np.testing.assert_allclose(left_out(rows, items, slice(0, 4)), 0.0, atol=1e-6)

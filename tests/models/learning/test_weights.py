@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from oracle.alone import popularity_update
 
-from palate.client.trainer import popularity_update
 from palate.models.learning.weights import hyperbolic_weights, pooling_weights, recency_weights, user_weights
 from palate.models.training import LocalTraining
 

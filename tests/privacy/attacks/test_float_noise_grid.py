@@ -16,10 +16,9 @@ import torch
 from opacus.optimizers import DPOptimizer
 from torch import nn
 
-from palate.client.private_optimizer import release
+from palate.client.opacus_release import release
 from palate.privacy.integer.csprng import Purpose, WordStream
-from palate.privacy.integer.quantise import Quantiser
-from palate.privacy.integer.release import IntegerMechanism
+from palate.privacy.integer.quantise import IntegerMechanism, Quantiser
 
 Area = Callable[[np.ndarray, np.ndarray], float]
 

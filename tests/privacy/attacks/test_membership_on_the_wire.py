@@ -15,9 +15,9 @@ from functools import cached_property, reduce
 
 import numpy as np
 import pytest
+from oracle.alone import popularity_update, train
 from scipy.stats import norm
 
-from palate.client.trainer import popularity_update, train
 from palate.models.popularity import log_column
 from palate.models.table import ItemTable, initial_embeddings
 from palate.models.training import LocalTraining
@@ -27,7 +27,7 @@ from palate.privacy.accounting.events import Composed, SkellamEvent
 from palate.privacy.accounting.gaussian import mu_at
 from palate.privacy.accounting.guarantee import epsilon
 from palate.privacy.integer.csprng import Purpose, WordStream
-from palate.privacy.integer.release import IntegerMechanism
+from palate.privacy.integer.quantise import IntegerMechanism
 from palate.privacy.mechanisms.terms import ReleaseTerms
 
 Area = Callable[[np.ndarray, np.ndarray], float]

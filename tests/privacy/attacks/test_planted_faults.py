@@ -18,8 +18,7 @@ from scipy import stats
 
 from palate.audit.attack.plan import AttackPlan, Game, plan_of
 from palate.audit.attack.verdict import BOUND_ERROR, NOISE_ERROR, AttackResult, EmpiricalViolation, attack
-from palate.privacy.integer.quantise import Quantiser
-from palate.privacy.integer.release import IntegerMechanism
+from palate.privacy.integer.quantise import IntegerMechanism, Quantiser
 from palate.privacy.mechanisms.terms import ReleaseTerms
 
 CLEAN_RUNS = 40

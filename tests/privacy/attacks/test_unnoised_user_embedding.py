@@ -18,13 +18,17 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from palate.client import interaction_optimizer, interaction_trainer
-from palate.client.interaction_trainer import train_interactions
+from palate.client import opacus_release
+from palate.client.opacus_release import release_interactions
+from palate.models.histories import Histories
+from palate.models.learning.kernel import fresh_heads
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Composed, GaussianEvent, Unit
 from palate.privacy.accounting.guarantee import epsilon
+from palate.privacy.integer.csprng import WordStream
 from palate.privacy.integer.ring import Ring
+from palate.privacy.integer.skellam import SkellamSampler
 from palate.privacy.mechanisms.terms import ReleaseTerms
 
 NUM_ITEMS, DIM, STEPS, TRIALS, CHUNK = 101, 4, 2, 6000, 500
@@ -140,14 +144,19 @@ def test_with_every_parameter_noised_the_claim_holds(epsilon_lower_bound: Callab
     assert mu > 0.6 * allowed  # the attack is not idle: it is the noise that stops it
 
 
-class Silent:
+class Silent(SkellamSampler):
     """Stands in for the sampler where noise is left out."""
-
-    def __init__(self, variance: int) -> None:
-        del variance
 
     def draw(self, count: int, stream: object) -> np.ndarray:
         return np.zeros(count, dtype=np.int64)
+
+
+class SilentOnTheUser(SkellamSampler):
+    """Leaves out the noise on the user vector alone, which is drawn first."""
+
+    def draw(self, count: int, stream: WordStream) -> np.ndarray:
+        noise = super().draw(count, stream)
+        return np.zeros(count, dtype=np.int64) if count == 2 else noise
 
 
 DEVICE_TERMS = ReleaseTerms(
@@ -168,19 +177,19 @@ def device_messages(trial: int, *, present: bool) -> np.ndarray:
     learned[TARGET, 0] = 10.0
     table = ItemTable(np.zeros((200, 0), dtype=np.float32), learned)
     config = LocalTraining(model="gmf", objective="bce", negatives=1, learning_rate=LEARNING_RATE * HISTORY)
-    state, sent = None, []
+    heads, sent = fresh_heads(table, config, 1), []
     for step in range(STEPS):
-        answer = train_interactions(
+        answer = release_interactions(
             table,
-            np.arange(0 if present else 1, HISTORY, dtype=np.int32),
-            state,
+            Histories.of_one(np.arange(0 if present else 1, HISTORY, dtype=np.int32)),
+            heads,
+            np.full(1, SAMPLING_KEY),
+            np.array([trial, step, present, 0], dtype="<u8").tobytes(),
             config,
             DEVICE_TERMS,
             interactions_per_round=HISTORY,
-            key=SAMPLING_KEY,
-            secret=np.array([trial, step, present, 0], dtype="<u8").tobytes(),
         )
-        state = answer.state
+        heads = answer.heads
         sent.append(Ring(bits=DEVICE_TERMS.ring_bits).centre(answer.vector))
     return np.stack(sent).astype(np.float64)
 
@@ -188,12 +197,11 @@ def device_messages(trial: int, *, present: bool) -> np.ndarray:
 def separation_on_the_device(monkeypatch: pytest.MonkeyPatch, *, noise_user: bool) -> tuple[float, float]:
     """How many standard deviations the worlds are apart to an attacker who reads a device's messages, and its error."""
     with monkeypatch.context() as patch:
-        patch.setattr(interaction_trainer, "SkellamSampler", Silent)
-        patch.setattr(interaction_optimizer, "SkellamSampler", Silent)
+        patch.setattr(opacus_release, "SkellamSampler", Silent)
         direction = device_messages(0, present=True) - device_messages(0, present=False)
     with monkeypatch.context() as patch:
         if not noise_user:
-            patch.setattr(interaction_optimizer, "SkellamSampler", Silent)
+            patch.setattr(opacus_release, "SkellamSampler", SilentOnTheUser)
         present, absent = (
             np.array([(device_messages(trial, present=world) * direction).sum() for trial in range(DEVICE_TRIALS)])
             for world in (True, False)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from palate.privacy.errors import PrivacyError
-from palate.privacy.integer.clipping import clip, l2_norms, require_finite
+from palate.privacy.integer.quantise import clip, l2_norms, require_finite
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 vectors = hnp.arrays(np.float32, st.integers(0, 600), elements=finite)

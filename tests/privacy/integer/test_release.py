@@ -7,8 +7,7 @@ import pytest
 
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.csprng import Purpose, WordStream
-from palate.privacy.integer.quantise import Quantiser
-from palate.privacy.integer.release import IntegerMechanism
+from palate.privacy.integer.quantise import IntegerMechanism, Quantiser
 from palate.privacy.integer.ring import Ring
 
 DEVICES, SIZE, SENSITIVITY = 30, 2000, 1 << 12

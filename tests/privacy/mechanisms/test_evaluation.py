@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from palate.privacy.integer.csprng import Purpose, WordStream
-from palate.privacy.mechanisms.evaluation import NoisyMetrics, attach, split_metrics, with_metrics
+from palate.privacy.mechanisms.evaluation import NoisyMetrics, attach, split_metrics
 from palate.privacy.mechanisms.summing import UpdateSum
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import NUM_METRICS, ItemUpdate, RoundPlan
@@ -20,6 +20,13 @@ from palate.privacy.wire import NUM_METRICS, ItemUpdate, RoundPlan
 TABLE = np.zeros((30, 4), np.float32)
 WIDE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 UNIT = st.floats(0, 1, width=32)
+
+
+def with_metrics(update: np.ndarray, metrics: np.ndarray, *, clip_norm: float, share: float) -> np.ndarray:
+    """One device's update with its metrics behind it, float32 [d] to [d + NUM_METRICS]."""
+    clipped = np.empty((1, len(update)), dtype=np.float32)
+    tail = attach(update[None], metrics[None], clip_norm=clip_norm, share=share, out=clipped)
+    return np.concatenate([clipped[0], tail[0]])
 
 
 def plan(devices: int, share_variance: int, *, share: float = 0.3, clip_norm: float = 0.5) -> RoundPlan:

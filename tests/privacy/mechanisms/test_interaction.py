@@ -15,21 +15,17 @@ from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.csprng import Purpose, WordStream
 from palate.privacy.integer.quantise import Quantiser
 from palate.privacy.mechanisms.interaction import (
-    SampleLayout,
-    popularity_integers,
-    popularity_scale,
     quantise_samples,
-    sum_items,
 )
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import RoundPlan
 
-LAYOUT = SampleLayout(head_size=9, slots=3, dim=2)
+SIZE = 15  # values of a sample: a head of 9, and 3 slots of 2
 TERMS = ReleaseTerms(clip_norm=0.5, sensitivity=256, share_variance=90_000, honest_shares=40, roster_size=60)
 KEY = bytes(range(32))
 
 
-def samples(count: int, norm: float, size: int = LAYOUT.size) -> np.ndarray:
+def samples(count: int, norm: float, size: int = SIZE) -> np.ndarray:
     values = np.random.default_rng(count).standard_normal((count, size))
     return (norm * values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
 
@@ -65,27 +61,25 @@ def test_a_sample_that_rounds_again_shifts_the_words_of_the_others_as_on_one_str
         return verdict
 
     monkeypatch.setattr(Quantiser, "fits", refuse_now_and_then)
-    values, quantiser = samples(12, 0.4), LAYOUT.quantiser(TERMS)
+    values, quantiser = samples(12, 0.4), TERMS.mechanism(SIZE).quantiser
     np.testing.assert_array_equal(quantise_samples(values, quantiser, KEY), one_by_one(values, quantiser))
     assert not all(decided)
 
 
 @given(
-    st.lists(
-        st.lists(st.floats(-(2.0**120), 2.0**120, width=32), min_size=LAYOUT.size, max_size=LAYOUT.size), max_size=4
-    ),
+    st.lists(st.lists(st.floats(-(2.0**120), 2.0**120, width=32), min_size=SIZE, max_size=SIZE), max_size=4),
     st.sampled_from([8, 256, 1 << 16]),
     st.binary(min_size=32, max_size=32),
 )
 def test_integer_norm_of_a_sample_never_exceeds_the_sensitivity(rows: list[list[float]], sensitivity: int, key: bytes):
-    values = np.array(rows, dtype=np.float32).reshape(-1, LAYOUT.size)
-    quantiser = Quantiser(clip_norm=0.5, sensitivity=sensitivity, size=LAYOUT.size)
+    values = np.array(rows, dtype=np.float32).reshape(-1, SIZE)
+    quantiser = Quantiser(clip_norm=0.5, sensitivity=sensitivity, size=SIZE)
     integers = quantise_samples(values, quantiser, key)
     assert (np.square(integers).sum(axis=1) <= quantiser.sensitivity**2).all()
 
 
 def test_a_sample_replaced_by_zeros_moves_the_sum_by_at_most_the_sensitivity():
-    quantiser = LAYOUT.quantiser(TERMS)
+    quantiser = TERMS.mechanism(SIZE).quantiser
     values = samples(20, 3.0)
     present = quantise_samples(values, quantiser, KEY)
     for gone in range(20):
@@ -98,7 +92,7 @@ def test_a_sample_replaced_by_zeros_moves_the_sum_by_at_most_the_sensitivity():
 
 def test_all_samples_of_a_person_together_stay_within_b_times_the_sensitivity():
     values = np.repeat(samples(1, 50.0), 16, axis=0)  # the worst case: all of them point the same way
-    total = quantise_samples(values, LAYOUT.quantiser(TERMS), KEY).sum(axis=0)
+    total = quantise_samples(values, TERMS.mechanism(SIZE).quantiser, KEY).sum(axis=0)
     assert 0.98 * 16 * TERMS.sensitivity < math.sqrt((total**2).sum()) <= 16 * TERMS.sensitivity
 
 
@@ -107,7 +101,7 @@ def test_a_sample_that_is_not_finite_is_refused(bad: float):
     values = samples(3, 0.2)
     values[1, 4] = bad
     with pytest.raises(PrivacyError, match="1 values that are not finite"):
-        quantise_samples(values, LAYOUT.quantiser(TERMS), KEY)
+        quantise_samples(values, TERMS.mechanism(SIZE).quantiser, KEY)
 
 
 @pytest.mark.parametrize(
@@ -115,51 +109,17 @@ def test_a_sample_that_is_not_finite_is_refused(bad: float):
 )
 def test_samples_of_another_shape_or_type_are_refused(values: np.ndarray):
     with pytest.raises(PrivacyError, match="the samples are"):
-        quantise_samples(values, LAYOUT.quantiser(TERMS), KEY)
+        quantise_samples(values, TERMS.mechanism(SIZE).quantiser, KEY)
 
 
 def test_no_samples_are_no_integers():
-    assert quantise_samples(samples(0, 1.0), LAYOUT.quantiser(TERMS), KEY).shape == (0, LAYOUT.size)
+    assert quantise_samples(samples(0, 1.0), TERMS.mechanism(SIZE).quantiser, KEY).shape == (0, SIZE)
 
 
 def test_a_slot_that_is_zero_stays_zero():
     values = samples(200, 0.4)
     values[:, 11:13] = 0.0
-    assert not quantise_samples(values, LAYOUT.quantiser(TERMS), KEY)[:, 11:13].any()
-
-
-def test_moving_slots_into_the_table_keeps_the_norm_of_a_sample_and_the_order_of_the_wire():
-    rng = np.random.default_rng(4)
-    integers = rng.integers(-50, 50, (1, LAYOUT.size))
-    items = np.array([[6, 0, 3]])
-    summed = sum_items(LAYOUT.item_part(integers), items, 7)
-    assert (summed**2).sum() + (LAYOUT.head_part(integers) ** 2).sum() == (integers**2).sum()
-    np.testing.assert_array_equal(summed.reshape(2, 7)[:, [6, 0, 3]], integers[0, 9:].reshape(3, 2).T)
-
-
-def test_samples_add_up_in_the_table():
-    rng = np.random.default_rng(5)
-    slots, items = rng.integers(-(2**16), 2**16, (40, 3, 2)), rng.integers(0, 7, (40, 3))
-    expected = np.zeros((7, 2), dtype=np.int64)
-    np.add.at(expected, items.reshape(-1), slots.reshape(-1, 2))
-    np.testing.assert_array_equal(sum_items(slots, items, 7), expected.T.reshape(-1))
-
-
-def test_an_item_of_a_device_counts_once_and_exactly():
-    terms = replace(TERMS, clip_norm=1.0, sensitivity=100)
-    integers = popularity_integers(np.array([2, 0, 2]), 4, terms)
-    assert (integers / popularity_scale(terms)).tolist() == [1.0, 0.0, 1.0, 0.0]
-    one_less = popularity_integers(np.array([2]), 4, terms)
-    assert math.sqrt(((integers - one_less) ** 2).sum()) == terms.sensitivity
-
-
-@pytest.mark.parametrize("count", [1, 2, 10, 36])
-def test_popular_items_of_a_person_stay_within_the_root_of_b_times_the_sensitivity(count: int):
-    integers = popularity_integers(np.random.default_rng(count).permutation(40)[:count], 40, TERMS)
-    asked = plan("both", interactions_per_round=count)
-    bound = events_of(replace(asked, purpose="popularity"))[Unit.USER].sensitivity
-    assert bound - 1 < math.sqrt((integers**2).sum()) <= bound
-    assert bound <= events_of(asked)[Unit.USER].sensitivity == count * TERMS.sensitivity
+    assert not quantise_samples(values, TERMS.mechanism(SIZE).quantiser, KEY)[:, 11:13].any()
 
 
 def test_an_interaction_is_hidden_by_one_share_and_assumes_nothing():

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from oracle.device import solve_user
 from pydantic import ValidationError
 
 from palate.errors import ConfigError
 from palate.models.histories import Histories
-from palate.models.learning import ridge
 from palate.simulation.baselines import item_knn, normal_equations
 from palate.simulation.baselines.content_only import fit_content_only
 from palate.simulation.baselines.ease import MAX_ITEMS, EaseConfig, fit_ease
@@ -48,11 +48,10 @@ def test_batched_ridge_equals_one_users_solve_for_any_batch_size(history, monkey
     found = solve_ridge(table, history, unobserved_weight=0.2, regularisation=penalty)
     for user in range(NUM_USERS):
         own = history.of(user)
-        expected = ridge.solve_user(
+        expected = solve_user(
             table,
             own,
             np.ones(len(own), dtype=np.float32),
-            ridge.gram(table),
             unobserved_weight=0.2,
             regularisation=penalty[user],
         )

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from oracle.device import solve_user
 
 from palate.errors import ConfigError
 from palate.models.histories import Histories
 from palate.models.learning.kernel import popularity_sum
-from palate.models.learning.ridge import gram, solve_user
 from palate.models.learning.weights import recency_weights
 from palate.models.popularity import saturating_column
 from palate.models.serving import serving_training
@@ -45,7 +45,7 @@ def history():
 
 
 def exact(history):
-    return popularity_sum(history, np.arange(NUM_USERS), NUM_ITEMS)
+    return popularity_sum(history, NUM_ITEMS)
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 2.0, 8.0])
@@ -125,7 +125,6 @@ def test_every_person_is_fitted_as_a_device_fits_itself_with_the_runs_parameters
             rows,
             own,
             recency_weights(np.arange(len(own))[::-1], half_life=3.0, floor=serving.recency_floor),
-            gram(rows),
             unobserved_weight=serving.unobserved_weight,
             regularisation=7.0,
         )

@@ -1,17 +1,18 @@
-"""Local training on one device: dense updates, loss that falls, nothing that a device without history gives away."""
+"""The kernel for a batch of one: dense updates, loss that falls, nothing that a device without history gives away."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from oracle.alone import popularity_update, train
+from oracle.device import LocalModel, interaction_weights, residuals, solve_user
+from oracle.modules import build
 from torch import nn
 
-from palate.client.trainer import LocalModel, interaction_weights, popularity_update, score_catalogue, train
-from palate.models.learning.ridge import gram, residuals, solve_user
+from palate.client.host import score_catalogue
 from palate.models.learning.weights import user_weights
 from palate.models.scores.base import Shape
-from palate.models.scores.modules import build
 from palate.models.scores.registry import SCORE_MODELS
 from palate.models.table import ItemTable, initial_embeddings
 from palate.models.training import LocalTraining
@@ -70,7 +71,7 @@ def test_a_closed_form_update_is_the_scaled_residual_times_the_user_vector(table
     rows = rows if SCORE_MODELS[model].intercept else table.rows
     weights = interaction_weights(len(ITEMS), settings)
     terms = {"unobserved_weight": settings.unobserved_weight}
-    user = solve_user(rows, ITEMS, weights, gram(rows), **terms, regularisation=settings.regularisation)
+    user = solve_user(rows, ITEMS, weights, **terms, regularisation=settings.regularisation)
     scale = user_weights(np.array([len(ITEMS)]), exponent=0.5)[0]
     expected = scale * np.outer(residuals(rows, ITEMS, weights, user, **terms), user[2 : 2 + DIM])
     np.testing.assert_allclose(train(table, ITEMS, None, settings, key=KEY).update, expected, atol=1e-6)

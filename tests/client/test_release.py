@@ -6,30 +6,31 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from palate.client import batched_release
-from palate.client.batched_release import quantised_sum, release_sum
-from palate.client.private_optimizer import release
-from palate.models.learning.updates import DeviceUpdates
+from palate.client import release as batch
+from palate.client.opacus_release import release
+from palate.client.release import quantised_sum, release_sum
+from palate.models.histories import Histories, offsets
+from palate.models.learning.updates import RowValues, Updates
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.csprng import Purpose, WordStream
-from palate.privacy.integer.quantise import Quantiser
-from palate.privacy.integer.release import IntegerMechanism
+from palate.privacy.integer.quantise import IntegerMechanism, Quantiser
 
 DEVICES, NUM_ITEMS, DIM, SENSITIVITY = 12, 90, 7, 1 << 12
 KEYS = [device.to_bytes(32, "big") for device in range(DEVICES)]
 
 
-def updates(size: float) -> DeviceUpdates:
+def updates(size: float) -> Updates:
     rng = np.random.default_rng(8)
     counts = rng.integers(0, 20, DEVICES)
     counts[0] = 0
     rows = [rng.choice(NUM_ITEMS, count, replace=False) for count in counts]
-    return DeviceUpdates(
+    return Updates(
         errors=(size * rng.standard_normal((DEVICES, NUM_ITEMS))).astype(np.float32),
         vectors=rng.standard_normal((DEVICES, DIM)).astype(np.float32),
-        indptr=np.concatenate([[0], np.cumsum(counts)]),
-        rows=np.concatenate(rows).astype(np.int32),
-        row_values=(size * rng.standard_normal((counts.sum(), DIM))).astype(np.float32),
+        further=RowValues(
+            Histories(offsets(counts), np.concatenate(rows).astype(np.int32)),
+            (size * rng.standard_normal((counts.sum(), DIM))).astype(np.float32),
+        ),
     )
 
 
@@ -37,7 +38,7 @@ def quantiser(sensitivity: int = SENSITIVITY) -> Quantiser:
     return Quantiser(clip_norm=1.0, sensitivity=sensitivity, size=NUM_ITEMS * DIM)
 
 
-def one_by_one(given: DeviceUpdates, sensitivity: int = SENSITIVITY) -> np.ndarray:
+def one_by_one(given: Updates, sensitivity: int = SENSITIVITY) -> np.ndarray:
     return sum(
         quantiser(sensitivity).quantise(given.dense(device, device + 1).reshape(-1), WordStream(key, Purpose.ROUNDING))
         for device, key in enumerate(KEYS)
@@ -56,8 +57,8 @@ def test_an_update_is_its_rank_one_part_plus_its_rows():
     given = updates(1.0)
     for device in range(DEVICES):
         expected = np.outer(given.errors[device], given.vectors[device])
-        own = slice(given.indptr[device], given.indptr[device + 1])
-        np.add.at(expected, given.rows[own], given.row_values[own])
+        further = given.further.select(np.array([device]))
+        np.add.at(expected, further.rows.items, further.values)
         np.testing.assert_allclose(given.dense(device, device + 1)[0], expected.T, rtol=1e-5, atol=1e-6)
 
 
@@ -85,22 +86,22 @@ def test_a_device_that_has_to_round_again_gets_the_same_words(monkeypatch: pytes
 
 def test_partial_sums_are_flushed_before_float32_would_round(monkeypatch: pytest.MonkeyPatch):
     flushed = quantised_sum(updates(0.05), KEYS, quantiser())
-    monkeypatch.setattr(batched_release, "_EXACT_FLOAT32", 5 * SENSITIVITY)
+    monkeypatch.setattr(batch, "_EXACT_FLOAT32", 5 * SENSITIVITY)
     assert len(KEYS) > 5
     np.testing.assert_array_equal(quantised_sum(updates(0.05), KEYS, quantiser()), flushed)
-    monkeypatch.setattr(batched_release, "_EXACT_FLOAT32", SENSITIVITY)
+    monkeypatch.setattr(batch, "_EXACT_FLOAT32", SENSITIVITY)
     np.testing.assert_array_equal(quantised_sum(updates(0.05), KEYS, quantiser()), flushed)
 
 
 @pytest.mark.parametrize("devices_per_group", [1, 5, 100])
 def test_the_size_of_groups_changes_nothing(devices_per_group: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(batched_release, "_VALUES_PER_GROUP", devices_per_group * quantiser().size)
+    monkeypatch.setattr(batch, "_VALUES_PER_GROUP", devices_per_group * quantiser().size)
     np.testing.assert_array_equal(quantised_sum(updates(0.05), KEYS, quantiser()), one_by_one(updates(0.05)))
 
 
 def test_many_full_contributions_on_one_value_sum_up_exactly():
     devices, sensitivity = 600, 1 << 16
-    full = DeviceUpdates.rank_one(np.full((devices, 1), 1.0, np.float32), np.full((devices, 1), 1.0, np.float32))
+    full = Updates(np.full((devices, 1), 1.0, np.float32), np.full((devices, 1), 1.0, np.float32))
     single = Quantiser(clip_norm=1.0, sensitivity=sensitivity, size=1)
     keys = [number.to_bytes(32, "big") for number in range(devices)]
     total = quantised_sum(full, keys, single)
@@ -142,10 +143,10 @@ def test_a_round_without_devices_adds_no_noise():
     assert not release_sum(nothing, 0, mechanism, WordStream(bytes(32), Purpose.NOISE)).any()
 
 
-@pytest.mark.parametrize("block", ["errors", "vectors", "row_values"])
+@pytest.mark.parametrize("block", ["errors", "vectors", "values"])
 def test_an_update_that_is_not_finite_is_refused(block: str):
     given = updates(0.05)
-    getattr(given, block)[0, 0] = np.nan
+    getattr(given.further if block == "values" else given, block)[0, 0] = np.nan
     with pytest.raises(PrivacyError, match="not finite"):
         quantised_sum(given, KEYS, quantiser())
 

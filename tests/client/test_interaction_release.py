@@ -1,36 +1,40 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from palate.client import batched_interaction
-from palate.client.batched_interaction import (
+from palate.client import interaction_release
+from palate.client.interaction_release import (
     InteractionSum,
     interaction_sum,
     popularity_interaction_sum,
-    recent,
     release_interactions,
 )
-from palate.client.interaction_trainer import popularity_interactions, sample_layout, train_interactions
+from palate.client.opacus_release import release_interactions as device_release
 from palate.errors import ConfigError
 from palate.models.histories import Histories
-from palate.models.learning.kernel import fresh_state
+from palate.models.learning.interactions import sample_layout
+from palate.models.learning.kernel import fresh_heads
 from palate.models.scores.base import State
 from palate.models.scores.registry import SCORE_MODELS
 from palate.models.table import ItemTable, initial_embeddings
 from palate.models.training import LocalTraining
+from palate.privacy.accounting.events import Unit
+from palate.privacy.budget import events_of
 from palate.privacy.errors import PrivacyError
+from palate.privacy.integer import skellam
 from palate.privacy.integer.csprng import Purpose, WordStream
 from palate.privacy.integer.quantise import Quantiser
 from palate.privacy.integer.ring import Ring
 from palate.privacy.integer.skellam import SkellamSampler
+from palate.privacy.mechanisms.interaction import popularity_scale
 from palate.privacy.mechanisms.terms import ReleaseTerms
-
-pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook")
+from palate.privacy.wire import RoundPlan
 
 NUM_ITEMS, FIXED_DIM, DIM, B = 40, 3, 4, 6
 LENGTHS = [0, 1, 6, 7, 30, 3, 0]
@@ -91,48 +95,50 @@ def alone(
     kept = []
     for device in range(DEVICES):
         secret = secrets(server_round)[device]
-        released = train_interactions(
+        fresh = fresh_heads(where, config(model), 1)
+        state = states[device]
+        released = device_release(
             where,
-            histories(where.num_items).of(device),
-            states[device],
+            Histories.of_one(histories(where.num_items).of(device)),
+            fresh if state is None else state,
+            keys(server_round)[device : device + 1],
+            secret,
             config(model),
             TERMS,
             interactions_per_round=B,
-            key=keys(server_round)[device],
-            secret=secret,
         )
         words = WordStream(secret, Purpose.NOISE)
         SkellamSampler(TERMS.share_variance).draw(head_size, words)
         noise = noise + SkellamSampler(TERMS.share_variance).draw(len(total), words)
         total = total + Ring(bits=TERMS.ring_bits).centre(released.vector)
-        kept.append(released.state)
+        kept.append(released.heads)
     return total, noise, kept
 
 
 @pytest.mark.parametrize("num_items", [5, NUM_ITEMS])
 @pytest.mark.parametrize("model", MODELS)
-def test_devices_and_their_twin_send_the_same_integers_and_keep_the_same_heads(model: str, num_items: int):
+def test_devices_by_themselves_and_together_send_the_same_integers_and_keep_the_same_heads(model: str, num_items: int):
     where = table(num_items)
-    state: State = fresh_state(where, config(model), DEVICES)
+    state: State = fresh_heads(where, config(model), DEVICES)
     states: list[State | None] = [None] * DEVICES
     for server_round in range(3):
-        twin = together(state, model, where, server_round)
+        shard = together(state, model, where, server_round)
         total, noise, heads = alone(where, states, model, server_round)
-        np.testing.assert_array_equal(twin.integers, total - noise)
-        assert np.abs(twin.integers).sum() > 50
+        np.testing.assert_array_equal(shard.integers, total - noise)
+        assert np.abs(shard.integers).sum() > 50
         for device, head in enumerate(heads):
             for name, value in head.items():
-                np.testing.assert_allclose(twin.state[name][device], value, atol=1e-6, err_msg=f"{name} of {device}")
-                assert not torch.equal(value, state[name][device])
-        states, state = list(heads), twin.state
+                np.testing.assert_array_equal(shard.heads[name][device], value[0], err_msg=f"{name} of {device}")
+                assert not torch.equal(value[0], state[name][device])
+        states, state = list(heads), shard.heads
         where = where.with_learned(where.learned + 1e-4 * total.reshape(DIM, num_items).T)
 
 
-def test_with_the_devices_own_noise_the_twin_sends_what_they_send():
-    twin = together(fresh_state(table(), config(), DEVICES))
+def test_with_the_devices_own_noise_a_shard_sends_what_they_send():
+    shard = together(fresh_heads(table(), config(), DEVICES))
     total, noise, _ = alone(table(), [None] * DEVICES, "neumf", 0)
     ring = Ring(bits=TERMS.ring_bits)
-    np.testing.assert_array_equal(ring.reduce(twin.integers + noise), ring.reduce(total))
+    np.testing.assert_array_equal(ring.reduce(shard.integers + noise), ring.reduce(total))
 
 
 def test_a_sample_that_rounds_again_is_the_same_on_either_path(monkeypatch: pytest.MonkeyPatch):
@@ -145,24 +151,24 @@ def test_a_sample_that_rounds_again_is_the_same_on_either_path(monkeypatch: pyte
         return verdict
 
     monkeypatch.setattr(Quantiser, "fits", refuse_now_and_then)
-    twin = together(fresh_state(table(), config(), DEVICES))
+    shard = together(fresh_heads(table(), config(), DEVICES))
     total, noise, _ = alone(table(), [None] * DEVICES, "neumf", 0)
-    np.testing.assert_array_equal(twin.integers, total - noise)
+    np.testing.assert_array_equal(shard.integers, total - noise)
     assert not all(decided)
 
 
 @pytest.mark.parametrize("values", [1, 300, 1 << 22])
 def test_the_size_of_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch, values: int):
-    state = fresh_state(table(), config(), DEVICES)
+    state = fresh_heads(table(), config(), DEVICES)
     expected = together(state)
-    monkeypatch.setattr(batched_interaction, "_VALUES_PER_CHUNK", values)
+    monkeypatch.setattr(interaction_release, "_VALUES_PER_CHUNK", values)
     found = together(state)
     np.testing.assert_array_equal(found.integers, expected.integers)
-    assert all(torch.equal(found.state[name], value) for name, value in expected.state.items())
+    assert all(torch.equal(found.heads[name], value) for name, value in expected.heads.items())
 
 
 def test_the_state_that_is_given_is_not_changed():
-    state = fresh_state(table(), config(), DEVICES)
+    state = fresh_heads(table(), config(), DEVICES)
     before = {name: value.clone() for name, value in state.items()}
     together(state)
     assert all(torch.equal(state[name], value) for name, value in before.items())
@@ -170,30 +176,53 @@ def test_the_state_that_is_given_is_not_changed():
 
 
 def test_only_the_most_recent_interactions_of_everybody_are_kept():
-    window = recent(histories(), B)
+    window = histories().latest(B)
     for device, count in enumerate(LENGTHS):
         np.testing.assert_array_equal(window.of(device), histories().of(device)[max(0, count - B) :])
 
 
 def test_nobody_takes_part_and_nothing_is_summed():
     none = Histories(np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int32))
-    state = fresh_state(table(), config(), 0)
+    state = fresh_heads(table(), config(), 0)
     result = interaction_sum(table(), none, state, keys(0)[:0], [], config(), TERMS, interactions_per_round=B)
     assert not result.integers.any()
     assert not release_interactions(result.integers, 0, TERMS, WordStream(bytes(32), Purpose.NOISE)).any()
 
 
-def test_popularity_is_the_sum_of_the_devices_without_their_noise():
-    total = np.zeros(NUM_ITEMS, dtype=np.int64)
+def counted(items: object, num_items: int, terms: ReleaseTerms) -> np.ndarray:
+    """One device's part of the popularity sum."""
+    own = Histories.of_one(np.asarray(items, dtype=np.int32))
+    return popularity_interaction_sum(own, num_items, terms, interactions_per_round=1000)
+
+
+def test_popularity_is_the_sum_of_the_devices_most_recent_interactions():
+    expected = np.zeros(NUM_ITEMS, dtype=np.int64)
     for device in range(DEVICES):
-        secret = secrets(0)[device]
-        own = histories().of(device)
-        sent = popularity_interactions(own, NUM_ITEMS, TERMS, interactions_per_round=B, secret=secret)
-        noise = SkellamSampler(TERMS.share_variance).draw(NUM_ITEMS, WordStream(secret, Purpose.NOISE))
-        total += Ring(bits=TERMS.ring_bits).centre(sent) - noise
+        expected[histories().of(device)[-B:]] += TERMS.sensitivity
     found = popularity_interaction_sum(histories(), NUM_ITEMS, TERMS, interactions_per_round=B)
-    np.testing.assert_array_equal(found, total)
+    np.testing.assert_array_equal(found, expected)
     assert found.sum() == TERMS.sensitivity * sum(min(count, B) for count in LENGTHS)
+
+
+def test_an_item_of_a_device_counts_once_and_exactly():
+    terms = replace(TERMS, clip_norm=1.0, sensitivity=100)
+    integers = counted([2, 0, 2], 4, terms)
+    assert (integers / popularity_scale(terms)).tolist() == [1.0, 0.0, 1.0, 0.0]
+    one_less = counted([2], 4, terms)
+    assert math.sqrt(((integers - one_less) ** 2).sum()) == terms.sensitivity
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 36])
+def test_popular_items_of_a_person_stay_within_the_root_of_b_times_the_sensitivity(count: int):
+    integers = counted(np.random.default_rng(count).permutation(40)[:count], 40, TERMS)
+    learned = np.zeros((40, DIM), dtype=np.float32)
+    asked = RoundPlan(
+        run="run", server_round=1, purpose="train", unit="both", participation=1.0, training="{}",
+        fixed=learned[:, :0], learned=learned, terms=TERMS, interactions_per_round=count,
+    )  # fmt: skip
+    bound = events_of(replace(asked, purpose="popularity"))[Unit.USER].sensitivity
+    assert bound - 1 < math.sqrt((integers**2).sum()) <= bound
+    assert bound <= events_of(asked)[Unit.USER].sensitivity == count * TERMS.sensitivity
 
 
 def test_a_repeated_item_counts_once_a_device():
@@ -204,7 +233,7 @@ def test_a_repeated_item_counts_once_a_device():
 
 @pytest.mark.parametrize("at_once", [1 << 40, 3 * TERMS.share_variance])
 def test_noise_of_all_devices_has_the_sum_of_their_variances(monkeypatch: pytest.MonkeyPatch, at_once: int):
-    monkeypatch.setattr(batched_interaction, "MAX_VARIANCE", at_once)
+    monkeypatch.setattr(skellam, "MAX_VARIANCE", at_once)
     signal = np.arange(20_000, dtype=np.int64)
     sent = release_interactions(signal, 10, TERMS, WordStream(bytes(32), Purpose.NOISE))
     noise = Ring(bits=TERMS.ring_bits).centre(sent) - signal
@@ -214,14 +243,14 @@ def test_noise_of_all_devices_has_the_sum_of_their_variances(monkeypatch: pytest
 
 
 def test_a_head_that_is_not_finite_releases_nothing():
-    state = fresh_state(table(), config("gmf"), DEVICES)
+    state = fresh_heads(table(), config("gmf"), DEVICES)
     state["user.weight"][4, 0, 0] = math.nan
     with pytest.raises(PrivacyError, match="not finite"):
         together(state, "gmf")
 
 
 def test_a_missing_secret_an_unbounded_round_and_the_closed_form_are_refused():
-    state = fresh_state(table(), config(), DEVICES)
+    state = fresh_heads(table(), config(), DEVICES)
     arguments = [table(), histories(), state, keys(0)]
     with pytest.raises(PrivacyError, match="6 secrets"):
         interaction_sum(*arguments, secrets(0)[1:], config(), TERMS, interactions_per_round=B)
