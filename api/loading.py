@@ -13,6 +13,7 @@ import polars as pl
 from palate.data.interactions import Interactions
 from palate.data.options import ReadOptions
 from palate.data.reading import read_interactions
+from palate.data.values import DateOrder
 from palate.errors import ConfigError
 from palate.simulation.datasets.describe import Description, describe
 from palate.simulation.datasets.presets import IN_MEMORY
@@ -128,8 +129,11 @@ def load(
     items: Source | None = None,
     user_column: str | None = None,
     item_column: str | None = None,
+    title_column: str | None = None,
     rating_column: str | None = None,
     time_column: str | None = None,
+    columns: str | None = None,
+    date_order: DateOrder | None = None,
     min_user: int | None = None,
     min_item: int | None = None,
     min_rating: float | None = None,
@@ -146,8 +150,12 @@ def load(
         optionally, items.csv; or a polars, pandas or Arrow frame with a row for each interaction.
     items
         File or frame that describes the items: title, genres, year, description.
-    user_column, item_column, rating_column, time_column
-        Names of the columns; guessed from common names where they are not given.
+    user_column, item_column, title_column, rating_column, time_column
+        Names of the columns, or their positions where a file has no header line; guessed where they are not given.
+    columns
+        Names of the columns of a file without a header line, in order, as "user,item,-,time"; "-" skips one.
+    date_order
+        What comes first in dates such as 7/6/2020: "day" or "month"; the column decides where it can.
     min_user, min_item
         Fewest interactions that a user and an item must keep.
     min_rating
@@ -172,8 +180,11 @@ def load(
     options = ReadOptions.checked(
         user_column=user_column,
         item_column=item_column,
+        title_column=title_column,
         rating_column=rating_column,
         time_column=time_column,
+        columns=columns,
+        date_order=date_order,
         items=described if isinstance(described, Path) else None,
         min_user=min_user,
         min_item=min_item,

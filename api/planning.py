@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from palate.loading import Data
+from palate.models.scores.base import ScoreModel
+from palate.models.scores.registry import SCORE_MODELS
 from palate.server.values import merge, nested
+from palate.simulation.baselines.base import Baseline
+from palate.simulation.baselines.registry import BASELINES
 from palate.simulation.planning import Plan
 from palate.simulation.planning import plan as planned
 
@@ -17,11 +21,11 @@ def plan(
     epsilon: float | None = None,
     delta: float | None = None,
     unit: str = "user",
-    model: str | None = None,
+    model: str | type[ScoreModel] | None = None,
     rounds: int | None = None,
     dim: int | None = None,
     seed: int | None = None,
-    baselines: Sequence[str] | None = None,
+    baselines: Sequence[str | Baseline] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Decide every setting of a run on this data.
@@ -37,13 +41,13 @@ def plan(
     unit
         What one guarantee covers: "user", "interaction" or "both"; "none" is no privacy.
     model
-        Score model, such as "neumf", "gmf" or "sequential".
+        Score model: a name such as "neumf", "gmf" or "sequential", or a class of your own.
     rounds, dim
         Training rounds and width of the item embedding; planned unless given.
     seed
         Seed of everything random but the noise.
     baselines
-        References to compute beside the run; all unless given, and none for an empty list.
+        References to compute beside the run, by name or as objects; all unless given, and none for an empty list.
     settings
         Any other setting by its dotted name, such as {"training.recency_half_life": 20}; docs/configuration.md lists
         them. A name given above wins.
@@ -65,8 +69,8 @@ def plan(
         "epsilon": epsilon,
         "delta": delta,
         "seed": seed,
-        "baselines": None if baselines is None else tuple(baselines),
-        "training.model": model,
+        "baselines": None if baselines is None else tuple(BASELINES.name_of(each) for each in baselines),
+        "training.model": None if model is None else SCORE_MODELS.name_of(model),
         "schedule.rounds": rounds,
         "schedule.dim": dim,
     }

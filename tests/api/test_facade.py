@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import inspect
 import json
 import subprocess
 import sys
@@ -14,7 +16,10 @@ import pytest
 
 import palate
 from palate.cli.main import main
+from palate.data.options import ReadOptions
 from palate.errors import ConfigError, DataError, RunError
+from palate.models.scores.gmf import GMF
+from palate.simulation.baselines.registry import BASELINES
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"numpy", "torch", "polars", "flwr", "scipy", "pydantic", "rich", "typer", "jinja2"}
@@ -274,6 +279,31 @@ def test_a_plan_for_other_data_is_refused(data: palate.Data, small_data: Path):
     with pytest.raises(ConfigError, match="the plan is for"):
         palate.simulate(other, palate.plan(data), run_dir="never")
     assert not Path("never").exists()
+
+
+def test_every_way_to_read_is_an_argument_of_load():
+    given = inspect.signature(palate.load).parameters
+    fields = ReadOptions.model_fields
+    assert set(given) - {"source"} == set(fields)
+    assert all(given[name].default == field.default for name, field in fields.items())
+
+
+def test_own_models_and_baselines_pass_as_objects(data: palate.Data):
+    class Mine(GMF):
+        name = "mine"
+
+    baseline = dataclasses.replace(BASELINES["popularity"], name="crowd", label="The crowd")
+    short = SHORT | {"baselines": [baseline, "ease"], "model": Mine}
+    plan = palate.plan(data, unit="none", **short, settings=QUICK)
+    assert (plan.settings.training.model, plan.settings.baselines) == ("mine", ("crowd", "ease"))
+    run = palate.simulate(data, plan, run_dir="own", progress=False)
+    frame = run.metrics.to_frame()
+    assert frame["model"].unique(maintain_order=True).to_list() == ["Palate (mine)", "The crowd", "EASE"]
+    usual = palate.plan(data, unit="none", **SHORT | {"model": "gmf"}, settings=QUICK)
+    same = palate.simulate(data, usual, run_dir="gmf", progress=False).metrics.test.sampled.values
+    assert run.metrics.test.sampled.values == same
+    with pytest.raises(ConfigError, match="model"):
+        palate.plan(data, model=dict)
 
 
 def test_wrong_use_has_a_hint(data: palate.Data):
