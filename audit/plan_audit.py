@@ -1,6 +1,6 @@
 """What a run under way will have cost at its end: its ledgers so far, and its schedule for the rounds still to come.
 
-`palate privacy plan` answers before there is a run. Here the terms are those that the server's ledger really charged.
+`palate plan` answers before there is a run. Here the terms are those that the server's ledger really charged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from palate.privacy.ledger.body import NANO, Intent
 from palate.privacy.ledger.errors import BudgetExceeded
 from palate.simulation.report.files import damaged, file_bytes
 
-_PLAN_HINT = "palate privacy plan answers without a run: give it the epsilon and the rounds"
+_PLAN_HINT = "palate plan answers without a run: give it the epsilon and the rounds"
 
 
 @dataclass(frozen=True, kw_only=True)

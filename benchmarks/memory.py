@@ -31,7 +31,7 @@ def main(
             talk.print(f"{name}, {rounds} rounds, baselines {which} ...", highlight=False)
             with tempfile.TemporaryDirectory() as folder:
                 arguments = ["simulate", "--data", name, "--unit", "none", "--rounds", str(rounds)]
-                place = ["--run-dir", str(Path(folder) / "run"), "--no-report", "--json"]
+                place = ["--folder", str(Path(folder) / "run"), "--no-report", "--json"]
                 spent = run_palate([*arguments, "--baselines", which, *place])
             target = TARGET_MB if name == "ml-1m" else None
             label = f"{name} peak memory, baselines {which}"

@@ -35,7 +35,7 @@ def main(
     if demo:
         talk.print("palate simulate --data demo ...")
         with tempfile.TemporaryDirectory() as folder:
-            place = ["--run-dir", str(Path(folder) / "run"), "--quiet"]
+            place = ["--folder", str(Path(folder) / "run"), "--quiet"]
             spent = run_palate(["simulate", "--data", "demo", "--unit", "none", *place])
         checks += [
             Check(

@@ -113,7 +113,7 @@ def run_all(data: str, seeds: Sequence[int], settings: Sequence[str], label: str
         talk.print(f"{data} seed {seed}, baselines {baselines} ...", highlight=False)
         chosen = [word for text in settings for word in ("--set", text)]
         what = ["simulate", "--data", data, "--unit", "none", "--seed", str(seed), "--baselines", baselines]
-        spent = run_palate([*what, *chosen, "--run-dir", str(folder), "--fresh", "--no-report", "--json"])
+        spent = run_palate([*what, *chosen, "--folder", str(folder), "--fresh", "--no-report", "--json"])
         runs.append(read_run(folder, spent.cpu_seconds))
     return runs
 

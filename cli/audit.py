@@ -132,7 +132,7 @@ def plan(
 ) -> None:
     """Compute what a run under way will have cost at its end, from the terms that its server really charged.
 
-    Before there is a run, palate privacy plan answers. Exit code 3: devices will refuse its last rounds.
+    Before there is a run, palate plan answers. Exit code 3: devices will refuse its last rounds.
     """
     record = _audited(target, key, None, None)
     units = audit_plan(record)

@@ -12,11 +12,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from palate.cli.simulate import settings_of
+from palate.cli.options import JsonOption, QuietOption, folder_option
+from palate.cli.settings import Panel, with_settings
 from palate.errors import ConfigError, EnvironmentProblem
-from palate.server.resolving import PROTECTED as DEFAULTS
-from palate.server.values import merge, nested
-from palate.simulation.config import load_config
+from palate.simulation.config import SimulationConfig
 
 if TYPE_CHECKING:
     from palate.simulation.frontier import Frontier
@@ -36,7 +35,15 @@ class Part(StrEnum):
     TEST = "test"
 
 
+def _swept() -> tuple[str, ...]:
+    from palate.simulation.frontier import SWEPT
+
+    return SWEPT
+
+
+@with_settings(SimulationConfig, Panel("All runs", ("delta", "training.model")), decided=_swept)
 def frontier(
+    asked: dict[str, Any],
     *,
     data: Annotated[
         list[str] | None, typer.Option(help="Dataset name, file or folder; may be repeated. [default: demo]")
@@ -46,32 +53,17 @@ def frontier(
     ] = "0.5,1,2,4,8,inf",
     seeds: Annotated[str, typer.Option(help="Seeds of every point, with commas.")] = "1,2,3",
     units: Annotated[str, typer.Option(help="Units of protection, with commas: user, interaction, both.")] = "user",
-    delta: Annotated[
-        float | None,
-        typer.Option(help=f"Failure probability of every guarantee. [default: {DEFAULTS['delta']:g}]"),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Score model: gmf, mlp, neumf, linear, autoencoder or sequential. [default: neumf]"),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file with other settings of all runs; what is swept wins over it.")
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any other setting of all runs, e.g. --set schedule.rounds=3."),
-    ] = None,
     references: Annotated[
         str, typer.Option(help="References without privacy: all, none, or names with commas.")
     ] = "all",
     metric_part: Annotated[
         Part, typer.Option(help="What the chart shows; both are written to frontier.parquet.")
     ] = Part.VALIDATION,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the frontier. [default: runs/frontier- and the datasets' names]")
+    folder: Annotated[
+        Path | None, folder_option("Folder of the frontier. [default: runs/frontier- and the datasets' names]", "--out")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only, and the result.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure what privacy costs: accuracy against epsilon, over seeds, with controls and references.
 
@@ -83,7 +75,7 @@ def frontier(
     Examples:
       palate frontier
       palate frontier --data ml-100k --epsilons 1,8,inf --seeds 1
-      palate frontier --data ml-1m --units user,both --out runs/ml-1m-frontier
+      palate frontier --data ml-1m --units user,both --folder runs/ml-1m-frontier
       palate frontier --data sales.csv --set read.user_column=customer --set read.item_column=sku
     """  # noqa: D301 - Click wants the character itself to keep the lines of the examples
     from palate.simulation.frontier import RUNS, Sweep, run_sweep
@@ -92,30 +84,28 @@ def frontier(
     from palate.simulation.frontier_records import summary_of, write_frontier
     from palate.simulation.report.frontier_chart import write_page  # before the first run: its extra may be missing
 
-    chosen = merge(_not_swept(settings_of(setting or [])), nested({"training.model": model}))
-    values = merge(load_config(config) if config else {}, chosen)
     sweep = Sweep(
         data=tuple(data or ["demo"]),
         units=tuple(_listed("units", units, str)),
         epsilons=tuple(_listed("epsilons", epsilons, float)),
         seeds=tuple(_listed("seeds", seeds, int)),
-        delta=values.get("delta") if delta is None else delta,
-        values=values,
+        delta=asked.get("delta"),
+        values=asked,
     )
     names = reference_names() if references == "all" else ()
     if references not in ("all", "none"):
         names = tuple(_listed("references", references, str))
-    folder = out or Path("runs") / f"frontier-{'-'.join(dataset_name(each) for each in sweep.data)}"
-    _make(folder / RUNS)
+    place = folder or Path("runs") / f"frontier-{'-'.join(dataset_name(each) for each in sweep.data)}"
+    _make(place / RUNS)
     talk = Console(stderr=True, quiet=quiet or as_json)
     if quiet or as_json:
-        found = run_sweep(sweep, folder, SilentSweep(), references=names)
+        found = run_sweep(sweep, place, SilentSweep(), references=names)
     else:
-        with SweepProgress(talk, sweep, folder) as watcher:
-            found = run_sweep(sweep, folder, watcher, references=names)
+        with SweepProgress(talk, sweep, place) as watcher:
+            found = run_sweep(sweep, place, watcher, references=names)
     summary = summary_of(found.cells, part=metric_part, swept=sweep.asked, notes=found.notes)
-    write_frontier(found.entries, summary, folder)
-    files = write_page(found.cells, folder, part=metric_part, notes=found.notes)
+    write_frontier(found.entries, summary, place)
+    files = write_page(found.cells, place, part=metric_part, notes=found.notes)
     if as_json:
         typer.echo(json.dumps(summary, allow_nan=False))
         return
@@ -123,19 +113,6 @@ def frontier(
     talk.print(_ADVICE[metric_part], soft_wrap=True, highlight=False)
     for path in files:
         talk.print(f"written  {path}", highlight=False, soft_wrap=True, markup=False)
-
-
-def _not_swept(settings: dict[str, Any]) -> dict[str, Any]:
-    """Refuse a setting by name that would be passed over in silence."""
-    from palate.simulation.frontier import SWEPT
-
-    for name in SWEPT:
-        if name in settings:
-            raise ConfigError(
-                f"--set {name}={settings[name]} is decided by the sweep",
-                hint="use --data, --units, --epsilons, --delta, --seeds and --references",
-            )
-    return settings
 
 
 def _listed(name: str, text: str, kind: Callable[[str], _Value]) -> Sequence[_Value]:
@@ -154,7 +131,7 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EnvironmentProblem(
-            f"cannot write to {folder}: {error.strerror}", hint="choose another place with --out"
+            f"cannot write to {folder}: {error.strerror}", hint="choose another place with --folder"
         ) from error
 
 

@@ -19,7 +19,7 @@ import typer
 from click.exceptions import Exit, NoArgsIsHelpError
 
 from palate.cli.errors import EXIT_CODES, ending_of, show
-from palate.cli.options import make_plain
+from palate.cli.options import PanelCommand, make_plain
 
 PROGRAM = "palate"
 
@@ -50,6 +50,7 @@ COMMANDS: dict[str, Entry] = {
         "palate.cli.simulate:simulate",
         "Train a federated recommender on virtual devices and measure what it is worth.",
     ),
+    "plan": Entry("palate.cli.plan:plan", "Say what a run would be and why; or plan a privacy budget without data."),
     "report": Entry("palate.cli.run:report", "Write a run's report as one self-contained HTML page."),
     "compare": Entry("palate.cli.run:compare", "Compare two runs, with a paired significance test."),
     "recommend": Entry("palate.cli.run:recommend", "Show what a run recommends to one user, by title."),
@@ -60,7 +61,6 @@ COMMANDS: dict[str, Entry] = {
     "client": Entry(
         "palate.cli.client:client_app", "Your own device: recommendations, feedback, and what it takes part in."
     ),
-    "privacy": Entry("palate.cli.plan:privacy_app", "Plan privacy budgets, without data."),
 }
 
 
@@ -104,7 +104,7 @@ def load_command(name: str, entry: Entry) -> click.Command:
         command.name = name
     else:
         single = typer.Typer(add_completion=False)
-        single.command(name)(found)
+        single.command(name, cls=PanelCommand)(found)
         command = typer.main.get_command(single)
     make_plain(command)
     return command

@@ -105,3 +105,17 @@ def make_plain(command: click.Command) -> None:
             # Wrapped and whole, where Click would cut it to one line.
             child.short_help = child.short_help or (child.help or "").partition("\n\n")[0]
             make_plain(child)
+
+
+class PanelCommand(TyperCommand):
+    """Lists its options under the headings of their panels, its own last."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, a section a panel."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                panels.setdefault(getattr(parameter, "rich_help_panel", None) or "Options", []).append(record)
+        for title in sorted(panels, key="Options".__eq__):
+            with formatter.section(title):
+                formatter.write_dl(panels[title])

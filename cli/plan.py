@@ -1,260 +1,188 @@
-"""`palate privacy plan`: what a schedule costs, what noise a budget needs, how many rounds are left. Needs no data."""
+"""`palate plan`: what a run would be, and why; without data, what a budget, its noise or its rounds come to."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from palate.audit.plan_request import PlanRequest, Question
-from palate.audit.planning import NOTICE, Plan, cross_checked, make_plan
+from palate.cli.options import JsonOption, print_json
+from palate.cli.settings import RUN_PANELS, with_settings
 from palate.errors import ConfigError
-from palate.privacy.accounting.dropout import Quorum
-from palate.privacy.accounting.guarantee import LOCAL_WARNING, Guarantee, round_up
+from palate.server.values import flat
+from palate.simulation.config import SimulationConfig
 
-privacy_app = typer.Typer(
-    help="Plan privacy budgets, without data.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
+if TYPE_CHECKING:
+    from palate.simulation.planning import Plan
 
 _DEFAULT_DEVICES, _DEFAULT_BITS, _MAX_BITS = 1000, 12, 30
 _PLOT_SUFFIXES = (".png", ".svg")
-_PLOT_POINTS = 300
-_EXAMPLES = """\b
-Examples:
-  palate privacy plan --noise-multiplier 2 --rounds 50
-  palate privacy plan --epsilon 8 --rounds 300 --devices 6040 --cohort 200 --cap 5
-  palate privacy plan --epsilon 8 --noise-multiplier 5 --spent-rounds 20 --plot budget.png"""
+_WITHOUT_DATA = "Without data"
 
 
-@privacy_app.callback()
-def privacy() -> None:
-    """Plan privacy budgets, without data."""
+def _without_data(help: str, **more: Any) -> Any:
+    return typer.Option(help=help, rich_help_panel=_WITHOUT_DATA, **more)
 
 
-@privacy_app.command("plan", epilog=_EXAMPLES)
+@with_settings(SimulationConfig, *RUN_PANELS)
 def plan(
+    asked: dict[str, Any],
     *,
-    epsilon: Annotated[float | None, typer.Option(help="Privacy budget, e.g. --epsilon 8.")] = None,
-    delta: Annotated[float, typer.Option(help="Probability left over; well below one over the devices.")] = 1e-5,
-    noise_multiplier: Annotated[
-        float | None, typer.Option(help="Noise in the sum over the sensitivity, e.g. --noise-multiplier 2.")
-    ] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds of the schedule, e.g. --rounds 50.")] = None,
-    spent_rounds: Annotated[
-        int, typer.Option(help="Rounds with the same noise that a device has behind it; for the rounds left.")
-    ] = 0,
     devices: Annotated[
-        int | None, typer.Option(help="Devices in the federation.", show_default=f"the cohort, or {_DEFAULT_DEVICES}")
+        int | None, _without_data("Devices in the federation.", show_default=f"the cohort, or {_DEFAULT_DEVICES}")
     ] = None,
-    cohort: Annotated[int | None, typer.Option(help="Devices asked in each round.", show_default="all")] = None,
+    noise_multiplier: Annotated[
+        float | None, _without_data("Noise in the sum over the sensitivity, e.g. --noise-multiplier 2.")
+    ] = None,
+    spent_rounds: Annotated[
+        int | None, _without_data("Rounds with the same noise that a device has behind it; for the rounds left.")
+    ] = None,
+    cohort: Annotated[int | None, _without_data("Devices asked in each round.", show_default="all")] = None,
     cap: Annotated[
-        int | None, typer.Option(help="Most rounds in which one device takes part.", show_default="all rounds")
+        int | None, _without_data("Most rounds in which one device takes part.", show_default="all rounds")
     ] = None,
-    quorum: Annotated[float, typer.Option(help="tau: a round needs more than this share of its cohort.")] = 0.6,
-    corrupt: Annotated[float, typer.Option(help="gamma: share of the cohort that may collude with the server.")] = 0.2,
+    quorum: Annotated[
+        float | None, _without_data("tau: a round needs more than this share of its cohort.", show_default="0.6")
+    ] = None,
+    corrupt: Annotated[
+        float | None,
+        _without_data("gamma: share of the cohort that may collude with the server.", show_default="0.2"),
+    ] = None,
     bits: Annotated[
-        int | None, typer.Option(help="Sensitivity as a power of two.", show_default=str(_DEFAULT_BITS))
+        int | None, _without_data("Sensitivity as a power of two.", show_default=str(_DEFAULT_BITS))
     ] = None,
     sensitivity: Annotated[
-        int | None,
-        typer.Option(help="L2 bound of a device's integer vector.", show_default=f"2^{_DEFAULT_BITS}"),
+        int | None, _without_data("L2 bound of a device's integer vector.", show_default=f"2^{_DEFAULT_BITS}")
     ] = None,
-    num_values: Annotated[
-        int | None, typer.Option(help="Length of a device's vector.", show_default="any length")
-    ] = None,
+    num_values: Annotated[int | None, _without_data("Length of a device's vector.", show_default="any length")] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw central epsilon by round, to a .png or .svg file.", metavar="FILE")
+        Path | None, _without_data("Draw central epsilon by round, to a .png or .svg file.", metavar="FILE")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Ask independent accountants too; takes seconds, or a minute.")
+        bool, typer.Option("--check", help="Ask independent accountants too.", rich_help_panel=_WITHOUT_DATA)
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="List the settings that are plain defaults, too.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Plan a privacy budget: give two of --epsilon, --noise-multiplier and --rounds, and get the third.
+    """Say what a run would be: each setting with its reason, what it promises, and what it sends.
 
-    Equal rounds at unit user. palate simulate spends a part of its budget on a popularity round first.
-    """
+    With the options of palate simulate, and its data: the same options then run just that. Nothing is trained, and
+    a protected run is planned from public numbers alone.
+
+    With an option of the part without data, no data is read: two of --epsilon, --noise-multiplier and --rounds
+    decide the third, for equal rounds at unit user.
+
+    \b
+    Examples:
+      palate plan --data ml-1m --epsilon 4
+      palate plan --unit none --rounds 3 --all
+      palate plan --epsilon 8 --rounds 4 --devices 1000
+      palate plan --noise-multiplier 2 --rounds 50
+      palate plan --epsilon 8 --rounds 300 --devices 6040 --cohort 200 --cap 5 --plot budget.png
+    """  # noqa: D301 - a real backspace: Click keeps the lines that follow as they are
+    numbers = {
+        "devices": devices,
+        "noise_multiplier": noise_multiplier,
+        "spent_rounds": spent_rounds,
+        "cohort": cohort,
+        "cap": cap,
+        "tau": quorum,
+        "gamma": corrupt,
+        "sensitivity": _sensitivity(bits, sensitivity),
+        "num_values": num_values,
+    }
+    given = {name: value for name, value in numbers.items() if value is not None}
+    if given or plot is not None or check:
+        _plan_budget(asked, given, plot=plot, check=check, as_json=as_json)
+        return
+    from palate.simulation.planning import plan as plan_run
+
+    made = plan_run(asked)
+    if as_json:
+        print_json(made.to_dict())
+    else:
+        _show(made, Console(), every=every)
+
+
+def _show(made: Plan, console: Console, *, every: bool) -> None:
+    """Print a plan: the promise, the cost, and the settings with their reasons."""
+    from palate.simulation.report.words import data_size
+    from palate.simulation.resolving import shown
+
+    style = "bold green" if made.protection.protected else "bold red"
+    console.print(Text(str(made.protection), style=style), soft_wrap=True)
+    facts = {
+        "data": f"{made.people:,} people, {made.items:,} items, {made.interactions:,} interactions",
+        "rounds": f"{made.settings.schedule.rounds}, after one for popularity",
+        "traffic": f"{data_size(made.bytes_down)} to a device and {data_size(made.bytes_up)} from it in a round",
+    }
+    if made.noise_multipliers is not None:
+        popularity, train = made.noise_multipliers
+        facts["noise multipliers"] = f"{popularity:.3g} for popularity, {train:.3g} in each training round"
+    grid = Table(box=None, pad_edge=False, show_header=False)
+    for name, words in facts.items():
+        grid.add_row(name, words)
+    console.print(grid, highlight=False)
+    table = Table("setting", "value", "from", "why", box=None, pad_edge=False)
+    for each in made.decisions if every else made.decided():
+        table.add_row(each.name, shown(each.value), str(each.source), each.reason)
+    console.print()
+    console.print(table, highlight=False, markup=False)
+    if not every:
+        rest = len(made.decisions) - len(made.decided())
+        console.print(f"\n{rest} other settings have their defaults; --all lists them.", highlight=False)
+
+
+def _plan_budget(
+    asked: dict[str, Any], numbers: dict[str, Any], *, plot: Path | None, check: bool, as_json: bool
+) -> None:
+    """Answer without data: two of epsilon, noise and rounds decide the third."""
+    from palate.audit.plan_request import PlanRequest
+    from palate.audit.planning import cross_checked, make_plan
+    from palate.cli.budget_plan import draw, show
+    from palate.privacy.accounting.dropout import Quorum
+
+    known = flat(asked)
+    budget = {name: known.pop(setting) for setting, name in _OF_BUDGET.items() if setting in known}
+    if known:
+        raise ConfigError(
+            f"{next(iter(known))} says nothing about a plan without data",
+            hint=f"leave it out, or leave out {', '.join(sorted(numbers)) or 'the options without data'}",
+        )
     if plot is not None and plot.suffix.lower() not in _PLOT_SUFFIXES:
         raise ConfigError(
             f"--plot {plot.name} ends in neither {' nor '.join(_PLOT_SUFFIXES)}", hint="for example --plot budget.png"
         )
-    if devices is None:
-        devices = _DEFAULT_DEVICES if cohort is None else cohort
+    quorum = Quorum(tau=numbers.pop("tau", 0.6), gamma=numbers.pop("gamma", 0.2))
+    devices = numbers.pop("devices", numbers.get("cohort", _DEFAULT_DEVICES))
+    cohort = numbers.pop("cohort", devices)
+    made = make_plan(PlanRequest(devices=devices, cohort=cohort, quorum=quorum, **budget, **numbers))
     err = Console(stderr=True)
-    made = make_plan(
-        PlanRequest(
-            epsilon=epsilon,
-            noise_multiplier=noise_multiplier,
-            rounds=rounds,
-            delta=delta,
-            spent_rounds=spent_rounds,
-            devices=devices,
-            cohort=devices if cohort is None else cohort,
-            cap=cap,
-            quorum=Quorum(tau=quorum, gamma=corrupt),
-            sensitivity=_sensitivity(bits, sensitivity),
-            num_values=num_values,
-        )
-    )
     if check:
         err.print("asking independent accountants: seconds, or a minute where epsilon is large", style="dim")
         made = cross_checked(made)
     if plot is not None:
-        _draw(made, plot)
+        draw(made, plot)
         err.print(f"drawn: {plot}", style="dim", markup=False, highlight=False, soft_wrap=True)
     if as_json:
-        typer.echo(json.dumps(made.to_dict(), ensure_ascii=False, allow_nan=False, indent=2))
+        print_json(made.to_dict())
     else:
-        _show(made, Console())
+        show(made, Console())
 
 
-def _sensitivity(bits: int | None, sensitivity: int | None) -> int:
-    if bits is not None and sensitivity is not None:
-        raise ConfigError(f"--bits {bits} and --sensitivity {sensitivity} say the same thing", hint="give one of them")
-    if sensitivity is not None:
+_OF_BUDGET = {"epsilon": "epsilon", "delta": "delta", "schedule.rounds": "rounds"}
+"""Settings of a run that a plan without data takes too, and what it calls them."""
+
+
+def _sensitivity(bits: int | None, sensitivity: int | None) -> int | None:
+    if bits is None:
         return sensitivity
-    bits = _DEFAULT_BITS if bits is None else bits
+    if sensitivity is not None:
+        raise ConfigError(f"--bits {bits} and --sensitivity {sensitivity} say the same thing", hint="give one of them")
     if not 0 <= bits <= _MAX_BITS:
         raise ConfigError(f"bits is {bits}, a plan takes 0 to {_MAX_BITS}", hint=f"{_DEFAULT_BITS} to 14 is usual")
     return 1 << bits
-
-
-def _draw(made: Plan, path: Path) -> None:
-    from palate.simulation.report.budget_chart import save_budget_curve
-
-    last = made.schedule.rounds
-    stride = max(1, last // _PLOT_POINTS)
-    # The cap's round is where the curve bends, so it is drawn whatever the stride.
-    counts = sorted({*range(1, last + 1, stride), made.schedule.most_rounds, last})
-    promised = made.cost.promised
-    save_budget_curve(
-        counts,
-        [row.central for row in made.costs_at(counts)],
-        path,
-        title=f"Central epsilon by round, per {promised.unit} ({_short(promised)}), delta {promised.delta:g}\n"
-        f"{promised.accountant}; amplification: {promised.amplification}",
-        target=made.request.epsilon,
-    )
-
-
-def _show(made: Plan, console: Console) -> None:
-    console.print(NOTICE, style="bold red", highlight=False, markup=False)
-    console.print(f"\n{_headline(made)}", style="bold", highlight=False, markup=False)
-    for note in made.notes:
-        console.print(note, highlight=False, markup=False)
-    for title, table in (
-        ("The plan", _facts(made)),
-        ("Every epsilon below", _meaning(made.cost.promised)),
-        ("What is spent at the end", _figures(made)),
-        ("Epsilon by round, for a device that takes part whenever it may", _by_round(made)),
-        ("Noise in the sum when devices drop out, all of them honest", _dropouts(made)),
-    ):
-        console.print(f"\n{title}", style="bold", highlight=False, markup=False)
-        console.print(table, highlight=False)
-    if made.cost.promised.cross_checks:
-        console.print("\nOther accountants, about Gaussian noise as wide (information, not the claim)", style="bold")
-        checks = _table("accountant", "epsilon")
-        for found in made.cost.promised.cross_checks:
-            checks.add_row(found.accountant, round_up(found.epsilon))
-        console.print(checks, highlight=False)
-
-
-def _headline(made: Plan) -> str:
-    request, promised = made.request, made.cost.promised
-    noise = round_up(made.event.noise_multiplier)
-    claim = f"at delta {request.delta:g} per {promised.unit}"
-    rounds = _rounds(made.schedule.rounds)
-    if request.question is Question.NOISE:
-        return f"Epsilon {request.epsilon:g} {claim} over {rounds} needs noise multiplier {noise}."
-    if request.question is Question.COST:
-        return f"Epsilon {round_up(promised.epsilon)} {claim} is the cost of {rounds} with noise multiplier {noise}."
-    after = f" after {request.spent_rounds:,} spent" if request.spent_rounds else ""
-    budget = f"of epsilon {request.epsilon:g} {claim}{after}, with noise multiplier {noise}"
-    if made.rounds_left:
-        return f"{_rounds(made.rounds_left)} of one device left {budget}."
-    one = "" if request.spent_rounds else f" One round costs {round_up(promised.epsilon)}."
-    return f"No round is left {budget}.{one}"
-
-
-def _facts(made: Plan) -> Table:
-    schedule, quorum, event = made.schedule, made.request.quorum, made.event
-    part = "a device may take part in all"
-    if schedule.cap is not None:
-        part = f"a device takes part in at most {schedule.most_rounds:,} (cap {schedule.cap:,})"
-    table = _table("", "", header=False)
-    table.add_row("noise multiplier", round_up(event.noise_multiplier))
-    table.add_row("rounds", f"{schedule.rounds:,}; {part}")
-    table.add_row("devices", f"{schedule.devices:,}, {schedule.cohort:,} asked in each round")
-    table.add_row(
-        "quorum",
-        f"more than {quorum.tau:g}: {quorum.survivors_needed(schedule.cohort):,} survivors; "
-        f"up to {quorum.gamma:g} corrupt; noise sized for {made.honest_survivors:,} honest shares",
-    )
-    length = "any length" if event.num_values is None else f"{event.num_values:,} values"
-    table.add_row("vector", f"integers with L2 norm up to {event.sensitivity:,}, {length}")
-    return table
-
-
-def _meaning(guarantee: Guarantee) -> Table:
-    table = _table("", "", header=False)
-    table.add_row("unit", guarantee.unit)
-    table.add_row("delta", f"{guarantee.delta:g}")
-    table.add_row("adjacency", guarantee.adjacency)
-    table.add_row("accountant", guarantee.accountant)
-    table.add_row("amplification", guarantee.amplification)
-    table.add_row("assuming", ";\n".join(guarantee.assumptions))
-    return table
-
-
-def _figures(made: Plan) -> Table:
-    table = _table("", "epsilon", "")
-    table.columns[2].justify = "left"
-    cost, likely_rounds = made.cost, max(1, made.cost.likely_rounds)
-    promised = f"Promised to everybody: {_rounds(made.schedule.most_rounds)}."
-    table.add_row("central", round_up(cost.promised.epsilon), promised)
-    if likely_rounds < made.schedule.most_rounds:
-        likely = f"Information: {_rounds(likely_rounds)}, the busiest device of a typical run with random cohorts."
-        table.add_row("likely", round_up(cost.likely.epsilon), likely)
-    alone = f"{LOCAL_WARNING} Assumes nothing but the device's own noise."
-    table.add_row("local", round_up(made.local.epsilon), alone)
-    return table
-
-
-def _rounds(count: int) -> str:
-    return f"{count:,} round" + ("" if count == 1 else "s")
-
-
-def _short(guarantee: Guarantee) -> str:
-    return guarantee.adjacency.partition(":")[0]
-
-
-def _by_round(made: Plan) -> Table:
-    capped = made.schedule.cap is not None
-    table = _table("round", *(["rounds of the device"] if capped else []), "central epsilon", "local epsilon")
-    for row in made.by_round:
-        own = [f"{row.device_rounds:,}"] if capped else []
-        table.add_row(f"{row.round:,}", *own, round_up(row.central), round_up(row.local))
-    return table
-
-
-def _dropouts(made: Plan) -> Table:
-    table = _table("dropouts", "standard deviation")
-    for dropout, inflation in made.std_inflation().items():
-        shown = "the round is abandoned" if inflation is None else f"{inflation:.2f} times the planned"
-        table.add_row(f"{dropout:.0%}", shown)
-    return table
-
-
-def _table(*columns: str, header: bool = True) -> Table:
-    table = Table(*columns, box=None, pad_edge=False, show_header=header)
-    if header:
-        for column in table.columns[1:]:
-            column.justify = "right"
-    return table

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import click
 import tomli_w
-from pydantic import BaseModel
 
 from palate.cli.errors import EXIT_CODES
 from palate.cli.main import PROGRAM, LazyCommand, root_command
@@ -58,27 +57,34 @@ _SETTINGS = """\
 Written by `make docs` from the code; change the code, not this page.
 
 `palate simulate --config FILE` reads these settings from a TOML file, where a dot is a table: `schedule.rounds` stands
-under `[schedule]`. `--set schedule.rounds=20` sets any of them; the flags of `palate simulate` win over both. A run
+under `[schedule]`. `--set schedule.rounds=20` sets any of them; the options of `palate simulate` win over both. A run
 folder holds the whole configuration as it was asked for (`config.toml`) and as the data decided it (`resolved.toml`).
+
+What runs is decided in one place, for the command line, the Python API, `flwr run` and fleets alike
+([ADR 8](adr/0008-one-resolver-of-settings.md)). The columns say what a run of each unit of protection uses where
+nobody asks for something else; an empty one uses what unit none does. *Planned* values follow from public numbers: the
+budget, the devices of a round, the size of the catalogue and whether it has public columns. `palate plan`, with the
+options of `palate simulate`, prints every value of a run with its reason.
 """
 
 
 def configuration() -> str:
-    """Return docs/configuration.md as text: every setting of a simulation with its default."""
+    """Return docs/configuration.md as text: every setting of a simulation with what each unit uses."""
+    from palate.server.resolving import AUTO, defaults
+    from palate.server.values import fields_of
     from palate.simulation.config import SimulationConfig
 
-    rows = "\n".join(_settings(SimulationConfig, ""))
-    return f"{_SETTINGS}\n| setting | default | |\n|---|---|---|\n{rows}\n"
-
-
-def _settings(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _settings(kind, f"{prefix}{name}.")
-            continue
-        default = "required" if field.is_required() else _toml(field.default)
-        yield f"| `{prefix}{name}` | {default} | {field.description or ''} |"
+    user, interaction, none = (defaults(SimulationConfig, unit) for unit in ("user", "interaction", "none"))
+    rows = [
+        "| setting | unit user | units interaction and both | unit none | |",
+        "|---|---|---|---|---|",
+    ]
+    for name, field in fields_of(SimulationConfig).items():
+        values = [_toml(found[name]) for found in (user, interaction, none)]
+        private = ["planned" if name in AUTO else values[0], values[1]]
+        shown = [value if value != values[2] else "" for value in private]
+        rows.append(f"| `{name}` | {shown[0]} | {shown[1]} | {values[2]} | {field.description or ''} |")
+    return "\n".join([_SETTINGS, *rows, ""])
 
 
 def _toml(value: object) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,120 +10,36 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from palate.errors import ConfigError
-from palate.models.training import LocalTraining
-from palate.server.optimisers import OptimiserConfig
-from palate.server.resolving import PROTECTED as DEFAULTS
-from palate.server.settings import Schedule
-from palate.server.values import merge, nested
-from palate.simulation.config import SimulationConfig, checked_config, load_config
-
-_DEFAULT = {name: field.default for name, field in SimulationConfig.model_fields.items()}
-_SCHEDULE, _TRAINING = Schedule(), LocalTraining()
+from palate.cli.options import JsonOption, QuietOption, folder_option
+from palate.cli.settings import RUN_PANELS, with_settings
+from palate.simulation.config import SimulationConfig, checked_config
 
 
+@with_settings(SimulationConfig, *RUN_PANELS)
 def simulate(
+    asked: dict[str, Any],
     *,
-    data: Annotated[
-        str | None, typer.Option(help=f"Dataset name, file or folder, such as ml-100k. [default: {_DEFAULT['data']}]")
-    ] = None,
-    unit: Annotated[
-        str | None,
-        typer.Option(help="What the guarantee covers: user, interaction or both; none is no privacy. [default: user]"),
-    ] = None,
-    epsilon: Annotated[
-        float | None, typer.Option(help=f"Privacy budget of the whole run. [default: {DEFAULTS['epsilon']:g}]")
-    ] = None,
-    delta: Annotated[
-        float | None,
-        typer.Option(help=f"Failure probability of the guarantee. [default: {DEFAULTS['delta']:g}]"),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Score model: gmf, mlp, neumf, linear, autoencoder or sequential. [default: neumf]"),
-    ] = None,
-    objective: Annotated[
-        str | None, typer.Option(help="Local loss: whole (closed form) or bce (sampled). [default: whole]")
-    ] = None,
-    rounds: Annotated[
-        int | None,
-        typer.Option(
-            help=f"Training rounds. [default: planned from size and budget; {_SCHEDULE.rounds} with unit none]"
-        ),
-    ] = None,
-    dim: Annotated[
-        int | None,
-        typer.Option(
-            help=f"Width of the item embedding. [default: planned from size and budget; {_SCHEDULE.dim} with unit none]"
-        ),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help=f"Local epochs of SGD per round. [default: {_TRAINING.epochs}]")
-    ] = None,
-    participation: Annotated[
-        float | None,
-        typer.Option(help=f"Share of devices that take part in a round. [default: {_SCHEDULE.participation}]"),
-    ] = None,
-    optimiser: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Server optimiser: average, momentum, adam or curvature. [default: {OptimiserConfig().name}]"
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help=f"Seed of everything random. [default: {_DEFAULT['seed']}]")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file with any setting; flags win over it, e.g. --config run.toml.")
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting by its dotted name, e.g. --set training.recency_half_life=20."),
-    ] = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            help="How nodes run: vectorised (here), flower (on Ray), devices (one by one, slow). "
-            f"[default: {_DEFAULT['engine']}]"
-        ),
-    ] = None,
-    shards: Annotated[
-        int | None, typer.Option(help=f"Nodes that share the virtual devices. [default: {_DEFAULT['shards']}]")
-    ] = None,
-    ray_address: Annotated[
-        str, typer.Option(help="Ray cluster for --engine flower, e.g. 10.0.0.1:6379; a local one if empty.")
-    ] = "",
-    baselines: Annotated[
-        str | None, typer.Option(help="References to compute: all, none, or names with commas. [default: all]")
-    ] = None,
-    new_items: Annotated[
-        float | None,
-        typer.Option(help="Share of the items to leave out of all histories and to test as new, e.g. 0.05."),
-    ] = None,
-    user_column: Annotated[str | None, typer.Option(help="Column of the users, if it is not guessed.")] = None,
-    item_column: Annotated[str | None, typer.Option(help="Column of the items, if it is not guessed.")] = None,
-    rating_column: Annotated[str | None, typer.Option(help="Column of the ratings.")] = None,
-    time_column: Annotated[str | None, typer.Option(help="Column of times or ranks.")] = None,
-    items: Annotated[Path | None, typer.Option(help="File that describes the items.")] = None,
-    min_user: Annotated[int | None, typer.Option(help="Fewest interactions of a user that is kept.")] = None,
-    min_item: Annotated[int | None, typer.Option(help="Fewest interactions of an item that is kept.")] = None,
-    min_rating: Annotated[float | None, typer.Option(help="Lowest rating that counts.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse a file with a bad row.")] = False,
-    run_dir: Annotated[
-        Path | None, typer.Option(help="Run folder. [default: runs/ and a name made from the settings]")
+    folder: Annotated[
+        Path | None, folder_option("Run folder. [default: runs/ and a name made from the settings]", "--run-dir")
     ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete the run that is in the run folder, and start anew.")
     ] = False,
+    ray_address: Annotated[
+        str, typer.Option(help="Ray cluster for --engine flower, e.g. 10.0.0.1:6379; a local one if empty.")
+    ] = "",
     report: Annotated[
         bool, typer.Option(help="Write the HTML report at the end, or not. [default: report]", show_default=False)
     ] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only, and the result.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a federated recommender on virtual devices and measure what it is worth.
 
     Every person of the dataset becomes a virtual device. Devices learn from their own history; only item
     embeddings are summed, and with them the noise that hides each person: the result says how well, and what it
-    rests on. The same command on the same folder resumes a run that was stopped.
+    rests on. The same command on the same folder resumes a run that was stopped. palate plan, with the same options,
+    says what would run and why.
 
     \b
     Examples:
@@ -134,39 +49,9 @@ def simulate(
       palate simulate --data sales.csv --user-column customer --item-column sku --min-user 5
       palate simulate --unit none --data ml-100k --set training.recency_half_life=inf --json
     """  # noqa: D301 - a real backspace: Click keeps the lines that follow as they are
-    flags = nested(
-        {
-            "data": data,
-            "unit": unit,
-            "epsilon": epsilon,
-            "delta": delta,
-            "seed": seed,
-            "engine": engine,
-            "shards": shards,
-            "baselines": _baselines(baselines),
-            "new_items": new_items,
-            "training.model": model,
-            "training.objective": objective,
-            "training.epochs": epochs,
-            "schedule.rounds": rounds,
-            "schedule.dim": dim,
-            "schedule.participation": participation,
-            "optimiser.name": optimiser,
-            "read.user_column": user_column,
-            "read.item_column": item_column,
-            "read.rating_column": rating_column,
-            "read.time_column": time_column,
-            "read.items": items,
-            "read.min_user": min_user,
-            "read.min_item": min_item,
-            "read.min_rating": min_rating,
-            "read.strict": strict or None,
-        }
-    )
-    values = merge(load_config(config) if config else {}, settings_of(setting or []))
-    checked = checked_config(merge(values, flags))
-    folder = run_dir or Path("runs") / checked.default_run_name
-    _run(checked, folder, ray_address, fresh=fresh, report=report, quiet=quiet or as_json, as_json=as_json)
+    config = checked_config(asked)
+    place = folder or Path("runs") / config.default_run_name
+    _run(config, place, ray_address, fresh=fresh, report=report, quiet=quiet or as_json, as_json=as_json)
 
 
 def _run(
@@ -314,31 +199,3 @@ def _number(metrics: dict[str, Any] | None, ranking: str, name: str) -> str:
     value = ((metrics or {}).get(ranking) or {}).get(name)
     value = value["value"] if isinstance(value, dict) else value
     return "-" if value is None else f"{value:.4f}"
-
-
-def settings_of(texts: list[str]) -> dict[str, Any]:
-    """Values of `--set name=value`, read as TOML values or else as text."""
-    merged: dict[str, Any] = {}
-    for text in texts:
-        name, equals, raw = text.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"--set {text!r} is not name=value", hint="for example --set schedule.dim=32")
-        try:
-            value = tomllib.loads(f"value = {raw.strip()}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = raw.strip()
-        merged = merge(merged, nested({name.strip(): value}))
-    return merged
-
-
-def _baselines(text: str | None) -> tuple[str, ...] | None:
-    """Names of baselines; None leaves what the file says, or the default."""
-    from palate.simulation.baselines.registry import BASELINES
-
-    if text is None:
-        return None
-    if text == "all":
-        return tuple(BASELINES)
-    if text == "none":
-        return ()
-    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -17,7 +17,9 @@ class LocalTraining(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants")
 
     model: str = Field("neumf", description="score model: gmf, mlp, neumf, linear, autoencoder or sequential")
-    objective: Literal["whole", "bce"] = Field("whole", description="local loss: whole catalogue or sampled negatives")
+    objective: Literal["whole", "bce"] = Field(
+        "whole", description="local loss: whole (whole catalogue, closed form) or bce (sampled negatives)"
+    )
     hidden: int = Field(16, ge=1, le=1024, description="width of the MLP head's hidden layer")
     unobserved_weight: float = Field(0.1, gt=0, le=1, description="weight a0 of every catalogue item as a negative")
     regularisation: float = Field(30.0, gt=0, description="ridge on the user vector")

@@ -206,19 +206,19 @@ def planned(
     mu = 1.0 / calibrate_gaussian(epsilon=epsilon, delta=delta, rounds=1).noise_multiplier
     scale, step_size = float(PROTECTED["schedule"]["initial_scale"]), float(PROTECTED["optimiser"]["step_size"])
     strength, needed = cohort * mu, _POOR * math.sqrt(num_items)
-    signal = f"the sum of {cohort:,} devices stands {strength:,.0f} times out of the noise of epsilon {epsilon:g}"
+    signal = f"{cohort:,} devices at epsilon {epsilon:g}: their sum is {strength:,.0f} times its noise"
     if strength < needed:  # a sharper popularity is worth more than what could be learned
-        poor = f"{signal}; {num_items:,} items need {needed:,.0f} before taste can be learned"
-        small = f"{poor}: what is learned is kept small beside popularity and content"
+        poor = f"{signal}, and {num_items:,} items need {needed:,.0f} before taste can be learned"
+        small = f"{poor}; what is learned is kept small beside popularity and content"
         return {
-            "schedule.dim": Choice(8, f"{poor}: few columns"),
-            "schedule.rounds": Choice(1, f"{poor}: one round, and popularity, content and own history recommend"),
-            "schedule.head": Choice(0.0, f"{poor}: no items are singled out"),
+            "schedule.dim": Choice(8, f"{poor}; few columns"),
+            "schedule.rounds": Choice(1, f"{poor}; one round, and popularity, content and own history recommend"),
+            "schedule.head": Choice(0.0, f"{poor}; no items are singled out"),
             "schedule.initial_scale": Choice(scale / 100, small),
             "optimiser.step_size": Choice(step_size / 10, small),
-            "optimiser.groups": Choice(0, f"{poor}: there is nothing to filter"),
-            "training.own_items_only": Choice(False, f"{poor}: updates stay dense"),
-            "privacy.popularity_share": Choice(0.99, f"{poor}: nearly all of the budget goes to popularity"),
+            "optimiser.groups": Choice(0, f"{poor}; there is nothing to filter"),
+            "training.own_items_only": Choice(False, f"{poor}; updates stay dense"),
+            "privacy.popularity_share": Choice(0.99, f"{poor}; nearly all of the budget goes to popularity"),
         }
     rich, very_rich = strength > _RICH, strength > _VERY_RICH
     share = min(max(min(0.6 / math.sqrt(epsilon), _ENOUGH_FOR_POPULARITY / strength), 0.1), 0.6)
@@ -233,10 +233,10 @@ def planned(
         "schedule.dim": Choice(112 if head else 32 if very_rich else 16 if rich else 8, wide if head else signal),
         "schedule.rounds": Choice(7 if filtered else 4 if rich else 3, f"{signal}, filtered" if filtered else signal),
         "schedule.head": Choice(
-            2.6 if filtered else 3.0 if head else 0.0, f"{wide}: {popular}" if head else f"{signal}: {dense}"
+            2.6 if filtered else 3.0 if head else 0.0, f"{wide}; {popular}" if head else f"{signal}; {dense}"
         ),
-        "schedule.initial_scale": Choice(scale, f"{signal}: the usual start"),
-        "optimiser.step_size": Choice(step_size, f"{signal}: the usual step"),
+        "schedule.initial_scale": Choice(scale, f"{signal}; the usual start"),
+        "optimiser.step_size": Choice(step_size, f"{signal}; the usual step"),
         "optimiser.groups": Choice(
             groups,
             "the noise of updates on own items is known, and is filtered by groups of items that go together"
@@ -244,5 +244,5 @@ def planned(
             else "the noise is filtered only where updates are on own items and nothing else changes it",
         ),
         "training.own_items_only": Choice(own, pull if own else "dense unless popular items alone are learned"),
-        "privacy.popularity_share": Choice(share, f"{signal}: popularity needs so much of the budget, from 0.1 to 0.6"),
+        "privacy.popularity_share": Choice(share, f"{signal}; popularity needs so much of the budget"),
     }

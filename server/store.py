@@ -71,7 +71,7 @@ class RunStore:
             if label.get(name) != value:
                 raise RunError(
                     f"{self.checkpoint_path}: its {name} is not this run's",
-                    hint="the folder belongs to another run or catalogue; choose another --run-dir",
+                    hint="the folder belongs to another run or catalogue; choose another --folder",
                 )
         try:
             table = ItemTable(arrays["fixed"], arrays["learned"])

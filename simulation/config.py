@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError
@@ -47,14 +55,14 @@ class SimulationConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: str = Field("demo", description="preset, file or folder")
-    unit: str = Field("user", description="unit of protection: what one guarantee covers; none is no privacy")
-    epsilon: float | None = Field(None, gt=0, description="privacy budget; 8 unless given, absent with unit none")
-    delta: float | None = Field(
-        None, gt=0, lt=1, description="failure probability of the guarantee; 1e-5 unless given, absent with unit none"
-    )
+    data: str = Field("demo", description="dataset name, file or folder, such as ml-100k")
+    unit: str = Field("user", description="what the guarantee covers: user, interaction or both; none is no privacy")
+    epsilon: float | None = Field(None, gt=0, description="privacy budget of the whole run")
+    delta: float | None = Field(None, gt=0, lt=1, description="failure probability of the guarantee")
     seed: int = Field(1, ge=0, lt=2**63, description="seed of everything random in the run")
-    engine: Literal["vectorised", "flower", "devices"] = Field("vectorised", description="how nodes are run")
+    engine: Literal["vectorised", "flower", "devices"] = Field(
+        "vectorised", description="how nodes run: vectorised (here), flower (on Ray), devices (one by one, slow)"
+    )
     shards: int = Field(4, ge=1, le=4096, description="nodes that share the virtual devices")
     tune: bool = Field(
         True, description="choose training.regularisation on validation data, unless it is given (unit none only)"
@@ -65,7 +73,7 @@ class SimulationConfig(BaseModel):
     evaluate_every: int = Field(1, ge=1, description="rounds between two validations")
     baselines: tuple[str, ...] = Field(
         ("popularity", "dp_popularity", "local_only", "dp_content", "content_only", "item_knn", "ials", "ease"),
-        description="references to compute",
+        description="references to compute: all, none, or names with commas",
     )
     new_items: float = Field(
         0.0,
@@ -80,6 +88,16 @@ class SimulationConfig(BaseModel):
     training: LocalTraining = LocalTraining()
     optimiser: OptimiserConfig = OptimiserConfig()
     release: ReleaseConfig = ReleaseConfig()
+
+    @field_validator("baselines", mode="before")
+    @classmethod
+    def _names_of_baselines(cls, value: object) -> object:
+        """Read names from text, with commas; "all" and "none" are understood."""
+        if not isinstance(value, str):
+            return value
+        names = tuple(name.strip() for name in value.split(",") if name.strip())
+        every: tuple[str, ...] = cls.model_fields["baselines"].default
+        return every if names == ("all",) else () if names == ("none",) else names
 
     @model_validator(mode="wrap")
     @classmethod

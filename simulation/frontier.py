@@ -194,7 +194,7 @@ def run_sweep(sweep: Sweep, folder: Path, watcher: SweepWatcher, *, references: 
         found = _data_hash(run)
         if found is not None and hashes.setdefault(config.data, found) != found:
             raise RunError(
-                f"{run}: {config.data} has changed since the first run of this frontier", hint="choose another --out"
+                f"{run}: {config.data} has changed since the first run of this frontier", hint="choose another --folder"
             )
         entries.append(entry_of_run(config, result, point.name))
         for control in controls_of(config, run, folder, watcher.phase):

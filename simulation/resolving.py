@@ -74,8 +74,9 @@ def _with(config: SimulationConfig, changes: Mapping[str, Any]) -> SimulationCon
 
 
 def _reason_of_unit(unit: str, name: str) -> str:
-    plain = defaults(SimulationConfig, "none")[name]
-    return f"default of unit {unit}" + ("" if plain is None else f"; without protection it is {shown(plain)}")
+    own, plain = (defaults(SimulationConfig, each)[name] for each in (unit, "none"))
+    said = "" if plain is None or plain == own else f"; without protection it is {shown(plain)}"
+    return f"default of unit {unit}{said}"
 
 
 def in_words(settings: Sequence[Setting]) -> str:
@@ -88,4 +89,6 @@ def shown(value: Any) -> str:
     """Return a value as short text."""
     if isinstance(value, tuple | list):
         return ", ".join(map(str, value)) or "none"
-    return "true" if value is True else f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

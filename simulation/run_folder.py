@@ -51,14 +51,14 @@ def locked(folder: Path) -> Iterator[None]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise EnvironmentProblem(
-            f"cannot write to run folder {folder}: {reason}", hint="choose another place with --run-dir"
+            f"cannot write to run folder {folder}: {reason}", hint="choose another place with --folder"
         ) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RunError(
-                f"another process is at work in {folder}", hint="wait for it, or choose another --run-dir"
+                f"another process is at work in {folder}", hint="wait for it, or choose another --folder"
             ) from error
         yield
 
@@ -76,13 +76,13 @@ def claim(folder: Path, config: SimulationConfig) -> None:
         if read_config(folder) != config:
             raise RunError(
                 f"{folder} holds a run with another configuration",
-                hint="choose another --run-dir, or --fresh to delete that run and start anew",
+                hint="choose another --folder, or --fresh to delete that run and start anew",
             )
         return
     strangers = sorted(entries(folder) - {"environment.json"})  # which a killed process may have left alone
     if strangers:
         raise RunError(
-            f"{folder} is not empty and not a run: it holds {strangers[0]}", hint="choose a new folder with --run-dir"
+            f"{folder} is not empty and not a run: it holds {strangers[0]}", hint="choose a new folder with --folder"
         )
     files.replace(folder / "environment.json", json.dumps(environment(), indent=2).encode(), mode=files.SHARED)
     write_config(folder, config)
@@ -136,7 +136,7 @@ def clear(folder: Path) -> None:
     if strangers:
         raise RunError(
             f"{folder} holds {min(strangers)}, which is not part of a run, so nothing was deleted",
-            hint="move it elsewhere, or choose another --run-dir",
+            hint="move it elsewhere, or choose another --folder",
         )
     for path in folder.iterdir():
         if path.is_dir():

@@ -131,7 +131,7 @@ def read_run(folder: Path) -> Run:
         done = len(file_bytes(folder, "rounds.jsonl").splitlines()) if is_file(folder / "rounds.jsonl") else 0
         raise RunError(
             f"{folder} is not finished: {done} rounds are done and there is no result.json",
-            hint=f"go on with palate simulate --config {folder / 'config.toml'} --run-dir {folder}",
+            hint=f"go on with palate simulate --config {folder / 'config.toml'} --folder {folder}",
         )
     result = _json(folder, "result.json", file_bytes(folder, "result.json"), Result)
     _require_hashes(folder, result.files)

@@ -120,7 +120,7 @@ class AttackPlan:
 def plan_for(
     *, epsilon: float, delta: float, rounds: int, devices: int, sensitivity: int, game: Game, quorum: Quorum
 ) -> AttackPlan:
-    """Size equal rounds for a budget, as `palate privacy plan` does, and an attack on them.
+    """Size equal rounds for a budget, as `palate plan` does, and an attack on them.
 
     Raises
     ------

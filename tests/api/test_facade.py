@@ -106,7 +106,7 @@ def test_a_plan_has_a_reason_for_every_setting(data: palate.Data):
     reasons = dict(frame.select("setting", "reason").iter_rows())
     assert frame["reason"].null_count() == 0
     assert reasons["epsilon"] == reasons["schedule.rounds"] == reasons["training.recency_half_life"] == "asked for"
-    assert "the sum of 36 devices" in reasons["schedule.dim"]
+    assert "36 devices at epsilon 2" in reasons["schedule.dim"]
     assert reasons["schedule.popularity"] == "default of unit user; without protection it is log"
     assert reasons["engine"] == "default"
     assert plan.settings.training.recency_half_life == 7.0

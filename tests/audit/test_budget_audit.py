@@ -289,6 +289,6 @@ def test_a_plan_without_rounds_refers_to_the_planner(tmp_path, run, audit, kit):
     for target in (folder, run / "ledgers/shard-0000.sqlite"):
         code, _, err = audit("plan", target)
         assert code == 2
-        assert "palate privacy plan" in err
+        assert "palate plan" in err
     (run / "resolved.toml").write_text("rounds = 3\n")
     assert audit("plan", run)[0] == 11

@@ -92,5 +92,5 @@ def test_every_choice_has_a_reason_with_the_numbers_that_it_rests_on(epsilon, co
     assert set(decided) == set(AUTO)
     assert all(choice.reason for choice in decided.values())
     for name in ("schedule.rounds", "schedule.dim", "privacy.popularity_share"):
-        assert f"{cohort:,} devices" in decided[name].reason
+        assert f"{cohort:,} devices at" in decided[name].reason
         assert f"epsilon {epsilon:g}" in decided[name].reason

@@ -236,7 +236,7 @@ def test_metrics_that_nobody_could_be_asked_for_stay_unknown(finished):
 
 def test_the_command_writes_what_the_format_says_and_prints_the_same_json(palate, small_data, tmp_path):
     arguments = ("--data", small_data, "--epsilons", "2,inf", "--seeds", "1", "--references", "popularity", *FLAGS)
-    code, out, err = palate(*arguments, "--out", tmp_path / "found", "--json")
+    code, out, err = palate(*arguments, "--folder", tmp_path / "found", "--json")
     assert (code, err) == (0, "")
     summary = json.loads(out)
     assert summary == json.loads((tmp_path / "found" / "frontier.json").read_text())
@@ -259,7 +259,7 @@ def test_the_command_writes_what_the_format_says_and_prints_the_same_json(palate
     assert page.count("<svg") == 4
     assert not re.search(r"<script|src=|url\((?!#)|href=\"http", page)
 
-    code, out, err = palate(*arguments, "--out", tmp_path / "found", "--metric-part", "test")
+    code, out, err = palate(*arguments, "--folder", tmp_path / "found", "--metric-part", "test")
     assert code == 0
     assert "2 of 2 runs have finished before" in err
     assert "report it once" in err
@@ -273,14 +273,14 @@ def test_the_command_writes_what_the_format_says_and_prints_the_same_json(palate
         (("--epsilons", "1,much"), "--epsilons '1,much' is not a list of numbers"),
         (("--seeds", "1.5"), "--seeds '1.5' is not a list of numbers"),
         (("--seeds", ","), "at least 1 of seeds"),
-        (("--set", "epsilon=3"), "--set epsilon=3 is decided by the sweep"),
+        (("--set", "epsilon=3"), "--set epsilon=3: this command decides it itself"),
         (("--references", "magic"), "no reference is called 'magic'"),
         (("--references", "dp_popularity"), "no reference is called 'dp_popularity'"),
         (("--units", "user,none"), "unit 'none' has no epsilon"),
     ],
 )
 def test_a_wrong_option_is_one_error_with_a_hint_before_any_run(palate, arguments, words):
-    code, out, err = palate("--data", "demo", "--out", "found", *arguments)
+    code, out, err = palate("--data", "demo", "--folder", "found", *arguments)
     assert code == 2
     assert out == ""
     assert words in err

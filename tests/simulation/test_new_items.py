@@ -116,7 +116,7 @@ def test_an_engine_that_keeps_no_heads_is_refused_before_anything_runs(settings)
 def test_the_command_prints_them_keeps_them_and_can_start_anew(tmp_path, small_data, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     command = ["simulate", "--data", str(small_data), "--new-items", "0.2", "--rounds", "1", "--dim", "4",
-               "--baselines", "none", "--no-report", "--model", "gmf", "--run-dir", "out"]  # fmt: skip
+               "--baselines", "none", "--no-report", "--model", "gmf", "--folder", "out"]  # fmt: skip
     assert main([*command, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["new_items"]
     assert found == json.loads((tmp_path / "out" / RESULT).read_text())

@@ -1,4 +1,4 @@
-"""`palate privacy plan`: the library's own numbers, each with what it takes to read it; bad input is one error line."""
+"""`palate plan`: the library's own numbers, each with what it takes to read it; bad input is one error line."""
 
 from __future__ import annotations
 
@@ -22,13 +22,19 @@ SENSITIVITY = 2**12
 PlanJson = Callable[..., dict[str, Any]]
 
 
+def without_data(arguments) -> list[str]:
+    """Arguments with one that asks for a plan without data, where they have none."""
+    words = list(map(str, arguments))
+    return words if {"--devices", "--cohort"} & set(words) else [*words, "--devices", "1000"]
+
+
 @pytest.fixture
 def plan(capsys) -> PlanJson:
-    """Run `palate privacy plan --json` and return what stdout holds, which must be one JSON object."""
+    """Run `palate plan --json` and return what stdout holds, which must be one JSON object."""
 
     def call(*arguments: object) -> dict[str, Any]:
         capsys.readouterr()
-        code = main(["privacy", "plan", "--json", *map(str, arguments)])
+        code = main(["plan", "--json", *without_data(arguments)])
         captured = capsys.readouterr()
         assert code == 0, captured.err
         found: dict[str, Any] = json.loads(captured.out, parse_constant=pytest.fail)
@@ -39,12 +45,12 @@ def plan(capsys) -> PlanJson:
 
 @pytest.fixture
 def text(capsys, monkeypatch) -> Callable[..., str]:
-    """Run `palate privacy plan` and return what a person reads, without line breaks."""
+    """Run `palate plan` and return what a person reads, without line breaks."""
     monkeypatch.setenv("COLUMNS", "200")
 
     def call(*arguments: object) -> str:
         capsys.readouterr()
-        assert main(["privacy", "plan", *map(str, arguments)]) == 0
+        assert main(["plan", *without_data(arguments)]) == 0
         return " ".join(capsys.readouterr().out.split())
 
     return call
@@ -192,9 +198,14 @@ def test_the_page_states_what_an_epsilon_means_and_that_nothing_runs_protected_y
         assert words in shown
 
 
-def test_help_says_that_nothing_runs_protected_yet(capsys):
-    assert main(["privacy", "plan", "--help"]) == 0
-    assert NOTICE in " ".join(capsys.readouterr().out.split())
+def test_every_answer_says_which_runs_it_is_about(text):
+    assert NOTICE in text("--epsilon", 8, "--rounds", 50)
+
+
+def test_a_setting_that_needs_data_is_refused_without_data(capsys):
+    code, error = refusal(capsys, "--epsilon", 8, "--rounds", 50, "--dim", 4)
+    assert code == 2
+    assert "schedule.dim says nothing about a plan without data" in error
 
 
 def test_a_delta_that_gives_people_away_is_remarked_on(plan):
@@ -224,7 +235,7 @@ def test_a_plot_is_drawn_into_a_new_folder(plan, tmp_path, name, start, rounds):
 def refusal(capsys, *arguments: object) -> tuple[int, str]:
     """Run a command that must fail; return its code and its error line."""
     capsys.readouterr()
-    code = main(["privacy", "plan", *map(str, arguments)])
+    code = main(["plan", *without_data(arguments)])
     captured = capsys.readouterr()
     assert code in EXIT_CODES
     assert captured.out == ""

@@ -156,7 +156,7 @@ def test_a_run_that_is_killed_by_signal_9_resumes_to_the_same_table_and_the_same
     run(config, undisturbed)
     path = tmp_path / "run.toml"
     path.write_text(config.to_toml())
-    command = ["simulate", "--config", str(path), "--baselines", "none", "--run-dir", str(folder), "--json"]
+    command = ["simulate", "--config", str(path), "--baselines", "none", "--folder", str(folder), "--json"]
     with (tmp_path / "said.txt").open("w") as said:
         process = subprocess.Popen([sys.executable, "-m", "palate.cli.main", *command], stdout=said, stderr=said)
         rounds, deadline = folder / "rounds.jsonl", time.monotonic() + 120

@@ -65,7 +65,7 @@ def refused(said: Said, code: int, *words: str) -> None:
 
 def test_json_is_one_object_on_stdout_with_the_contract_and_nothing_else(tmp_path, small_data):
     command = [sys.executable, "-m", "palate.cli.main", "simulate", "--data", str(small_data), *SMALL, "--json"]
-    done = subprocess.run([*command, "--run-dir", "out"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run([*command, "--folder", "out"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.count("\n") == 1
     result = json.loads(done.stdout)
     assert list(result) == list(CONTRACT)
@@ -116,17 +116,17 @@ def test_the_same_command_finds_the_same_folder_and_a_finished_run_at_once(palat
 
 
 def test_fresh_deletes_the_run_and_starts_anew(palate):
-    palate(*SMALL, "--run-dir", "out")
+    palate(*SMALL, "--folder", "out")
     made = Path("out/result.json").stat().st_mtime_ns
-    assert palate(*SMALL, "--run-dir", "out", "--fresh").code == 0
+    assert palate(*SMALL, "--folder", "out", "--fresh").code == 0
     assert Path("out/result.json").stat().st_mtime_ns > made
-    assert palate(*SMALL, "--run-dir", "out", "--seed", "2", "--fresh", "--json").result["seed"] == 2
+    assert palate(*SMALL, "--folder", "out", "--seed", "2", "--fresh", "--json").result["seed"] == 2
 
 
 def test_fresh_never_deletes_what_is_not_a_run(palate):
     Path("mine/plots").mkdir(parents=True)
     Path("mine/plots/figure.png").write_text("precious")
-    refused(palate(*SMALL, "--run-dir", "mine", "--fresh"), 11, "plots", "nothing was deleted")
+    refused(palate(*SMALL, "--folder", "mine", "--fresh"), 11, "plots", "nothing was deleted")
     assert Path("mine/plots/figure.png").read_text() == "precious"
 
 
@@ -134,7 +134,7 @@ def test_flags_win_over_settings_and_settings_over_the_file(palate):
     Path("run.toml").write_text('unit = "none"\nseed = 7\n[schedule]\nrounds = 9\ndim = 9\n[training]\nhidden = 9\n')
     said = palate(
         "--config", "run.toml", "--set", "schedule.dim=5", "--set", "schedule.rounds=8", "--rounds", "1",
-        "--baselines", "none", "--no-report", "--json", "--run-dir", "out",
+        "--baselines", "none", "--no-report", "--json", "--folder", "out",
     )  # fmt: skip
     assert (said.result["seed"], said.result["rounds"]) == (7, 1)
     from palate.simulation.run_folder import read_config
@@ -147,7 +147,7 @@ def test_all_baselines_on_the_command_line_win_over_none_in_the_file(palate):
     Path("run.toml").write_text('unit = "none"\nbaselines = []\n')
     from palate.simulation.baselines.registry import BASELINES
 
-    said = palate("--config", "run.toml", "--baselines", "all", *SMALL[2:8], "--no-report", "--run-dir", "out")
+    said = palate("--config", "run.toml", "--baselines", "all", *SMALL[2:8], "--no-report", "--folder", "out")
     assert said.code == 0
     assert set(json.loads(Path("out/result.json").read_text())["baselines"]) == set(BASELINES)
 
@@ -157,11 +157,11 @@ def test_the_run_folder_may_be_the_current_one(palate, tmp_path):
     import os
 
     os.chdir("here")
-    assert palate(*SMALL, "--run-dir", ".", "--json").result["run"] == "here"
+    assert palate(*SMALL, "--folder", ".", "--json").result["run"] == "here"
 
 
 def test_a_run_is_protected_unless_it_says_otherwise(palate):
-    said = palate(*SMALL[2:], "--json", "--run-dir", "out")
+    said = palate(*SMALL[2:], "--json", "--folder", "out")
     assert (said.code, said.result["unit"]) == (0, "user")
     assert (said.result["epsilon"] <= 8.0, said.result["delta"]) == (True, 1e-5)
 
@@ -200,7 +200,7 @@ def test_a_run_is_protected_unless_it_says_otherwise(palate):
     ],
 )
 def test_a_wrong_option_is_refused_by_name_with_exit_code_2(palate, arguments, words):
-    refused(palate(*arguments, "--run-dir", "out"), 2, words)
+    refused(palate(*arguments, "--folder", "out"), 2, words)
     assert not Path("out").exists()
 
 
@@ -236,16 +236,16 @@ def test_a_named_column_that_is_not_there_is_refused(palate):
 
 def test_a_place_that_cannot_be_written_is_refused_with_exit_code_12(palate):
     Path("file").write_text("")
-    refused(palate(*SMALL, "--json", "--run-dir", "file/run"), 12, "cannot write to run folder")
-    refused(palate(*SMALL, "--json", "--run-dir", "file"), 12, "cannot write to run folder")
+    refused(palate(*SMALL, "--json", "--folder", "file/run"), 12, "cannot write to run folder")
+    refused(palate(*SMALL, "--json", "--folder", "file"), 12, "cannot write to run folder")
 
 
 def test_a_folder_of_another_run_or_of_no_run_is_refused_with_exit_code_11(palate):
-    assert palate(*SMALL, "--run-dir", "out").code == 0
-    refused(palate(*SMALL, "--json", "--run-dir", "out", "--seed", "5"), 11, "another configuration")
+    assert palate(*SMALL, "--folder", "out").code == 0
+    refused(palate(*SMALL, "--json", "--folder", "out", "--seed", "5"), 11, "another configuration")
     Path("mine").mkdir()
     Path("mine/thesis.tex").write_text("precious")
-    refused(palate(*SMALL, "--json", "--run-dir", "mine"), 11, "thesis.tex")
+    refused(palate(*SMALL, "--json", "--folder", "mine"), 11, "thesis.tex")
 
 
 DECIDES = ("config.toml", "resolved.toml", "checkpoint.safetensors", "rounds.jsonl")
@@ -257,7 +257,7 @@ KEPT = ("config.toml", "result.json")
 def finished(tmp_path_factory, small_data) -> Path:
     """A finished run; tests work on copies."""
     folder = tmp_path_factory.mktemp("finished") / "out"
-    code = main(["simulate", "--data", str(small_data), *SMALL, "--quiet", "--run-dir", str(folder)])
+    code = main(["simulate", "--data", str(small_data), *SMALL, "--quiet", "--folder", str(folder)])
     assert code == 0
     return folder
 
@@ -276,21 +276,21 @@ GARBAGE = pytest.mark.parametrize("garbage", [b"", b"\xff\xfegarbage\n{", b"\0" 
 @pytest.mark.parametrize("name", KEPT)
 def test_a_damaged_file_of_a_finished_run_is_refused_with_exit_code_11(palate, finished, name, garbage):
     (copy_of(finished, interrupted=False) / name).write_bytes(garbage)
-    refused(palate(*SMALL, "--json", "--run-dir", "out"), 11, name)
+    refused(palate(*SMALL, "--json", "--folder", "out"), 11, name)
 
 
 @GARBAGE
 @pytest.mark.parametrize("name", DECIDES)
 def test_a_damaged_file_of_an_interrupted_run_is_refused_with_exit_code_11(palate, finished, name, garbage):
     (copy_of(finished, interrupted=True) / name).write_bytes(garbage)
-    refused(palate(*SMALL, "--json", "--run-dir", "out"), 11, name)
+    refused(palate(*SMALL, "--json", "--folder", "out"), 11, name)
 
 
 @pytest.mark.parametrize("name", WRITTEN_AGAIN)
 def test_a_damaged_file_that_nothing_depends_on_is_written_again(palate, finished, name):
     folder = copy_of(finished, interrupted=True)
     (folder / name).write_bytes(b"\xff\xfegarbage")
-    said = palate(*SMALL, "--json", "--run-dir", "out")
+    said = palate(*SMALL, "--json", "--folder", "out")
     assert said.code == 0
     assert said.result["test"] == json.loads((finished / "result.json").read_text())["test"]
 
@@ -299,7 +299,7 @@ def test_damaged_heads_of_an_interrupted_run_stop_it_with_exit_code_13_and_the_w
     folder = copy_of(finished, interrupted=True)
     for path in (folder / "devices").glob("*.safetensors"):
         path.write_bytes(b"garbage")
-    said = palate(*SMALL, "--json", "--run-dir", "out")
+    said = palate(*SMALL, "--json", "--folder", "out")
     refused(said, 13, "RunError")
     assert "log.txt" in said.err
     assert "is damaged" in (folder / "log.txt").read_text()
@@ -308,11 +308,11 @@ def test_damaged_heads_of_an_interrupted_run_stop_it_with_exit_code_13_and_the_w
 def test_a_run_whose_data_has_changed_its_catalogue_is_refused(palate, small_data):
     text = (small_data / "interactions.csv").read_text()
     Path("mine.csv").write_text(text)
-    assert palate(*SMALL, "--run-dir", "out", data="mine.csv").code == 0
+    assert palate(*SMALL, "--folder", "out", data="mine.csv").code == 0
     Path("out/result.json").unlink()
     Path("mine.csv").write_text(text.replace("thing7,", "other7,"))
     _prepare.cache_clear()
-    refused(palate(*SMALL, "--json", "--run-dir", "out", data="mine.csv"), 11, "catalogue")
+    refused(palate(*SMALL, "--json", "--folder", "out", data="mine.csv"), 11, "catalogue")
 
 
 def test_training_that_diverges_ends_in_an_error_and_not_in_a_number(palate):

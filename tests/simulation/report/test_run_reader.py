@@ -121,7 +121,7 @@ def test_an_unfinished_run_says_how_far_it_came_and_how_to_go_on(folder: Path):
     (folder / "result.json").unlink()
     with pytest.raises(RunError, match="not finished: 7 rounds") as caught:
         read_run(folder)
-    assert f"palate simulate --config {folder / 'config.toml'} --run-dir {folder}" in caught.value.hint
+    assert f"palate simulate --config {folder / 'config.toml'} --folder {folder}" in caught.value.hint
 
 
 def test_accuracy_that_the_ranks_do_not_give_is_refused(folder: Path):
