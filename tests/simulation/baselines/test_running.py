@@ -64,31 +64,6 @@ def test_every_model_of_taste_beats_popularity_on_planted_tastes(world, name):
     assert found > popular + 0.02
 
 
-@pytest.mark.parametrize("name", list(BASELINES))
-def test_every_fit_is_repeatable_finite_and_of_the_right_shape(world, name):
-    split, content = world
-    users = np.array([3, 0, 200], dtype=np.int32)
-    first, second = (
-        BASELINES[name]
-        .fit(FitData(split.train, NUM_ITEMS, content, seed=5, promise=PROMISE, noise_seed=5))
-        .scores(users)
-        for _ in range(2)
-    )
-    np.testing.assert_array_equal(first, second)
-    assert first.shape == (3, NUM_ITEMS)
-    assert first.dtype == np.float32
-    assert np.isfinite(first).all()
-
-
-@pytest.mark.parametrize("name", list(BASELINES))
-def test_every_baseline_bears_users_without_history_items_without_users_and_a_tiny_catalogue(name):
-    history = Histories(np.array([0, 2, 2, 3], dtype=np.int64), np.array([0, 1, 0], dtype=np.int32))
-    content = np.array([[0.5], [-0.5], [0.0]], dtype=np.float32)
-    scores = BASELINES[name].fit(FitData(history, 3, content, promise=PROMISE)).scores(np.arange(3, dtype=np.int32))
-    assert scores.shape == (3, 3)
-    assert np.isfinite(scores).all()
-
-
 @pytest.mark.parametrize("name", [name for name, entry in BASELINES.items() if entry.variants])
 def test_every_variant_is_another_model(world, name):
     split, content = world

@@ -1,0 +1,118 @@
+"""What every baseline promises, `palate.simulation.baselines.base.Baseline`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from palate.models.arrays import Float32Array
+from palate.models.histories import Histories
+from palate.testing.base import Conformance, expect, expect_close
+
+if TYPE_CHECKING:
+    from palate.simulation.baselines.base import Baseline, Fit, FitData
+
+_USERS, _ITEMS, _TASTES = 60, 24, 3
+
+
+class BaselineConformance(Conformance):
+    """Checks of a baseline: of its default and of every variant."""
+
+    part: ClassVar[str | Baseline]
+
+    @property
+    def baseline(self) -> Baseline:
+        """The baseline itself."""
+        from palate.simulation.baselines.registry import BASELINES
+
+        return BASELINES.resolve(self.part)
+
+    def test_it_says_what_it_is(self) -> None:
+        """Name, label and the year of its paper, as tables print them."""
+        baseline = self.baseline
+        expect(baseline.name and baseline.label, f"baseline {baseline.name!r} has the label {baseline.label!r}")
+        cited = not baseline.citation or "(" in baseline.citation
+        expect(cited, f"{baseline.name}: the citation {baseline.citation!r} has no year, as in Steck (2019)")
+
+    def test_scores_are_finite_float32_and_one_for_each_item(self) -> None:
+        """For everybody: also who has had nothing, and where a catalogue is tiny."""
+        tiny = Histories(np.array([0, 2, 2, 3], dtype=np.int64), np.array([0, 1, 0], dtype=np.int32))
+        columns = np.array([[0.5], [-0.5], [0.0]], dtype=np.float32)
+        small = replace(self._data(), history=tiny, num_items=3, content=columns, summed=None)
+        for name, fit in self._fits().items():
+            for data in (self._data(), small):
+                users = np.arange(data.history.num_users, dtype=np.int32)[::-1].copy()
+                scores = fit(data).scores(users)
+                expect(
+                    scores.shape == (len(users), data.num_items),
+                    f"{name}: {len(users)} users and {data.num_items} items give {list(scores.shape)} scores",
+                )
+                expect(scores.dtype == np.float32, f"{name}: scores are {scores.dtype}, not float32")
+                expect(np.isfinite(scores).all(), f"{name}: scores are not finite")
+
+    def test_a_fit_repeats_under_its_seeds(self) -> None:
+        """Everything random is drawn from `seed`; noise from `noise_seed`."""
+        users = np.arange(_USERS, dtype=np.int32)
+        for name, fit in self._fits().items():
+            first, again = (fit(self._data()).scores(users) for _ in range(2))
+            expect(np.array_equal(first, again), f"{name}: two fits on the same data and seed differ")
+
+    def test_a_fit_leaves_its_data_alone(self) -> None:
+        """Other baselines are fitted on the same arrays."""
+        for name, fit in self._fits().items():
+            data, before = self._data(), self._data()
+            fit(data)
+            same = np.array_equal(data.history.items, before.history.items) and np.array_equal(
+                _content(data), _content(before)
+            )
+            expect(same, f"{name}: the fit writes into the data that it is given")
+
+    def test_a_user_s_scores_do_not_depend_on_who_is_asked_with_them(self) -> None:
+        """Scores of some users and candidates are those of the whole matrix."""
+        for name, fit in self._fits().items():
+            scorer = fit(self._data())
+            everybody = scorer.scores(np.arange(_USERS, dtype=np.int32))
+            some = np.array([5, 0, 5], dtype=np.int32)
+            expect_close(scorer.scores(some), everybody[some], f"{name}: scores of some users", tolerance=1e-5)
+            score_items = getattr(scorer, "score_items", None)
+            if score_items is not None:
+                items = np.array([[1, 2], [0, 3], [7, 7]], dtype=np.int32)
+                expected = np.take_along_axis(everybody[some], items.astype(np.int64), axis=1)
+                expect_close(score_items(some, items), expected, f"{name}: scores of candidates", tolerance=1e-5)
+
+    def test_it_says_why_it_cannot_run(self) -> None:
+        """What lacks content, a budget or a small catalogue is skipped with the reason, and not by an error."""
+        baseline, data = self.baseline, self._data()
+        reason = baseline.obstacle(data.num_items, data.content, data.promise)
+        expect(reason is None, f"{baseline.name}: cannot run on small data with content and a budget: {reason}")
+        bare = replace(data, content=None, promise=None)
+        if baseline.obstacle(bare.num_items, None, None) is None:
+            baseline.fit(bare).scores(np.arange(3, dtype=np.int32))
+
+    def _fits(self) -> dict[str, Fit]:
+        variants = {f"{self.baseline.name}, {name}": fit for name, fit in self.baseline.variants.items()}
+        return {self.baseline.name: self.baseline.fit, **variants}
+
+    def _data(self) -> FitData:
+        """Users who mostly stay with one of a few groups of items; the last ones have had nothing."""
+        from palate.privacy.accounting.events import Unit
+        from palate.privacy.budget import Promise
+        from palate.simulation.baselines.base import FitData
+
+        rng = np.random.default_rng(0)
+        group = np.arange(_ITEMS) % _TASTES
+        items = []
+        for user in range(_USERS - 2):
+            liking = np.where(group == user % _TASTES, 1.0, 0.05)
+            items.append(rng.choice(_ITEMS, 5, replace=False, p=liking / liking.sum()))
+        indptr = np.minimum(np.arange(_USERS + 1) * 5, 5 * (_USERS - 2)).astype(np.int64)
+        history = Histories(indptr, np.concatenate(items).astype(np.int32))
+        content = (np.eye(_TASTES)[group] - 1 / _TASTES).astype(np.float32)
+        promise = Promise(unit=Unit.USER, epsilon=8.0, delta=1e-5)
+        return FitData(history, _ITEMS, content, seed=5, promise=promise, noise_seed=5)
+
+
+def _content(data: FitData) -> Float32Array:
+    return np.zeros((0, 0), dtype=np.float32) if data.content is None else data.content

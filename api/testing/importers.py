@@ -1,0 +1,112 @@
+"""What every importer promises, `palate.data.importers.Importer`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from palate.testing.base import Conformance, expect
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from palate.data.importers import Importer
+
+_PLAIN = frozenset({"user", "item", "rating", "timestamp"})
+
+
+class ImporterConformance(Conformance):
+    """Checks of an importer, on a few lines of the export that it knows.
+
+    Attributes
+    ----------
+    part
+        The importer, or the name that it is installed under.
+    file
+        A name that such exports have.
+    sample
+        Some lines of one, with its header line if it has one; a field holds no separator.
+    """
+
+    part: ClassVar[str | Importer]
+    file: ClassVar[str]
+    sample: ClassVar[str]
+
+    @property
+    def importer(self) -> Importer:
+        """The importer itself."""
+        from palate.data.importers import IMPORTERS
+
+        return IMPORTERS.resolve(self.part)
+
+    def test_it_says_what_it_is(self) -> None:
+        """A name, and one line of description."""
+        importer = self.importer
+        expect(importer.description.strip(), f"importer {importer.name!r} has no description")
+        expect("\n" not in importer.description, f"{importer.name}: the description has more than one line")
+
+    def test_it_knows_its_export_and_no_plain_table(self) -> None:
+        """It is chosen by the file's name without a header line, or by columns that other tables do not have."""
+        importer = self.importer
+        expect(importer.header or importer.needs, f"{importer.name}: neither header nor needs, so it is never chosen")
+        expect(importer.fits(self.file, frozenset(self._columns())), f"{importer.name}: does not know {self.file}")
+        expect(importer.header or not importer.fits("ratings.csv", _PLAIN), f"{importer.name}: takes any ratings.csv")
+
+    def test_it_gives_the_columns_that_the_reader_knows_row_by_row(self) -> None:
+        """The result names items, has a row for each line, and nothing in it is random."""
+        importer, frame = self.importer, self._frame()
+        found = importer.convert(frame)
+        expect(
+            {"item", "title", "user"} & set(found.columns), f"{importer.name}: gives {', '.join(found.columns)} alone"
+        )
+        expect(found.height == frame.height, f"{importer.name}: makes {found.height} rows of {frame.height}")
+        expect(found.equals(importer.convert(frame)), f"{importer.name}: gives another table the second time")
+
+    def test_odd_rows_are_no_error(self) -> None:
+        """Rows without values or with other values are left to the reader, which counts them."""
+        import polars as pl
+
+        importer, frame = self.importer, self._frame()
+        for odd in (None, "", "?"):
+            row = pl.DataFrame({name: [odd] for name in frame.columns}, schema=frame.schema)
+            try:
+                found = importer.convert(pl.concat([frame, row]))
+            except Exception as error:
+                expect(False, f"{importer.name}: a row of {odd!r} ends with {type(error).__name__}: {error}")
+            expect(found.height == frame.height + 1, f"{importer.name}: a row of {odd!r} is lost before it is counted")
+
+    def test_the_reader_takes_its_export(self) -> None:
+        """An installed importer is found by the reader, and what it gives is read."""
+        from palate.data.importers import IMPORTERS
+        from palate.data.tables import read_table
+
+        if self.importer.name not in IMPORTERS.names:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / self.file
+            path.write_text(self.sample, encoding="utf-8")
+            found = read_table(path).frame
+        expected = self.importer.convert(self._frame())
+        expect(
+            found.columns == expected.columns and found.height == expected.height,
+            f"{self.importer.name}: the reader gives {found.height} rows of {', '.join(found.columns)}",
+        )
+
+    def _lines(self) -> list[list[str]]:
+        return [line.split(self.importer.separator or ",") for line in self.sample.splitlines() if line.strip()]
+
+    def _columns(self) -> list[str]:
+        return list(self.importer.header) or self._lines()[0]
+
+    def _frame(self) -> pl.DataFrame:
+        """Return the sample as a table of text."""
+        import polars as pl
+
+        lines = self._lines() if self.importer.header else self._lines()[1:]
+        columns = self._columns()
+        expect(
+            lines and all(len(line) == len(columns) for line in lines),
+            f"{self.importer.name}: the sample's lines do not have {len(columns)} fields each",
+        )
+        return pl.DataFrame(lines, schema=dict.fromkeys(columns, pl.String), orient="row")
