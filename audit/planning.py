@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from palate.audit.plan_request import MAX_ROUNDS, PlanRequest
+from palate.audit.schedule import Cost, Schedule, schedule_cost
 from palate.errors import ConfigError
 from palate.privacy.accounting.calibrate import calibrate_skellam, rounds_left
 from palate.privacy.accounting.crosscheck import checked_epsilon
@@ -19,7 +20,6 @@ from palate.privacy.accounting.events import Composed, SkellamEvent
 from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for, price_nano
 from palate.privacy.accounting.guarantee import LOCAL_WARNING, Guarantee, as_dict
 from palate.privacy.accounting.guarantee import epsilon as account_for
-from palate.privacy.accounting.schedule import Cost, Schedule, schedule_cost
 
 NOTICE = "Equal rounds at unit user. palate simulate spends a part of its budget on a popularity round first."
 

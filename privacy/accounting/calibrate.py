@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-
-from scipy.optimize import brentq
 
 from palate.privacy.accounting.checks import require_count, require_delta, require_positive
 from palate.privacy.accounting.events import (
@@ -18,11 +15,10 @@ from palate.privacy.accounting.events import (
     Composed,
     Event,
     GaussianEvent,
-    SampledGaussianEvent,
     SkellamEvent,
 )
-from palate.privacy.accounting.filters import Meter, SkellamMeter, budget_nano_for, price_nano
-from palate.privacy.accounting.guarantee import Guarantee, sampled_epsilon
+from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for, price_nano
+from palate.privacy.accounting.guarantee import Guarantee
 from palate.privacy.accounting.guarantee import epsilon as account_for
 from palate.privacy.errors import PrivacyError
 
@@ -30,8 +26,6 @@ SMALLEST_NOISE, LARGEST_NOISE = 2.0**-20, 2.0**40
 """Range of noise multipliers that is searched."""
 
 _RELATIVE_STEP = 1e-9  # of the noise multiplier; epsilon then ends within about twice that of its target
-_TIGHT_RELATIVE_STEP = 1e-4  # each try costs a good part of a second
-_TIGHT_LEAST_SHARE = 0.7  # of the noise that the Renyi figure needs; the search starts here, as less noise is slow
 _MAX_ROUNDS = 2**40
 
 
@@ -55,7 +49,11 @@ class Calibration:
 
 
 def smallest_noise_multiplier(
-    events_at: Callable[[float], Sequence[Event]], epsilon: float, delta: float, *, enforced_by: Meter | None = None
+    events_at: Callable[[float], Sequence[Event]],
+    epsilon: float,
+    delta: float,
+    *,
+    enforced_by: SkellamMeter | None = None,
 ) -> float:
     """Search the smallest noise multiplier whose events stay within (epsilon, delta), by bisection.
 
@@ -112,12 +110,12 @@ def calibrate_skellam(
     rounds: int,
     sensitivity: int,
     num_values: int,
-    others: Sequence[Event] = (),
-    enforceable: bool = True,
 ) -> Calibration:
-    """Size the integer mechanism for a number of rounds.
+    """Size the integer mechanism for a number of equal rounds.
 
-    The variance of the honest shares' sum is then (noise_multiplier * sensitivity)^2; `dropout.Quorum` splits it.
+    Devices whose budget is the same target, and whose ledger counts on this sensitivity, take part to the end. With
+    fine integers this costs less than a hundredth of epsilon. The variance of the honest shares' sum is then
+    (noise_multiplier * sensitivity)^2; `dropout.Quorum` splits it.
 
     Parameters
     ----------
@@ -129,11 +127,6 @@ def calibrate_skellam(
         S, bound on the L2 norm of a device's integer vector.
     num_values
         Length of the vector.
-    others
-        Further releases about the same people that the target must cover too.
-    enforceable
-        Size the noise so that devices whose budget is the same target, and whose filter counts on this sensitivity,
-        take part to the end. With fine integers this costs less than a hundredth of epsilon.
 
     Raises
     ------
@@ -147,12 +140,11 @@ def calibrate_skellam(
             sensitivity=sensitivity, variance=(noise_multiplier * sensitivity) ** 2, num_values=num_values
         )
 
-    meter = SkellamMeter(sensitivity) if enforceable else None
-    return _calibrate(one_round, epsilon, delta, rounds, others, enforced_by=meter)
+    return _calibrate(one_round, epsilon, delta, rounds, enforced_by=SkellamMeter(sensitivity))
 
 
-def calibrate_gaussian(*, epsilon: float, delta: float, rounds: int, others: Sequence[Event] = ()) -> Calibration:
-    """Size a Gaussian mechanism for a number of rounds; the other releases are counted exactly if Gaussian too.
+def calibrate_gaussian(*, epsilon: float, delta: float, rounds: int) -> Calibration:
+    """Size a Gaussian mechanism for a number of rounds.
 
     Raises
     ------
@@ -160,58 +152,7 @@ def calibrate_gaussian(*, epsilon: float, delta: float, rounds: int, others: Seq
         If a number is out of range or the target cannot be met.
     """
     require_count("rounds", rounds)
-    return _calibrate(lambda sigma: GaussianEvent(noise_multiplier=sigma), epsilon, delta, rounds, others)
-
-
-def calibrate_sampled(
-    *, epsilon: float, delta: float, steps: int, sampling_rate: float, tight: bool = False
-) -> Calibration:
-    """Size secretly sampled Gaussian steps, such as DP-SGD on a device over its own interactions.
-
-    Parameters
-    ----------
-    epsilon, delta
-        The guarantee to keep.
-    steps
-        All steps that one interaction can be part of, over all rounds.
-    sampling_rate
-        q, public.
-    tight
-        Account by privacy loss distributions: less noise, a few seconds, and needs dp_accounting.
-
-    Raises
-    ------
-    PrivacyError
-        If a number is out of range or the target cannot be met.
-    AccountantUnavailable
-        If `tight` is asked for without dp_accounting.
-    """
-    require_count("steps", steps)
-
-    def one_step(noise_multiplier: float) -> SampledGaussianEvent:
-        return SampledGaussianEvent(sampling_rate=sampling_rate, noise_multiplier=noise_multiplier)
-
-    loose = _calibrate(one_step, epsilon, delta, steps, ())
-    if not tight:
-        return loose
-
-    @cache
-    def tight_guarantee(noise_multiplier: float) -> Guarantee:
-        return sampled_epsilon([Composed(one_step(noise_multiplier), steps)], delta)
-
-    # The Renyi figure is never the smaller one, up to the discretisation of the other: then it already is the answer.
-    if tight_guarantee(loose.noise_multiplier).epsilon > epsilon:
-        return loose
-    low, high = _TIGHT_LEAST_SHARE * loose.noise_multiplier, loose.noise_multiplier
-    if tight_guarantee(low).epsilon > epsilon:
-        low = float(
-            brentq(lambda noise: tight_guarantee(noise).epsilon - epsilon, low, high, rtol=_TIGHT_RELATIVE_STEP)
-        )
-    noise_multiplier, guarantee = low, tight_guarantee(low)
-    while guarantee.epsilon > epsilon:  # the root may lie on either side
-        noise_multiplier *= 1 + _TIGHT_RELATIVE_STEP
-        guarantee = tight_guarantee(noise_multiplier)
-    return Calibration(noise_multiplier=noise_multiplier, event=one_step(noise_multiplier), guarantee=guarantee)
+    return _calibrate(lambda sigma: GaussianEvent(noise_multiplier=sigma), epsilon, delta, rounds)
 
 
 def _calibrate(
@@ -219,12 +160,11 @@ def _calibrate(
     epsilon: float,
     delta: float,
     rounds: int,
-    others: Sequence[Event],
     *,
-    enforced_by: Meter | None = None,
+    enforced_by: SkellamMeter | None = None,
 ) -> Calibration:
     def schedule(noise_multiplier: float) -> list[Event]:
-        return [*others, Composed(one_round(noise_multiplier), rounds)]
+        return [Composed(one_round(noise_multiplier), rounds)]
 
     noise_multiplier = smallest_noise_multiplier(schedule, epsilon, delta, enforced_by=enforced_by)
     return Calibration(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from palate.privacy.accounting import libraries
-from palate.privacy.accounting.events import Composed, Event, GaussianEvent, SampledGaussianEvent, flatten
+from palate.privacy.accounting.events import Composed, Event, GaussianEvent, flatten
 from palate.privacy.accounting.guarantee import CrossCheck, Guarantee, epsilon
 from palate.privacy.accounting.rdp import event_rdp, rdp_to_epsilon
 from palate.privacy.errors import PrivacyError
@@ -29,13 +29,10 @@ class AccountantsDisagree(PrivacyError):
 
 
 def gaussian_equivalent(events: Sequence[Event]) -> list[Event]:
-    """Replace every event that is not sampled by a Gaussian one with its noise multiplier; sampled ones stay."""
+    """Replace every event by a Gaussian one with its noise multiplier."""
     return [
         Composed(
-            event
-            if isinstance(event, SampledGaussianEvent)
-            else GaussianEvent(noise_multiplier=event.noise_multiplier, unit=event.unit, adjacency=event.adjacency),
-            count,
+            GaussianEvent(noise_multiplier=event.noise_multiplier, unit=event.unit, adjacency=event.adjacency), count
         )
         for event, count in flatten(events)
     ]
@@ -65,11 +62,10 @@ def cross_check(events: Sequence[Event], delta: float) -> tuple[CrossCheck, ...]
     """
     events = gaussian_equivalent(events)
     numerical = [
+        CrossCheck(accountant="exact Gaussian", epsilon=epsilon(events, delta).epsilon),
         CrossCheck(accountant="dp_accounting PLD", epsilon=libraries.google_pld(events, delta)),
         CrossCheck(accountant="Opacus PRV", epsilon=libraries.opacus_prv(events, delta)),
     ]
-    if not any(isinstance(event, SampledGaussianEvent) for event, _ in flatten(events)):
-        numerical.insert(0, CrossCheck(accountant="exact Gaussian", epsilon=epsilon(events, delta).epsilon))
     renyi = [
         CrossCheck(accountant="RDP", epsilon=_own_rdp(events, delta)),
         CrossCheck(accountant="dp_accounting RDP", epsilon=libraries.google_rdp(events, delta)),

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
-from palate.privacy.accounting.checks import require_count, require_positive, require_share
+from palate.privacy.accounting.checks import require_count, require_positive
 from palate.privacy.errors import PrivacyError
 
 
@@ -35,7 +35,6 @@ class Assumption(StrEnum):
     TRUSTED_AGGREGATION = "whoever forms the sum shows nothing but the noisy sum"
     SECURE_AGGREGATION = "secure aggregation holds: the server sees the sum, not a device's own vector"
     HONEST_FRACTION = "at least the planned number of honest survivors add their share of the noise"
-    SECRET_SAMPLING = "who is sampled is random, independent of everything else, and stays secret"
     REAL_NUMBERS = "noise is modelled as a real number; the released value must not show its floating-point grid"
 
 
@@ -101,35 +100,7 @@ class SkellamEvent:
         return math.sqrt(self.variance) / self.sensitivity
 
 
-@dataclass(frozen=True, kw_only=True)
-class SampledGaussianEvent:
-    """One release with Gaussian noise in which every unit takes part with probability q, in secret (Poisson sampling).
-
-    Attributes
-    ----------
-    sampling_rate
-        q, in (0, 1]; public.
-    noise_multiplier
-        Noise standard deviation over the sensitivity; above 0.
-
-    Raises
-    ------
-    PrivacyError
-        If a number is out of range.
-    """
-
-    sampling_rate: float
-    noise_multiplier: float
-    unit: Unit = Unit.INTERACTION
-    adjacency: Adjacency = Adjacency.ZERO_OUT
-    assumptions: tuple[Assumption, ...] = (Assumption.SECRET_SAMPLING, Assumption.REAL_NUMBERS)
-
-    def __post_init__(self) -> None:
-        require_share("sampling_rate", self.sampling_rate, zero=False)
-        require_positive("noise_multiplier", self.noise_multiplier)
-
-
-BasicEvent = GaussianEvent | SkellamEvent | SampledGaussianEvent
+BasicEvent = GaussianEvent | SkellamEvent
 
 
 @dataclass(frozen=True)
@@ -171,27 +142,3 @@ def flatten(events: Iterable[Event]) -> tuple[tuple[BasicEvent, int], ...]:
                 hint=f"account for each {name} on its own",
             )
     return tuple(counts.items())
-
-
-def replace_one(event: Event) -> Event:
-    """Give the event under replace-one adjacency: a contribution swapped for another moves the sum by up to 2 S.
-
-    Raises
-    ------
-    PrivacyError
-        For a sampled event, for which doubling the sensitivity is not a proof, and for one that is already replace-one.
-    """
-    if isinstance(event, Composed):
-        inner = replace_one(event.event)
-        return Composed(inner, event.count)
-    if event.adjacency is Adjacency.REPLACE_ONE:
-        raise PrivacyError("the event is replace-one already", hint="convert an event once")
-    match event:
-        case GaussianEvent():
-            return replace(event, noise_multiplier=event.noise_multiplier / 2, adjacency=Adjacency.REPLACE_ONE)
-        case SkellamEvent():
-            return replace(event, sensitivity=2 * event.sensitivity, adjacency=Adjacency.REPLACE_ONE)
-        case SampledGaussianEvent():
-            raise PrivacyError(
-                "replace-one is not offered for sampled events", hint="use zero-out adjacency, or full participation"
-            )

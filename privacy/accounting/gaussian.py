@@ -1,7 +1,7 @@
 """The Gaussian mechanism, exactly (Balle & Wang 2018, Theorem 8; Dong, Roth & Su 2019, Corollary 2.13).
 
 Rounds with noise multipliers sigma_i compose to one Gaussian mechanism with mu = sqrt(sum 1 / sigma_i^2), so epsilon,
-delta and calibration have one exact formula. Every root is moved to its private side before it is returned.
+and delta have one exact formula. Every root is moved to its private side before it is returned.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
-from palate.privacy.accounting.checks import require_count, require_delta, require_positive
+from palate.privacy.accounting.checks import require_delta, require_positive
 
 # Relative margin for rounding in the root.
 _LOG_DELTA_ERROR = 1e-10  # more than `log_delta_at` is off, compared with sixty digits
@@ -25,19 +25,7 @@ def total_mu(noise_multipliers: Iterable[float]) -> float:
 
 
 def log_delta_at(mu: float, epsilon: float) -> float:
-    """Natural logarithm of `delta_at`, exact where delta itself would underflow."""
-    require_positive("mu", mu)
-    # delta = Phi(mu/2 - eps/mu) - e^eps Phi(-mu/2 - eps/mu), written as Phi(a) (1 - ratio).
-    above = float(log_ndtr(mu / 2 - epsilon / mu))
-    below = float(log_ndtr(-mu / 2 - epsilon / mu))
-    log_ratio = epsilon + below - above
-    if log_ratio >= 0:  # mathematically below 0: what is left is rounding, so fall back to an upper bound
-        return above
-    return above + math.log(-math.expm1(log_ratio))
-
-
-def delta_at(mu: float, epsilon: float) -> float:
-    """Smallest delta for which a mechanism with parameter mu is (epsilon, delta)-private (Balle & Wang 2018, Thm 8).
+    """Logarithm of the smallest delta at which a mechanism is (epsilon, delta)-private (Balle & Wang 2018, Theorem 8).
 
     Parameters
     ----------
@@ -51,7 +39,14 @@ def delta_at(mu: float, epsilon: float) -> float:
     PrivacyError
         If mu is not a finite positive number.
     """
-    return min(1.0, math.exp(log_delta_at(mu, epsilon)))
+    require_positive("mu", mu)
+    # delta = Phi(mu/2 - eps/mu) - e^eps Phi(-mu/2 - eps/mu), written as Phi(a) (1 - ratio).
+    above = float(log_ndtr(mu / 2 - epsilon / mu))
+    below = float(log_ndtr(-mu / 2 - epsilon / mu))
+    log_ratio = epsilon + below - above
+    if log_ratio >= 0:  # mathematically below 0: what is left is rounding, so fall back to an upper bound
+        return above
+    return above + math.log(-math.expm1(log_ratio))
 
 
 def epsilon_at(mu: float, delta: float) -> float:
@@ -74,45 +69,6 @@ def epsilon_at(mu: float, delta: float) -> float:
     while surplus(epsilon) > 0:
         epsilon *= 1 + _MARGIN
     return epsilon
-
-
-def mu_at(epsilon: float, delta: float) -> float:
-    """Largest mu that is (epsilon, delta)-private, rounded down.
-
-    Raises
-    ------
-    PrivacyError
-        If epsilon is not a finite positive number, or delta is not a probability.
-    """
-    require_positive("epsilon", epsilon)
-    target = math.log(require_delta(delta)) - _LOG_DELTA_ERROR
-
-    def surplus(log_mu: float) -> float:
-        return log_delta_at(math.exp(log_mu), epsilon) - target
-
-    high = math.log(_double_until(lambda mu: log_delta_at(mu, epsilon) > target, 1.0))
-    # mu = delta is private at every epsilon: even delta_at(mu, 0) = erf(mu / sqrt(8)) is below 0.4 mu.
-    mu = math.exp(float(brentq(surplus, math.log(delta), high, xtol=1e-14))) * (1 - _MARGIN)
-    while log_delta_at(mu, epsilon) > target:
-        mu *= 1 - _MARGIN
-    return mu
-
-
-def noise_multiplier_for(epsilon: float, delta: float, rounds: int = 1) -> float:
-    """Smallest noise multiplier per round that keeps `rounds` Gaussian rounds at (epsilon, delta), rounded up.
-
-    Closed form over rounds: sqrt(rounds) / mu_at(epsilon, delta).
-
-    Raises
-    ------
-    PrivacyError
-        If epsilon, delta or rounds is out of range.
-    """
-    require_count("rounds", rounds)
-    noise_multiplier = math.sqrt(rounds) / mu_at(epsilon, delta)
-    while epsilon_at(math.sqrt(rounds) / noise_multiplier, delta) > epsilon:  # the way back rounds up as well
-        noise_multiplier *= 1 + _MARGIN
-    return noise_multiplier
 
 
 def _double_until(reached: Callable[[float], bool], start: float) -> float:

@@ -2,7 +2,6 @@
 
 Gaussian releases have an exact answer. Skellam releases have two proofs, of which the smaller figure counts: the Renyi
 bound of their paper, and, where the noise is fine enough, the exact answer for the Gaussians that it is a mixture of.
-Sampled releases compose in Renyi terms.
 """
 
 from __future__ import annotations
@@ -20,13 +19,11 @@ from palate.privacy.accounting.events import (
     BasicEvent,
     Event,
     GaussianEvent,
-    SampledGaussianEvent,
     SkellamEvent,
     Unit,
     flatten,
 )
 from palate.privacy.accounting.gaussian import epsilon_at
-from palate.privacy.accounting.libraries import google_pld
 from palate.privacy.accounting.rdp import composed_rdp, rdp_to_epsilon
 from palate.privacy.accounting.skellam import (
     LARGEST_EXPONENT,
@@ -35,7 +32,6 @@ from palate.privacy.accounting.skellam import (
     gaussian_variance,
     is_fine,
 )
-from palate.privacy.errors import PrivacyError
 
 NO_AMPLIFICATION = "none claimed"
 LOCAL_WARNING = "One device's share alone, if secure aggregation fails: it is no protection by itself."
@@ -63,7 +59,7 @@ class Guarantee:
     accountant
         The theorem that the figure comes from.
     amplification
-        What sampling is counted on; "none claimed" unless an event says so.
+        What sampling is counted on: "none claimed".
     assumptions
         What must hold besides the noise.
     cross_checks
@@ -167,38 +163,15 @@ def _moved(event: SkellamEvent) -> int:
     return values if event.num_values is None else min(values, event.num_values)
 
 
-def sampled_epsilon(events: Sequence[Event], delta: float) -> Guarantee:
-    """Account for secretly sampled Gaussian releases by privacy loss distributions: tighter than `epsilon`, and slower.
-
-    Raises
-    ------
-    PrivacyError
-        If delta is out of range, the events are empty or cannot be composed, or one of them is not Gaussian.
-    AccountantUnavailable
-        If dp_accounting is not installed or fails.
-    """
-    released = flatten(events)
-    for event, _ in released:
-        if isinstance(event, SkellamEvent):
-            raise PrivacyError(
-                "a privacy loss distribution is not proven for Skellam noise", hint="use the Renyi figure for it"
-            )
-    return _describe(released, google_pld(events, delta), delta, "privacy loss distribution (dp_accounting)")
-
-
 def _describe(released: Sequence[tuple[BasicEvent, int]], figure: float, delta: float, accountant: str) -> Guarantee:
     first, _ = released[0]
-    rates = sorted({event.sampling_rate for event, _ in released if isinstance(event, SampledGaussianEvent)} - {1.0})
-    amplification = NO_AMPLIFICATION
-    if rates:
-        amplification = f"secret Poisson sampling at rate {', '.join(f'{rate:g}' for rate in rates)}"
     return Guarantee(
         epsilon=figure,
         delta=delta,
         unit=first.unit,
         adjacency=first.adjacency,
         accountant=accountant,
-        amplification=amplification,
+        amplification=NO_AMPLIFICATION,
         assumptions=tuple(dict.fromkeys(text for event, _ in released for text in event.assumptions)),
     )
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from palate.models.arrays import Float64Array
 from palate.privacy.accounting.checks import require_delta
-from palate.privacy.accounting.events import Event, SampledGaussianEvent, flatten
+from palate.privacy.accounting.events import Event, flatten
 from palate.privacy.errors import PrivacyError
 
 if TYPE_CHECKING:
@@ -103,20 +103,13 @@ def opacus_rdp(events: Iterable[Event], delta: float) -> float:
 
 
 def _opacus_history(events: Iterable[Event]) -> list[tuple[float, float, int]]:
-    return [
-        (event.noise_multiplier, event.sampling_rate if isinstance(event, SampledGaussianEvent) else 1.0, count)
-        for event, count in flatten(events)
-    ]
+    return [(event.noise_multiplier, 1.0, count) for event, count in flatten(events)]  # sampling rate 1: all take part
 
 
 def _google_event(dp: Any, events: Iterable[Event]) -> Any:
-    composed = []
-    for sigma, rate, steps in _opacus_history(events):
-        one = dp.GaussianDpEvent(sigma)
-        if rate < 1:
-            one = dp.PoissonSampledDpEvent(rate, one)
-        composed.append(dp.SelfComposedDpEvent(one, steps))
-    return dp.ComposedDpEvent(composed)
+    return dp.ComposedDpEvent(
+        [dp.SelfComposedDpEvent(dp.GaussianDpEvent(event.noise_multiplier), count) for event, count in flatten(events)]
+    )
 
 
 def _dp_accounting() -> Any:

@@ -18,11 +18,9 @@ from palate.privacy.accounting.events import (
     BasicEvent,
     Event,
     GaussianEvent,
-    SampledGaussianEvent,
     SkellamEvent,
     flatten,
 )
-from palate.privacy.accounting.sampled import sampled_gaussian_rdp
 from palate.privacy.accounting.skellam import skellam_rdp
 
 _MARGIN = 1e-12  # relative: covers the rounding of the few float operations in a bound
@@ -49,8 +47,6 @@ def event_rdp(event: BasicEvent, orders: Float64Array = ORDERS) -> Float64Array:
             return orders / (2 * event.noise_multiplier**2)  # Mironov 2017, Corollary 3
         case SkellamEvent():
             return skellam_rdp(event, orders)
-        case SampledGaussianEvent():
-            return sampled_gaussian_rdp(event, orders)
 
 
 @lru_cache(maxsize=64)

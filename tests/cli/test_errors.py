@@ -14,7 +14,6 @@ from palate import errors
 from palate.cli.errors import EXIT_CODES, ending_of
 from palate.errors import PalateError
 from palate.privacy.accounting.crosscheck import AccountantsDisagree
-from palate.privacy.accounting.filters import BudgetExceeded as OverBudget
 from palate.privacy.accounting.libraries import AccountantUnavailable
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger import errors as ledger
@@ -40,7 +39,6 @@ def test_what_an_audit_finds_has_the_documented_exit_code():
         ledger.Tampered("x"): 1,
         ledger.Contradiction("x"): 1,
         ledger.BudgetExceeded("x", **figures): 3,
-        OverBudget("x"): 3,
         AccountantsDisagree("x"): 4,
         ledger.OpenIntent("x"): 5,
         ledger.Rollback("x"): 6,

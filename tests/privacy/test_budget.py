@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from palate.privacy.accounting import gaussian
 from palate.privacy.accounting.crosscheck import checked_epsilon
 from palate.privacy.accounting.events import Composed, SkellamEvent, Unit
-from palate.privacy.accounting.filters import BudgetFilter, SkellamMeter, budget_nano_for
+from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for, price_nano
 from palate.privacy.accounting.guarantee import epsilon as account_for
 from palate.privacy.budget import Promise, RunBudget, run_terms
 from palate.privacy.errors import PrivacyError
@@ -74,7 +74,7 @@ def test_the_closed_form_of_the_gaussian_is_a_little_below_the_claim():
     sensitivity=st.sampled_from([256, 1024, 4096]),  # at 2^16 one honest share alone can be beyond the sampler
 )
 @settings(max_examples=25)
-def test_a_filter_admits_every_round_one_by_one_and_refuses_one_more(epsilon, rounds, share, honest, sensitivity):
+def test_a_budget_holds_every_round_and_not_one_more(epsilon, rounds, share, honest, sensitivity):
     budget = replace(
         BUDGET,
         epsilon=epsilon,
@@ -85,13 +85,10 @@ def test_a_filter_admits_every_round_one_by_one_and_refuses_one_more(epsilon, ro
     )
     terms = run_terms(budget)
     kind = SkellamMeter(sensitivity)
-    meter = BudgetFilter(kind, budget_nano_for(kind, epsilon, DELTA))
-    meter.charge(event(terms.popularity, 1000))
-    one = event(terms.train, 8003)
-    for _ in range(rounds):
-        meter.charge(one)
-    with pytest.raises(PrivacyError):
-        meter.charge(one)
+    allowed = budget_nano_for(kind, epsilon, DELTA)
+    popularity, train = event(terms.popularity, 1000), event(terms.train, 8003)
+    assert price_nano(kind, [popularity, Composed(train, rounds)]) <= allowed
+    assert price_nano(kind, [popularity, Composed(train, rounds + 1)]) > allowed
 
 
 @pytest.mark.parametrize(

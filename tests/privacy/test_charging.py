@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from palate.privacy.accounting.events import Unit
-from palate.privacy.accounting.filters import ZcdpMeter, budget_nano_for
+from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for
 from palate.privacy.budget import Promise, events_of
 from palate.privacy.charging import intents, ledger_name
 from palate.privacy.errors import PrivacyError
@@ -45,8 +45,8 @@ def test_the_ledgers_price_is_that_of_the_accounting_package():
         plan = replace(PLAN, terms=replace(TERMS, **changes))
         (event,) = events_of(plan).values()
         (intent,) = intents(plan).values()
-        assert intent.charge_nano == ZcdpMeter().price_nano(replace(event, num_values=None))
-        assert intent.charge_nano >= ZcdpMeter().price_nano(event)
+        assert intent.charge_nano == SkellamMeter(1).price_nano(replace(event, num_values=None))
+        assert intent.charge_nano >= SkellamMeter(1).price_nano(event)
 
 
 @pytest.mark.parametrize(
@@ -82,10 +82,9 @@ def test_a_unit_without_mechanism_and_a_plan_without_terms_are_refused():
 def test_the_policy_is_the_largest_budget_within_the_promise(epsilon):
     policy = Promise(unit=Unit.USER, epsilon=epsilon, delta=1e-5).policy(smallest_cohort=7)
     assert (policy.unit, policy.adjacency, policy.delta, policy.n_min) == ("user", "zero-out", "1e-5", 7)
-    assert policy.budget_nano == budget_nano_for(ZcdpMeter(), epsilon, 1e-5)
-    assert (
-        ZcdpMeter().epsilon(policy.budget_nano, 1e-5) <= epsilon < ZcdpMeter().epsilon(policy.budget_nano + 10**6, 1e-5)
-    )
+    meter = SkellamMeter(1)  # which counts on nothing
+    assert policy.budget_nano == budget_nano_for(meter, epsilon, 1e-5)
+    assert meter.epsilon(policy.budget_nano, 1e-5) <= epsilon < meter.epsilon(policy.budget_nano + 10**6, 1e-5)
 
 
 def test_a_ledger_is_named_after_its_owner_and_a_second_unit_beside_it():

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from scipy.stats import norm
 
-from palate.privacy.accounting.calibrate import calibrate_skellam
+from palate.privacy.accounting.calibrate import calibrate_gaussian, calibrate_skellam
 from palate.privacy.accounting.dropout import local_event
 from palate.privacy.accounting.events import Composed
-from palate.privacy.accounting.gaussian import mu_at
 from palate.privacy.accounting.guarantee import epsilon as account_for
 from palate.privacy.accounting.guarantee import round_up
 
@@ -52,6 +51,10 @@ def accuracy_by_brute_force(epsilon: float) -> float:
     return best
 
 
+def mu_of(epsilon: float) -> float:
+    return 1 / calibrate_gaussian(epsilon=epsilon, delta=DELTA, rounds=1).noise_multiplier
+
+
 def test_both_tables_are_there():
     assert [float(row[0]) for row in table(GUESSES)] == [0.5, 1, 2, 4, 8]
     assert [float(row[0]) for row in table(LOCAL)] == [1, 4, 8]
@@ -59,7 +62,7 @@ def test_both_tables_are_there():
 
 def test_what_an_attacker_can_reach_is_rounded_up_from_the_formulas():
     for row in table(GUESSES):
-        epsilon, mu = float(row[0]), mu_at(float(row[0]), DELTA)
+        epsilon, mu = float(row[0]), mu_of(float(row[0]))
         expected = [
             (math.exp(epsilon) + DELTA) / (1 + math.exp(epsilon)),
             norm.cdf(mu / 2),
@@ -73,7 +76,7 @@ def test_what_an_attacker_can_reach_is_rounded_up_from_the_formulas():
 
 def test_mu_belongs_to_its_epsilon_by_the_definition_of_privacy():
     for row in table(GUESSES):
-        epsilon, mu = float(row[0]), mu_at(float(row[0]), DELTA)
+        epsilon, mu = float(row[0]), mu_of(float(row[0]))
         # delta is how far two normals, mu apart, differ beyond e^epsilon; the worst set is a half-line
         cuts = [epsilon / mu + mu / 2 + offset for offset in (-1e-3, 0.0, 1e-3)]
         excess = [norm.sf(cut - mu) - math.exp(epsilon) * norm.sf(cut) for cut in cuts]

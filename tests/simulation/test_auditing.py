@@ -26,7 +26,7 @@ from palate.cli import attack as attack_cli
 from palate.errors import ConfigError, RunError
 from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.events import Composed, SkellamEvent
-from palate.privacy.accounting.filters import ZcdpMeter, budget_nano_for
+from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for
 from palate.privacy.accounting.guarantee import epsilon
 from palate.privacy.audit.canaries import draw_canaries
 from palate.privacy.errors import PrivacyError
@@ -118,7 +118,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         folder.mkdir(parents=True)
         (run / "config.toml").write_text("")
         (folder / "public.key").write_text(SIGNER.public_key().public_bytes_raw().hex() + "\n")
-        budget = budget_nano_for(ZcdpMeter(), 100.0, 1e-5)
+        budget = budget_nano_for(SkellamMeter(1), 100.0, 1e-5)
         with LedgerBook(folder / "server.sqlite", SIGNER) as book:
             policy = Policy(unit=unit, adjacency="zero-out", delta="1e-5", budget_nano=budget, n_min=2)
             book.create(["server"], policy)

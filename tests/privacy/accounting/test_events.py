@@ -12,11 +12,9 @@ from palate.privacy.accounting.events import (
     Adjacency,
     Composed,
     GaussianEvent,
-    SampledGaussianEvent,
     SkellamEvent,
     Unit,
     flatten,
-    replace_one,
 )
 from palate.privacy.errors import PrivacyError
 
@@ -27,8 +25,6 @@ SKELLAM = SkellamEvent(sensitivity=4096, variance=4096.0**2 * 9, num_values=60_0
 def test_noise_must_be_a_positive_number(bad: float):
     with pytest.raises(PrivacyError, match="noise_multiplier"):
         GaussianEvent(noise_multiplier=bad)
-    with pytest.raises(PrivacyError, match="noise_multiplier"):
-        SampledGaussianEvent(sampling_rate=0.5, noise_multiplier=bad)
     with pytest.raises(PrivacyError, match="variance"):
         SkellamEvent(sensitivity=1, variance=bad, num_values=1)
 
@@ -40,12 +36,6 @@ def test_sensitivity_and_length_must_be_positive_integers(bad):
     assert caught.value.hint
     with pytest.raises(PrivacyError, match="num_values"):
         SkellamEvent(sensitivity=1, variance=1.0, num_values=bad)
-
-
-@pytest.mark.parametrize("bad", [0.0, -0.1, 1.1, float("nan")])
-def test_sampling_rate_must_be_a_probability_above_zero(bad: float):
-    with pytest.raises(PrivacyError, match="sampling_rate"):
-        SampledGaussianEvent(sampling_rate=bad, noise_multiplier=1.0)
 
 
 def test_events_are_frozen():
@@ -70,18 +60,4 @@ def test_units_and_adjacencies_do_not_mix():
     with pytest.raises(PrivacyError, match="unit"):
         flatten([SKELLAM, other_unit])
     with pytest.raises(PrivacyError, match="adjacency"):
-        flatten([SKELLAM, replace_one(SKELLAM)])
-
-
-def test_replacing_a_contribution_doubles_the_sensitivity():
-    assert replace_one(SKELLAM).sensitivity == 2 * SKELLAM.sensitivity
-    assert replace_one(SKELLAM).noise_multiplier == pytest.approx(1.5)
-    doubled = replace_one(Composed(GaussianEvent(noise_multiplier=4.0), 3))
-    assert doubled == Composed(GaussianEvent(noise_multiplier=2.0, adjacency=Adjacency.REPLACE_ONE), 3)
-
-
-def test_replace_one_is_refused_where_doubling_proves_nothing():
-    with pytest.raises(PrivacyError, match="sampled"):
-        replace_one(SampledGaussianEvent(sampling_rate=0.1, noise_multiplier=1.0))
-    with pytest.raises(PrivacyError, match="already"):
-        replace_one(replace_one(SKELLAM))
+        flatten([SKELLAM, dataclasses.replace(SKELLAM, adjacency=Adjacency.REPLACE_ONE)])

@@ -21,10 +21,9 @@ from scipy.stats import norm
 from palate.models.popularity import log_column
 from palate.models.table import ItemTable, initial_embeddings
 from palate.models.training import LocalTraining
-from palate.privacy.accounting.calibrate import calibrate_skellam
+from palate.privacy.accounting.calibrate import calibrate_gaussian, calibrate_skellam
 from palate.privacy.accounting.dropout import local_event
 from palate.privacy.accounting.events import Composed, SkellamEvent
-from palate.privacy.accounting.gaussian import mu_at
 from palate.privacy.accounting.guarantee import epsilon
 from palate.privacy.integer.csprng import Purpose, WordStream
 from palate.privacy.integer.quantise import IntegerMechanism
@@ -61,7 +60,9 @@ TERMS = [terms_for(clip_norm) for clip_norm in CLIP_NORMS]
 MECHANISMS: list[IntegerMechanism] = [terms.mechanism(size) for terms, size in zip(TERMS, SIZES, strict=True)]
 NOISE_STD = math.sqrt(TERMS[0].sum_variance)
 EVENT = SkellamEvent(sensitivity=SENSITIVITY, variance=TERMS[0].sum_variance)
-CLAIMED_MU = mu_at(EPSILON, DELTA)  # the most that any Gaussian release with this claim lets show
+CLAIMED_MU = (
+    1 / calibrate_gaussian(epsilon=EPSILON, delta=DELTA, rounds=1).noise_multiplier
+)  # the most that any Gaussian release with this claim lets show
 
 
 @dataclass(eq=False)

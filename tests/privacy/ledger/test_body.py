@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palate.privacy.accounting.events import SkellamEvent
-from palate.privacy.accounting.filters import ZcdpMeter
+from palate.privacy.accounting.filters import SkellamMeter
 from palate.privacy.ledger import body, canonical
 from palate.privacy.ledger.errors import MalformedBody
 
@@ -62,7 +62,7 @@ def test_a_charge_is_rounded_up_and_by_less_than_one(clip_int: int, sum_var_int:
 @pytest.mark.parametrize("clip_int", [1, 2, 3, 17, 256, 4096, 2**14 - 1, 2**20])
 @pytest.mark.parametrize("sum_var_int", [2, 3, 4, 5, 1000, 2**20 + 1, 67_108_863, 67_108_864, 2**49, 2**53])
 def test_a_charge_is_the_accountants_price_of_a_skellam_release_of_any_length(clip_int: int, sum_var_int: int):
-    price = ZcdpMeter().price_nano(SkellamEvent(sensitivity=clip_int, variance=sum_var_int))
+    price = SkellamMeter(1).price_nano(SkellamEvent(sensitivity=clip_int, variance=sum_var_int))
     if price > canonical.MAX_INT:
         with pytest.raises(MalformedBody, match="negligible"):
             body.charge_nano(clip_int, sum_var_int)
@@ -77,7 +77,7 @@ def test_a_charge_covers_vectors_of_every_length_and_gaussian_noise(clip_int: in
     except MalformedBody:
         return
     event = SkellamEvent(sensitivity=clip_int, variance=sum_var_int, num_values=num_values)
-    assert charge >= ZcdpMeter().price_nano(event)
+    assert charge >= SkellamMeter(1).price_nano(event)
     assert charge >= Fraction(10**9 * clip_int**2, sum_var_int)
 
 

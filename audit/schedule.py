@@ -6,13 +6,11 @@ is drawn at random, nobody takes part in all rounds; that figure is shown as inf
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binom
 
-from palate.models.arrays import Float64Array
 from palate.privacy.accounting.checks import require_count
 from palate.privacy.accounting.events import Composed, Event
 from palate.privacy.accounting.guarantee import Guarantee, epsilon
@@ -89,7 +87,7 @@ class Cost:
     likely: Guarantee
 
 
-def schedule_cost(schedule: Schedule, event: Event, delta: float, others: Sequence[Event] = ()) -> Cost:
+def schedule_cost(schedule: Schedule, event: Event, delta: float) -> Cost:
     """Price a schedule in which every round is `event`.
 
     Parameters
@@ -100,8 +98,6 @@ def schedule_cost(schedule: Schedule, event: Event, delta: float, others: Sequen
         One round.
     delta
         Probability left over.
-    others
-        Releases besides the rounds, such as a popularity round; every device pays them.
 
     Raises
     ------
@@ -111,22 +107,10 @@ def schedule_cost(schedule: Schedule, event: Event, delta: float, others: Sequen
     likely_rounds = schedule.likely_most_rounds
 
     def cost_of(rounds: int) -> Guarantee:
-        return epsilon([*others, Composed(event, rounds)], delta)
+        return epsilon([Composed(event, rounds)], delta)
 
     return Cost(
         promised=cost_of(schedule.most_rounds),
         likely_rounds=likely_rounds,
         likely=cost_of(max(1, likely_rounds)),
     )
-
-
-def epsilon_by_round(event: Event, rounds: int, delta: float, others: Sequence[Event] = ()) -> Float64Array:
-    """Epsilon after each round of a schedule, for a plot or a table; float64 [rounds].
-
-    Raises
-    ------
-    PrivacyError
-        If delta or rounds is out of range, or the events cannot be composed.
-    """
-    require_count("rounds", rounds)
-    return np.array([epsilon([*others, Composed(event, count)], delta).epsilon for count in range(1, rounds + 1)])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from palate.audit.schedule import Schedule, schedule_cost
 from palate.privacy.accounting.events import GaussianEvent
 from palate.privacy.accounting.guarantee import epsilon
-from palate.privacy.accounting.schedule import Schedule, epsilon_by_round, schedule_cost
 from palate.privacy.errors import PrivacyError
 
 ROUND = GaussianEvent(noise_multiplier=2.0)
@@ -34,13 +34,6 @@ def test_the_likely_case_never_exceeds_the_promise():
     assert Schedule(devices=10, cohort=10, rounds=7).likely_most_rounds == 7
     assert Schedule(devices=6040, cohort=200, rounds=300, cap=5).likely_most_rounds == 5
     assert Schedule(devices=10, cohort=5, rounds=3, cap=9).most_rounds == 3
-
-
-def test_cost_by_round_grows_and_ends_at_the_total():
-    curve = epsilon_by_round(ROUND, 12, 1e-5, others=[GaussianEvent(noise_multiplier=10.0)])
-    assert curve.shape == (12,)
-    assert np.all(np.diff(curve) > 0)
-    assert curve[-1] == epsilon([GaussianEvent(noise_multiplier=10.0)] + [ROUND] * 12, 1e-5).epsilon
 
 
 @pytest.mark.parametrize("wrong", [{"devices": 0}, {"cohort": 0}, {"rounds": -1}, {"cap": 0}, {"cohort": 11}])
