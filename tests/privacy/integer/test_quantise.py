@@ -167,6 +167,34 @@ def test_the_hint_for_a_small_sensitivity_works(size: int):
         Quantiser(clip_norm=1.0, sensitivity=int(refused.hint.rsplit(" ", 1)[1]), size=size)
 
 
+@pytest.mark.parametrize("sensitivity", [1, 5, 100, 4096, MAX_SENSITIVITY])
+def test_the_bound_is_the_square_of_the_sensitivity_and_not_one_more(sensitivity: int):
+    quantiser = Quantiser(clip_norm=1.0, sensitivity=max(sensitivity, 64), size=600)
+    bound = quantiser.sensitivity
+    integers = np.zeros((4, 600), dtype=np.float32)
+    integers[:, 0] = bound
+    integers[1, 599] = 1.0  # S^2 + 1
+    integers[2, 300] = -1.0
+    integers[3, 0] = bound + 1  # (S + 1)^2
+    assert quantiser.fits(integers).tolist() == [True, False, False, False]
+
+
+def test_a_vector_just_above_the_bound_is_not_released():
+    """Rounded up throughout, its norm is between S and S + 1, which a bound of (S + 1)^2 would let pass."""
+
+    class Upwards:
+        def lanes(self, count: int) -> np.ndarray:
+            return np.full(count, 0xFFFF, dtype=np.uint16)
+
+    quantiser = Quantiser(clip_norm=1.0, sensitivity=100, size=590)
+    values = np.full(590, 0.001 / quantiser.scale, dtype=np.float32)
+    values[0] = 0.9999
+    scaled = quantiser.scaled(values[None])
+    rounded = dithered_floor(scaled, Upwards().lanes(590)[None], np.empty_like(scaled))[0]
+    assert 100**2 < exact_squares(rounded) <= 101**2
+    assert exact_squares(quantiser.quantise(values, Upwards())) <= 100**2
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_a_number_never_fits(bad: float):
     integers = np.zeros((3, 600), dtype=np.float32)
