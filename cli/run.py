@@ -74,7 +74,7 @@ def recommend(
 
     Example: palate recommend runs/demo --user 42
     """
-    from palate.simulation.guarantee import label_of
+    from palate.simulation.claims import label_of
 
     opened = Run.open(run)
     found = opened.recommend(user, n)

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 from palate.errors import ConfigError, RunError
 from palate.privacy.accounting.events import Adjacency, Assumption
 from palate.server.values import merge
+from palate.simulation.claims import PUBLIC_CATALOGUE, SEEDED
 from palate.simulation.config import SimulationConfig, checked_config
 from palate.simulation.federation import simulate
 from palate.simulation.frontier_controls import References, controls_of, dataset_name, reference_names
 from palate.simulation.frontier_records import Cell, Entry, cells_of, entry_of_baseline, entry_of_run
-from palate.simulation.guarantee import PUBLIC_CATALOGUE, SEEDED
 from palate.simulation.protection import UNPROTECTED
 from palate.simulation.session import Watcher
 

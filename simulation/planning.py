@@ -11,8 +11,8 @@ from palate.privacy.budget import events_of
 from palate.server.coordinator import Coordinator
 from palate.server.resolving import Setting, Source
 from palate.server.values import flat
+from palate.simulation.claims import PUBLIC_CATALOGUE, label_of
 from palate.simulation.config import SimulationConfig, checked_config
-from palate.simulation.guarantee import PUBLIC_CATALOGUE, label_of
 from palate.simulation.prepare import Prepared, prepare
 from palate.simulation.protection import device_rounds
 from palate.simulation.report.rendering import Protection

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElap
 from rich.progress import Progress as ProgressBar
 from rich.text import Text
 
-from palate.simulation.guarantee import SEEDED, label_of
+from palate.simulation.claims import SEEDED, label_of
 
 if TYPE_CHECKING:
     from palate.simulation.session import RoundLine, SimulationSession, Watcher

@@ -13,9 +13,9 @@ from palate.models.metrics import RankingMetrics
 from palate.privacy import files
 from palate.privacy.accounting.events import Unit
 from palate.simulation.baselines.running import BaselineResult, run_baselines
+from palate.simulation.claims import label_of
 from palate.simulation.config import SimulationConfig
 from palate.simulation.evaluation import Evaluation, Summary, summarise
-from palate.simulation.guarantee import label_of
 from palate.simulation.measure import cpu_seconds, peak_memory_mb
 from palate.simulation.prepare import Prepared
 

@@ -26,9 +26,9 @@ from palate.privacy.wire import RoundPlan
 from palate.server.coordinator import Coordinator, RoundOutcome
 from palate.server.store import RunStore
 from palate.simulation import run_folder
+from palate.simulation.claims import guarantee_of, label_of
 from palate.simulation.config import SimulationConfig
 from palate.simulation.evaluation import Evaluation
-from palate.simulation.guarantee import guarantee_of, label_of
 from palate.simulation.host import join_answers
 from palate.simulation.ledgers import RunLedger, have_keys, make_keys
 from palate.simulation.measure import cpu_seconds

@@ -17,13 +17,13 @@ import pytest
 from palate.cli.main import COMMANDS, Entry, main
 from palate.errors import ConfigError, RunError
 from palate.simulation import frontier, frontier_controls
+from palate.simulation.claims import SEEDED
 from palate.simulation.config import checked_config
 from palate.simulation.federation import simulate
 from palate.simulation.frontier import Sweep, run_sweep
 from palate.simulation.frontier_controls import control_names, reference_names
 from palate.simulation.frontier_progress import SilentSweep
 from palate.simulation.frontier_records import METRICS, Cell, cells_of
-from palate.simulation.guarantee import SEEDED
 from palate.simulation.prepare import _prepare
 from palate.simulation.progress import SilentWatcher
 from palate.simulation.report import frontier_chart
