@@ -28,7 +28,7 @@ def init(
 ) -> None:
     """Make this device: a sealed vault and its keys; what one forgotten here had spent stays spent."""
     from palate.client.fleet.enrolling import begin
-    from palate.client.fleet.shown import carried_words
+    from palate.client.fleet.status_text import carried_words
 
     place = device_folder(folder)
     made = begin(place, keyring=keyring)
@@ -56,8 +56,8 @@ def enrol(
 ) -> None:
     """Ask to be taken into a fleet (--request), then take in the operator's answer (--welcome)."""
     from palate.client.fleet import enrolling
-    from palate.client.fleet.shown import against_server, carried_words
-    from palate.privacy.enrolment import in_fours
+    from palate.client.fleet.status_text import against_server, carried_words
+    from palate.privacy.enrolment import spaced
 
     place = device_folder(folder)
     if (request is None) == (welcome is None):
@@ -67,7 +67,7 @@ def enrol(
         if as_json:
             print_json({"request": str(request), "fingerprint": fingerprint})
         else:
-            say(f"wrote {request}\nfingerprint {in_fours(fingerprint)}\ngive both to the operator, by two ways")
+            say(f"wrote {request}\nfingerprint {spaced(fingerprint)}\ngive both to the operator, by two ways")
         return
     assert welcome is not None
     read, catalogue = enrolling.read_welcome(welcome)
@@ -81,8 +81,8 @@ def enrol(
         before=enrolling.limits_before(place),
     )
     note(f"fleet {read.fleet} at {read.address}, {read.num_items} items")
-    note(f"welcome      {in_fours(read.fingerprint)}\nserver key   {in_fours(read.server_key)}")
-    note(f"authority    {in_fours(read.authority_key)}")
+    note(f"welcome      {spaced(read.fingerprint)}\nserver key   {spaced(read.server_key)}")
+    note(f"authority    {spaced(read.authority_key)}")
     note(
         f"it plans {read.rounds} rounds within epsilon {read.epsilon:g} at delta {read.delta:g}; "
         f"this device allows epsilon {limits.epsilon:g} at delta {limits.delta:g}, "
@@ -165,7 +165,7 @@ def join(
     """Take part in rounds until the fleet's run is over, or Ctrl-C."""
     from palate.client.fleet.logs import logged_to
     from palate.client.fleet.member import Member, take_part
-    from palate.client.fleet.shown import RoundLines
+    from palate.client.fleet.status_text import RoundLines
 
     place = device_folder(folder)
     lines = RoundLines(say, as_json=as_json)
@@ -195,7 +195,7 @@ def leave(
 ) -> None:
     """Leave the fleet: shred the keys it knows this device by; history and ledger stay."""
     from palate.client.fleet import enrolling
-    from palate.client.fleet.shown import left_words
+    from palate.client.fleet.status_text import left_words
 
     if not yes:
         confirm(
@@ -267,8 +267,8 @@ def pause(
 
 def status(folder: FolderOption = None, as_json: JsonOption = False) -> None:
     """Show the budget, the rounds and what was sent in them, and the limits."""
-    from palate.client.fleet.shown import status_lines
     from palate.client.fleet.status import status_of
+    from palate.client.fleet.status_text import status_lines
 
     found = status_of(device_folder(folder))
     if as_json:

@@ -16,8 +16,8 @@ from palate.errors import ConfigError
 
 if TYPE_CHECKING:
     from palate.client.owner.device import OwnerDevice, Said
+    from palate.client.recommending.preferences import Setting
     from palate.client.recommending.requests import Request
-    from palate.client.recommending.told import Setting
 
 TitleArgument = Annotated[str, typer.Argument(help="Title or key of an item; a slip of the finger is forgiven.")]
 FacetArgument = Annotated[str, typer.Argument(help="A genre or a decade, as crime or 1990s.")]
@@ -45,7 +45,7 @@ def recommend(
     as_json: JsonOption = False,
 ) -> None:
     """Recommend what you have not had, with reasons; nothing leaves the device."""
-    from palate.client.owner.shown import answer_lines
+    from palate.client.owner.list_text import answer_lines
 
     with _device(folder) as device:
         shelf = device.shelf
@@ -159,7 +159,7 @@ def history(
     """Show your history, newest last, and what you dislike or hide."""
     from dataclasses import asdict
 
-    from palate.client.owner.shown import history_lines
+    from palate.client.owner.list_text import history_lines
 
     with _device(folder) as device:
         entries, marks = device.entries(), device.marks()
@@ -184,7 +184,7 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Look for titles in the catalogue."""
-    from palate.client.owner.shown import item_words
+    from palate.client.owner.list_text import item_words
 
     with _device(folder) as device:
         catalogue = device.shelf.catalogue
@@ -213,7 +213,7 @@ def profile(folder: FolderOption = None, as_json: JsonOption = False) -> None:
     """Show your taste in words and weights, as this device sees it."""
     from dataclasses import asdict
 
-    from palate.client.owner.shown import portrait_lines
+    from palate.client.owner.list_text import portrait_lines
 
     with _device(folder) as device:
         portrait = device.person().portrait
@@ -292,8 +292,8 @@ def budget(
 ) -> None:
     """Show how much of the privacy budget is spent, or change the budget."""
     from palate.client.fleet import enrolling
-    from palate.client.fleet.shown import budget_lines
     from palate.client.fleet.status import status_of
+    from palate.client.fleet.status_text import budget_lines
 
     place = device_folder(folder)
     changes = {name: value for name, value in (("epsilon", epsilon), ("delta", delta)) if value is not None}
@@ -368,8 +368,8 @@ def _set_facet(folder: Path | None, facet: str, setting: Setting | None, as_json
 
 def _item(device: OwnerDevice, text: str, *, ask: bool = True) -> int:
     """Find an item; where a title is unclear, the person at the terminal chooses."""
+    from palate.client.owner.list_text import item_words
     from palate.client.owner.naming import UnclearTitle, item_named
-    from palate.client.owner.shown import item_words
 
     shelf = device.shelf
     try:

@@ -85,13 +85,13 @@ def certify(
 ) -> None:
     """Certify, as the authority, that a device belongs to a fleet."""
     from palate.privacy import files
-    from palate.privacy.enrolment import EnrolmentRequest, device_name, in_fours
+    from palate.privacy.enrolment import EnrolmentRequest, device_name, spaced
     from palate.server.fleet.folder import read_key
     from palate.server.fleet.setup import certify as sign
 
     asked = EnrolmentRequest.open(_read(request))
     files.replace(certificate, sign(asked, fleet, read_key(authority_key)).to_bytes())
-    note(f"device {device_name(asked.device)}; compare with its owner:\n  request {in_fours(asked.fingerprint)}")
+    note(f"device {device_name(asked.device)}; compare with its owner:\n  request {spaced(asked.fingerprint)}")
     note(f"the operators enrol it: palate server enrol {request} --certificate {certificate} --welcome FILE")
 
 
@@ -114,7 +114,7 @@ def enrol(
     Works while the server runs.
     """
     from palate.privacy import files
-    from palate.privacy.enrolment import EnrolmentRequest, in_fours
+    from palate.privacy.enrolment import EnrolmentRequest, spaced
     from palate.server.fleet.setup import welcome as make_welcome
 
     fleet = FleetFolder(folder)
@@ -138,8 +138,8 @@ def enrol(
         )
         return
     note(f"device {made.device} {'was enrolled before' if made.again else 'is enrolled'}; compare with its owner:")
-    note(f"  request {in_fours(made.request_fingerprint)}")
-    note(f"  welcome {in_fours(made.welcome_fingerprint)}")
+    note(f"  request {spaced(made.request_fingerprint)}")
+    note(f"  welcome {spaced(made.welcome_fingerprint)}")
 
 
 def remove(

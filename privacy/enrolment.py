@@ -57,7 +57,7 @@ def device_name(number: int) -> str:
     return f"{number:016x}"
 
 
-def in_fours(fingerprint: str) -> str:
+def spaced(fingerprint: str) -> str:
     """Part a fingerprint as both sides print it, for two people who read it to each other."""
     return " ".join(fingerprint[start : start + 4] for start in range(0, len(fingerprint), 4))
 

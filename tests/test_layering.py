@@ -30,7 +30,7 @@ FLOWER_FILES = [
     "client/fleet/relay.py",
     "client/fleet/transport/supernode.py",
     "server/app.py",
-    "server/fleet/courier.py",
+    "server/fleet/grid_messages.py",
     "server/fleet/transport/superlink.py",
     "server/strategy.py",
     "simulation/grid.py",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from palate.client.fleet import carrying
-from palate.client.fleet.book import RoundBook
+from palate.client.fleet import carried_spending
 from palate.client.fleet.catalogue import Catalogue
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
 from palate.client.fleet.limits import DEFAULT_DELTA, DEFAULT_EPSILON, OwnerLimits
 from palate.client.fleet.member import Member
 from palate.client.fleet.profile import REMOVED_AT, FleetProfile
+from palate.client.fleet.round_log import RoundLog
 from palate.client.fleet.rounds import close_rounds
 from palate.client.vault import Vault
 from palate.client.vault.keeper import Choice
@@ -55,14 +55,14 @@ def begin(folder: DeviceFolder, *, keyring: Choice = "auto") -> NewDevice:
         If what a forgotten device had spent cannot be read: nobody begins from 0 because of that.
     """
     folder.make()
-    before = carrying.left_behind(folder)
+    before = carried_spending.left_behind(folder)
     with Vault.create(folder.vault, keyring=keyring, carrying=before) as vault:
         with vault.transaction():
             if before is not None:
-                carrying.keep(vault, before)
+                carried_spending.keep(vault, before)
             keys = DeviceKeys.make(vault)
         files.replace(folder.public_key, keys.ledger.public_key().public_bytes_raw().hex().encode("ascii") + b"\n")
-        return NewDevice(keys.name, vault.keeper, carrying.carried_nano(vault).get(Unit.USER, 0))
+        return NewDevice(keys.name, vault.keeper, carried_spending.carried_nano(vault).get(Unit.USER, 0))
 
 
 def request(folder: DeviceFolder, path: Path) -> str:
@@ -180,7 +180,7 @@ def current_limits(folder: DeviceFolder) -> OwnerLimits | None:
 def carried_nano(folder: DeviceFolder) -> int:
     """Return what a device had spent at unit user that was forgotten in the same folder, in 1e-9 of 2 rho."""
     with Vault.open(folder.vault) as vault:
-        return carrying.carried_nano(vault).get(Unit.USER, 0)
+        return carried_spending.carried_nano(vault).get(Unit.USER, 0)
 
 
 def accept(folder: DeviceFolder, welcome: Welcome, catalogue: bytes, limits: OwnerLimits) -> FleetProfile:
@@ -245,7 +245,7 @@ def leave(folder: DeviceFolder) -> str:
     The fleet's name.
     """
     with folder.locked(), Member.opened(folder) as member:
-        close_rounds(member.guard, RoundBook(member.vault))
+        close_rounds(member.guard, RoundLog(member.vault))
         with member.vault.transaction():
             member.keys.renewed(member.vault)
             FleetProfile.drop(member.vault)

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 
-from palate.client.fleet.book import RoundBook, RoundRecord
-from palate.client.fleet.carrying import carried_nano
+from palate.client.fleet.carried_spending import carried_nano
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
 from palate.client.fleet.profile import PAUSED, REMOVED_AT, FleetProfile
+from palate.client.fleet.round_log import RoundLog, RoundRecord
 from palate.client.fleet.rounds import SecureRounds
 from palate.client.fleet.tables import table_keeper
 from palate.client.fleet.worker import Trainer, Worker
@@ -102,14 +102,14 @@ class Member:
         Rollback, Fork
             If the ledger on disk is not the newest that this device had.
         """
-        guard, book = self.guard, RoundBook(self.vault)
-        guard.check_heads(book.heads())
+        guard, round_log = self.guard, RoundLog(self.vault)
+        guard.check_heads(round_log.heads())
         guard.adopt_policy()
         return SecureRounds(
             profile=self.profile,
             keys=self.keys,
             guard=guard,
-            book=book,
+            round_log=round_log,
             trainer=trainer,
             history=self.taste,
             keep_table=table_keeper(self.folder.table),

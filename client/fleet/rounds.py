@@ -17,10 +17,10 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from palate.client.fleet.book import OPEN, RELEASED, WRITTEN_OFF, Answer, RoundBook, RoundRecord
 from palate.client.fleet.identity import DeviceKeys
 from palate.client.fleet.limits import RoundUnwelcome, check_table
 from palate.client.fleet.profile import FleetProfile
+from palate.client.fleet.round_log import OPEN, RELEASED, WRITTEN_OFF, Answer, RoundLog, RoundRecord
 from palate.client.fleet.worker import Contribution, Trainer
 from palate.client.guard import Guard
 from palate.client.vault.heads import head_name
@@ -76,7 +76,7 @@ class SecureRounds:
         The device's.
     guard
         Its ledger.
-    book
+    round_log
         Its record of rounds.
     trainer
         Computes contributions.
@@ -96,7 +96,7 @@ class SecureRounds:
         profile: FleetProfile,
         keys: DeviceKeys,
         guard: Guard,
-        book: RoundBook,
+        round_log: RoundLog,
         trainer: Trainer,
         history: Callable[[], list[str]],
         keep_table: Callable[[ItemTable], None],
@@ -106,7 +106,7 @@ class SecureRounds:
         self._profile = profile
         self._identity = DeviceIdentity(profile.welcome.enrolment, keys.signing)
         self._guard = guard
-        self._book = book
+        self._round_log = round_log
         self._trainer = trainer
         self._history = history
         self._keep_table = keep_table
@@ -154,7 +154,7 @@ class SecureRounds:
                 body = self._receipt(message, table) if last else self._step(message, plan)
             except (PrivacyError, PalateError) as error:
                 log.warning("round %d of %s refused: %s", message.server_round, message.run, error.message)
-                self._book.refused(message.run, message.server_round, error.message)
+                self._round_log.refused(message.run, message.server_round, error.message)
                 raise
         return FleetMessage(step=message.step, run=message.run, server_round=message.server_round, body=body)
 
@@ -168,7 +168,7 @@ class SecureRounds:
         run, number, step = message.run, message.server_round, message.step
         asked = plan.content_hash.encode() if plan is not None else b""
         request = sha256(framed(str(step).encode(), asked, message.body)).digest()
-        kept = self._book.answer(run, number, step)
+        kept = self._round_log.answer(run, number, step)
         if kept is not None:
             if kept.request == request:
                 return kept.body
@@ -178,7 +178,7 @@ class SecureRounds:
                 hint="do not trust this server",
             )
         body = self._go_on(message) if plan is None else self._advertise(message, plan)
-        self._book.keep_answer(run, number, step, Answer(request, body))
+        self._round_log.keep_answer(run, number, step, Answer(request, body))
         self._tell(run, number)
         return body
 
@@ -189,11 +189,11 @@ class SecureRounds:
         # Nothing that is not signed by the pinned server goes beyond this line.
         offer = Offer.open(message.body, self._profile.server_key)
         offer.check_plan(plan)
-        self._guard.check_heads(self._book.heads())
+        self._guard.check_heads(self._round_log.heads())
         self._check_order(plan)
         if self._paused():
             raise RoundUnwelcome("the owner has paused this device", hint="go on with palate client pause --off")
-        limits.check(plan, offer, num_items=welcome.num_items, began_lately=self._book.began_lately())
+        limits.check(plan, offer, num_items=welcome.num_items, began_lately=self._round_log.began_lately())
         name_of_head = _head_name(plan)
         round_ = DeviceRound(
             message.body,
@@ -206,12 +206,12 @@ class SecureRounds:
         )
         assert plan.terms is not None  # `limits.check` has seen to it
         plan.terms.mechanism(plan.update_size)  # a plan that cannot be answered must not be charged
-        history, head = self._history(), self._book.head(plan.run, name_of_head)
+        history, head = self._history(), self._round_log.head(plan.run, name_of_head)
         self._guard.check(plan)
         self._drop_live()
-        close_rounds(self._guard, self._book, self._watch)
+        close_rounds(self._guard, self._round_log, self._watch)
         self._guard.begin(plan)
-        self._book.begin(self._record(plan, message.body), self._guard.heads(), training=plan.training)
+        self._round_log.begin(self._record(plan, message.body), self._guard.heads(), training=plan.training)
         self._keep_chained(plan)
         contribution = self._trainer.contribute(plan, history, head)
         advert = round_.advertise()
@@ -245,12 +245,12 @@ class SecureRounds:
         live.contribution = None
         self._guard.persist(live.run, live.server_round, masked)
         if contribution.head is not None:  # only now: a head of a round that was not kept would not have been charged
-            self._book.keep_head(live.run, live.head_name, contribution.head)
+            self._round_log.keep_head(live.run, live.head_name, contribution.head)
         return masked
 
     def _receipt(self, message: FleetMessage, table: ItemTable | None) -> bytes:
         run, number = message.run, message.server_round
-        record = self._book.record(run, number)
+        record = self._round_log.record(run, number)
         if record is None:
             raise RoundOver(f"round {number} of {run} was never begun here", hint="nothing to do")
         facts = asdict(self._verified(record, message.body))
@@ -259,7 +259,7 @@ class SecureRounds:
                 f"the server signed two different receipts for round {number} of {run}", hint="keep both, and report it"
             )
         if table is not None:
-            if self._book.is_overtaken(record):
+            if self._round_log.is_overtaken(record):
                 raise RoundUnwelcome(
                     f"a final table came for round {number} of {run}, and the receipt of a later round is here",
                     hint="the server is putting an old table back",
@@ -269,8 +269,8 @@ class SecureRounds:
         if ended == OPEN:
             released = self._guard.finish(run, number, receipt=message.body) or FleetStep.MASK in record.sent
             ended = RELEASED if released else WRITTEN_OFF
-        self._book.keep_receipt(run, number, record.receipt or facts, last=table is not None)
-        self._book.close(run, number, ended=ended)
+        self._round_log.keep_receipt(run, number, record.receipt or facts, last=table is not None)
+        self._round_log.close(run, number, ended=ended)
         self._drop_live(run, number)
         if table is not None:
             self.finished_run = run
@@ -304,7 +304,7 @@ class SecureRounds:
                 f"round {plan.server_round} of {plan.run} was begun before, or comes after round {last}",
                 hint="a round that failed is planned again under the next number",
             )
-        standing = self._book.standing()
+        standing = self._round_log.standing()
         follows = standing.receipt_run == plan.run and standing.receipt_round == plan.server_round - 1
         if follows and plan.table_hash != standing.model_hash:
             raise RoundUnwelcome(
@@ -315,7 +315,7 @@ class SecureRounds:
 
     def _keep_chained(self, plan: RoundPlan) -> None:
         """Keep a table that the last receipt vouches for; a full disk is no reason to miss a round that is charged."""
-        standing = self._book.standing()
+        standing = self._round_log.standing()
         if (standing.receipt_run, standing.model_hash) != (plan.run, plan.table_hash):
             return
         try:
@@ -338,7 +338,7 @@ class SecureRounds:
             offer=offer.hex(),
             plan_hash=plan.content_hash,
             table_hash=plan.table_hash,
-            began=self._book.now(),
+            began=self._round_log.now(),
             epsilon=meter.epsilon(charge_nano(terms.sensitivity, terms.sum_variance), delta),
             total_epsilon=meter.epsilon(spent, delta),
             local_epsilon=alone,
@@ -352,7 +352,7 @@ class SecureRounds:
             self._live = None
 
     def _tell(self, run: str, server_round: int) -> None:
-        record = self._book.record(run, server_round)
+        record = self._round_log.record(run, server_round)
         if record is None:
             return
         try:
@@ -361,15 +361,15 @@ class SecureRounds:
             log.warning("nobody is told of round %d: %s", server_round, type(error).__name__)
 
 
-def close_rounds(guard: Guard, book: RoundBook, watch: Callable[[RoundRecord], None] = lambda _: None) -> None:
-    """Close every round that is open, in the ledger and in the book; what was charged stays charged."""
-    for record in book.records():
+def close_rounds(guard: Guard, round_log: RoundLog, watch: Callable[[RoundRecord], None] = lambda _: None) -> None:
+    """Close every round that is open, in the ledger and in the record of rounds; what was charged stays charged."""
+    for record in round_log.records():
         if record.ended == OPEN:
             released = guard.finish(record.run, record.server_round) or FleetStep.MASK in record.sent
             ended = RELEASED if released else WRITTEN_OFF
-            book.close(record.run, record.server_round, ended=ended)
+            round_log.close(record.run, record.server_round, ended=ended)
             watch(replace(record, ended=ended))
-    guard.settle()  # a round that was charged just before the device was killed is in no book
+    guard.settle()  # a round that was charged just before the device was killed is in no record
 
 
 def verify_receipt(data: bytes, offer: Offer, profile: FleetProfile) -> ReceiptFacts:

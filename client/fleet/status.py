@@ -6,12 +6,12 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from palate.client.fleet.book import RoundBook, RoundRecord
-from palate.client.fleet.carrying import carried_nano
+from palate.client.fleet.carried_spending import carried_nano
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
 from palate.client.fleet.member import ledger_guard
 from palate.client.fleet.profile import PAUSED, REMOVED_AT, FleetProfile
+from palate.client.fleet.round_log import RoundLog, RoundRecord
 from palate.client.fleet.tables import read_table
 from palate.client.vault import Vault
 from palate.client.vault.history import History
@@ -144,7 +144,7 @@ def status_of(folder: DeviceFolder) -> DeviceStatus:
         If there is no device, or its vault cannot be opened.
     """
     with Vault.open(folder.vault) as vault:
-        keys, profile, book = DeviceKeys.load(vault), FleetProfile.load(vault), RoundBook(vault)
+        keys, profile, round_log = DeviceKeys.load(vault), FleetProfile.load(vault), RoundLog(vault)
         try:
             table = read_table(folder.table)
         except RunError:  # shown as missing; the next round brings a new one
@@ -155,11 +155,11 @@ def status_of(folder: DeviceFolder) -> DeviceStatus:
             ledger_key=keys.ledger.public_key().public_bytes_raw().hex(),
             profile=profile,
             budget=None if profile is None else _gauge(folder, vault, keys, profile),
-            rounds=book.records(),
+            rounds=round_log.records(),
             interactions=len(History(vault).in_order()),
             table_hash="" if table is None else table.content_hash,
             table_items=0 if table is None else table.num_items,
-            refusals=book.refusals(),
+            refusals=round_log.refusals(),
             paused=PAUSED.read(vault) is not None,
             removed_at=REMOVED_AT.read(vault),
             carried_nano=carried_nano(vault).get(Unit.USER, 0),

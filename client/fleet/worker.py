@@ -29,7 +29,7 @@ from palate.privacy.wire import ItemUpdate, RoundPlan
 
 log = logging.getLogger(__name__)
 
-MODULE = "palate.client.fleet.worker_main"
+MODULE = "palate.client.fleet.worker_process"
 _FAREWELL_SECONDS = 2.0
 
 

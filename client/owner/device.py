@@ -1,4 +1,4 @@
-"""A device, open for its owner: what it would recommend, what it was told, and a way back from all of it.
+"""A device, open for its owner: what it recommends, the owner's feedback, and undo.
 
 The history's own journal takes back steps; one thing that an owner does may take several of them, or change the profile
 instead. So what was done is noted here, each with the state that it left behind: where that state is found again,
@@ -18,9 +18,8 @@ from typing import Any, Final, Literal
 from palate.client.fleet.catalogue import TITLE_PREFIX
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.owner.shelf import Shelf, open_shelf, stamp
-from palate.client.recommending.preferences import Preferences
+from palate.client.recommending.preferences import Preferences, Setting, read_preferences, record
 from palate.client.recommending.recommender import Person
-from palate.client.recommending.told import Setting, record, told
 from palate.client.vault import PROFILE, Vault
 from palate.client.vault.history import UNDO_STEPS, History, Interaction, Mark
 from palate.client.vault.records import Record
@@ -100,15 +99,14 @@ class OwnerDevice:
         return self._shelf[1]
 
     def preferences(self) -> tuple[Preferences, int]:
-        """Return what was told so far, in rows of the table, and how many items the catalogue does not list."""
-        found = told(*self._all_told(), self.shelf.rows)
-        return found.preferences, found.unknown
+        """Return the owner's preferences, in rows of the table, and how many items the catalogue does not list."""
+        return read_preferences(*self._feedback(), self.shelf.rows)
 
     def person(self) -> Person:
-        """Return the owner's taste, fitted anew whenever anything was told, here or by another program."""
-        shelf, state = self.shelf, self._all_told()
+        """Return the owner's taste, fitted anew after any feedback, here or in another program."""
+        shelf, state = self.shelf, self._feedback()
         if self._person is None or self._person[0] != state:
-            self._person = (state, shelf.recommender.person(told(*state, shelf.rows).preferences))
+            self._person = (state, shelf.recommender.person(read_preferences(*state, shelf.rows)[0]))
         return self._person[1]
 
     def say(self, said: Said, item: str) -> bool:
@@ -206,7 +204,7 @@ class OwnerDevice:
         keys = dict.fromkeys([item, *(entry.item for _, entry in self.history.in_order()), *self.history.marks()])
         return [key for key in keys if key == item or (item in rows and rows.get(key) == rows[item])]
 
-    def _all_told(self) -> tuple[tuple[Interaction, ...], dict[str, Mark], dict[str, Setting]]:
+    def _feedback(self) -> tuple[tuple[Interaction, ...], dict[str, Mark], dict[str, Setting]]:
         return (
             tuple(entry for _, entry in self.history.in_order()),
             self.history.marks(),
@@ -214,10 +212,10 @@ class OwnerDevice:
         )
 
     def _state(self) -> str:
-        """Name what is told now, so that it can be found again; it never leaves the vault."""
+        """Hash all feedback as it is now, so that this state can be recognised; it never leaves the vault."""
         numbers = [number for number, _ in self.history.in_order()]
-        told_now = [numbers, sorted(self.history.marks().items()), sorted(self.settings().items())]
-        return sha256(json.dumps(told_now).encode()).hexdigest()[:32]
+        feedback = [numbers, sorted(self.history.marks().items()), sorted(self.settings().items())]
+        return sha256(json.dumps(feedback).encode()).hexdigest()[:32]
 
     def _note(self, action: dict[str, Any]) -> None:
         _ACTIONS.write(self.vault, [*self._actions(), {**action, "left": self._state()}][-UNDO_STEPS:])

@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from palate.client.fleet.book import RoundBook
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
+from palate.client.fleet.round_log import RoundLog
 from palate.client.fleet.status import round_json
 from palate.client.vault import Vault
 from palate.errors import ConfigError, EnvironmentProblem
@@ -36,7 +36,7 @@ def export_all(folder: DeviceFolder) -> dict[str, Any]:
         If the ledger is damaged.
     """
     with Vault.open(folder.vault) as vault:
-        keys, book = DeviceKeys.load(vault), RoundBook(vault)
+        keys, round_log = DeviceKeys.load(vault), RoundLog(vault)
         public = {
             "ledger": keys.ledger.public_key().public_bytes_raw().hex(),
             "node": keys.node.public_pem.decode("ascii"),
@@ -53,8 +53,8 @@ def export_all(folder: DeviceFolder) -> dict[str, Any]:
             "device": keys.name,
             "public_keys": public,
             "vault": vault.export(),
-            "rounds": [{**round_json(record), "offer": asdict(record)["offer"]} for record in book.records()],
-            "refusals": book.refusals(),
+            "rounds": [{**round_json(record), "offer": asdict(record)["offer"]} for record in round_log.records()],
+            "refusals": round_log.refusals(),
             "ledgers": ledgers,
         }
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from palate.client.fleet import carrying
-from palate.client.fleet.book import RoundBook
+from palate.client.fleet import carried_spending
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
+from palate.client.fleet.round_log import RoundLog
 from palate.client.vault import Tombstone, Vault, files, forget
 from palate.client.vault.errors import Forgotten, NoVault, VaultLocked, VaultTampered, WrongKey
 from palate.errors import ConfigError, RunError
@@ -64,7 +64,7 @@ def _signer(folder: DeviceFolder) -> Ed25519PrivateKey | None:
     """
     try:
         with Vault.open(folder.vault) as vault:
-            carrying.put_back(vault)
+            carried_spending.put_back(vault)
             return DeviceKeys.load(vault).ledger
     except (Forgotten, NoVault, VaultLocked):
         raise
@@ -75,7 +75,7 @@ def _signer(folder: DeviceFolder) -> Ed25519PrivateKey | None:
 def _check_nothing_was_spent(folder: DeviceFolder) -> None:
     """Refuse where the vault knows of charges, and the ledger that holds them is gone."""
     with Vault.open(folder.vault) as vault:
-        if RoundBook(vault).heads():
+        if RoundLog(vault).heads():
             raise RunError(
                 f"{folder.ledger} is missing, and rounds were charged to it",
                 hint="restore the ledger from a backup; forgetting must not lose what was spent",

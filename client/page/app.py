@@ -1,6 +1,6 @@
 """The page as a Starlette application: every view is a function of the device, every change a form and a redirect.
 
-It works without scripts. Addresses are relative throughout, for the gate puts a random first part before them.
+It works without scripts. Addresses are relative throughout, for access control puts a random first part before them.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from starlette.routing import Route
 from palate.client.fleet.limit_fields import FIELDS, as_text
 from palate.client.fleet.limits import DEFAULT_DELTA
 from palate.client.fleet.profile import FleetProfile, set_paused
-from palate.client.fleet.shown import against_server, carried_words
 from palate.client.fleet.status import status_of
+from palate.client.fleet.status_text import against_server, carried_words
 from palate.client.owner.device import titled
 from palate.client.owner.export import export_all
 from palate.client.owner.forgetting import OUT_OF_REACH
-from palate.client.page.desk import Desk, mark_of
+from palate.client.page.access import FORM_TOKEN, MAX_QUERY_BYTES, form_of
 from palate.client.page.explained import parts_of
-from palate.client.page.gate import FORM_TOKEN, MAX_QUERY_BYTES, form_of
+from palate.client.page.list_controls import COUNTS, MAX_YEAR, ListControls
 from palate.client.page.rendering import own_file, render
-from palate.client.page.wishes import COUNTS, MAX_YEAR, Wish
+from palate.client.page.session import DeviceSession, mark_of
 from palate.client.recommending.recommender import COUNT
 from palate.client.recommending.request_reader import MAX_LENGTH
 from palate.errors import ConfigError, PalateError, RunError
@@ -61,20 +61,20 @@ class Page:
 
     Attributes
     ----------
-    desk
+    session
         The device.
     token
-        What every form carries for the gate.
+        What every form carries for access control.
     ended
         Called once the owner has had everything forgotten.
     """
 
-    desk: Desk
+    session: DeviceSession
     token: str
     ended: Callable[[], None] = lambda: None
 
     def app(self) -> Starlette:
-        """Make the application; it takes requests that the gate let through."""
+        """Make the application; it takes requests that access control let through."""
         views: dict[str, Callable[[Request], Response]] = {
             "/": self.home,
             "/search": self.search,
@@ -109,13 +109,13 @@ class Page:
     def home(self, request: Request) -> Response:
         """List recommendations with their reasons."""
         problem: ConfigError | None = None
-        with self.desk.using() as device:
+        with self.session.using() as device:
             shelf = device.shelf
             try:
-                wish = Wish.from_query(request.query_params.multi_items())
+                wish = ListControls.from_query(request.query_params.multi_items())
                 answer = device.person().recommend(wish.request(shelf.recommender))
             except ConfigError as error:
-                wish, problem = Wish(), error
+                wish, problem = ListControls(), error
                 answer = device.person().recommend()
         cards = [(line, parts_of(line.explanation, shelf.catalogue)) for line in answer.recommendations]
         return self._page(
@@ -139,7 +139,7 @@ class Page:
     def search(self, request: Request) -> Response:
         """Find titles, to add them or to say something about them."""
         text = " ".join(request.query_params.get("q", "").split())[:MAX_LENGTH]
-        with self.desk.using() as device:
+        with self.session.using() as device:
             shelf, found = device.shelf, []
             told, _ = device.preferences()
             for match in shelf.recommender.search(text, FOUND) if text else ():
@@ -169,7 +169,7 @@ class Page:
     def profile(self, request: Request) -> Response:
         """Show the taste in words and weights."""
         del request
-        with self.desk.using() as device:
+        with self.session.using() as device:
             portrait = device.person().portrait
             known = set(device.shelf.recommender.facets.items)
             resting = {name: setting for name, setting in device.settings().items() if name not in known}
@@ -182,7 +182,7 @@ class Page:
     def history(self, request: Request) -> Response:
         """Show what was said so far, newest first."""
         wanted = request.query_params.get("page", "1")
-        with self.desk.using() as device:
+        with self.session.using() as device:
             entries = device.entries()[::-1]
             shelf, marks = device.shelf, device.marks()
         pages = max(1, -(-len(entries) // LINES))
@@ -217,7 +217,7 @@ class Page:
 
     def _privacy_page(self, typed: dict[str, str] | None = None, problem: PalateError | None = None) -> Response:
         """Show it, with limits that could not be taken as they were typed."""
-        with self.desk.using() as device:
+        with self.session.using() as device:
             status = status_of(device.folder)
         against = "" if status.profile is None else against_server(status.profile)
         delta = DEFAULT_DELTA if status.budget is None else status.budget.delta
@@ -239,7 +239,7 @@ class Page:
     def about(self, request: Request) -> Response:
         """Say in plain words what is protected, and what is not."""
         del request
-        return self._page("about", guarantee=status_of(self.desk.device.folder).profile)
+        return self._page("about", guarantee=status_of(self.session.device.folder).profile)
 
     def file(self, request: Request) -> Response:
         """Serve the style sheet and the script."""
@@ -251,24 +251,24 @@ class Page:
     def feedback(self, request: Request) -> Response:
         """Keep what was said about an item."""
         form = form_of(request.scope)
-        self.desk.say(form.get("said", ""), form.get("item", ""))
+        self.session.say(form.get("said", ""), form.get("item", ""))
         return _back(form)
 
     def facet(self, request: Request) -> Response:
         """Pin, mute or release a facet."""
         form = form_of(request.scope)
-        self.desk.set_facet(form.get("facet", ""), form.get("setting", ""))
+        self.session.set_facet(form.get("facet", ""), form.get("setting", ""))
         return _back(form)
 
     def undo(self, request: Request) -> Response:
         """Take the last change back."""
-        self.desk.undo()
+        self.session.undo()
         return _back(form_of(request.scope))
 
     def pause(self, request: Request) -> Response:
         """Take part in no new round, or go on."""
         form = form_of(request.scope)
-        with self.desk.using() as device:
+        with self.session.using() as device:
             set_paused(device.vault, form.get("paused", "") == "yes")
         return _back(form)
 
@@ -276,9 +276,9 @@ class Page:
         """Change what the owner allows; what cannot be taken is shown again, with the reason."""
         form = form_of(request.scope)
         typed = {field.name: form[field.name][:MAX_LENGTH] for field in FIELDS if field.name in form}
-        self.desk.limits()  # without a fleet there is no form to show again
+        self.session.limits()  # without a fleet there is no form to show again
         try:
-            self.desk.set_limits(typed, form.get("shown", ""))
+            self.session.set_limits(typed, form.get("shown", ""))
         except (ConfigError, RunError, PrivacyError) as error:
             return self._privacy_page(typed, error)
         return RedirectResponse("./privacy#said", status_code=303)  # the form was far down the page
@@ -288,18 +288,18 @@ class Page:
         form = form_of(request.scope)
         if form.get("confirm", "") != "yes":
             return self._leave_page(400)
-        self.desk.leave()
+        self.session.leave()
         return _back(form)
 
     def _leave_page(self, status_code: int = 200) -> Response:
-        with self.desk.using() as device:
+        with self.session.using() as device:
             fleet = FleetProfile.require(device.vault).welcome.fleet
         return self._page("privacy", "leave", status_code, fleet=fleet, refused=status_code != 200)
 
     def export(self, request: Request) -> Response:
         """Give the owner everything that the device keeps about them, as a file."""
         del request
-        with self.desk.using() as device:
+        with self.session.using() as device:
             found = export_all(device.folder)
         text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         headers = {"content-disposition": 'attachment; filename="palate-export.json"'}
@@ -309,7 +309,7 @@ class Page:
         """Destroy the device for good, once the owner has typed the word; the page ends with it."""
         if form_of(request.scope).get("confirm", "").strip().lower() != _WORD:
             return self._page("privacy", "forget", 400, word=_WORD, refused=True)
-        stone = self.desk.forget()
+        stone = self.session.forget()
         farewell = HTMLResponse(render("farewell.html.j2", spent=stone.in_words(), out_of_reach=OUT_OF_REACH))
         self.ended()
         return farewell
@@ -319,7 +319,7 @@ class Page:
             f"{template or path}.html.j2",
             pages=PAGES,
             path=path,
-            notice=self.desk.take_notice(),
+            notice=self.session.take_notice(),
             token_name=FORM_TOKEN,
             token=self.token,
             **values,

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from palate.client.owner import shown
+from palate.client.owner import list_text
 from palate.privacy.accounting.guarantee import round_up
 
 _HERE = Path(__file__).parent
@@ -44,7 +44,7 @@ def own_file(name: str) -> tuple[bytes, str] | None:
 
 def day(seconds: int | None) -> str:
     """Write a moment in UTC; a dash where nobody knows, and where no calendar has it."""
-    return shown.day(seconds, "%Y-%m-%d %H:%M") or "\N{EN DASH}"
+    return list_text.day(seconds, "%Y-%m-%d %H:%M") or "\N{EN DASH}"
 
 
 def size(count: int) -> str:

@@ -21,9 +21,9 @@ import uvicorn
 
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.owner.device import OwnerDevice
+from palate.client.page.access import HOST, AccessControl, Secrets
 from palate.client.page.app import Page
-from palate.client.page.desk import Desk
-from palate.client.page.gate import HOST, Gate, Secrets
+from palate.client.page.session import DeviceSession
 from palate.errors import EnvironmentProblem, PalateError
 from palate.privacy import files
 
@@ -60,9 +60,9 @@ def serve(folder: DeviceFolder, *, port: int = 0, browser: bool = True, tell: Ca
     words = Secrets.fresh()
     with OwnerDevice.opened(folder) as device, _listening(port) as listener:
         bound = int(listener.getsockname()[1])
-        desk = Desk(device)
-        page = Page(desk, words.form)
-        server = uvicorn.Server(_config(Gate(page.app(), words, bound)))
+        session = DeviceSession(device)
+        page = Page(session, words.form)
+        server = uvicorn.Server(_config(AccessControl(page.app(), words, bound)))
 
         def end() -> None:
             server.should_exit = True
@@ -77,7 +77,7 @@ def serve(folder: DeviceFolder, *, port: int = 0, browser: bool = True, tell: Ca
             _run(server, listener)
 
 
-def _config(app: Gate) -> uvicorn.Config:
+def _config(app: AccessControl) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     return uvicorn.Config(
         app,

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -47,42 +48,32 @@ class CertificateError(ConfigError):
 
 
 @dataclass(frozen=True)
-class AuthorityFiles:
-    """Where an authority lies: devices get a copy of `certificate`, and `key` belongs in a safe place."""
+class KeyFiles:
+    """Where a key and its certificate lie: an authority's, whose certificate devices pin, or a server's.
+
+    Attributes
+    ----------
+    folder, name
+        The folder, and the files' name without their ending.
+    """
 
     folder: Path
+    name: Literal["authority", "server"]
 
     @property
     def key(self) -> Path:
-        """Private key, PKCS 8 as PEM, mode 0600."""
-        return self.folder / "authority.key"
+        """Private key, PKCS 8 as PEM, mode 0600; an authority's belongs in a safe place."""
+        return self.folder / f"{self.name}.key"
 
     @property
     def certificate(self) -> Path:
-        """Root certificate as PEM: what devices pin."""
-        return self.folder / "authority.crt"
-
-
-@dataclass(frozen=True)
-class ServerFiles:
-    """Where the server's certificate and key lie."""
-
-    folder: Path
-
-    @property
-    def key(self) -> Path:
-        """Private key, PKCS 8 as PEM, mode 0600."""
-        return self.folder / "server.key"
-
-    @property
-    def certificate(self) -> Path:
-        """Certificate as PEM, signed by the authority."""
-        return self.folder / "server.crt"
+        """Certificate as PEM."""
+        return self.folder / f"{self.name}.crt"
 
 
 def make_authority(
     folder: Path, *, name: str = "Palate fleet", days: int = AUTHORITY_DAYS, now: datetime | None = None
-) -> AuthorityFiles:
+) -> KeyFiles:
     """Make a root key (P-384) and its self-signed certificate, which may sign servers and no further authorities.
 
     Raises
@@ -90,7 +81,7 @@ def make_authority(
     CertificateError
         If one of the files exists, or cannot be written.
     """
-    files = AuthorityFiles(folder)
+    files = KeyFiles(folder, "authority")
     _refuse_existing(files.key, files.certificate)
     key = ec.generate_private_key(ec.SECP384R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -113,13 +104,13 @@ def make_authority(
 
 
 def issue_server_certificate(
-    authority: AuthorityFiles,
+    authority: KeyFiles,
     folder: Path,
     *,
     hosts: Sequence[str],
     days: int = SERVER_DAYS,
     now: datetime | None = None,
-) -> ServerFiles:
+) -> KeyFiles:
     """Make a server's key (P-256) and a certificate for the names and addresses under which devices reach it.
 
     Parameters
@@ -132,7 +123,7 @@ def issue_server_certificate(
     CertificateError
         If a file exists, the authority cannot be used, or a host is not a name or an address.
     """
-    files = ServerFiles(folder)
+    files = KeyFiles(folder, "server")
     _refuse_existing(files.key, files.certificate)
     if not hosts:
         raise CertificateError(
@@ -205,7 +196,7 @@ def check_issued_by(certificate: Path, authority: Path) -> None:
         ) from error
 
 
-def check_accepted(server: ServerFiles, authority: Path, host: str) -> None:
+def check_accepted(server: KeyFiles, authority: Path, host: str) -> None:
     """Check that a server is one that devices accept, by shaking hands in memory as they do.
 
     Parameters

@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Mapping
 
 from palate.models.table import ItemTable
 from palate.privacy.wire import FleetMessage, FleetStep, RoundPlan
-from palate.server.fleet.courier import GONE, Answer, Courier
+from palate.server.fleet.grid_messages import GONE, Answer, GridMessages
 from palate.server.fleet.state import FleetState
 from palate.server.fleet.watching import Answered, Clock, DeviceFailed, StepBegun, StepDone, Watcher
 
@@ -40,7 +40,7 @@ class Exchange:
 
     Parameters
     ----------
-    courier, state, clock, watcher
+    grid_messages, state, clock, watcher
         What it works with.
     nodes
         Where devices are reached, by name.
@@ -59,7 +59,7 @@ class Exchange:
 
     def __init__(
         self,
-        courier: Courier,
+        grid_messages: GridMessages,
         state: FleetState,
         clock: Clock,
         watcher: Watcher,
@@ -71,7 +71,7 @@ class Exchange:
         offline_seconds: float,
         interrupted: Callable[[], bool],
     ) -> None:
-        self._courier = courier
+        self._grid_messages = grid_messages
         self._state = state
         self._clock = clock
         self._watcher = watcher
@@ -136,7 +136,7 @@ class Exchange:
             waiting |= self._send(step, unsent, bodies, left, plan, table)
             self._give_up_offline(step, unsent)
             progress = False
-            for answer in self._courier.collect(waiting):
+            for answer in self._grid_messages.collect(waiting):
                 device = waiting.pop(answer.message_id, None)
                 if device is None:
                     continue
@@ -162,7 +162,7 @@ class Exchange:
         table: ItemTable | None,
     ) -> dict[str, str]:
         """Send to those who are online, and take them off `unsent`; devices by the names of their messages."""
-        online = self._courier.online() if unsent else set()
+        online = self._grid_messages.online() if unsent else set()
         ready = {self._nodes[device]: device for device in unsent if self._nodes[device] in online}
         if not ready:
             return {}
@@ -172,7 +172,7 @@ class Exchange:
         }
         # Counted before anything leaves: a crash in between counts what was not sent, never the other way round.
         self._state.sent(self._number, [(device, len(bodies[device])) for device in ready.values()])
-        sent = self._courier.send(messages, within_seconds=left, plan=plan, table=table)
+        sent = self._grid_messages.send(messages, within_seconds=left, plan=plan, table=table)
         for node in sent.values():
             unsent.pop(ready[node], None)
         return {name: ready[node] for name, node in sent.items()}

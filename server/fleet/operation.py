@@ -26,8 +26,8 @@ from palate.privacy.wire import REFUSED, FleetStep, ItemUpdate, RoundPlan
 from palate.server.coordinator import Coordinator
 from palate.server.decoding import steps_per_unit
 from palate.server.fleet.config import FleetConfig
-from palate.server.fleet.courier import Courier
 from palate.server.fleet.exchange import Exchange, Interrupted
+from palate.server.fleet.grid_messages import GridMessages
 from palate.server.fleet.losses import Losses
 from palate.server.fleet.rounds import FleetRound, Parties, RoundLost, largest_answer
 from palate.server.fleet.state import FleetState, Round, RoundStatus, Stop
@@ -67,7 +67,7 @@ class Operation:
         The coordinator's settings; its terms are for one device (`palate.privacy.budget.run_terms`).
     coordinator
         The run's state machine, as new; it is brought to where the books are.
-    books, parties, courier, clock, watcher
+    books, parties, grid_messages, clock, watcher
         What it works with.
     interrupted
         Asked again and again whether to stop at once.
@@ -90,7 +90,7 @@ class Operation:
         *,
         books: Books,
         parties: Parties,
-        courier: Courier,
+        grid_messages: GridMessages,
         clock: Clock,
         watcher: Watcher,
         interrupted: Callable[[], bool] = lambda: False,
@@ -102,7 +102,7 @@ class Operation:
         self._coordinator = coordinator
         self._books = books
         self._parties = parties
-        self._courier = courier
+        self._grid_messages = grid_messages
         self._clock = clock
         self._watcher = watcher
         self._interrupted = interrupted
@@ -155,7 +155,7 @@ class Operation:
         while True:
             self._check_interrupt()
             self._nodes = {each.device: each.node for each in self._books.state.devices()}
-            online = self._courier.online()
+            online = self._grid_messages.online()
             present = sorted(device for device, node in self._nodes.items() if node in online)
             if len(present) >= needed:
                 largest = self._config.cohort.largest
@@ -365,7 +365,7 @@ class Operation:
 
     def _exchange(self, number: int, plan: RoundPlan | None) -> Exchange:
         return Exchange(
-            self._courier,
+            self._grid_messages,
             self._books.state,
             self._clock,
             self._watcher,

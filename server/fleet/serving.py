@@ -19,9 +19,9 @@ from palate.server.coordinator import Coordinator
 from palate.server.fleet.catalogue import read_catalogue
 from palate.server.fleet.certificates import check_accepted
 from palate.server.fleet.config import FleetConfig, load_config
-from palate.server.fleet.courier import Courier
 from palate.server.fleet.eventlog import EventLog, LogHandler
 from palate.server.fleet.folder import FleetFolder, read_key, read_public_key
+from palate.server.fleet.grid_messages import GridMessages
 from palate.server.fleet.losses import Losses
 from palate.server.fleet.metrics import Metrics
 from palate.server.fleet.operation import Books, Operation
@@ -31,7 +31,7 @@ from palate.server.fleet.state import FleetState
 from palate.server.fleet.transparency import TransparencyLog
 from palate.server.fleet.transport.http import FleetLimits
 from palate.server.fleet.transport.server import FleetServer
-from palate.server.fleet.watching import SystemClock, Watcher, told
+from palate.server.fleet.watching import SystemClock, Watcher, watch_all
 from palate.server.ledger import ServerLedger
 from palate.server.store import RunStore
 
@@ -173,9 +173,9 @@ def opened(
             coordinator,
             books=books,
             parties=Parties(signer, authority),
-            courier=Courier(server.grid),
+            grid_messages=GridMessages(server.grid),
             clock=SystemClock(),
-            watcher=told(watching),
+            watcher=watch_all(watching),
             interrupted=interrupted,
             wait_for=wait_for,
         )

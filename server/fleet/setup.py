@@ -16,7 +16,7 @@ from palate.privacy.enrolment import EnrolmentRequest, Welcome, device_name
 from palate.privacy.secagg.errors import SecureAggregationError
 from palate.privacy.secagg.keys import EnrolmentAuthority, EnrolmentCertificate
 from palate.server.fleet.catalogue import read_catalogue, take_in
-from palate.server.fleet.certificates import AuthorityFiles, ServerFiles, issue_server_certificate, make_authority
+from palate.server.fleet.certificates import KeyFiles, issue_server_certificate, make_authority
 from palate.server.fleet.config import checked_config, load_config, to_toml
 from palate.server.fleet.folder import FleetFolder, make_key, read_key, read_public_key, write_public_key
 from palate.server.fleet.state import FleetState
@@ -47,14 +47,14 @@ class Welcomed:
     again: bool
 
 
-def tls_authority(folder: FleetFolder) -> AuthorityFiles:
+def tls_authority(folder: FleetFolder) -> KeyFiles:
     """Where the certificate authority of the server's TLS lies."""
-    return AuthorityFiles(folder.keys / "tls")
+    return KeyFiles(folder.keys / "tls", "authority")
 
 
-def tls_server(folder: FleetFolder) -> ServerFiles:
+def tls_server(folder: FleetFolder) -> KeyFiles:
     """Where the server's TLS certificate lies."""
-    return ServerFiles(folder.keys / "tls")
+    return KeyFiles(folder.keys / "tls", "server")
 
 
 def make_fleet(folder: FleetFolder, catalogue: Path, given: Mapping[str, Any], *, authority: Path | None = None) -> int:

@@ -119,12 +119,12 @@ Happening = Waiting | RoundBegun | StepBegun | Answered | DeviceFailed | StepDon
 Watcher = Callable[[Happening], None]
 
 
-def told(watchers: Iterable[Watcher]) -> Watcher:
+def watch_all(watchers: Iterable[Watcher]) -> Watcher:
     """Make one watcher out of several."""
     everybody = tuple(watchers)
 
-    def tell(happening: Happening) -> None:
+    def watch(happening: Happening) -> None:
         for watcher in everybody:
             watcher(happening)
 
-    return tell
+    return watch

@@ -17,9 +17,9 @@ from typing import Final
 import numpy as np
 
 from palate.client.fleet import enrolling
-from palate.client.fleet.book import RoundBook
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.profile import FleetProfile
+from palate.client.fleet.round_log import RoundLog
 from palate.client.fleet.tables import table_keeper
 from palate.client.owner.forgetting import forget_device
 from palate.client.owner.shelf import open_shelf
@@ -172,7 +172,7 @@ def _is_real(folder: DeviceFolder) -> bool:
         return True
     try:
         with Vault.open(folder.vault) as vault:
-            return FleetProfile.load(vault) is not None or bool(RoundBook(vault).heads())
+            return FleetProfile.load(vault) is not None or bool(RoundLog(vault).heads())
     except (Forgotten, NoVault):
         return False
 

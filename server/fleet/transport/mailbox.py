@@ -273,12 +273,6 @@ class Mailbox:
                 return True
             return False
 
-    def close_inbox(self, node_id: int) -> None:
-        """Forget all messages to a node."""
-        with self._changed:
-            for message_id in list(self._inbox.get(node_id, ())):
-                self._drop(message_id)
-
     def _drop(self, message_id: str) -> None:
         entry = self._entries.pop(message_id, None)
         if entry is None:

@@ -18,7 +18,6 @@ import socket
 import ssl
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -40,31 +39,6 @@ log = logging.getLogger(__name__)
 ENROLMENT_FILE = "fleet.sqlite"
 _STARTED_WITHIN_SECONDS = 10.0
 _STOPPED_WITHIN_SECONDS = 3.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class FleetNode:
-    """An enrolled device as the operator sees it.
-
-    Parameters
-    ----------
-    node_id
-        Its number: the destination of messages, the same for as long as it is enrolled.
-    label
-        The operator's name for it.
-    fingerprint
-        SHA-256 of its public key, hex.
-    enrolled_at
-        ISO 8601, UTC.
-    online
-        Whether it was heard within two of its heartbeat intervals.
-    """
-
-    node_id: int
-    label: str
-    fingerprint: str
-    enrolled_at: str
-    online: bool
 
 
 class FleetServer:
@@ -208,25 +182,6 @@ class FleetServer:
             If the key cannot be used, or is enrolled already.
         """
         return self._enrolment.add(public_key, label=label).node_id
-
-    def unregister_node(self, node_id: int) -> None:
-        """Strike a device off: its next request is refused; raises ConfigError where there is none."""
-        self._enrolment.remove(node_id)
-        self._presence.left(node_id)
-        self._mailbox.close_inbox(node_id)
-
-    def nodes(self) -> tuple[FleetNode, ...]:
-        """All enrolled devices, oldest first."""
-        return tuple(
-            FleetNode(
-                node_id=node.node_id,
-                label=node.label,
-                fingerprint=node.fingerprint,
-                enrolled_at=node.enrolled_at,
-                online=self._presence.is_online(node.node_id),
-            )
-            for node in self._enrolment.nodes()
-        )
 
     def wait_for_nodes(self, count: int, *, timeout_seconds: float) -> list[int]:
         """Wait until so many devices are online, or the time is over, and return their numbers."""

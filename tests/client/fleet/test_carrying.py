@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from palate.cli.client import client_app
-from palate.client.fleet import carrying, enrolling
+from palate.client.fleet import carried_spending, enrolling
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.status import status_of
 from palate.client.owner import forgetting
@@ -194,14 +194,14 @@ def test_what_the_vault_keeps_of_it_is_checked_when_it_is_read(lone):
     folder = begin_anew(lone, enrol=False)
     enrolling.begin(folder)
     with Vault.open(folder.vault) as vault:
-        values = json.loads(vault.get(carrying.SERVERS, "carried"))
+        values = json.loads(vault.get(carried_spending.SERVERS, "carried"))
         for changed in ({"format": "palate-carried/2"}, {"tombstone": values["tombstone"][:-2]}, {"tombstone": 1}):
-            vault.put(carrying.SERVERS, "carried", json.dumps(values | changed).encode())
+            vault.put(carried_spending.SERVERS, "carried", json.dumps(values | changed).encode())
             with pytest.raises(VaultTampered):
-                carrying.kept(vault)
-        vault.put(carrying.SERVERS, "carried", b"[]")
+                carried_spending.kept(vault)
+        vault.put(carried_spending.SERVERS, "carried", b"[]")
         with pytest.raises(VaultTampered):
-            carrying.kept(vault)
+            carried_spending.kept(vault)
 
 
 def test_the_owner_is_told_at_every_step(lone, terminal_at, tmp_path):
@@ -234,8 +234,8 @@ def test_where_nothing_was_forgotten_nothing_is_carried(lone, terminal_at, tmp_p
     assert terminal.json("init")["carried_nano"] == 0
     assert "forgotten" not in terminal("status")
     with Vault.open(DeviceFolder(terminal.home).vault) as vault:
-        assert carrying.kept(vault) is None
-        assert not vault.has(carrying.SERVERS, "carried")
+        assert carried_spending.kept(vault) is None
+        assert not vault.has(carried_spending.SERVERS, "carried")
     assert not (DeviceFolder(terminal.home).vault / tombstone.FILE).exists()
     gauge = status_of(lone.devices[0].folder).budget
     assert (gauge.carried_nano, gauge.carried_epsilon, gauge.budget_nano) == (0, 0.0, whole_budget(lone))

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from palate.client.fleet import enrolling
-from palate.client.fleet.book import RoundBook
 from palate.client.fleet.identity import DeviceKeys
 from palate.client.fleet.limits import RoundUnwelcome
 from palate.client.fleet.member import ledger_guard
 from palate.client.fleet.profile import FleetProfile
-from palate.client.fleet.shown import against_server
+from palate.client.fleet.round_log import RoundLog
+from palate.client.fleet.status_text import against_server
 from palate.client.fleet.tables import read_table
 from palate.client.fleet.worker import Worker
 from palate.client.vault import Vault
@@ -187,9 +187,9 @@ def test_an_old_receipt_puts_no_old_table_back(fleet):
         receipts.append((plan, server.receipt(model_hash=table.content_hash, log_index=number)))
         device.rounds.handle(fleet.message(FleetStep.RECEIPT, *receipts[-1]), table=table if number else None)
     assert read_table(device.folder.table).content_hash == new.content_hash
-    before = RoundBook(device.member.vault).standing()
+    before = RoundLog(device.member.vault).standing()
     with pytest.raises(RoundUnwelcome, match="the receipt of a later round is here"):
         device.rounds.handle(fleet.message(FleetStep.RECEIPT, *receipts[0]), table=old)
     device.rounds.handle(fleet.message(FleetStep.RECEIPT, *receipts[0]))  # alone it changes nothing
-    assert RoundBook(device.member.vault).standing() == before
+    assert RoundLog(device.member.vault).standing() == before
     assert read_table(device.folder.table).content_hash == new.content_hash

@@ -19,8 +19,8 @@ from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
 from palate.client.fleet.member import Member
 from palate.client.fleet.profile import REMOVED_AT
-from palate.client.fleet.shown import status_lines
 from palate.client.fleet.status import status_of
+from palate.client.fleet.status_text import status_lines
 from palate.client.fleet.tables import read_table
 from palate.client.vault import Vault
 from palate.client.vault.history import History, Interaction
@@ -61,7 +61,7 @@ from palate.cli import client
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.member import Member
 from palate.client.fleet.relay import relay_to
-from palate.client.fleet.shown import RoundLines
+from palate.client.fleet.status_text import RoundLines
 from palate.client.fleet.transport.agent import FleetAgent
 from palate.client.fleet.identity import NodeKey
 with Member.opened(DeviceFolder(Path(sys.argv[1]))) as member:

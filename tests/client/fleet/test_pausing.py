@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from palate.client.fleet.book import RoundBook
 from palate.client.fleet.limits import RoundUnwelcome
 from palate.client.fleet.profile import set_paused
+from palate.client.fleet.round_log import RoundLog
 from palate.privacy.accounting.events import Unit
 from palate.privacy.wire import FleetStep
 
@@ -33,4 +33,4 @@ def test_a_pause_does_not_stop_a_round_that_has_begun(fleet_of):
             set_paused(vault, True)
 
     fleet.finish(plan, fleet.run_round(plan, after=pause), model="22" * 32)
-    assert RoundBook(vault).records()[-1].ended == "released"
+    assert RoundLog(vault).records()[-1].ended == "released"

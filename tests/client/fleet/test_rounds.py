@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from palate.client.fleet.book import RELEASED, WRITTEN_OFF, RoundBook
 from palate.client.fleet.limits import RoundUnwelcome
+from palate.client.fleet.round_log import RELEASED, WRITTEN_OFF, RoundLog
 from palate.client.fleet.rounds import RoundOver
 from palate.client.fleet.tables import read_table
 from palate.client.guard import Guard
@@ -31,7 +31,7 @@ def ledger(device, *, allow_open=True):
 
 
 def record(device, server_round):
-    return RoundBook(device.member.vault).record("run-1", server_round)
+    return RoundLog(device.member.vault).record("run-1", server_round)
 
 
 def total(fleet, devices, server_round):
@@ -254,7 +254,7 @@ def test_a_round_below_the_owners_limits_is_refused_before_anything_is_charged(
     fleet = fleet_of(2, limits=limits)
     plan = fleet.plan(1, **plan_changes)
     refused(fleet.devices[0], fleet.ask(plan, **offer_changes), plan, RoundUnwelcome, match)
-    assert match.split("'")[0].split(" ")[-1] in RoundBook(fleet.devices[0].member.vault).refusals()[-1]["why"]
+    assert match.split("'")[0].split(" ")[-1] in RoundLog(fleet.devices[0].member.vault).refusals()[-1]["why"]
 
 
 def test_rounds_of_a_day_are_counted_over_restarts(fleet_of):
@@ -422,7 +422,7 @@ def test_nothing_prints_what_is_private(lone):
     device, plan = lone.devices[0], lone.plan(0)
     device.rounds.handle(lone.ask(plan), plan=plan)
     assert repr(device.rounds) == "SecureRounds(<private>)"
-    assert repr(RoundBook(device.member.vault)) == "RoundBook(<sealed>)"
+    assert repr(RoundLog(device.member.vault)) == "RoundLog(<sealed>)"
     assert "offer" not in repr(record(device, 0))
 
 
@@ -432,7 +432,7 @@ class Killed(BaseException):
 
 WRITES = [
     (Guard, ["adopt_policy", "begin", "persist", "finish", "settle"]),
-    (RoundBook, ["begin", "keep_answer", "keep_head", "close", "keep_receipt"]),
+    (RoundLog, ["begin", "keep_answer", "keep_head", "close", "keep_receipt"]),
 ]
 
 
@@ -496,4 +496,4 @@ def test_a_device_that_is_killed_after_any_of_its_writes_charges_once_and_goes_o
         assert verified.state.spent_nano == sum(e.charge_nano for e in verified.events if isinstance(e, Intent))
         computed = [number for number, *_ in victim.trainer.asked]
         assert computed == sorted(set(computed))
-        assert all(each.ended in (RELEASED, WRITTEN_OFF) for each in RoundBook(victim.member.vault).records())
+        assert all(each.ended in (RELEASED, WRITTEN_OFF) for each in RoundLog(victim.member.vault).records())

@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from palate.client.fleet import book
-from palate.client.fleet.book import RoundBook
+from palate.client.fleet import round_log
 from palate.client.fleet.identity import DeviceKeys
 from palate.client.owner import forgetting
 from palate.client.vault import Vault, tombstone
@@ -145,7 +144,7 @@ def test_a_device_that_takes_part_in_rounds_is_not_forgotten_meanwhile(owner):
 
 def test_a_ledger_that_is_missing_after_rounds_is_not_taken_for_nothing_spent(owner):
     with Vault.open(owner.folder.vault) as vault:
-        RoundBook(vault)._write(book._HEADS, [{"name": "device", "seq": 2, "entry": "00" * 32}])
+        round_log._HEADS.write(vault, [{"name": "device", "seq": 2, "entry": "00" * 32}])
     owner.folder.ledger.unlink(missing_ok=True)
     code, text = owner.ends("forget", "--yes")
     assert (code, "must not lose what was spent" in text) == (11, True)

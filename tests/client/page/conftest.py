@@ -21,9 +21,9 @@ from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.tables import table_keeper
 from palate.client.owner.device import OwnerDevice
 from palate.client.owner.training import TRAINING
+from palate.client.page.access import COOKIE, AccessControl, Secrets
 from palate.client.page.app import Page
-from palate.client.page.desk import Desk
-from palate.client.page.gate import COOKIE, Gate, Secrets
+from palate.client.page.session import DeviceSession
 from palate.client.vault import Vault
 from palate.client.vault.history import History, Interaction
 from palate.data.content import ContentConfig, content_features
@@ -84,7 +84,7 @@ class Client:
 class Visitor:
     """Somebody with the page's words; `get` and `post` behave as the owner's browser does."""
 
-    desk: Desk
+    session: DeviceSession
     words: Secrets
     client: Client
     ended: list[bool] = field(default_factory=list)
@@ -110,9 +110,9 @@ class Visitor:
 
 def visitor(folder: DeviceFolder, vault: Vault) -> Visitor:
     words, ended = Secrets.fresh(), []
-    desk = Desk(OwnerDevice(folder, vault))
-    app = Gate(Page(desk, words.form, lambda: ended.append(True)).app(), words, PORT)
-    return Visitor(desk, words, Client(app), ended)
+    session = DeviceSession(OwnerDevice(folder, vault))
+    app = AccessControl(Page(session, words.form, lambda: ended.append(True)).app(), words, PORT)
+    return Visitor(session, words, Client(app), ended)
 
 
 def items_of(page: str) -> list[str]:

@@ -49,7 +49,7 @@ def spoilt(text: str, rng: random.Random) -> str:
 @pytest.mark.campaign(short=500, long=20_000)
 def test_spoilt_requests_meet_no_defect_and_lose_nothing(owner: Visitor, repeats: int) -> None:
     rng = random.Random(7)
-    with owner.desk.using() as device:
+    with owner.session.using() as device:
         device.history.forget_steps()  # what was there before is not theirs to undo
         before = device.history.in_order()
     place = f"/{owner.words.place}/"
@@ -82,7 +82,7 @@ def test_spoilt_requests_meet_no_defect_and_lose_nothing(owner: Visitor, repeats
     assert counts[200] > 50
     assert counts[303] > 20
     assert counts[400] > 20
-    with owner.desk.using() as device:
+    with owner.session.using() as device:
         after = device.history.in_order()
         assert all(line in after for line in before)
         assert device.vault.verify()

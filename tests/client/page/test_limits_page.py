@@ -45,7 +45,7 @@ def form_on(page: str) -> dict[str, str]:
 
 
 def limits_of(owner: Visitor) -> OwnerLimits:
-    return enrolling.current_limits(owner.desk.device.folder)
+    return enrolling.current_limits(owner.session.device.folder)
 
 
 def test_the_form_shows_the_limits_as_they_are_and_sends_them_back_unchanged(member: Visitor) -> None:
@@ -69,7 +69,7 @@ def test_limits_are_changed_by_the_form_and_noted_in_the_ledger(member: Visitor)
         "least_gamma_thousandths": 100, "least_own_noise": 0.25, "most_rounds_a_day": 5,
     }  # fmt: skip
     assert form_on(text)["epsilon"] == "4.125"
-    folder = member.desk.device.folder
+    folder = member.session.device.folder
     public = bytes.fromhex(folder.public_key.read_text())
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -107,11 +107,11 @@ def test_what_cannot_be_a_limit_is_refused_by_name_and_nothing_changes(
     (name,) = wrong
     assert form_on(answer.text)[name] == wrong[name][:MAX_LENGTH]  # as it was typed
     assert limits_of(member) == before
-    assert status_of(member.desk.device.folder).budget is not None
+    assert status_of(member.session.device.folder).budget is not None
 
 
 def test_the_command_refuses_the_same_in_the_same_words(member: Visitor, terminal_at) -> None:
-    terminal = terminal_at(member.desk.device.folder.home)
+    terminal = terminal_at(member.session.device.folder.home)
     before = limits_of(member)
     for name, text in (("least_tau", "0.6667"), ("epsilon", "0.0"), ("epsilon", "1e-07"), ("least_gamma", "nan")):
         fields = form_on(member.get("privacy").text) | {name: text}
@@ -126,7 +126,7 @@ def test_the_command_refuses_the_same_in_the_same_words(member: Visitor, termina
 
 def test_limits_that_changed_meanwhile_are_not_put_back(member: Visitor) -> None:
     fields = form_on(member.get("privacy").text)
-    enrolling.change_limits(member.desk.device.folder, epsilon=1.0)
+    enrolling.change_limits(member.session.device.folder, epsilon=1.0)
     answer = member.post("limits", **fields | {"most_rounds_a_day": "7"})
     assert answer.status_code == 409
     assert "another program changed your limits meanwhile" in answer.text
@@ -136,7 +136,7 @@ def test_limits_that_changed_meanwhile_are_not_put_back(member: Visitor) -> None
 
 def test_limits_and_leaving_wait_for_the_agent(member: Visitor) -> None:
     fields = form_on(member.get("privacy").text)
-    with member.desk.device.folder.locked():
+    with member.session.device.folder.locked():
         for answer in (member.post("limits", **fields | {"epsilon": "4"}), member.post("leave", confirm="yes")):
             assert answer.status_code == 409
             assert "nother program takes part in rounds" in answer.text
@@ -146,7 +146,7 @@ def test_limits_and_leaving_wait_for_the_agent(member: Visitor) -> None:
 def test_leaving_needs_the_box_and_shreds_the_keys(member: Visitor) -> None:
     page = member.get("leave").text
     assert "Leave fleet films" in page
-    before = status_of(member.desk.device.folder)
+    before = status_of(member.session.device.folder)
     for confirm in ("", "no", "YES"):
         answer = member.post("leave", confirm=confirm)
         assert (answer.status_code, "You are still a member." in answer.text) == (400, True)
@@ -155,7 +155,7 @@ def test_leaving_needs_the_box_and_shreds_the_keys(member: Visitor) -> None:
     assert "Left fleet films; what was sent before cannot be taken back, and stays charged." in text
     assert "belongs to no fleet" in text
     assert "Your limits" not in text
-    after = status_of(member.desk.device.folder)
+    after = status_of(member.session.device.folder)
     assert after.device != before.device
     assert after.ledger_key == before.ledger_key
     for answer in (member.get("leave"), member.post("leave", confirm="yes"), member.post("limits", epsilon="4")):

@@ -16,9 +16,9 @@ from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
 from palate.client.owner import forgetting
 from palate.client.owner.device import OwnerDevice
-from palate.client.owner.shown import explanation_lines
+from palate.client.owner.list_text import explanation_lines
 from palate.client.page.explained import SHOWN, parts_of
-from palate.client.page.wishes import Wish
+from palate.client.page.list_controls import ListControls
 from palate.client.recommending.facets import genre_facet
 from palate.client.recommending.requests import Request
 from palate.client.vault import Vault
@@ -84,7 +84,7 @@ def test_titles_are_text_and_never_markup(owner: Visitor) -> None:
 
 
 def test_the_list_is_the_recommenders_with_its_reasons(owner: Visitor) -> None:
-    with owner.desk.using() as device:
+    with owner.session.using() as device:
         answer = device.person().recommend()
     text = unescape(owner.get("").text)
     assert items_of(text) == [line.id for line in answer.recommendations]
@@ -107,13 +107,13 @@ def test_feedback_changes_the_next_list_and_undo_brings_the_old_one_back(owner: 
 def test_feedback_is_in_the_vault_when_the_answer_comes(owner: Visitor) -> None:
     item = items_of(owner.get("").text)[0]
     owner.post("feedback", said="dislike", item=item)
-    with Vault.open(owner.desk.device.folder.vault) as other:
+    with Vault.open(owner.session.device.folder.vault) as other:
         assert History(other).marks() == {item: "dislike"}
 
 
 def test_what_another_program_does_shows_on_the_next_page(owner: Visitor) -> None:
     first = items_of(owner.get("").text)[0]
-    with OwnerDevice.opened(owner.desk.device.folder) as other:
+    with OwnerDevice.opened(owner.session.device.folder) as other:
         other.say("hide", first)
         other.set_facet("genre: War", "pin")
     assert first not in items_of(owner.get("").text)
@@ -137,7 +137,7 @@ def test_a_form_leads_back_to_pages_of_its_own_alone(owner: Visitor, page: str) 
 
 
 def test_filters_do_what_they_say(owner: Visitor) -> None:
-    with owner.desk.using() as device:
+    with owner.session.using() as device:
         catalogue, rows = device.shelf.catalogue, device.shelf.rows
     items = [rows[item] for item in items_of(owner.get("?genre=Horror&from=1980&to=1999&count=20").text)]
     assert items
@@ -145,7 +145,7 @@ def test_filters_do_what_they_say(owner: Visitor) -> None:
 
 
 def test_the_dial_never_makes_a_list_less_varied(owner: Visitor) -> None:
-    with owner.desk.using() as device:
+    with owner.session.using() as device:
         shelf = device.shelf
     features = shelf.recommender.space.rows[:, shelf.recommender.content].astype(np.float64)
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
@@ -178,13 +178,13 @@ def test_what_cannot_be_asked_for_is_explained_and_the_plain_list_shown(owner: V
 def test_a_wish_survives_its_own_query() -> None:
     from urllib.parse import parse_qsl
 
-    wish = Wish(
+    wish = ListControls(
         ask="a & b=c", diversity=0.35, genres=("A", "B&C"), first_year=1980, last_year=1999, new_only=True,
         known="less", count=20,
     )  # fmt: skip
-    assert Wish.from_query(parse_qsl(wish.query)) == wish
-    assert Wish.from_query([]) == Wish()
-    assert Wish().query == ""
+    assert ListControls.from_query(parse_qsl(wish.query)) == wish
+    assert ListControls.from_query([]) == ListControls()
+    assert ListControls().query == ""
 
 
 def test_search_finds_misspelt_titles_and_says_what_was_said_of_them(owner: Visitor) -> None:
@@ -206,7 +206,7 @@ def test_feedback_that_makes_no_sense_is_refused_by_name(owner: Visitor, form: d
 
 def test_a_pin_raises_a_facet_and_a_mute_lowers_it(owner: Visitor) -> None:
     def weight() -> float:
-        with owner.desk.using() as device:
+        with owner.session.using() as device:
             portrait = device.person().portrait
         return next(one.weight for one in portrait.interests if one.facet == "genre: War")
 
@@ -229,7 +229,7 @@ def test_unknown_facets_and_settings_are_refused(owner: Visitor, form: dict[str,
 
 
 def test_history_shows_every_entry_once_over_its_pages(owner: Visitor) -> None:
-    with owner.desk.using() as device:
+    with owner.session.using() as device:
         for number in range(60):
             device.say("had", f"film-{number:05}")
         device.history.add("title:Nowhere <i>", 4.5, 1_600_000_000, "import")
@@ -243,7 +243,7 @@ def test_history_shows_every_entry_once_over_its_pages(owner: Visitor) -> None:
 
 
 def test_an_item_outside_the_catalogue_can_be_forgotten(owner: Visitor) -> None:
-    with owner.desk.using() as device:
+    with owner.session.using() as device:
         device.history.add("title:Nowhere", 1.0, None, "import")
     assert "Nowhere" in owner.get("history").text
     text = owner.said("feedback", said="forget", item="title:Nowhere", page="history")
@@ -251,7 +251,7 @@ def test_an_item_outside_the_catalogue_can_be_forgotten(owner: Visitor) -> None:
 
 
 def test_the_terms_shown_add_up_to_the_score(owner: Visitor) -> None:
-    with owner.desk.using() as device:
+    with owner.session.using() as device:
         catalogue = device.shelf.catalogue
         request = Request(more=(genre_facet("Crime"),), diversity=0.5)
         answer = device.person().recommend(request)
@@ -264,7 +264,7 @@ def test_the_terms_shown_add_up_to_the_score(owner: Visitor) -> None:
 
 
 def test_page_and_terminal_say_the_same_words_about_a_score(owner: Visitor) -> None:
-    with owner.desk.using() as device:
+    with owner.session.using() as device:
         liked = device.shelf.catalogue.ids[device.person().recommend().recommendations[0].item]
         device.say("like", liked)
         catalogue, answer = device.shelf.catalogue, device.person().recommend(Request(more=(genre_facet("Crime"),)))
@@ -282,14 +282,14 @@ def test_export_is_the_whole_truth_as_a_file(owner: Visitor) -> None:
     assert answer.headers["content-disposition"] == 'attachment; filename="palate-export.json"'
     found = json.loads(answer.content)
     assert found["vault"]["purposes"]["history"]["marks"] == {item: "dislike"}
-    with owner.desk.using() as device:
+    with owner.session.using() as device:
         keys = DeviceKeys.load(device.vault)
     assert keys.signing.private_bytes_raw().hex() not in answer.text
     assert keys.name == found["device"]
 
 
 def test_forgetting_needs_the_word_and_then_leaves_nothing(owner: Visitor) -> None:
-    folder: DeviceFolder = owner.desk.device.folder
+    folder: DeviceFolder = owner.session.device.folder
     for word in ("", "yes", "FORGET ME"):
         assert owner.post("forget", confirm=word).status_code == 400
     assert not owner.ended
@@ -307,7 +307,7 @@ def test_forgetting_needs_the_word_and_then_leaves_nothing(owner: Visitor) -> No
 
 
 def test_forgetting_waits_for_the_agent_and_the_page_goes_on(owner: Visitor) -> None:
-    with owner.desk.device.folder.locked():
+    with owner.session.device.folder.locked():
         answer = owner.post("forget", confirm="forget")
     assert answer.status_code == 409
     assert "Another program takes part" in answer.text
@@ -315,7 +315,7 @@ def test_forgetting_waits_for_the_agent_and_the_page_goes_on(owner: Visitor) -> 
 
 
 def test_forgetting_that_is_cut_off_says_how_to_go_on(owner: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder: DeviceFolder = owner.desk.device.folder
+    folder: DeviceFolder = owner.session.device.folder
 
     def failing(_) -> None:
         raise OSError(errno.EIO, "the disk is gone")
@@ -373,4 +373,4 @@ def test_a_device_of_no_fleet_and_no_table_says_so(folder: DeviceFolder) -> None
 def test_wishes_out_of_range_cannot_be_made() -> None:
     for wrong in ({"diversity": 1.5}, {"count": 0}, {"first_year": 0}, {"last_year": 10_000}):
         with pytest.raises(ConfigError):
-            Wish(**wrong)
+            ListControls(**wrong)

@@ -22,12 +22,12 @@ from palate.privacy.secagg.policy import DevicePolicy
 from palate.privacy.wire import FleetMessage, FleetStep, RoundPlan
 from palate.server.coordinator import Coordinator
 from palate.server.fleet.config import FleetConfig, checked_config
-from palate.server.fleet.courier import GONE, Courier
+from palate.server.fleet.grid_messages import GONE, GridMessages
 from palate.server.fleet.operation import Books, Operation
 from palate.server.fleet.rounds import Parties
 from palate.server.fleet.state import FleetState
 from palate.server.fleet.transparency import TransparencyLog
-from palate.server.fleet.watching import Watcher, told
+from palate.server.fleet.watching import Watcher, watch_all
 from palate.server.ledger import ServerLedger
 from palate.server.store import RunStore
 
@@ -219,9 +219,9 @@ class MemoryFleet:
             self.coordinator,
             books=books,
             parties=Parties(self.keys[0], self.keys[1].public_key()),
-            courier=Courier(self.grid),
+            grid_messages=GridMessages(self.grid),
             clock=self.clock,
-            watcher=watcher or told([]),
+            watcher=watcher or watch_all([]),
             wall_clock=lambda: 1_700_000_000.0 + self.clock.now(),
             **settings,
         )

@@ -20,9 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from palate.server.fleet.certificates import (
-    AuthorityFiles,
     CertificateError,
-    ServerFiles,
+    KeyFiles,
     check_accepted,
     check_issued_by,
     issue_server_certificate,
@@ -35,12 +34,12 @@ NOW = datetime.now(UTC)
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory) -> AuthorityFiles:
+def authority(tmp_path_factory) -> KeyFiles:
     return make_authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")
-def server(authority, tmp_path_factory) -> ServerFiles:
+def server(authority, tmp_path_factory) -> KeyFiles:
     hosts = ["127.0.0.1", "fleet.example", "::1"]
     return issue_server_certificate(authority, tmp_path_factory.mktemp("server"), hosts=hosts)
 
@@ -108,10 +107,10 @@ def test_a_server_cannot_vouch_for_another_server(authority, server, tmp_path):
     # a stolen server key must not make further certificates that devices accept
     posing = tmp_path / "posing"
     posing.mkdir()
-    AuthorityFiles(posing).key.write_bytes(server.key.read_bytes())
-    AuthorityFiles(posing).key.chmod(0o600)
-    AuthorityFiles(posing).certificate.write_bytes(server.certificate.read_bytes())
-    forged = issue_server_certificate(AuthorityFiles(posing), tmp_path / "forged", hosts=["bank.example"])
+    KeyFiles(posing, "authority").key.write_bytes(server.key.read_bytes())
+    KeyFiles(posing, "authority").key.chmod(0o600)
+    KeyFiles(posing, "authority").certificate.write_bytes(server.certificate.read_bytes())
+    forged = issue_server_certificate(KeyFiles(posing, "authority"), tmp_path / "forged", hosts=["bank.example"])
     forged.certificate.write_bytes(forged.certificate.read_bytes() + server.certificate.read_bytes())
     with pytest.raises(ssl.SSLCertVerificationError):
         handshake(server_tls(forged.certificate, forged.key), authority.certificate, "bank.example")
@@ -159,24 +158,24 @@ def test_a_server_certificate_ends_with_its_authority(tmp_path):
         server_tls(files.certificate, files.key, now=NOW + timedelta(days=31))
 
 
-def _missing(files: ServerFiles) -> None:
+def _missing(files: KeyFiles) -> None:
     files.key.unlink()
 
 
-def _garbage(files: ServerFiles) -> None:
+def _garbage(files: KeyFiles) -> None:
     files.certificate.write_bytes(b"-----BEGIN CERTIFICATE-----\nnot base64\n")
 
 
-def _loose(files: ServerFiles) -> None:
+def _loose(files: KeyFiles) -> None:
     files.key.chmod(0o644)
 
 
-def _of_another(files: ServerFiles) -> None:
+def _of_another(files: KeyFiles) -> None:
     other = ec.generate_private_key(ec.SECP256R1())
     files.key.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
-def _other_kind(files: ServerFiles) -> None:
+def _other_kind(files: KeyFiles) -> None:
     other = ed25519.Ed25519PrivateKey.generate()
     files.key.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
@@ -192,7 +191,7 @@ def _other_kind(files: ServerFiles) -> None:
     ],
 )
 def test_a_spoilt_file_gives_its_name_a_reason_and_a_hint(server, tmp_path, spoil, message, hint):
-    files = ServerFiles(tmp_path)
+    files = KeyFiles(tmp_path, "server")
     files.certificate.write_bytes(server.certificate.read_bytes())
     files.key.write_bytes(server.key.read_bytes())
     files.key.chmod(0o600)

@@ -69,7 +69,7 @@ def test_a_reply_larger_than_any_honest_one_is_not_kept(tmp_path, items):
     folder = FleetFolder(tmp_path / "fleet")
     make_fleet(folder, items, GIVEN)
     with opened(folder) as fleet:
-        kept = fleet.operation._courier._grid._max_reply_bytes
+        kept = fleet.operation._grid_messages._grid._max_reply_bytes
     assert 12 * 2 * 8 < kept < 2 << 20, "not the 256 MiB that any plan could ask for"
 
 

@@ -32,7 +32,7 @@ from palate.server.fleet.watching import (
     StepBegun,
     StepDone,
     Waiting,
-    told,
+    watch_all,
 )
 
 DEVICE = "00112233445566aa"
@@ -109,7 +109,7 @@ def test_the_event_log_is_json_and_names_devices_by_a_pseudonym_of_this_process(
 
 def test_metrics_are_counts_on_a_page_of_this_machine_alone():
     with Metrics(0, PROMISE) as metrics:
-        tell = told([metrics])
+        tell = watch_all([metrics])
         for happening in STORY:
             tell(happening)
         with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics") as page:
@@ -179,7 +179,7 @@ def test_rounds_lost_in_a_row_are_on_the_terminal_in_the_log_and_on_the_metrics_
     lines = RoundLines(Console(file=text, width=300), rounds=4, delta=1e-5, clock=make_fleet().clock)
     with Metrics(0, PROMISE) as metrics, lines:
         for happening in story:
-            told([lines, log, metrics])(happening)
+            watch_all([lines, log, metrics])(happening)
         with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics") as page:
             numbers = page.read().decode()
     log.close()

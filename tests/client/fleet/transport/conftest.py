@@ -16,7 +16,7 @@ from flwr.app import Message, RecordDict
 from palate.client.fleet.identity import NodeKey
 from palate.client.fleet.transport.agent import FleetAgent
 from palate.client.fleet.transport.pacing import Pace
-from palate.server.fleet.certificates import AuthorityFiles, ServerFiles, issue_server_certificate, make_authority
+from palate.server.fleet.certificates import KeyFiles, issue_server_certificate, make_authority
 from palate.server.fleet.transport.server import FleetServer
 
 FAST = Pace(
@@ -33,7 +33,7 @@ class Fleet:
     """A server with one enrolled device, everything that was sent to it, and a way to lose its answers."""
 
     server: FleetServer
-    authority: AuthorityFiles
+    authority: KeyFiles
     key: NodeKey
     node_id: int
     sent: list[tuple[str, bytes]] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Fleet:
 
 
 @pytest.fixture(scope="session")
-def pki(tmp_path_factory) -> tuple[AuthorityFiles, ServerFiles]:
+def pki(tmp_path_factory) -> tuple[KeyFiles, KeyFiles]:
     folder = tmp_path_factory.mktemp("pki")
     authority = make_authority(folder)
     return authority, issue_server_certificate(authority, folder, hosts=["127.0.0.1", "localhost"])

@@ -259,7 +259,7 @@ def test_stop_ends_it_at_once_and_the_server_knows(fleet):
         _wait(lambda: agent.answered == 1)
         began = time.monotonic()
     assert time.monotonic() - began < 2.0
-    assert not fleet.server.nodes()[0].online
+    assert fleet.server.wait_for_nodes(0, timeout_seconds=0) == []
 
 
 def test_what_was_worked_on_at_a_stop_is_still_sent(fleet):

@@ -75,4 +75,4 @@ def test_a_signal_ends_it_within_two_seconds_and_the_server_knows(fleet, process
     assert process.wait(5) == 0
     assert time.monotonic() - began < 2.0
     assert process.stdout.read().strip() in ("0", "1"), "it ended by itself, and knows what it did"
-    assert not fleet.server.nodes()[0].online
+    assert fleet.server.wait_for_nodes(0, timeout_seconds=0) == []

@@ -17,7 +17,7 @@ from flwr.app import Message
 from palate.client.fleet.identity import NodeKey
 from palate.client.fleet.transport.agent import FleetAgent
 from palate.client.fleet.transport.pacing import Pace
-from palate.server.fleet.certificates import AuthorityFiles, ServerFiles, issue_server_certificate, make_authority
+from palate.server.fleet.certificates import KeyFiles, issue_server_certificate, make_authority
 from palate.server.fleet.transport.server import FleetServer
 
 FAST = Pace(busy_poll_seconds=0.02, idle_poll_seconds=0.1, first_retry_seconds=0.05, max_retry_seconds=0.2)
@@ -25,8 +25,8 @@ FAST = Pace(busy_poll_seconds=0.02, idle_poll_seconds=0.1, first_retry_seconds=0
 
 @dataclass(frozen=True)
 class Pki:
-    authority: AuthorityFiles
-    server: ServerFiles
+    authority: KeyFiles
+    server: KeyFiles
 
     @property
     def trust(self) -> ssl.SSLContext:

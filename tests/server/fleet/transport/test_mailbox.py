@@ -195,7 +195,7 @@ def test_a_table_for_everyone_is_made_and_kept_once_and_let_go_at_the_end(mailbo
     assert len(made) == 1
     mailbox.withdraw([f"m{node}" for node in range(4)])
     assert mailbox.object_for(4, "o") == b"table"
-    mailbox.close_inbox(4)
+    mailbox.withdraw(["m4"])
     assert not mailbox._objects
     assert not mailbox._uses
     assert not mailbox._entries

@@ -14,7 +14,8 @@ from flwr.app import Message, RecordDict
 
 from palate.client.fleet.identity import NodeKey
 from palate.errors import ConfigError, EnvironmentProblem
-from palate.server.fleet.transport.server import FleetServer
+from palate.server.fleet.transport.enrolment import Enrolment
+from palate.server.fleet.transport.server import ENROLMENT_FILE, FleetServer
 
 
 def echo(message: Message) -> Message:
@@ -81,25 +82,26 @@ def test_without_a_running_server_there_is_no_grid(open_fleet):
         _ = open_fleet().grid
 
 
-def test_nodes_are_listed_with_label_fingerprint_and_whether_they_are_there(fleet, run_agent, tmp_path):
+def test_a_node_is_there_from_its_first_call_to_its_goodbye(fleet, run_agent):
     phone, laptop = NodeKey.make(), NodeKey.make()
-    ids = [fleet.register_node(it.public_pem, label=name) for name, it in (("phone", phone), ("laptop", laptop))]
+    ids = [fleet.register_node(key.public_pem, label=name) for name, key in (("phone", phone), ("laptop", laptop))]
     with run_agent(fleet, laptop, echo):
         assert fleet.wait_for_nodes(1, timeout_seconds=10) == [ids[1]]
-        seen = [(it.node_id, it.label, it.fingerprint, it.online) for it in fleet.nodes()]
-    assert seen == [(ids[0], "phone", phone.fingerprint, False), (ids[1], "laptop", laptop.fingerprint, True)]
-    assert not fleet.nodes()[1].online, "it said goodbye"
+    assert fleet.wait_for_nodes(0, timeout_seconds=0) == [], "it said goodbye"
 
 
-def test_a_device_that_is_struck_off_is_out_at_once(fleet, insider):
+def test_a_device_that_is_struck_off_is_out_at_once(fleet, insider, tmp_path):
     device, node_id = insider
     assert device.post("/v1/fleet/get-run").status_code == 401, "no body, but known"
     before = device.post("/v1/fleet/pull-messages", b"\xff\xff")
-    fleet.unregister_node(node_id)
+    enrolment = Enrolment(
+        tmp_path / "state" / ENROLMENT_FILE
+    )  # as `palate server remove` does, in a process of its own
+    enrolment.remove(node_id)
     after = device.post("/v1/fleet/pull-messages", b"\xff\xff")
     assert (before.status_code, after.status_code) == (400, 410)
     with pytest.raises(ConfigError, match="no node"):
-        fleet.unregister_node(node_id)
+        enrolment.remove(node_id)
 
 
 SERVE = """

@@ -2,7 +2,7 @@
 
 import pytest
 
-from palate.client.recommending.told import record, told
+from palate.client.recommending.preferences import read_preferences, record
 from palate.client.vault import Vault
 from palate.client.vault.history import History, Interaction
 from palate.errors import ConfigError
@@ -17,22 +17,22 @@ def history(tmp_path):
 
 
 def said_by(history):
-    found = told((entry for _, entry in history.in_order()), history.marks(), {}, ROWS).preferences
+    found, _ = read_preferences((entry for _, entry in history.in_order()), history.marks(), {}, ROWS)
     return found.items.tolist(), sorted(found.liked), found.disliked, sorted(found.hidden)
 
 
 def test_what_the_vault_holds_is_read_in_rows_and_strangers_are_counted():
-    found = told(
+    found, unknown = read_preferences(
         [Interaction(item="b"), Interaction(item="gone"), Interaction(item="a", source="feedback")],
         {"c": "dislike", "d": "hide", "lost": "hide"},
         {"genre: War": "mute"},
         ROWS,
     )
-    assert found.unknown == 2
-    assert found.preferences.items.tolist() == [1, 0]
-    assert found.preferences.liked == {0}
-    assert (found.preferences.disliked, found.preferences.hidden) == ((2,), {3})
-    assert found.preferences.muted == ("genre: War",)
+    assert unknown == 2
+    assert found.items.tolist() == [1, 0]
+    assert found.liked == {0}
+    assert (found.disliked, found.hidden) == ((2,), {3})
+    assert found.muted == ("genre: War",)
 
 
 @pytest.mark.parametrize("action", ["had", "like", "dislike", "hide", "forget"])

@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from palate.client.fleet.book import OPEN, RELEASED, RoundRecord
 from palate.client.fleet.limits import DEFAULT_DELTA
 from palate.client.fleet.profile import FleetProfile
+from palate.client.fleet.round_log import OPEN, RELEASED, RoundRecord
 from palate.client.fleet.status import BudgetGauge, DeviceStatus, round_json, spent_epsilon
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.guarantee import round_up

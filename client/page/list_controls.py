@@ -19,12 +19,12 @@ from palate.errors import ConfigError
 COUNTS = (10, 20, 50)
 MAX_YEAR = 9999
 
-Known = Literal["any", "well", "less"]
-_POPULARITY: dict[Known, int] = {"any": 0, "well": 1, "less": -1}
+Fame = Literal["any", "well", "less"]
+_POPULARITY: dict[Fame, int] = {"any": 0, "well": 1, "less": -1}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class ListControls:
     """One setting of the controls.
 
     Attributes
@@ -56,7 +56,7 @@ class Wish:
     first_year: int | None = None
     last_year: int | None = None
     new_only: bool = False
-    known: Known = "any"
+    known: Fame = "any"
     count: int = COUNT
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ class Wish:
         return urlencode(pairs)
 
     @staticmethod
-    def from_query(pairs: Sequence[tuple[str, str]]) -> Wish:
+    def from_query(pairs: Sequence[tuple[str, str]]) -> ListControls:
         """Read the fields of a query; names that are none of them are passed over, of repeated ones the last counts.
 
         Raises
@@ -106,16 +106,16 @@ class Wish:
         """
         last = dict(pairs)
         known = last.get("known", "any")
-        if known not in get_args(Known):
-            raise ConfigError(f"known is {known[:40]!r}", hint=f"it is one of {', '.join(get_args(Known))}")
-        return Wish(
+        if known not in get_args(Fame):
+            raise ConfigError(f"known is {known[:40]!r}", hint=f"it is one of {', '.join(get_args(Fame))}")
+        return ListControls(
             ask=" ".join(last.get("ask", "").split()),
             diversity=_number(last.get("diversity", "")),
             genres=tuple(dict.fromkeys(value for name, value in pairs if name == "genre" and value)),
             first_year=_whole("from", last.get("from", "")),
             last_year=_whole("to", last.get("to", "")),
             new_only=last.get("new") == "1",
-            known=cast("Known", known),
+            known=cast("Fame", known),
             count=_whole("count", last.get("count", "")) or COUNT,
         )
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from palate.client.page.gate import COOKIE, HEADERS, MAX_BODY_BYTES, MAX_QUERY_BYTES, Secrets
+from palate.client.page.access import COOKIE, HEADERS, MAX_BODY_BYTES, MAX_QUERY_BYTES, Secrets
 
 from .conftest import ORIGIN, PORT, Visitor, items_of
 
@@ -17,7 +17,7 @@ def refused(answer) -> bool:
 
 def changes(owner: Visitor) -> str:
     """What any change would change."""
-    with owner.desk.using() as device:
+    with owner.session.using() as device:
         return device._state()
 
 
@@ -131,7 +131,7 @@ def test_get_changes_nothing(owner: Visitor) -> None:
             f"{path}?token={owner.words.form}&said=like&item={item}&confirm=forget&facet=genre%3A+Crime&setting=pin"
         )
     assert changes(owner) == before
-    assert owner.desk.device.vault.verify()
+    assert owner.session.device.vault.verify()
 
 
 def test_every_answer_forbids_keeping_framing_and_foreign_content(owner: Visitor) -> None:
@@ -152,5 +152,5 @@ def test_no_page_names_anything_outside_itself(owner: Visitor) -> None:
 
 
 def test_secrets_do_not_print(owner: Visitor) -> None:
-    shown = f"{owner.words!r} {owner.desk!r}"
+    shown = f"{owner.words!r} {owner.session!r}"
     assert not any(word in shown for word in vars(owner.words).values())

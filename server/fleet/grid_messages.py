@@ -60,7 +60,7 @@ class Answer:
     code: int
 
 
-class Courier:
+class GridMessages:
     """Carries fleet messages over a grid."""
 
     def __init__(self, grid: FleetGrid) -> None:

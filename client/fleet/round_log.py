@@ -121,7 +121,7 @@ class Standing:
     begun: tuple[int, ...] = ()
 
 
-class RoundBook:
+class RoundLog:
     """The record of rounds in a vault.
 
     Parameters
@@ -137,7 +137,7 @@ class RoundBook:
         self._clock = clock
 
     def __repr__(self) -> str:
-        return "RoundBook(<sealed>)"
+        return "RoundLog(<sealed>)"
 
     def now(self) -> int:
         """Whole seconds since 1970."""

@@ -97,7 +97,7 @@ def serve(channel: socket.socket, *, idle_seconds: float) -> None:
 
 
 def main() -> None:
-    """Serve the agent: ``python -P -m palate.client.fleet.worker_main PARENT_PID IDLE_SECONDS``."""
+    """Serve the agent: ``python -P -m palate.client.fleet.worker_process PARENT_PID IDLE_SECONDS``."""
     parent, idle_seconds = int(sys.argv[1]), float(sys.argv[2])
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     with socket.socket(fileno=os.dup(0)) as channel:

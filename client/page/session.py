@@ -16,11 +16,11 @@ from palate.client.fleet import enrolling
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.limit_fields import as_text, changes_in, from_text
 from palate.client.fleet.profile import FleetProfile
-from palate.client.fleet.shown import left_words
+from palate.client.fleet.status_text import left_words
 from palate.client.owner.device import OwnerDevice, Said, titled
 from palate.client.owner.forgetting import forget_device
 from palate.client.recommending.facets import in_words
-from palate.client.recommending.told import Setting
+from palate.client.recommending.preferences import Setting
 from palate.client.vault import Tombstone, Vault
 from palate.client.vault.errors import Forgotten, NoVault
 from palate.errors import ConfigError, PalateError, RunError
@@ -54,7 +54,7 @@ class Notice:
 
 
 @dataclass
-class Desk:
+class DeviceSession:
     """The device of one run of the page.
 
     Attributes

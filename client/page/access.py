@@ -101,7 +101,7 @@ class Secrets:
         return f"http://{HOST}:{port}/{self.place}/open?ticket={self.ticket}"
 
 
-class Gate:
+class AccessControl:
     """ASGI middleware: lets the owner's requests through, with the place taken off their path.
 
     Parameters
@@ -210,7 +210,7 @@ class Gate:
 
 
 def form_of(scope: Scope) -> dict[str, str]:
-    """Return the fields of a form that the gate let through; of several with one name the last."""
+    """Return the fields of a form that access control let through; of several with one name the last."""
     found: dict[str, str] = scope.get(_FORM, {})
     return found
 
