@@ -31,14 +31,14 @@ from palate.server.fleet.transport.server import FleetServer
 
 LIGHT = """
 import numpy as np
-from palate.client.fleet import worker_main
+from palate.client.fleet import worker_process
 
 def answer(frame):
     size = frame.arrays["learned"].shape[0]
     return {"failed": ""}, {"vector": np.full(size, sum(map(len, frame.values["history"])), dtype=np.uint32)}
 
-worker_main.answer = answer
-worker_main.main()
+worker_process.answer = answer
+worker_process.main()
 """
 """A worker that loads nothing large: what the real one computes has tests of its own."""
 

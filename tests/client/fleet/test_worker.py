@@ -198,13 +198,13 @@ def test_a_catalogue_that_was_exchanged_is_not_learned_from(catalogue, tmp_path,
 
 LIGHT = """
 import numpy as np
-from palate.client.fleet import worker_main
+from palate.client.fleet import worker_process
 
 def answer(frame):
     return {"failed": ""}, {"vector": np.full(12, 77, dtype=np.uint32)}
 
-worker_main.answer = answer
-worker_main.main()
+worker_process.answer = answer
+worker_process.main()
 """
 
 
