@@ -11,15 +11,13 @@ import base64
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-from palate.client.vault import files, forget, keeper, schema, tombstone
+from palate.client.vault import files, keeper, schema, tombstone
 from palate.client.vault.errors import EntryRefused, Forgotten, NotInVault, NoVault, VaultExists, WrongKey
 from palate.client.vault.purposes import PURPOSES, RESERVED, Purpose
 from palate.client.vault.rows import SealedRows, named
@@ -279,18 +277,6 @@ class Vault:
         """Remove everything of a purpose, and its key; as thorough as `delete`."""
         with self.transaction():
             self._rows.erase(purpose.name)
-
-    def forget(
-        self,
-        *,
-        spent: Mapping[tuple[str, str], int],
-        signer: Ed25519PrivateKey | None,
-        further: forget.Further = (),
-        wait_seconds: float = schema.WAIT_SECONDS,
-    ) -> tombstone.Tombstone:
-        """Close and destroy the vault, and leave a tombstone of what was spent; see `palate.client.vault.forget`."""
-        self.close()
-        return forget.forget(self.folder, spent=spent, signer=signer, further=further, wait_seconds=wait_seconds)
 
     def scrub(self) -> bool:
         """Cut the write-ahead log, in which older sealed versions stay for a while.

@@ -20,8 +20,7 @@ from palate.privacy.ledger.body import Event
 from palate.privacy.ledger.chain import Record, Seal, check_name, genesis
 from palate.privacy.ledger.errors import LedgerUnreadable, Tampered
 from palate.privacy.ledger.merkle import MerkleTree
-from palate.privacy.ledger.replay import advance
-from palate.privacy.ledger.state import LedgerState
+from palate.privacy.ledger.state import LedgerState, advance
 
 Observer = Callable[[str, Event, LedgerState], None]
 """Told of every entry as it is replayed: the ledger's name, what the entry says, and the state after it."""
@@ -82,7 +81,7 @@ def load_states(
     Raises
     ------
     Tampered, BudgetExceeded
-        As `replay.advance`; and if an entry belongs to no ledger.
+        As `state.advance`; and if an entry belongs to no ledger.
     """
     ids = ledger_ids(connection)
     states = {name: LedgerState(head=genesis(name, key)) for name in ids}

@@ -2,20 +2,20 @@
 
 INTENT is on disk before anything private is touched; the exact bytes are on disk before they can leave; OUTCOME comes
 last. A retry therefore resends the same bytes or refuses: two noisy answers to one round would be two releases for the
-price of one. A charge comes back only while no bytes could have left.
+price of one. A charge never comes back; ledgers of earlier versions may hold rounds that were withheld.
 """
 
 from __future__ import annotations
 
 import sqlite3
 
-from palate.privacy.ledger.body import NO_HASH, RELEASED, WITHHELD, WRITTEN_OFF, Intent, Outcome, hash_text
+from palate.privacy.ledger.body import NO_HASH, RELEASED, WRITTEN_OFF, Intent, Outcome, hash_text
 from palate.privacy.ledger.errors import RoundRefused
 from palate.privacy.ledger.store import LedgerBook
 
 
 class RoundKeeper:
-    """Takes one ledger of a book through its rounds: `begin`, `persist`, then `finish`; or `write_off`, or `withhold`.
+    """Takes one ledger of a book through its rounds: `begin`, `persist`, then `finish`; or `write_off`.
 
     Parameters
     ----------
@@ -100,16 +100,6 @@ class RoundKeeper:
             connection.execute("DELETE FROM outbox WHERE ledger = ? AND run = ? AND round = ?", (self._id, run, round))
             return outcome
 
-    def withhold(self, run: str, round: int) -> Outcome:
-        """Close a round from which nothing could have left; its charge comes back, the round does not.
-
-        Raises
-        ------
-        RoundRefused
-            If the round is not open, or its bytes were persisted and may have left.
-        """
-        return self._close_unsent(run, round, WITHHELD)
-
     def write_off(self, run: str, round: int) -> Outcome:
         """Close a round that ended before there were bytes; its charge stands.
 
@@ -121,14 +111,6 @@ class RoundKeeper:
         RoundRefused
             If the round is not open, or its bytes were persisted and may have left.
         """
-        return self._close_unsent(run, round, WRITTEN_OFF)
-
-    def has_bytes(self, run: str, round: int) -> bool:
-        """Tell whether bytes of an open round are kept, and may have left."""
-        with self._book.transaction() as connection:
-            return self._stored(connection, run, round) is not None
-
-    def _close_unsent(self, run: str, round: int, status: str) -> Outcome:
         with self._book.transaction() as connection:
             self._check_open(run, round)
             if self._stored(connection, run, round) is not None:
@@ -136,9 +118,14 @@ class RoundKeeper:
                     f"round {round} of {run}: its bytes may have left, so its charge stands",
                     hint="finish it, with or without a receipt",
                 )
-            outcome = Outcome(run=run, round=round, status=status, payload=NO_HASH, receipt=NO_HASH)
+            outcome = Outcome(run=run, round=round, status=WRITTEN_OFF, payload=NO_HASH, receipt=NO_HASH)
             self._book.append_within(connection, self._name, outcome)
             return outcome
+
+    def has_bytes(self, run: str, round: int) -> bool:
+        """Tell whether bytes of an open round are kept, and may have left."""
+        with self._book.transaction() as connection:
+            return self._stored(connection, run, round) is not None
 
     def _check_open(self, run: str, round: int) -> None:
         if (run, round) not in self._book.state(self._name).open:

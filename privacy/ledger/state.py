@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from palate.privacy.ledger.body import NANO, WITHHELD, Checkpoint, Event, Intent, Outcome, Policy
-from palate.privacy.ledger.errors import BudgetExceeded, PolicyRefused, RoundRefused
+from palate.privacy.ledger.body import NANO, WITHHELD, Checkpoint, Event, Intent, Outcome, Policy, decode
+from palate.privacy.ledger.chain import Columns, entry_hash
+from palate.privacy.ledger.errors import BudgetExceeded, MalformedBody, PolicyRefused, RoundRefused, Tampered
 
 Round = tuple[str, int]  # run and number
 
@@ -115,6 +116,53 @@ class LedgerState:
                 budget_nano=policy.budget_nano,
                 hint="plan fewer rounds or more noise, or raise the budget of this ledger",
             )
+
+
+def columns_of(seq: int, event: Event) -> Columns:
+    """Name what a table repeats of a body, so that its indices can enforce it."""
+    if isinstance(event, Policy):
+        return seq, event.kind, None, None
+    return seq, event.kind, event.run, event.round
+
+
+def advance(
+    state: LedgerState, body: bytes, *, stored_columns: Columns | None = None, stored_hash: bytes | None = None
+) -> Event:
+    """Check that a body may come next after a state, and take it.
+
+    Parameters
+    ----------
+    state
+        Of the ledger before this entry; changed to after it.
+    body
+        Canonical JSON of the entry.
+    stored_columns, stored_hash
+        What a table says beside the body; both must agree with it.
+
+    Raises
+    ------
+    Tampered
+        If the body is malformed, out of sequence, at odds with what is stored beside it, or against the rules.
+    BudgetExceeded
+        If it charges more than was left.
+    """
+    where = f"entry {state.seq + 1}"
+    try:
+        seq, event = decode(body)
+        if seq != state.seq + 1:
+            raise Tampered(f"{where} is missing: entry {seq} comes in its place")
+        if stored_columns not in (None, columns_of(seq, event)):
+            raise Tampered(f"{where}: the table's columns differ from the body")
+        entry = entry_hash(state.head, body)
+        if stored_hash not in (None, entry):
+            raise Tampered(f"{where}: the chain is broken")
+        state.check(event)
+    except MalformedBody as error:
+        raise Tampered(f"{where}: {error.message}") from None
+    except (PolicyRefused, RoundRefused) as error:
+        raise Tampered(f"{where} is against the rules: {error.message}") from None
+    state.apply(event, entry)
+    return event
 
 
 def _decimal(nano: int) -> str:

@@ -15,10 +15,10 @@ from types import TracebackType
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.privacy.ledger import body as bodies
-from palate.privacy.ledger import chain, reading, replay, schema
+from palate.privacy.ledger import chain, reading, schema
 from palate.privacy.ledger.anchors import Anchor
 from palate.privacy.ledger.errors import LedgerUnreadable, PolicyRefused, RoundRefused
-from palate.privacy.ledger.state import LedgerState
+from palate.privacy.ledger.state import LedgerState, columns_of
 
 
 class LedgerBook:
@@ -230,7 +230,7 @@ class LedgerBook:
             state.check(event)
             if event is not written:  # virtual devices share one event: write it once
                 before, after = bodies.split_at_seq(event)
-                columns, written = replay.columns(0, event), event
+                columns, written = columns_of(0, event), event
             seq = state.seq + 1
             body = b"%b%d%b" % (before, seq, after)
             entry = chain.entry_hash(state.head, body)

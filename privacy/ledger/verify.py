@@ -17,8 +17,7 @@ from palate.privacy.ledger.anchors import Anchor
 from palate.privacy.ledger.body import Event
 from palate.privacy.ledger.chain import Record
 from palate.privacy.ledger.errors import Fork, OpenIntent, Tampered
-from palate.privacy.ledger.replay import advance
-from palate.privacy.ledger.state import LedgerState
+from palate.privacy.ledger.state import LedgerState, advance
 
 
 @dataclass(frozen=True)
@@ -176,5 +175,5 @@ def _check_closed(name: str, state: LedgerState) -> None:
         run, number = next(iter(state.open))
         raise OpenIntent(
             f"ledger {name}: {len(state.open)} charged rounds have no outcome, the first is round {number} of {run}",
-            hint="let the device finish, or withhold, the round; its charge counts until then",
+            hint="let the device finish the round; its charge counts until then",
         )

@@ -4,14 +4,14 @@ Every step has one answer. The same input again gets the same bytes; other input
 ends the round: all secrets are dropped and every further call is refused. Private keys are dropped before the masked
 vector leaves, shares of peers after one reveal. (Python cannot overwrite memory; dropped means no longer reachable.)
 
-Nothing is stored: a device that restarts in the middle has dropped out of the round, and `joined` keeps it from
-joining again.
+Nothing is stored: a device that restarts in the middle has dropped out of the round, and its ledger keeps it from
+joining again (`palate.client.fleet.rounds`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from hashlib import sha256
@@ -97,8 +97,6 @@ class DeviceRound:
         What the device asks of every offer.
     known
         Certificates of peers, by device number, that this device verified in earlier rounds (`verified`).
-    joined
-        Runs and rounds, as (run, server_round), that this device has begun before.
     _random
         For test vectors only: gives that many bytes. Anything but the operating system's generator gives the device's
         vector away.
@@ -108,7 +106,7 @@ class DeviceRound:
     MessageError
         If the offer cannot be decoded.
     OfferRefused
-        If it is not the server's, not for this plan, below the policy, or for a round begun before.
+        If it is not the server's, not for this plan, or below the policy.
     EnrolmentRefused
         If the device itself is not enrolled in the offer's fleet.
     """
@@ -123,7 +121,6 @@ class DeviceRound:
         authority_key: Ed25519PublicKey,
         policy: DevicePolicy,
         known: Mapping[int, EnrolmentCertificate] | None = None,
-        joined: Container[tuple[str, int]] = (),
         _random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.offer: Final = Offer.open(offer, server_key)
@@ -133,10 +130,6 @@ class DeviceRound:
                 hint="the server may be sending different plans to different devices",
             )
         policy.check(self.offer)
-        if (self.offer.run, self.offer.server_round) in joined:
-            raise OfferRefused(
-                f"round {self.offer.server_round} of {self.offer.run} was begun before", hint="wait for the next round"
-            )
         identity.certificate.check(authority_key, fleet=self.offer.fleet, issued_at=self.offer.issued_at)
         self._identity = identity
         self._server_key = server_key

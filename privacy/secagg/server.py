@@ -8,7 +8,6 @@ added up as they come; only their hashes are kept. One caller at a time: a `Serv
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from hashlib import sha256
@@ -36,7 +35,7 @@ from palate.privacy.secagg.messages import (
 from palate.privacy.secagg.offer import Offer
 from palate.privacy.secagg.screening import Screen, Sender
 from palate.privacy.secagg.unmasking import Unmasking
-from palate.privacy.secagg.words import pack, reduced, unpack, zeros
+from palate.privacy.secagg.words import pack, unpack, zeros
 
 _Upward = Advert | SealedShares | MaskedVector | Consistency | Reveal
 
@@ -119,11 +118,6 @@ class ServerRound:
         """Devices that contradicted themselves."""
         return frozenset(self._excluded)
 
-    @property
-    def masked_sum(self) -> RingArray:
-        """Sum of the masked vectors so far, still masked: uniform to whoever sees it, [vector_length]."""
-        return reduced(self._sum, self.offer.ring_bits)
-
     def expected(self, stage: Stage) -> frozenset[int] | None:
         """Devices whose message of a stage counts; None in ADVERTISE, where everyone who is enrolled may come.
 
@@ -182,16 +176,13 @@ class ServerRound:
         self._keep(device, checked)
         self._accepted[stage][device] = digest
 
-    def close(self, stage: Stage, *, known: Mapping[int, Collection[int]] | None = None) -> dict[int, bytes]:
+    def close(self, stage: Stage) -> dict[int, bytes]:
         """End a stage and return the next message for every device that goes on; again, the same for the last ones.
 
         Parameters
         ----------
         stage
             The open stage, or the one before it to get its messages again.
-        known
-            After ADVERTISE: for a device, whose certificates it has from earlier rounds and need not be sent. Leave
-            it out to send all.
 
         Raises
         ------
@@ -214,7 +205,9 @@ class ServerRound:
         elif stage + 1 != self._stage:
             raise StageClosed(f"stage {stage.name} cannot be closed now", hint="close the stages in order")
         if stage is Stage.ADVERTISE:
-            return self._rosters(known or {})
+            certificates = tuple(self._adverts[entry.device].certificate for entry in self._the_roster().entries)
+            roster = self._signed(replace(self._the_roster(), certificates=certificates))
+            return dict.fromkeys((certificate.device for certificate in certificates), roster)
         if stage is Stage.SHARE:
             return {self._device(rank): self._inbox(rank) for rank in self._shared}
         if stage is Stage.MASK:
@@ -345,19 +338,6 @@ class ServerRound:
             survivors=tuple(self._device(rank) for rank in survivors),
             liars=tuple(sorted(self._device(rank) for rank in unmasking.liars)),
         )
-
-    def _rosters(self, known: Mapping[int, Collection[int]]) -> dict[int, bytes]:
-        roster = self._the_roster()
-        certificates = [self._adverts[entry.device].certificate for entry in roster.entries]
-        made: dict[frozenset[int], bytes] = {}
-        messages = {}
-        for entry in roster.entries:
-            lacking = frozenset(c.device for c in certificates if c.device not in known.get(entry.device, ()))
-            if lacking not in made:  # most devices lack the same ones
-                sent = tuple(c for c in certificates if c.device in lacking)
-                made[lacking] = self._signed(replace(roster, certificates=sent))
-            messages[entry.device] = made[lacking]
-        return messages
 
     def _inbox(self, rank: int) -> bytes:
         graph, shared = self._the_graph(), set(self._shared)

@@ -11,11 +11,9 @@ Flower's own SuperLink would do more: its Control API lets whoever reaches the p
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import socket
-import ssl
 import threading
 import time
 from pathlib import Path
@@ -50,11 +48,9 @@ class FleetServer:
         Holds the enrolment (`fleet.sqlite`); it outlives the process, also one that was killed. Messages do not:
         the caller sends them again.
     certificate, key
-        The server's, as PEM; both None only with `insecure`.
+        The server's, as PEM.
     host, port
         Where to listen; port 0 takes a free one, see `address`.
-    insecure
-        Serve plain HTTP, on a loopback address only: for tests and for a TLS proxy on the same machine.
     limits
         What devices may cost.
     client_app, run_config
@@ -62,8 +58,8 @@ class FleetServer:
 
     Raises
     ------
-    CertificateError, ConfigError
-        If the certificate cannot be used, or plain HTTP is asked for beyond loopback.
+    CertificateError
+        If the certificate cannot be used.
     RunError
         If the enrolment is damaged.
     """
@@ -72,17 +68,16 @@ class FleetServer:
         self,
         state_folder: Path,
         *,
-        certificate: Path | None = None,
-        key: Path | None = None,
+        certificate: Path,
+        key: Path,
         host: str = "127.0.0.1",
         port: int = 0,
-        insecure: bool = False,
         limits: FleetLimits | None = None,
         client_app: str = "palate.client.app:app",
         run_config: RunConfig | None = None,
     ) -> None:
         self._host, self._port = host, port
-        self._tls = _tls(certificate, key, host, insecure=insecure)
+        self._tls = server_tls(certificate, key)
         self._limits = FleetLimits() if limits is None else limits
         self._enrolment = Enrolment(state_folder / ENROLMENT_FILE)
         self._presence = Presence()
@@ -128,7 +123,7 @@ class FleetServer:
             limit_concurrency=self._limits.max_connections,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=1,
-            ssl_context_factory=None if tls is None else lambda *_: tls,
+            ssl_context_factory=lambda *_: tls,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
@@ -186,27 +181,6 @@ class FleetServer:
     def wait_for_nodes(self, count: int, *, timeout_seconds: float) -> list[int]:
         """Wait until so many devices are online, or the time is over, and return their numbers."""
         return self._presence.wait_for(count, timeout_seconds)
-
-
-def _tls(certificate: Path | None, key: Path | None, host: str, *, insecure: bool) -> ssl.SSLContext | None:
-    if insecure:
-        if certificate is not None or key is not None:
-            raise ConfigError("both a certificate and `insecure`", hint="leave one of them out")
-        if not _is_loopback(host):
-            raise ConfigError(
-                f"plain HTTP on {host}", hint="it is allowed on 127.0.0.1 only; make a certificate and give it"
-            )
-        return None
-    if certificate is None or key is None:
-        raise ConfigError("no server certificate", hint="make one first, and give both certificate and key")
-    return server_tls(certificate, key)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _listen(host: str, port: int) -> socket.socket:

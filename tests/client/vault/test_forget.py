@@ -33,8 +33,7 @@ def test_nothing_but_the_tombstone_is_left(full, signer):
     sealed = [part for part in parts if len(set(part)) > 16]
     assert len(sealed) > 5
     (full / "ledger.db").write_bytes(MARK)
-    with Vault.open(full) as vault:
-        stone = vault.forget(spent=SPENT, signer=signer, further=[full / "ledger.db", full / "not-there"])
+    stone = forget.forget(full, spent=SPENT, signer=signer, further=[full / "ledger.db", full / "not-there"])
     assert [path.name for path in full.iterdir()] == ["vault.tombstone"]
     left = (full / "vault.tombstone").read_bytes()
     assert left == stone.to_bytes()

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from palate.privacy.ledger.body import hash_text
+from palate.privacy.ledger.body import WITHHELD, Outcome, hash_text
 from palate.privacy.ledger.errors import BudgetExceeded, RoundRefused
 from palate.privacy.ledger.rounds import RoundKeeper
 from palate.privacy.ledger.store import LedgerBook
@@ -82,7 +82,6 @@ def test_a_closed_round_stays_closed(keeper, intent):
         lambda: keeper.begin(intent(1)),
         lambda: keeper.persist("run-1", 1, b"masked"),
         lambda: keeper.finish("run-1", 1),
-        lambda: keeper.withhold("run-1", 1),
         lambda: keeper.write_off("run-1", 1),
     ):
         with pytest.raises(RoundRefused):
@@ -93,7 +92,6 @@ def test_nothing_is_kept_or_sent_without_a_charge(keeper):
     for early in (
         lambda: keeper.persist("run-1", 1, b"masked"),
         lambda: keeper.finish("run-1", 1),
-        lambda: keeper.withhold("run-1", 1),
         lambda: keeper.write_off("run-1", 1),
     ):
         with pytest.raises(RoundRefused, match="was not charged"):
@@ -106,14 +104,14 @@ def test_a_round_without_bytes_cannot_be_finished(keeper, intent):
         keeper.finish("run-1", 1)
 
 
-def test_a_charge_comes_back_only_while_nothing_could_have_left(book, keeper, intent):
+def test_the_charge_of_a_withheld_round_comes_back_and_of_one_whose_bytes_may_have_left_never(book, keeper, intent):
     keeper.begin(intent(1))
-    keeper.withhold("run-1", 1)
+    book.append("device", Outcome(run="run-1", round=1, status=WITHHELD, payload="", receipt=""))
     assert book.state("device").spent_nano == 0
     keeper.begin(intent(2))
     keeper.persist("run-1", 2, b"masked")
     with pytest.raises(RoundRefused, match="its charge stands"):
-        keeper.withhold("run-1", 2)
+        keeper.write_off("run-1", 2)
     assert book.state("device").spent_nano == CHARGE
 
 

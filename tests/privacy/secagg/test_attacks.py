@@ -286,12 +286,6 @@ def test_messages_of_an_earlier_round_are_refused(secagg):
     _refuses(device, RosterRefused, "for another offer", lambda: device.share(replayed[Stage.SHARE]))
 
 
-def test_a_round_that_was_begun_is_not_begun_again(fleet):
-    with pytest.raises(OfferRefused, match="round 3 of run-1 was begun before"):
-        fleet.device(fleet.ids[0], joined={("run-1", 3)})
-    assert fleet.device(fleet.ids[0], joined={("run-1", 2)}).advertise()
-
-
 def test_an_offer_for_another_plan_is_refused(fleet):
     with pytest.raises(OfferRefused, match="the offer is for plan abab"):
         fleet.device(fleet.ids[0], plan_hash="00" * 32)

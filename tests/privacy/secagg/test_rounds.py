@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gc
 import itertools
+from dataclasses import replace
 from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from palate.privacy.secagg.errors import InboxRefused, QuorumLost, SignaturesRefused, StageClosed
-from palate.privacy.secagg.messages import Receipt
+from palate.privacy.secagg.errors import InboxRefused, QuorumLost, RosterRefused, SignaturesRefused, StageClosed
+from palate.privacy.secagg.messages import Receipt, Roster
 from palate.privacy.secagg.server import Stage
 
 
@@ -139,27 +140,29 @@ def test_receipts_name_the_sets_the_sum_and_the_new_table(secagg):
     assert gone.sets_hash == present.sets_hash
 
 
-def test_rosters_leave_out_the_certificates_that_a_device_knows(secagg):
+def test_a_device_needs_no_certificate_that_it_has_verified_before(secagg):
     fleet = secagg.fleet(6)
-    veteran = fleet.ids[2]
     for device in fleet.ids:
         fleet.server.receive(Stage.ADVERTISE, device, fleet.devices[device].advertise())
     full = fleet.server.close(Stage.ADVERTISE)
-    fleet.devices[veteran].share(full[veteran])
-    known = fleet.devices[veteran].verified
+    fleet.devices[fleet.ids[2]].share(full[fleet.ids[2]])
+    known = fleet.devices[fleet.ids[2]].verified
     assert set(known) == set(fleet.ids)
 
     again = secagg.fleet(6, server_round=4)
     again.authority, again.server_key, again.identities = fleet.authority, fleet.server_key, fleet.identities
     again.server = again.new_server()
     again.devices = {device: again.device(device) for device in again.ids}
+    veteran, novice = again.ids[2], again.ids[3]
     again.devices[veteran] = again.device(veteran, known=known)
     for device in again.ids:
         again.server.receive(Stage.ADVERTISE, device, again.devices[device].advertise())
-    rosters = again.server.close(Stage.ADVERTISE, known={veteran: set(known)})
-    assert len(rosters[again.ids[0]]) - len(rosters[veteran]) == 104 * 6
-    for device, roster in rosters.items():
-        again.server.receive(Stage.SHARE, device, again.devices[device].share(roster))
+    roster = Roster.from_bytes(again.server.close(Stage.ADVERTISE)[veteran])
+    bare = again.sign(replace(roster, certificates=()))
+    assert len(roster.to_bytes()) - len(bare) == 104 * 6
+    again.server.receive(Stage.SHARE, veteran, again.devices[veteran].share(bare))
+    with pytest.raises(RosterRefused, match="no certificate"):
+        again.devices[novice].share(bare)
 
 
 def test_signatures_withheld_by_the_server_reveal_nothing(secagg):

@@ -147,12 +147,12 @@ def test_masked_values_out_of_the_ring_are_refused(secagg):
     fleet = secagg.fleet(8, ring_bits=30)
     device = fleet.ids[2]
     message = _own_message(fleet, Stage.MASK, device)
-    before = fleet.server.masked_sum.tolist()
+    before = fleet.server._sum.tolist()
     with pytest.raises(MessageError, match="more than 30 bits"):
         fleet.server.receive(Stage.MASK, device, _resign(fleet, device, replace(message, words=b"\xff" * 200)))
     with pytest.raises(MaskedRefused, match="sent 196 bytes"):
         fleet.server.receive(Stage.MASK, device, _resign(fleet, device, replace(message, words=message.words[4:])))
-    assert fleet.server.masked_sum.tolist() == before
+    assert fleet.server._sum.tolist() == before
     fleet.server.receive(Stage.MASK, device, message.to_bytes())
 
 
@@ -194,11 +194,11 @@ def test_a_second_masked_vector_is_dropped_and_the_first_one_counts(fleet):
     inputs = fleet.play(until=Stage.MASK)
     for other in fleet.ids:
         fleet.server.receive(Stage.MASK, other, fleet.answer(other, Stage.MASK, inputs[other]))
-    before = fleet.server.masked_sum.tolist()
+    before = fleet.server._sum.tolist()
     message = MaskedVector.from_bytes(fleet.answer(device, Stage.MASK, inputs[device]))
     with pytest.raises(Equivocation):
         fleet.server.receive(Stage.MASK, device, _resign(fleet, device, replace(message, words=message.words[::-1])))
-    assert fleet.server.masked_sum.tolist() == before
+    assert fleet.server._sum.tolist() == before
     assert fleet.server.excluded == {device}
     messages = fleet.server.close(Stage.MASK)
     for stage in (Stage.CONFIRM, Stage.REVEAL):

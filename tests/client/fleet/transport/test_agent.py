@@ -21,7 +21,6 @@ from palate.errors import ConfigError
 from palate.privacy.wire import FAILED
 from palate.server.fleet.certificates import make_authority
 from palate.server.fleet.transport import superlink as superlink_module
-from palate.server.fleet.transport.server import FleetServer
 
 IMPATIENT = Pace(
     busy_poll_seconds=0.02,
@@ -318,13 +317,6 @@ def test_a_server_that_changes_a_message_is_not_believed(fleet):
         mailbox.object_for = honest
         assert fleet.ask(asked(3)).content["out"]["x"] == 4
     assert program.calls == 1
-
-
-def test_plain_http_works_on_loopback_where_both_sides_say_so(fleet, tmp_path):
-    with FleetServer(tmp_path / "plain", insecure=True) as server:
-        fleet.server, fleet.node_id = server, server.register_node(fleet.key.public_pem)
-        with fleet.running(Counting(), authority=None, insecure=True):
-            assert fleet.ask(asked(1)).content["out"]["x"] == 2
 
 
 def test_senseless_bounds_are_refused(fleet):

@@ -64,19 +64,6 @@ def test_a_host_that_is_not_here_is_named(open_fleet):
         open_fleet(host="192.0.2.1").start()
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "fleet.example"])
-def test_plain_http_is_refused_beyond_loopback(tmp_path, host):
-    with pytest.raises(ConfigError, match="plain HTTP on"):
-        FleetServer(tmp_path, host=host, insecure=True)
-
-
-def test_tls_is_not_left_out_by_mistake(tmp_path, pki):
-    with pytest.raises(ConfigError, match="no server certificate"):
-        FleetServer(tmp_path)
-    with pytest.raises(ConfigError, match="both a certificate and"):
-        FleetServer(tmp_path, certificate=pki.server.certificate, key=pki.server.key, insecure=True)
-
-
 def test_without_a_running_server_there_is_no_grid(open_fleet):
     with pytest.raises(ConfigError, match="does not run"):
         _ = open_fleet().grid
@@ -125,7 +112,9 @@ def test_after_kill_9_the_same_agent_finds_the_server_again(open_fleet, pki, run
     process = subprocess.Popen([sys.executable, "-c", SERVE, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
     try:
         port = int(process.stdout.readline())
-        killed = FleetServer(tmp_path / "elsewhere", insecure=True, port=port)  # only for its address
+        killed = FleetServer(
+            tmp_path / "elsewhere", certificate=pki.server.certificate, key=pki.server.key, port=port
+        )  # only for its address
         with run_agent(killed, key, echo) as agent:
             deadline = time.monotonic() + 15
             while agent.node_id is None and time.monotonic() < deadline:
