@@ -15,7 +15,6 @@ from palate.client.fleet.rounds import SecureRounds
 from palate.errors import PalateError
 from palate.models.arrays import AnyArray
 from palate.models.table import ItemTable
-from palate.privacy.errors import PrivacyError
 from palate.privacy.wire import BAD_PLAN, FAILED, REFUSED, FleetMessage, FleetStep, RoundPlan, WireError, array_of_npy
 
 log = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ def relay_to(rounds: SecureRounds) -> Callable[[Message], Message]:
         except WireError as error:
             log.error("not understood: %s", error)
             return Message(Error(code=BAD_PLAN, reason="BadPlan"), reply_to=message)
-        except (PrivacyError, PalateError):  # `SecureRounds` has noted why
+        except PalateError:  # `SecureRounds` has noted why
             return Message(Error(code=REFUSED, reason="Refused"), reply_to=message)
         except Exception as error:
             log.error("a message failed with %s", type(error).__name__)

@@ -30,7 +30,6 @@ from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.filters import SkellamMeter
 from palate.privacy.budget import SENSITIVITY
-from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.body import charge_nano
 from palate.privacy.ledger.errors import MalformedBody
 from palate.privacy.ledger.framing import framed
@@ -152,7 +151,7 @@ class SecureRounds:
             try:
                 last = message.step is FleetStep.RECEIPT
                 body = self._receipt(message, table) if last else self._step(message, plan)
-            except (PrivacyError, PalateError) as error:
+            except PalateError as error:
                 log.warning("round %d of %s refused: %s", message.server_round, message.run, error.message)
                 self._round_log.refused(message.run, message.server_round, error.message)
                 raise

@@ -30,7 +30,7 @@ from palate.server.fleet.transport.http import FleetHttp, FleetLimits
 from palate.server.fleet.transport.mailbox import Mailbox
 from palate.server.fleet.transport.patience import impatient
 from palate.server.fleet.transport.presence import Presence
-from palate.server.fleet.transport.superlink import FleetApi, FleetGrid, RunConfig
+from palate.server.fleet.transport.superlink import FleetApi, FleetGrid
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +53,6 @@ class FleetServer:
         Where to listen; port 0 takes a free one, see `address`.
     limits
         What devices may cost.
-    client_app, run_config
-        What a *stock* SuperNode shall run, see `FleetApi`.
 
     Raises
     ------
@@ -73,8 +71,6 @@ class FleetServer:
         host: str = "127.0.0.1",
         port: int = 0,
         limits: FleetLimits | None = None,
-        client_app: str = "palate.client.app:app",
-        run_config: RunConfig | None = None,
     ) -> None:
         self._host, self._port = host, port
         self._tls = server_tls(certificate, key)
@@ -82,9 +78,7 @@ class FleetServer:
         self._enrolment = Enrolment(state_folder / ENROLMENT_FILE)
         self._presence = Presence()
         self._mailbox = Mailbox(max_reply_bytes=self._limits.max_reply_bytes)
-        self._api = FleetApi(
-            self._mailbox, self._presence, client_app=client_app, run_config={} if run_config is None else run_config
-        )
+        self._api = FleetApi(self._mailbox, self._presence)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._socket: socket.socket | None = None

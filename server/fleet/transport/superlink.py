@@ -7,7 +7,6 @@ internals of Flower on the server's side is in this file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import secrets
@@ -18,9 +17,8 @@ from typing import Any
 from flwr.app import Error, Message, RecordDict
 from flwr.app.message.message import make_message
 from flwr.app.metadata import Metadata
-from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, Status
-from flwr.common.serde import fab_to_proto, message_to_proto, run_to_proto
-from flwr.proto.fab_pb2 import GetFabRequest, GetFabResponse
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
+from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     ActivateNodeResponse,
@@ -42,10 +40,8 @@ from flwr.proto.message_pb2 import (
     PushObjectResponse,
 )
 from flwr.proto.message_pb2 import Message as ProtoMessage
-from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse
 from flwr.serverapp import Grid
 from flwr.supercore.constant import HEAD_BODY_DIVIDER
-from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_head_values_from_object_content,
@@ -54,7 +50,7 @@ from flwr.supercore.inflatable.inflatable_object import (
     no_object_id_recompute,
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.supercore.run import Run, RunStatus
+from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
@@ -65,18 +61,6 @@ from palate.server.fleet.transport.presence import MAX_INTERVAL_SECONDS, MIN_INT
 
 log = logging.getLogger(__name__)
 
-RunConfig = Mapping[str, bool | float | int | str]
-
-_MANIFEST = """[project]
-name = "palate-manifest"
-version = "1.0.0"
-[tool.flwr.app]
-publisher = "palate"
-[tool.flwr.app.components]
-serverapp = "palate.server.app:app"
-clientapp = "{client_app}"
-[tool.flwr.app.config]
-"""
 _SLICE_SECONDS = 1.0
 """How long a waiting Grid sleeps before it looks for nodes that are gone; replies wake it at once."""
 
@@ -251,26 +235,15 @@ def _error(asked: Metadata, code: int, reason: str) -> Message:
 class FleetApi:
     """The calls that nodes may make, as bytes to bytes.
 
-    Parameters
-    ----------
-    client_app
-        What a stock SuperNode shall import, "module:attribute"; Palate's own agent ignores it. The bundle that such a
-        node asks for names this and contains no code.
-    run_config
-        The run config that a stock SuperNode gives to its ClientApp.
+    A stock SuperNode also asks for the run and for a bundle of code to execute. Neither is served: devices run the
+    program that they installed.
     """
 
-    def __init__(self, mailbox: Mailbox, presence: Presence, *, client_app: str, run_config: RunConfig) -> None:
+    def __init__(self, mailbox: Mailbox, presence: Presence) -> None:
         self._mailbox = mailbox
         self._presence = presence
-        self._client_app = client_app
-        self._fab: Fab | None = None
-        run_id = secrets.randbits(63) | 1
-        self.run = Run.create_empty(run_id)
-        self.run.fab_id, self.run.fab_version = "palate/palate-manifest", "1.0.0"
-        self.run.override_config = dict(run_config)
-        self.run.status = RunStatus(status=Status.RUNNING, sub_status="", details="")
-        self.run.primary_task_id = self.run.series_id = run_id
+        self.run = Run.create_empty(secrets.randbits(63) | 1)
+        self.run.primary_task_id = self.run.run_id
         self.calls: dict[str, Handler] = {
             "/v1/fleet/activate-node": self._activate,
             "/v1/fleet/deactivate-node": self._deactivate,
@@ -280,8 +253,6 @@ class FleetApi:
             "/v1/fleet/confirm-message-received": self._confirm,
             "/v1/fleet/push-messages": self._push_messages,
             "/v1/fleet/push-object": self._push_object,
-            "/v1/fleet/get-run": self._get_run,
-            "/v1/fleet/get-fab": self._get_fab,
         }
 
     def _activate(self, node: EnrolledNode, body: bytes) -> bytes:
@@ -358,33 +329,10 @@ class FleetApi:
             raise Refused(413, str(error)) from error
         return bytes(PushObjectResponse(stored=stored).SerializeToString())
 
-    def _get_run(self, node: EnrolledNode, body: bytes) -> bytes:
-        request = self._check(node, _parse(GetRunRequest, body))
-        if request.run_id != self.run.run_id:
-            raise Refused(404, "no such run")
-        self.run.fab_hash = self._manifest().hash_str
-        return bytes(GetRunResponse(run=run_to_proto(self.run)).SerializeToString())
-
-    def _get_fab(self, node: EnrolledNode, body: bytes) -> bytes:
-        request = self._check(node, _parse(GetFabRequest, body))
-        if request.hash_str != self._manifest().hash_str:
-            raise Refused(404, "no such bundle")
-        return bytes(GetFabResponse(fab=fab_to_proto(self._manifest())).SerializeToString())
-
     def _check(self, node: EnrolledNode, request: Any) -> Any:
         _check_node(node, request.node.node_id)
         self._presence.heard(node.node_id)
         return request
-
-    def _manifest(self) -> Fab:
-        if self._fab is None:
-            from flwr.cli.build import build_fab_from_files  # for stock SuperNodes only, and slow to import
-
-            config = "".join(f"{name} = {_toml(value)}\n" for name, value in self.run.override_config.items())
-            text = _MANIFEST.format(client_app=self._client_app) + config
-            content, _ = build_fab_from_files({"pyproject.toml": text.encode()})
-            self._fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
-        return self._fab
 
 
 def _parse(kind: Callable[[], Any], body: bytes) -> Any:
@@ -406,9 +354,3 @@ def _interval(seconds: float) -> float:
         bounds = f"{MIN_INTERVAL_SECONDS:.0f} to {MAX_INTERVAL_SECONDS:.0f}"
         raise Refused(400, f"a heartbeat interval outside {bounds} s")
     return seconds
-
-
-def _toml(value: bool | float | int | str) -> str:
-    if isinstance(value, str):
-        return json.dumps(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)

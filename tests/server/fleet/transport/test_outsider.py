@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest, RegisterNodeRequest, StartRunRequest
-from flwr.proto.fab_pb2 import GetFabRequest
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     DeactivateNodeRequest,
@@ -27,7 +26,6 @@ from flwr.proto.fleet_pb2 import (
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse, PushObjectRequest
 from flwr.proto.node_pb2 import Node
-from flwr.proto.run_pb2 import GetRunRequest
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
@@ -36,8 +34,7 @@ from palate.server.fleet.transport.http import FleetLimits
 
 FLEET = "/v1/fleet/"
 SERVED = {path for _, path in PROTOBUF_REQUEST_TYPES if path.startswith(FLEET)} - {
-    FLEET + "register-node",
-    FLEET + "unregister-node",
+    FLEET + name for name in ("register-node", "unregister-node", "get-run", "get-fab")
 }
 ELSEWHERE = sorted({path for _, path in PROTOBUF_REQUEST_TYPES} - SERVED)
 
@@ -49,7 +46,7 @@ def message(node_id: int) -> Message:
 
 def test_flower_has_paths_to_hide():
     assert len(ELSEWHERE) > 50
-    assert len(SERVED) == 10
+    assert len(SERVED) == 8
 
 
 @pytest.mark.parametrize("who", ["outsider", "insider"])
@@ -107,8 +104,6 @@ def test_a_device_cannot_act_for_another(fleet, insider, tmp_path):
         "pull-object": PullObjectRequest(node=theirs, object_id=message_id),
         "send-node-heartbeat": SendNodeHeartbeatRequest(node=theirs, heartbeat_interval=30),
         "deactivate-node": DeactivateNodeRequest(node_id=victim),
-        "get-run": GetRunRequest(node=theirs),
-        "get-fab": GetFabRequest(node=theirs),
         "push-object": PushObjectRequest(node=theirs),
     }
     for name, body in claims.items():

@@ -79,7 +79,7 @@ def test_a_node_is_there_from_its_first_call_to_its_goodbye(fleet, run_agent):
 
 def test_a_device_that_is_struck_off_is_out_at_once(fleet, insider, tmp_path):
     device, node_id = insider
-    assert device.post("/v1/fleet/get-run").status_code == 401, "no body, but known"
+    assert device.post("/v1/fleet/send-node-heartbeat").status_code == 401, "no body, but known"
     before = device.post("/v1/fleet/pull-messages", b"\xff\xff")
     enrolment = Enrolment(
         tmp_path / "state" / ENROLMENT_FILE
