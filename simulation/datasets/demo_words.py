@@ -227,7 +227,7 @@ STRANDS: tuple[Strand, ...] = (
     _strand(
         "spy thriller", "Thriller; War", (1958, 2024),
         ("Double; Cold; Hidden; Berlin; Scarlet; Northern; Sleeping; Broken",
-         "Agent; Dossier; GridMessages; Defector; Ambassador; Cipher; Checkpoint; Mole; Passport; Directive",
+         "Agent; Dossier; Courier; Defector; Ambassador; Cipher; Checkpoint; Mole; Passport; Directive",
          "in Vienna; from Minsk; at Zero Hour; under Cover; of Istanbul; in the Snow"),
         ("The Lazarus Dossier; Agent Marlowe; Checkpoint",
          "a translator hears one word too many; an agent is ordered to find himself; a defector brings the wrong "
