@@ -118,6 +118,7 @@ def _show(made: Plan, console: Console, *, every: bool) -> None:
     facts = {
         "data": f"{made.people:,} people, {made.items:,} items, {made.interactions:,} interactions",
         "rounds": f"{made.settings.schedule.rounds}, after one for popularity",
+        "cost": made.cost.words,
         "traffic": f"{data_size(made.bytes_down)} to a device and {data_size(made.bytes_up)} from it in a round",
     }
     if made.noise_multipliers is not None:

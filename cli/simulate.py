@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,9 @@ from rich.text import Text
 from palate.cli.options import JsonOption, QuietOption, folder_option
 from palate.cli.settings import RUN_PANELS, with_settings
 from palate.simulation.config import SimulationConfig, checked_config
+
+_WORTH_SAYING, _WORTH_ASKING = 20.0, 3600.0
+"""Estimated CPU-seconds from which a run says what it costs, and asks."""
 
 
 @with_settings(SimulationConfig, *RUN_PANELS)
@@ -31,6 +35,7 @@ def simulate(
     report: Annotated[
         bool, typer.Option(help="Write the HTML report at the end, or not. [default: report]", show_default=False)
     ] = True,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Begin without asking, however long it may take.")] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -51,7 +56,28 @@ def simulate(
     """  # noqa: D301 - a real backspace: Click keeps the lines that follow as they are
     config = checked_config(asked)
     place = folder or Path("runs") / config.default_run_name
+    if not (place / "result.json").exists():
+        _announce(config, Console(stderr=True, quiet=quiet or as_json), yes=yes)
     _run(config, place, ray_address, fresh=fresh, report=report, quiet=quiet or as_json, as_json=as_json)
+
+
+def _announce(config: SimulationConfig, talk: Console, *, yes: bool) -> None:
+    """Say what a run will cost where that is more than seconds; ask before hours, where somebody can answer."""
+    from palate.simulation.cost import estimate
+    from palate.simulation.prepare import prepare
+    from palate.simulation.resolving import resolve
+
+    data = prepare(config, lambda words: talk.print(words, style="dim", highlight=False))
+    cost = estimate(resolve(config, data)[0], data)
+    if cost.cpu_seconds < _WORTH_SAYING:
+        return
+    talk.print(f"this takes {cost.words}", highlight=False, soft_wrap=True)
+    if cost.cpu_seconds < _WORTH_ASKING or yes:
+        return
+    if sys.stdin.isatty() and not talk.quiet:
+        typer.confirm("Begin?", abort=True, err=True)
+    else:
+        talk.print("nobody is there to be asked: it begins (--yes says so beforehand)", highlight=False)
 
 
 def _run(

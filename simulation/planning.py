@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from palate.models.table import initial_embeddings
@@ -13,6 +13,7 @@ from palate.server.resolving import Setting, Source
 from palate.server.values import flat
 from palate.simulation.claims import PUBLIC_CATALOGUE, label_of
 from palate.simulation.config import SimulationConfig, checked_config
+from palate.simulation.cost import Cost, estimate
 from palate.simulation.prepare import Prepared, prepare
 from palate.simulation.protection import device_rounds
 from palate.simulation.report.rendering import Protection
@@ -45,6 +46,8 @@ class Plan:
         Training rounds of one device, at most.
     bytes_down, bytes_up
         Traffic of one device in one training round: the item table with the plan's arrays, and the update.
+    cost
+        An estimate of what the run costs on this machine.
     """
 
     asked: SimulationConfig = field(repr=False)
@@ -58,6 +61,7 @@ class Plan:
     device_rounds: int
     bytes_down: int
     bytes_up: int
+    cost: Cost
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -88,6 +92,7 @@ class Plan:
             "noise_multipliers": None if noise is None else {"popularity": noise[0], "train": noise[1]},
             "device_rounds": self.device_rounds,
             "bytes_per_device_and_round": {"down": self.bytes_down, "up": self.bytes_up},
+            "estimate": asdict(self.cost),
         }
 
     def to_frame(self) -> pl.DataFrame:
@@ -109,6 +114,7 @@ class Plan:
             "to a device, in a training round": data_size(self.bytes_down),
             "from a device, in a training round": data_size(self.bytes_up),
             "training rounds": f"{self.settings.schedule.rounds}",
+            "of the machine": self.cost.words,
         }
         rows = [Row(each.name, (Cell(shown(each.value)), Cell(each.reason))) for each in self.decided()]
         grids = [facts_grid("", "", costs), Grid("Settings", ("", "Value", "Reason"), tuple(rows))]
@@ -149,6 +155,7 @@ def plan(asked: SimulationConfig | Mapping[str, Any], prepared: Prepared | None 
         device_rounds=device_rounds(settings.privacy, schedule.rounds, population, schedule.participation),
         bytes_down=4 * coordinator.table.rows.size,
         bytes_up=4 * coordinator.example_plans()[1].update_size,
+        cost=estimate(settings, data),
     )
 
 

@@ -20,7 +20,7 @@ from palate.simulation.prepare import Prepared
 from palate.simulation.seeding import device_keys, table_rng
 
 CANDIDATES = (10.0, 30.0, 100.0, 300.0)
-_PROBE_ROUNDS = 6
+PROBE_ROUNDS = 6
 
 
 def is_tuned(config: SimulationConfig, prepared: Prepared) -> bool:
@@ -64,7 +64,7 @@ def _probe(config: SimulationConfig, prepared: Prepared, regularisation: float) 
     """Train the linear part for a few rounds with all devices; its validation NDCG."""
     linear = "linear" if config.training.model == "linear" else "gmf"
     training = config.training.model_copy(update={"regularisation": regularisation, "model": linear})
-    schedule = config.schedule.model_copy(update={"rounds": _PROBE_ROUNDS, "participation": 1.0})
+    schedule = config.schedule.model_copy(update={"rounds": PROBE_ROUNDS, "participation": 1.0})
     probe = config.model_copy(update={"training": training, "schedule": schedule})
     num_users, num_items = prepared.interactions.num_users, prepared.interactions.num_items
     rng = table_rng(config.seed)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from palate.cli.errors import EXIT_CODES
 from palate.cli.main import main
@@ -113,6 +114,19 @@ def test_the_same_command_finds_the_same_folder_and_a_finished_run_at_once(palat
     again = palate(*SMALL, "--json")
     assert again.result == first.result
     assert "finished before" in palate(*SMALL).err
+
+
+def test_a_long_run_says_what_it_will_cost_and_asks_where_somebody_can_answer(palate, monkeypatch):
+    monkeypatch.setattr("palate.cli.simulate._WORTH_SAYING", 0.0)
+    assert "this takes about" in palate(*SMALL, "--folder", "short").err
+    monkeypatch.setattr("palate.cli.simulate._WORTH_ASKING", 0.0)
+    said = palate(*SMALL, "--folder", "unattended")
+    assert (said.code, "nobody is there to be asked" in said.err) == (0, True)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("typer.confirm", lambda words, **more: (_ for _ in ()).throw(typer.Abort()))
+    assert palate(*SMALL, "--folder", "declined").code == 130
+    assert not Path("declined").exists()
+    assert palate(*SMALL, "--folder", "agreed", "--yes").code == 0
 
 
 def test_fresh_deletes_the_run_and_starts_anew(palate):
