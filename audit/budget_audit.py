@@ -18,8 +18,7 @@ from palate.privacy.accounting.crosscheck import checked_epsilon
 from palate.privacy.accounting.dropout import local_event
 from palate.privacy.accounting.events import Adjacency, Unit
 from palate.privacy.accounting.filters import SkellamMeter
-from palate.privacy.accounting.guarantee import Guarantee
-from palate.privacy.accounting.guarantee import epsilon as account_for
+from palate.privacy.accounting.guarantee import Guarantee, account_for
 from palate.privacy.budget import SENSITIVITY
 from palate.privacy.charging import ADJACENCIES, epsilon_of, event_of
 from palate.privacy.errors import PrivacyError

@@ -17,8 +17,7 @@ from palate.audit.records import LedgerRecord
 from palate.errors import ConfigError
 from palate.privacy.accounting.dropout import local_event
 from palate.privacy.accounting.events import Composed
-from palate.privacy.accounting.guarantee import Guarantee
-from palate.privacy.accounting.guarantee import epsilon as account_for
+from palate.privacy.accounting.guarantee import Guarantee, account_for
 from palate.privacy.charging import event_of
 from palate.privacy.ledger.body import NANO, Intent
 from palate.privacy.ledger.errors import BudgetExceeded

@@ -13,7 +13,7 @@ from scipy.stats import binom
 
 from palate.privacy.accounting.checks import require_count
 from palate.privacy.accounting.events import Composed, Event
-from palate.privacy.accounting.guarantee import Guarantee, epsilon
+from palate.privacy.accounting.guarantee import Guarantee, account_for
 from palate.privacy.errors import PrivacyError
 
 
@@ -107,7 +107,7 @@ def schedule_cost(schedule: Schedule, event: Event, delta: float) -> Cost:
     likely_rounds = schedule.likely_most_rounds
 
     def cost_of(rounds: int) -> Guarantee:
-        return epsilon([Composed(event, rounds)], delta)
+        return account_for([Composed(event, rounds)], delta)
 
     return Cost(
         promised=cost_of(schedule.most_rounds),

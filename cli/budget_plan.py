@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from palate.audit.budget_plan import NOTICE, Plan
 from palate.audit.plan_request import Question
-from palate.audit.planning import NOTICE, Plan
 from palate.privacy.accounting.guarantee import LOCAL_WARNING, Guarantee, round_up
 
 _PLOT_POINTS = 300

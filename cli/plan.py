@@ -142,8 +142,8 @@ def _plan_budget(
     asked: dict[str, Any], numbers: dict[str, Any], *, plot: Path | None, check: bool, as_json: bool
 ) -> None:
     """Answer without data: two of epsilon, noise and rounds decide the third."""
+    from palate.audit.budget_plan import cross_checked, make_plan
     from palate.audit.plan_request import PlanRequest
-    from palate.audit.planning import cross_checked, make_plan
     from palate.cli.budget_plan import draw, show
     from palate.privacy.accounting.dropout import Quorum
 

@@ -12,7 +12,7 @@ Back, when a round runs and when the run is over:
 4. `events_of` says what the plan of a round releases about each unit.
 5. `palate.privacy.charging` writes these events as entries of a ledger, before anything is computed, and reads entries
    as events again.
-6. `palate.privacy.accounting.guarantee.epsilon` adds events up.
+6. `palate.privacy.accounting.guarantee.account_for` adds events up.
 
 Sizing and accounting call the same function for an event, so what is sized is what is charged. Everything here follows
 from public numbers; nothing sees data. docs/budget.md walks through one run.

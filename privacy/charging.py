@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from palate.privacy.accounting.events import Adjacency, SkellamEvent, Unit
-from palate.privacy.accounting.guarantee import epsilon
+from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.budget import ADJACENCY, events_of
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.body import Intent
@@ -82,4 +82,4 @@ def event_of(intent: Intent) -> SkellamEvent:
 
 def epsilon_of(intents: Sequence[Intent], delta: float) -> float:
     """Proven epsilon of some rounds together, 0 for none."""
-    return epsilon([event_of(intent) for intent in intents], delta).epsilon if intents else 0.0
+    return account_for([event_of(intent) for intent in intents], delta).epsilon if intents else 0.0

@@ -8,8 +8,7 @@ from typing import Any
 from palate.privacy.accounting.crosscheck import checked_epsilon
 from palate.privacy.accounting.dropout import local_event
 from palate.privacy.accounting.events import Composed, SkellamEvent, Unit
-from palate.privacy.accounting.guarantee import LOCAL_WARNING, as_dict
-from palate.privacy.accounting.guarantee import epsilon as account_for
+from palate.privacy.accounting.guarantee import LOCAL_WARNING, account_for, as_dict
 from palate.privacy.budget import events_of
 from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.privacy.mechanisms.terms import RunTerms

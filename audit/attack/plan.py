@@ -18,7 +18,7 @@ from palate.privacy.accounting.checks import require_count, require_delta
 from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.events import Composed, Event, SkellamEvent, Unit
 from palate.privacy.accounting.gaussian import total_mu
-from palate.privacy.accounting.guarantee import Guarantee, epsilon
+from palate.privacy.accounting.guarantee import Guarantee, account_for
 from palate.privacy.audit.canaries import MIN_CANARIES
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.body import WITHHELD, Intent, Outcome
@@ -114,7 +114,7 @@ class AttackPlan:
 
     def claim(self) -> Guarantee:
         """Account for the rounds: what is proven."""
-        return epsilon(self.events, self.delta)
+        return account_for(self.events, self.delta)
 
 
 def plan_for(

@@ -1,7 +1,7 @@
 """How much noise a target needs, and how many rounds a budget still holds. Both err towards privacy.
 
-The noise is calibrated on the figure that is claimed afterwards (the proven one, `guarantee.epsilon`), so a calibrated
-run can never report more than its target.
+The noise is calibrated on the figure that is claimed afterwards (the proven one, `guarantee.account_for`). A
+calibrated run can therefore never report more than its target.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from palate.privacy.accounting.events import (
     SkellamEvent,
 )
 from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for, price_nano
-from palate.privacy.accounting.guarantee import Guarantee
-from palate.privacy.accounting.guarantee import epsilon as account_for
+from palate.privacy.accounting.guarantee import Guarantee, account_for
 from palate.privacy.errors import PrivacyError
 
 SMALLEST_NOISE, LARGEST_NOISE = 2.0**-20, 2.0**40

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from palate.privacy.accounting import libraries
 from palate.privacy.accounting.events import Composed, Event, GaussianEvent, flatten
-from palate.privacy.accounting.guarantee import CrossCheck, Guarantee, epsilon
+from palate.privacy.accounting.guarantee import CrossCheck, Guarantee, account_for
 from palate.privacy.accounting.rdp import event_rdp, rdp_to_epsilon
 from palate.privacy.errors import PrivacyError
 
@@ -62,7 +62,7 @@ def cross_check(events: Sequence[Event], delta: float) -> tuple[CrossCheck, ...]
     """
     events = gaussian_equivalent(events)
     numerical = [
-        CrossCheck(accountant="exact Gaussian", epsilon=epsilon(events, delta).epsilon),
+        CrossCheck(accountant="exact Gaussian", epsilon=account_for(events, delta).epsilon),
         CrossCheck(accountant="dp_accounting PLD", epsilon=libraries.google_pld(events, delta)),
         CrossCheck(accountant="Opacus PRV", epsilon=libraries.opacus_prv(events, delta)),
     ]
@@ -100,7 +100,7 @@ def checked_epsilon(events: Sequence[Event], delta: float) -> Guarantee:
     AccountantUnavailable
         If a library is missing or fails.
     """
-    guarantee = epsilon(events, delta)
+    guarantee = account_for(events, delta)
     checks = cross_check(events, delta)
     claim = CrossCheck(accountant=guarantee.accountant, epsilon=guarantee.epsilon)
     tightest = min(checks, key=lambda check: check.epsilon)

@@ -103,7 +103,7 @@ def round_up(value: float, digits: int = 3) -> str:
     return str(Decimal(value).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_CEILING))
 
 
-def epsilon(events: Sequence[Event], delta: float) -> Guarantee:
+def account_for(events: Sequence[Event], delta: float) -> Guarantee:
     """Account for everything that was released about the same people.
 
     Parameters

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from palate.audit.planning import as_dict
 from palate.cli.main import COMMANDS, Entry, main
 from palate.privacy.accounting.events import SkellamEvent
 from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for
-from palate.privacy.accounting.guarantee import epsilon
+from palate.privacy.accounting.guarantee import account_for, as_dict
 from palate.privacy.ledger import schema
 from palate.privacy.ledger.body import Intent, Outcome, Policy, hash_text
 from palate.privacy.ledger.heads import note_heads
@@ -95,7 +94,7 @@ def write_run(folder: Path, *, participation: dict[str, Sequence[int]] | None = 
 def write_result(folder: Path, **changes: Any) -> None:
     """Write what the run claims: the cost of all its rounds."""
     events = [SkellamEvent(sensitivity=SENSITIVITY, variance=intent(number).sum_var_int) for number in EVERYBODY]
-    guarantee = {**as_dict(epsilon(events, DELTA)), "target_epsilon": 8.0, **changes}
+    guarantee = {**as_dict(account_for(events, DELTA)), "target_epsilon": 8.0, **changes}
     values = {"unit": "user", "epsilon": 8.0, "delta": DELTA, "protection": "user-level", "guarantee": guarantee}
     (folder / "result.json").write_text(json.dumps(values))
 

@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from palate.privacy.accounting import libraries
 from palate.privacy.accounting.events import GaussianEvent
-from palate.privacy.accounting.guarantee import epsilon
+from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.ledger.store import LedgerBook
 
 DEVICES = tuple(f"device-{number:06}" for number in range(6))
@@ -47,7 +47,7 @@ def test_the_figure_is_the_proven_one_and_lies_above_the_exact_gaussian(run, aud
     intents = [kit.intent(number) for number in kit.everybody]
     assert unit["guarantee"]["epsilon"] == pytest.approx(by_hand(intents, kit.delta), rel=1e-6)
     gaussian = [GaussianEvent(noise_multiplier=math.sqrt(i.sum_var_int) / i.clip_int) for i in intents]
-    assert 1.0 < unit["epsilon"] / epsilon(gaussian, kit.delta).epsilon < 1.003
+    assert 1.0 < unit["epsilon"] / account_for(gaussian, kit.delta).epsilon < 1.003
     assert unit["guarantee"]["accountant"].startswith("Skellam noise as mixed Gaussians")
     assert (unit["unit"], unit["delta"], unit["guarantee"]["amplification"]) == ("user", 1e-5, "none claimed")
     assert unit["adjacency"].startswith("zero-out")
@@ -60,7 +60,7 @@ def test_independent_accountants_are_asked_about_what_the_ledger_says(run, audit
     found = {check["accountant"]: check["epsilon"] for check in unit["guarantee"]["cross_checks"]}
     gaussian = [GaussianEvent(noise_multiplier=math.sqrt(i.sum_var_int) / i.clip_int)
                 for i in map(kit.intent, kit.everybody)]  # fmt: skip
-    assert found["dp_accounting PLD"] == pytest.approx(epsilon(gaussian, kit.delta).epsilon, abs=1e-3)
+    assert found["dp_accounting PLD"] == pytest.approx(account_for(gaussian, kit.delta).epsilon, abs=1e-3)
     assert found["exact Gaussian"] < unit["epsilon"] < found["dp_accounting RDP"]
 
 

@@ -12,7 +12,7 @@ from palate.privacy.accounting import gaussian
 from palate.privacy.accounting.crosscheck import checked_epsilon
 from palate.privacy.accounting.events import Composed, SkellamEvent, Unit
 from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for, price_nano
-from palate.privacy.accounting.guarantee import epsilon as account_for
+from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.budget import Promise, RunBudget, run_terms
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.body import Intent

@@ -7,7 +7,7 @@ import pytest
 from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.events import Composed, SkellamEvent, Unit
 from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for, price_nano
-from palate.privacy.accounting.guarantee import epsilon as account_for
+from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.budget import SENSITIVITY, Promise, RunBudget, for_roster, run_terms
 from palate.privacy.errors import PrivacyError
 

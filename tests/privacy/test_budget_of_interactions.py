@@ -10,7 +10,7 @@ import pytest
 
 from palate.privacy.accounting.events import Composed, SkellamEvent, Unit
 from palate.privacy.accounting.gaussian import epsilon_at
-from palate.privacy.accounting.guarantee import epsilon
+from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.budget import RunBudget, run_terms
 from palate.privacy.errors import PrivacyError
 from palate.privacy.mechanisms.terms import ReleaseTerms, RunTerms
@@ -59,7 +59,7 @@ def claim(terms: RunTerms, bounds: Bounds | None = None) -> float:
     else:
         popularity = user_event(terms.popularity, math.sqrt(bounds.popularity))
         train = user_event(terms.train, bounds.train)
-    return epsilon([popularity, Composed(train, BUDGET.rounds)], BUDGET.delta).epsilon
+    return account_for([popularity, Composed(train, BUDGET.rounds)], BUDGET.delta).epsilon
 
 
 def gaussian(terms: RunTerms, bounds: Bounds | None = None) -> float:

@@ -12,8 +12,7 @@ from scipy.stats import norm
 from palate.privacy.accounting.calibrate import calibrate_gaussian, calibrate_skellam
 from palate.privacy.accounting.dropout import local_event
 from palate.privacy.accounting.events import Composed
-from palate.privacy.accounting.guarantee import epsilon as account_for
-from palate.privacy.accounting.guarantee import round_up
+from palate.privacy.accounting.guarantee import account_for, round_up
 
 PAGE = Path(__file__).parents[2] / "docs" / "threat-model.md"
 DELTA = 1e-5

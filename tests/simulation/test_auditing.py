@@ -27,7 +27,7 @@ from palate.errors import ConfigError, RunError
 from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.events import Composed, SkellamEvent
 from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for
-from palate.privacy.accounting.guarantee import epsilon
+from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.audit.canaries import draw_canaries
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.csprng import Purpose, WordStream
@@ -77,7 +77,7 @@ def test_rounds_with_different_noise_are_accounted_for_together():
     plan = small_plan(terms(4.0), terms(2.0), terms(2.0))
     assert plan.mu == pytest.approx(math.sqrt(1 / 16 + 1 / 4 + 1 / 4), rel=1e-4)
     one, two = (SkellamEvent(sensitivity=4096, variance=terms(z).sum_variance) for z in (4.0, 2.0))
-    assert plan.claim() == epsilon([one, Composed(two, 2)], 1e-5)
+    assert plan.claim() == account_for([one, Composed(two, 2)], 1e-5)
 
 
 def test_a_small_cohort_is_attacked_several_times():

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
+from palate.audit.budget_plan import NOTICE, make_plan
 from palate.audit.plan_request import MAX_ROUNDS, PlanRequest
-from palate.audit.planning import NOTICE, make_plan
 from palate.cli.errors import EXIT_CODES
 from palate.cli.main import main
 from palate.privacy.accounting.calibrate import calibrate_skellam
 from palate.privacy.accounting.dropout import Quorum, local_event
 from palate.privacy.accounting.events import Composed, SkellamEvent
-from palate.privacy.accounting.guarantee import epsilon, round_up
+from palate.privacy.accounting.guarantee import account_for, round_up
 
 SENSITIVITY = 2**12
 PlanJson = Callable[..., dict[str, Any]]
@@ -62,7 +62,7 @@ def one_round(noise_multiplier: float, num_values: int | None = None) -> Skellam
 
 def test_a_cost_is_the_librarys_claim_with_everything_needed_to_read_it(plan):
     found = plan("--noise-multiplier", 5, "--rounds", 50)
-    claim = epsilon([Composed(one_round(5.0), 50)], 1e-5)
+    claim = account_for([Composed(one_round(5.0), 50)], 1e-5)
     assert found["question"] == "cost"
     assert found["central"] == {
         "epsilon": claim.epsilon,
@@ -102,7 +102,7 @@ def test_noise_is_the_librarys_calibration_and_meets_the_target(plan):
 def test_noise_for_a_vector_of_any_length_also_covers_the_worst_length(plan):
     found = plan("--epsilon", 8, "--rounds", 50, "--sensitivity", 4)
     event = SkellamEvent(sensitivity=4, variance=found["mechanism"]["variance"], num_values=10**9)
-    assert epsilon([Composed(event, 50)], 1e-5).epsilon <= 8
+    assert account_for([Composed(event, 50)], 1e-5).epsilon <= 8
     assert (
         found["noise_multiplier"]
         > plan("--epsilon", 8, "--rounds", 50, "--sensitivity", 4, "--num-values", 1)["noise_multiplier"]
@@ -123,21 +123,21 @@ def test_as_many_rounds_are_left_as_the_noise_was_sized_for(plan):
 
 def test_one_more_round_than_are_left_would_exceed_the_budget(plan):
     left = plan("--epsilon", 4, "--noise-multiplier", 6)["rounds_left"]
-    assert epsilon([Composed(one_round(6.0), left)], 1e-5).epsilon <= 4
-    assert epsilon([Composed(one_round(6.0), left + 1)], 1e-5).epsilon > 4
+    assert account_for([Composed(one_round(6.0), left)], 1e-5).epsilon <= 4
+    assert account_for([Composed(one_round(6.0), left + 1)], 1e-5).epsilon > 4
 
 
 def test_a_budget_below_one_round_leaves_none_and_says_what_one_costs(text):
     shown = text("--epsilon", 1, "--noise-multiplier", 2)
     assert "No round is left" in shown
-    assert f"One round costs {round_up(epsilon([one_round(2.0)], 1e-5).epsilon)}." in shown
+    assert f"One round costs {round_up(account_for([one_round(2.0)], 1e-5).epsilon)}." in shown
 
 
 def test_a_cap_bounds_what_every_device_pays(plan):
     schedule = ("--noise-multiplier", 2, "--rounds", 300, "--devices", 6040, "--cohort", 200)
     free, capped = plan(*schedule), plan(*schedule, "--cap", 5)
-    assert free["central"]["epsilon"] == epsilon([Composed(one_round(2.0), 300)], 1e-5).epsilon
-    assert capped["central"]["epsilon"] == epsilon([Composed(one_round(2.0), 5)], 1e-5).epsilon
+    assert free["central"]["epsilon"] == account_for([Composed(one_round(2.0), 300)], 1e-5).epsilon
+    assert capped["central"]["epsilon"] == account_for([Composed(one_round(2.0), 5)], 1e-5).epsilon
     assert (free["device_rounds"], capped["device_rounds"]) == (300, 5)
     # The busiest of 6040 devices takes part far less often than always; that is information, not a promise.
     assert 10 < free["likely"]["device_rounds"] < 40
@@ -158,7 +158,7 @@ def test_a_share_alone_is_priced_and_called_no_protection(plan, text):
     found = plan(*asked)
     honest = Quorum(tau=0.6, gamma=0.2).honest_survivors(248)
     assert honest == found["quorum"]["honest_survivors"] == 100
-    assert found["local"]["epsilon"] == epsilon([local_event(one_round(1.0), 100)], 1e-5).epsilon > 90
+    assert found["local"]["epsilon"] == account_for([local_event(one_round(1.0), 100)], 1e-5).epsilon > 90
     assert found["local"]["assumptions"] == []
     assert "no protection by itself" in found["local"]["warning"]
     assert "no protection by itself" in text(*asked)

@@ -17,7 +17,7 @@ from palate.privacy.accounting.calibrate import (
 from palate.privacy.accounting.events import Composed, GaussianEvent, SkellamEvent, Unit
 from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for, price_nano
 from palate.privacy.accounting.gaussian import epsilon_at
-from palate.privacy.accounting.guarantee import epsilon
+from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.accounting.skellam import LEAST_FINE_VARIANCE
 from palate.privacy.errors import PrivacyError
 
@@ -35,9 +35,9 @@ def test_calibrated_noise_never_exceeds_its_target_and_is_within_a_thousandth(
         return SkellamEvent(sensitivity=2**bits, variance=(noise_multiplier * 2**bits) ** 2, num_values=num_values)
 
     found = smallest_noise_multiplier(lambda noise: [Composed(event(noise), rounds)], target, delta)
-    again = epsilon([Composed(event(found), rounds)], delta)
+    again = account_for([Composed(event(found), rounds)], delta)
     assert again.epsilon <= target
-    assert epsilon([Composed(event(found * (1 - 1e-4)), rounds)], delta).epsilon > target
+    assert account_for([Composed(event(found * (1 - 1e-4)), rounds)], delta).epsilon > target
     at_border = LEAST_FINE_VARIANCE <= event(found).variance < LEAST_FINE_VARIANCE * (1 + 1e-6)
     if again.epsilon > 0 and not at_border:  # it jumps to 0 below total variation delta, and down where noise is fine
         assert again.epsilon >= target * (1 - 1e-3)
@@ -53,7 +53,7 @@ def test_devices_with_the_same_budget_take_part_to_the_end(
     assert found.guarantee.epsilon <= target
     meter = SkellamMeter(2**bits)
     assert rounds * price_nano(meter, [found.event]) <= budget_nano_for(meter, target, DELTA)
-    assert epsilon([Composed(found.event, rounds)], DELTA) == found.guarantee
+    assert account_for([Composed(found.event, rounds)], DELTA) == found.guarantee
     if bits >= 12 and 0 <= log10_target <= 1:
         assert found.guarantee.epsilon >= target * (1 - 1e-2)
 
@@ -110,8 +110,8 @@ def test_rounds_left_fit_and_one_more_does_not(noise_multiplier: float, target: 
     spent = [Composed(event, spent_rounds)]
     left = rounds_left(event, target, DELTA, spent)
     if left:
-        assert epsilon([Composed(event, spent_rounds + left)], DELTA).epsilon <= target
-    assert epsilon([Composed(event, spent_rounds + left + 1)], DELTA).epsilon > target
+        assert account_for([Composed(event, spent_rounds + left)], DELTA).epsilon <= target
+    assert account_for([Composed(event, spent_rounds + left + 1)], DELTA).epsilon > target
 
 
 def test_a_calibrated_schedule_leaves_exactly_its_rounds():

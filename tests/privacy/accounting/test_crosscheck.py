@@ -13,7 +13,7 @@ from palate.privacy import accounting
 from palate.privacy.accounting import guarantee, libraries
 from palate.privacy.accounting.crosscheck import AccountantsDisagree, checked_epsilon, cross_check, require_agreement
 from palate.privacy.accounting.events import Composed, GaussianEvent, SkellamEvent
-from palate.privacy.accounting.guarantee import CrossCheck, epsilon
+from palate.privacy.accounting.guarantee import CrossCheck, account_for
 
 dp_accounting = pytest.importorskip("dp_accounting", reason="the extra `audit` is not installed")
 DELTA = 1e-5
@@ -55,7 +55,7 @@ def test_the_claim_for_integer_noise_stays_above_every_gaussian_figure():
     event = SkellamEvent(sensitivity=4096, variance=(5.0 * 4096) ** 2, num_values=60_000)
     claim = checked_epsilon([Composed(event, 50)], DELTA)
     by_name = {check.accountant: check.epsilon for check in claim.cross_checks}
-    assert claim.epsilon == epsilon([Composed(event, 50)], DELTA).epsilon
+    assert claim.epsilon == account_for([Composed(event, 50)], DELTA).epsilon
     assert claim.epsilon > by_name["dp_accounting PLD"]
     assert claim.epsilon < by_name["dp_accounting PLD"] + 0.01 < by_name["Opacus RDP"]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from palate.privacy.accounting.events import GaussianEvent, SkellamEvent
 from palate.privacy.accounting.filters import NANO, SkellamMeter, budget_nano_for, price_nano
-from palate.privacy.accounting.guarantee import epsilon
+from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.accounting.skellam import skellam_rdp
 from palate.privacy.errors import PrivacyError
 
@@ -35,7 +35,7 @@ def test_what_fits_into_a_budget_stays_within_its_promise(events: list[SkellamEv
             left -= METER.price_nano(event)
             passed.append(event)
     if passed:
-        assert epsilon(passed, DELTA).epsilon <= target
+        assert account_for(passed, DELTA).epsilon <= target
         assert price_nano(METER, passed) <= budget_nano_for(METER, target, DELTA)
 
 

@@ -19,7 +19,7 @@ from mpmath import exp, fsum, loggamma, mpf, npdf, sqrt
 from palate.privacy.accounting.events import Composed, SkellamEvent
 from palate.privacy.accounting.filters import NANO, SkellamMeter, budget_nano_for, price_nano
 from palate.privacy.accounting.gaussian import epsilon_at, log_delta_at
-from palate.privacy.accounting.guarantee import epsilon
+from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.accounting.rdp import ORDERS, composed_rdp, rdp_to_epsilon
 from palate.privacy.accounting.skellam import LEAST_FINE_VARIANCE, gaussian_distance, gaussian_variance, is_fine
 from palate.privacy.errors import PrivacyError
@@ -216,7 +216,7 @@ def test_no_vector_costs_more_than_its_gaussian_and_hardly_less(variance, sensit
 def test_the_claim_is_never_below_the_exact_epsilon_and_close_to_it(variance, sensitivity, shifts, rounds, delta):
     assert sum(count * shift**2 for shift, count in shifts.items()) == sensitivity**2
     event = SkellamEvent(sensitivity=sensitivity, variance=variance, num_values=sum(shifts.values()))
-    claim = epsilon([Composed(event, rounds)], delta)
+    claim = account_for([Composed(event, rounds)], delta)
     assert "exact" in claim.accountant
     assert exact_delta(variance, shifts, rounds, claim.epsilon) <= delta
     below = claim.epsilon / (1 + 15 / math.sqrt(variance))  # 1.5% where V = 2^20
@@ -227,7 +227,10 @@ def test_the_claim_is_never_below_the_exact_epsilon_and_close_to_it(variance, se
 @given(st.integers(64, 2**14), st.floats(0.2, 40), st.integers(1, 200), st.sampled_from([1e-3, 1e-6, 1e-30]))
 def test_a_claim_lies_between_the_exact_gaussian_and_the_renyi_figure(sensitivity, noise, rounds, delta: float):
     event = SkellamEvent(sensitivity=sensitivity, variance=(noise * sensitivity) ** 2)
-    claim, (renyi, _) = epsilon([Composed(event, rounds)], delta), rdp_to_epsilon(composed_rdp([event]) * rounds, delta)
+    claim, (renyi, _) = (
+        account_for([Composed(event, rounds)], delta),
+        rdp_to_epsilon(composed_rdp([event]) * rounds, delta),
+    )
     assert epsilon_at(math.sqrt(rounds / event.variance) * sensitivity, delta) <= claim.epsilon <= renyi * (1 + 1e-9)
     assert is_fine(event.variance) or "RDP" in claim.accountant
 
@@ -235,7 +238,7 @@ def test_a_claim_lies_between_the_exact_gaussian_and_the_renyi_figure(sensitivit
 @pytest.mark.parametrize(("sensitivity", "variance"), [(128, math.nextafter(V0, 0)), (2**14, 2.0**20), (2**14, 1e4)])
 def test_coarse_noise_and_large_epsilon_are_left_to_the_renyi_figure(sensitivity: int, variance: float):
     event = SkellamEvent(sensitivity=sensitivity, variance=variance)
-    assert epsilon([event], 1e-6).epsilon == rdp_to_epsilon(composed_rdp([event]), 1e-6)[0]
+    assert account_for([event], 1e-6).epsilon == rdp_to_epsilon(composed_rdp([event]), 1e-6)[0]
 
 
 def test_nothing_is_proven_for_coarse_noise():
@@ -253,7 +256,7 @@ def test_rounds_that_fit_a_budget_cost_no_more_than_it_promises(sensitivity: int
     spent = price_nano(SkellamMeter(sensitivity), events)
     for delta in (1e-4, 1e-9):
         promised = SkellamMeter(sensitivity).epsilon(spent, delta)
-        assert epsilon(events, delta).epsilon <= promised + 1e-9
+        assert account_for(events, delta).epsilon <= promised + 1e-9
         assert promised <= SkellamMeter(1).epsilon(spent, delta)
 
 

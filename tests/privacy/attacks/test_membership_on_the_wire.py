@@ -24,7 +24,7 @@ from palate.models.training import LocalTraining
 from palate.privacy.accounting.calibrate import calibrate_gaussian, calibrate_skellam
 from palate.privacy.accounting.dropout import local_event
 from palate.privacy.accounting.events import Composed, SkellamEvent
-from palate.privacy.accounting.guarantee import epsilon
+from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.integer.csprng import Purpose, WordStream
 from palate.privacy.integer.quantise import IntegerMechanism
 from palate.privacy.mechanisms.terms import ReleaseTerms
@@ -197,7 +197,7 @@ def mean_and_error(values: list[float]) -> tuple[float, float]:
 
 
 def test_the_run_that_is_attacked_keeps_epsilon_one():
-    assert epsilon([Composed(EVENT, ROUNDS)], DELTA).epsilon == pytest.approx(EPSILON, rel=1e-3)
+    assert account_for([Composed(EVENT, ROUNDS)], DELTA).epsilon == pytest.approx(EPSILON, rel=1e-3)
     assert math.sqrt(ROUNDS) / TERMS[0].noise_multiplier <= CLAIMED_MU  # the exact Gaussian, as a second source
 
 
@@ -267,4 +267,4 @@ def test_one_device_alone_is_much_less_protected_than_in_the_sum(federation: Fed
     measured, error = mean_and_error([one(run) for run in range(10)])
     assert abs(measured - expected_area(federation, NOISE_STD / math.sqrt(PEOPLE))) <= error
     assert measured > 0.6
-    assert epsilon([Composed(local_event(EVENT, PEOPLE), ROUNDS)], DELTA).epsilon > 10 * EPSILON
+    assert account_for([Composed(local_event(EVENT, PEOPLE), ROUNDS)], DELTA).epsilon > 10 * EPSILON

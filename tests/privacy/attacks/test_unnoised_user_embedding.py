@@ -25,7 +25,7 @@ from palate.models.learning.kernel import fresh_heads
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Composed, GaussianEvent, Unit
-from palate.privacy.accounting.guarantee import epsilon
+from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.integer.csprng import WordStream
 from palate.privacy.integer.ring import Ring
 from palate.privacy.integer.skellam import SkellamSampler
@@ -38,7 +38,7 @@ TARGET = 0
 
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")  # Opacus, over embeddings
 
-CLAIM = epsilon([Composed(GaussianEvent(noise_multiplier=NOISE_MULTIPLIER, unit=Unit.INTERACTION), STEPS)], DELTA)
+CLAIM = account_for([Composed(GaussianEvent(noise_multiplier=NOISE_MULTIPLIER, unit=Unit.INTERACTION), STEPS)], DELTA)
 
 
 def crafted_table() -> np.ndarray:
@@ -225,7 +225,7 @@ def test_the_bound_that_judges_attacks_stays_below_the_exact_epsilon(
     mu: float, least_share: float, epsilon_lower_bound: Callable[..., float]
 ):
     rng = np.random.default_rng(3)
-    exact = epsilon([GaussianEvent(noise_multiplier=1 / mu)], DELTA).epsilon
+    exact = account_for([GaussianEvent(noise_multiplier=1 / mu)], DELTA).epsilon
     proven = [epsilon_lower_bound(rng.normal(mu, 1, 4000), rng.normal(0, 1, 4000), delta=DELTA) for _ in range(20)]
     assert max(proven) <= exact
     assert min(proven) >= least_share * exact

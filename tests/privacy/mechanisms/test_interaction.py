@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palate.privacy.accounting.events import Adjacency, Unit
-from palate.privacy.accounting.guarantee import epsilon
+from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.budget import events_of
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.csprng import Purpose, WordStream
@@ -125,7 +125,7 @@ def test_a_slot_that_is_zero_stays_zero():
 def test_an_interaction_is_hidden_by_one_share_and_assumes_nothing():
     [event] = events_of(plan("interaction")).values()
     assert (event.sensitivity, event.variance, event.assumptions) == (256, 90_000, ())
-    guarantee = epsilon([event], 1e-5)
+    guarantee = account_for([event], 1e-5)
     assert (guarantee.unit, guarantee.amplification) == (Unit.INTERACTION, "none claimed")
     assert guarantee.adjacency is Adjacency.ZERO_OUT
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from palate.privacy.accounting.events import Unit
-from palate.privacy.accounting.guarantee import epsilon as account_for
+from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.charging import event_of
 from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.wire import NUM_METRICS, FleetStep

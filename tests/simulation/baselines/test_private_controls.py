@@ -14,7 +14,7 @@ from palate.models.popularity import saturating_column
 from palate.models.serving import serving_training
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import SkellamEvent, Unit
-from palate.privacy.accounting.guarantee import epsilon as account_for
+from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.budget import Promise
 from palate.privacy.errors import PrivacyError
 from palate.simulation.baselines import private_controls

@@ -18,8 +18,7 @@ from palate.privacy.accounting.crosscheck import checked_epsilon
 from palate.privacy.accounting.dropout import local_event
 from palate.privacy.accounting.events import Composed, SkellamEvent
 from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for, price_nano
-from palate.privacy.accounting.guarantee import LOCAL_WARNING, Guarantee, as_dict
-from palate.privacy.accounting.guarantee import epsilon as account_for
+from palate.privacy.accounting.guarantee import LOCAL_WARNING, Guarantee, account_for, as_dict
 
 NOTICE = "Equal rounds at unit user. palate simulate spends a part of its budget on a popularity round first."
 
