@@ -15,12 +15,13 @@ from palate.loading import Data
 from palate.planning import plan as planned
 from palate.simulation.config import SimulationConfig
 from palate.simulation.datasets.presets import IN_MEMORY
+from palate.simulation.evaluation import Summary
 from palate.simulation.federation import simulate as run_simulation
 from palate.simulation.planning import Plan
 from palate.simulation.progress import Progress, watching
 from palate.simulation.report.headline import headline, protection
 from palate.simulation.report.recommending import Recommended, recommend_to
-from palate.simulation.report.records import GuaranteeRecord, ModelSummary, Result
+from palate.simulation.report.records import GuaranteeRecord, Result
 from palate.simulation.report.rendering import Protection, cell
 from palate.simulation.report.tables import accuracy_grid, facts_grid, measured
 from palate.simulation.run_folder import RESOLVED, read_config
@@ -58,12 +59,12 @@ class Metrics:
     result: Result = field(repr=False)
 
     @property
-    def test(self) -> ModelSummary:
+    def test(self) -> Summary:
         """The run on test items: `sampled` and `full` accuracy, with 95% intervals, and properties of the lists."""
         return self.result.summary.test
 
     @property
-    def validation(self) -> ModelSummary | None:
+    def validation(self) -> Summary | None:
         """The run on validation items; None where nobody has one."""
         return self.result.summary.validation
 

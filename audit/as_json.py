@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
-from palate.audit.budget_audit import BudgetAudit, RoundCost, Spending, UnitBudget
+from palate.audit.budget_audit import BudgetAudit, UnitBudget
 from palate.audit.findings import checks
 from palate.audit.ledger_audit import LedgerAudit, counts_by_book
 from palate.audit.plan_audit import UnitPlan
-from palate.audit.records import LedgerRecord
-from palate.privacy.accounting.guarantee import LOCAL_WARNING, as_dict
+from palate.audit.records import LedgerRecord, Round
+from palate.privacy.accounting.guarantee import LOCAL_WARNING, Guarantee, as_dict
+from palate.privacy.ledger.body import Intent
 
 
 def ledger_dict(audit: LedgerAudit) -> dict[str, Any]:
@@ -56,35 +58,16 @@ def budget_dict(audit: BudgetAudit) -> dict[str, Any]:
 
 def plan_dict(target: str, units: Sequence[UnitPlan]) -> dict[str, Any]:
     """Return what `palate audit plan --json` prints."""
+    return {"target": target, "units": [_plan(unit) for unit in units]}
+
+
+def _plan(unit: UnitPlan) -> dict[str, Any]:
+    names = "unit", "rounds", "charged", "cap", "busiest", "to_come", "budget_nano", "projected_nano"
     return {
-        "target": target,
-        "units": [
-            {
-                "unit": unit.unit,
-                "rounds": unit.rounds,
-                "charged": unit.charged,
-                "cap": unit.cap,
-                "busiest": unit.busiest,
-                "to_come": unit.to_come,
-                "budget_nano": unit.budget_nano,
-                "projected_nano": unit.projected_nano,
-                "projected": as_dict(unit.projected),
-                "local": {"warning": LOCAL_WARNING, **as_dict(unit.local)},
-                "terms": [
-                    {
-                        "first": terms.first,
-                        "last": terms.last,
-                        "sensitivity": terms.intent.clip_int,
-                        "variance": terms.intent.sum_var_int,
-                        "honest_shares": terms.intent.m_honest,
-                        "roster_size": terms.intent.n1,
-                        "charge_nano": terms.intent.charge_nano,
-                    }
-                    for terms in unit.terms
-                ],
-            }
-            for unit in units
-        ],
+        **{name: getattr(unit, name) for name in names},
+        "projected": as_dict(unit.projected),
+        "local": _local(unit.local),
+        "terms": [{"first": terms.first, "last": terms.last, **_terms(terms.intent)} for terms in unit.terms],
     }
 
 
@@ -95,60 +78,46 @@ def _unit(unit: UnitBudget) -> dict[str, Any]:
         "delta": unit.delta,
         "epsilon": unit.epsilon,
         "budget": {"nano": unit.budget_nano, "epsilon": unit.budget_epsilon, "policies": len(unit.policies)},
-        "guarantee": None if unit.guarantee is None else as_dict(unit.guarantee),
-        "local": None if unit.local is None else {"warning": LOCAL_WARNING, **as_dict(unit.local)},
-        "busiest": _spending(unit.busiest),
-        "server": None if unit.server is None else _spending(unit.server),
+        "guarantee": unit.guarantee and as_dict(unit.guarantee),
+        "local": unit.local and _local(unit.local),
+        "busiest": asdict(unit.busiest),
+        "server": unit.server and asdict(unit.server),
         "devices": unit.devices,
-        "spread": {name: _spending(spending) for name, spending in unit.spread.items()},
+        "spread": {name: asdict(spending) for name, spending in unit.spread.items()},
         "rounds_left": unit.rounds_left,
-        "claim": None
-        if unit.claim is None
-        else {"epsilon": unit.claim.epsilon, "delta": unit.claim.delta, "target_epsilon": unit.claim.target},
-        "rounds": [_round(row) for row in unit.rounds],
-    }
-
-
-def _spending(spending: Spending) -> dict[str, Any]:
-    return {
-        "ledger": spending.name,
-        "rounds": spending.rounds,
-        "spent_nano": spending.spent_nano,
-        "left_nano": spending.left_nano,
-        "epsilon": spending.epsilon,
-    }
-
-
-def _round(row: RoundCost) -> dict[str, Any]:
-    intent = row.charged.intent
-    return {
-        "run": intent.run,
-        "round": intent.round,
-        "status": row.charged.status,
-        "sensitivity": intent.clip_int,
-        "variance": intent.sum_var_int,
-        "honest_shares": intent.m_honest,
-        "roster_size": intent.n1,
-        "devices": row.devices,
-        "charge_nano": intent.charge_nano,
-        "epsilon": row.epsilon,
+        "claim": unit.claim and asdict(unit.claim),
+        "rounds": [
+            {**_charged(row.charged), **_terms(row.charged.intent), "devices": row.devices, "epsilon": row.epsilon}
+            for row in unit.rounds
+        ],
     }
 
 
 def _ledger(record: LedgerRecord) -> dict[str, Any]:
+    rounds = [{**_charged(each), "charge_nano": each.intent.charge_nano} for each in record.rounds.values()]
     return {
         "ledger": record.name,
         "file": record.book,
         "unit": record.policy.unit,
         "spent_nano": record.state.spent_nano,
         "left_nano": record.state.left_nano,
-        "rounds": [
-            {
-                "run": charged.intent.run,
-                "round": charged.intent.round,
-                "status": charged.status,
-                "charge_nano": charged.intent.charge_nano,
-            }
-            for charged in record.rounds.values()
-        ],
+        "rounds": rounds,
     }
+
+
+def _charged(charged: Round) -> dict[str, Any]:
+    return {"run": charged.intent.run, "round": charged.intent.round, "status": charged.status}
+
+
+def _terms(intent: Intent) -> dict[str, int]:
+    return {
+        "sensitivity": intent.clip_int,
+        "variance": intent.sum_var_int,
+        "honest_shares": intent.m_honest,
+        "roster_size": intent.n1,
+        "charge_nano": intent.charge_nano,
+    }
+
+
+def _local(guarantee: Guarantee) -> dict[str, Any]:
+    return {"warning": LOCAL_WARNING, **as_dict(guarantee)}

@@ -44,8 +44,8 @@ class Spending:
 
     Attributes
     ----------
-    name
-        Of the ledger.
+    ledger
+        Its name.
     rounds
         Rounds that count: released, or open.
     spent_nano, left_nano
@@ -54,7 +54,7 @@ class Spending:
         Proven for these rounds; 0 where there are none.
     """
 
-    name: str
+    ledger: str
     rounds: int
     spent_nano: int
     left_nano: int
@@ -154,10 +154,10 @@ class UnitBudget:
             If the run claims less than its busiest device spent, or more than the server's ledger holds.
         """
         if self.overdrawn:
-            ledger = self.overdrawn[0]
-            spent, left = ledger.spent_nano, ledger.left_nano
+            first = self.overdrawn[0]
+            spent, left = first.spent_nano, first.left_nano
             raise BudgetExceeded(
-                f"{ledger.name} spent {spent / NANO:.9g} of a budget of {(spent + left) / NANO:.9g} (2 rho)",
+                f"{first.ledger} spent {spent / NANO:.9g} of a budget of {(spent + left) / NANO:.9g} (2 rho)",
                 needed_nano=spent,
                 left_nano=left,
                 budget_nano=spent + left,
@@ -165,10 +165,10 @@ class UnitBudget:
             )
         if self.claim is None:
             return
-        target = self.claim.target
+        target = self.claim.target_epsilon
         if target is not None and self.epsilon > target + CLAIM_TOLERANCE:
             raise BudgetExceeded(
-                f"{self.busiest.name} spent epsilon {self.epsilon:.4f}, the run's target is {target:g}",
+                f"{self.busiest.ledger} spent epsilon {self.epsilon:.4f}, the run's target is {target:g}",
                 hint="do not publish the run under its target; its ledgers were given a larger budget",
                 needed_nano=self.busiest.spent_nano,
                 left_nano=self.busiest.left_nano,
@@ -291,7 +291,7 @@ def _meter(counted: Sequence[Intent]) -> SkellamMeter:
 
 def _spending(ledger: LedgerRecord, delta: float) -> Spending:
     return Spending(
-        name=ledger.name,
+        ledger=ledger.name,
         rounds=len(ledger.counted),
         spent_nano=ledger.state.spent_nano,
         left_nano=ledger.state.left_nano,

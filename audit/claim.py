@@ -22,13 +22,13 @@ class Claim:
     ----------
     epsilon, delta
         What it says was spent.
-    target
+    target_epsilon
         The epsilon that it was asked to keep; None where it does not say.
     """
 
     epsilon: float
     delta: float
-    target: float | None
+    target_epsilon: float | None
 
 
 def read_claim(source: Source, unit: str) -> Claim | None:
@@ -51,7 +51,7 @@ def read_claim(source: Source, unit: str) -> Claim | None:
                 return Claim(
                     epsilon=_number(claim["epsilon"]),
                     delta=_number(claim["delta"]),
-                    target=None if target is None else _number(target),
+                    target_epsilon=None if target is None else _number(target),
                 )
         return None
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -126,7 +126,7 @@ def spent(unit: UnitBudget) -> str:
     """Say in a sentence what was spent of what."""
     if unit.guarantee is None:
         return f"Nothing has been spent of epsilon {round_up(unit.budget_epsilon)} per {unit.unit}."
-    whose = "the server's ledger" if unit.devices == 0 and unit.server else unit.busiest.name
+    whose = "the server's ledger" if unit.devices == 0 and unit.server else unit.busiest.ledger
     most = f"{whose}, the most of {counted(unit.devices, 'device')}" if unit.devices > 1 else whose
     return (
         f"Epsilon {round_up(unit.epsilon)} at delta {unit.delta:g} per {unit.unit} was spent by {most}, "
@@ -138,7 +138,7 @@ def claimed(unit: UnitBudget) -> str:
     """Say how the run's own claim compares with the record."""
     if unit.claim is None:
         return "The run claims nothing about this unit, or has not finished."
-    target = "" if unit.claim.target is None else f"; its target was {unit.claim.target:g}"
+    target = "" if unit.claim.target_epsilon is None else f"; its target was {unit.claim.target_epsilon:g}"
     return f"The run claims epsilon {round_up(unit.claim.epsilon)} at delta {unit.claim.delta:g}{target}."
 
 
@@ -164,17 +164,19 @@ def spending_grid(unit: UnitBudget) -> Grid:
     """Show who spent what: devices from least to most, and the server."""
     spread = list(unit.spread.items())
     if spread and spread[0][1].spent_nano == spread[-1][1].spent_nano:
-        each = spread[-1][1].name if unit.devices == 1 else f"Each of {counted(unit.devices, 'device')}"
+        each = spread[-1][1].ledger if unit.devices == 1 else f"Each of {counted(unit.devices, 'device')}"
         named = [(each, spread[-1][1])]
     else:
         named = [(f"The {_QUANTILES[name]}", spending) for name, spending in spread]
     if unit.server is not None:
         named.append(("All rounds, as the server charged them", unit.server))
     rows = []
-    for label, own in named or [(unit.busiest.name, unit.busiest)]:
+    for label, own in named or [(unit.busiest.ledger, unit.busiest)]:
         cells = f"{own.rounds:,}", two_rho(own.spent_nano), share_of_budget(own), round_up(own.epsilon)
-        rows.append(_row(label, *cells, own=own.name == unit.busiest.name))
-    left = f"The budget of {unit.busiest.name} admits {counted(unit.rounds_left or 0, 'more round')} at the last price."
+        rows.append(_row(label, *cells, own=own.ledger == unit.busiest.ledger))
+    left = (
+        f"The budget of {unit.busiest.ledger} admits {counted(unit.rounds_left or 0, 'more round')} at the last price."
+    )
     notes = () if unit.rounds_left is None else (left,)
     return Grid("Who spent what", ("Ledger", "Rounds", "Spent, 2 rho", "Of its budget", "Epsilon"), tuple(rows), notes)
 

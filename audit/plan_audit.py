@@ -122,8 +122,9 @@ def _unit_plan(record: LedgerAudit, server: LedgerRecord, schedule: Mapping[str,
     busiest = max(devices, key=lambda ledger: ledger.state.spent_nano, default=server)
     trained = [charged.intent for charged in server.rounds.values() if charged.intent.round > 0]
     if not trained:
-        raise ConfigError(f"{record.source.name} has charged no training round, so its terms are not known yet",
-                          hint=_PLAN_HINT)  # fmt: skip
+        raise ConfigError(
+            f"{record.source.name} has charged no training round, so its terms are not known yet", hint=_PLAN_HINT
+        )
     last = trained[-1]
     own = sum(intent.round > 0 and intent.run == last.run for intent in busiest.counted)
     remaining = max(0, rounds - max(intent.round for intent in trained if intent.run == last.run))

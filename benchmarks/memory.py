@@ -37,9 +37,15 @@ def main(
             label = f"{name} peak memory, baselines {which}"
             checks.append(Check(name=label, measured=spent.peak_memory_mb, unit="MB", target=target))
             rows.append(
-                {"data": name, "baselines": which, "rounds": rounds, "peak_memory_mb": spent.peak_memory_mb,
-                 "cpu_seconds": spent.cpu_seconds, "wall_seconds": spent.wall_seconds}
-            )  # fmt: skip
+                {
+                    "data": name,
+                    "baselines": which,
+                    "rounds": rounds,
+                    "peak_memory_mb": spent.peak_memory_mb,
+                    "cpu_seconds": spent.cpu_seconds,
+                    "wall_seconds": spent.wall_seconds,
+                }
+            )
     outcome = Outcome("memory", tuple(checks), tuple(skipped), {"rows": rows})
     outcome.write()
     print_checks([outcome], Console())

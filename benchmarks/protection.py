@@ -107,9 +107,19 @@ def measure_ledger(entries: int) -> dict[str, float]:
             before = time.process_time()
             for number in range(entries):
                 intent = Intent(
-                    run="r", round=number, mechanism="skellam", unit="user", adjacency=ADJACENCY, clip_int=4096,
-                    sum_var_int=10**8, m_honest=90, n1=100, sampling="none-claimed", model=nothing, transcript=nothing,
-                )  # fmt: skip
+                    run="r",
+                    round=number,
+                    mechanism="skellam",
+                    unit="user",
+                    adjacency=ADJACENCY,
+                    clip_int=4096,
+                    sum_var_int=10**8,
+                    m_honest=90,
+                    n1=100,
+                    sampling="none-claimed",
+                    model=nothing,
+                    transcript=nothing,
+                )
                 started = time.perf_counter()
                 book.append("device", intent)
                 walls.append(time.perf_counter() - started)

@@ -55,9 +55,7 @@ TARGETS = {("ml-100k", "ncf"): 0.5, ("ml-1m", "ncf"): 5.0}
 
 def measure(data: str, case: Case, repeats: int, folder: Path) -> dict[str, Any]:
     """Time one case on one dataset."""
-    config = configuration(
-        data, case.training, dim=case.dim, rounds=repeats + 1, content=case.fixed_columns
-    )  # fmt: skip
+    config = configuration(data, case.training, dim=case.dim, rounds=repeats + 1, content=case.fixed_columns)
     work = local_rounds(config, fixed_columns=case.fixed_columns)
     spent = timed(work, repeats)
     median = statistics.median(spent)

@@ -19,8 +19,16 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 from palate.errors import ConfigError, RunError
 
 BENCHMARKS = (
-    "overhead", "rounds", "protection", "secagg", "vault", "recommending", "naive_flower", "memory", "quality",
-)  # fmt: skip
+    "overhead",
+    "rounds",
+    "protection",
+    "secagg",
+    "vault",
+    "recommending",
+    "naive_flower",
+    "memory",
+    "quality",
+)
 
 
 def run_one(name: str, arguments: list[str], say: Callable[[str], None]) -> Outcome:

@@ -48,10 +48,21 @@ def play(devices: int, dropout: int, *, known: bool) -> dict[str, Any]:
     """Play one round with a percentage of the devices gone after they shared; tau 0.6, gamma 0.1."""
     authority, server_key = EnrolmentAuthority.generate("benchmark"), Ed25519PrivateKey.generate()
     offer = Offer(
-        fleet="benchmark", run="benchmark", server_round=1, plan_hash="ab" * 32, vector_length=VECTOR_LENGTH,
-        ring_bits=32, sensitivity=1 << 14, share_variance=1 << 22, honest_shares=devices // 2, max_roster=devices,
-        gamma_thousandths=100, tau_thousandths=600, n_min=20, issued_at=1,
-    )  # fmt: skip
+        fleet="benchmark",
+        run="benchmark",
+        server_round=1,
+        plan_hash="ab" * 32,
+        vector_length=VECTOR_LENGTH,
+        ring_bits=32,
+        sensitivity=1 << 14,
+        share_variance=1 << 22,
+        honest_shares=devices // 2,
+        max_roster=devices,
+        gamma_thousandths=100,
+        tau_thousandths=600,
+        n_min=20,
+        issued_at=1,
+    )
     numbers = list(range(1, devices + 1))
     identities = {}
     for number in numbers:

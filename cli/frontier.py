@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from palate.cli.options import JsonOption, QuietOption, folder_option
 from palate.cli.settings import Panel, with_settings
+from palate.cli.terminal import print_grid
 from palate.errors import ConfigError, EnvironmentProblem
 from palate.simulation.config import SimulationConfig
 
@@ -80,8 +81,9 @@ def frontier(
     """  # noqa: D301 - Click wants the character itself to keep the lines of the examples
     from palate.simulation.frontier import RUNS, Sweep, run_sweep
     from palate.simulation.frontier_controls import dataset_name, reference_names
-    from palate.simulation.frontier_progress import SilentSweep, SweepProgress
+    from palate.simulation.frontier_progress import SweepProgress
     from palate.simulation.frontier_records import summary_of, write_frontier
+    from palate.simulation.progress import SilentWatcher
     from palate.simulation.report.frontier_chart import write_page  # before the first run: its extra may be missing
 
     sweep = Sweep(
@@ -99,10 +101,10 @@ def frontier(
     _make(place / RUNS)
     talk = Console(stderr=True, quiet=quiet or as_json)
     if quiet or as_json:
-        found = run_sweep(sweep, place, SilentSweep(), references=names)
+        found = run_sweep(sweep, place, SilentWatcher(), references=names)
     else:
         with SweepProgress(talk, sweep, place) as watcher:
-            found = run_sweep(sweep, place, watcher, references=names)
+            found = run_sweep(sweep, place, watcher, references=names, begins=watcher.point)
     summary = summary_of(found.cells, part=metric_part, swept=sweep.asked, notes=found.notes)
     write_frontier(found.entries, summary, place)
     files = write_page(found.cells, place, part=metric_part, notes=found.notes)
@@ -138,27 +140,11 @@ def _make(folder: Path) -> None:
 def _show(found: Frontier, part: str, console: Console) -> None:
     """Print HR@10 and NDCG@10 of every model at every budget."""
     from palate.simulation.frontier_controls import dataset_name
+    from palate.simulation.frontier_records import cell_grid
 
-    names = [f"{part}/{ranking}/{metric}" for ranking in ("sampled", "full") for metric in ("hr@10", "ndcg@10")]
     for data in found.sweep.data:
-        table = Table(
-            f"{dataset_name(data)}, {part}", "unit", "epsilon", "HR@10", "NDCG@10", "HR@10 full", "NDCG@10 full",
-            box=None, pad_edge=False,
-        )  # fmt: skip
-        for column in table.columns[2:]:
-            column.justify = "right"
-        for cell in found.cells:
-            if cell.data != data:
-                continue
-            numbers = [cell.metrics[name] for name in names]
-            table.add_row(
-                cell.label,
-                cell.unit,
-                "-" if cell.epsilon is None else f"{cell.epsilon:g}",
-                *("-" if number is None else f"{number[0]:.4f}" for number in numbers),
-                style="bold" if cell.kind == "palate" else "",
-            )
-        console.print(table)
+        grid = cell_grid([cell for cell in found.cells if cell.data == data], part, narrow=True)
+        print_grid(replace(grid, caption=f"{dataset_name(data)}, {part}"))
     count = len(found.sweep.seeds)
     console.print(f"Means over {count} seed{'s' if count > 1 else ''}; references with the first.", highlight=False)
     for note in found.notes:

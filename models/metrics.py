@@ -8,7 +8,9 @@ every comparison, so it would put the held-out item first and report a perfect m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -250,11 +252,11 @@ class RankingMetrics:
             mrr=float(np.mean(reciprocal_rank(ranks))),
         )
 
-    def to_dict(self) -> dict[str, float | int | dict[str, dict[str, float]]]:
-        """Plain numbers for JSON, keyed as in published tables ("hr@10"); intervals under "intervals"."""
+    @property
+    def values(self) -> dict[str, float]:
+        """Means by their published names, such as "hr@10"."""
         k = self.top_k
         return {
-            "users": self.num_users,
             f"hr@{k}": self.hit_rate.value,
             f"ndcg@{k}": self.ndcg.value,
             f"recall@{k}": self.recall,
@@ -262,5 +264,49 @@ class RankingMetrics:
             f"precision@{k}": self.precision,
             f"f1@{k}": self.f1,
             "mrr": self.mrr,
-            "intervals": {f"hr@{k}": self.hit_rate.to_dict(), f"ndcg@{k}": self.ndcg.to_dict()},
         }
+
+    @property
+    def intervals(self) -> dict[str, Estimate]:
+        """Those with a sampling error, by their published names."""
+        return {f"hr@{self.top_k}": self.hit_rate, f"ndcg@{self.top_k}": self.ndcg}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers for JSON by their published names; intervals under "intervals"."""
+        intervals = {name: found.to_dict() for name, found in self.intervals.items()}
+        return {"users": self.num_users, **self.values, "intervals": intervals}
+
+    @staticmethod
+    def fields_of(values: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn what `to_dict` gave back into arguments of this class, their types unchecked.
+
+        Raises
+        ------
+        ValueError
+            If there is not one cut-off, or a number is missing.
+        """
+        cuts = [name.removeprefix("hr@") for name in values if name.startswith("hr@")]
+        if len(cuts) != 1 or not cuts[0].isdigit() or (k := int(cuts[0])) < 1:
+            raise ValueError("not one hit rate at one cut-off")
+        names = {
+            "num_users": "users",
+            "recall": f"hr@{k}",
+            "recall_wide": f"recall@{2 * k}",
+            "precision": f"precision@{k}",
+            "f1": f"f1@{k}",
+            "mrr": "mrr",
+        }
+        found: dict[str, Any] = {"top_k": k}
+        intervals = values.get("intervals")
+        for field, name in (("hit_rate", f"hr@{k}"), ("ndcg", f"ndcg@{k}")):
+            own = intervals.get(name) if isinstance(intervals, Mapping) else None
+            if name not in values or not isinstance(own, Mapping):
+                raise ValueError(f"no {name}")
+            found[field] = {
+                "standard_error": own.get("se"),
+                **{part: own.get(part) for part in ("value", "low", "high")},
+            }
+        missing = [name for name in names.values() if name not in values]
+        if missing:
+            raise ValueError(f"no {', '.join(missing)}")
+        return found | {field: values[name] for field, name in names.items()}

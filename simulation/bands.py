@@ -39,20 +39,25 @@ class Band:
     label
         Who: "1 to 24 interactions", "head", "F".
     sampled, full
-        Their accuracy under both protocols; `full` is None after a cheap evaluation.
+        Their accuracy under both protocols.
     """
 
     label: str
     sampled: RankingMetrics
-    full: RankingMetrics | None
+    full: RankingMetrics
+
+    @property
+    def users(self) -> int:
+        """How many."""
+        return self.sampled.num_users
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
         return {
             "label": self.label,
-            "users": self.sampled.num_users,
+            "users": self.users,
             "sampled": self.sampled.to_dict(),
-            "full": self.full.to_dict() if self.full else None,
+            "full": self.full.to_dict(),
         }
 
 
@@ -101,7 +106,7 @@ def by_label(values: Sequence[str] | StrArray) -> Partition:
 
 
 def accuracy_by(
-    partition: Partition, rank_sampled: Int32Array, rank_full: Int32Array | None, *, top_k: int
+    partition: Partition, rank_sampled: Int32Array, rank_full: Int32Array, *, top_k: int
 ) -> tuple[Band, ...]:
     """Accuracy in each group that has users.
 
@@ -110,7 +115,7 @@ def accuracy_by(
     partition
         The groups.
     rank_sampled, rank_full
-        0-based ranks of the same users, int32 [m]; full ranks may be missing.
+        0-based ranks of the same users, int32 [m].
     top_k
         Cut-off of the metrics.
     """
@@ -118,7 +123,7 @@ def accuracy_by(
         Band(
             label,
             RankingMetrics.from_ranks(rank_sampled[inside], top_k),
-            RankingMetrics.from_ranks(rank_full[inside], top_k) if rank_full is not None else None,
+            RankingMetrics.from_ranks(rank_full[inside], top_k),
         )
         for index, label in enumerate(partition.labels)
         if (inside := partition.band == index).any()

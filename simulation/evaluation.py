@@ -8,7 +8,7 @@ Everything here needs all users' histories at once: it exists in simulations onl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -246,10 +246,6 @@ class BeyondAccuracy:
     novelty: float
     diversity: float | None
 
-    def to_dict(self) -> dict[str, float | None]:
-        """Plain numbers for JSON."""
-        return {"coverage": self.coverage, "gini": self.gini, "novelty": self.novelty, "diversity": self.diversity}
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -258,9 +254,9 @@ class Summary:
     Attributes
     ----------
     sampled, full
-        Accuracy over all users; `full` is None after a cheap evaluation.
+        Accuracy over all users.
     beyond
-        Properties of the lists; None after a cheap evaluation.
+        Properties of the lists.
     by_activity
         Quartiles of users by training interactions; fewer bands where many users share a length.
     by_popularity
@@ -271,18 +267,22 @@ class Summary:
     """
 
     sampled: RankingMetrics
-    full: RankingMetrics | None
-    beyond: BeyondAccuracy | None
+    full: RankingMetrics
+    beyond: BeyondAccuracy
     by_activity: tuple[Band, ...]
     by_popularity: tuple[Band, ...]
     by_group: dict[str, tuple[Band, ...]]
+
+    def accuracy(self, ranking: str) -> RankingMetrics:
+        """Accuracy under one protocol, "sampled" or "full"."""
+        return self.sampled if ranking == "sampled" else self.full
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
         return {
             "sampled": self.sampled.to_dict(),
-            "full": self.full.to_dict() if self.full else None,
-            "beyond": self.beyond.to_dict() if self.beyond else None,
+            "full": self.full.to_dict(),
+            "beyond": asdict(self.beyond),
             "by_activity": [band.to_dict() for band in self.by_activity],
             "by_popularity": [band.to_dict() for band in self.by_popularity],
             "by_group": {name: [band.to_dict() for band in bands] for name, bands in self.by_group.items()},
@@ -311,25 +311,31 @@ def summarise(
         Public content features, [num_items, k], for diversity.
     groups
         Text labels of all users, [num_users] each, by the name of the grouping.
+
+    Raises
+    ------
+    DataError
+        If the evaluation was a cheap one, without ranks in the whole catalogue.
     """
     counts = np.bincount(train.items, minlength=num_items)
-    beyond = None
-    if evaluation.top_items is not None:
-        shown = evaluation.top_items
-        beyond = BeyondAccuracy(
-            coverage=lists.coverage(shown, num_items),
-            gini=lists.gini(lists.exposure(shown, num_items)),
-            novelty=lists.novelty(shown, counts, train.num_users),
-            diversity=lists.intra_list_diversity(shown, content) if content is not None else None,
-        )
+    full, shown = evaluation.metrics("full"), evaluation.top_items
+    if shown is None or evaluation.rank_full is None:
+        raise DataError("0 lists to describe in this evaluation", hint="evaluate again with with_full=True")
+    ranks = evaluation.rank_sampled, evaluation.rank_full
+    beyond = BeyondAccuracy(
+        coverage=lists.coverage(shown, num_items),
+        gini=lists.gini(lists.exposure(shown, num_items)),
+        novelty=lists.novelty(shown, counts, train.num_users),
+        diversity=lists.intra_list_diversity(shown, content) if content is not None else None,
+    )
 
     def accuracy(partition: Partition) -> tuple[Band, ...]:
-        return accuracy_by(partition, evaluation.rank_sampled, evaluation.rank_full, top_k=evaluation.top_k)
+        return accuracy_by(partition, *ranks, top_k=evaluation.top_k)
 
     labels = {name: np.asarray(values, dtype=np.str_)[evaluation.users] for name, values in (groups or {}).items()}
     return Summary(
         sampled=evaluation.metrics(),
-        full=evaluation.metrics("full") if evaluation.rank_full is not None else None,
+        full=full,
         beyond=beyond,
         by_activity=accuracy(by_activity(train.lengths[evaluation.users])),
         by_popularity=accuracy(by_popularity(counts, evaluation.target)),

@@ -7,10 +7,10 @@ where it was and a longer one finds the points of a shorter one. Written: docs/f
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from palate.errors import ConfigError, RunError
 from palate.privacy.accounting.events import Adjacency, Assumption
@@ -18,7 +18,7 @@ from palate.server.values import merge
 from palate.simulation.claims import PUBLIC_CATALOGUE, SEEDED
 from palate.simulation.config import SimulationConfig, checked_config
 from palate.simulation.federation import simulate
-from palate.simulation.frontier_controls import References, controls_of, dataset_name, reference_names
+from palate.simulation.frontier_controls import controls_of, dataset_name, reference_names, references_of
 from palate.simulation.frontier_records import Cell, Entry, cells_of, entry_of_baseline, entry_of_run
 from palate.simulation.protection import UNPROTECTED
 from palate.simulation.session import Watcher
@@ -153,15 +153,14 @@ def _meaning(delta: float | None) -> str:
     )
 
 
-class SweepWatcher(Watcher, Protocol):
-    """Told how a sweep goes, and by the methods of `Watcher` how each of its runs goes."""
-
-    def point(self, point: Point, position: int) -> None:
-        """Take note that a point begins, counted from 0."""
-        ...
-
-
-def run_sweep(sweep: Sweep, folder: Path, watcher: SweepWatcher, *, references: Sequence[str]) -> Frontier:
+def run_sweep(
+    sweep: Sweep,
+    folder: Path,
+    watcher: Watcher,
+    *,
+    references: Sequence[str],
+    begins: Callable[[Point, int], None] = lambda *_: None,
+) -> Frontier:
     """Run, resume or read every point, and the controls and references beside them.
 
     Parameters
@@ -171,9 +170,11 @@ def run_sweep(sweep: Sweep, folder: Path, watcher: SweepWatcher, *, references: 
     folder
         Where runs/, controls/ and references/ go; made if missing.
     watcher
-        Told how it goes.
+        Told how each run goes.
     references
         Baselines without privacy, once for a dataset with the first seed.
+    begins
+        Called with every point before it begins, and its place from 0 on.
 
     Raises
     ------
@@ -188,7 +189,7 @@ def run_sweep(sweep: Sweep, folder: Path, watcher: SweepWatcher, *, references: 
     skipped: list[str] = []
     hashes: dict[str, str] = {}
     for position, point in enumerate(sweep.points()):
-        watcher.point(point, position)
+        begins(point, position)
         config, run = point.config, folder / RUNS / point.name
         result = simulate(config, run, watcher)
         found = _data_hash(run)
@@ -201,7 +202,7 @@ def run_sweep(sweep: Sweep, folder: Path, watcher: SweepWatcher, *, references: 
             entries.append(entry_of_baseline(control, config, "control", point.name))
     for data in sweep.data:
         first = next(point.config for point in sweep.points() if point.config.data == data)
-        for found_reference in References(folder).of(first, references, hashes.get(data), watcher.phase):
+        for found_reference in references_of(first, references, folder, hashes.get(data), watcher.phase):
             if found_reference.get("skipped"):
                 skipped.append(f"{dataset_name(data)}, {found_reference['label']}: {found_reference['skipped']}")
                 continue

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,47 +77,45 @@ def controls_of(config: SimulationConfig, run: Path, folder: Path, phase: Phase)
     return list(kept.values())
 
 
-@dataclass(frozen=True)
-class References:
-    """References of a frontier: exact, in one place, without privacy; kept in references/ of its folder."""
+def references_of(
+    config: SimulationConfig, names: Sequence[str], folder: Path, data_hash: str | None, phase: Phase
+) -> list[Found]:
+    """Fit references to the data of a run, without privacy and in one place, those that are not kept from before.
 
-    folder: Path
+    Parameters
+    ----------
+    config
+        A run on the data; its seed starts those that need one.
+    names
+        Which ones.
+    folder
+        The frontier's; kept in references/ there.
+    data_hash
+        Hash of the data, where the runs know it.
+    phase
+        Told what is going on.
 
-    def of(self, config: SimulationConfig, names: Sequence[str], data_hash: str | None, phase: Phase) -> list[Found]:
-        """Fit references to the data of a run, those that are not kept from before.
-
-        Parameters
-        ----------
-        config
-            A run on the data; its seed starts those that need one.
-        names
-            Which ones.
-        data_hash
-            Hash of the data, where the runs know it.
-        phase
-            Told what is going on.
-
-        Returns
-        -------
-        list
-            Results as `BaselineResult.to_dict` gives them, in the order of `names`; also of those that were skipped.
-        """
-        if not names:
-            return []
-        shown = json.dumps([config.data, config.read.model_dump(mode="json"), config.content.model_dump(mode="json")])
-        digest = hashlib.sha256(shown.encode()).hexdigest()[:8]
-        path = self.folder / "references" / f"{dataset_name(config.data)}-{digest}.json"
-        label = {"data": data_hash or prepare(config).data_hash, "seed": config.seed}
-        kept = _kept(path, label) or {}
-        for name in names:
-            if name in kept:
-                continue
-            prepared = prepare(config)
-            phase(f"reference {name}")
-            found = run_baselines([name], prepared.split, content=prepared.public_columns, seed=config.seed)
-            kept[name] = found[name].to_dict()
-            _keep(path, label, kept)
-        return [kept[name] for name in names]
+    Returns
+    -------
+    list
+        Results as `BaselineResult.to_dict` gives them, in the order of `names`; also of those that were skipped.
+    """
+    if not names:
+        return []
+    shown = json.dumps([config.data, config.read.model_dump(mode="json"), config.content.model_dump(mode="json")])
+    digest = hashlib.sha256(shown.encode()).hexdigest()[:8]
+    path = folder / "references" / f"{dataset_name(config.data)}-{digest}.json"
+    label = {"data": data_hash or prepare(config).data_hash, "seed": config.seed}
+    kept = _kept(path, label) or {}
+    for name in names:
+        if name in kept:
+            continue
+        prepared = prepare(config)
+        phase(f"reference {name}")
+        found = run_baselines([name], prepared.split, content=prepared.public_columns, seed=config.seed)
+        kept[name] = found[name].to_dict()
+        _keep(path, label, kept)
+    return [kept[name] for name in names]
 
 
 def dataset_name(data: str) -> str:

@@ -1,4 +1,4 @@
-"""Progress of a sweep on stderr: one bar over all runs with the time that is left, or nothing."""
+"""Progress of a sweep on stderr: one bar over all runs with the time that is left."""
 
 from __future__ import annotations
 
@@ -8,15 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from palate.simulation.frontier import RUNS, Point, Sweep
-from palate.simulation.progress import SilentWatcher
 from palate.simulation.session import RoundLine, SimulationSession
-
-
-class SilentSweep(SilentWatcher):
-    """Says nothing."""
-
-    def point(self, point: Point, position: int) -> None:
-        """Say nothing."""
 
 
 class SweepProgress:

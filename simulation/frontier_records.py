@@ -9,7 +9,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +17,12 @@ import polars as pl
 
 from palate.data.tables import parquet_bytes
 from palate.privacy import files
+from palate.privacy.accounting.guarantee import round_up
 from palate.simulation.baselines.registry import BASELINES
 from palate.simulation.config import SimulationConfig
 from palate.simulation.protection import UNPROTECTED
+from palate.simulation.report.tables import Cell as Shown
+from palate.simulation.report.tables import Grid, Row
 
 FORMAT, VERSION = "palate.frontier", 1
 SUMMARY, TABLE = "frontier.json", "frontier.parquet"
@@ -37,17 +40,36 @@ Kind = Literal["palate", "control", "reference"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """What one model reached at one point; a row of frontier.parquet.
+class _Model:
+    """One model at one budget.
 
     Attributes
     ----------
-    data, unit, epsilon, delta, seed
+    data, unit, epsilon, delta
         Of the run, or of the run that a control stands beside; epsilon and delta are None without protection.
     kind
         "palate" is a run, "control" a baseline that spends the run's budget, "reference" one that is not private.
     model, label
         Its name, and its name for people.
+    """
+
+    data: str
+    unit: str
+    epsilon: float | None
+    delta: float | None
+    kind: Kind
+    model: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(_Model):
+    """What one model reached with one seed; a row of frontier.parquet.
+
+    Attributes
+    ----------
+    seed
+        Of the run.
     run
         Folder of the run; None for a reference, which belongs to the dataset.
     guarantee_epsilon
@@ -58,14 +80,7 @@ class Entry:
         By the names of `METRICS`; None where nobody could be asked.
     """
 
-    data: str
-    unit: str
-    epsilon: float | None
-    delta: float | None
     seed: int
-    kind: Kind
-    model: str
-    label: str
     run: str | None
     guarantee_epsilon: float | None
     cpu_seconds: float
@@ -73,13 +88,11 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class Cell(_Model):
     """One model at one budget, over seeds.
 
     Attributes
     ----------
-    data, unit, epsilon, delta, kind, model, label
-        As in `Entry`.
     seeds
         Which seeds were run.
     guarantee_epsilon
@@ -90,13 +103,6 @@ class Cell:
         Mean and sample standard deviation (None for one seed) by name; None where nobody could be asked.
     """
 
-    data: str
-    unit: str
-    epsilon: float | None
-    delta: float | None
-    kind: Kind
-    model: str
-    label: str
     seeds: tuple[int, ...]
     guarantee_epsilon: float | None
     cpu_seconds: float
@@ -158,13 +164,7 @@ def cells_of(entries: Iterable[Entry]) -> Iterator[Cell]:
         first = group[0]
         claimed = [entry.guarantee_epsilon for entry in group if entry.guarantee_epsilon is not None]
         yield Cell(
-            data=first.data,
-            unit=first.unit,
-            epsilon=first.epsilon,
-            delta=first.delta,
-            kind=first.kind,
-            model=first.model,
-            label=first.label,
+            **{each.name: getattr(first, each.name) for each in fields(_Model)},
             seeds=tuple(entry.seed for entry in group),
             guarantee_epsilon=max(claimed, default=None),
             cpu_seconds=statistics.fmean(entry.cpu_seconds for entry in group),
@@ -225,11 +225,43 @@ def _plain(value: Any) -> Any:
 
 def table_of(entries: Sequence[Entry]) -> pl.DataFrame:
     """Return the rows of frontier.parquet."""
-    columns = [name for name in Entry.__dataclass_fields__ if name != "metrics"]
+    who = "data", "unit", "epsilon", "delta", "seed", "kind", "model", "label", "run"  # in the order of the format
+    columns = (*who, "guarantee_epsilon", "cpu_seconds")
     rows = [{name: getattr(entry, name) for name in columns} | dict(entry.metrics) for entry in entries]
     floats = dict.fromkeys(["epsilon", "delta", "guarantee_epsilon", "cpu_seconds", *METRICS], pl.Float64)
     texts = dict.fromkeys(["data", "unit", "kind", "model", "label", "run"], pl.String)
     return pl.DataFrame(rows, schema_overrides={**floats, **texts, "seed": pl.Int64})
+
+
+def cell_grid(cells: Iterable[Cell], part: str, *, narrow: bool = False) -> Grid:
+    """Lay out what every model reached at every budget on "validation" or "test"; `narrow` fits 80 columns."""
+    names = [f"{part}/{ranking}/{metric}" for ranking in ("sampled", "full") for metric in ("hr@10", "ndcg@10")]
+    columns: tuple[str, ...]
+    columns = "Model", "Unit", "Epsilon", "Proven", "Seeds", "HR@10", "NDCG@10", "HR@10 full", "NDCG@10 full", "CPU-s"
+    rows = []
+    for cell in cells:
+        budget = "\N{EN DASH}" if cell.epsilon is None else f"{cell.epsilon:g}"
+        proven = "\N{EN DASH}" if cell.guarantee_epsilon is None else round_up(cell.guarantee_epsilon)
+        texts = cell.unit, budget, proven, str(len(cell.seeds))
+        metrics = [_metric_cell(cell.metrics[name]) for name in names]
+        cpu = Shown(f"{cell.cpu_seconds:.1f}")
+        rows.append(Row(cell.label, (*map(Shown, texts), *metrics, cpu), own=cell.kind == "palate"))
+    if narrow:
+        kept = (1, 2, 5, 6, 7, 8)  # without what is proven, the seeds and the time
+        columns = "Model", *(columns[place] for place in kept)
+        rows = [Row(row.label, tuple(row.cells[place - 1] for place in kept), own=row.own) for row in rows]
+        return Grid(f"All models, {part}", columns, tuple(rows))
+    note = (
+        "Small print: standard deviation over seeds. Proven: epsilon as accounted for after the run. "
+        "Full: ranked among the whole catalogue."
+    )
+    return Grid(f"All models, {part}", columns, tuple(rows), (note,))
+
+
+def _metric_cell(found: tuple[float, float | None] | None) -> Shown:
+    if found is None:
+        return Shown("\N{EN DASH}")
+    return Shown(f"{found[0]:.4f}", "" if found[1] is None else f"± {found[1]:.3f}")
 
 
 def write_frontier(entries: Sequence[Entry], summary: Mapping[str, Any], folder: Path) -> None:

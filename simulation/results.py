@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from palate.models.metrics import RankingMetrics
 from palate.privacy import files
 from palate.privacy.accounting.events import Unit
 from palate.simulation.baselines.running import BaselineResult, run_baselines
@@ -20,9 +19,21 @@ from palate.simulation.measure import cpu_seconds, peak_memory_mb
 from palate.simulation.prepare import Prepared
 
 CONTRACT = (
-    "run", "data", "model", "unit", "epsilon", "delta", "protection", "guarantee", "rounds", "seed", "validation",
-    "test", "cpu_seconds", "peak_memory_mb",
-)  # fmt: skip
+    "run",
+    "data",
+    "model",
+    "unit",
+    "epsilon",
+    "delta",
+    "protection",
+    "guarantee",
+    "rounds",
+    "seed",
+    "validation",
+    "test",
+    "cpu_seconds",
+    "peak_memory_mb",
+)
 """Keys that `palate simulate --json` prints; other tools rely on them."""
 
 
@@ -128,21 +139,13 @@ def _summary(prepared: Prepared, part: str, evaluation: Evaluation) -> Summary |
 
 
 def _accuracy(summary: Summary | None) -> dict[str, dict[str, float]] | None:
+    """Metrics as plain numbers under their usual names; recall at the cut-off is the hit rate."""
     if summary is None:
         return None
-    return {"sampled": _plain(summary.sampled), "full": _plain(summary.full) if summary.full else {}}
-
-
-def _plain(metrics: RankingMetrics) -> dict[str, float]:
-    """Metrics as plain numbers under their usual names."""
-    cut = metrics.top_k
+    usual = {ranking: summary.accuracy(ranking) for ranking in ("sampled", "full")}
     return {
-        f"hr@{cut}": metrics.hit_rate.value,
-        f"ndcg@{cut}": metrics.ndcg.value,
-        f"recall@{2 * cut}": metrics.recall_wide,
-        f"precision@{cut}": metrics.precision,
-        f"f1@{cut}": metrics.f1,
-        "mrr": metrics.mrr,
+        ranking: {name: value for name, value in found.values.items() if name != f"recall@{found.top_k}"}
+        for ranking, found in usual.items()
     }
 
 

@@ -27,10 +27,23 @@ ASKED, RESOLVED = "config.toml", "resolved.toml"
 
 _PACKAGES = ("palate", "flwr", "torch", "numpy", "scipy", "polars", "pydantic", "safetensors", "tokenizers", "ray")
 _OURS = (
-    "config.toml", "resolved.toml", "environment.json", "rounds.jsonl", "items.parquet", "item_table.safetensors",
-    "checkpoint.safetensors", "evaluation.parquet", "result.json", "report.html", "log.txt", "devices", "plots",
-    "ledgers", "noise.key", "new_items.json",
-)  # fmt: skip
+    "config.toml",
+    "resolved.toml",
+    "environment.json",
+    "rounds.jsonl",
+    "items.parquet",
+    "item_table.safetensors",
+    "checkpoint.safetensors",
+    "evaluation.parquet",
+    "result.json",
+    "report.html",
+    "log.txt",
+    "devices",
+    "plots",
+    "ledgers",
+    "noise.key",
+    "new_items.json",
+)
 _LOCK = ".lock"
 
 

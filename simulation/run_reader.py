@@ -21,11 +21,11 @@ from palate.data.catalogue import Catalogue
 from palate.errors import RunError
 from palate.models.table import ItemTable
 from palate.server.store import TABLE_FORMAT, read_tensors
-from palate.simulation.evaluation import Evaluation
+from palate.simulation.evaluation import Evaluation, Summary
 from palate.simulation.prepare import catalogue_hash
 from palate.simulation.report.files import damaged, exists, file_bytes, is_file
 from palate.simulation.report.ranked import PARTS, RANKINGS, RankedUsers, read_evaluation, read_items
-from palate.simulation.report.records import Environment, ModelSummary, Result, RoundRecord
+from palate.simulation.report.records import Environment, Result, RoundRecord
 
 RUNS = Path("runs")
 """Where a run is looked for by name."""
@@ -203,12 +203,12 @@ def _require_agreement(run: Run) -> None:
             raise damaged(run.folder, "evaluation.parquet", f"its ranks do not give the {part} metrics of result.json")
 
 
-def _reproduces(summary: ModelSummary, evaluation: Evaluation) -> bool:
+def _reproduces(summary: Summary, evaluation: Evaluation) -> bool:
     """Tell whether the ranks give the accuracy that the summary states, under both protocols."""
     for ranking in RANKINGS:
         stated, found = summary.accuracy(ranking), evaluation.metrics(ranking)
         off = abs(stated.hit_rate.value - found.hit_rate.value), abs(stated.ndcg.value - found.ndcg.value)
-        if stated.users != found.num_users or max(off) > _TOLERANCE:
+        if stated.num_users != found.num_users or max(off) > _TOLERANCE:
             return False
     return True
 

@@ -69,16 +69,6 @@ class Comparison:
     only_first: int
     only_second: int
 
-    def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON, keyed as in published tables."""
-        return {
-            "users": self.num_users,
-            f"hr@{self.top_k}": self.hit_rate.to_dict(),
-            f"ndcg@{self.top_k}": self.ndcg.to_dict(),
-            "only_first": self.only_first,
-            "only_second": self.only_second,
-        }
-
 
 def compare(
     first: Evaluation,

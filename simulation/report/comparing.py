@@ -6,7 +6,7 @@ rank of the same held-out item.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -248,7 +248,7 @@ def _facts(result: Result) -> dict[str, object]:
         "cpu_seconds": result.cpu_seconds.model_dump(),
         "peak_memory_mb": result.peak_memory_mb,
         "bytes_per_device": result.bytes_per_device.model_dump(),
-        "beyond": result.summary.test.beyond.model_dump(),
+        "beyond": asdict(result.summary.test.beyond),
     }
 
 

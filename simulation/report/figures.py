@@ -9,8 +9,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from palate.simulation.bands import Band
 from palate.simulation.report.drawing import COLOURS, Chart, blank, house_style, to_png, to_svg
-from palate.simulation.report.records import BandAccuracy, Result, RoundRecord
+from palate.simulation.report.records import Result, RoundRecord
 
 _WIDTH, _HEIGHT = 4.8, 3.0
 _LABEL_ROOM = 1.28  # the horizontal axis goes on past the last round, where the lines are named
@@ -69,7 +70,7 @@ class Line:
 
     label: str
     colour: str
-    bands: Sequence[BandAccuracy]
+    bands: Sequence[Band]
 
 
 def band_chart(name: str, title: str, lines: Sequence[Line]) -> Chart:

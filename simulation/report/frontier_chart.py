@@ -15,11 +15,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from palate.simulation.frontier_controls import dataset_name
-from palate.simulation.frontier_records import Cell
+from palate.simulation.frontier_records import Cell, cell_grid
 from palate.simulation.report.drawing import COLOURS, Chart, blank, house_style, to_png, to_svg
 from palate.simulation.report.rendering import render, save
-from palate.simulation.report.tables import Cell as Shown
-from palate.simulation.report.tables import Grid, Row
 from palate.simulation.report.words import metric_name, score
 
 METRICS = ("hr@10", "ndcg@10")
@@ -155,9 +153,15 @@ def _legend(figure: Figure, axes: Axes, *, columns: int) -> None:
     handles, labels = axes.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda place: isinstance(handles[place], Line2D))  # horizontal lines last
     figure.legend(
-        [handles[place] for place in order], [labels[place] for place in order], loc="outside lower left",
-        ncols=columns, frameon=False, fontsize=9.5, handlelength=2.6, columnspacing=1.6,
-    )  # fmt: skip
+        [handles[place] for place in order],
+        [labels[place] for place in order],
+        loc="outside lower left",
+        ncols=columns,
+        frameon=False,
+        fontsize=9.5,
+        handlelength=2.6,
+        columnspacing=1.6,
+    )
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
@@ -176,10 +180,17 @@ def _draw(axes: Axes, panel: Panel) -> None:
     if panel.unprotected:
         found = panel.unprotected.metrics[panel.metric]
         axes.errorbar(
-            [without], [mean(panel.unprotected, panel.metric)], yerr=[(found and found[1]) or 0.0],
-            color=COLOURS["first"], marker="o", markerfacecolor=COLOURS["paper"], markersize=7, linestyle="",
-            elinewidth=1.4, label=f"{panel.unprotected.label}, no privacy",
-        )  # fmt: skip
+            [without],
+            [mean(panel.unprotected, panel.metric)],
+            yerr=[(found and found[1]) or 0.0],
+            color=COLOURS["first"],
+            marker="o",
+            markerfacecolor=COLOURS["paper"],
+            markersize=7,
+            linestyle="",
+            elinewidth=1.4,
+            label=f"{panel.unprotected.label}, no privacy",
+        )
     for model, (dash, marker) in _CONTROL_STYLES.items():
         curve = panel.curve(kind="control", unit=panel.control_unit or "", model=model)
         if curve:
@@ -196,9 +207,14 @@ def _references(axes: Axes, panel: Panel) -> None:
             axes.axhline(height, color=COLOURS["muted"], linewidth=1.3, linestyle=dash, label=label)
     if panel.best_reference is not None:  # which one it is differs from panel to panel, so the legend cannot say
         axes.annotate(
-            panel.best_reference.label, (0.0, mean(panel.best_reference, panel.metric)), (3, 4),
-            xycoords=("axes fraction", "data"), textcoords="offset points", color=COLOURS["muted"], fontsize=9.5,
-        )  # fmt: skip
+            panel.best_reference.label,
+            (0.0, mean(panel.best_reference, panel.metric)),
+            (3, 4),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            color=COLOURS["muted"],
+            fontsize=9.5,
+        )
 
 
 def _line(
@@ -214,10 +230,17 @@ def _line(
 ) -> None:
     spreads = [(cell.metrics[panel.metric] or (0.0, None))[1] or 0.0 for cell in curve]
     axes.errorbar(
-        [float(cell.epsilon or 0.0) for cell in curve], [mean(cell, panel.metric) for cell in curve],
-        yerr=spreads if any(spreads) else None, color=COLOURS[colour], marker=marker, markersize=5.5, linewidth=width,
-        linestyle=dash, elinewidth=1.4, label=label,
-    )  # fmt: skip
+        [float(cell.epsilon or 0.0) for cell in curve],
+        [mean(cell, panel.metric) for cell in curve],
+        yerr=spreads if any(spreads) else None,
+        color=COLOURS[colour],
+        marker=marker,
+        markersize=5.5,
+        linewidth=width,
+        linestyle=dash,
+        elinewidth=1.4,
+        label=label,
+    )
 
 
 def _axes(axes: Axes, panel: Panel, epsilons: Sequence[float], without: float) -> None:
@@ -305,48 +328,13 @@ def write_page(cells: Sequence[Cell], folder: Path, *, part: str, notes: Sequenc
             "verdicts": [verdict(row[1], unit) for unit in row[1].units],
             "charts": [chart_of(panel, name=f"d{place}-{panel.metric.replace('/', '-')}") for panel in row],
             "full": [chart_of(panel, name=f"d{place}-{panel.metric.replace('/', '-')}") for panel in full[row[0].data]],
-            "grid": _grid(row[0].cells, part),
+            "grid": cell_grid(row[0].cells, part),
         }
         for place, row in enumerate(rows)
-    ]  # fmt: skip
+    ]
     page = render("frontier.html.j2", sections=sections, part=part, notes=list(notes))
     save(page, folder / PAGE)
     if not rows:
         return [folder / PAGE]
     save_picture(rows, folder / PICTURE)
     return [folder / PICTURE, folder / PAGE]
-
-
-def _grid(cells: Sequence[Cell], part: str) -> Grid:
-    columns = [f"{part}/{ranking}/{metric}" for ranking in ("sampled", "full") for metric in METRICS]
-    return Grid(
-        caption=f"All models, {part}",
-        columns=(
-            "Model", "Unit", "Epsilon", "Proven", "Seeds", "HR@10", "NDCG@10", "HR@10 full", "NDCG@10 full", "CPU-s",
-        ),
-        rows=tuple(
-            Row(
-                cell.label,
-                (
-                    Shown(cell.unit),
-                    Shown("\N{EN DASH}" if cell.epsilon is None else f"{cell.epsilon:g}"),
-                    Shown("\N{EN DASH}" if cell.guarantee_epsilon is None else f"{cell.guarantee_epsilon:.3f}"),
-                    Shown(str(len(cell.seeds))),
-                    *(_shown(cell.metrics[column]) for column in columns),
-                    Shown(f"{cell.cpu_seconds:.1f}"),
-                ),
-                own=cell.kind == "palate",
-            )
-            for cell in cells
-        ),
-        notes=(
-            "Small print: standard deviation over seeds. Proven: epsilon as accounted for after the run. Full: ranked "
-            "among the whole catalogue.",
-        ),
-    )  # fmt: skip
-
-
-def _shown(found: tuple[float, float | None] | None) -> Shown:
-    if found is None:
-        return Shown("\N{EN DASH}")
-    return Shown(score(found[0]), "" if found[1] is None else f"± {found[1]:.3f}")

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from palate.simulation.bands import Band
+from palate.simulation.evaluation import Summary
 from palate.simulation.report.drawing import Chart
 from palate.simulation.report.figures import Line, band_chart
-from palate.simulation.report.records import BandAccuracy, ModelSummary, Result
+from palate.simulation.report.records import Result
 from palate.simulation.report.tables import Grid, band_grid, best_reference, own_label
 
-_Pick = Callable[[ModelSummary], Sequence[BandAccuracy]]
+_Pick = Callable[[Summary], Sequence[Band]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def groupings(result: Result, items: str) -> list[Grouping]:
     ]
 
 
-def _by_group(name: str, summary: ModelSummary) -> Sequence[BandAccuracy]:
+def _by_group(name: str, summary: Summary) -> Sequence[Band]:
     return summary.by_group.get(name, ())
 
 

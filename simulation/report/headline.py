@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from palate.simulation.evaluation import Summary
 from palate.simulation.report import promise
-from palate.simulation.report.records import ModelSummary, Result
+from palate.simulation.report.records import Result
 from palate.simulation.report.rendering import Protection
 from palate.simulation.report.tables import best_reference, own_label
 from palate.simulation.report.words import noun, num_candidates, number_word, percent
@@ -44,7 +45,7 @@ def headline(result: Result) -> Headline:
     """Say how often the item that a person really chose next is in the list, for this run and the references."""
     items, k = noun(result.data), number_word(result.summary.test.sampled.top_k)
     candidates = num_candidates(result.protocol)
-    models: list[tuple[str, str, ModelSummary]] = [(own_label(result), "first", result.summary.test)]
+    models: list[tuple[str, str, Summary]] = [(own_label(result), "first", result.summary.test)]
     popularity, best = result.baselines.get("popularity"), best_reference(result)
     rivals = []
     if popularity is not None and popularity.test is not None:
@@ -56,7 +57,7 @@ def headline(result: Result) -> Headline:
 
     def sentence(opening: str, ranking: str) -> str:
         own = result.summary.test.accuracy(ranking)
-        said = f"{opening} for {percent(own.hit_rate.value)} of {own.users:,} people."
+        said = f"{opening} for {percent(own.hit_rate.value)} of {own.num_users:,} people."
         shares = [f"{name} for {percent(rival.accuracy(ranking).hit_rate.value)}" for name, rival in rivals]
         return f"{said} It would be so with {' and with '.join(shares)}." if shares else said
 

@@ -5,9 +5,12 @@ Keys that a later version adds are passed over; what is missing, of the wrong ty
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from palate.models.metrics import RankingMetrics
+from palate.simulation.evaluation import Summary
 
 
 class _Record(BaseModel):
@@ -16,110 +19,28 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-class Interval(_Record):
-    """A mean over users, its standard error (`se`) and its 95% interval."""
-
-    value: float
-    se: float
-    low: float
-    high: float
-
-
-class Accuracy(_Record):
-    """Accuracy of one model under one protocol (`RankingMetrics.to_dict`).
-
-    Attributes
-    ----------
-    users
-        Users averaged over.
-    top_k
-        Cut-off, read from the name of the hit rate.
-    values
-        Metrics by their published name, such as "hr@10".
-    intervals
-        Sampling error of the hit rate and of NDCG, by the same names.
-    """
-
-    users: int = Field(ge=1)
-    top_k: int = Field(ge=1)
-    values: dict[str, float]
-    intervals: dict[str, Interval]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_flat(cls, data: Any) -> Any:
-        """Gather the flat JSON object's metrics."""
-        if not isinstance(data, dict):
-            return data
-        values = {name: value for name, value in data.items() if name not in {"users", "intervals"}}
-        cuts = [name.removeprefix("hr@") for name in values if name.startswith("hr@")]
-        return {
-            "users": data.get("users"),
-            "top_k": cuts[0] if len(cuts) == 1 else None,
-            "values": values,
-            "intervals": data.get("intervals"),
-        }
-
-    @model_validator(mode="after")
-    def _is_complete(self) -> Accuracy:
-        k = self.top_k
-        wanted = {f"hr@{k}", f"ndcg@{k}", f"recall@{2 * k}", f"precision@{k}", f"f1@{k}", "mrr"}
-        missing = wanted - set(self.values) | {f"hr@{k}", f"ndcg@{k}"} - set(self.intervals)
-        if missing:
-            raise ValueError(f"no {', '.join(sorted(missing))}")
-        return self
-
-    @property
-    def hit_rate(self) -> Interval:
-        """Share of users whose held-out item is within the cut-off."""
-        return self.intervals[f"hr@{self.top_k}"]
-
-    @property
-    def ndcg(self) -> Interval:
-        """Normalised discounted cumulative gain at the cut-off."""
-        return self.intervals[f"ndcg@{self.top_k}"]
+def _as_fields(value: Any) -> Any:
+    """Turn published names, such as "hr@10", back into the fields of `RankingMetrics`, wherever they stand."""
+    if isinstance(value, list):
+        return [_as_fields(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    if "intervals" in value:
+        return RankingMetrics.fields_of(value)
+    return {name: _as_fields(inner) for name, inner in value.items()}
 
 
-class Beyond(_Record):
-    """Properties of the recommendation lists."""
-
-    coverage: float
-    gini: float
-    novelty: float
-    diversity: float | None
-
-
-class BandAccuracy(_Record):
-    """Accuracy in one group of users."""
-
-    label: str
-    users: int
-    sampled: Accuracy
-    full: Accuracy
-
-
-class ModelSummary(_Record):
-    """One model's results on one part of the held-out items (`Summary.to_dict`)."""
-
-    sampled: Accuracy
-    full: Accuracy
-    beyond: Beyond
-    by_activity: tuple[BandAccuracy, ...]
-    by_popularity: tuple[BandAccuracy, ...]
-    by_group: dict[str, tuple[BandAccuracy, ...]]
-
-    def accuracy(self, ranking: str) -> Accuracy:
-        """Accuracy under one protocol, "sampled" or "full"."""
-        return self.sampled if ranking == "sampled" else self.full
+ReadSummary = Annotated[Summary, BeforeValidator(_as_fields)]
+"""What `Summary.to_dict` wrote, as a `Summary` again."""
 
 
 class Parts(_Record):
     """Summaries of validation, None where nobody has a validation item, and test."""
 
-    validation: ModelSummary | None
-    test: ModelSummary
+    validation: ReadSummary | None
+    test: ReadSummary
 
-    def of(self, part: str) -> ModelSummary | None:
+    def of(self, part: str) -> Summary | None:
         """Summary of "validation" or "test"."""
         return self.validation if part == "validation" else self.test
 
@@ -131,8 +52,8 @@ class BaselineResult(_Record):
     citation: str = ""
     skipped: str | None = None
     cpu_seconds: float = 0.0
-    validation: ModelSummary | None = None
-    test: ModelSummary | None = None
+    validation: ReadSummary | None = None
+    test: ReadSummary | None = None
 
     @model_validator(mode="after")
     def _ran_or_says_why(self) -> BaselineResult:
@@ -140,7 +61,7 @@ class BaselineResult(_Record):
             raise ValueError("neither test results nor a reason for skipping")
         return self
 
-    def of(self, part: str) -> ModelSummary | None:
+    def of(self, part: str) -> Summary | None:
         """Summary of "validation" or "test"; None where there is none."""
         return self.validation if part == "validation" else self.test
 

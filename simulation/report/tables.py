@@ -7,15 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from palate.simulation.report.records import (
-    Accuracy,
-    BandAccuracy,
-    BaselineResult,
-    Interval,
-    ModelSummary,
-    Result,
-    RoundRecord,
-)
+from palate.models.metrics import Estimate, RankingMetrics
+from palate.simulation.bands import Band
+from palate.simulation.evaluation import Summary
+from palate.simulation.report.records import BaselineResult, Result, RoundRecord
 from palate.simulation.report.words import data_size, duration, score
 
 FEW_USERS = 30
@@ -84,7 +79,7 @@ def own_label(result: Result) -> str:
     return f"Palate ({result.model})"
 
 
-def measured(result: Result, part: str) -> list[tuple[str, ModelSummary]]:
+def measured(result: Result, part: str) -> list[tuple[str, Summary]]:
     """List this run and its baselines with their results on one part, this run first; what was skipped is left out."""
     own = result.summary.of(part)
     found = [(own_label(result), own)] + [(baseline.label, baseline.of(part)) for baseline in result.baselines.values()]
@@ -109,7 +104,7 @@ def accuracy_grid(result: Result, part: str, ranking: str) -> Grid:
     columns = (f"hr@{k}", f"ndcg@{k}", f"recall@{2 * k}", f"precision@{k}", f"f1@{k}", "mrr")
     best = {column: max(score(accuracy.values[column]) for _, accuracy in models) for column in columns}
 
-    def cell(accuracy: Accuracy, column: str) -> Cell:
+    def cell(accuracy: RankingMetrics, column: str) -> Cell:
         text = score(accuracy.values[column])
         interval = accuracy.intervals.get(column)
         # Equal as printed is equal: the reader cannot see more.
@@ -124,7 +119,7 @@ def accuracy_grid(result: Result, part: str, ranking: str) -> Grid:
             Row(label, tuple(cell(accuracy, column) for column in columns), own=index == 0)
             for index, (label, accuracy) in enumerate(models)
         ),
-        notes=(f"{models[0][1].users:,} people; small print: 95% interval; bold: best of the column.", *skipped),
+        notes=(f"{models[0][1].num_users:,} people; small print: 95% interval; bold: best of the column.", *skipped),
     )
 
 
@@ -150,9 +145,7 @@ def beyond_grid(result: Result) -> Grid:
     )
 
 
-def band_grid(
-    caption: str, heading: str, bands: Sequence[BandAccuracy], others: Mapping[str, Sequence[BandAccuracy]]
-) -> Grid:
+def band_grid(caption: str, heading: str, bands: Sequence[Band], others: Mapping[str, Sequence[Band]]) -> Grid:
     """Test accuracy of this run by group, with the hit rate of some baselines.
 
     Parameters
@@ -236,5 +229,5 @@ def facts_grid(caption: str, heading: str, facts: Mapping[str, str]) -> Grid:
     return Grid(caption, (heading, "Value" if heading else ""), rows)
 
 
-def _interval(interval: Interval) -> str:
+def _interval(interval: Estimate) -> str:
     return f"{score(interval.low)}\N{EN DASH}{score(interval.high)}"

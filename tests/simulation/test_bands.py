@@ -41,8 +41,9 @@ def test_one_item_with_everything_is_head():
 
 def test_groups_without_users_are_left_out():
     partition = by_popularity(np.array([10, 1]), np.array([0, 0], dtype=np.int32))
-    bands = accuracy_by(partition, np.array([0, 50], dtype=np.int32), None, top_k=10)
-    assert [(band.label, band.sampled.hit_rate.value, band.full) for band in bands] == [("head", 0.5, None)]
+    ranks = np.array([0, 50], dtype=np.int32)
+    bands = accuracy_by(partition, ranks, ranks, top_k=10)
+    assert [(band.label, band.sampled.hit_rate.value, band.users) for band in bands] == [("head", 0.5, 2)]
 
 
 def test_labels_group_equal_texts():

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 import pytest
+from pydantic import TypeAdapter
 
 from palate.errors import DataError
 from palate.models.histories import Histories
 from palate.models.metrics import NonFiniteScoreError
 from palate.simulation.datasets.splits import HeldOut
 from palate.simulation.evaluation import Evaluation, evaluate, summarise
+from palate.simulation.report.records import ReadSummary
 
 NUM_USERS, NUM_ITEMS = 23, 17
 
@@ -181,9 +183,16 @@ def test_summary_bands_partition_the_users_and_average_to_the_whole(world):
 
 def test_summary_is_json_with_the_keys_of_published_tables(world):
     scorer, held_out, history = world
-    for with_full in (True, False):
-        found = evaluate(scorer, held_out, history, with_full=with_full)
-        told = json.loads(json.dumps(summarise(found, train=history, num_items=NUM_ITEMS).to_dict(), allow_nan=False))
-        assert {"hr@10", "ndcg@10", "recall@20", "precision@10", "f1@10", "mrr"} <= set(told["sampled"])
-        assert (told["full"] is None) == (not with_full)
-        assert (told["beyond"] is None) == (not with_full)
+    found = evaluate(scorer, held_out, history)
+    summary = summarise(found, train=history, num_items=NUM_ITEMS)
+    told = json.loads(json.dumps(summary.to_dict(), allow_nan=False))
+    for ranking in ("sampled", "full"):
+        assert {"hr@10", "ndcg@10", "recall@20", "precision@10", "f1@10", "mrr"} <= set(told[ranking])
+    assert set(told["beyond"]) == {"coverage", "gini", "novelty", "diversity"}
+    assert TypeAdapter(ReadSummary).validate_python(told) == summary
+
+
+def test_a_cheap_evaluation_is_not_summarised(world):
+    scorer, held_out, history = world
+    with pytest.raises(DataError):
+        summarise(evaluate(scorer, held_out, history, with_full=False), train=history, num_items=NUM_ITEMS)

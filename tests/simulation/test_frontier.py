@@ -22,7 +22,6 @@ from palate.simulation.config import checked_config
 from palate.simulation.federation import simulate
 from palate.simulation.frontier import Sweep, run_sweep
 from palate.simulation.frontier_controls import control_names, reference_names
-from palate.simulation.frontier_progress import SilentSweep
 from palate.simulation.frontier_records import METRICS, Cell, cells_of
 from palate.simulation.prepare import _prepare
 from palate.simulation.progress import SilentWatcher
@@ -44,7 +43,7 @@ def sweep(small_data) -> Sweep:
 @pytest.fixture(scope="module")
 def finished(sweep, tmp_path_factory):
     folder = tmp_path_factory.mktemp("frontier")
-    return folder, run_sweep(sweep, folder, SilentSweep(), references=("popularity", "ease"))
+    return folder, run_sweep(sweep, folder, SilentWatcher(), references=("popularity", "ease"))
 
 
 @pytest.fixture
@@ -145,7 +144,7 @@ def test_a_sweep_that_has_finished_is_read_and_nothing_is_prepared_again(sweep, 
     folder, before = finished
     for module in (frontier_controls, __import__("palate.simulation.federation", fromlist=["prepare"])):
         monkeypatch.setattr(module, "prepare", lambda config: pytest.fail("data was read again"))
-    again = run_sweep(sweep, folder, SilentSweep(), references=("popularity", "ease"))
+    again = run_sweep(sweep, folder, SilentWatcher(), references=("popularity", "ease"))
     assert again.entries == before.entries
 
 
@@ -161,10 +160,10 @@ def test_a_sweep_that_was_stopped_goes_on_after_its_last_finished_run(sweep, tmp
     monkeypatch.setattr(frontier, "simulate", stopping)
     short = replace(sweep, seeds=(1,))
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(short, tmp_path, SilentSweep(), references=())
+        run_sweep(short, tmp_path, SilentWatcher(), references=())
     first = tmp_path / "runs" / calls[0] / "result.json"
     written = first.stat().st_mtime_ns
-    found = run_sweep(short, tmp_path, SilentSweep(), references=())
+    found = run_sweep(short, tmp_path, SilentWatcher(), references=())
     assert first.stat().st_mtime_ns == written
     assert [entry.run for entry in found.entries if entry.kind == "palate"] == calls[2:]
 
@@ -192,12 +191,12 @@ def test_data_that_changes_during_a_sweep_is_refused(sweep, small_data, tmp_path
     data = tmp_path / "moving"
     shutil.copytree(small_data, data)
     moving = replace(sweep, data=(str(data),), epsilons=(math.inf,), seeds=(1,))
-    run_sweep(moving, tmp_path / "out", SilentSweep(), references=())
+    run_sweep(moving, tmp_path / "out", SilentWatcher(), references=())
     lines = (data / "interactions.csv").read_text().splitlines()
     (data / "interactions.csv").write_text("\n".join(lines[:-3]) + "\n")
     _prepare.cache_clear()
     with pytest.raises(RunError, match="has changed since the first run"):
-        run_sweep(replace(moving, seeds=(1, 2)), tmp_path / "out", SilentSweep(), references=())
+        run_sweep(replace(moving, seeds=(1, 2)), tmp_path / "out", SilentWatcher(), references=())
 
 
 def test_noise_from_the_seed_is_said_beside_the_numbers():
