@@ -34,7 +34,7 @@ def list_presets(as_json: JsonOption = False) -> None:
             "redistribution": preset.redistribution,
             "citation": preset.citation,
             "how_to_get": preset.how_to_get,
-            "here": not preset.folder or locate(name) is not None,
+            "here": preset.read is not None or locate(name) is not None,
         }
         for name, preset in PRESETS.items()
     ]
@@ -43,7 +43,8 @@ def list_presets(as_json: JsonOption = False) -> None:
         return
     cells = []
     for name, row in zip(PRESETS, rows, strict=True):
-        way = "built in" if not PRESETS[name].folder else "palate data get" if PRESETS[name].fetchable else "by hand"
+        by_hand = "palate data get" if PRESETS[name].fetchable else "by hand"
+        way = PRESETS[name].how_to_get if PRESETS[name].read is not None else by_hand
         licence = PRESETS[name].licence.split(";")[0]
         cells.append((name, "yes" if row["here"] else "no", PRESETS[name].description, licence, way))
     print_grid(text_grid("", ("name", "here", "what", "licence", "how to get"), cells))

@@ -94,7 +94,7 @@ def describe(interactions: Interactions) -> Description:
     by_popularity = np.argsort(-popularity, kind="stable")
     tenth = max(1, interactions.num_items // 10)
     genres = Counter(genre for item in catalogue.genres for genre in item)
-    preset = PRESETS.get(interactions.name)
+    preset = PRESETS.resolve(interactions.name) if interactions.name in PRESETS else None
     known = zip(catalogue.ids, catalogue.titles, catalogue.genres, strict=True)
     return Description(
         name=interactions.name,

@@ -152,8 +152,10 @@ def get(name: str, *, agree: Callable[[str], bool], progress: Progress | None = 
     present = locate(name)
     if present is not None:
         return Fetched(present, "already here")
-    if not preset.folder:
-        raise DataError(f"{name} is built in; there is nothing to get", hint=f"palate data describe {name}")
+    if preset.read is not None:
+        raise DataError(
+            f"{name} is not fetched ({preset.how_to_get}); there is nothing to get", hint=f"palate data describe {name}"
+        )
     if not preset.fetchable:
         raise DataError(f"{name} cannot be fetched by Palate", hint=preset.how_to_get)
     if not agree(preset.licence):

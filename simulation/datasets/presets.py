@@ -1,12 +1,16 @@
-"""The datasets that Palate knows by name, and loading any dataset by name or path."""
+"""The datasets that are known by name, and loading any dataset by name or path.
+
+A new one is a constant and a line in `PRESETS`, or an entry point `palate.datasets` of another package.
+"""
 
 from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
+from typing import Final
 
 import platformdirs
 
@@ -14,16 +18,19 @@ from palate.data.interactions import Interactions, clean
 from palate.data.options import ReadOptions
 from palate.data.reading import read_interactions
 from palate.errors import ConfigError, DataError
+from palate.models.registry import Registry
 from palate.simulation.datasets.demo import demo_catalogue_and_rows
 from palate.simulation.datasets.demographics import align_groups, read_groups
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A dataset known by name.
+    """A dataset known by name: files in a folder of its own, or made by `read`.
 
     Attributes
     ----------
+    name
+        Key in the registry.
     description
         What it holds, in one line.
     licence
@@ -35,21 +42,26 @@ class Preset:
     how_to_get
         How the files come onto this machine.
     folder
-        Its folder under PALATE_DATA and under the cache; "" for data made by code.
+        Its folder under PALATE_DATA and under the cache.
     fetchable
         Whether `palate data get` can fetch it.
     defaults
         Cleaning options that apply unless others are given.
+    read
+        Makes or reads the data, for one that is not files in a folder; `palate.data.reading.read_interactions` takes
+        frames, too.
     """
 
+    name: str
     description: str
-    licence: str
-    redistribution: str
-    citation: str
-    how_to_get: str
-    folder: str
+    licence: str = ""
+    redistribution: str = ""
+    citation: str = ""
+    how_to_get: str = "comes with its package"
+    folder: str = ""
     fetchable: bool = False
     defaults: ReadOptions = field(default_factory=ReadOptions)
+    read: Callable[[ReadOptions], Interactions] | None = None
 
 
 _GROUPLENS = (
@@ -58,78 +70,117 @@ _GROUPLENS = (
 )
 _BY_HAND = "place interactions.csv.gz (and items.csv.gz) in a folder of this name, and set PALATE_DATA to its parent"
 
-PRESETS: MappingProxyType[str, Preset] = MappingProxyType(
+
+def _read_demo(options: ReadOptions) -> Interactions:
+    if options.items is not None:
+        raise ConfigError("--items cannot be given with demo", hint="the demo describes its own items")
+    described, raw = demo_catalogue_and_rows()
+    return clean(raw, name="demo", options=options, described=described)
+
+
+DEMO = Preset(
+    name="demo",
+    description="Invented films and viewers, made by code in a second; tastes drift, franchises exist",
+    licence="Apache-2.0, as Palate itself",
+    redistribution="yes",
+    citation="none needed",
+    how_to_get="built in",
+    read=_read_demo,
+)
+ML_100K = Preset(
+    name="ml-100k",
+    description="MovieLens 100K: 943 people rate 1,682 films, 1997 to 1998",
+    licence=_GROUPLENS,
+    redistribution="no",
+    citation="Harper & Konstan 2015, doi:10.1145/2827872",
+    how_to_get="palate data get ml-100k",
+    folder="ml-100k",
+    fetchable=True,
+)
+ML_1M = Preset(
+    name="ml-1m",
+    description="MovieLens 1M: 6,040 people rate 3,706 films, 2000 to 2003",
+    licence=_GROUPLENS,
+    redistribution="no",
+    citation="Harper & Konstan 2015, doi:10.1145/2827872",
+    how_to_get="palate data get ml-1m",
+    folder="ml-1m",
+    fetchable=True,
+)
+MSWEB = Preset(
+    name="msweb",
+    description="Anonymous Microsoft Web: 37,711 people and the areas of a site that they visited, no times",
+    licence="CC BY 4.0 (UCI Machine Learning Repository)",
+    redistribution="yes",
+    citation="Breese, Heckerman & Kadie 1998, doi:10.24432/C5VS3Q",
+    how_to_get=_BY_HAND,
+    folder="msweb",
+    defaults=ReadOptions(min_user=2),
+)
+MOVIETWEETINGS_100K = Preset(
+    name="movietweetings-100k",
+    description="MovieTweetings 100K: film ratings posted on Twitter in 2013",
+    licence="MIT, copyright 2013 Simon Dooms",
+    redistribution="yes",
+    citation="Dooms, De Pessemier & Martens 2013, CrowdRec at RecSys",
+    how_to_get=_BY_HAND,
+    folder="movietweetings-100k",
+    defaults=ReadOptions(min_user=5, min_item=5),
+)
+ONLINE_RETAIL = Preset(
+    name="online-retail",
+    description="Online Retail: first purchases of gift-ware by 4,335 customers, 2010 to 2011",
+    licence="CC BY 4.0 (UCI Machine Learning Repository)",
+    redistribution="yes, naming the changes",
+    citation="Chen 2015, doi:10.24432/C5BW33",
+    how_to_get=_BY_HAND,
+    folder="online-retail",
+    defaults=ReadOptions(min_user=5, min_item=5),
+)
+GOWALLA = Preset(
+    name="gowalla",
+    description="Gowalla check-ins: 29,858 people, 40,981 places, no times (the LightGCN version)",
+    licence="no licence stated (SNAP loc-gowalla)",
+    redistribution="no",
+    citation="Cho, Myers & Leskovec 2011, doi:10.1145/2020408.2020579",
+    how_to_get=_BY_HAND,
+    folder="gowalla",
+)
+AMAZON_VIDEO = Preset(
+    name="amazon-video",
+    description="Amazon Instant Video: 8,072 people, 11,830 titles (the PFedRec version)",
+    licence="no licence stated; offered by its collectors for research",
+    redistribution="no",
+    citation="McAuley et al. 2015, doi:10.1145/2766462.2767755",
+    how_to_get=_BY_HAND.replace("of this name", "amazon-video-pfedrec"),
+    folder="amazon-video-pfedrec",
+)
+
+
+def _accept(value: object) -> Preset:
+    """Return a dataset; raises TypeError for anything else."""
+    if not isinstance(value, Preset):
+        raise TypeError(f"{value!r}, not a palate.simulation.datasets.presets.Preset")
+    return value
+
+
+PRESETS: Final[Registry[Preset]] = Registry(
+    "dataset",
+    "palate.datasets",
     {
-        "demo": Preset(
-            description="Invented films and viewers, made by code in a second; tastes drift, franchises exist",
-            licence="Apache-2.0, as Palate itself",
-            redistribution="yes",
-            citation="none needed",
-            how_to_get="built in",
-            folder="",
-        ),
-        "ml-100k": Preset(
-            description="MovieLens 100K: 943 people rate 1,682 films, 1997 to 1998",
-            licence=_GROUPLENS,
-            redistribution="no",
-            citation="Harper & Konstan 2015, doi:10.1145/2827872",
-            how_to_get="palate data get ml-100k",
-            folder="ml-100k",
-            fetchable=True,
-        ),
-        "ml-1m": Preset(
-            description="MovieLens 1M: 6,040 people rate 3,706 films, 2000 to 2003",
-            licence=_GROUPLENS,
-            redistribution="no",
-            citation="Harper & Konstan 2015, doi:10.1145/2827872",
-            how_to_get="palate data get ml-1m",
-            folder="ml-1m",
-            fetchable=True,
-        ),
-        "msweb": Preset(
-            description="Anonymous Microsoft Web: 37,711 people and the areas of a site that they visited, no times",
-            licence="CC BY 4.0 (UCI Machine Learning Repository)",
-            redistribution="yes",
-            citation="Breese, Heckerman & Kadie 1998, doi:10.24432/C5VS3Q",
-            how_to_get=_BY_HAND,
-            folder="msweb",
-            defaults=ReadOptions(min_user=2),
-        ),
-        "movietweetings-100k": Preset(
-            description="MovieTweetings 100K: film ratings posted on Twitter in 2013",
-            licence="MIT, copyright 2013 Simon Dooms",
-            redistribution="yes",
-            citation="Dooms, De Pessemier & Martens 2013, CrowdRec at RecSys",
-            how_to_get=_BY_HAND,
-            folder="movietweetings-100k",
-            defaults=ReadOptions(min_user=5, min_item=5),
-        ),
-        "online-retail": Preset(
-            description="Online Retail: first purchases of gift-ware by 4,335 customers, 2010 to 2011",
-            licence="CC BY 4.0 (UCI Machine Learning Repository)",
-            redistribution="yes, naming the changes",
-            citation="Chen 2015, doi:10.24432/C5BW33",
-            how_to_get=_BY_HAND,
-            folder="online-retail",
-            defaults=ReadOptions(min_user=5, min_item=5),
-        ),
-        "gowalla": Preset(
-            description="Gowalla check-ins: 29,858 people, 40,981 places, no times (the LightGCN version)",
-            licence="no licence stated (SNAP loc-gowalla)",
-            redistribution="no",
-            citation="Cho, Myers & Leskovec 2011, doi:10.1145/2020408.2020579",
-            how_to_get=_BY_HAND,
-            folder="gowalla",
-        ),
-        "amazon-video": Preset(
-            description="Amazon Instant Video: 8,072 people, 11,830 titles (the PFedRec version)",
-            licence="no licence stated; offered by its collectors for research",
-            redistribution="no",
-            citation="McAuley et al. 2015, doi:10.1145/2766462.2767755",
-            how_to_get=_BY_HAND.replace("of this name", "amazon-video-pfedrec"),
-            folder="amazon-video-pfedrec",
-        ),
-    }
+        name: f"palate.simulation.datasets.presets:{constant}"
+        for name, constant in (
+            ("demo", "DEMO"),
+            ("ml-100k", "ML_100K"),
+            ("ml-1m", "ML_1M"),
+            ("msweb", "MSWEB"),
+            ("movietweetings-100k", "MOVIETWEETINGS_100K"),
+            ("online-retail", "ONLINE_RETAIL"),
+            ("gowalla", "GOWALLA"),
+            ("amazon-video", "AMAZON_VIDEO"),
+        )
+    },
+    _accept,
 )
 
 IN_MEMORY = "frame-"
@@ -158,7 +209,7 @@ def load(spec: str | Path, *, options: ReadOptions | None = None) -> Interaction
     Parameters
     ----------
     spec
-        A name of `PRESETS`, a file of interactions, or a folder with interactions.csv (or .csv.gz, .parquet ...)
+        A name in `PRESETS`, a file of interactions, or a folder with interactions.csv (or .csv.gz, .parquet ...)
         and optionally items.csv and users.csv. A file called like a preset is reached as ./name.
     options
         Reading options; what they leave open is the preset's choice.
@@ -169,8 +220,7 @@ def load(spec: str | Path, *, options: ReadOptions | None = None) -> Interaction
         If there is no such dataset, it is not on this machine, or it cannot be used.
     """
     options = options or ReadOptions()
-    preset = PRESETS.get(str(spec))
-    if preset is None:
+    if str(spec) not in PRESETS:
         path = Path(spec)
         try:
             path = path.expanduser()
@@ -180,12 +230,10 @@ def load(spec: str | Path, *, options: ReadOptions | None = None) -> Interaction
         if not found:
             raise _unknown(str(spec))
         return _load_path(path, _plain_name(path), options)
+    preset = PRESETS[str(spec)]
     options = options.over(preset.defaults)
-    if not preset.folder:
-        if options.items is not None:
-            raise ConfigError("--items cannot be given with demo", hint="the demo describes its own items")
-        described, raw = demo_catalogue_and_rows()
-        return clean(raw, name=str(spec), options=options, described=described)
+    if preset.read is not None:
+        return preset.read(options)
     folder = locate(str(spec))
     if folder is None:
         raise DataError(f"{spec} is not on this machine", hint=preset.how_to_get)
@@ -241,6 +289,6 @@ def _unknown(spec: str) -> DataError:
             f"{spec} was a frame in memory, and is not in this process",
             hint="load the same frame with palate.load in Python, and go on from there",
         )
-    near = difflib.get_close_matches(spec, PRESETS, n=1)
+    near = difflib.get_close_matches(spec, PRESETS.names, n=1)
     hint = f"did you mean {near[0]}? palate data list shows all" if near else "palate data list shows the names"
     return DataError(f"no dataset, file or folder called {spec!r}", hint=hint)

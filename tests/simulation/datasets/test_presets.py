@@ -97,7 +97,7 @@ def test_demo_refuses_an_items_file(nowhere):
 
 
 def test_every_preset_states_its_terms():
-    for preset in PRESETS.values():
+    for _, preset in PRESETS.items():
         assert preset.description
         assert preset.licence
         assert preset.redistribution
