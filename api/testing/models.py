@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from palate.models.arrays import Float32Array
+from palate.models.histories import Histories
 from palate.models.scores.base import ResidualHead, ScoreModel, Shape
 from palate.models.scores.registry import SCORE_MODELS
 from palate.models.serving import serving_training
+from palate.models.table import ItemTable, initial_embeddings
 from palate.models.training import LocalTraining
 from palate.testing.base import Conformance, expect, expect_close
 
@@ -169,6 +171,36 @@ class ModelConformance(Conformance):
             expect(not extra, f"{self.model.name}: serving has no valid {', '.join(sorted(extra))}")
             objective = serving.objective
             expect(objective in self.model.objectives, f"{self.model.name}: serves with the untrainable {objective!r}")
+
+    def test_one_device_learns_what_it_learns_in_a_batch(self) -> None:
+        """A round of local training with every objective: finite, not nothing, and the same alone as among others."""
+        from palate.models.learning.kernel import fresh_heads, select_heads, train
+
+        rng = np.random.default_rng(8)
+        lengths = np.array([1, 9, 4])
+        histories = Histories(
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            np.concatenate([rng.permutation(_ITEMS)[:length] for length in lengths]).astype(np.int32),
+        )
+        fixed = rng.normal(size=(_ITEMS, _SHAPE.fixed_dim)).astype(np.float32)
+        table = ItemTable(fixed, initial_embeddings(_ITEMS, _SHAPE.dim, scale=0.3, rng=rng))
+        keys = np.arange(3, dtype=np.uint64)
+        for config in self._configs():
+            what = f"{self.model.name}, objective {config.objective}"
+            heads = fresh_heads(table, config, 3)
+            together = train(table, histories, heads, keys, config)
+            expect(np.isfinite(together.update).all(), f"{what}: an update is not finite")
+            expect(np.abs(together.update).max() > 0.0, f"{what}: nothing is learned")
+            total = np.zeros_like(together.update)
+            for device in range(3):
+                one = np.array([device])
+                alone = train(table, histories.select(one), select_heads(heads, one), keys[one], config)
+                total += alone.update
+                for name, value in alone.heads.items():
+                    expect_close(
+                        value[0].numpy(), together.heads[name][device].numpy(), f"{what}: {name} alone", tolerance=1e-4
+                    )
+            expect_close(total, together.update, f"{what}: the devices' updates and their batch's", tolerance=1e-4)
 
     def _fresh(self) -> dict[str, Float32Array]:
         """Return a fresh head of the suite's shape."""

@@ -53,6 +53,9 @@ MODELS = {
     "gradients": gmf(batched=staticmethod(detached)),
     "closed_form": gmf(solution=classmethod(lambda cls, state: 2 * state["user.weight"][:, 0])),
     "residual_head": neumf(head_parameters=classmethod(lambda cls, state: {})),
+    "learns_what": gmf(
+        batched=staticmethod(lambda state, rows: GMF.batched(state, rows) * len(rows)), objectives={"bce"}
+    ),
     "recommends": gmf(serving={"forgetting": "never"}),
 }
 
