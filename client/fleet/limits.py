@@ -156,11 +156,6 @@ class OwnerLimits:
                     f"{what} is {value:g}, the owner asks for at least {least:g}",
                     hint=f"change it, if you agree, with palate client limits {option}",
                 )
-        if offer.graph != "complete":
-            raise RoundUnwelcome(
-                f"the offer's graph is {offer.graph!r}: a lying server could cut out a few devices",
-                hint="the operator offers the complete graph",
-            )
         if began_lately >= self.most_rounds_a_day:
             raise RoundUnwelcome(
                 f"{began_lately} rounds began within a day, the owner allows {self.most_rounds_a_day}",

@@ -79,7 +79,6 @@ class FleetProfile:
             server_key=self.server_key,
             authority_key=self.authority_key,
             authority_is_separate=self.welcome.authority_is_separate,
-            complete_graph=True,
         )
 
     def with_limits(self, limits: OwnerLimits) -> FleetProfile:

@@ -51,7 +51,7 @@ from palate.privacy.secagg.messages import (
     Signatures,
     SurvivorSets,
 )
-from palate.privacy.secagg.offer import Offer
+from palate.privacy.secagg.offer import Offer, share_threshold
 from palate.privacy.secagg.peers import Peers
 from palate.privacy.secagg.policy import DevicePolicy
 from palate.privacy.secagg.shamir import SHARE_SIZE, parse_share, split
@@ -302,16 +302,16 @@ class DeviceRound:
             raise RosterRefused("the roster is for another offer", hint="it may be a replay")
         roster.verify(self._server_key, RosterRefused, "the roster is not signed by this server")
         peers = Peers(self.offer, roster, self._advert.entry, self._authority_key, self._known)
-        for rank in peers.neighbours:
+        for rank in peers.others:
             peers.verify_entry(rank)
         secrets = self._kept_secrets()
-        points = [rank + 1 for rank in peers.graph.holders(peers.own_rank)]
+        points, threshold = range(1, peers.roster_size + 1), share_threshold(peers.roster_size)
         parts = [
-            dict(zip(points, split(secret, peers.graph.threshold, points, self._random), strict=True))
+            dict(zip(points, split(secret, threshold, points, self._random), strict=True))
             for secret in (secrets.seed, secrets.mask.private_bytes_raw())
         ]
         self._held = {peers.own_rank: parts[0][peers.own_rank + 1] + parts[1][peers.own_rank + 1]}
-        self._sealing = {rank: self._sealing_key(peers, rank) for rank in peers.neighbours}
+        self._sealing = {rank: self._sealing_key(peers, rank) for rank in peers.others}
         sealed = tuple(
             seal(key, self._identity.device, peers.device(rank), parts[0][rank + 1] + parts[1][rank + 1])
             for rank, key in self._sealing.items()
@@ -334,9 +334,11 @@ class DeviceRound:
         inbox = Inbox.from_bytes(data)
         peers.check_round(inbox.context, inbox.root, inbox.roster_size, InboxRefused)
         inbox.verify(self._server_key, InboxRefused, "the inbox is not signed by this server")
-        if inbox.device != self._identity.device or not set(inbox.senders) <= set(peers.neighbours):
+        if inbox.device != self._identity.device or not set(inbox.senders) <= set(peers.others):
             raise InboxRefused("the inbox is for another device, or from others than its peers", hint="do not trust it")
-        self._check_inbox_size(peers, 1 + len(inbox.senders))
+        shared, needed = 1 + len(inbox.senders), self.offer.fewest_survivors(peers.roster_size)
+        if shared < needed:
+            raise InboxRefused(f"{shared} devices have shared, {needed} are needed", hint="wait for the next round")
         for rank, sealed in zip(inbox.senders, inbox.sealed, strict=True):
             self._held[rank] = self._unsealed(peers, rank, sealed)
         masked = vector.copy()
@@ -361,12 +363,6 @@ class DeviceRound:
         )
         return message.signed(self._identity.sign).to_bytes()
 
-    def _check_inbox_size(self, peers: Peers, size: int) -> None:
-        complete = peers.graph.complete
-        needed = self.offer.fewest_survivors(peers.roster_size) if complete else peers.graph.threshold
-        if size < needed:
-            raise InboxRefused(f"{size} devices have shared, {needed} are needed", hint="wait for the next round")
-
     def _unsealed(self, peers: Peers, rank: int, sealed: bytes) -> bytes:
         device = peers.device(rank)
         shares = unseal(self._sealing[rank], device, self._identity.device, sealed)
@@ -386,7 +382,7 @@ class DeviceRound:
         sets.verify(self._server_key, SurvivorsRefused, "the survivor sets are not signed by this server")
         if peers.own_rank not in sets.survivors:
             raise SurvivorsRefused("this device is declared dropped, but it answered", hint="do not trust this round")
-        if set(sets.shared) & set(peers.graph.holders(peers.own_rank)) != set(self._held):
+        if set(sets.shared) != set(self._held):
             raise SurvivorsRefused(
                 f"{len(sets.shared)} are said to have shared, {len(self._held)} shares arrived here",
                 hint="the server may be showing different sets to different devices",

@@ -169,14 +169,12 @@ def claimed_guarantee(
     server_key: Ed25519PublicKey,
     authority_key: Ed25519PublicKey,
     authority_is_separate: bool,
-    complete_graph: bool,
 ) -> Guarantee:
     """Tell which guarantee may be claimed for rounds under these keys.
 
     "malicious": no sum of fewer than m honest vectors is revealed, whatever the server does, while at most
     floor(gamma n1) devices of a roster collude with it. "semi-honest": the same against a server that follows the
-    protocol and looks. A server that enrols devices can invent them, so that gamma bounds nothing; and on a k-regular
-    graph a lying server can cut out a few devices.
+    protocol and looks: a server that enrols devices can invent them, so that gamma bounds nothing.
 
     Parameters
     ----------
@@ -184,8 +182,6 @@ def claimed_guarantee(
         The keys that devices pin.
     authority_is_separate
         The fleet policy's statement that other people than the server's operators hold the authority's key.
-    complete_graph
-        Whether every pair of devices shares a mask.
     """
     same = server_key.public_bytes_raw() == authority_key.public_bytes_raw()
-    return "malicious" if complete_graph and authority_is_separate and not same else "semi-honest"
+    return "malicious" if authority_is_separate and not same else "semi-honest"

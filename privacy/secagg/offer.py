@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Annotated, Literal, get_args
+from typing import Annotated
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -43,18 +43,11 @@ from palate.privacy.secagg.encoding import (
 from palate.privacy.secagg.errors import OfferRefused
 from palate.privacy.wire import MAX_VALUES, RoundPlan
 
-Graph = Literal["complete", "k-regular-semi-honest"]
-
-_GRAPHS: tuple[Graph, ...] = get_args(Graph)
 _CONTEXT = b"palate secagg context v1"
 _THOUSAND = 1000
 
 
 _HASH = Field(lambda digits: HASH.write(bytes.fromhex(digits)), lambda reader: HASH.read(reader).hex())
-_GRAPH = Field(
-    lambda graph: unsigned(1).write(_GRAPHS.index(graph)),
-    lambda reader: _GRAPHS[reader.number(1, most=len(_GRAPHS) - 1)],
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +82,8 @@ class Offer:
         Survivor quorum in thousandths of the roster; at least (1000 + gamma) / 2.
     n_min
         Fewest devices on the roster, and fewest survivors.
-    graph
-        Who shares masks with whom: "complete", or "k-regular-semi-honest" (Bell et al. 2020), which protects only
-        against a server that follows the protocol.
-    degree
-        k, even, of the k-regular graph; 0 for the complete one.
+    graph, degree
+        0: every device shares masks with every other. Nothing else is accepted.
     issued_at
         Seconds since 1970 at which the server made the offer.
 
@@ -116,7 +106,7 @@ class Offer:
     gamma_thousandths: Annotated[int, unsigned(2)]
     tau_thousandths: Annotated[int, unsigned(2)]
     n_min: Annotated[int, unsigned(4)]
-    graph: Annotated[Graph, _GRAPH] = "complete"
+    graph: Annotated[int, unsigned(1)] = 0
     degree: Annotated[int, unsigned(4)] = 0
     issued_at: Number = 0
 
@@ -131,13 +121,14 @@ class Offer:
         self._check_range("share_variance", 1, MAX_NUMBER)
         self._check_range("max_roster", 2, MAX_ROSTER)
         self._check_range("n_min", 2, self.max_roster)
-        # Below one half, so that colluders hold fewer shares than reconstruct a secret: `graph.threshold`.
+        # Below one half, so that colluders hold fewer shares than reconstruct a secret: `share_threshold`.
         self._check_range("gamma_thousandths", 0, _THOUSAND // 2 - 1)
         self._check_range("tau_thousandths", -(-(_THOUSAND + self.gamma_thousandths) // 2), _THOUSAND - 1)
         self._check_range("issued_at", 0, MAX_NUMBER)
         surely_honest = self.quorum(self.max_roster) - self.corrupt(self.max_roster)
         self._check_range("honest_shares", 1, surely_honest)
-        self._check_graph()
+        self._check_range("graph", 0, 0)
+        self._check_range("degree", 0, 0)
         try:
             Ring(bits=self.ring_bits).require_room(
                 devices=self.max_roster,
@@ -156,9 +147,8 @@ class Offer:
         tau_thousandths: int,
         n_min: int,
         issued_at: int,
-        degree: int = 0,
     ) -> Offer:
-        """Make the offer for a plan; a degree other than 0 asks for the k-regular graph.
+        """Make the offer for a plan.
 
         Raises
         ------
@@ -181,8 +171,6 @@ class Offer:
             gamma_thousandths=gamma_thousandths,
             tau_thousandths=tau_thousandths,
             n_min=n_min,
-            graph="k-regular-semi-honest" if degree else "complete",
-            degree=degree,
             issued_at=issued_at,
         )
 
@@ -201,7 +189,6 @@ class Offer:
             tau_thousandths=self.tau_thousandths,
             n_min=self.n_min,
             issued_at=self.issued_at,
-            degree=self.degree,
         )
         other = [f.name for f in fields(Offer) if getattr(self, f.name) != getattr(expected, f.name)]
         if other:
@@ -259,19 +246,17 @@ class Offer:
         verify_signature(server_key, signature, body, OfferRefused, "the offer is not signed by this server")
         return Offer(**values)
 
-    def _check_graph(self) -> None:
-        if self.graph not in _GRAPHS:
-            raise OfferRefused(f"graph {self.graph!r} is not one of {', '.join(_GRAPHS)}", hint="use complete")
-        if self.graph == "complete":
-            self._check_range("degree", 0, 0)
-        else:
-            self._check_range("degree", 2, MAX_ROSTER)
-            if self.degree % 2:
-                raise OfferRefused(f"degree {self.degree} of the k-regular graph is odd", hint="use an even degree")
-
     def _check_range(self, name: str, least: int, most: int) -> None:
         value = getattr(self, name)
         if not least <= value <= most:
             raise OfferRefused(
                 f"{name} is {value}, it must be between {least} and {most}", hint="ask for an offer with other numbers"
             )
+
+
+def share_threshold(roster_size: int) -> int:
+    """t, shares that give a secret back: floor((n1 - 1) / 2) + 1.
+
+    More than floor(gamma n1) for every gamma below one half, so that colluders alone reconstruct nothing.
+    """
+    return (roster_size - 1) // 2 + 1

@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from palate.privacy.secagg.encoding import verify_signature
 from palate.privacy.secagg.errors import RosterRefused, SecureAggregationError
-from palate.privacy.secagg.graph import ShareGraph
 from palate.privacy.secagg.keys import EnrolmentCertificate
 from palate.privacy.secagg.messages import Roster, RosterEntry
 from palate.privacy.secagg.offer import Offer
@@ -62,14 +61,7 @@ class Peers:
             raise RosterRefused("the roster does not show what this device advertised", hint="do not trust this round")
         self.root = roster.root
         self.own_rank = self._entries.index(own)
-        self.graph = ShareGraph(offer, self.root, self.roster_size)
-        if self.graph.complete and self.graph.threshold <= offer.corrupt(self.roster_size):
-            raise RosterRefused(
-                f"{offer.corrupt(self.roster_size)} colluders could reconstruct secrets of threshold"
-                f" {self.graph.threshold}",
-                hint="ask for a smaller gamma",
-            )
-        self.neighbours = self.graph.neighbours(self.own_rank)
+        self.others = tuple(rank for rank in range(self.roster_size) if rank != self.own_rank)
 
     @property
     def roster_size(self) -> int:

@@ -20,8 +20,6 @@ class DevicePolicy:
     gamma_thousandths
         Corrupt devices that every offer must allow for at least, in thousandths of the roster: the most that the owner
         believes may collude. It is about every roster that the server may choose, not about the fleet's average.
-    require_complete_graph
-        Refuse the k-regular graph, which does not hold against a lying server.
     largest_roster
         Most devices that this one is willing to share with.
 
@@ -33,7 +31,6 @@ class DevicePolicy:
 
     smallest_cohort: int
     gamma_thousandths: int
-    require_complete_graph: bool = True
     largest_roster: int = 1000
 
     def __post_init__(self) -> None:
@@ -58,8 +55,6 @@ class DevicePolicy:
             _refuse("gamma_thousandths", offer.gamma_thousandths, f"at least {self.gamma_thousandths}")
         if offer.max_roster > self.largest_roster:
             _refuse("max_roster", offer.max_roster, f"at most {self.largest_roster}")
-        if self.require_complete_graph and offer.graph != "complete":
-            _refuse("graph", offer.graph, "complete")
 
 
 def _refuse(name: str, value: object, bound: str) -> NoReturn:

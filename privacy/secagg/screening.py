@@ -89,8 +89,8 @@ class Screen:
             raise AdvertRefused(f"device {device} advertises a key of low order", hint="it must draw its own")
         return advert
 
-    def shares(self, message: SealedShares, sender: Sender, degree: int) -> SealedShares:
-        """Check sealed shares for `degree` neighbours.
+    def shares(self, message: SealedShares, sender: Sender, others: int) -> SealedShares:
+        """Check sealed shares for so many `others` on the roster.
 
         Raises
         ------
@@ -98,9 +98,9 @@ class Screen:
             If they are for another round, of another device, wrongly signed, or of another number.
         """
         self._check(message, sender, SharesRefused)
-        if len(message.sealed) != degree:
+        if len(message.sealed) != others:
             raise SharesRefused(
-                f"device {sender.device} sealed {len(message.sealed)} shares for {degree} neighbours", hint="drop it"
+                f"device {sender.device} sealed {len(message.sealed)} shares for {others} others", hint="drop it"
             )
         return message
 

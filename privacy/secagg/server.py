@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from palate.privacy.integer.ring import RingArray
 from palate.privacy.secagg.encoding import HASH_SIZE, Message, to_sign
 from palate.privacy.secagg.errors import Equivocation, QuorumLost, ReceiptRefused, StageClosed
-from palate.privacy.secagg.graph import ShareGraph
 from palate.privacy.secagg.messages import (
     Advert,
     Consistency,
@@ -32,7 +31,7 @@ from palate.privacy.secagg.messages import (
     Signatures,
     SurvivorSets,
 )
-from palate.privacy.secagg.offer import Offer
+from palate.privacy.secagg.offer import Offer, share_threshold
 from palate.privacy.secagg.screening import Screen, Sender
 from palate.privacy.secagg.unmasking import Unmasking
 from palate.privacy.secagg.words import pack, unpack, zeros
@@ -100,7 +99,6 @@ class ServerRound:
         self._roster: Roster | None = None
         self._root = b""
         self._ranks: dict[int, int] = {}
-        self._graph: ShareGraph | None = None
         self._shared: tuple[int, ...] = ()
         self._sets: SurvivorSets | None = None
         self._result: RoundSum | None = None
@@ -264,13 +262,13 @@ class ServerRound:
             return self._screen.advert(Advert.from_bytes(data), device, self._adverts)
         sender = Sender(device, self._adverts[device].certificate.identity_key, self._root)
         if stage is Stage.SHARE:
-            return self._screen.shares(SealedShares.from_bytes(data), sender, self._the_graph().degree)
+            return self._screen.shares(SealedShares.from_bytes(data), sender, len(self._ranks) - 1)
         if stage is Stage.MASK:
             return self._screen.masked(MaskedVector.from_bytes(data), sender)
         sets_hash = self._the_sets().sets_hash
         if stage is Stage.CONFIRM:
             return self._screen.consistency(Consistency.from_bytes(data), sender, sets_hash)
-        return self._screen.reveal(Reveal.from_bytes(data), sender, sets_hash, len(self._held(self._rank(device))))
+        return self._screen.reveal(Reveal.from_bytes(data), sender, sets_hash, len(self._shared))
 
     def _keep(self, device: int, message: _Upward) -> None:
         match message:
@@ -296,7 +294,6 @@ class ServerRound:
         self._roster = Roster(context=self.offer.context, fleet=self.offer.fleet, entries=entries, certificates=())
         self._root = self._roster.root
         self._ranks = {entry.device: rank for rank, entry in enumerate(entries)}
-        self._graph = ShareGraph(self.offer, self._root, len(entries))
         self._expected[Stage.SHARE] = frozenset(self._ranks)
 
     def _close_share(self) -> None:
@@ -324,13 +321,11 @@ class ServerRound:
         self._expected[Stage.REVEAL] = frozenset(self._accepted[Stage.CONFIRM])
 
     def _close_reveal(self) -> None:
-        graph = self._the_graph()
-        self._require(len(self._accepted[Stage.REVEAL]), graph.threshold, "devices revealed shares")
-        entries = self._the_roster().entries
-        unmasking = Unmasking(self.offer, self._root, graph, entries)
+        threshold = share_threshold(len(self._ranks))
+        self._require(len(self._accepted[Stage.REVEAL]), threshold, "devices revealed shares")
+        unmasking = Unmasking(self.offer, self._root, self._the_roster().entries)
         for device in sorted(self._accepted[Stage.REVEAL]):
-            rank = self._rank(device)
-            unmasking.add(rank, self._held(rank), self._reveals[device])
+            unmasking.add(self._rank(device), self._shared, self._reveals[device])
         survivors = self._the_sets().survivors
         vector = unmasking.unmask(self._sum, self._shared, survivors)
         self._result = RoundSum(
@@ -340,14 +335,9 @@ class ServerRound:
         )
 
     def _inbox(self, rank: int) -> bytes:
-        graph, shared = self._the_graph(), set(self._shared)
-        senders = tuple(other for other in graph.neighbours(rank) if other in shared)
-        # Where this device stands among the receivers of another: on the complete graph, which skips the sender itself,
-        # its rank or one less.
-        places = (
-            (rank if rank < other else rank - 1) if graph.complete else graph.neighbours(other).index(rank)
-            for other in senders
-        )
+        senders = tuple(other for other in self._shared if other != rank)
+        # Where this device stands among the receivers of another: they skip the sender itself.
+        places = (rank if rank < other else rank - 1 for other in senders)
         return self._signed(
             Inbox(
                 context=self.offer.context,
@@ -384,13 +374,6 @@ class ServerRound:
     def _fewest(self) -> int:
         return self.offer.fewest_survivors(len(self._ranks))
 
-    def _held(self, rank: int) -> tuple[int, ...]:
-        """Ranks of whose secrets the device of a rank holds shares, ascending."""
-        if self._the_graph().complete:
-            return self._shared
-        shared = set(self._shared)
-        return tuple(other for other in self._the_graph().holders(rank) if other in shared)
-
     def _rank(self, device: int) -> int:
         return self._ranks[device]
 
@@ -406,11 +389,6 @@ class ServerRound:
         if self._roster is None:
             raise StageClosed("there is no roster yet", hint="close ADVERTISE")
         return self._roster
-
-    def _the_graph(self) -> ShareGraph:
-        if self._graph is None:
-            raise StageClosed("there is no roster yet", hint="close ADVERTISE")
-        return self._graph
 
     def _the_sets(self) -> SurvivorSets:
         if self._sets is None:

@@ -14,10 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from palate.privacy.integer.ring import RingArray
 from palate.privacy.secagg.errors import ReconstructionFailed
-from palate.privacy.secagg.graph import ShareGraph
 from palate.privacy.secagg.masks import PairKeys, add_mask, commitment
 from palate.privacy.secagg.messages import RosterEntry
-from palate.privacy.secagg.offer import Offer
+from palate.privacy.secagg.offer import Offer, share_threshold
 from palate.privacy.secagg.shamir import combine, decode, parse_share
 from palate.privacy.secagg.words import reduced
 
@@ -27,13 +26,13 @@ class Unmasking:
 
     Parameters
     ----------
-    offer, root, graph, entries
-        The round's offer, roster root, graph and roster.
+    offer, root, entries
+        The round's offer, roster root and roster.
     """
 
-    def __init__(self, offer: Offer, root: bytes, graph: ShareGraph, entries: Sequence[RosterEntry]) -> None:
+    def __init__(self, offer: Offer, root: bytes, entries: Sequence[RosterEntry]) -> None:
         self._offer = offer
-        self._graph = graph
+        self._threshold = share_threshold(len(entries))
         self._entries = entries
         self._keys = PairKeys(offer.context, root)
         self._context = offer.context
@@ -65,27 +64,26 @@ class Unmasking:
     def _remove_pairs(self, total: RingArray, rank: int, alive: set[int]) -> None:
         key = X25519PrivateKey.from_private_bytes(self._reconstruct(rank, dropped=True))
         device = self._entries[rank].device
-        for other in self._graph.neighbours(rank):
-            if other in alive:
-                peer = self._entries[other]
-                pair = self._keys.pair_mask(key, peer.mask_key, (device, peer.device))
-                # The survivor has added it if its number is the lower one.
-                add_mask(total, pair, subtract=peer.device < device)
+        for other in sorted(alive):
+            peer = self._entries[other]
+            pair = self._keys.pair_mask(key, peer.mask_key, (device, peer.device))
+            # The survivor has added it if its number is the lower one.
+            add_mask(total, pair, subtract=peer.device < device)
 
     def _reconstruct(self, rank: int, *, dropped: bool) -> bytes:
         shares = self._shares.get(rank, {})
-        holders = sorted(set(shares) - self.liars)[: self._graph.threshold]
-        if len(holders) == self._graph.threshold:
+        holders = sorted(set(shares) - self.liars)[: self._threshold]
+        if len(holders) == self._threshold:
             secret = combine(tuple(h + 1 for h in holders), [parse_share(shares[h]) for h in holders])
             if secret is not None and self._is_committed(rank, secret, dropped=dropped):
                 return secret
         points = [holder + 1 for holder in sorted(shares)]
-        found = decode(points, [parse_share(shares[point - 1]) for point in points], self._graph.threshold)
+        found = decode(points, [parse_share(shares[point - 1]) for point in points], self._threshold)
         if found is None or not self._is_committed(rank, found[0], dropped=dropped):
             device = self._entries[rank].device
             raise ReconstructionFailed(
                 f"{len(shares)} shares of device {device} do not give the secret that it committed to,"
-                f" {self._graph.threshold} true ones would",
+                f" {self._threshold} true ones would",
                 device=device,
                 hint="wait for more shares; if enough came, the device itself shared falsely: do not invite it again",
             )

@@ -194,7 +194,6 @@ def guarantee_of(folder: FleetFolder, config: FleetConfig) -> Guarantee:
         server_key=read_key(folder.server_key).public_key(),
         authority_key=read_public_key(folder.authority_public_key),
         authority_is_separate=folder.authority_is_separate(config.cohort.authority_is_separate),
-        complete_graph=True,
     )
 
 

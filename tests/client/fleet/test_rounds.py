@@ -245,7 +245,6 @@ def refused(device, asked, plan, error, match):
         ({}, {"fixed": np.zeros((12, 4097), np.float32)}, {}, "4097 fixed columns"),
         ({}, {"unit": "both"}, {}, "unit 'both'"),
         ({}, {"unit": "interaction"}, {}, "unit 'interaction'"),
-        ({}, {}, {"degree": 2}, "graph is 'k-regular"),
     ],
 )
 def test_a_round_below_the_owners_limits_is_refused_before_anything_is_charged(

@@ -111,8 +111,8 @@ class Fleet:
 def secagg() -> SimpleNamespace:
     """Makers of offers and fleets."""
 
-    def fleet(size: int = 8, *, strict: bool = True, **changes) -> Fleet:
-        policy = DevicePolicy(smallest_cohort=3, gamma_thousandths=100, require_complete_graph=strict)
+    def fleet(size: int = 8, **changes) -> Fleet:
+        policy = DevicePolicy(smallest_cohort=3, gamma_thousandths=100)
         return Fleet(size, make_offer(**changes), policy=policy)
 
     return SimpleNamespace(offer=make_offer, fleet=fleet)
