@@ -324,7 +324,7 @@ def simulate(
     data: Data,
     plan: Plan | None = None,
     *,
-    run_dir: str | PathLike[str] | None = None,
+    folder: str | PathLike[str] | None = None,
     fresh: bool = False,
     progress: Listener = None,
     ray_address: str = "",
@@ -339,7 +339,7 @@ def simulate(
         What `palate.load` returned.
     plan
         What `palate.plan` returned for this data; by default the plan of unit "user" at epsilon 8 and delta 1e-5.
-    run_dir
+    folder
         Run folder; by default runs/ and a name made from the settings.
     fresh
         Delete the run that is in the folder, and start anew.
@@ -356,7 +356,7 @@ def simulate(
 
     Examples
     --------
-    >>> run = palate.simulate(data, palate.plan(data, epsilon=4), run_dir="runs/four")
+    >>> run = palate.simulate(data, palate.plan(data, epsilon=4), folder="runs/four")
     """
     chosen = plan if plan is not None else planned(data)
     if (chosen.asked.data, chosen.asked.read) != (data.source, data.options):
@@ -369,11 +369,11 @@ def simulate(
             "engine 'flower' runs in other processes, and the data is a frame in this one",
             hint="write it to a Parquet file and load that, or use the engine 'vectorised'",
         )
-    folder = Path(run_dir) if run_dir is not None else Path("runs") / config.default_run_name
+    place = Path(folder) if folder is not None else Path("runs") / config.default_run_name
     data.hold()
     with watching(progress) as watcher:
-        run_simulation(config, folder, watcher, fresh=fresh, ray_address=ray_address)
-    return Run(folder, data)
+        run_simulation(config, place, watcher, fresh=fresh, ray_address=ray_address)
+    return Run(place, data)
 
 
 def compare(first: Run | str | PathLike[str], second: Run | str | PathLike[str]) -> Comparison:

@@ -44,7 +44,12 @@ class Spent:
 
 
 def run_palate(arguments: Sequence[str]) -> Spent:
-    """Run the installed command to its end.
+    """Run the installed command to its end; as `run_child`."""
+    return run_child([PALATE, *arguments])
+
+
+def run_child(command: Sequence[str]) -> Spent:
+    """Run a command to its end.
 
     The peak cannot be below the caller's own size at the start of the child, so callers stay small: no numerical
     library is imported beside this module.
@@ -56,7 +61,7 @@ def run_palate(arguments: Sequence[str]) -> Spent:
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         started = time.perf_counter()
-        process = subprocess.Popen([PALATE, *arguments], stdout=out, stderr=err)
+        process = subprocess.Popen(command, stdout=out, stderr=err)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)  # it is reaped already; Popen has to know
@@ -65,7 +70,7 @@ def run_palate(arguments: Sequence[str]) -> Spent:
         stdout, stderr = out.read().decode(), err.read().decode(errors="replace")
     if process.returncode != 0:
         raise RunError(
-            f"palate {' '.join(arguments)} ended with code {process.returncode}: {stderr.strip()[-500:]}",
+            f"{' '.join(command)} ended with code {process.returncode}: {stderr.strip()[-500:]}",
             hint="run it by itself",
         )
     return Spent(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * _MAXRSS_UNIT / 1e6, stdout)

@@ -1,18 +1,20 @@
-"""What a person waits for: `palate --help`, and the demo from a warm install to its result and report."""
+"""What a person waits for: `palate --help`, `import palate`, and the demo from a warm install to its report."""
 
 from __future__ import annotations
 
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from child import run_palate
+from child import run_child, run_palate
 from outcome import Check, Outcome, command, print_checks
 from rich.console import Console
 
 HELP_TARGET_SECONDS = 0.5
+IMPORT_TARGET_SECONDS = 0.15
 DEMO_TARGET_SECONDS = 60.0
 
 
@@ -32,6 +34,16 @@ def main(
         Check(name="palate --help, processor", measured=statistics.median(cpus), unit="CPU-s"),
     ]
     details = {"help_wall_seconds": walls, "help_cpu_seconds": cpus}
+    for name in ("wall_seconds", "cpu_seconds"):
+        bare, loaded = (
+            [getattr(run_child([sys.executable, "-c", code]), name) for _ in range(repeats)]
+            for code in ("pass", "import palate")
+        )
+        more = max(0.0, statistics.median(loaded) - statistics.median(bare))  # beyond the interpreter's own start
+        target = IMPORT_TARGET_SECONDS if name == "wall_seconds" else None
+        unit = "s" if name == "wall_seconds" else "CPU-s"
+        checks.append(Check(name="import palate", measured=more, unit=unit, target=target))
+        details[f"import_{name}"] = loaded
     if demo:
         talk.print("palate simulate --data demo ...")
         with tempfile.TemporaryDirectory() as folder:

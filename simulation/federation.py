@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from palate.errors import DataError, RunError
 from palate.simulation import run_folder
 from palate.simulation.config import SimulationConfig
@@ -61,7 +63,7 @@ def simulate(
         done = finished_result(folder)
         if done is not None:
             return done
-        with _log_to(folder / "log.txt"):
+        with _log_to(folder / "log.txt"), threadpool_limits(1):  # nodes are the parallelism
             watcher.phase(f"reading {config.data}")
             try:
                 prepared = prepare(config, watcher.phase)

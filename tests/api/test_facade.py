@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -42,7 +43,7 @@ def protected(data: palate.Data, tmp_path_factory: pytest.TempPathFactory) -> pa
     """A run at unit user."""
     folder = tmp_path_factory.mktemp("protected") / "run"
     plan = palate.plan(data, epsilon=8, **SHORT, settings=QUICK)
-    return palate.simulate(data, plan, run_dir=folder, progress=False)
+    return palate.simulate(data, plan, folder=folder, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def plain(data: palate.Data, tmp_path_factory: pytest.TempPathFactory) -> palate
     """A run without privacy."""
     folder = tmp_path_factory.mktemp("plain") / "run"
     plan = palate.plan(data, unit="none", **SHORT, settings=QUICK)
-    return palate.simulate(data, plan, run_dir=folder, progress=False)
+    return palate.simulate(data, plan, folder=folder, progress=False)
 
 
 def test_no_name_of_the_facade_is_a_package_or_module():
@@ -93,7 +94,7 @@ def test_the_same_request_has_the_same_settings_by_api_and_by_command(unit: str,
     data = palate.load(small_data, min_user=2)
     plan = palate.plan(data, unit=unit, rounds=2, baselines=["popularity"], settings={"training.hidden": 3})
     assert plan.asked.default_run_name == by_command.name
-    by_api = palate.simulate(data, plan, run_dir="api", progress=False).folder
+    by_api = palate.simulate(data, plan, folder="api", progress=False).folder
     for name in ("config.toml", "resolved.toml"):
         assert (by_api / name).read_text() == (by_command / name).read_text()
     if unit == "user":  # without privacy the ridge is chosen when the run starts
@@ -212,21 +213,48 @@ def test_a_table_has_rows_by_title(protected: palate.Run):
 def test_a_function_hears_of_every_round(data: palate.Data):
     heard: list[palate.Progress] = []
     plan = palate.plan(data, unit="none", **SHORT, settings=QUICK)
-    palate.simulate(data, plan, run_dir="heard", progress=heard.append)
+    palate.simulate(data, plan, folder="heard", progress=heard.append)
     assert [step.round for step in heard if "validation" in step.words and step.words.startswith("round")] == [1, 2]
     assert heard[-1].rounds == 2
     assert next(step for step in heard if step.seconds_left is not None).seconds_left > 0
     assert any("no privacy" in step.words for step in heard)
 
 
+def test_numpy_runs_on_one_thread_while_a_run_lasts_also_where_it_was_loaded_before(small_data: Path):
+    code = """if True:
+        import numpy, palate, sys
+        from threadpoolctl import threadpool_info
+
+        def threads(*_):
+            seen.update(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
+
+        seen = set()
+        threads()
+        before = set(seen)
+        data = palate.load(sys.argv[1])
+        seen.clear()
+        plan = palate.plan(data, unit="none", rounds=1, baselines=[], settings={"tune": False})
+        palate.simulate(data, plan, folder="one", progress=lambda step: threads() if step.rounds else None)
+        during = set(seen)
+        seen.clear()
+        threads()
+        print(before, during, seen)
+    """
+    unset = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    environment = unset | {"OPENBLAS_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", code, str(small_data)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == ["{2}", "{1}", "{2}"]
+
+
 def test_a_finished_run_is_returned_at_once_and_fresh_runs_it_again(data: palate.Data):
     plan = palate.plan(data, unit="none", **SHORT, settings=QUICK)
     heard: list[palate.Progress] = []
-    made = palate.simulate(data, plan, run_dir="again", progress=False).folder / "result.json"
+    made = palate.simulate(data, plan, folder="again", progress=False).folder / "result.json"
     before = made.stat().st_mtime_ns
-    palate.simulate(data, plan, run_dir="again", progress=heard.append)
+    palate.simulate(data, plan, folder="again", progress=heard.append)
     assert (made.stat().st_mtime_ns, heard) == (before, [])
-    palate.simulate(data, plan, run_dir="again", progress=False, fresh=True)
+    palate.simulate(data, plan, folder="again", progress=False, fresh=True)
     assert made.stat().st_mtime_ns != before
 
 
@@ -238,11 +266,9 @@ def test_a_run_uses_the_data_that_it_is_given_and_not_the_file_of_now(small_data
     palate.plan(first, unit="none", settings=QUICK)
     file.write_text("\n".join(line for line in lines if not line.startswith("person0,")))
     second = palate.load(file)
-    run = palate.simulate(
-        second, palate.plan(second, unit="none", **SHORT, settings=QUICK), run_dir="r", progress=False
-    )
+    run = palate.simulate(second, palate.plan(second, unit="none", **SHORT, settings=QUICK), folder="r", progress=False)
     assert run.record.result.dataset.users == second.num_users == first.num_users - 1
-    old = palate.simulate(first, palate.plan(first, unit="none", **SHORT, settings=QUICK), run_dir="o", progress=False)
+    old = palate.simulate(first, palate.plan(first, unit="none", **SHORT, settings=QUICK), folder="o", progress=False)
     assert old.record.result.dataset.users == first.num_users
     assert old.recommend("person0").user_id == "person0"
 
@@ -254,8 +280,8 @@ def test_a_frame_gives_the_run_that_its_file_gives(small_data: Path, data: palat
     assert framed.interactions.equals(data.interactions)
     assert framed.items.equals(data.items)
     plan = palate.plan(framed, unit="none", **SHORT, settings=QUICK)
-    run = palate.simulate(framed, plan, run_dir="framed", progress=False)
-    same = palate.simulate(data, palate.plan(data, unit="none", **SHORT, settings=QUICK), run_dir="f", progress=False)
+    run = palate.simulate(framed, plan, folder="framed", progress=False)
+    same = palate.simulate(data, palate.plan(data, unit="none", **SHORT, settings=QUICK), folder="f", progress=False)
     assert run.metrics.to_frame().equals(same.metrics.to_frame())
     assert len(run.recommend(user=data.users[0])) == 10
     source = framed.source
@@ -263,7 +289,7 @@ def test_a_frame_gives_the_run_that_its_file_gives(small_data: Path, data: palat
         palate.load(source)
     assert "load the same frame" in caught.value.hint
     with pytest.raises(ConfigError, match="runs in other processes"):
-        palate.simulate(framed, palate.plan(framed, settings={"engine": "flower"}), run_dir="never")
+        palate.simulate(framed, palate.plan(framed, settings={"engine": "flower"}), folder="never")
 
 
 def test_a_frame_may_describe_the_items_of_a_file(small_data: Path):
@@ -277,7 +303,7 @@ def test_a_frame_may_describe_the_items_of_a_file(small_data: Path):
 def test_a_plan_for_other_data_is_refused(data: palate.Data, small_data: Path):
     other = palate.load(small_data, min_user=5)
     with pytest.raises(ConfigError, match="the plan is for"):
-        palate.simulate(other, palate.plan(data), run_dir="never")
+        palate.simulate(other, palate.plan(data), folder="never")
     assert not Path("never").exists()
 
 
@@ -296,11 +322,11 @@ def test_own_models_and_baselines_pass_as_objects(data: palate.Data):
     short = SHORT | {"baselines": [baseline, "ease"], "model": Mine}
     plan = palate.plan(data, unit="none", **short, settings=QUICK)
     assert (plan.settings.training.model, plan.settings.baselines) == ("mine", ("crowd", "ease"))
-    run = palate.simulate(data, plan, run_dir="own", progress=False)
+    run = palate.simulate(data, plan, folder="own", progress=False)
     frame = run.metrics.to_frame()
     assert frame["model"].unique(maintain_order=True).to_list() == ["Palate (mine)", "The crowd", "EASE"]
     usual = palate.plan(data, unit="none", **SHORT | {"model": "gmf"}, settings=QUICK)
-    same = palate.simulate(data, usual, run_dir="gmf", progress=False).metrics.test.sampled.values
+    same = palate.simulate(data, usual, folder="gmf", progress=False).metrics.test.sampled.values
     assert run.metrics.test.sampled.values == same
     with pytest.raises(ConfigError, match="model"):
         palate.plan(data, model=dict)
@@ -328,7 +354,7 @@ def test_everything_shown_in_a_notebook_is_escaped(small_data: Path, tmp_path: P
     (folder / "items.csv").write_text(described.replace("Comedy", "<b>Comedy</b>"))
     data = palate.load(folder)
     plan = palate.plan(data, unit="none", **SHORT, settings=QUICK)
-    run = palate.simulate(data, plan, run_dir="bad<i>", progress=False)
+    run = palate.simulate(data, plan, folder="bad<i>", progress=False)
     shown = [data, plan, run, run.metrics, run.guarantee, run.audit(), run.recommend(data.users[0]), run.table]
     pages = [each._repr_html_() for each in [*shown, palate.compare(run, run)]]
     assert all("<script" not in page and "<b>" not in page and "<i>" not in page for page in pages)

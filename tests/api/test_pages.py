@@ -27,6 +27,7 @@ NOT_RUN = {
     "palate data get ml-100k": "needs its owner's server, and consent to the licence",
     "palate simulate --data ml-100k": "needs ml-100k",
     "palate simulate --unit none --data ml-100k": "needs ml-100k",
+    "palate plan --data ml-1m": "needs ml-1m",
     "palate audit attack": "takes minutes; tests/privacy/attacks have it in small",
     "palate server demo": "starts 20 processes for a minute; tests/simulation/fleet_demo have it in small",
     "palate client init": "asks for a passphrase, or for the system's keyring",
@@ -71,8 +72,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         small = ["--data", "ratings.csv", "--items", "movies.csv", "--baselines", "popularity", "--no-report", "-q"]
-        assert main(["simulate", *small, "--run-dir", "runs/demo"]) == 0
-        assert main(["simulate", *small, "--run-dir", "runs/another", "--unit", "none"]) == 0
+        assert main(["simulate", *small, "--folder", "runs/demo"]) == 0
+        assert main(["simulate", *small, "--folder", "runs/another", "--unit", "none"]) == 0
     return place
 
 
