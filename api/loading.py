@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import polars as pl
 
 from palate.data.interactions import Interactions
-from palate.data.options import ReadOptions
+from palate.data.options import DateOrder, ReadOptions
 from palate.data.reading import read_interactions
-from palate.data.values import DateOrder
 from palate.errors import ConfigError
 from palate.simulation.datasets.describe import Description, describe
 from palate.simulation.datasets.presets import IN_MEMORY

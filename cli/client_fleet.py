@@ -9,8 +9,10 @@ import typer
 
 from palate.cli.client_folder import FolderOption, device_folder
 from palate.cli.options import JsonOption, print_json
+from palate.cli.reading import reads
 from palate.cli.terminal import confirm, note, say
 from palate.client.fleet.limit_fields import ABOUT, changes_in
+from palate.data.options import ReadOptions
 from palate.errors import ConfigError
 
 EpsilonOption = Annotated[float | None, typer.Option(help="Whole budget of this device; the fleet's unless given.")]
@@ -113,42 +115,54 @@ def enrol(
     say("next: palate client import FILE, then palate client join")
 
 
+@reads("item_column", "title_column", "rating_column", "time_column", "user_column", "columns", "date_order", "strict")
 def import_(
     file: Annotated[
-        Path,
-        typer.Argument(
-            help="CSV, TSV, Parquet, JSON or JSONL; columns: item or title; rating and time or timestamp, if known."
-        ),
+        Path, typer.Argument(help="CSV, TSV, JSON or Parquet, packed or not, with items or titles; ratings and times.")
     ],
+    *,
+    read: ReadOptions,
+    user: Annotated[str | None, typer.Option(help="Take the rows of this user only.")] = None,
     folder: FolderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Put interactions from a file into the vault; nothing of them leaves the device in clear."""
     from dataclasses import asdict
 
-    from palate.client.fleet.catalogue import Catalogue
+    from palate.client.fleet.folder import NEW_WELCOME
     from palate.client.fleet.importing import import_file
     from palate.client.fleet.profile import FleetProfile
     from palate.client.vault import Vault
     from palate.client.vault.history import History
+    from palate.data.catalogue import Catalogue
 
     place = device_folder(folder)
     with Vault.open(place.vault) as vault:
         profile, catalogue = FleetProfile.load(vault), None
         if place.catalogue.is_file():  # a demonstration device has one without a fleet
             num_items = None if profile is None else profile.welcome.num_items
-            catalogue = Catalogue.read(place.catalogue.read_bytes(), num_items=num_items)
-        done = import_file(file, History(vault), catalogue)
+            data = place.catalogue.read_bytes()
+            catalogue = Catalogue.from_parquet(data, num_items=num_items, hint=NEW_WELCOME)
+        done = import_file(file, History(vault), catalogue, options=read, user=user)
     if as_json:
         print_json(asdict(done))
         return
     say(f"{done.rows} rows, {done.added} new interactions")
+    say(f"columns read: {', '.join(f'{name} as {role}' for role, name in done.columns.items())}")
     if done.passed_over:
         say(f"columns passed over: {', '.join(done.passed_over)}")
+    if done.dropped:
+        say(f"rows passed over: {done.dropped}")
+        for reason in done.reasons:
+            say(f"  {reason}")
+        if done.dropped > len(done.reasons):
+            say(f"  and {done.dropped - len(done.reasons)} more")
     if done.unknown and catalogue is not None:
         say(f"{done.unknown} of them are not in the catalogue, and kept for a later one: {', '.join(done.examples)}")
     elif catalogue is None:
         say("this device belongs to no fleet yet: items are matched once there is a catalogue")
+    for words in done.notes:
+        note(f"note: {words}")
 
 
 def join(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from palate.cli.options import JsonOption, print_json
+from palate.cli.reading import reads
 from palate.cli.terminal import note, print_grid, somebody_is_there
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError
@@ -87,51 +87,17 @@ def get_preset(
 
 
 @data_app.command("describe", epilog="Example: palate data describe ratings.csv --user-column who --min-user 5")
+@reads(*ReadOptions.model_fields)
 def describe_data(
-    data: Annotated[str, typer.Argument(help="Name of a dataset, or a CSV, TSV or Parquet file, or a folder.")],
+    data: Annotated[
+        str, typer.Argument(help="Name of a dataset, a folder, or a file: CSV, TSV, JSON, Parquet, RecBole's .inter.")
+    ],
     *,
-    user_column: Annotated[
-        str | None, typer.Option(help="Column of the users, e.g. --user-column customer.", show_default="guessed")
-    ] = None,
-    item_column: Annotated[
-        str | None, typer.Option(help="Column of the items, e.g. --item-column sku.", show_default="guessed")
-    ] = None,
-    rating_column: Annotated[
-        str | None, typer.Option(help="Column of the ratings, e.g. --rating-column stars.", show_default="guessed")
-    ] = None,
-    time_column: Annotated[
-        str | None, typer.Option(help="Column of times or ranks, e.g. --time-column bought.", show_default="guessed")
-    ] = None,
-    items: Annotated[
-        Path | None, typer.Option(help="File that describes the items: title, genres, year; e.g. --items films.csv.")
-    ] = None,
-    min_user: Annotated[
-        int | None, typer.Option(help="Fewest interactions of a user that is kept, e.g. --min-user 5.")
-    ] = None,
-    min_item: Annotated[
-        int | None, typer.Option(help="Fewest interactions of an item that is kept, e.g. --min-item 5.")
-    ] = None,
-    min_rating: Annotated[
-        float | None, typer.Option(help="Lowest rating that counts, e.g. --min-rating 4; all count without it.")
-    ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse a file with a bad row instead of dropping it.")
-    ] = False,
+    read: ReadOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Describe a dataset: counts, activity, popularity, what cleaning dropped, how it will be split."""
-    options = ReadOptions.checked(
-        user_column=user_column,
-        item_column=item_column,
-        rating_column=rating_column,
-        time_column=time_column,
-        items=items,
-        min_user=min_user,
-        min_item=min_item,
-        min_rating=min_rating,
-        strict=strict,
-    )
-    described = describe(load(data, options=options))
+    described = describe(load(data, options=read))
     if as_json:
         print_json(described.to_dict())
     else:

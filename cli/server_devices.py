@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from palate.cli.options import JsonOption, folder_option, print_json
+from palate.cli.reading import reads
 from palate.cli.terminal import note, print_grid
+from palate.data.options import ReadOptions
 from palate.errors import ConfigError
 from palate.server.fleet.folder import FleetFolder
 
@@ -18,12 +20,13 @@ HERE = Path("fleet")
 FolderOption = Annotated[Path, folder_option("Folder of the fleet.", "--dir", show_default=True)]
 
 
+@reads("item_column", "title_column", "columns", "strict")
 def init(
     *,
     name: Annotated[str, typer.Option(help="Name of the fleet, e.g. --name books.")],
     address: Annotated[str, typer.Option(help="host:port that devices connect to, e.g. fleet.example:9092.")],
     catalogue: Annotated[
-        Path, typer.Option(help="CSV or Parquet file of the items: columns item, title, genres, year, text.")
+        Path, typer.Option(help="File of the items: key, and where known title, genres, year and description.")
     ],
     folder: FolderOption = HERE,
     devices: Annotated[int, typer.Option(help="Devices that the run is planned for.")] = 20,
@@ -39,6 +42,7 @@ def init(
             help="Public key of a separate enrolment authority, from palate server authority.", metavar="FILE"
         ),
     ] = None,
+    read: ReadOptions,
 ) -> None:
     """Make a fleet: keys, certificates, catalogue and fleet.toml, in a new folder."""
     from palate.server.fleet.setup import make_fleet
@@ -59,7 +63,9 @@ def init(
     if authority is not None:
         given["cohort"]["authority_is_separate"] = True
     fleet = FleetFolder(folder)
-    items = make_fleet(fleet, catalogue, given, authority=authority)
+    items, notes = make_fleet(fleet, catalogue, given, authority=authority, read=read)
+    for words in notes:
+        note(f"note: {words}")
     note(f"{fleet.root}: fleet {name}, {items:,} items, planned for {devices} devices")
     if authority is None:
         note(f"the enrolment authority's key is {fleet.authority_key}: who holds it can invent devices, keep it safe")

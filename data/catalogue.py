@@ -1,15 +1,27 @@
-"""Public facts about the items: what a person would call them and what kind they are. The same on every machine."""
+"""Public facts about the items: what a person would call them and what kind they are. The same on every machine.
+
+The order of its items is that of the item table's rows. A history names items by their keys, so that it outlives the
+catalogue of the day; an item that is known by its title alone has the key ``title:`` and the title.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from palate.errors import DataError
 from palate.models.arrays import Int32Array
 
-UNKNOWN_YEAR = 0
+if TYPE_CHECKING:
+    from palate.data.titles import TitleIndex
+
+UNKNOWN_YEAR: Final = 0
+TITLE_PREFIX: Final = "title:"
 
 
 @dataclass(frozen=True)
@@ -19,7 +31,7 @@ class Catalogue:
     Attributes
     ----------
     ids
-        Original item ids as text, [num_items].
+        Keys of the items: the original ids as text, [num_items].
     titles
         What a person would call the item; the id where nothing better is known, [num_items].
     genres
@@ -41,6 +53,32 @@ class Catalogue:
         """Number of items in the catalogue."""
         return len(self.ids)
 
+    @cached_property
+    def rows(self) -> Mapping[str, int]:
+        """Row of each item by its key, and by ``title:`` and any usual form of its title that no other item has."""
+        return _Rows(self)
+
+    def rows_of(self, history: Iterable[str]) -> Int32Array:
+        """Rows of a history's items, each at its newest place, oldest first, int32 [n]; unknown ones are left out."""
+        newest: dict[int, None] = {}
+        for key in history:
+            row = self.rows.get(key)
+            if row is not None:
+                newest.pop(row, None)
+                newest[row] = None
+        return np.fromiter(newest, dtype=np.int32, count=len(newest))
+
+    def take(self, rows: Iterable[int]) -> Catalogue:
+        """Catalogue of some items, in the order asked for."""
+        rows = list(rows)
+        return Catalogue(
+            ids=tuple(self.ids[row] for row in rows),
+            titles=tuple(self.titles[row] for row in rows),
+            genres=tuple(self.genres[row] for row in rows),
+            years=self.years[rows],
+            texts=tuple(self.texts[row] for row in rows),
+        )
+
     @staticmethod
     def of(ids: Sequence[str], described: Catalogue | None = None) -> Catalogue:
         """Catalogue of just these ids in this order; an id that `described` does not know is its own title."""
@@ -55,3 +93,125 @@ class Catalogue:
             years=np.array([described.years[row] if row >= 0 else UNKNOWN_YEAR for row, _ in known], dtype=np.int32),
             texts=tuple(described.texts[row] if row >= 0 else "" for row, _ in known),
         )
+
+    def to_parquet(self, *, texts: bool = True) -> bytes:
+        """Bytes of a Parquet file: `item`, `title`, `genres` (a list), `year` and, if asked for, `text`."""
+        import polars as pl
+
+        from palate.data.tables import parquet_bytes
+
+        columns = {
+            "item": self.ids,
+            "title": self.titles,
+            "genres": [list(own) for own in self.genres],
+            "year": self.years,
+            **({"text": self.texts} if texts else {}),
+        }
+        return parquet_bytes(pl.DataFrame(columns, schema_overrides={"genres": pl.List(pl.String), "year": pl.Int32}))
+
+    @staticmethod
+    def from_parquet(data: bytes, *, num_items: int | None = None, hint: str) -> Catalogue:
+        """Read what `to_parquet` wrote; only `item` must be there, and genres may be text, parted by "|".
+
+        What could move a terminal's cursor is replaced: a catalogue is written by somebody else.
+
+        Parameters
+        ----------
+        data
+            The file's.
+        num_items
+            Rows that it must have; None where nobody has said how many.
+        hint
+            Says where to get a better one.
+
+        Raises
+        ------
+        DataError
+            If it is none, has no items, an item without a key or a key twice, or another number of rows.
+        """
+        import polars as pl
+
+        try:
+            frame = pl.read_parquet(io.BytesIO(data))
+            height, given = frame.height, frame.columns
+
+            def words(name: str) -> list[str]:
+                text = frame[name].cast(pl.String).fill_null("") if name in given else None
+                return [""] * height if text is None else [printable(value) for value in text.to_list()]
+
+            keys = frame["item"].cast(pl.String).fill_null("")
+            genres = frame["genres"] if "genres" in given else pl.Series([[]] * height, dtype=pl.List(pl.String))
+            genres = genres.fill_null("").str.split("|") if genres.dtype == pl.String else genres
+            parted = genres.cast(pl.List(pl.String)).to_list()
+            unknown = pl.Series([UNKNOWN_YEAR] * height, dtype=pl.Int32)
+            years = frame["year"].cast(pl.Int32).fill_null(UNKNOWN_YEAR) if "year" in given else unknown
+            titles, texts = words("title"), words("text")
+        except (
+            pl.exceptions.PolarsError,
+            pl.exceptions.PanicException,
+            OSError,
+        ) as error:  # panics, too
+            raise DataError(f"the catalogue cannot be read ({type(error).__name__})", hint=hint) from None
+        expected = max(height, 1) if num_items is None else num_items
+        distinct = keys.filter(keys != "").n_unique()
+        if height != expected or distinct != expected:
+            raise DataError(f"the catalogue has {distinct} items in {height} rows, {expected} are expected", hint=hint)
+        ids = tuple(keys.to_list())
+        return Catalogue(
+            ids=ids,
+            titles=tuple(title or printable(key) for title, key in zip(titles, ids, strict=True)),
+            genres=tuple(tuple(sorted({printable(name) for name in own or () if name})) for own in parted),
+            years=years.to_numpy().astype(np.int32),
+            texts=tuple(texts),
+        )
+
+
+class _Rows(Mapping[str, int]):
+    """Row by key, and by ``title:`` and a title as people write it; a title that two items may have names neither."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        seen: dict[str, int] = {}
+        for row, title in enumerate(catalogue.titles):
+            seen[title] = -1 if title in seen else row
+        self._catalogue = catalogue
+        self._shared = {title for title, row in seen.items() if row < 0}
+        self._exact = {TITLE_PREFIX + title: row for title, row in seen.items() if title and row >= 0}
+        self._exact |= {key: row for row, key in enumerate(catalogue.ids)}
+
+    def __getitem__(self, key: str) -> int:
+        row = self._exact.get(key)
+        if row is None and key.startswith(TITLE_PREFIX):
+            row = self._named(key.removeprefix(TITLE_PREFIX))
+        if row is None:
+            raise KeyError(key)
+        return row
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._exact)
+
+    def __len__(self) -> int:
+        return len(self._exact)
+
+    @cached_property
+    def _index(self) -> TitleIndex:
+        from palate.data.titles import TitleIndex
+
+        return TitleIndex(self._catalogue.titles, self._catalogue.years)
+
+    def _named(self, title: str) -> int | None:
+        """Row of the one item that has a form of this title, and no other year."""
+        if not title or title in self._shared:
+            return None
+        from palate.data.titles import title_year
+
+        year = title_year(title)[1]
+        years = self._catalogue.years
+        found = [row for row in self._index.exact(title) if year is None or years[row] in (year, UNKNOWN_YEAR)]
+        return found[0] if len(found) == 1 else None
+
+
+def printable(words: str) -> str:
+    """Replace what could move a terminal's cursor."""
+    if words.isprintable():
+        return words
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from palate.data.values import DateOrder
 from palate.errors import ConfigError
+
+DateOrder = Literal["day", "month"]
+"""What comes first in dates such as 7/6/2020."""
 
 
 class ReadOptions(BaseModel):

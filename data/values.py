@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final
 
 import polars as pl
 
+from palate.data.options import DateOrder
 from palate.errors import DataError
-
-DateOrder = Literal["day", "month"]
 
 # Lower case, letters and digits only; earlier names win.
 _ITEM = (
@@ -63,6 +62,7 @@ _MONTH_FIRST = r"^(?:[A-Za-z]+\.?,? )?([A-Za-z]{3})[a-z]*\.? (\d{1,2})(?:st|nd|r
 _MONTHS = dict(
     zip(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"], range(1, 13), strict=True)
 )
+_LATEST = 100_000_000_000  # seconds: in the year 5138
 _COMPACT = (19_000_101, 21_001_231)  # 20240131: dates in eight digits
 
 
@@ -258,4 +258,5 @@ def _in_seconds(plain: pl.Series) -> pl.Series:
     finite = plain.filter(plain.is_finite())
     middle = finite.median() if len(finite) else 0.0
     scale = next((scale for scale in (1e9, 1e6, 1e3) if isinstance(middle, float) and abs(middle) / scale >= 1e8), 1.0)
-    return plain / scale
+    seconds = plain / scale
+    return seconds.set(seconds.is_finite() & (seconds > _LATEST), None)

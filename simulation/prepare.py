@@ -186,15 +186,7 @@ def places_by_id(catalogue: Catalogue) -> Int32Array:
 
 def renumbered(interactions: Interactions, split: Split, place: Int32Array) -> tuple[Interactions, Split]:
     """Give every item the number that `places_by_id` says."""
-    order = np.argsort(place[:-1])
-    catalogue = interactions.catalogue
-    ordered = Catalogue(
-        ids=tuple(catalogue.ids[row] for row in order),
-        titles=tuple(catalogue.titles[row] for row in order),
-        genres=tuple(catalogue.genres[row] for row in order),
-        years=catalogue.years[order],
-        texts=tuple(catalogue.texts[row] for row in order),
-    )
+    ordered = interactions.catalogue.take(np.argsort(place[:-1]).tolist())
     return (
         replace(interactions, item=place[interactions.item], catalogue=ordered),
         Split(

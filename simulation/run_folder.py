@@ -14,10 +14,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import polars as pl
-
 from palate.data.catalogue import Catalogue
-from palate.data.tables import parquet_bytes
 from palate.errors import ConfigError, EnvironmentProblem, RunError
 from palate.privacy import files
 from palate.simulation.config import SimulationConfig, checked_config, load_config
@@ -165,17 +162,8 @@ def entries(folder: Path) -> set[str]:
 
 
 def write_items(folder: Path, catalogue: Catalogue) -> None:
-    """Write what is publicly known about the items, in the order of the table's rows."""
-    frame = pl.DataFrame(
-        {
-            "item": list(catalogue.ids),
-            "title": list(catalogue.titles),
-            "genres": [list(names) for names in catalogue.genres],
-            "year": catalogue.years,
-        },
-        schema_overrides={"genres": pl.List(pl.String)},
-    )
-    files.replace(folder / "items.parquet", parquet_bytes(frame), mode=files.SHARED)
+    """Write what is publicly known about the items, without their descriptions, in the order of the table's rows."""
+    files.replace(folder / "items.parquet", catalogue.to_parquet(texts=False))
 
 
 def environment() -> dict[str, object]:

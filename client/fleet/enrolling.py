@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palate.client.fleet import carried_spending
-from palate.client.fleet.catalogue import Catalogue
-from palate.client.fleet.folder import DeviceFolder
+from palate.client.fleet.folder import NEW_WELCOME, DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
 from palate.client.fleet.limits import DEFAULT_DELTA, DEFAULT_EPSILON, OwnerLimits
 from palate.client.fleet.member import Member
@@ -16,6 +15,7 @@ from palate.client.fleet.round_log import RoundLog
 from palate.client.fleet.rounds import close_rounds
 from palate.client.vault import Vault
 from palate.client.vault.keeper import Choice
+from palate.data.catalogue import Catalogue
 from palate.errors import ConfigError, DataError
 from palate.privacy import files
 from palate.privacy.accounting.events import Unit
@@ -209,7 +209,7 @@ def accept(folder: DeviceFolder, welcome: Welcome, catalogue: bytes, limits: Own
                 f"{old.welcome.authority_key[:16]}: another authority could invent devices",
                 hint="ask the operator why; to trust the new one, leave first: palate client leave",
             )
-        Catalogue.read(catalogue, num_items=welcome.num_items)
+        Catalogue.from_parquet(catalogue, num_items=welcome.num_items, hint=NEW_WELCOME)
         profile = FleetProfile(welcome, limits)
         Member(folder, vault, keys, profile).guard.adopt_policy()  # refuses what no budget can promise
         files.replace(folder.catalogue, catalogue)

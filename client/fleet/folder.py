@@ -16,6 +16,8 @@ from pathlib import Path
 from palate.errors import EnvironmentProblem, RunError
 
 ENVIRONMENT = "PALATE_HOME"
+NEW_WELCOME = "ask the operator for a new welcome"
+"""What to do about a catalogue that cannot be used."""
 
 
 def default_home() -> Path:

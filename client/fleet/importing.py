@@ -1,35 +1,29 @@
-"""From a file into the history: CSV, Parquet or JSON with `item` or `title`, and perhaps `rating` and a time.
+"""From a file into the history: what one person had, with a key or a title, and perhaps a rating and a time.
 
-All of a file is taken, or nothing. Items that the catalogue does not know are kept too: a later catalogue may.
+The file is read as every other (`palate.data.reading`). A row that cannot be used is passed over and listed; items that
+the catalogue does not know are kept: a later one may.
 """
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
-from palate.client.fleet.catalogue import TITLE_PREFIX, Catalogue, printable
 from palate.client.vault.errors import EntryRefused
 from palate.client.vault.history import History, Interaction
+from palate.data.catalogue import TITLE_PREFIX, Catalogue, printable
 from palate.errors import DataError
 
 if TYPE_CHECKING:
-    import polars as pl
+    from palate.data.options import ReadOptions
 
-MAX_FILE_BYTES = 1 << 28
-MAX_ROWS = 1_000_000
-EXAMPLES = 3
-
-_COLUMNS = ("item", "title", "rating", "time")
-_TOO_LATE = 100_000_000_000
-"""Times from here on are of a finer unit: in seconds this is the year 5138, in milliseconds 1973."""
-_FINER = (1, 1_000, 1_000_000, 1_000_000_000)
-"""Parts of a second that a time may be in."""
+MAX_FILE_BYTES: Final = 1 << 28
+MAX_ROWS: Final = 1_000_000
+EXAMPLES: Final = 3
+LISTED: Final = 20
+"""Rows that were passed over and are named, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +33,7 @@ class Imported:
     Attributes
     ----------
     rows
-        Rows of the file.
+        Rows of the file, or of one person in it.
     added
         Interactions that the history did not have.
     known
@@ -48,8 +42,16 @@ class Imported:
         The others: kept for a later catalogue.
     examples
         A few names of unknown items.
+    columns
+        Which column was read as what.
     passed_over
         Columns of the file that nothing was taken from.
+    dropped
+        How many rows could not be used.
+    reasons
+        The first of them: "line 3: the rating is no number".
+    notes
+        What was guessed, in sentences.
     """
 
     rows: int
@@ -57,137 +59,104 @@ class Imported:
     known: int
     unknown: int
     examples: tuple[str, ...]
+    columns: dict[str, str]
     passed_over: tuple[str, ...]
+    dropped: int
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
-def import_file(path: Path, history: History, catalogue: Catalogue | None) -> Imported:
+def import_file(
+    path: Path,
+    history: History,
+    catalogue: Catalogue | None,
+    *,
+    options: ReadOptions | None = None,
+    user: str | None = None,
+) -> Imported:
     """Take a file's interactions into a history.
 
     Parameters
     ----------
     path
-        ``.csv``, ``.tsv``, ``.parquet``, ``.json`` (a list of objects) or ``.jsonl``.
+        Any file that `palate.data.reading.read_rows` reads, up to `MAX_FILE_BYTES` and `MAX_ROWS`.
     history
         Where to.
     catalogue
         Tells known items from others; None before the device belongs to a fleet.
+    options
+        Column names; what is None is guessed.
+    user
+        Take the rows of this user only, where the file has those of several.
 
     Raises
     ------
     DataError
-        If the file cannot be read, lacks a column, or holds a value that cannot be one; nothing is imported then.
+        If the file cannot be read, lacks a column, or has no row that can be used; nothing is imported then.
     """
-    frame, passed_over = _read(path)
-    interactions = [_interaction(number, row) for number, row in enumerate(frame.iter_rows(named=True), start=1)]
-    catalogue = Catalogue((), ()) if catalogue is None else catalogue
-    named = [_named(entry, catalogue) for entry in interactions]
+    import polars as pl
+
+    from palate.data.reading import read_rows
+    from palate.data.tables import Limits
+
+    raw = read_rows(path, options, personal=True, limits=Limits(max_bytes=MAX_FILE_BYTES, max_rows=MAX_ROWS))
+    frame, notes = raw.frame, list(raw.report.notes)
+    if user is not None:
+        if "user" not in frame.columns:
+            raise DataError(
+                f"{path.name} has no column of users", hint="leave --user out, or name it with --user-column"
+            )
+        frame = frame.filter(pl.col("user") == user)
+        if frame.is_empty():
+            raise DataError(f"{path.name} has no rows of user {user!r}", hint="look up how the file writes it")
+    elif "user" in frame.columns and (users := frame["user"].n_unique()) > 1:
+        notes.append(
+            f"the file has rows of {users:,} users in {raw.columns['user']}, and all were taken; "
+            "to take one person's: palate client undo, then import again with --user"
+        )
+    catalogue = Catalogue.of(()) if catalogue is None else catalogue
+    named: list[Interaction] = []
+    dropped = raw.dropped.rows()
+    for row in frame.iter_rows(named=True):
+        try:
+            named.append(_interaction(row, catalogue))
+        except EntryRefused as error:
+            dropped.append((row["line"], error.message))
+    dropped.sort()
+    reasons = tuple(f"{raw.unit} {line}: {reason}" for line, reason in dropped[:LISTED])
+    if not named:
+        raise DataError(
+            f"{path.name}: none of its {len(dropped)} rows can be imported; {reasons[0]}",
+            hint="mend the file, or say which column is what: --title-column, --time-column and so on",
+        )
+    if "rating" in raw.columns and (unrated := frame["rating"].null_count()):
+        notes.append(f"{unrated:,} rows have no rating; they count as had")
     had = {(entry.item, entry.value, entry.time) for _, entry in history.in_order()}
     new = [entry for entry in dict.fromkeys(named) if (entry.item, entry.value, entry.time) not in had]
     history.add_many(new)
-    unknown = [entry.item for entry in new if catalogue.row_of(entry.item) is None]
+    unknown = [entry.item for entry in new if entry.item not in catalogue.rows]
     return Imported(
-        rows=len(interactions),
+        rows=len(named) + len(dropped),
         added=len(new),
         known=len(new) - len(unknown),
         unknown=len(unknown),
         examples=tuple(item.removeprefix(TITLE_PREFIX) for item in dict.fromkeys(unknown))[:EXAMPLES],
-        passed_over=passed_over,
+        columns={role: printable(name) for role, name in raw.columns.items()},
+        passed_over=tuple(map(printable, raw.other_columns)),
+        dropped=len(dropped),
+        reasons=reasons,
+        notes=tuple(map(printable, notes)),
     )
 
 
-def _read(path: Path) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """Read the columns that are taken, and name the others."""
-    import polars as pl
-
-    readers: dict[str, Callable[[io.BytesIO], pl.DataFrame]] = {
-        ".csv": lambda data: pl.read_csv(data, infer_schema=False),
-        ".tsv": lambda data: pl.read_csv(data, infer_schema=False, separator="\t"),
-        ".parquet": pl.read_parquet,
-        ".json": pl.read_json,
-        ".jsonl": pl.read_ndjson,
-    }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(
-            f"{path} is not of a kind that can be imported: {', '.join(readers)}", hint="convert it to CSV first"
-        )
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}", hint="check the path") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise DataError(f"{path} has more than {MAX_FILE_BYTES} bytes", hint="import it in parts")
-    try:
-        frame = reader(io.BytesIO(data))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read as {path.suffix[1:]} ({type(error).__name__})", hint="check its contents"
-        ) from None
-    if "time" not in frame.columns and "timestamp" in frame.columns:
-        frame = frame.rename({"timestamp": "time"})
-    if "item" not in frame.columns and "title" not in frame.columns:
-        raise DataError(
-            f"{path} has the columns {', '.join(frame.columns[:8]) or 'none'}, and neither item nor title",
-            hint="name the column with item keys `item`, or the one with titles `title`",
-        )
-    if len(frame) > MAX_ROWS:
-        raise DataError(f"{path} has {len(frame)} rows, at most {MAX_ROWS} are imported", hint="import it in parts")
-    passed_over = tuple(printable(name) for name in frame.columns if name not in _COLUMNS)
-    return frame.select(name for name in _COLUMNS if name in frame.columns), passed_over
-
-
-def _interaction(number: int, row: dict[str, Any]) -> Interaction:
-    item, title = row.get("item"), row.get("title")
-    key = str(item).strip() if item is not None else ""
-    if not key and title is not None and str(title).strip():
-        key = TITLE_PREFIX + str(title).strip()
-    try:
-        return Interaction(item=key, value=_value(row.get("rating")), time=_time(row.get("time")), source="import")
-    except (EntryRefused, ValueError, OverflowError) as error:
-        why = error.message if isinstance(error, EntryRefused) else str(error)
-        raise DataError(f"row {number}: {why}", hint="mend or remove the row; nothing was imported") from None
-
-
-def _named(entry: Interaction, catalogue: Catalogue) -> Interaction:
-    """Give an item that was imported by its title the key that the catalogue has for it."""
-    row = catalogue.row_of(entry.item) if entry.item.startswith(TITLE_PREFIX) else None
-    if row is None:
-        return entry
-    return Interaction(item=catalogue.keys[row], value=entry.value, time=entry.time, source=entry.source)
-
-
-def _value(rating: object) -> float:
-    if rating is None or rating == "":
-        return 1.0
-    value = float(str(rating))
-    if not math.isfinite(value):
-        raise ValueError("the rating is not a finite number")
-    return value
-
-
-def _time(moment: object) -> int | None:
-    if moment is None or moment == "":
-        return None
-    if isinstance(moment, datetime):
-        return _seconds(moment)
-    if isinstance(moment, date):
-        return _seconds(datetime(moment.year, moment.month, moment.day))
-    try:
-        number = float(str(moment))
-    except ValueError:
-        try:
-            return _seconds(datetime.fromisoformat(str(moment)))
-        except ValueError:
-            raise ValueError("the time is neither seconds since 1970 nor like 2024-05-01T12:00:00") from None
-    if not math.isfinite(number):
-        raise ValueError("the time is not a finite number")
-    for parts in _FINER:
-        if number / parts < _TOO_LATE:
-            return int(number / parts)
-    raise ValueError("the time is later than the year 5138, even in nanoseconds since 1970")
-
-
-def _seconds(moment: datetime) -> int:
-    """Seconds since 1970 of a moment, in UTC where it names no zone."""
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+def _interaction(row: dict[str, object], catalogue: Catalogue) -> Interaction:
+    """Return an entry under the key that the catalogue has for it; raises EntryRefused if it cannot be one."""
+    key, title = str(row.get("item") or ""), str(row.get("title") or "")
+    by_title = TITLE_PREFIX + title
+    at = catalogue.rows.get(key) if key else None
+    if at is None and title:
+        at = catalogue.rows.get(by_title)
+    item = catalogue.ids[at] if at is not None else key or by_title
+    rating, moment = row.get("rating"), row.get("moment")
+    time = None if not isinstance(moment, float) else math.floor(moment)
+    return Interaction(item=item, value=rating if isinstance(rating, float) else 1.0, time=time, source="import")

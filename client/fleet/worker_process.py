@@ -20,8 +20,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from palate.client.fleet.catalogue import Catalogue
+from palate.client.fleet.folder import NEW_WELCOME
 from palate.client.fleet.frames import ChannelBroken, Frame, receive, send
+from palate.data.catalogue import Catalogue
 from palate.models.arrays import AnyArray
 from palate.privacy.wire import RoundPlan
 
@@ -55,7 +56,7 @@ def answer(frame: Frame) -> tuple[dict[str, Any], dict[str, AnyArray]]:
         raise ValueError("a plan without terms")
     failed = ""
     try:
-        catalogue = Catalogue.read(_unaltered(frame), num_items=len(plan.learned))
+        catalogue = Catalogue.from_parquet(_unaltered(frame), num_items=len(plan.learned), hint=NEW_WELCOME)
         items = catalogue.rows_of(frame.values["history"])
     except Exception as error:  # a round that is charged is answered with noise, whatever is wrong with its data
         items, failed = np.zeros(0, dtype=np.int32), type(error).__name__

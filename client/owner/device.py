@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final, Literal
 
-from palate.client.fleet.catalogue import TITLE_PREFIX
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.owner.shelf import Shelf, open_shelf, stamp
 from palate.client.recommending.preferences import Preferences, Setting, read_preferences, record
@@ -23,6 +22,7 @@ from palate.client.recommending.recommender import Person
 from palate.client.vault import PROFILE, Vault
 from palate.client.vault.history import UNDO_STEPS, History, Interaction, Mark
 from palate.client.vault.records import Record
+from palate.data.catalogue import TITLE_PREFIX
 
 Said = Literal["had", "like", "dislike", "hide", "forget"]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from palate.client.recommending.facets import Facets, decade_facet, genre_facet
 from palate.client.recommending.recommender import Recommender
 from palate.client.recommending.request_words import MOODS, genre_words
 from palate.client.recommending.requests import Request
-from palate.client.recommending.search import plain
+from palate.data.titles import plain
 from palate.errors import ConfigError
 
 CANDIDATES = 5
@@ -45,7 +45,7 @@ class UnclearTitle(ConfigError):
             )
 
 
-def item_named(shelf: Recommender, keys: dict[str, int], text: str) -> int:
+def item_named(shelf: Recommender, keys: Mapping[str, int], text: str) -> int:
     """Find the one item that was meant, by its key or its title, a slip of the finger allowed.
 
     Parameters

@@ -6,18 +6,15 @@ comes of it is kept in the vault, where nobody without the key can change it, fo
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import sha256
 from typing import Any, Final
 
 import numpy as np
 
-from palate.client.fleet.catalogue import names_of, printable, rows_by_name
-from palate.client.fleet.folder import DeviceFolder
+from palate.client.fleet.folder import NEW_WELCOME, DeviceFolder
 from palate.client.fleet.tables import read_table
 from palate.client.owner.training import read_training
 from palate.client.recommending.recommender import Recommender
@@ -26,7 +23,7 @@ from palate.client.vault.errors import NotInVault
 from palate.client.vault.heads import read_head
 from palate.data import text
 from palate.data.catalogue import Catalogue
-from palate.errors import DataError, RunError
+from palate.errors import RunError
 from palate.models.arrays import Float32Array
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
@@ -64,10 +61,10 @@ class Shelf:
         """Public facts about the items."""
         return self.recommender.catalogue
 
-    @cached_property
-    def rows(self) -> dict[str, int]:
+    @property
+    def rows(self) -> Mapping[str, int]:
         """Row of every item by its key; by ``title:`` and its title too, where only one item has it."""
-        return rows_by_name(self.catalogue.ids, self.catalogue.titles)
+        return self.catalogue.rows
 
 
 def stamp(folder: DeviceFolder) -> Stamp:
@@ -171,7 +168,7 @@ def _prepared(
         raise RunError(
             "the catalogue on disk is not the fleet's", hint="take the welcome in again: palate client enrol --welcome"
         )
-    catalogue = read_catalogue(data)
+    catalogue = Catalogue.from_parquet(data, hint=NEW_WELCOME)
     if table is None:
         names = indicators(catalogue).names
     elif table.num_items != catalogue.num_items:
@@ -189,45 +186,6 @@ def _prepared(
     }
     vault.put(TABLES, _SHELF, json.dumps(values, separators=(",", ":")).encode("ascii"))
     return catalogue, names
-
-
-def read_catalogue(data: bytes) -> Catalogue:
-    """Read all that a Parquet file says about items: `item`, and where known `title`, `genres`, `year` and `text`.
-
-    Raises
-    ------
-    DataError
-        If it cannot be read, or has no items.
-    """
-    import polars as pl
-
-    try:
-        frame = pl.read_parquet(io.BytesIO(data))
-        ids = frame["item"].cast(pl.String).fill_null("").to_list()
-
-        def words(name: str) -> list[str]:
-            if name not in frame.columns:
-                return [""] * len(ids)
-            return [printable(value) for value in frame[name].cast(pl.String).fill_null("").to_list()]
-
-        titles, texts = words("title"), words("text")
-        genres: list[tuple[str, ...]] = [()] * len(ids)
-        if "genres" in frame.columns:
-            column = frame["genres"]
-            if column.dtype == pl.String:
-                column = column.fill_null("").str.split("|")
-            own = column.cast(pl.List(pl.String)).to_list()
-            genres = [tuple(sorted({printable(name) for name in each or () if name})) for each in own]
-        years = np.zeros(len(ids), dtype=np.int32)
-        if "year" in frame.columns:
-            years = frame["year"].cast(pl.Int32).fill_null(0).to_numpy().astype(np.int32)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:  # some damage makes it panic
-        raise DataError(
-            f"the catalogue cannot be read ({type(error).__name__})", hint="ask the operator for a new welcome"
-        ) from None
-    if not ids:
-        raise DataError("the catalogue has 0 items, at least 1 is needed", hint="ask the operator for a new welcome")
-    return Catalogue(tuple(ids), names_of(ids, titles), tuple(genres), years, tuple(texts))
 
 
 def _content_alone(catalogue: Catalogue) -> ItemTable:

@@ -16,7 +16,7 @@ import numpy as np
 from palate.client.recommending import request_words as words
 from palate.client.recommending.facets import Facets, genre_facet
 from palate.client.recommending.requests import LAST_YEAR, Request
-from palate.client.recommending.search import TitleIndex, plain
+from palate.data.titles import TitleIndex, plain
 from palate.errors import ConfigError
 from palate.models.arrays import Float32Array
 

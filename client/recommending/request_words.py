@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from palate.client.recommending.search import plain
+from palate.data.titles import plain
 
 
 def _set(words: str) -> frozenset[str]:

@@ -16,7 +16,7 @@ from palate.models.table import initial_embeddings
 from palate.privacy import files
 from palate.privacy.secagg.keys import Guarantee, claimed_guarantee
 from palate.server.coordinator import Coordinator
-from palate.server.fleet.catalogue import read_catalogue
+from palate.server.fleet.catalogue import content_of, read_catalogue
 from palate.server.fleet.certificates import check_accepted
 from palate.server.fleet.config import FleetConfig, load_config
 from palate.server.fleet.eventlog import EventLog, LogHandler
@@ -110,8 +110,8 @@ def opened(
     with ExitStack() as stack:
         stack.enter_context(folder.locked())
         signer, authority = read_key(folder.server_key), read_public_key(folder.authority_public_key)
-        catalogue = read_catalogue(folder.catalogue)
-        content = catalogue.content(config.content)
+        catalogue, digest = read_catalogue(folder.catalogue)
+        content = content_of(catalogue, config.content)
         folder.run.mkdir(exist_ok=True)
         _freeze(folder, config)
         settings = config.server_settings()
@@ -119,7 +119,7 @@ def opened(
             "run": config.run,
             "unit": settings.unit,
             "protection": "user-level differential privacy",
-            "catalogue": catalogue.sha256,
+            "catalogue": digest,
             "columns": json.dumps(["popularity", *content.names]),
         }
         state = FleetState(folder.state)
@@ -141,7 +141,7 @@ def opened(
         metrics = stack.enter_context(Metrics(port_of_metrics, config.promise)) if port_of_metrics else None
         watching += [] if metrics is None else [metrics]
         embeddings = initial_embeddings(
-            len(catalogue.items),
+            catalogue.num_items,
             config.schedule.dim,
             scale=config.schedule.initial_scale,
             rng=np.random.default_rng([config.seed, _STARTING_TABLE]),

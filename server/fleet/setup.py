@@ -10,12 +10,13 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from palate.data.options import ReadOptions
 from palate.errors import ConfigError, EnvironmentProblem
 from palate.privacy import files
 from palate.privacy.enrolment import EnrolmentRequest, Welcome, device_name
 from palate.privacy.secagg.errors import SecureAggregationError
 from palate.privacy.secagg.keys import EnrolmentAuthority, EnrolmentCertificate
-from palate.server.fleet.catalogue import read_catalogue, take_in
+from palate.server.fleet.catalogue import make_catalogue, read_catalogue
 from palate.server.fleet.certificates import KeyFiles, issue_server_certificate, make_authority
 from palate.server.fleet.config import checked_config, load_config, to_toml
 from palate.server.fleet.folder import FleetFolder, make_key, read_key, read_public_key, write_public_key
@@ -57,20 +58,29 @@ def tls_server(folder: FleetFolder) -> KeyFiles:
     return KeyFiles(folder.keys / "tls", "server")
 
 
-def make_fleet(folder: FleetFolder, catalogue: Path, given: Mapping[str, Any], *, authority: Path | None = None) -> int:
-    """Make a fleet's folder; the number of its items.
+def make_fleet(
+    folder: FleetFolder,
+    catalogue: Path,
+    given: Mapping[str, Any],
+    *,
+    authority: Path | None = None,
+    read: ReadOptions | None = None,
+) -> tuple[int, tuple[str, ...]]:
+    """Make a fleet's folder; return the number of its items, and notes on how their file was read.
 
     Parameters
     ----------
     folder
         Where; it must not hold a fleet.
     catalogue
-        CSV or Parquet file of the items.
+        File of the items, of any kind that `palate.data.items` reads.
     given
         Settings of fleet.toml that differ from the defaults, nested.
     authority
         Public key of a separate enrolment authority, as `make_authority_key` wrote it; without it the fleet enrols
         devices itself.
+    read
+        Column names of the file of items; what is None is guessed.
 
     Raises
     ------
@@ -89,7 +99,7 @@ def make_fleet(folder: FleetFolder, catalogue: Path, given: Mapping[str, Any], *
         (folder.keys / "tls").mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise EnvironmentProblem(f"{folder.root}: {error.strerror}", hint="choose a folder you may write") from error
-    items = take_in(catalogue, folder.catalogue)
+    items, notes = make_catalogue(catalogue, folder.catalogue, read)
     public = None if authority is None else read_public_key(authority)
     make_key(folder.server_key)
     write_public_key(folder.ledger_key, read_key(folder.server_key).public_key())
@@ -99,7 +109,7 @@ def make_fleet(folder: FleetFolder, catalogue: Path, given: Mapping[str, Any], *
     make_authority(tls_authority(folder).folder, name=f"{config.name} fleet")
     issue_server_certificate(tls_authority(folder), tls_server(folder).folder, hosts=[config.listen.host])
     files.replace(folder.config, to_toml(given).encode(), mode=files.SHARED)  # last: what holds it is a fleet
-    return len(items.items)
+    return items.num_items, notes
 
 
 def make_authority_key(path: Path) -> Ed25519PublicKey:
@@ -178,7 +188,7 @@ def welcome(
     finally:
         nodes.close()
         state.close()
-    catalogue = read_catalogue(folder.catalogue)
+    catalogue, digest = read_catalogue(folder.catalogue)
     made = Welcome(
         fleet=config.name,
         address=config.listen.address,
@@ -193,8 +203,8 @@ def welcome(
         smallest_roster=config.cohort.smallest,
         tau_thousandths=round(config.cohort.tau * 1000),
         gamma_thousandths=round(config.cohort.gamma * 1000),
-        num_items=len(catalogue.items),
-        catalogue_sha256=catalogue.sha256,
+        num_items=catalogue.num_items,
+        catalogue_sha256=digest,
     )
     archive = made.pack(folder.catalogue.read_bytes())
     return Welcomed(device, request.fingerprint, made.fingerprint, archive, known is not None)

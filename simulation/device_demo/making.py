@@ -35,7 +35,6 @@ from palate.privacy.accounting.events import Unit
 from palate.privacy.budget import Promise
 from palate.simulation.config import checked_config
 from palate.simulation.federation import simulate
-from palate.simulation.fleet_demo.cast import write_catalogue
 from palate.simulation.prepare import prepare
 from palate.simulation.progress import SilentWatcher
 from palate.simulation.run_folder import RESOLVED, read_config
@@ -117,8 +116,7 @@ def make(folder: DeviceFolder, *, seed: int, tell: Callable[[str], None] = lambd
         simulate(config, run, _Steps(tell), ray_address="")
         table, training = read_item_table(run).table, read_config(run, RESOLVED).training
         data = prepare(config).interactions  # remembered by the simulation; rows are numbered as in the table
-        write_catalogue(data.catalogue, Path(scratch) / "catalogue.parquet")
-        files.replace(folder.catalogue, (Path(scratch) / "catalogue.parquet").read_bytes())
+        files.replace(folder.catalogue, data.catalogue.to_parquet())
     table_keeper(folder.table)(table)
     tell("giving the device a history")
     made = _furnished(folder, data, training, config.promises[Unit.USER], seed)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from palate.data.catalogue import Catalogue
 from palate.errors import ConfigError
@@ -46,16 +44,3 @@ def choose(devices: int, seed: int) -> tuple[Catalogue, tuple[Person, ...]]:
         Person(data.users[user], tuple(ids[item] for item in data.item[data.user == user])) for user in drawn
     )
     return data.catalogue, people
-
-
-def write_catalogue(catalogue: Catalogue, path: Path) -> None:
-    """Write what is publicly known about the items, as an operator would: Parquet, one row an item."""
-    pl.DataFrame(
-        {
-            "item": catalogue.ids,
-            "title": catalogue.titles,
-            "genres": ["|".join(names) for names in catalogue.genres],
-            "year": catalogue.years,
-            "text": catalogue.texts,
-        }
-    ).write_parquet(path)

@@ -17,7 +17,7 @@ from palate.privacy import files
 from palate.privacy.enrolment import EnrolmentRequest
 from palate.server.fleet.folder import FleetFolder
 from palate.server.fleet.setup import make_fleet, welcome
-from palate.simulation.fleet_demo.cast import Person, write_catalogue
+from palate.simulation.fleet_demo.cast import Person
 
 _DEADLINES = {
     "advertise_seconds": 90.0,
@@ -85,7 +85,7 @@ def build(
     """
     logs = root / "logs"
     logs.mkdir(parents=True)
-    write_catalogue(catalogue, root / "items.parquet")
+    files.replace(root / "items.parquet", catalogue.to_parquet())
     fleet = FleetFolder(root / "fleet")
     port = _free_port()
     given: dict[str, Any] = {

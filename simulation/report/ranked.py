@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from palate.data.catalogue import Catalogue
+from palate.errors import DataError
 from palate.simulation.evaluation import Evaluation
 from palate.simulation.report.files import damaged, file_frame
 
@@ -42,24 +43,14 @@ def read_items(folder: Path) -> Catalogue:
     RunError
         If it is missing or damaged, or an item is repeated.
     """
-    frame = file_frame(folder, "items.parquet", ("item", "title", "genres", "year"))
     try:
-        frame = frame.select(
-            pl.col("item", "title").cast(pl.String),
-            pl.col("genres").cast(pl.List(pl.String)),
-            pl.col("year").cast(pl.Int32),
-        )
-    except pl.exceptions.PolarsError as error:
-        raise damaged(folder, "items.parquet", str(error)) from error
-    if frame.height == 0 or any(frame.null_count().row(0)) or frame["item"].n_unique() != frame.height:
-        raise damaged(folder, "items.parquet", "items are missing or repeated")
-    return Catalogue(
-        ids=tuple(frame["item"]),
-        titles=tuple(frame["title"]),
-        genres=tuple(tuple(name or "" for name in names) for names in frame["genres"].to_list()),
-        years=frame["year"].to_numpy(),
-        texts=("",) * frame.height,
-    )
+        data = (folder / "items.parquet").read_bytes()
+    except OSError as error:
+        raise damaged(folder, "items.parquet", error.strerror or str(error)) from error
+    try:
+        return Catalogue.from_parquet(data, hint="repeat the run")
+    except DataError as error:
+        raise damaged(folder, "items.parquet", error.message) from error
 
 
 def read_evaluation(folder: Path, num_items: int, top_k: int) -> dict[str, RankedUsers]:

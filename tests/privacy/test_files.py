@@ -164,9 +164,7 @@ def test_no_other_module_writes_a_file_by_hand():
     by_hand = re.compile(r"\.write_(bytes|text|parquet|csv)\((?!\)|buffer)|\.open\(\"w")
     allowed = {
         "cli/reference.py",  # docs
-        "server/fleet/catalogue.py",  # into the folder of a fleet that is being made
         "simulation/datasets/fetch.py",  # into a folder that gets its name when it is whole
-        "simulation/fleet_demo/cast.py",  # into a scratch folder
         "simulation/run_folder.py",  # an empty lock
     }
     folders = ("api", "audit", "cli", "client", "data", "models", "privacy", "server", "simulation")

@@ -5,17 +5,18 @@ from __future__ import annotations
 import io
 import json
 import random
+from dataclasses import replace
 
 import polars as pl
 import pytest
 
-from palate.client.fleet.catalogue import Catalogue
 from palate.client.fleet.importing import import_file
 from palate.client.vault import Vault
 from palate.client.vault.history import History
+from palate.data.catalogue import Catalogue
 from palate.errors import PalateError
 
-CATALOGUE = Catalogue(("i1", "i2", "i3"), ("Heat (1995)", "Ran, or: Chaos", "Heat (1986)"))
+CATALOGUE = replace(Catalogue.of(("i1", "i2", "i3")), titles=("Heat (1995)", "Ran, or: Chaos", "Heat (1986)"))
 ROWS = [{"item": f"i{n % 5}", "rating": n / 2, "time": 10**9 + n} for n in range(8)]
 ODD = [b'"', b",", b"\n", b"\r", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"nan", b"-inf", b"1e999", b"{", b"]", b"null"]
 ODD += [b"9" * 40, b"item,item", "\N{RIGHT-TO-LEFT OVERRIDE}\u0301".encode(), b"\x1b[2J"]

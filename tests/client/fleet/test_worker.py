@@ -16,11 +16,11 @@ import psutil
 import pytest
 from safetensors.numpy import save
 
-from palate.client.fleet.catalogue import Catalogue
 from palate.client.fleet.frames import MAX_FRAME_BYTES, ChannelBroken, receive, send
 from palate.client.fleet.worker import Worker, noise_alone
 from palate.client.host import DeviceHost
 from palate.client.vault.heads import pack_head
+from palate.data.catalogue import Catalogue
 from palate.models.scores.base import Shape
 from palate.models.scores.registry import initial_head
 from palate.models.training import LocalTraining
@@ -313,6 +313,12 @@ def test_noise_alone_has_the_variance_of_one_share():
 
 
 def test_titles_that_two_items_share_name_neither():
-    catalogue = Catalogue(("a", "b", "c", "title:x"), ("same", "same", "x", ""))
-    assert [catalogue.row_of(key) for key in ("a", "title:same", "title:x", "title:", "d")] == [0, None, 3, None, None]
+    catalogue = replace(Catalogue.of(("a", "b", "c", "title:x")), titles=("same", "same", "x", ""))
+    assert [catalogue.rows.get(key) for key in ("a", "title:same", "title:x", "title:", "d")] == [
+        0,
+        None,
+        3,
+        None,
+        None,
+    ]
     assert catalogue.rows_of(["a", "c", "d", "a"]).tolist() == [2, 0]

@@ -13,10 +13,10 @@ from palate.client.fleet import enrolling
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.tables import table_keeper
 from palate.client.owner.columns import indicators
-from palate.client.owner.shelf import read_catalogue
 from palate.client.owner.training import TRAINING as KEPT_TRAINING
 from palate.client.vault import Vault
 from palate.client.vault.history import History, Interaction
+from palate.data.catalogue import Catalogue
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
@@ -40,7 +40,7 @@ def film_frame() -> pl.DataFrame:
 
 
 def film_table(catalogue_bytes: bytes) -> ItemTable:
-    catalogue, rng = read_catalogue(catalogue_bytes), np.random.default_rng(6)
+    catalogue, rng = Catalogue.from_parquet(catalogue_bytes, hint=""), np.random.default_rng(6)
     genres = np.array([[genre in own for genre in GENRES] for own in catalogue.genres], dtype=float)
     popularity = rng.gamma(1.0, size=(NUM_ITEMS, 1)).astype(np.float32)
     learned = genres @ rng.normal(size=(4, DIM)) + 0.3 * rng.normal(size=(NUM_ITEMS, DIM))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
 
 from palate.cli.errors import ending_of
-from palate.client.fleet.catalogue import Catalogue
 from palate.client.fleet.importing import import_file
 from palate.client.vault import Vault
 from palate.client.vault.history import History, Interaction
+from palate.data.catalogue import Catalogue
 from palate.errors import DataError, PalateError
 
-CATALOGUE = Catalogue(("i1", "i2", "i3"), ("Heat (1995)", "Ran", "Casino (1995)"))
+CATALOGUE = replace(Catalogue.of(("i1", "i2", "i3")), titles=("Heat (1995)", "Ran", "Casino (1995)"))
 ROWS = [
     {"item": "i1", "title": "Heat (1995)", "rating": 4.5, "time": 1_700_000_000},
     {"item": "i2", "title": "Ran", "rating": None, "time": None},

@@ -207,12 +207,21 @@ def test_an_import_is_matched_with_the_catalogue_that_is_there_though_no_fleet_g
     path.write_text("title,stars\nCasino (1995),4\nUnheard of,2\n", encoding="utf-8")
     text = owner("import", str(path))
     assert "1 of them are not in the catalogue, and kept for a later one: Unheard of" in text
-    assert "columns passed over: stars" in text
+    assert "columns read: title as title, stars as rating" in text
     entries = owner.json("history")["entries"]
     assert [entry["item"] for entry in entries[-2:]] == ["film-002", "title:Unheard of"]
     assert owner.json("import", str(path)) == {
-        "rows": 2, "added": 0, "known": 0, "unknown": 0, "examples": [], "passed_over": ["stars"],
-    }  # fmt: skip
+        "rows": 2,
+        "added": 0,
+        "known": 0,
+        "unknown": 0,
+        "examples": [],
+        "columns": {"title": "title", "rating": "stars"},
+        "passed_over": [],
+        "dropped": 0,
+        "reasons": [],
+        "notes": [],
+    }
 
 
 def test_titles_are_found_by_key_by_name_and_with_a_slip(owner):

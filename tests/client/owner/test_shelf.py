@@ -9,14 +9,14 @@ import polars as pl
 import pytest
 import torch
 
-from palate.client.fleet.catalogue import Catalogue
 from palate.client.fleet.profile import FleetProfile
 from palate.client.fleet.tables import read_table, table_keeper
 from palate.client.owner.columns import column_names
-from palate.client.owner.shelf import NO_TABLE, NO_TRAINING, OTHER_COLUMNS, open_shelf, read_catalogue
+from palate.client.owner.shelf import NO_TABLE, NO_TRAINING, OTHER_COLUMNS, open_shelf
 from palate.client.owner.training import TRAINING as KEPT_TRAINING
 from palate.client.vault import HEADS, TABLES, Vault, heads
 from palate.client.vault.errors import VaultTampered
+from palate.data.catalogue import Catalogue
 from palate.data.content import ContentConfig, content_features
 from palate.errors import RunError
 from palate.models.scores.base import Shape
@@ -26,7 +26,7 @@ from palate.models.training import LocalTraining
 
 
 def content_of(owner, **settings):
-    catalogue = read_catalogue(owner.folder.catalogue.read_bytes())
+    catalogue = Catalogue.from_parquet(owner.folder.catalogue.read_bytes(), hint="")
     made = content_features(
         genres=catalogue.genres, years=catalogue.years, texts=catalogue.texts, config=ContentConfig(**settings)
     )
@@ -61,7 +61,7 @@ def test_a_title_is_the_same_row_to_what_recommends_and_to_what_trains(owner):
     )
     films.write_parquet(owner.folder.catalogue)
     table_keeper(owner.folder.table)(ItemTable(np.ones((5, 1), dtype=np.float32), np.eye(5, dtype=np.float32)))
-    trains = Catalogue.read(owner.folder.catalogue.read_bytes())
+    trains = Catalogue.from_parquet(owner.folder.catalogue.read_bytes(), hint="").rows
     with Vault.open(owner.folder.vault) as vault:
         rows = open_shelf(owner.folder, vault).rows
     asked = [
@@ -70,7 +70,7 @@ def test_a_title_is_the_same_row_to_what_recommends_and_to_what_trains(owner):
         "title:Red\ufffd",
         "title:Ran\ufffd(1985)",
     ]
-    assert [trains.row_of(key) for key in asked] == [rows.get(key) for key in asked]
+    assert [trains.get(key) for key in asked] == [rows.get(key) for key in asked]
     assert (rows["Heat (1995)"], rows.get("title:Heat (1995)"), rows["title:Casino"]) == (0, None, 4)
 
 
@@ -79,7 +79,7 @@ def test_preparing_is_done_once_and_again_when_the_files_change(owner, monkeypat
         first = open_shelf(owner.folder, vault)
         assert first.notes == ()
         with monkeypatch.context() as patched:
-            patched.setattr("palate.client.owner.shelf.read_catalogue", None)  # would fail if it were read again
+            patched.setattr(Catalogue, "from_parquet", None)  # would fail if it were read again
             again = open_shelf(owner.folder, vault)
         assert again.rows == first.rows
         assert again.recommender.groups == first.recommender.groups
@@ -87,7 +87,7 @@ def test_preparing_is_done_once_and_again_when_the_files_change(owner, monkeypat
         popular = np.concatenate([table.fixed[:, :1] + 1, table.fixed[:, 1:]], axis=1)
         table_keeper(owner.folder.table)(ItemTable(popular, 2 * table.learned))
         with monkeypatch.context() as patched:
-            patched.setattr("palate.client.owner.shelf.read_catalogue", None)
+            patched.setattr(Catalogue, "from_parquet", None)
             assert open_shelf(owner.folder, vault).table_hash != first.table_hash
         table_keeper(owner.folder.table)(ItemTable(table.fixed[:, :3].copy(), table.learned))
         assert open_shelf(owner.folder, vault).recommender.space.rows.shape[1] == 3 + table.dim

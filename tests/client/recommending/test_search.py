@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palate.client.recommending.search import TitleIndex, plain, short_forms, title_forms, title_year
+from palate.data.titles import TitleIndex, plain, short_forms, title_forms, title_year
 
 
 @pytest.fixture(scope="module")

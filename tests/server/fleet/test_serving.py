@@ -86,7 +86,7 @@ def folder(tmp_path):
         "schedule": {"rounds": 1, "dim": 2},
         "deadlines": {"receipt_seconds": 5.0},
     }
-    assert make_fleet(made, tmp_path / "items.csv", given) == 12
+    assert make_fleet(made, tmp_path / "items.csv", given) == (12, ())
     return made
 
 
