@@ -114,3 +114,9 @@ class Baseline:
         if self.spends_budget and (promise is None or promise.unit is not Unit.USER):
             return "this run has no budget for whole people"
         return None
+
+
+def require_positive(regularisation: float) -> None:
+    """Refuse a ridge that would not make normal equations definite; raises ConfigError."""
+    if not 0.0 < regularisation < float("inf"):
+        raise ConfigError(f"regularisation is {regularisation}, it must be positive", hint="30 is a usual ridge")

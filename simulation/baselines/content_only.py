@@ -20,38 +20,18 @@ from palate.models.serving import serving_training
 from palate.models.training import LocalTraining
 from palate.simulation.baselines.base import Baseline, FitData
 from palate.simulation.baselines.scorers import FactorScorer
-from palate.simulation.evaluation import Scorer
 
 
-def fit_content_only(
-    history: Histories,
-    num_items: int,
-    content: Float32Array | None = None,
-    training: LocalTraining | None = None,
-    *,
-    summed: Histories | None = None,
-) -> FactorScorer:
-    """Solve one ridge per user over the exact popularity column and public content.
-
-    Parameters
-    ----------
-    history
-        What each user has had.
-    num_items
-        Size of the catalogue.
-    content
-        Centred content features, float32 [num_items, k]; popularity alone where there are none.
-    training
-        Parameters of the closed form: those of the run that this is a reference for.
-    summed
-        What popularity is counted on, where that is less than `history`.
-    """
-    counts = popularity_sum(summed or history, num_items)
-    return fit_on_public_columns(history, saturating_column(counts), content, training)
+def fit_content_only(data: FitData, regularisation: float | None = None) -> FactorScorer:
+    """Solve one ridge per user over exact popularity and public content; the run's own ridge unless given."""
+    ridge = {} if regularisation is None else {"regularisation": regularisation}
+    counts = popularity_sum(data.summed or data.history, data.num_items)
+    training = data.training.model_copy(update=ridge)
+    return fit_on_public_columns(data.history, saturating_column(counts), data.content, training)
 
 
 def fit_on_public_columns(
-    history: Histories, popularity: Float32Array, content: Float32Array | None, training: LocalTraining | None
+    history: Histories, popularity: Float32Array, content: Float32Array | None, training: LocalTraining
 ) -> FactorScorer:
     """Solve one ridge per user over a popularity column, noised or not, and public content.
 
@@ -64,30 +44,23 @@ def fit_on_public_columns(
     content
         Centred content features, float32 [num_items, k]; None where there are none.
     training
-        Parameters of the closed form; the defaults unless given. What recommends is fitted with `serving_training`, as
-        in a run.
+        Parameters of the closed form. What recommends is fitted with `serving_training`, as in a run.
 
     Returns
     -------
     FactorScorer
         Its items are [popularity | content], as the fixed columns of an item table.
     """
-    serving = serving_training(training or LocalTraining())
+    serving = serving_training(training)
     public = np.zeros((len(popularity), 0), dtype=np.float32) if content is None else content
     rows = np.column_stack([popularity, public]).astype(np.float32)  # [num_items, 1 + k]
     return FactorScorer(solve_users(rows, history, serving), rows)
-
-
-def _fit(data: FitData, regularisation: float | None = None) -> Scorer:
-    ridge = {} if regularisation is None else {"regularisation": regularisation}
-    training = data.training.model_copy(update=ridge)
-    return fit_content_only(data.history, data.num_items, data.content, training, summed=data.summed)
 
 
 CONTENT_ONLY = Baseline(
     name="content_only",
     label="Popularity and content",
     citation="Hu, Koren & Volinsky (2008), eq. 4, on public columns",
-    fit=_fit,
-    variants={f"regularisation={reg:g}": partial(_fit, regularisation=reg) for reg in (10.0, 100.0)},
+    fit=fit_content_only,
+    variants={f"regularisation={reg:g}": partial(fit_content_only, regularisation=reg) for reg in (10.0, 100.0)},
 )

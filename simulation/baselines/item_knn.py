@@ -9,53 +9,29 @@ from functools import partial
 from itertools import pairwise
 
 import numpy as np
-from pydantic import NonNegativeFloat, PositiveInt
-from pydantic.dataclasses import dataclass
 from scipy import sparse
 
 from palate.models.arrays import Float32Array
-from palate.models.histories import Histories
 from palate.simulation.baselines.base import Baseline, FitData
 from palate.simulation.baselines.scorers import ItemToItemScorer, history_matrix
-from palate.simulation.evaluation import Scorer
 
 BLOCK_ELEMENTS = 8_000_000
 """Most similarities held at once; fewer where many items have no user in common."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ItemKnnConfig:
-    """Hyperparameters.
+def fit_item_knn(data: FitData, num_neighbours: int = 50, shrinkage: float = 10.0) -> ItemToItemScorer:
+    """Find the nearest neighbours of every item.
 
-    Attributes
+    Parameters
     ----------
+    data
+        Histories, and the size of the catalogue.
     num_neighbours
         Neighbours kept per candidate.
     shrinkage
         Pulls similarities that rest on few users towards 0.
     """
-
-    num_neighbours: PositiveInt = 50
-    shrinkage: NonNegativeFloat = 10.0
-
-
-def fit_item_knn(
-    history: Histories,
-    num_items: int,
-    config: ItemKnnConfig | None = None,
-) -> ItemToItemScorer:
-    """Find the nearest neighbours of every item.
-
-    Parameters
-    ----------
-    history
-        What each user has had.
-    num_items
-        Size of the catalogue.
-    config
-        Hyperparameters.
-    """
-    config = config or ItemKnnConfig()
+    history, num_items = data.history, data.num_items
     matrix = history_matrix(history, num_items)
     transposed = matrix.T.tocsr()
     norms = np.sqrt(np.bincount(history.items, minlength=num_items).astype(np.float32))
@@ -65,10 +41,10 @@ def fit_item_knn(
         common = transposed[start : start + block] @ matrix  # [block, num_items]
         common.sort_indices()
         candidate, neighbour = common.tocoo().coords
-        similarity = common.data / (norms[candidate + start] * norms[neighbour] + config.shrinkage)
+        similarity = common.data / (norms[candidate + start] * norms[neighbour] + shrinkage)
         similarity[candidate + start == neighbour] = 0.0
         for begin, end in pairwise(common.indptr.tolist()):
-            _keep_largest(similarity[begin:end], config.num_neighbours)
+            _keep_largest(similarity[begin:end], num_neighbours)
         common.data = similarity
         common.eliminate_zeros()
         parts.append(common)
@@ -86,17 +62,10 @@ def _keep_largest(values: Float32Array, count: int) -> None:
     values[dropped] = 0.0
 
 
-def _fit(data: FitData, config: ItemKnnConfig) -> Scorer:
-    return fit_item_knn(data.history, data.num_items, config)
-
-
 ITEM_KNN = Baseline(
     name="item_knn",
     label="Item kNN",
     citation="Sarwar, Karypis, Konstan & Riedl (2001), Item-based collaborative filtering",
-    fit=partial(_fit, config=ItemKnnConfig()),
-    variants={
-        f"shrinkage={shrinkage:g}": partial(_fit, config=ItemKnnConfig(shrinkage=shrinkage))
-        for shrinkage in (0.0, 100.0)
-    },
+    fit=fit_item_knn,
+    variants={f"shrinkage={shrinkage:g}": partial(fit_item_knn, shrinkage=shrinkage) for shrinkage in (0.0, 100.0)},
 )

@@ -20,7 +20,6 @@ from palate.models.histories import Histories
 from palate.models.learning.kernel import popularity_updates
 from palate.models.learning.updates import Updates
 from palate.models.popularity import saturating_column
-from palate.models.training import LocalTraining
 from palate.privacy.accounting.calibrate import calibrate_skellam
 from palate.privacy.budget import Promise
 from palate.privacy.integer.csprng import KEY_BYTES, Purpose, WordStream
@@ -28,7 +27,6 @@ from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.simulation.baselines.base import Baseline, FitData
 from palate.simulation.baselines.content_only import fit_on_public_columns
 from palate.simulation.baselines.scorers import ConstantScorer, FactorScorer
-from palate.simulation.evaluation import Scorer
 from palate.simulation.noise_keys import NoiseKeys
 
 SENSITIVITY = 4096
@@ -130,79 +128,36 @@ def _keys(noise_seed: int | None) -> NoiseKeys:
     return NoiseKeys(hashlib.blake2b(b"private control %d" % noise_seed, digest_size=KEY_BYTES).digest())
 
 
-def fit_dp_popularity(
-    history: Histories, num_items: int, promise: Promise, *, noise_seed: int | None = None
-) -> ConstantScorer:
-    """Recommend what the noised sum says is popular; parameters and errors as for `noised_popularity`."""
-    return ConstantScorer(noised_popularity(history, num_items, promise, noise_seed=noise_seed).values)
+def fit_dp_popularity(data: FitData) -> ConstantScorer:
+    """Recommend what the noised sum says is popular; errors as for `noised_popularity`."""
+    return ConstantScorer(_released(data).values)
 
 
-def fit_dp_content(
-    history: Histories,
-    num_items: int,
-    promise: Promise,
-    content: Float32Array | None = None,
-    training: LocalTraining | None = None,
-    *,
-    summed: Histories | None = None,
-    noise_seed: int | None = None,
-) -> FactorScorer:
+def fit_dp_content(data: FitData) -> FactorScorer:
     """Fit every person's own ridge to the noised popularity column and public content: a run of no training rounds.
 
-    Parameters
-    ----------
-    history
-        What each person's device knows when it fits.
-    num_items, promise, noise_seed
-        As for `noised_popularity`.
-    content
-        Public content columns, float32 [num_items, k]; popularity alone where there are none.
-    training
-        Parameters of the closed form: those of the run that this is a control for. What recommends is fitted with
-        `serving_training`, as there; fitting stays on the device, so that it costs nothing.
-    summed
-        What the popularity sum was made of, where that is less than `history`: a run's test comes after its rounds.
-
-    Raises
-    ------
-    PrivacyError
-        As `noised_popularity`.
+    Fitting stays on the device, so that it costs nothing. Errors as for `noised_popularity`.
     """
-    popularity = noised_popularity(summed or history, num_items, promise, noise_seed=noise_seed)
+    popularity = _released(data)
     column = saturating_column(popularity.values, noise_std=popularity.noise_std)
-    return fit_on_public_columns(history, column, content, training)
+    return fit_on_public_columns(data.history, column, data.content, data.training)
 
 
-def _dp_popularity(data: FitData) -> Scorer:
-    counted = data.summed or data.history
-    return fit_dp_popularity(counted, data.num_items, data.budget, noise_seed=data.noise_seed)
-
-
-def _dp_content(data: FitData) -> Scorer:
-    return fit_dp_content(
-        data.history,
-        data.num_items,
-        data.budget,
-        data.content,
-        data.training,
-        summed=data.summed,
-        noise_seed=data.noise_seed,
-    )
+def _released(data: FitData) -> NoisedPopularity:
+    return noised_popularity(data.summed or data.history, data.num_items, data.budget, noise_seed=data.noise_seed)
 
 
 DP_POPULARITY = Baseline(
     name="dp_popularity",
     label="DP popularity",
     citation="Agarwal, Kairouz & Liu (2021), The Skellam mechanism, on one popularity sum",
-    fit=_dp_popularity,
+    fit=fit_dp_popularity,
     spends_budget=True,
 )
-
-
 DP_CONTENT = Baseline(
     name="dp_content",
     label="DP popularity and content",
     citation="Agarwal, Kairouz & Liu (2021); Hu, Koren & Volinsky (2008), eq. 4, on public columns",
-    fit=_dp_content,
+    fit=fit_dp_content,
     spends_budget=True,
 )

@@ -104,7 +104,7 @@ def test_noise_from_the_operating_system_never_repeats(history):
 
 
 def test_popularity_scores_are_the_released_sum_for_everybody(history):
-    scores = fit_dp_popularity(history, NUM_ITEMS, promise(), noise_seed=2).scores(EVERYBODY)
+    scores = fit_dp_popularity(FitData(history, NUM_ITEMS, promise=promise(), noise_seed=2)).scores(EVERYBODY)
     released = noised_popularity(history, NUM_ITEMS, promise(), noise_seed=2)
     np.testing.assert_array_equal(scores, np.tile(released.values, (NUM_USERS, 1)))
 
@@ -112,7 +112,8 @@ def test_popularity_scores_are_the_released_sum_for_everybody(history):
 def test_every_person_is_fitted_as_a_device_fits_itself_with_the_runs_parameters(history):
     training = LocalTraining(regularisation=7.0, recency_half_life=40.0, serving_half_life=3.0)
     content = np.random.default_rng(1).normal(size=(NUM_ITEMS, 3)).astype(np.float32)
-    scorer = fit_dp_content(history, NUM_ITEMS, promise(), content, training, noise_seed=2)
+    data = FitData(history, NUM_ITEMS, content, training=training, promise=promise(), noise_seed=2)
+    scorer = fit_dp_content(data)
     released = noised_popularity(history, NUM_ITEMS, promise(), noise_seed=2)
     column = saturating_column(released.values, noise_std=released.noise_std)
     rows = np.column_stack([column, content]).astype(np.float32)
@@ -134,7 +135,7 @@ def test_every_person_is_fitted_as_a_device_fits_itself_with_the_runs_parameters
 @pytest.mark.parametrize("epsilon", [0.0, -1.0, float("nan")])
 def test_a_budget_that_is_none_is_refused(history, epsilon):
     with pytest.raises(PrivacyError, match="epsilon"):
-        fit_dp_popularity(history, NUM_ITEMS, promise(epsilon))
+        fit_dp_popularity(FitData(history, NUM_ITEMS, promise=promise(epsilon)))
 
 
 @pytest.mark.parametrize("name", ["dp_popularity", "dp_content"])
