@@ -6,23 +6,106 @@ are put together, with the rounds of the device that takes part most often as th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
-from palate.audit.plan_request import MAX_ROUNDS, PlanRequest
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
 from palate.audit.schedule import Cost, Schedule, schedule_cost
 from palate.errors import ConfigError
 from palate.privacy.accounting.calibrate import calibrate_skellam, rounds_left
 from palate.privacy.accounting.crosscheck import checked_epsilon
-from palate.privacy.accounting.dropout import local_event
+from palate.privacy.accounting.dropout import Quorum, local_event
 from palate.privacy.accounting.events import Composed, SkellamEvent
 from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for, price_nano
 from palate.privacy.accounting.guarantee import LOCAL_WARNING, Guarantee, account_for, as_dict
+from palate.server.values import setting_refused
 
 NOTICE = "Equal rounds at unit user. palate simulate spends a part of its budget on a popularity round first."
 
 DROPOUTS = (0.0, 0.1, 0.3)
+
+
+MAX_ROUNDS, _MAX_DEVICES = 10**6, 10**9
+
+
+class Question(StrEnum):
+    """What a plan answers."""
+
+    COST = "cost"
+    NOISE = "noise"
+    ROUNDS = "rounds"
+
+
+class PlanRequest(BaseModel):
+    """What is known; of epsilon, noise_multiplier and rounds exactly one is None, and asked for.
+
+    Beyond its bounds a plan means nothing: the least noise costs epsilon 10^4 a round, sums live in a ring of 32 bits.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    epsilon: float | None = Field(None, ge=1e-3, le=1e3, description="budget")
+    noise_multiplier: float | None = Field(None, ge=1e-2, le=1e6, description="noise in the sum over the sensitivity")
+    rounds: int | None = Field(None, ge=1, le=MAX_ROUNDS, description="rounds of the schedule")
+    delta: float = Field(1e-5, gt=0, lt=1, description="probability left over")
+    spent_rounds: int = Field(
+        0,
+        ge=0,
+        le=MAX_ROUNDS,
+        description="rounds with the same noise that a device has behind it",
+    )
+    devices: int = Field(1000, ge=1, le=_MAX_DEVICES, description="devices in the federation")
+    cohort: int = Field(1000, ge=1, le=_MAX_DEVICES, description="devices asked in each round")
+    cap: int | None = Field(None, ge=1, le=MAX_ROUNDS, description="most rounds in which one device takes part")
+    quorum: Quorum = Field(description="who must survive a round, and who may collude")
+    sensitivity: int = Field(2**12, ge=1, le=2**30, description="S, L2 bound of a device's integer vector")
+    num_values: int | None = Field(
+        None, ge=1, le=2**40, description="length of that vector; None for any, at the cost of the worst"
+    )
+
+    @model_validator(mode="after")
+    def _asks_one_thing(self) -> PlanRequest:
+        given = [self.epsilon, self.noise_multiplier, self.rounds]
+        number = len(given) - given.count(None)
+        if number != 2:
+            how_many = ("none", "only one", "", "each")[number]
+            raise ConfigError(
+                f"{how_many} of --epsilon, --noise-multiplier and --rounds is given, a plan takes two",
+                hint="ask for the cost (--noise-multiplier 2 --rounds 50), the noise (--epsilon 8 --rounds 50) "
+                "or the rounds left (--epsilon 8 --noise-multiplier 2)",
+            )
+        if self.spent_rounds and self.question is not Question.ROUNDS:
+            raise ConfigError(
+                f"spent_rounds is {self.spent_rounds}, but the rounds left are not asked for",
+                hint="give --epsilon and --noise-multiplier without --rounds, or leave out --spent-rounds",
+            )
+        if self.cap is not None and self.spent_rounds > self.cap:
+            raise ConfigError(
+                f"spent_rounds is {self.spent_rounds}, it must be at most the cap of {self.cap} rounds",
+                hint="raise --cap, or give fewer --spent-rounds",
+            )
+        return self
+
+    @property
+    def question(self) -> Question:
+        """What is asked for: the one that is not given."""
+        if self.rounds is None:
+            return Question.ROUNDS
+        return Question.NOISE if self.noise_multiplier is None else Question.COST
+
+    @property
+    def budget(self) -> float:
+        """The epsilon to keep; infinite where the cost is asked for."""
+        return math.inf if self.epsilon is None else self.epsilon
+
+    @property
+    def device_rounds(self) -> int | None:
+        """Rounds in which one device may take part; None where nothing limits them."""
+        return min((count for count in (self.rounds, self.cap) if count is not None), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +215,14 @@ class Plan:
             },
             "notes": list(self.notes),
         }
+
+
+def requested(**numbers: Any) -> PlanRequest:
+    """Return the request for these numbers; raises ConfigError or PrivacyError if they cannot be planned."""
+    try:
+        return PlanRequest(**numbers)
+    except ValidationError as error:
+        raise setting_refused(error, PlanRequest, hint="see palate plan --help") from error
 
 
 def make_plan(request: PlanRequest) -> Plan:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from palate.cli.options import JsonOption, QuietOption, folder_option
 from palate.cli.settings import Panel, with_settings
-from palate.cli.terminal import print_grid
+from palate.cli.terminal import print_grid, say
 from palate.errors import ConfigError, EnvironmentProblem
 from palate.simulation.config import SimulationConfig
 
@@ -111,7 +111,7 @@ def frontier(
     if as_json:
         typer.echo(json.dumps(summary, allow_nan=False))
         return
-    _show(found, metric_part, Console())
+    _show(found, metric_part)
     talk.print(_ADVICE[metric_part], soft_wrap=True, highlight=False)
     for path in files:
         talk.print(f"written  {path}", highlight=False, soft_wrap=True, markup=False)
@@ -137,7 +137,7 @@ def _make(folder: Path) -> None:
         ) from error
 
 
-def _show(found: Frontier, part: str, console: Console) -> None:
+def _show(found: Frontier, part: str) -> None:
     """Print HR@10 and NDCG@10 of every model at every budget."""
     from palate.simulation.frontier_controls import dataset_name
     from palate.simulation.frontier_records import cell_grid
@@ -146,6 +146,6 @@ def _show(found: Frontier, part: str, console: Console) -> None:
         grid = cell_grid([cell for cell in found.cells if cell.data == data], part, narrow=True)
         print_grid(replace(grid, caption=f"{dataset_name(data)}, {part}"))
     count = len(found.sweep.seeds)
-    console.print(f"Means over {count} seed{'s' if count > 1 else ''}; references with the first.", highlight=False)
-    for note in found.notes:
-        console.print(note, highlight=False, soft_wrap=True, markup=False)
+    say(f"Means over {count} seed{'s' if count > 1 else ''}; references with the first.")
+    for text in found.notes:
+        say(text)

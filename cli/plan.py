@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from palate.cli.options import JsonOption, print_json
 from palate.cli.settings import RUN_PANELS, with_settings
+from palate.cli.terminal import note, print_grid, say
 from palate.errors import ConfigError
 from palate.server.values import flat
 from palate.simulation.config import SimulationConfig
+from palate.simulation.report.tables import facts_grid, text_grid
+from palate.simulation.resolving import shown
 
 if TYPE_CHECKING:
     from palate.simulation.planning import Plan
@@ -105,45 +105,25 @@ def plan(
     if as_json:
         print_json(made.to_dict())
     else:
-        _show(made, Console(), every=every)
+        _show(made, every=every)
 
 
-def _show(made: Plan, console: Console, *, every: bool) -> None:
+def _show(made: Plan, *, every: bool) -> None:
     """Print a plan: the promise, the cost, and the settings with their reasons."""
-    from palate.simulation.report.words import data_size
-    from palate.simulation.resolving import shown
-
-    style = "bold green" if made.protection.protected else "bold red"
-    console.print(Text(str(made.protection), style=style), soft_wrap=True)
-    facts = {
-        "data": f"{made.people:,} people, {made.items:,} items, {made.interactions:,} interactions",
-        "rounds": f"{made.settings.schedule.rounds}, after one for popularity",
-        "cost": made.cost.words,
-        "traffic": f"{data_size(made.bytes_down)} to a device and {data_size(made.bytes_up)} from it in a round",
-    }
-    if made.noise_multipliers is not None:
-        popularity, train = made.noise_multipliers
-        facts["noise multipliers"] = f"{popularity:.3g} for popularity, {train:.3g} in each training round"
-    grid = Table(box=None, pad_edge=False, show_header=False)
-    for name, words in facts.items():
-        grid.add_row(name, words)
-    console.print(grid, highlight=False)
-    table = Table("setting", "value", "from", "why", box=None, pad_edge=False)
-    for each in made.decisions if every else made.decided():
-        table.add_row(each.name, shown(each.value), str(each.source), each.reason)
-    console.print()
-    console.print(table, highlight=False, markup=False)
-    if not every:
-        rest = len(made.decisions) - len(made.decided())
-        console.print(f"\n{rest} other settings have their defaults; --all lists them.", highlight=False)
+    say(str(made.protection), style="bold green" if made.protection.protected else "bold red")
+    print_grid(facts_grid("", "", made.facts))
+    settings = made.decisions if every else made.decided()
+    rows = [(each.name, shown(each.value), str(each.source), each.reason) for each in settings]
+    print_grid(text_grid("Settings", ("setting", "value", "from", "why"), rows))
+    if rest := len(made.decisions) - len(settings):
+        say(f"\n{rest} other settings have their defaults; --all lists them.")
 
 
 def _plan_budget(
     asked: dict[str, Any], numbers: dict[str, Any], *, plot: Path | None, check: bool, as_json: bool
 ) -> None:
     """Answer without data: two of epsilon, noise and rounds decide the third."""
-    from palate.audit.budget_plan import cross_checked, make_plan
-    from palate.audit.plan_request import PlanRequest
+    from palate.audit.budget_plan import cross_checked, make_plan, requested
     from palate.cli.budget_plan import draw, show
     from palate.privacy.accounting.dropout import Quorum
 
@@ -161,18 +141,17 @@ def _plan_budget(
     quorum = Quorum(tau=numbers.pop("tau", 0.6), gamma=numbers.pop("gamma", 0.2))
     devices = numbers.pop("devices", numbers.get("cohort", _DEFAULT_DEVICES))
     cohort = numbers.pop("cohort", devices)
-    made = make_plan(PlanRequest(devices=devices, cohort=cohort, quorum=quorum, **budget, **numbers))
-    err = Console(stderr=True)
+    made = make_plan(requested(devices=devices, cohort=cohort, quorum=quorum, **budget, **numbers))
     if check:
-        err.print("asking independent accountants: seconds, or a minute where epsilon is large", style="dim")
+        note("asking independent accountants: seconds, or a minute where epsilon is large", style="dim")
         made = cross_checked(made)
     if plot is not None:
         draw(made, plot)
-        err.print(f"drawn: {plot}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        note(f"drawn: {plot}", style="dim")
     if as_json:
         print_json(made.to_dict())
     else:
-        show(made, Console())
+        show(made)
 
 
 _OF_BUDGET = {"epsilon": "epsilon", "delta": "delta", "schedule.rounds": "rounds"}

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
 from palate.cli.options import JsonOption, QuietOption, folder_option
 from palate.cli.settings import RUN_PANELS, with_settings
+from palate.cli.terminal import print_grid, say, somebody_is_there
 from palate.simulation.config import SimulationConfig, checked_config
+
+if TYPE_CHECKING:
+    from palate.simulation.report.tables import Grid
 
 _WORTH_SAYING, _WORTH_ASKING = 20.0, 3600.0
 """Estimated CPU-seconds from which a run says what it costs, and asks."""
@@ -74,7 +77,7 @@ def _announce(config: SimulationConfig, talk: Console, *, yes: bool) -> None:
     talk.print(f"this takes {cost.words}", highlight=False, soft_wrap=True)
     if cost.cpu_seconds < _WORTH_ASKING or yes:
         return
-    if sys.stdin.isatty() and not talk.quiet:
+    if somebody_is_there() and not talk.quiet:
         typer.confirm("Begin?", abort=True, err=True)
     else:
         talk.print("nobody is there to be asked: it begins (--yes says so beforehand)", highlight=False)
@@ -101,15 +104,20 @@ def _run(
         result = run_simulation(config, folder, watcher, fresh=fresh, ray_address=ray_address)
     if old:
         talk.print(f"this run has finished before; --fresh runs it again: {folder}")
-    arrived = _new_items(folder, talk) if config.new_items else None
+    arrived = None
+    if config.new_items:
+        from palate.simulation.new_items import measured
+
+        with talk.status("ranking new items"):
+            arrived = measured(folder)
     page = _write_report(folder, talk, again=not old) if report else None
     if as_json:
         view = contract_view(result)
         typer.echo(json.dumps(view if arrived is None else {**view, "new_items": arrived}))
         return
-    _print_result(result, Console())
+    _print_result(result)
     if arrived is not None:
-        _print_new_items(arrived, Console())
+        _print_new_items(arrived)
     talk.print(f"run folder  {folder}", highlight=False, soft_wrap=True)
     if page is not None:
         talk.print(f"report      {page}", highlight=False, soft_wrap=True)
@@ -128,100 +136,62 @@ def _write_report(folder: Path, talk: Console, *, again: bool) -> Path | None:
         return None
 
 
-def _print_result(result: dict[str, Any], console: Console) -> None:
+def _print_result(result: dict[str, Any]) -> None:
     """Print what a newcomer wants to know: how good, against what, and whether anything was protected."""
-    from rich.table import Table
+    from palate.simulation.report import promise
+    from palate.simulation.report.headline import headline
+    from palate.simulation.report.records import Result
+    from palate.simulation.report.tables import facts_grid, measured
 
-    table = Table(
-        "test", "HR@10", "NDCG@10", "HR@10 full", "NDCG@10 full", box=None, pad_edge=False, title_justify="left"
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
-    rows = [(f"palate {result['model']}", result["test"])]
-    for found in result["baselines"].values():
-        if found.get("test"):
-            rows.append((found["label"], found["test"]))
-    for label, metrics in rows:
-        cells = [_number(metrics, ranking, name) for ranking in ("sampled", "full") for name in ("hr@10", "ndcg@10")]
-        table.add_row(label, *cells, style="bold" if label.startswith("palate ") else "")
-    console.print(table)
-    hits = result["test"]["sampled"]["hr@10"] if result["test"] else None
-    if hits is not None:
-        console.print(
-            f"Of {result['dataset']['candidates']} items, the one that a person really took next was among Palate's "
-            f"first ten for {hits:.0%} of people.",
-            highlight=False,
-            soft_wrap=True,
-        )
-    cost = result["cpu_seconds"]
-    console.print(
-        f"{result['protocol']}. {cost['total']:.1f} CPU-s of training and ranking, "
-        f"{cost['per_round_median']:.2f} a round; peak memory {result['peak_memory_mb']:,.0f} MB.",
-        highlight=False,
-        soft_wrap=True,
+    record = Result.model_validate(result)
+    columns = [("sampled", "hr@10"), ("sampled", "ndcg@10"), ("full", "hr@10"), ("full", "ndcg@10")]
+    models = [
+        (label, [f"{model.accuracy(ranking).values[name]:.4f}" for ranking, name in columns])
+        for label, model in measured(record, "test")
+    ]
+    print_grid(_own_first("test", ("HR@10", "NDCG@10", "HR@10 full", "NDCG@10 full"), models))
+    say(headline(record).sampled)
+    cost = record.cpu_seconds
+    say(
+        f"{record.protocol}. {cost.total:.1f} CPU-s of training and ranking, {cost.per_round_median:.2f} a round; "
+        f"peak memory {record.peak_memory_mb:,.0f} MB."
     )
     content = result.get("content")
     if content and content["text_columns"]:
-        console.print(
+        say(
             f"Titles and texts read by {content['reader']}: {content['text_columns']} of {content['columns']} public "
-            "columns.",
-            highlight=False,
-            soft_wrap=True,
+            "columns."
         )
-    _print_guarantee(result, console)
+    style = "bold red" if record.guarantee is None else "bold green"
+    say(f"unit {record.unit}: {record.protection}", style=style)
+    if record.guarantee is not None:
+        print_grid(facts_grid("", "", promise.facts(record.guarantee)))
 
 
-def _new_items(folder: Path, talk: Console) -> dict[str, Any] | None:
-    from palate.simulation.new_items import measured
-
-    with talk.status("ranking new items"):
-        return measured(folder)
-
-
-def _print_new_items(found: dict[str, Any], console: Console) -> None:
+def _print_new_items(found: dict[str, Any]) -> None:
     """Print how well new items were found, beside a random order."""
-    from rich.table import Table
-
-    among = {"new": "other new items", "catalogue": "the catalogue"}
-    table = Table("new items", box=None, pad_edge=False)
-    for name, ranking in found["rankings"].items():
-        for metric in ("HR@10", "NDCG@10"):
-            table.add_column(f"{metric} of {ranking['candidates']} among {among[name]}", justify="right")
-    rankings = found["rankings"].values()
-    rows = {"random order": [ranking["random"] for ranking in rankings]}
-    for model in next(iter(rankings))["models"]:
-        rows[model] = [ranking["models"][model] for ranking in rankings]
-    for label, metrics in rows.items():
-        cells = [f"{values[metric]:.4f}" for values in metrics for metric in ("hr@10", "ndcg@10")]
-        table.add_row(label, *cells, style="bold" if label == "palate" else "")
-    console.print(table)
+    among = {"new": "other new items", "catalogue": "items of the catalogue"}
+    rankings, metrics = found["rankings"].values(), ("HR@10", "NDCG@10")
+    columns = [f"{metric}, {name}" for name in found["rankings"] for metric in metrics]
+    rows = {model: [ranking["models"][model] for ranking in rankings] for model in next(iter(rankings))["models"]}
+    rows["random order"] = [ranking["random"] for ranking in rankings]
+    shown = [
+        (label, [f"{values[metric.lower()]:.4f}" for values in each for metric in metrics])
+        for label, each in rows.items()
+    ]
+    print_grid(_own_first("new items", columns, shown))
+    candidates = [f"{name} is among {each['candidates']} {among[name]}" for name, each in found["rankings"].items()]
+    say(f"{'; '.join(candidates)}.")
     lists = found["share_of_lists"]
-    console.print(
+    say(
         f"{found['items']} items were in nobody's history; {found['people']:,} people took one of them later. New "
-        f"items are {lists['of_catalogue']:.1%} of the catalogue, {lists['models']['palate']:.1%} of people's lists.",
-        highlight=False,
-        soft_wrap=True,
+        f"items are {lists['of_catalogue']:.1%} of the catalogue, {lists['models']['palate']:.1%} of people's lists."
     )
 
 
-def _print_guarantee(result: dict[str, Any], console: Console) -> None:
-    """Print what was promised and everything that it takes to read it; a run without protection says so in red."""
-    from rich.table import Table
+def _own_first(heading: str, columns: Sequence[str], models: Sequence[tuple[str, list[str]]]) -> Grid:
+    """Lay out numbers of models, this run's own in the first row."""
+    from palate.simulation.report.tables import Cell, Grid, Row
 
-    from palate.simulation.report.promise import facts
-    from palate.simulation.report.records import GuaranteeRecord
-
-    protected = result["guarantee"] is not None
-    style = "bold green" if protected else "bold red"
-    console.print(Text(f"unit {result['unit']}: {result['protection']}", style=style))
-    if protected:
-        table = Table(box=None, pad_edge=False, show_header=False)
-        for name, words in facts(GuaranteeRecord.model_validate(result["guarantee"])).items():
-            table.add_row(name, words)
-        console.print(table, highlight=False)
-
-
-def _number(metrics: dict[str, Any] | None, ranking: str, name: str) -> str:
-    value = ((metrics or {}).get(ranking) or {}).get(name)
-    value = value["value"] if isinstance(value, dict) else value
-    return "-" if value is None else f"{value:.4f}"
+    rows = (Row(label, tuple(map(Cell, values)), own=index == 0) for index, (label, values) in enumerate(models))
+    return Grid("", (heading, *columns), tuple(rows))

@@ -54,7 +54,7 @@ class ReleaseConfig(BaseModel):
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class PublicNoise:
     """What everybody knows about the part of the sum that is still in question.
 
     Attributes
@@ -81,63 +81,63 @@ class Parts:
 
     kept: Float64Array
     rest: Float64Array
-    known: Known
+    noise: PublicNoise
 
 
 @dataclass(frozen=True)
 class ReleaseStep:
     """A named step; `keeps_noise_known` says whether another may follow."""
 
-    apply: Callable[[Float64Array, Known], Parts]
+    apply: Callable[[Float64Array, PublicNoise], Parts]
     keeps_noise_known: bool
 
 
-def project(total: Float64Array, known: Known) -> Parts:
+def project(total: Float64Array, noise: PublicNoise) -> Parts:
     """Keep the projection on the public columns and a constant, unbiased for the part of the signal in their span.
 
     Least squares onto a known subspace, as for noised counts with known relations (Hay et al. 2010): of the noise,
     ``rank / num_items`` stays in what is kept, and the rest carries noise that is independent of it.
     """
-    basis = span_basis(known.public)  # [num_items, rank]
+    basis = span_basis(noise.public)  # [num_items, rank]
     kept = basis @ (basis.T @ total)
     leverage = np.minimum(np.sum(basis**2, axis=1), 1.0)
     left = replace(
-        known,
-        directions=known.directions - basis.shape[1],
-        row_variance=known.row_variance * (1.0 - leverage),
+        noise,
+        directions=noise.directions - basis.shape[1],
+        row_variance=noise.row_variance * (1.0 - leverage),
     )
     return Parts(kept, total - kept, left)
 
 
-def shrink(total: Float64Array, known: Known) -> Parts:
+def shrink(total: Float64Array, noise: PublicNoise) -> Parts:
     """Shrink every row towards zero by the positive-part James-Stein rule (Baranchik 1964; Balle & Wang 2018).
 
     Row x of dim entries with noise variance v becomes ``max(0, 1 - (dim - 2) v / |x|^2) x``: for dim > 2 of less
     expected squared error than x itself, whatever the signal. Up to two columns have no such rule and stay as they are.
     """
-    excess = max(total.shape[1] - 2, 0) * known.row_variance  # [num_items]
+    excess = max(total.shape[1] - 2, 0) * noise.row_variance  # [num_items]
     energy = np.sum(total**2, axis=1)
     factor = np.maximum(0.0, 1.0 - np.divide(excess, energy, out=np.zeros_like(energy), where=energy > 0))
-    return Parts(factor[:, None] * total, np.zeros_like(total), known)
+    return Parts(factor[:, None] * total, np.zeros_like(total), noise)
 
 
-def low_rank(total: Float64Array, known: Known) -> Parts:
+def low_rank(total: Float64Array, noise: PublicNoise) -> Parts:
     """Shrink singular values, optimal in Frobenius norm for white noise of known size (Gavish & Donoho 2017).
 
     With m <= n the sides of the matrix, ``beta = m / n`` and a singular value ``y std sqrt(n)``, it becomes
     ``sqrt((y^2 - beta - 1)^2 - 4 beta) / y`` in the same units where ``y > 1 + sqrt(beta)``, the edge of what noise
     alone makes, and 0 elsewhere. After `project` the noise lives in fewer than num_items directions, which counts.
     """
-    long, short = max(known.directions, total.shape[1]), min(known.directions, total.shape[1])
+    long, short = max(noise.directions, total.shape[1]), min(noise.directions, total.shape[1])
     if short < 1:
-        return Parts(np.zeros_like(total), np.zeros_like(total), known)
-    beta, unit = short / long, known.noise_std * math.sqrt(long)
+        return Parts(np.zeros_like(total), np.zeros_like(total), noise)
+    beta, unit = short / long, noise.noise_std * math.sqrt(long)
     left, sizes, right = np.linalg.svd(total, full_matrices=False)
     shrunk = np.zeros_like(sizes)
     seen = sizes / unit > 1.0 + math.sqrt(beta)
     squared = (sizes[seen] / unit) ** 2
     shrunk[seen] = np.sqrt(np.maximum((squared - beta - 1.0) ** 2 - 4.0 * beta, 0.0) / squared) * unit
-    return Parts((left * shrunk) @ right, np.zeros_like(total), known)
+    return Parts((left * shrunk) @ right, np.zeros_like(total), noise)
 
 
 RELEASE_STEPS: dict[str, ReleaseStep] = {
@@ -189,12 +189,12 @@ def denoise(total: Float64Array, *, noise_std: float, public: FloatingArray, con
     rest = total.copy()
     if noise_std == 0:
         return rest
-    known = Known(columns, noise_std, len(total), np.full(len(total), noise_std**2))
+    noise = PublicNoise(columns, noise_std, len(total), np.full(len(total), noise_std**2))
     result = np.zeros_like(rest)
     for name in config.steps:
-        parts = RELEASE_STEPS[name].apply(rest, known)
+        parts = RELEASE_STEPS[name].apply(rest, noise)
         result += parts.kept
-        rest, known = parts.rest, parts.known
+        rest, noise = parts.rest, parts.noise
     return result + rest
 
 

@@ -22,7 +22,7 @@ from palate.data.options import ReadOptions
 from palate.errors import ConfigError
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Unit
-from palate.privacy.budget import Promise, promises_of, run_terms
+from palate.privacy.budget import Promise, RunBudget, promises_of, run_terms
 from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.privacy.mechanisms.terms import RunTerms
 from palate.server.denoising import ReleaseConfig
@@ -30,8 +30,7 @@ from palate.server.optimisers import OptimiserConfig, build_optimiser
 from palate.server.resolving import complete, planned_settings
 from palate.server.settings import Schedule, ServerSettings, require_together
 from palate.server.values import asked_in, read_toml, setting_refused
-from palate.simulation import protection
-from palate.simulation.protection import PrivacyOptions
+from palate.simulation.protection import UNPROTECTED, PrivacyOptions, cohort_of, device_rounds
 
 
 class ContentOptions(BaseModel):
@@ -134,12 +133,12 @@ class SimulationConfig(BaseModel):
                 f"unit {self.unit!r} has no mechanism in this version",
                 hint=f"choose one of {', '.join(MECHANISMS)}; none means no privacy",
             )
-        if self.unit == protection.UNPROTECTED and (self.epsilon is not None or self.delta is not None):
+        if self.unit == UNPROTECTED and (self.epsilon is not None or self.delta is not None):
             raise ConfigError(
                 f"unit {self.unit!r} has no epsilon and no delta",
                 hint="leave out --epsilon and --delta: nothing is protected with this unit",
             )
-        if self.unit != protection.UNPROTECTED and (self.epsilon is None or self.delta is None):
+        if self.unit != UNPROTECTED and (self.epsilon is None or self.delta is None):
             raise ConfigError(
                 f"unit {self.unit!r} needs an epsilon and a delta", hint="for example --epsilon 8 --delta 1e-5"
             )
@@ -184,17 +183,30 @@ class SimulationConfig(BaseModel):
         )
 
     def terms(self, *, population: int) -> RunTerms | None:
-        """Noise of the rounds; None without protection. Raises as `protection.budget_of` and `run_terms`."""
+        """Noise of the rounds; None without protection.
+
+        Raises
+        ------
+        ConfigError, PrivacyError
+            If the numbers do not go together, or no noise meets the budget.
+        """
         if self.epsilon is None or self.delta is None:
             return None
-        budget = protection.budget_of(
-            self.privacy,
+        options, schedule = self.privacy, self.schedule
+        cohort = cohort_of(options, population, schedule.participation)
+        budget = RunBudget(
             unit=self.unit,
             epsilon=self.epsilon,
             delta=self.delta,
-            rounds=self.schedule.rounds,
-            population=population,
-            participation=self.schedule.participation,
+            interaction_epsilon=options.interaction_epsilon,
+            rounds=device_rounds(options, schedule.rounds, population, schedule.participation),
+            popularity_share=options.popularity_share,
+            clip_norm=options.clip_norm,
+            sensitivity=options.sensitivity,
+            honest_shares=cohort.honest,
+            roster_size=cohort.size,
+            popularity_interactions=options.popularity_interactions,
+            interactions_per_round=options.interactions_per_round,
         )
         return run_terms(budget)
 
@@ -219,7 +231,8 @@ class SimulationConfig(BaseModel):
 
     def to_toml(self) -> str:
         """Write as TOML; unset options are left out."""
-        return tomli_w.dumps(self.model_dump(mode="python", exclude_none=True) | _paths_as_text(self))
+        paths_as_text = {"read": self.read.model_dump(mode="json", exclude_none=True)}
+        return tomli_w.dumps(self.model_dump(mode="python", exclude_none=True) | paths_as_text)
 
     @property
     def fingerprint(self) -> str:
@@ -231,11 +244,6 @@ class SimulationConfig(BaseModel):
         """Folder name under runs/: the same command finds the same folder again."""
         data = Path(self.data).name.split(".")[0] or "data"
         return f"{data}-{self.training.model}-{self.unit}-seed{self.seed}-{self.fingerprint}"
-
-
-def _paths_as_text(config: SimulationConfig) -> dict[str, Any]:
-    read = config.read.model_dump(mode="json", exclude_none=True)
-    return {"read": read}
 
 
 def _note_asked(settings: BaseModel, asked: Mapping[str, Any]) -> None:

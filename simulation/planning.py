@@ -16,7 +16,9 @@ from palate.simulation.config import SimulationConfig, checked_config
 from palate.simulation.cost import Cost, estimate
 from palate.simulation.prepare import Prepared, prepare
 from palate.simulation.protection import device_rounds
-from palate.simulation.report.rendering import Protection
+from palate.simulation.report.rendering import Protection, cell
+from palate.simulation.report.tables import facts_grid, text_grid
+from palate.simulation.report.words import data_size
 from palate.simulation.resolving import resolve, shown
 from palate.simulation.seeding import table_rng
 
@@ -104,20 +106,24 @@ class Plan:
             rows, schema=dict.fromkeys(("setting", "value", "source", "reason"), pl.String), orient="row"
         )
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the run works on and what it costs, in words."""
+        found = {
+            "data": f"{self.people:,} people, {self.items:,} items, {self.interactions:,} interactions",
+            "rounds": f"{self.settings.schedule.rounds}, after one for popularity",
+            "cost": self.cost.words,
+            "traffic of a device": f"{data_size(self.bytes_down)} down and {data_size(self.bytes_up)} up in a round",
+        }
+        if self.noise_multipliers is not None:
+            popularity, train = self.noise_multipliers
+            found["noise multipliers"] = f"{popularity:.3g} for popularity, {train:.3g} in each training round"
+        return found
+
     def _repr_html_(self) -> str:
         """Show the plan in a notebook: the promise, the cost, and the settings that are no plain default."""
-        from palate.simulation.report.rendering import cell
-        from palate.simulation.report.tables import Cell, Grid, Row, facts_grid
-        from palate.simulation.report.words import data_size
-
-        costs = {
-            "to a device, in a training round": data_size(self.bytes_down),
-            "from a device, in a training round": data_size(self.bytes_up),
-            "training rounds": f"{self.settings.schedule.rounds}",
-            "of the machine": self.cost.words,
-        }
-        rows = [Row(each.name, (Cell(shown(each.value)), Cell(each.reason))) for each in self.decided()]
-        grids = [facts_grid("", "", costs), Grid("Settings", ("", "Value", "Reason"), tuple(rows))]
+        rows = [(each.name, shown(each.value), each.reason) for each in self.decided()]
+        grids = [facts_grid("", "", self.facts), text_grid("Settings", ("", "Value", "Reason"), rows)]
         return cell(f"Plan: {self.settings.data}", grids, protection=self.protection)
 
 

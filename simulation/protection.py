@@ -1,4 +1,4 @@
-"""Options of protection, and the budget that they make: who is counted on, in how many rounds.
+"""Options of protection, and what follows from them: who is counted on, in how many rounds.
 
 Everything follows from public numbers: the budget, the rounds, the size of the federation and of the catalogue.
 """
@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from palate.errors import ConfigError
 from palate.privacy.accounting.dropout import Quorum
-from palate.privacy.budget import RunBudget
 from palate.server.settings import cohort_size
 
 UNPROTECTED = "none"
@@ -108,37 +107,3 @@ def device_rounds(options: PrivacyOptions, rounds: int, population: int, partici
             hint="lower --participation or --rounds, or raise privacy.cap",
         )
     return options.cap
-
-
-def budget_of(
-    options: PrivacyOptions,
-    *,
-    unit: str,
-    epsilon: float,
-    delta: float,
-    rounds: int,
-    population: int,
-    participation: float,
-) -> RunBudget:
-    """Return the budget of a run, for `palate.privacy.budget.run_terms`.
-
-    Raises
-    ------
-    ConfigError
-        If the numbers do not go together.
-    """
-    cohort = cohort_of(options, population, participation)
-    return RunBudget(
-        unit=unit,
-        epsilon=epsilon,
-        delta=delta,
-        interaction_epsilon=options.interaction_epsilon,
-        rounds=device_rounds(options, rounds, population, participation),
-        popularity_share=options.popularity_share,
-        clip_norm=options.clip_norm,
-        sensitivity=options.sensitivity,
-        honest_shares=cohort.honest,
-        roster_size=cohort.size,
-        popularity_interactions=options.popularity_interactions,
-        interactions_per_round=options.interactions_per_round,
-    )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from palate.errors import ConfigError, FederationError
-from palate.server.denoising import RELEASE_STEPS, Known, ReleaseConfig, denoise, project, span_basis
+from palate.server.denoising import RELEASE_STEPS, PublicNoise, ReleaseConfig, denoise, project, span_basis
 
 NUM_ITEMS, DIM, COLUMNS = 300, 8, 5
 PIPELINES = [(), ("project",), ("shrink",), ("low_rank",), ("project", "shrink"), ("project", "low_rank")]
@@ -108,16 +108,16 @@ def test_project_tells_the_next_step_how_much_noise_is_left_in_every_row():
     public = np.zeros((NUM_ITEMS, 2))
     public[:3, 0] = 1.0  # three items share a column of their own: a third of their noise leaves with it
     public[3, 1] = 1.0  # the column is this item's alone: nothing is left of its row
-    before = Known(public=public, noise_std=2.0, directions=NUM_ITEMS, row_variance=np.full(NUM_ITEMS, 4.0))
+    before = PublicNoise(public=public, noise_std=2.0, directions=NUM_ITEMS, row_variance=np.full(NUM_ITEMS, 4.0))
     rests = []
     for repeat in range(400):
         parts = project(2.0 * rng_of(7, repeat).normal(size=(NUM_ITEMS, DIM)), before)
         rests.append(parts.rest)
-    assert parts.known.directions == NUM_ITEMS - 3
-    assert parts.known.row_variance[0] == pytest.approx(4.0 * 2 / 3, rel=1e-6)
-    assert parts.known.row_variance[3] == pytest.approx(0.0, abs=1e-9)
+    assert parts.noise.directions == NUM_ITEMS - 3
+    assert parts.noise.row_variance[0] == pytest.approx(4.0 * 2 / 3, rel=1e-6)
+    assert parts.noise.row_variance[3] == pytest.approx(0.0, abs=1e-9)
     measured = np.mean(np.square(rests), axis=(0, 2))
-    np.testing.assert_allclose(measured[[0, 1, 2, 50]], parts.known.row_variance[[0, 1, 2, 50]], rtol=0.1)
+    np.testing.assert_allclose(measured[[0, 1, 2, 50]], parts.noise.row_variance[[0, 1, 2, 50]], rtol=0.1)
 
 
 def test_shrink_is_the_positive_part_james_stein_rule():

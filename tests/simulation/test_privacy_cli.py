@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from palate.audit.budget_plan import NOTICE, make_plan
-from palate.audit.plan_request import MAX_ROUNDS, PlanRequest
+from palate.audit.budget_plan import MAX_ROUNDS, NOTICE, PlanRequest, make_plan
 from palate.cli.errors import EXIT_CODES
 from palate.cli.main import main
 from palate.privacy.accounting.calibrate import calibrate_skellam
@@ -252,27 +251,27 @@ def refusal(capsys, *arguments: object) -> tuple[int, str]:
         ("", "none of --epsilon, --noise-multiplier and --rounds"),
         ("--epsilon 8", "only one of"),
         ("--epsilon 8 --rounds 5 --noise-multiplier 2", "each of"),
-        ("--epsilon 0 --rounds 5", "epsilon is 0.0"),
-        ("--epsilon -1 --noise-multiplier 2", "epsilon is -1.0"),
-        ("--epsilon nan --rounds 5", "epsilon is nan"),
-        ("--epsilon inf --rounds 5", "epsilon is inf"),
-        ("--epsilon 2000 --rounds 5", "epsilon is 2000"),
-        ("--epsilon 8 --rounds 5 --delta 1", "delta is 1.0"),
-        ("--epsilon 8 --rounds 5 --delta 0", "delta is 0.0"),
-        ("--epsilon 8 --rounds 5 --delta nan", "delta is nan"),
-        ("--epsilon 8 --rounds 0", "rounds is 0"),
-        ("--epsilon 8 --rounds 1000001", "rounds is 1000001, a plan takes 1 to 1000000"),
+        ("--epsilon 0 --rounds 5", "epsilon = 0.0"),
+        ("--epsilon -1 --noise-multiplier 2", "epsilon = -1.0"),
+        ("--epsilon nan --rounds 5", "epsilon = nan"),
+        ("--epsilon inf --rounds 5", "epsilon = inf"),
+        ("--epsilon 2000 --rounds 5", "epsilon = 2000"),
+        ("--epsilon 8 --rounds 5 --delta 1", "delta = 1.0"),
+        ("--epsilon 8 --rounds 5 --delta 0", "delta = 0.0"),
+        ("--epsilon 8 --rounds 5 --delta nan", "delta = nan"),
+        ("--epsilon 8 --rounds 0", "rounds = 0"),
+        ("--epsilon 8 --rounds 1000001", "rounds = 1000001: input should be less than or equal to 1000000"),
         ("--epsilon 8 --rounds five", "'five'"),
-        ("--noise-multiplier 0 --rounds 5", "noise_multiplier is 0.0"),
-        ("--noise-multiplier 1e300 --rounds 5", "noise_multiplier is 1e+300"),
-        ("--noise-multiplier 1e-9 --rounds 5", "noise_multiplier is 1e-09"),
+        ("--noise-multiplier 0 --rounds 5", "noise_multiplier = 0.0"),
+        ("--noise-multiplier 1e300 --rounds 5", "noise_multiplier = 1e+300"),
+        ("--noise-multiplier 1e-9 --rounds 5", "noise_multiplier = 1e-09"),
         ("--epsilon 8 --rounds 5 --spent-rounds 2", "spent_rounds is 2"),
-        ("--epsilon 8 --noise-multiplier 2 --spent-rounds -1", "spent_rounds is -1"),
+        ("--epsilon 8 --noise-multiplier 2 --spent-rounds -1", "spent_rounds = -1"),
         ("--epsilon 8 --noise-multiplier 2 --spent-rounds 9 --cap 8", "at most the cap of 8"),
         ("--epsilon 1000 --noise-multiplier 1e4", f"at most {MAX_ROUNDS}"),
         ("--epsilon 0.001 --rounds 1000000 --delta 1e-90", "no noise multiplier"),
-        ("--epsilon 8 --rounds 5 --cap 0", "cap is 0"),
-        ("--epsilon 8 --rounds 5 --devices 0", "devices is 0"),
+        ("--epsilon 8 --rounds 5 --cap 0", "cap = 0"),
+        ("--epsilon 8 --rounds 5 --devices 0", "devices = 0"),
         ("--epsilon 8 --rounds 5 --devices 10 --cohort 11", "cohort is 11"),
         ("--epsilon 8 --rounds 5 --quorum 0.3", "tau is 0.3"),
         ("--epsilon 8 --rounds 5 --quorum 1", "tau is 1.0"),
@@ -280,8 +279,8 @@ def refusal(capsys, *arguments: object) -> tuple[int, str]:
         ("--epsilon 8 --rounds 5 --corrupt 0.5", "tau is 0.6"),
         ("--epsilon 8 --rounds 5 --bits 3 --sensitivity 8", "--bits 3 and --sensitivity 8"),
         ("--epsilon 8 --rounds 5 --bits 31", "bits is 31"),
-        ("--epsilon 8 --rounds 5 --sensitivity 0", "sensitivity is 0"),
-        ("--epsilon 8 --rounds 5 --num-values 0", "num_values is 0"),
+        ("--epsilon 8 --rounds 5 --sensitivity 0", "sensitivity = 0"),
+        ("--epsilon 8 --rounds 5 --num-values 0", "num_values = 0"),
         ("--epsilon 8 --rounds 5 --plot budget.pdf", "budget.pdf"),
     ],
 )

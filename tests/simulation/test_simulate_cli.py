@@ -85,7 +85,7 @@ def test_json_is_one_object_on_stdout_with_the_contract_and_nothing_else(tmp_pat
 def test_a_person_gets_a_table_on_stdout_and_talk_on_stderr(palate):
     said = palate(*SMALL)
     assert said.code == 0
-    assert "palate neumf" in said.out
+    assert "Palate (neumf)" in said.out
     assert "no privacy" in said.out
     assert "36 virtual devices, 40 items" in said.err
     assert "round    2" in said.err
@@ -96,7 +96,7 @@ def test_quiet_says_nothing_but_the_result(palate):
     said = palate(*SMALL, "--quiet")
     assert said.code == 0
     assert said.err == ""
-    assert "palate neumf" in said.out
+    assert "Palate (neumf)" in said.out
 
 
 def test_baselines_are_shown_beside_the_model(palate):
@@ -122,7 +122,7 @@ def test_a_long_run_says_what_it_will_cost_and_asks_where_somebody_can_answer(pa
     monkeypatch.setattr("palate.cli.simulate._WORTH_ASKING", 0.0)
     said = palate(*SMALL, "--folder", "unattended")
     assert (said.code, "nobody is there to be asked" in said.err) == (0, True)
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("palate.cli.simulate.somebody_is_there", lambda: True)
     monkeypatch.setattr("typer.confirm", lambda words, **more: (_ for _ in ()).throw(typer.Abort()))
     assert palate(*SMALL, "--folder", "declined").code == 130
     assert not Path("declined").exists()
