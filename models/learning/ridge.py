@@ -50,7 +50,7 @@ def solve_users(rows: Float32Array, histories: Histories, config: LocalTraining)
     solutions = np.empty((histories.num_users, rows.shape[1]), dtype=np.float32)
     for user in range(histories.num_users):
         span = slice(histories.indptr[user], histories.indptr[user + 1])
-        own = rows[histories.items[span]]  # [n, k]
+        own = rows.take(histories.items[span], axis=0)  # [n, k]
         weighted = own * weights[span, None]
         solutions[user] = _solved(base + weighted.T @ own, weighted.sum(axis=0))
     return solutions

@@ -54,7 +54,8 @@ class RowValues:
     def total(self, num_items: int) -> Float32Array:
         """Sum over devices, float32 [num_items, dim]."""
         total = torch.zeros(num_items, self.values.shape[1])
-        total.index_add_(0, torch.from_numpy(self.rows.items), torch.from_numpy(self.values))
+        items = torch.from_numpy(self.rows.items).long()  # an int32 index takes a slower path
+        total.index_add_(0, items, torch.from_numpy(self.values))
         return np.asarray(total.numpy())
 
 
