@@ -82,16 +82,4 @@ def open_installed_host(context: Context) -> Host:
     return host
 
 
-app = ClientApp()
-
-
-@app.train()
-def train(message: Message, context: Context) -> Message:
-    """Take part in a round."""
-    return relay(message, lambda: _answer(message, open_installed_host(context)))
-
-
-@app.query()
-def query(message: Message, context: Context) -> Message:
-    """Answer the simulation's question; real devices refuse."""
-    return relay(message, lambda: _inspect(message, open_installed_host(context)))
+app = make_app(open_installed_host)

@@ -16,10 +16,10 @@ from pydantic import ValidationError
 
 from palate.client.guard import Guard
 from palate.client.interaction_release import popularity_interaction_sum, release_interactions
-from palate.client.release import Metrics, contributions, metrics_of
+from palate.client.release import contributions, metrics_of
 from palate.models.arrays import AnyArray, Float32Array, Int32Array, Int64Array, UInt64Array
 from palate.models.histories import Histories
-from palate.models.learning.kernel import fit_heads, fresh_heads, popularity_updates, scorer_of, train
+from palate.models.learning.kernel import fit_heads, fresh_heads, popularity_updates, train
 from palate.models.learning.updates import Updates
 from palate.models.scores.base import State
 from palate.models.serving import serving_training
@@ -145,13 +145,17 @@ class DeviceHost:
             return vector, state
         try:
             if plan.purpose == "popularity":
-                return self._popularity_interactions(plan, terms, secret), None
+                bound = plan.interactions_per_round
+                counts = popularity_interaction_sum(
+                    self._history, len(plan.learned), terms, interactions_per_round=bound
+                )
+                return release_interactions(counts, 1, terms, WordStream(secret, Purpose.NOISE)), None
             table, config = ItemTable(plan.fixed, plan.learned), training_of(plan)
-            released = opacus_release.release_interactions(
+            sums = opacus_release.interaction_sum(
                 table,
                 self._history,
                 self._heads_before(plan, table, config),
-                np.full(1, self._key_of_round(plan.server_round), dtype=np.uint64),
+                self._keys(plan),
                 secret,
                 config,
                 terms,
@@ -161,13 +165,7 @@ class DeviceHost:
             log.error("round %d failed with %s, noise alone is sent", plan.server_round, type(error).__name__)
             noise = SkellamSampler(terms.share_variance).draw(plan.update_size, WordStream(secret, Purpose.NOISE))
             return Ring(bits=terms.ring_bits).reduce(noise), None
-        return released.vector, _only(released.heads)
-
-    def _popularity_interactions(self, plan: RoundPlan, terms: ReleaseTerms, secret: bytes) -> RingArray:
-        counts = popularity_interaction_sum(
-            self._history, len(plan.learned), terms, interactions_per_round=plan.interactions_per_round
-        )
-        return release_interactions(counts, 1, terms, WordStream(secret, Purpose.NOISE))
+        return Ring(bits=terms.ring_bits).reduce(sums.integers), _only(sums.heads)
 
     def _contribution_or_zeros(self, plan: RoundPlan) -> tuple[Float32Array, State | None]:
         try:
@@ -186,29 +184,36 @@ class DeviceHost:
         Both are private; the update leaves through a mechanism only.
         """
         flat = np.zeros((1, plan.update_size), dtype=np.float32)  # what a device without history sends
-        metrics: Metrics | None = None
+        metrics: Float32Array | None = None
         clip_norm = 1.0 if plan.terms is None else plan.terms.clip_norm
 
         def take(people: Int64Array, updates: Updates) -> None:
             del people
             if plan.active is not None:
                 updates = updates.on_rows(plan.active)
-            contributions(updates, 0, 1, flat, clip_norm=clip_norm, metrics=metrics)
+            contributions(updates, 0, 1, flat, clip_norm=clip_norm, metrics=metrics, share=plan.evaluation_share)
 
         if plan.purpose == "popularity":
             popularity_updates(self._history, len(plan.learned), take)
             return flat[0], None
         table, config = ItemTable(plan.fixed, plan.learned), training_of(plan)
-        keys = np.full(1, self._key_of_round(plan.server_round), dtype=np.uint64)
+        keys = self._keys(plan)
         if plan.asks_for_metrics and plan.terms is not None:
-            metrics = Metrics(self._metrics(table, serving_training(config), keys), plan.evaluation_share)
+            metrics = self._metrics(table, serving_training(config), keys)
         heads = self._heads_before(plan, table, config)
         trained = train(table, self._history, heads, keys, config, sink=take)
         return flat[0], _only(trained.heads)
 
+    def heads(self, table: ItemTable, config: LocalTraining) -> State:
+        """Return the head that recommends as heads [1, ...], not yet fitted to a table; it never leaves the device."""
+        return _batch_of_one(self._state, table, config)
+
     def _heads_before(self, plan: RoundPlan, table: ItemTable, config: LocalTraining) -> State:
         """Return the head as the last round of this run and unit left it, [1, ...]."""
         return _batch_of_one(self._heads.get((plan.run, plan.unit)), table, config)
+
+    def _keys(self, plan: RoundPlan) -> UInt64Array:
+        return np.full(1, self._key_of_round(plan.server_round), dtype=np.uint64)
 
     def keep(self, plan: RoundPlan, state: State) -> None:
         """Keep a head for the next round of its run and unit; only one that was never noised recommends."""
@@ -219,20 +224,13 @@ class DeviceHost:
     def _metrics(self, table: ItemTable, serving: LocalTraining, keys: UInt64Array) -> Float32Array:
         """Test the round's table on the item held back, float32 [1, NUM_METRICS]; zeros where there is none."""
         held_back = np.array([-1 if self._held_back is None else self._held_back], dtype=np.int32)
-        fitted = fit_heads(table, self._history, _batch_of_one(self._state, table, serving), serving)
+        fitted = fit_heads(table, self._history, self.heads(table, serving), serving)
         return metrics_of(table, self._history, held_back, fitted, keys, serving)
 
     def settle(self) -> None:
         """Close the rounds that are open in the ledger, at the end of a run."""
         if self._guard is not None:
             self._guard.settle()
-
-    def scores(self, table: ItemTable, config: LocalTraining, items: Int32Array | None = None) -> Float32Array:
-        """Score the catalogue for this person on a table, float32 [num_items]; never leaves the device.
-
-        `items` is a history that has grown since the last round; the head's linear part is fitted to it.
-        """
-        return score_catalogue(table, self._history.items if items is None else items, self._state, config)
 
     def inspect(self, question: Mapping[str, str | int], table_arrays: Arrays) -> Arrays:
         """Refuse: what a device knows about its person stays there."""
@@ -256,15 +254,6 @@ def training_of(plan: RoundPlan) -> LocalTraining:
     if training.own_items_only and not mechanism_of(plan).hides_rows:
         raise WireError(f"plan: no updates on own items only at unit {plan.unit!r}")
     return training
-
-
-def score_catalogue(table: ItemTable, items: Int32Array, state: State | None, config: LocalTraining) -> Float32Array:
-    """Score all items for one person, float32 [num_items]; the linear part is fitted to the history and table.
-
-    `state` is the person's head, or None for the public starting point.
-    """
-    fitted = fit_heads(table, Histories.of_one(items), _batch_of_one(state, table, config), config)
-    return np.asarray(scorer_of(table, fitted, config).scores(np.zeros(1, dtype=np.int32))[0])
 
 
 def _batch_of_one(state: State | None, table: ItemTable, config: LocalTraining) -> State:

@@ -45,12 +45,12 @@ _OPACUS_EPSILON = 1e-6  # Opacus clips by C / (norm + 1e-6)
 
 @dataclass(frozen=True)
 class InteractionSum:
-    """What a shard's devices have in common after a round, and what each keeps.
+    """What devices have in common after a round, and what each keeps; nothing of it is ever printed.
 
     Attributes
     ----------
     integers
-        Sum of the devices' quantised item parts, without noise on the items, int64 [dim * num_items].
+        Sum of the devices' quantised item parts, int64 [dim * num_items]; a device alone has added its noise.
     heads
         The devices' noised heads, [n, ...].
     """

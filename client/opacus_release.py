@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from opacus.optimizers import DPOptimizer
 from opacus.optimizers.optimizer import _check_processed_flag, _mark_as_processed
 from torch import Tensor, nn
 
-from palate.client.interaction_release import checked_layout, noised_step
+from palate.client.interaction_release import InteractionSum, checked_layout, noised_step
 from palate.models.arrays import Float32Array, FloatingArray, Int64Array, UInt64Array
 from palate.models.histories import Histories
 from palate.models.learning.interactions import interaction_samples, sample_gradients
@@ -33,7 +32,7 @@ from palate.models.training import LocalTraining
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.csprng import Purpose, Words, WordStream
 from palate.privacy.integer.quantise import IntegerMechanism
-from palate.privacy.integer.ring import Ring, RingArray
+from palate.privacy.integer.ring import RingArray
 from palate.privacy.integer.skellam import SkellamSampler
 from palate.privacy.mechanisms.interaction import quantise_samples, require_interactions
 from palate.privacy.mechanisms.terms import ReleaseTerms
@@ -158,23 +157,7 @@ def release(
     return mechanism.ring.reduce(optimizer.integers)
 
 
-@dataclass(frozen=True)
-class InteractionRelease:
-    """What a round leaves behind at units interaction and both; nothing of it is ever printed.
-
-    Attributes
-    ----------
-    vector
-        What may leave: noised integers in the ring, dimension by dimension, [dim * num_items].
-    heads
-        The noised head, [1, ...]; stays on the device.
-    """
-
-    vector: RingArray = field(repr=False)
-    heads: State = field(repr=False)
-
-
-def release_interactions(
+def interaction_sum(
     table: ItemTable,
     history: Histories,
     heads: State,
@@ -184,8 +167,8 @@ def release_interactions(
     terms: ReleaseTerms,
     *,
     interactions_per_round: int,
-) -> InteractionRelease:
-    """Run a round of one device; without interactions it releases noise like any other.
+) -> InteractionSum:
+    """Run a round of one device, noise included; without interactions it releases noise like any other.
 
     Parameters and errors are those of `palate.client.interaction_release.interaction_sum`, for a batch of one.
     """
@@ -213,7 +196,4 @@ def release_interactions(
     )
     optimizer.pre_step()
     head, items = np.split(optimizer.integers, [layout.head_size])
-    return InteractionRelease(
-        Ring(bits=terms.ring_bits).reduce(items),
-        noised_step(heads, head[None], quantiser, config, interactions_per_round),
-    )
+    return InteractionSum(items, noised_step(heads, head[None], quantiser, config, interactions_per_round))

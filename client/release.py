@@ -11,7 +11,6 @@ A contribution is laid out dimension by dimension, ``update.T.reshape(-1)``: so 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -34,38 +33,36 @@ _EXACT_FLOAT32 = 1 << 24
 _VALUES_PER_GROUP = 1 << 18  # devices whose contributions fit into the processor's cache go through each step together
 
 
-@dataclass(frozen=True, eq=False)
-class Metrics:
-    """What some devices found out about the table, and the part of the clip norm that carries it.
-
-    Attributes
-    ----------
-    values
-        float32 [num_devices, NUM_METRICS].
-    share
-        See `palate.privacy.mechanisms.evaluation`.
-    """
-
-    values: Float32Array = field(repr=False)
-    share: float
-
-
 def contributions(
-    updates: Updates, start: int, stop: int, out: Float32Array, *, clip_norm: float, metrics: Metrics | None
+    updates: Updates,
+    start: int,
+    stop: int,
+    out: Float32Array,
+    *,
+    clip_norm: float,
+    metrics: Float32Array | None = None,
+    share: float = 0.0,
 ) -> Float32Array:
-    """Write what devices start to stop would send before clipping into `out`, float32 [stop - start, size]."""
+    """Write what devices start to stop would send before clipping into `out`, float32 [stop - start, size].
+
+    `metrics`, float32 [num_devices, NUM_METRICS], go behind the updates, with a `share` of the clip norm
+    (`palate.privacy.mechanisms.evaluation`).
+    """
     update = out[:, : updates.size]
     updates.dense(
         start, stop, update.reshape(stop - start, updates.vectors.shape[1], updates.errors.shape[1])
     )  # a view
     if metrics is not None:
-        values = metrics.values[start:stop]
-        out[:, updates.size :] = attach(update, values, clip_norm=clip_norm, share=metrics.share, out=update)
+        out[:, updates.size :] = attach(update, metrics[start:stop], clip_norm=clip_norm, share=share, out=update)
     return out
 
 
 def quantised_sum(
-    updates: Updates, keys: Sequence[bytes], quantiser: Quantiser, metrics: Metrics | None = None
+    updates: Updates,
+    keys: Sequence[bytes],
+    quantiser: Quantiser,
+    metrics: Float32Array | None = None,
+    share: float = 0.0,
 ) -> Int64Array:
     """Sum of every device's quantised contribution.
 
@@ -77,8 +74,8 @@ def quantised_sum(
         The devices' keys of the round, 32 bytes each; only their rounding streams are used.
     quantiser
         Clip norm and sensitivity.
-    metrics
-        What the devices put behind their updates; None where they were not asked.
+    metrics, share
+        As for `contributions`.
 
     Returns
     -------
@@ -106,7 +103,7 @@ def quantised_sum(
     partial, waiting = np.zeros(size, dtype=np.float32), 0
 
     def flat(start: int, stop: int, out: Float32Array) -> Float32Array:
-        return contributions(updates, start, stop, out, clip_norm=quantiser.clip_norm, metrics=metrics)
+        return contributions(updates, start, stop, out, clip_norm=quantiser.clip_norm, metrics=metrics, share=share)
 
     for start in range(0, updates.num_devices, group):
         people = keys[start : start + group]

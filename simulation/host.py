@@ -17,7 +17,7 @@ from safetensors.numpy import save
 
 from palate.client.host import Arrays, training_of
 from palate.client.interaction_release import interaction_sum, popularity_interaction_sum, release_interactions
-from palate.client.release import Metrics, metrics_of, quantised_sum, release_sum
+from palate.client.release import metrics_of, quantised_sum, release_sum
 from palate.models.arrays import AnyArray, BoolArray, Float32Array, Float64Array, Int64Array
 from palate.models.learning.kernel import (
     Sink,
@@ -73,12 +73,16 @@ class ShardHost:
         Which shard this is; people are dealt out one by one.
     folder
         The run folder; the heads are kept in its subfolder `devices` between rounds.
+    users
+        Its people, int64 [n]; dealt out by the number of the shard unless given.
     """
 
-    def __init__(self, prepared: Prepared, config: SimulationConfig, shard: int, folder: Path) -> None:
+    def __init__(
+        self, prepared: Prepared, config: SimulationConfig, shard: int, folder: Path, *, users: Int64Array | None = None
+    ) -> None:
         num_shards = min(config.shards, prepared.interactions.num_users)
         split = prepared.split
-        self.users: Int64Array = shard_users(prepared.interactions.num_users, shard, num_shards)
+        self.users = shard_users(prepared.interactions.num_users, shard, num_shards) if users is None else users
         self._config = config
         self._shard = shard
         self._population = prepared.interactions.num_users
@@ -115,13 +119,17 @@ class ShardHost:
         cap = self._config.privacy.cap
         return participants(self._config.seed, plan.server_round, self._population, cohort, cap=cap)
 
+    def _surviving(self, plan: RoundPlan, everyone: BoolArray) -> BoolArray:
+        """Who of those that take part does not drop out, bool [num_users]."""
+        dropouts = cohort_of(self._config.privacy, self._population, plan.participation).dropouts
+        return survivors(self._config.seed, plan.server_round, everyone, dropouts)
+
     def _protected(self, plan: RoundPlan, taking_part: Int64Array, everyone: BoolArray) -> ItemUpdate:
         """Charge the devices' ledgers, train, release through the mechanism, close the round."""
         users = self.users[taking_part]
         noise, ledgers = read_noise_key(self._run_dir), self._open_ledgers()
         ledgers.begin(plan, taking_part)
-        dropouts = cohort_of(self._config.privacy, self._population, plan.participation).dropouts
-        surviving = survivors(self._config.seed, plan.server_round, everyone, dropouts)[users]
+        surviving = self._surviving(plan, everyone)[users]
         rules = plan.rules_hash
         keys = [noise.device(rules, int(user)) for user in users]
         words = WordStream(noise.shard(rules, self._shard), Purpose.NOISE)
@@ -145,8 +153,8 @@ class ShardHost:
                 people, updates = people[kept], updates.select(kept)
             if plan.active is not None:
                 updates = updates.on_rows(plan.active)
-            metrics = None if asked is None else Metrics(asked[people], plan.evaluation_share)
-            total[:] += quantised_sum(updates, [keys[person] for person in people], mechanism.quantiser, metrics)
+            own, metrics = [keys[person] for person in people], None if asked is None else asked[people]
+            total[:] += quantised_sum(updates, own, mechanism.quantiser, metrics, plan.evaluation_share)
 
         if plan.purpose == "popularity":
             popularity_updates(self._train.select(taking_part), len(plan.learned), take)
@@ -237,13 +245,10 @@ class ShardHost:
         fitted = known or fit_heads(table, history, heads, training)
         scorer = scorer_of(table, fitted, training)
         held_out = self._held_out[part]
-        loss = {"loss": self._loss_of(server_round)}
-        if not (held_out.item >= 0).any():
-            return arrays_of(None, self.users) | loss
-        return (
-            arrays_of(evaluate(scorer, held_out, history, top_k=TOP_K, with_full=bool(question["full"])), self.users)
-            | loss
-        )
+        result: Evaluation | None = None
+        if (held_out.item >= 0).any():
+            result = evaluate(scorer, held_out, history, top_k=TOP_K, with_full=bool(question["full"]))
+        return arrays_of(result, self.users) | {"loss": self._loss_of(server_round)}
 
     def _solutions(self, table: ItemTable, heads: State) -> State:
         """Return serving heads fitted to the training history and this table; solved once per table."""

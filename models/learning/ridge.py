@@ -19,6 +19,7 @@ Each device costs one small product and one Cholesky solve; the sum of all rank-
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,13 +47,13 @@ def solve_users(rows: Float32Array, histories: Histories, config: LocalTraining)
     FloatingPointError
         If normal equations are not positive definite.
     """
-    base, weights = _catalogue_part(rows, config), history_weights(histories, config)
+    base, weights, solve = _catalogue_part(rows, config), history_weights(histories, config), _cholesky()
     solutions = np.empty((histories.num_users, rows.shape[1]), dtype=np.float32)
     for user in range(histories.num_users):
         span = slice(histories.indptr[user], histories.indptr[user + 1])
         own = rows.take(histories.items[span], axis=0)  # [n, k]
         weighted = own * weights[span, None]
-        solutions[user] = _solved(base + weighted.T @ own, weighted.sum(axis=0))
+        solutions[user] = solve(base + weighted.T @ own, weighted.sum(axis=0))
     return solutions
 
 
@@ -132,7 +133,7 @@ class ClosedForm:
 
     def total(self) -> Float32Array:
         """Sum of the updates, float32 [num_items, dim], without forming any of them."""
-        import scipy.sparse as sp  # here, for a device that only recommends never gets this far
+        import scipy.sparse as sp  # here, as in `_cholesky`
 
         items, num_items = self.histories.items, len(self.rows)
         sparse = sp.csr_matrix((self.own_errors, items, self.histories.indptr), (self.histories.num_users, num_items))
@@ -217,7 +218,7 @@ def _corrections(
     through_encoder: bool,
 ) -> Float32Array:
     """Difference that `left_out_updates` or `encoder_updates` make on own items, float32 [num_interactions, dim]."""
-    base, weights = _catalogue_part(rows, config), history_weights(histories, config)
+    base, weights, solve = _catalogue_part(rows, config), history_weights(histories, config), _cholesky()
     unobserved = config.unobserved_weight
     corrections = np.zeros((len(histories.items), users[:, learned].shape[1]), dtype=np.float32)
     for user in np.flatnonzero(histories.lengths >= config.least_interactions):
@@ -225,7 +226,7 @@ def _corrections(
         own, own_weights = rows[histories.items[span]].astype(np.float64), weights[span].astype(np.float64)
         code = users[user].astype(np.float64)
         normal = base + (own * own_weights[:, None]).T @ own
-        inverse = _solved(normal, np.vstack([own, code]).T).T  # N^-1 of the rows, and of the code, [n + 1, k]
+        inverse = solve(normal, np.vstack([own, code]).T).T  # N^-1 of the rows, and of the code, [n + 1, k]
         if through_encoder:
             left_out = encoder_updates(
                 own,
@@ -249,12 +250,15 @@ def _catalogue_part(rows: Float32Array, config: LocalTraining) -> Float64Array:
     return config.unobserved_weight * gram(rows) + config.regularisation * np.eye(rows.shape[1])
 
 
-def _solved(normal: Float64Array, right: FloatingArray) -> Float64Array:
-    """Solve normal equations, [k, k] and [k] or [k, n], by Cholesky; `normal` is overwritten."""
-    from scipy.linalg.lapack import dposv  # as above
+def _cholesky() -> Callable[[Float64Array, FloatingArray], Float64Array]:
+    """Return a solver of normal equations, [k, k] and [k] or [k, n]; it overwrites the matrix."""
+    from scipy.linalg.lapack import dposv  # here, for a device that only recommends never gets this far
 
-    # symmetric, so the transposed view is the same matrix in LAPACK's own order and is factorised in place
-    _, solution, failed = dposv(normal.T, right, lower=1, overwrite_a=1)
-    if failed:
-        raise FloatingPointError(f"normal equations are not positive definite at pivot {failed}")
-    return np.asarray(solution)
+    def solved(normal: Float64Array, right: FloatingArray) -> Float64Array:
+        # symmetric, so the transposed view is the same matrix in LAPACK's own order and is factorised in place
+        _, solution, failed = dposv(normal.T, right, lower=1, overwrite_a=1)
+        if failed:
+            raise FloatingPointError(f"normal equations are not positive definite at pivot {failed}")
+        return solution  # type: ignore[no-any-return]  # SciPy's wrappers have no types
+
+    return solved

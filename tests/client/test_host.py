@@ -80,11 +80,16 @@ def test_the_head_goes_on_from_round_to_round_with_a_fresh_key_each():
     np.testing.assert_allclose(second, expected.update.T.ravel(), atol=1e-6)
 
 
+def scores(own: DeviceHost) -> np.ndarray:
+    heads = {name: value[0] for name, value in own.heads(TABLE, CONFIG).items()}
+    return alone.score_catalogue(TABLE, ITEMS, heads, CONFIG)
+
+
 def test_scores_come_from_the_trained_head():
     own = device()
-    before = own.scores(TABLE, CONFIG)
+    before = scores(own)
     own.answer(PLAN)
-    after = own.scores(TABLE, CONFIG)
+    after = scores(own)
     assert before.shape == after.shape == (NUM_ITEMS,)
     assert not np.array_equal(before, after)
 

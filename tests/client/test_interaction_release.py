@@ -15,7 +15,7 @@ from palate.client.interaction_release import (
     popularity_interaction_sum,
     release_interactions,
 )
-from palate.client.opacus_release import release_interactions as device_release
+from palate.client.opacus_release import interaction_sum as device_sum
 from palate.errors import ConfigError
 from palate.models.histories import Histories
 from palate.models.learning.interactions import sample_layout
@@ -97,7 +97,7 @@ def alone(
         secret = secrets(server_round)[device]
         fresh = fresh_heads(where, config(model), 1)
         state = states[device]
-        released = device_release(
+        released = device_sum(
             where,
             Histories.of_one(histories(where.num_items).of(device)),
             fresh if state is None else state,
@@ -110,7 +110,7 @@ def alone(
         words = WordStream(secret, Purpose.NOISE)
         SkellamSampler(TERMS.share_variance).draw(head_size, words)
         noise = noise + SkellamSampler(TERMS.share_variance).draw(len(total), words)
-        total = total + Ring(bits=TERMS.ring_bits).centre(released.vector)
+        total = total + released.integers
         kept.append(released.heads)
     return total, noise, kept
 

@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracle.device import LocalModel
+from oracle.device import LocalModel, score_catalogue
 from oracle.interactions import descents
 from oracle.modules import build
 from torch.nn import functional
 
-from palate.client.host import DeviceHost, score_catalogue
-from palate.client.interaction_release import popularity_interaction_sum
+from palate.client.interaction_release import InteractionSum, popularity_interaction_sum
 from palate.client.interaction_release import release_interactions as add_noise_of
-from palate.client.opacus_release import InteractionRelease, SkellamOptimizer, release_interactions
+from palate.client.opacus_release import SkellamOptimizer, interaction_sum
 from palate.errors import ConfigError
 from palate.models.histories import Histories
 from palate.models.learning.interactions import SampleLayout, interaction_samples, sample_layout
@@ -62,13 +61,13 @@ def head(model: str, seed: int = 0) -> State:
     return {name: torch.from_numpy(rng.normal(0, 0.7, value.shape).astype(np.float32)) for name, value in start.items()}
 
 
-def run(items: np.ndarray, state: State | None = None, model: str = "neumf", **changes: Any) -> InteractionRelease:
+def run(items: np.ndarray, state: State | None = None, model: str = "neumf", **changes: Any) -> InteractionSum:
     arguments = {"interactions_per_round": B, "key": KEY, "secret": SECRET, "terms": TERMS} | changes
     where, training = arguments.pop("table", table()), arguments.pop("training", config(model))
     heads = fresh_heads(where, training, 1) if state is None else {name: value[None] for name, value in state.items()}
     keys = np.full(1, arguments.pop("key"), dtype=np.uint64)
     secret, terms = arguments.pop("secret"), arguments.pop("terms")
-    return release_interactions(where, Histories.of_one(items), heads, keys, secret, training, terms, **arguments)
+    return interaction_sum(where, Histories.of_one(items), heads, keys, secret, training, terms, **arguments)
 
 
 def layout_of(training: LocalTraining) -> SampleLayout:
@@ -122,7 +121,7 @@ def test_what_leaves_is_the_sum_of_integers_and_noise_from_the_secret(seen: Seen
     SkellamSampler(TERMS.share_variance).draw(layout.head_size, noise)  # the head's come first
     expected = layout.item_sum(seen.integers, samples.items, NUM_ITEMS)
     expected += SkellamSampler(TERMS.share_variance).draw(DIM * NUM_ITEMS, noise)
-    np.testing.assert_array_equal(released.vector, Ring(bits=32).reduce(expected))
+    np.testing.assert_array_equal(released.integers, expected)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -172,8 +171,8 @@ def test_only_the_most_recent_interactions_take_part(seen: Seen):
     items = history(30)
     whole, recent = run(items), run(items[-B:])
     assert len(seen.integers) == B
-    np.testing.assert_array_equal(whole.vector, recent.vector)
-    assert (run(items[:-1]).vector != whole.vector).any()
+    np.testing.assert_array_equal(whole.integers, recent.integers)
+    assert (run(items[:-1]).integers != whole.integers).any()
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -192,7 +191,7 @@ def test_a_device_without_interactions_releases_noise_like_any_other(model: str)
     noise = SkellamSampler(TERMS.share_variance).draw(layout.head_size, WordStream(SECRET, Purpose.NOISE))
     moved = torch.cat([(released.heads[name][0] - state[name]).reshape(-1) for name in state]).numpy()
     np.testing.assert_allclose(moved, 0.4 * quantiser_of(config(model)).decode(noise) / B, atol=1e-5)
-    values = Ring(bits=32).centre(released.vector)
+    values = released.integers
     assert values.std() == pytest.approx(math.sqrt(TERMS.share_variance), rel=5 / math.sqrt(2 * len(values)))
 
 
@@ -209,7 +208,7 @@ def test_noise_has_its_full_variance_in_the_head_and_on_every_item(seen: Seen):
         steps = (after - before) * B / 0.4 * quantiser_of(training).scale
         heads.append(steps - layout.head_part(seen.integers))
         in_table = layout.item_sum(seen.integers, samples.items, NUM_ITEMS)
-        vectors.append(Ring(bits=32).centre(released.vector) - in_table)
+        vectors.append(released.integers - in_table)
     for noise in (np.array(heads), np.array(vectors)):
         assert noise.var() == pytest.approx(TERMS.share_variance, rel=5 * math.sqrt(2 / noise.size))
         assert abs(noise.mean()) < 5 * math.sqrt(TERMS.share_variance / noise.size)
@@ -235,7 +234,7 @@ def test_head_and_items_move_downhill(model: str):
 
     released = run(items, state, model, terms=quiet)
     scale = quantiser_of(config(model), quiet).scale
-    direction = Ring(bits=32).centre(released.vector).reshape(DIM, NUM_ITEMS).T / scale
+    direction = released.integers.reshape(DIM, NUM_ITEMS).T / scale
     assert loss(where, {name: value[0] for name, value in released.heads.items()}) < loss(where, state)
     assert loss(where.with_learned(where.learned + 0.1 * direction), state) < loss(where, state)
 
@@ -251,7 +250,7 @@ def test_a_head_that_is_not_finite_releases_nothing(bad: float):
 def test_the_largest_finite_heads_and_tables_do_not_overflow():
     state = {name: torch.full_like(value, 1e38) for name, value in head("neumf").items()}
     released = run(history(5), state, "neumf", table=table().with_learned(np.full((NUM_ITEMS, DIM), -1e38)))
-    assert released.vector.any()
+    assert released.integers.any()
 
 
 def test_the_closed_form_cannot_protect_interactions():
@@ -279,13 +278,12 @@ def test_recommendations_come_from_a_personal_copy_in_closed_form(model: str):
     changes = {"objective": "whole"} | dict(SCORE_MODELS[model].serving)
     expected = config("gmf" if model == "mlp" else model, **changes)
     assert serving == expected
-    served = DeviceHost(history(9), lambda _: KEY).scores(table(), serving)
-    np.testing.assert_array_equal(served, score_catalogue(table(), history(9), None, serving))
+    served = score_catalogue(table(), history(9), None, serving)
     assert served[history(9)].mean() > served.mean() + 0.01
 
 
 def test_nothing_private_is_printed():
-    assert repr(run(history(5))) == "InteractionRelease()"
+    assert repr(run(history(5))) == "InteractionSum()"
 
 
 def test_opacus_knows_clip_norm_and_noise_of_a_sample(monkeypatch: pytest.MonkeyPatch):

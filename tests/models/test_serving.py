@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from oracle.alone import train
+from oracle.alone import score_catalogue, train
 from oracle.device import solve_user
 
-from palate.client.host import score_catalogue
 from palate.models.scores.registry import SCORE_MODELS
 from palate.models.serving import serving_training
 from palate.models.table import ItemTable, initial_embeddings

@@ -30,6 +30,13 @@ def train(
     return Trained(found[-1], {name: value[0] for name, value in trained.heads.items()}, trained.loss)
 
 
+def score_catalogue(table: ItemTable, items: Int32Array, state: State | None, config: LocalTraining) -> Float32Array:
+    """Score all items for one person, float32 [num_items]; the linear part is fitted to the history and table."""
+    heads = kernel.fresh_heads(table, config, 1) if state is None else {name: own[None] for name, own in state.items()}
+    fitted = kernel.fit_heads(table, Histories.of_one(items), heads, config)
+    return kernel.scorer_of(table, fitted, config).scores(np.zeros(1, dtype=np.int32))[0]
+
+
 def popularity_update(items: Int32Array, num_items: int) -> Float32Array:
     """A device's part of the popularity sum, float32 [num_items]."""
     return kernel.popularity_sum(Histories.of_one(items), num_items)

@@ -120,7 +120,7 @@ def test_heads_that_are_missing_or_damaged_are_not_replaced_by_fresh_ones(tmp_pa
 def test_people_who_do_not_take_part_add_nothing_and_keep_their_heads(tmp_path, settings):
     config = settings(shards=1, schedule={"participation": 0.4}, training={"objective": "bce"})
     (host,) = hosts(config, tmp_path)
-    before = {name: value.clone() for name, value in host._state_before(1, _table(plan_for(config))).items()}
+    before = {name: value.clone() for name, value in host._heads_before(1, _table(plan_for(config))).items()}
     vector = host.answer(plan_for(config)).vector
     after = read_heads(tmp_path / "devices", 0, 1)
     drawn = participants(config.seed, 1, len(host.users), cohort_size(len(host.users), 0.4))
@@ -189,9 +189,9 @@ def test_validation_ranks_with_the_training_history_and_test_with_the_validation
     config = settings()
     split = prepare(config).split
     node = DeviceNode(prepare(config), config, 5, tmp_path)
-    np.testing.assert_array_equal(node._histories["validation"].items, split.train.of(5))
-    np.testing.assert_array_equal(node._histories["test"].items, [*split.train.of(5), split.validation.item[5]])
-    assert split.test.item[5] not in node._histories["test"].items
+    np.testing.assert_array_equal(node._train.items, split.train.of(5))
+    np.testing.assert_array_equal(node._full_train.items, [*split.train.of(5), split.validation.item[5]])
+    assert split.test.item[5] not in node._full_train.items
 
 
 def test_training_never_sees_a_held_out_item(tmp_path, settings):

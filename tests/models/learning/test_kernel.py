@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from oracle.alone import popularity_update, train
+from oracle.alone import popularity_update, score_catalogue, train
 from oracle.device import LocalModel, interaction_weights, residuals, solve_user
 from oracle.modules import build
 from torch import nn
 
-from palate.client.host import score_catalogue
 from palate.models.learning.weights import user_weights
 from palate.models.scores.base import Shape
 from palate.models.scores.registry import SCORE_MODELS

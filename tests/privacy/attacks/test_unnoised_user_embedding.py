@@ -19,7 +19,7 @@ import pytest
 from scipy.special import expit
 
 from palate.client import opacus_release
-from palate.client.opacus_release import release_interactions
+from palate.client.opacus_release import interaction_sum
 from palate.models.histories import Histories
 from palate.models.learning.kernel import fresh_heads
 from palate.models.table import ItemTable
@@ -27,7 +27,6 @@ from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Composed, GaussianEvent, Unit
 from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.integer.csprng import WordStream
-from palate.privacy.integer.ring import Ring
 from palate.privacy.integer.skellam import SkellamSampler
 from palate.privacy.mechanisms.terms import ReleaseTerms
 
@@ -179,7 +178,7 @@ def device_messages(trial: int, *, present: bool) -> np.ndarray:
     config = LocalTraining(model="gmf", objective="bce", negatives=1, learning_rate=LEARNING_RATE * HISTORY)
     heads, sent = fresh_heads(table, config, 1), []
     for step in range(STEPS):
-        answer = release_interactions(
+        answer = interaction_sum(
             table,
             Histories.of_one(np.arange(0 if present else 1, HISTORY, dtype=np.int32)),
             heads,
@@ -190,7 +189,7 @@ def device_messages(trial: int, *, present: bool) -> np.ndarray:
             interactions_per_round=HISTORY,
         )
         heads = answer.heads
-        sent.append(Ring(bits=DEVICE_TERMS.ring_bits).centre(answer.vector))
+        sent.append(answer.integers)
     return np.stack(sent).astype(np.float64)
 
 

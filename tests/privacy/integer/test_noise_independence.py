@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from palate.client.opacus_release import release, release_interactions
+from palate.client.opacus_release import interaction_sum, release
 from palate.client.release import release_sum
 from palate.models.histories import Histories
 from palate.models.learning.kernel import fresh_heads
@@ -47,10 +47,10 @@ def interactions() -> np.ndarray:
     config = LocalTraining(model="gmf", objective="bce")
     terms = ReleaseTerms(clip_norm=1.0, sensitivity=256, share_variance=VARIANCE, honest_shares=1, roster_size=1)
     own, key = Histories.of_one(np.zeros(0, np.int32)), np.zeros(1, np.uint64)
-    sent = release_interactions(
+    sent = interaction_sum(
         table, own, fresh_heads(table, config, 1), key, SECRET, config, terms, interactions_per_round=4
     )
-    return terms.mechanism(1).ring.centre(sent.vector)
+    return sent.integers
 
 
 DRAWS: dict[str, Callable[[], np.ndarray]] = {
