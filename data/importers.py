@@ -13,7 +13,7 @@ from typing import Final
 
 import polars as pl
 
-from palate.models.registry import Registry
+from palate.models.registry import Registry, instance_of
 
 
 def _as_it_is(frame: pl.DataFrame) -> pl.DataFrame:
@@ -57,12 +57,6 @@ class Importer:
         return named and self.needs <= columns
 
 
-def _importer(part: object) -> Importer:
-    if not isinstance(part, Importer):
-        raise TypeError(f"{type(part).__name__}, not an Importer")
-    return part
-
-
 IMPORTERS: Final = Registry(
     "importer",
     "palate.importers",
@@ -77,7 +71,7 @@ IMPORTERS: Final = Registry(
             ("movielens-100k-users", "USERS_100K"),
         )
     },
-    _importer,
+    instance_of(Importer),
 )
 
 

@@ -187,6 +187,17 @@ class Registry(Generic[T]):
         return part
 
 
+def instance_of(kind: type[T]) -> Callable[[object], T]:
+    """Accept the objects of a class."""
+
+    def accept(value: object) -> T:
+        if not isinstance(value, kind):
+            raise TypeError(f"{value!r}, not a {kind.__module__}.{kind.__name__}")
+        return value
+
+    return accept
+
+
 def _package(entry: EntryPoint) -> str:
     """Return the name of the package that an entry point belongs to."""
     return entry.dist.name if entry.dist is not None else entry.module

@@ -46,16 +46,14 @@ class Conformance:
         for check in cls.checks().values():
             check()
 
+    def expect(self, kept: object, broken: str) -> None:
+        """Raise ConformanceError with the part's name and a text unless something is so."""
+        if not kept:
+            name = getattr(self.part, "name", self.part)
+            raise ConformanceError(f"{name}: {broken}", hint="docs/extending.md says what is promised")
 
-def expect(kept: object, broken: str, *, hint: str = "") -> None:
-    """Raise ConformanceError with a text unless something is so."""
-    if not kept:
-        raise ConformanceError(broken, hint=hint or "docs/extending.md says what is promised")
-
-
-def expect_close(found: FloatingArray, expected: FloatingArray, what: str, *, tolerance: float) -> None:
-    """Raise ConformanceError unless two arrays differ by at most `tolerance`, relative to the largest value or to 1."""
-    expect(found.shape == expected.shape, f"{what}: shape {list(found.shape)}, not {list(expected.shape)}")
-    scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
-    off = float(np.abs(found - expected).max(initial=0.0)) / scale
-    expect(off <= tolerance, f"{what}: they differ by {off:.2g}, at most {tolerance:g} is rounding")  # false for NaN
+    def expect_close(self, found: FloatingArray, expected: FloatingArray, what: str, tolerance: float = 1e-5) -> None:
+        """Refuse arrays that differ by more than `tolerance`, relative to the largest value or to 1."""
+        self.expect(found.shape == expected.shape, f"{what}: shape {list(found.shape)}, not {list(expected.shape)}")
+        off = float(np.abs(found - expected).max(initial=0.0)) / max(1.0, float(np.abs(expected).max(initial=0.0)))
+        self.expect(off <= tolerance, f"{what}: they differ by {off:.2g}, at most {tolerance:g} is rounding")  # or NaN

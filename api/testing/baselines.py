@@ -9,7 +9,7 @@ import numpy as np
 
 from palate.models.arrays import Float32Array
 from palate.models.histories import Histories
-from palate.testing.base import Conformance, expect, expect_close
+from palate.testing.base import Conformance
 
 if TYPE_CHECKING:
     from palate.simulation.baselines.base import Baseline, Fit, FitData
@@ -32,9 +32,9 @@ class BaselineConformance(Conformance):
     def test_it_says_what_it_is(self) -> None:
         """Name, label and the year of its paper, as tables print them."""
         baseline = self.baseline
-        expect(baseline.name and baseline.label, f"baseline {baseline.name!r} has the label {baseline.label!r}")
+        self.expect(baseline.name and baseline.label, f"has the label {baseline.label!r}")
         cited = not baseline.citation or "(" in baseline.citation
-        expect(cited, f"{baseline.name}: the citation {baseline.citation!r} has no year, as in Steck (2019)")
+        self.expect(cited, f"the citation {baseline.citation!r} has no year, as in Steck (2019)")
 
     def test_scores_are_finite_float32_and_one_for_each_item(self) -> None:
         """For everybody: also who has had nothing, and where a catalogue is tiny."""
@@ -45,19 +45,19 @@ class BaselineConformance(Conformance):
             for data in (self._data(), small):
                 users = np.arange(data.history.num_users, dtype=np.int32)[::-1].copy()
                 scores = fit(data).scores(users)
-                expect(
+                self.expect(
                     scores.shape == (len(users), data.num_items),
                     f"{name}: {len(users)} users and {data.num_items} items give {list(scores.shape)} scores",
                 )
-                expect(scores.dtype == np.float32, f"{name}: scores are {scores.dtype}, not float32")
-                expect(np.isfinite(scores).all(), f"{name}: scores are not finite")
+                self.expect(scores.dtype == np.float32, f"{name}: scores are {scores.dtype}, not float32")
+                self.expect(np.isfinite(scores).all(), f"{name}: scores are not finite")
 
     def test_a_fit_repeats_under_its_seeds(self) -> None:
         """Everything random is drawn from `seed`; noise from `noise_seed`."""
         users = np.arange(_USERS, dtype=np.int32)
         for name, fit in self._fits().items():
             first, again = (fit(self._data()).scores(users) for _ in range(2))
-            expect(np.array_equal(first, again), f"{name}: two fits on the same data and seed differ")
+            self.expect(np.array_equal(first, again), f"{name}: two fits on the same data and seed differ")
 
     def test_a_fit_leaves_its_data_alone(self) -> None:
         """Other baselines are fitted on the same arrays."""
@@ -67,7 +67,7 @@ class BaselineConformance(Conformance):
             same = np.array_equal(data.history.items, before.history.items) and np.array_equal(
                 _content(data), _content(before)
             )
-            expect(same, f"{name}: the fit writes into the data that it is given")
+            self.expect(same, f"{name}: the fit writes into the data that it is given")
 
     def test_a_user_s_scores_do_not_depend_on_who_is_asked_with_them(self) -> None:
         """Scores of some users and candidates are those of the whole matrix."""
@@ -75,18 +75,18 @@ class BaselineConformance(Conformance):
             scorer = fit(self._data())
             everybody = scorer.scores(np.arange(_USERS, dtype=np.int32))
             some = np.array([5, 0, 5], dtype=np.int32)
-            expect_close(scorer.scores(some), everybody[some], f"{name}: scores of some users", tolerance=1e-5)
+            self.expect_close(scorer.scores(some), everybody[some], f"{name}: scores of some users")
             score_items = getattr(scorer, "score_items", None)
             if score_items is not None:
                 items = np.array([[1, 2], [0, 3], [7, 7]], dtype=np.int32)
                 expected = np.take_along_axis(everybody[some], items.astype(np.int64), axis=1)
-                expect_close(score_items(some, items), expected, f"{name}: scores of candidates", tolerance=1e-5)
+                self.expect_close(score_items(some, items), expected, f"{name}: scores of candidates")
 
     def test_it_says_why_it_cannot_run(self) -> None:
         """What lacks content, a budget or a small catalogue is skipped with the reason, and not by an error."""
         baseline, data = self.baseline, self._data()
         reason = baseline.obstacle(data.num_items, data.content, data.promise)
-        expect(reason is None, f"{baseline.name}: cannot run on small data with content and a budget: {reason}")
+        self.expect(reason is None, f"cannot run on small data with content and a budget: {reason}")
         bare = replace(data, content=None, promise=None)
         if baseline.obstacle(bare.num_items, None, None) is None:
             baseline.fit(bare).scores(np.arange(3, dtype=np.int32))

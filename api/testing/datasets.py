@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from palate.data.interactions import Interactions
-from palate.testing.base import Conformance, expect
+from palate.testing.base import Conformance
 
 
 class DatasetConformance(Conformance):
@@ -30,41 +30,39 @@ class DatasetConformance(Conformance):
     def test_it_holds_several_users_and_items(self) -> None:
         """There is something to learn from."""
         data = self.interactions()
-        expect(
-            data.num_users >= 2 and data.num_items >= 2, f"{data.name}: {data.num_users} users, {data.num_items} items"
-        )
-        expect(len(data.user) == len(data.item), f"{data.name}: {len(data.user)} users in {len(data.item)} rows")
-        expect(data.user.dtype == data.item.dtype == np.int32, f"{data.name}: indices are not int32")
+        self.expect(data.num_users >= 2 and data.num_items >= 2, f"{data.num_users} users, {data.num_items} items")
+        self.expect(len(data.user) == len(data.item), f"{len(data.user)} users in {len(data.item)} rows")
+        self.expect(data.user.dtype == data.item.dtype == np.int32, "indices are not int32")
 
     def test_ids_are_texts_and_each_is_there_once(self) -> None:
         """Ids of users and items tell them apart."""
         data = self.interactions()
         for what, ids in (("user", data.users), ("item", data.catalogue.ids)):
-            expect(all(isinstance(each, str) and each for each in ids), f"{data.name}: a {what} id is no text")
-            expect(len(set(ids)) == len(ids), f"{data.name}: two {what}s have the same id")
+            self.expect(all(isinstance(each, str) and each for each in ids), f"a {what} id is no text")
+            self.expect(len(set(ids)) == len(ids), f"two {what}s have the same id")
 
     def test_rows_are_sorted_by_user_and_name_a_pair_once(self) -> None:
         """Inside a user they go from oldest to newest; the splits rely on it."""
         data = self.interactions()
-        expect((np.diff(data.user) >= 0).all(), f"{data.name}: rows are not sorted by user")
+        self.expect((np.diff(data.user) >= 0).all(), "rows are not sorted by user")
         pairs = data.user.astype(np.int64) * data.num_items + data.item
-        expect(len(np.unique(pairs)) == len(pairs), f"{data.name}: a user has an item twice")
+        self.expect(len(np.unique(pairs)) == len(pairs), "a user has an item twice")
         counts = np.bincount(data.user, minlength=data.num_users)
-        expect(len(counts) == data.num_users and (counts > 0).all(), f"{data.name}: a user has no rows")
+        self.expect(len(counts) == data.num_users and (counts > 0).all(), "a user has no rows")
 
     def test_the_catalogue_covers_the_items(self) -> None:
         """Each row's item is in it, and every fact is there for every item."""
         data = self.interactions()
         catalogue = data.catalogue
         inside = (data.item >= 0) & (data.item < catalogue.num_items)
-        expect(inside.all(), f"{data.name}: {int((~inside).sum())} rows are about items that are not in the catalogue")
+        self.expect(inside.all(), f"{int((~inside).sum())} rows are about items that are not in the catalogue")
         for name in ("titles", "genres", "years"):
             count = len(getattr(catalogue, name))
-            expect(count == catalogue.num_items, f"{data.name}: {count} {name} for {catalogue.num_items} items")
+            self.expect(count == catalogue.num_items, f"{count} {name} for {catalogue.num_items} items")
 
     def test_loading_again_gives_the_same(self) -> None:
         """A run that is resumed finds the data that it began with."""
         first, again = self.interactions(), self.interactions()
         same = np.array_equal(first.user, again.user) and np.array_equal(first.item, again.item)
-        expect(same and first.users == again.users, f"{first.name}: loading it twice gives other rows")
-        expect(first.catalogue.ids == again.catalogue.ids, f"{first.name}: loading it twice gives other items")
+        self.expect(same and first.users == again.users, "loading it twice gives other rows")
+        self.expect(first.catalogue.ids == again.catalogue.ids, "loading it twice gives other items")

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from palate.testing.base import Conformance, expect
+from palate.testing.base import Conformance
 
 if TYPE_CHECKING:
     import polars as pl
@@ -43,25 +43,23 @@ class ImporterConformance(Conformance):
     def test_it_says_what_it_is(self) -> None:
         """A name, and one line of description."""
         importer = self.importer
-        expect(importer.description.strip(), f"importer {importer.name!r} has no description")
-        expect("\n" not in importer.description, f"{importer.name}: the description has more than one line")
+        self.expect(importer.description.strip(), "has no description")
+        self.expect("\n" not in importer.description, "the description has more than one line")
 
     def test_it_knows_its_export_and_no_plain_table(self) -> None:
         """It is chosen by the file's name without a header line, or by columns that other tables do not have."""
         importer = self.importer
-        expect(importer.header or importer.needs, f"{importer.name}: neither header nor needs, so it is never chosen")
-        expect(importer.fits(self.file, frozenset(self._columns())), f"{importer.name}: does not know {self.file}")
-        expect(importer.header or not importer.fits("ratings.csv", _PLAIN), f"{importer.name}: takes any ratings.csv")
+        self.expect(importer.header or importer.needs, "neither header nor needs, so it is never chosen")
+        self.expect(importer.fits(self.file, frozenset(self._columns())), f"does not know {self.file}")
+        self.expect(importer.header or not importer.fits("ratings.csv", _PLAIN), "takes any ratings.csv")
 
     def test_it_gives_the_columns_that_the_reader_knows_row_by_row(self) -> None:
         """The result names items, has a row for each line, and nothing in it is random."""
         importer, frame = self.importer, self._frame()
         found = importer.convert(frame)
-        expect(
-            {"item", "title", "user"} & set(found.columns), f"{importer.name}: gives {', '.join(found.columns)} alone"
-        )
-        expect(found.height == frame.height, f"{importer.name}: makes {found.height} rows of {frame.height}")
-        expect(found.equals(importer.convert(frame)), f"{importer.name}: gives another table the second time")
+        self.expect({"item", "title", "user"} & set(found.columns), f"gives {', '.join(found.columns)} alone")
+        self.expect(found.height == frame.height, f"makes {found.height} rows of {frame.height}")
+        self.expect(found.equals(importer.convert(frame)), "gives another table the second time")
 
     def test_odd_rows_are_no_error(self) -> None:
         """Rows without values or with other values are left to the reader, which counts them."""
@@ -73,8 +71,8 @@ class ImporterConformance(Conformance):
             try:
                 found = importer.convert(pl.concat([frame, row]))
             except Exception as error:
-                expect(False, f"{importer.name}: a row of {odd!r} ends with {type(error).__name__}: {error}")
-            expect(found.height == frame.height + 1, f"{importer.name}: a row of {odd!r} is lost before it is counted")
+                self.expect(False, f"a row of {odd!r} ends with {type(error).__name__}: {error}")
+            self.expect(found.height == frame.height + 1, f"a row of {odd!r} is lost before it is counted")
 
     def test_the_reader_takes_its_export(self) -> None:
         """An installed importer is found by the reader, and what it gives is read."""
@@ -88,9 +86,9 @@ class ImporterConformance(Conformance):
             path.write_text(self.sample, encoding="utf-8")
             found = read_table(path).frame
         expected = self.importer.convert(self._frame())
-        expect(
+        self.expect(
             found.columns == expected.columns and found.height == expected.height,
-            f"{self.importer.name}: the reader gives {found.height} rows of {', '.join(found.columns)}",
+            f"the reader gives {found.height} rows of {', '.join(found.columns)}",
         )
 
     def _lines(self) -> list[list[str]]:
@@ -105,8 +103,8 @@ class ImporterConformance(Conformance):
 
         lines = self._lines() if self.importer.header else self._lines()[1:]
         columns = self._columns()
-        expect(
+        self.expect(
             lines and all(len(line) == len(columns) for line in lines),
-            f"{self.importer.name}: the sample's lines do not have {len(columns)} fields each",
+            f"the sample's lines do not have {len(columns)} fields each",
         )
         return pl.DataFrame(lines, schema=dict.fromkeys(columns, pl.String), orient="row")

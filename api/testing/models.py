@@ -13,7 +13,7 @@ from palate.models.scores.registry import SCORE_MODELS
 from palate.models.serving import serving_training
 from palate.models.table import ItemTable, initial_embeddings
 from palate.models.training import LocalTraining
-from palate.testing.base import Conformance, expect, expect_close
+from palate.testing.base import Conformance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,24 +36,22 @@ class ModelConformance(Conformance):
         """`initial` draws from the generator that it is given, and from nothing else."""
         for shape in (_SHAPE, Shape(fixed_dim=0, dim=2, hidden=1)):
             first, again = (self.model.initial(shape, np.random.default_rng(5)) for _ in range(2))
-            expect(first, f"{self.model.name}: a fresh head has no parameters")
-            expect(first.keys() == again.keys(), f"{self.model.name}: two fresh heads have other parameters")
+            self.expect(first, "a fresh head has no parameters")
+            self.expect(first.keys() == again.keys(), "two fresh heads have other parameters")
             for name, value in first.items():
-                what = f"{self.model.name}: {name} of a fresh head"
-                expect(value.dtype == np.float32, f"{what} is {value.dtype}, not float32")
-                expect(np.isfinite(value).all(), f"{what} is not finite")
-                expect(np.array_equal(value, again[name]), f"{what} differs from one call to the next")
+                what = f"{name} of a fresh head"
+                self.expect(value.dtype == np.float32, f"{what} is {value.dtype}, not float32")
+                self.expect(np.isfinite(value).all(), f"{what} is not finite")
+                self.expect(np.array_equal(value, again[name]), f"{what} differs from one call to the next")
 
     def test_scores_are_finite_and_one_for_each_row(self) -> None:
         """`batched` maps [B, n, row_dim] to [B, n], for empty and for large rows, too."""
         state, rows = self._state(), self._rows()
         for what, these in (("rows", rows), ("rows of zeros", 0 * rows), ("large rows", 1e3 * rows.astype(np.float32))):
             scores = self.model.batched(state, these.astype(np.float32))
-            expect(
-                scores.shape == rows.shape[:2], f"{self.model.name}: scores of {list(rows.shape)} {list(scores.shape)}"
-            )
-            expect(scores.dtype == np.float32, f"{self.model.name}: scores are {scores.dtype}, not float32")
-            expect(np.isfinite(scores).all(), f"{self.model.name}: scores of {what} are not finite")
+            self.expect(scores.shape == rows.shape[:2], f"scores of {list(rows.shape)} {list(scores.shape)}")
+            self.expect(scores.dtype == np.float32, f"scores are {scores.dtype}, not float32")
+            self.expect(np.isfinite(scores).all(), f"scores of {what} are not finite")
 
     def test_a_score_depends_on_its_own_head_and_row_alone(self) -> None:
         """Every head scores as it does alone, and so does every row."""
@@ -61,44 +59,29 @@ class ModelConformance(Conformance):
         together = self.model.batched(state, rows)
         for head in range(_HEADS):
             alone = self.model.batched({name: value[[head]] for name, value in state.items()}, rows[[head]])
-            expect_close(alone[0], together[head], f"{self.model.name}: a head alone and in a batch", tolerance=1e-5)
+            self.expect_close(alone[0], together[head], "a head alone and in a batch")
         some = self.model.batched(state, np.ascontiguousarray(rows[:, ::-2]))
-        expect_close(some, together[:, ::-2], f"{self.model.name}: some of the rows by themselves", tolerance=1e-5)
+        self.expect_close(some, together[:, ::-2], "some of the rows by themselves")
 
     def test_numpy_and_pytorch_score_alike(self) -> None:
         """What recommends is what was trained."""
         state, rows = self._state(), self._rows()
         tensors = {name: _tensor(value) for name, value in state.items()}
         scored = self.model.batched(tensors, _tensor(rows)).numpy()
-        expect_close(
-            scored, self.model.batched(state, rows), f"{self.model.name}: NumPy's scores and PyTorch's", tolerance=1e-5
-        )
+        self.expect_close(scored, self.model.batched(state, rows), "NumPy's scores and PyTorch's")
 
     def test_gradients_are_those_of_finite_differences(self) -> None:
         """PyTorch can differentiate the scores in every parameter and in the rows."""
         import torch
 
-        rng = np.random.default_rng(6)
-        inputs = {name: _tensor(value).double() for name, value in {**self._state(), " rows": self._rows()}.items()}
-        weights = torch.from_numpy(rng.normal(size=(_HEADS, _ROWS)))
+        inputs = {name: _tensor(value[:2]).double().requires_grad_() for name, value in self._state().items()}
+        rows = _tensor(self._rows()[:2, :3]).double().requires_grad_()
 
-        def total(values: dict[str, Tensor]) -> Tensor:
-            state = {name: value for name, value in values.items() if name != " rows"}
-            return (weights * self.model.batched(state, values[" rows"])).sum()
+        def scored(rows: Tensor, *values: Tensor) -> Tensor:
+            return self.model.batched(dict(zip(inputs, values, strict=True)), rows)
 
-        leaves = {name: value.clone().requires_grad_() for name, value in inputs.items()}
-        gradients = torch.autograd.grad(total(leaves), list(leaves.values()), materialize_grads=True, allow_unused=True)
-        for (name, value), gradient in zip(inputs.items(), gradients, strict=True):
-            places = rng.choice(value.numel(), min(value.numel(), 12), replace=False)
-            for place in places.tolist():
-                step = torch.zeros(value.numel(), dtype=torch.float64)
-                step[place] = 1e-6
-                step = step.view(value.shape)
-                slope = (total({**inputs, name: value + step}) - total({**inputs, name: value - step})) / 2e-6
-                found = np.array([float(gradient.reshape(-1)[place])])
-                expect_close(
-                    found, np.array([float(slope)]), f"{self.model.name}: gradient in{name:>2}", tolerance=1e-4
-                )
+        right = torch.autograd.gradcheck(scored, (rows, *inputs.values()), raise_exception=False)
+        self.expect(right, "gradients are not those of finite differences")
 
     def test_a_closed_form_is_read_back_and_scores_linearly(self) -> None:
         """With the objective "whole", `install` and `solution` are each other's inverse."""
@@ -107,46 +90,34 @@ class ModelConformance(Conformance):
             return
         rng = np.random.default_rng(7)
         solution = rng.normal(size=(_HEADS, _SHAPE.row_dim + model.intercept)).astype(np.float32)
-        fresh = self._fresh()
-        state = {name: np.repeat(value[None], _HEADS, axis=0) for name, value in fresh.items()}
+        state = {name: np.repeat(value[None], _HEADS, axis=0) for name, value in self._fresh().items()}
         model.install(state, solution)
-        expect(np.array_equal(model.solution(state), solution), f"{model.name}: solution is not what install wrote")
+        self.expect(np.array_equal(model.solution(state), solution), "solution is not what install wrote")
         rows = self._rows()
         wide = np.concatenate([rows, np.ones((_HEADS, _ROWS, 1), np.float32)], axis=2) if model.intercept else rows
         linear = np.einsum("bnk,bk->bn", wide, solution)
-        expect_close(
-            model.batched(state, rows), linear, f"{model.name}: a fresh head with a closed form", tolerance=1e-5
-        )
+        self.expect_close(model.batched(state, rows), linear, "a fresh head with a closed form")
 
     def test_a_residual_head_adds_to_the_linear_part_and_reads_learned_columns(self) -> None:
         """A residual head starts at zero, is trained by itself, and its score can be split over the columns."""
         model, state, rows = self.model, self._state(), self._rows()
         trained = model.head_parameters(state)
         if not model.residual_head:
-            expect(not trained, f"{model.name}: head_parameters names some, and residual_head is false")
+            self.expect(not trained, "head_parameters names some, and residual_head is false")
             return
         fresh = {name: value[None] for name, value in model.head_parameters(self._fresh()).items()}
-        expect(fresh, f"{model.name}: residual_head is true, and head_parameters names none")
-        expect(
-            not model.batched_nonlinear(fresh, rows[:1]).any(), f"{model.name}: a fresh residual head changes scores"
-        )
+        self.expect(fresh, "residual_head is true, and head_parameters names none")
+        self.expect(not model.batched_nonlinear(fresh, rows[:1]).any(), "a fresh residual head changes scores")
         linear = np.einsum("bnk,bk->bn", rows, model.solution(state)[:, : _SHAPE.row_dim])
         if model.intercept:
             linear = linear + model.solution(state)[:, -1:]
         nonlinear = model.batched_nonlinear(trained, rows)
-        expect_close(
-            linear + nonlinear, model.batched(state, rows), f"{model.name}: linear and non-linear part", tolerance=1e-5
-        )
+        self.expect_close(linear + nonlinear, model.batched(state, rows), "linear and non-linear part")
         learned = model.batched_nonlinear(trained, np.ascontiguousarray(rows[:, :, _SHAPE.fixed_dim :]))
-        expect_close(learned, nonlinear, f"{model.name}: non-linear scores of learned columns alone", tolerance=1e-5)
+        self.expect_close(learned, nonlinear, "non-linear scores of learned columns alone")
         head = ResidualHead(model, {name: value[0] for name, value in trained.items()}, _SHAPE.row_dim)
-        parts = head.contributions(rows[0])
-        expect_close(
-            parts.sum(axis=1) + head.empty_score,
-            head.scores(rows[0]).astype(np.float64),
-            f"{model.name}: the parts of a score and the score",
-            tolerance=1e-5,
-        )
+        whole = head.contributions(rows[0]).sum(axis=1) + head.empty_score
+        self.expect_close(whole, head.scores(rows[0]).astype(np.float64), "the parts of a score and the score")
 
     def test_a_head_comes_back_from_a_device_s_vault(self) -> None:
         """Parameters survive the form in which devices keep them, to the last bit."""
@@ -155,9 +126,9 @@ class ModelConformance(Conformance):
         for config in self._configs():
             head = {name: value[0] for name, value in self._state().items()}
             read = unpack_head(pack_head(config, _SHAPE, head), config, _SHAPE)
-            expect(read is not None and read.keys() == head.keys(), f"{self.model.name}: parameters are lost")
+            self.expect(read is not None and read.keys() == head.keys(), "parameters are lost")
             for name, value in (read or {}).items():
-                expect(np.array_equal(value, head[name]), f"{self.model.name}: {name} comes back as another")
+                self.expect(np.array_equal(value, head[name]), f"{name} comes back as another")
 
     def test_the_copy_that_recommends_has_valid_settings(self) -> None:
         """`serving` names parameters of local training, with values that they can have."""
@@ -168,9 +139,9 @@ class ModelConformance(Conformance):
                 extra = set(self.model.serving) - set(LocalTraining.model_fields)
             except ValueError:
                 extra = set(self.model.serving)
-            expect(not extra, f"{self.model.name}: serving has no valid {', '.join(sorted(extra))}")
+            self.expect(not extra, f"serving has no valid {', '.join(sorted(extra))}")
             objective = serving.objective
-            expect(objective in self.model.objectives, f"{self.model.name}: serves with the untrainable {objective!r}")
+            self.expect(objective in self.model.objectives, f"serves with the untrainable {objective!r}")
 
     def test_one_device_learns_what_it_learns_in_a_batch(self) -> None:
         """A round of local training with every objective: finite, not nothing, and the same alone as among others."""
@@ -186,21 +157,20 @@ class ModelConformance(Conformance):
         table = ItemTable(fixed, initial_embeddings(_ITEMS, _SHAPE.dim, scale=0.3, rng=rng))
         keys = np.arange(3, dtype=np.uint64)
         for config in self._configs():
-            what = f"{self.model.name}, objective {config.objective}"
+            what = f"objective {config.objective}"
             heads = fresh_heads(table, config, 3)
             together = train(table, histories, heads, keys, config)
-            expect(np.isfinite(together.update).all(), f"{what}: an update is not finite")
-            expect(np.abs(together.update).max() > 0.0, f"{what}: nothing is learned")
+            self.expect(np.isfinite(together.update).all(), f"{what}: an update is not finite")
+            self.expect(np.abs(together.update).max() > 0.0, f"{what}: nothing is learned")
             total = np.zeros_like(together.update)
             for device in range(3):
                 one = np.array([device])
                 alone = train(table, histories.select(one), select_heads(heads, one), keys[one], config)
                 total += alone.update
                 for name, value in alone.heads.items():
-                    expect_close(
-                        value[0].numpy(), together.heads[name][device].numpy(), f"{what}: {name} alone", tolerance=1e-4
-                    )
-            expect_close(total, together.update, f"{what}: the devices' updates and their batch's", tolerance=1e-4)
+                    other = together.heads[name][device].numpy()
+                    self.expect_close(value[0].numpy(), other, f"{what}: {name} alone", tolerance=1e-4)
+            self.expect_close(total, together.update, f"{what}: the devices' updates and their batch's", tolerance=1e-4)
 
     def _fresh(self) -> dict[str, Float32Array]:
         """Return a fresh head of the suite's shape."""

@@ -8,16 +8,8 @@ part. For other data `palate.simulation.baselines.running.best_on_validation` ch
 
 from __future__ import annotations
 
-from palate.models.registry import Registry
+from palate.models.registry import Registry, instance_of
 from palate.simulation.baselines.base import Baseline
-
-
-def _accept(value: object) -> Baseline:
-    """Return a baseline; raises TypeError for anything else."""
-    if not isinstance(value, Baseline):
-        raise TypeError(f"{value!r}, not a palate.simulation.baselines.base.Baseline")
-    return value
-
 
 BASELINES: Registry[Baseline] = Registry(
     "baseline",
@@ -32,5 +24,5 @@ BASELINES: Registry[Baseline] = Registry(
         "ials": "palate.simulation.baselines.ials:IALS",
         "ease": "palate.simulation.baselines.ease:EASE",
     },
-    _accept,
+    instance_of(Baseline),
 )

@@ -18,7 +18,7 @@ from palate.data.interactions import Interactions, clean
 from palate.data.options import ReadOptions
 from palate.data.reading import read_interactions
 from palate.errors import ConfigError, DataError
-from palate.models.registry import Registry
+from palate.models.registry import Registry, instance_of
 from palate.simulation.datasets.demo import demo_catalogue_and_rows
 from palate.simulation.datasets.demographics import align_groups, read_groups
 
@@ -157,13 +157,6 @@ AMAZON_VIDEO = Preset(
 )
 
 
-def _accept(value: object) -> Preset:
-    """Return a dataset; raises TypeError for anything else."""
-    if not isinstance(value, Preset):
-        raise TypeError(f"{value!r}, not a palate.simulation.datasets.presets.Preset")
-    return value
-
-
 PRESETS: Final[Registry[Preset]] = Registry(
     "dataset",
     "palate.datasets",
@@ -180,7 +173,7 @@ PRESETS: Final[Registry[Preset]] = Registry(
             ("amazon-video", "AMAZON_VIDEO"),
         )
     },
-    _accept,
+    instance_of(Preset),
 )
 
 IN_MEMORY = "frame-"
