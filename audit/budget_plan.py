@@ -280,7 +280,7 @@ def _event_of(request: PlanRequest, noise_multiplier: float) -> SkellamEvent:
 
 
 def _calibrated(request: PlanRequest) -> SkellamEvent:
-    found = calibrate_skellam(
+    event = calibrate_skellam(
         epsilon=request.budget,
         delta=request.delta,
         rounds=request.device_rounds or 1,
@@ -288,7 +288,7 @@ def _calibrated(request: PlanRequest) -> SkellamEvent:
         # A vector of S^2 values has the largest L1 bound of all, S^2: what an unknown length is charged.
         num_values=request.num_values or request.sensitivity**2,
     )
-    return _event_of(request, found.noise_multiplier)
+    return replace(event, num_values=request.num_values)
 
 
 def _rounds_left(request: PlanRequest, event: SkellamEvent) -> tuple[int, list[str]]:

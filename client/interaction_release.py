@@ -31,12 +31,12 @@ from palate.models.scores.base import State
 from palate.models.scores.registry import score_model
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
+from palate.privacy.budget import require_interactions
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.csprng import Purpose, Words, WordStream
-from palate.privacy.integer.quantise import Quantiser
+from palate.privacy.integer.quantise import Quantiser, quantise_samples
 from palate.privacy.integer.ring import Ring, RingArray
 from palate.privacy.integer.skellam import SkellamSampler, draw_sum
-from palate.privacy.mechanisms.interaction import quantise_samples, require_interactions
 from palate.privacy.mechanisms.terms import ReleaseTerms
 
 _VALUES_PER_CHUNK = 1 << 19  # gradients of so many values go through the backward pass together
@@ -153,7 +153,7 @@ def popularity_interaction_sum(
     """Sum of the devices' popularity parts without noise: exactly S on the items of each, int64 [num_items].
 
     An item counts once a device even if the history repeats it, so that B interactions have a norm of at most
-    sqrt(B) S. The scale is `palate.privacy.mechanisms.interaction.popularity_scale`.
+    sqrt(B) S. The scale is S / C.
     """
     require_interactions(interactions_per_round)
     window = histories.latest(interactions_per_round)

@@ -29,12 +29,12 @@ from palate.models.scores.base import State
 from palate.models.scores.registry import score_model
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
+from palate.privacy.budget import require_interactions
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.csprng import Purpose, Words, WordStream
-from palate.privacy.integer.quantise import IntegerMechanism
+from palate.privacy.integer.quantise import IntegerMechanism, quantise_samples
 from palate.privacy.integer.ring import RingArray
 from palate.privacy.integer.skellam import SkellamSampler
-from palate.privacy.mechanisms.interaction import quantise_samples, require_interactions
 from palate.privacy.mechanisms.terms import ReleaseTerms
 
 

@@ -33,7 +33,6 @@ from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.ring import Ring
 from palate.privacy.ledger.body import Intent, Policy, delta_text
-from palate.privacy.mechanisms.interaction import require_interactions
 from palate.privacy.mechanisms.terms import ReleaseTerms, RunTerms
 from palate.privacy.wire import RoundPlan
 
@@ -417,3 +416,12 @@ def terms_of(plan: RoundPlan) -> ReleaseTerms:
                 hint="they depend on the whole history: set evaluation_share to 0",
             )
     return plan.terms
+
+
+def require_interactions(interactions_per_round: int) -> None:
+    """Raise PrivacyError unless a round takes a bounded, positive number of a person's interactions."""
+    if interactions_per_round < 1:
+        raise PrivacyError(
+            f"interactions_per_round is {interactions_per_round}, it must be at least 1",
+            hint="bound what one person can put into a round, for example by 64",
+        )

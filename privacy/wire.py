@@ -27,7 +27,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, Literal, cast, get_args
+from typing import Any, Final, Literal, cast, get_args
 
 import numpy as np
 
@@ -177,48 +177,26 @@ class RoundPlan:
         given_terms = {name: value for name, value in scalars.items() if name.startswith("terms.")}
         scalars = {name: value for name, value in scalars.items() if name not in given_terms}
         expected |= {"active": str} if "active" in scalars else {}
-        _same_names("plan", set(scalars), set(expected))
+        given = _typed("plan", scalars, expected, version=PLAN_VERSION)
         _same_names("plan arrays", set(arrays), {"fixed", "learned"})
-        for name, kind in expected.items():
-            if type(scalars[name]) is not kind:
-                raise WireError(f"plan field {name} must be {kind.__name__}, not {type(scalars[name]).__name__}")
-        if scalars["version"] != PLAN_VERSION:
-            raise WireError(f"plan version {scalars['version']} is not {PLAN_VERSION}")
-        if scalars["purpose"] not in get_args(Purpose):
-            raise WireError(f"unknown purpose {scalars['purpose']!r}")
+        if given["purpose"] not in get_args(Purpose):
+            raise WireError(f"unknown purpose {given['purpose']!r}")
         fixed, learned = _checked("fixed", arrays["fixed"], 2), _checked("learned", arrays["learned"], 2)
         if len(fixed) != len(learned):
             raise WireError(f"{len(fixed)} fixed rows but {len(learned)} learned rows")
-        server_round = cast("int", scalars["server_round"])
-        if server_round < 0 or (server_round == 0 and scalars["purpose"] != "popularity"):
-            raise WireError(f"round {server_round} is not for {scalars['purpose']}: popularity comes first")
-        participation = cast("float", scalars["participation"])
-        if not 0.0 < participation <= 1.0:
-            raise WireError(f"participation {participation} is not in (0, 1]")
-        evaluation_share = cast("float", scalars["evaluation_share"])
-        if not 0.0 <= evaluation_share < 1.0:
-            raise WireError(f"evaluation_share {evaluation_share} is not in [0, 1)")
-        if cast("int", scalars["interactions_per_round"]) < 0:
-            raise WireError(f"interactions_per_round {scalars['interactions_per_round']} is below 0")
-        active = None
-        if "active" in scalars:
-            active = _active(cast("str", scalars["active"]), len(learned))
-            if scalars["purpose"] != "train" or scalars["unit"] != "user":
-                raise WireError(f"no choice of rows in {scalars['purpose']} at unit {scalars['unit']!r}")
-        return RoundPlan(
-            run=cast("str", scalars["run"]),
-            server_round=server_round,
-            purpose=cast("Purpose", scalars["purpose"]),
-            unit=cast("str", scalars["unit"]),
-            participation=participation,
-            training=cast("str", scalars["training"]),
-            fixed=fixed,
-            learned=learned,
-            terms=_terms(cast("str", scalars["unit"]), given_terms),
-            evaluation_share=evaluation_share,
-            interactions_per_round=cast("int", scalars["interactions_per_round"]),
-            active=active,
-        )
+        if given["server_round"] < 0 or (given["server_round"] == 0 and given["purpose"] != "popularity"):
+            raise WireError(f"round {given['server_round']} is not for {given['purpose']}: popularity comes first")
+        if not 0.0 < given["participation"] <= 1.0:
+            raise WireError(f"participation {given['participation']} is not in (0, 1]")
+        if not 0.0 <= given["evaluation_share"] < 1.0:
+            raise WireError(f"evaluation_share {given['evaluation_share']} is not in [0, 1)")
+        if given["interactions_per_round"] < 0:
+            raise WireError(f"interactions_per_round {given['interactions_per_round']} is below 0")
+        if "active" in given:
+            given["active"] = _active(given["active"], len(learned))
+            if given["purpose"] != "train" or given["unit"] != "user":
+                raise WireError(f"no choice of rows in {given['purpose']} at unit {given['unit']!r}")
+        return RoundPlan(**given, fixed=fixed, learned=learned, terms=_terms(given["unit"], given_terms))
 
 
 class FleetStep(StrEnum):
@@ -271,22 +249,12 @@ class FleetMessage:
             If a field is missing, unknown, of another type, or out of range.
         """
         expected = {"version": int, "step": str, "run": str, "server_round": int, "body": bytes}
-        _same_names("fleet message", set(values), set(expected))
-        for name, kind in expected.items():
-            if type(values[name]) is not kind:
-                raise WireError(f"fleet message: {name} must be {kind.__name__}, not {type(values[name]).__name__}")
-        if values["version"] != FLEET_VERSION:
-            raise WireError(f"fleet message: version {values['version']} is not {FLEET_VERSION}")
-        if values["step"] not in set(FleetStep):
-            raise WireError(f"fleet message: unknown step {values['step']!r}")
-        if cast("int", values["server_round"]) < 0:
-            raise WireError(f"fleet message: round {values['server_round']} is below 0")
-        return FleetMessage(
-            step=FleetStep(cast("str", values["step"])),
-            run=cast("str", values["run"]),
-            server_round=cast("int", values["server_round"]),
-            body=cast("bytes", values["body"]),
-        )
+        given = _typed("fleet message", values, expected, version=FLEET_VERSION)
+        if given["step"] not in set(FleetStep):
+            raise WireError(f"fleet message: unknown step {given['step']!r}")
+        if given["server_round"] < 0:
+            raise WireError(f"fleet message: round {given['server_round']} is below 0")
+        return FleetMessage(**(given | {"step": FleetStep(given["step"])}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -404,6 +372,17 @@ def _checked_ring(array: AnyArray, bits: int) -> RingArray:
 def _same_names(what: str, given: set[str], expected: set[str]) -> None:
     if given != expected:
         raise WireError(f"{what}: fields {sorted(given ^ expected)} are missing or not known")
+
+
+def _typed(what: str, values: Mapping[str, object], expected: Mapping[str, type], *, version: int) -> dict[str, Any]:
+    """Return the values without their version, if names, types and version are as expected."""
+    _same_names(what, set(values), set(expected))
+    for name, kind in expected.items():
+        if type(values[name]) is not kind:
+            raise WireError(f"{what}: {name} must be {kind.__name__}, not {type(values[name]).__name__}")
+    if values["version"] != version:
+        raise WireError(f"{what}: version {values['version']} is not {version}")
+    return {name: value for name, value in values.items() if name != "version"}
 
 
 def _checked(name: str, array: AnyArray, ndim: int) -> Float32Array:

@@ -5,15 +5,13 @@ Everything follows from public numbers: the budget, the rounds, the size of the 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from palate.errors import ConfigError
-from palate.privacy.accounting.dropout import Quorum
+from palate.privacy.accounting.dropout import Quorum, share_of
 from palate.server.settings import cohort_size
 
 UNPROTECTED = "none"
@@ -66,9 +64,9 @@ def cohort_of(options: PrivacyOptions, population: int, participation: float) ->
         If too many drop out for the quorum, or no honest device would be left.
     """
     size = cohort_size(population, participation)
-    dropouts = _share_of(options.dropout, size)
+    dropouts = share_of(options.dropout, size)
     if options.tau is None:
-        honest = size - dropouts - _share_of(options.gamma, size)
+        honest = size - dropouts - share_of(options.gamma, size)
         if honest < 1:
             raise ConfigError(
                 f"with dropout {options.dropout:g} and gamma {options.gamma:g} no honest device of {size} is left",
@@ -83,11 +81,6 @@ def cohort_of(options: PrivacyOptions, population: int, participation: float) ->
             hint="lower privacy.dropout or privacy.tau",
         )
     return Cohort(size, dropouts, quorum.honest_survivors(size))
-
-
-def _share_of(share: float, size: int) -> int:
-    """Round down as written, not as stored: 0.29 * 100 in floats is below 29, which would make a colluder honest."""
-    return math.floor(Fraction(str(share)) * size)
 
 
 def device_rounds(options: PrivacyOptions, rounds: int, population: int, participation: float) -> int:

@@ -53,7 +53,7 @@ class RoundRecord:
     ended
         "open", "released" or "written off".
     receipt
-        What the server signed in the end (`ReceiptFacts`); empty if nothing came.
+        What the server signed in the end (`Receipt.facts`); empty if nothing came.
     """
 
     run: str

@@ -11,9 +11,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -36,7 +36,7 @@ from palate.privacy.ledger.framing import framed
 from palate.privacy.secagg.device import DeviceRound
 from palate.privacy.secagg.errors import ReceiptRefused
 from palate.privacy.secagg.keys import DeviceIdentity, EnrolmentCertificate
-from palate.privacy.secagg.messages import Receipt, ReceiptFacts
+from palate.privacy.secagg.messages import Receipt
 from palate.privacy.secagg.offer import Offer
 from palate.privacy.wire import FleetMessage, FleetStep, RoundPlan, WireError
 
@@ -252,7 +252,7 @@ class SecureRounds:
         record = self._round_log.record(run, number)
         if record is None:
             raise RoundOver(f"round {number} of {run} was never begun here", hint="nothing to do")
-        facts = asdict(self._verified(record, message.body))
+        facts = self._verified(record, message.body)
         if record.receipt and any(record.receipt[name] != facts[name] for name in _SAME):
             raise ReceiptRefused(
                 f"the server signed two different receipts for round {number} of {run}", hint="keep both, and report it"
@@ -276,7 +276,7 @@ class SecureRounds:
         self._tell(run, number)
         return b""
 
-    def _verified(self, record: RoundRecord, body: bytes) -> ReceiptFacts:
+    def _verified(self, record: RoundRecord, body: bytes) -> dict[str, Any]:
         live = self._live
         if (
             live is not None
@@ -371,7 +371,7 @@ def close_rounds(guard: Guard, round_log: RoundLog, watch: Callable[[RoundRecord
     guard.settle()  # a round that was charged just before the device was killed is in no record
 
 
-def verify_receipt(data: bytes, offer: Offer, profile: FleetProfile) -> ReceiptFacts:
+def verify_receipt(data: bytes, offer: Offer, profile: FleetProfile) -> dict[str, Any]:
     """Check a receipt by the server's signature and the round's offer alone: all that a device has after a restart.
 
     Raises

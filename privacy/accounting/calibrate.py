@@ -7,18 +7,16 @@ calibrated run can therefore never report more than its target.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from palate.privacy.accounting.checks import require_count, require_delta, require_positive
 from palate.privacy.accounting.events import (
-    BasicEvent,
     Composed,
     Event,
     GaussianEvent,
     SkellamEvent,
 )
 from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for, price_nano
-from palate.privacy.accounting.guarantee import Guarantee, account_for
+from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.errors import PrivacyError
 
 SMALLEST_NOISE, LARGEST_NOISE = 2.0**-20, 2.0**40
@@ -26,25 +24,6 @@ SMALLEST_NOISE, LARGEST_NOISE = 2.0**-20, 2.0**40
 
 _RELATIVE_STEP = 1e-9  # of the noise multiplier; epsilon then ends within about twice that of its target
 _MAX_ROUNDS = 2**40
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """Noise that meets a target.
-
-    Attributes
-    ----------
-    noise_multiplier
-        Standard deviation of the noise in the sum over the sensitivity.
-    event
-        One round with that noise.
-    guarantee
-        What the whole schedule then claims; its epsilon is at most the target.
-    """
-
-    noise_multiplier: float
-    event: BasicEvent
-    guarantee: Guarantee
 
 
 def smallest_noise_multiplier(
@@ -109,12 +88,12 @@ def calibrate_skellam(
     rounds: int,
     sensitivity: int,
     num_values: int,
-) -> Calibration:
-    """Size the integer mechanism for a number of equal rounds.
+) -> SkellamEvent:
+    """Size the integer mechanism for a number of equal rounds, and return one of them.
 
     Devices whose budget is the same target, and whose ledger counts on this sensitivity, take part to the end. With
     fine integers this costs less than a hundredth of epsilon. The variance of the honest shares' sum is then
-    (noise_multiplier * sensitivity)^2; `dropout.Quorum` splits it.
+    the event's; `dropout.Quorum` splits it.
 
     Parameters
     ----------
@@ -139,11 +118,14 @@ def calibrate_skellam(
             sensitivity=sensitivity, variance=(noise_multiplier * sensitivity) ** 2, num_values=num_values
         )
 
-    return _calibrate(one_round, epsilon, delta, rounds, enforced_by=SkellamMeter(sensitivity))
+    found = smallest_noise_multiplier(
+        lambda noise: [Composed(one_round(noise), rounds)], epsilon, delta, enforced_by=SkellamMeter(sensitivity)
+    )
+    return one_round(found)
 
 
-def calibrate_gaussian(*, epsilon: float, delta: float, rounds: int) -> Calibration:
-    """Size a Gaussian mechanism for a number of rounds.
+def calibrate_gaussian(*, epsilon: float, delta: float, rounds: int) -> GaussianEvent:
+    """Size a Gaussian mechanism for a number of rounds, and return one of them.
 
     Raises
     ------
@@ -151,26 +133,10 @@ def calibrate_gaussian(*, epsilon: float, delta: float, rounds: int) -> Calibrat
         If a number is out of range or the target cannot be met.
     """
     require_count("rounds", rounds)
-    return _calibrate(lambda sigma: GaussianEvent(noise_multiplier=sigma), epsilon, delta, rounds)
-
-
-def _calibrate(
-    one_round: Callable[[float], BasicEvent],
-    epsilon: float,
-    delta: float,
-    rounds: int,
-    *,
-    enforced_by: SkellamMeter | None = None,
-) -> Calibration:
-    def schedule(noise_multiplier: float) -> list[Event]:
-        return [Composed(one_round(noise_multiplier), rounds)]
-
-    noise_multiplier = smallest_noise_multiplier(schedule, epsilon, delta, enforced_by=enforced_by)
-    return Calibration(
-        noise_multiplier=noise_multiplier,
-        event=one_round(noise_multiplier),
-        guarantee=account_for(schedule(noise_multiplier), delta),
+    found = smallest_noise_multiplier(
+        lambda noise: [Composed(GaussianEvent(noise_multiplier=noise), rounds)], epsilon, delta
     )
+    return GaussianEvent(noise_multiplier=found)
 
 
 def rounds_left(event: Event, epsilon: float, delta: float, spent: Sequence[Event] = ()) -> int:

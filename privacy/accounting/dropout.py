@@ -40,7 +40,7 @@ class Quorum:
     def __post_init__(self) -> None:
         require_share("tau", self.tau, zero=True)
         require_share("gamma", self.gamma, zero=True)
-        if 2 * _exact(self.tau) < 1 + _exact(self.gamma):
+        if 2 * Fraction(str(self.tau)) < 1 + Fraction(str(self.gamma)):
             raise PrivacyError(
                 f"tau is {self.tau:g}, it must be at least (1 + gamma) / 2 = {(1 + self.gamma) / 2:g}",
                 hint="raise tau, or assume fewer colluding devices",
@@ -49,11 +49,11 @@ class Quorum:
     def survivors_needed(self, roster_size: int) -> int:
         """Fewest survivors with which a round of `roster_size` devices completes: floor(tau n) + 1."""
         require_count("roster_size", roster_size)
-        return math.floor(_exact(self.tau) * roster_size) + 1
+        return share_of(self.tau, roster_size) + 1
 
     def honest_survivors(self, roster_size: int) -> int:
         """Fewest honest shares in any completed sum, m = floor(tau n) + 1 - floor(gamma n); at least 1."""
-        return self.survivors_needed(roster_size) - math.floor(_exact(self.gamma) * roster_size)
+        return self.survivors_needed(roster_size) - share_of(self.gamma, roster_size)
 
     def share_variance(self, noise_multiplier: float, sensitivity: int, roster_size: int) -> float:
         """Variance that each device adds per coordinate, (z S)^2 / m, rounded up.
@@ -94,7 +94,7 @@ class Quorum:
         sqrt(survivors / m), or None if too few survive and the round is abandoned.
         """
         require_share("dropout", dropout, zero=True)
-        survivors = roster_size - math.floor(_exact(dropout) * roster_size)
+        survivors = roster_size - share_of(dropout, roster_size)
         if survivors < self.survivors_needed(roster_size):
             return None
         return math.sqrt(survivors / self.honest_survivors(roster_size))
@@ -116,6 +116,9 @@ def local_event(event: SkellamEvent, honest: int) -> SkellamEvent:
     return replace(event, variance=event.variance / honest, assumptions=())
 
 
-def _exact(fraction: float) -> Fraction:
-    # 0.29 as written, not as stored: floor(0.29 * 100) in floats is 28, which would count one colluder as honest.
-    return Fraction(str(fraction))
+def share_of(fraction: float, size: int) -> int:
+    """Count a share of `size` devices, rounded down: floor(0.29 * 100) is 29, as written.
+
+    In floats it is 28, which would count one colluder as honest.
+    """
+    return math.floor(Fraction(str(fraction)) * size)

@@ -21,7 +21,7 @@ import numpy as np
 
 from palate.models.arrays import BoolArray, Float32Array, Float64Array, Int64Array, UInt16Array
 from palate.privacy.errors import PrivacyError
-from palate.privacy.integer.csprng import Words, WordStream
+from palate.privacy.integer.csprng import Purpose, Words, WordStream
 from palate.privacy.integer.ring import Ring, RingArray
 from palate.privacy.integer.skellam import SkellamSampler, draw_sum
 
@@ -32,6 +32,7 @@ CLIP_NORMS = (1e-30, 1e30)
 """Range of clip norms: beyond it updates leave the range of float32."""
 
 _RETRIES = 8
+_LANES_PER_WORD = 4
 _LOG_INVERSE_BETA = 8.0  # a rounding is refused with probability at most e^-8
 _SHRINK = np.float32(1.0 - 2.0**-10)
 _DITHER_STEP = np.float32(2.0**-16)
@@ -286,3 +287,45 @@ class IntegerMechanism:
     def decode(self, total: RingArray) -> Float32Array:
         """Read a sum of what devices sent, in the contribution's units, ring elements [d] to float32 [d]."""
         return self.quantiser.decode(self.ring.centre(total))
+
+
+def quantise_samples(samples: Float32Array, quantiser: Quantiser, key: bytes) -> Int64Array:
+    """Turn each sample's contribution into integers by itself.
+
+    The integers are those of `Quantiser.quantise` on one sample after the other with one stream of the key, so they do
+    not depend on how many samples are worked on together.
+
+    Parameters
+    ----------
+    samples
+        Contributions in the compact space, float32 [N, size]; clipped here if they are not yet.
+    quantiser
+        Clip norm C and sensitivity S of a sample.
+    key
+        The device's secret of the round, 32 bytes; only its rounding stream is used.
+
+    Returns
+    -------
+    int64 [N, size], each row with L2 norm at most S.
+
+    Raises
+    ------
+    PrivacyError
+        If the shape or type is not as announced, or a value is not finite.
+    """
+    if samples.ndim != 2 or samples.shape[1] != quantiser.size or samples.dtype != np.float32:
+        raise PrivacyError(
+            f"the samples are {samples.dtype} {samples.shape}, not float32 (N, {quantiser.size})",
+            hint="lay each sample out as head and slots",
+        )
+    require_finite(samples)
+    count = len(samples)
+    if count == 0:
+        return np.zeros(samples.shape, dtype=np.int64)
+    padded = -(-quantiser.size // _LANES_PER_WORD) * _LANES_PER_WORD  # every sample starts with a word of its own
+    lanes = WordStream(key, Purpose.ROUNDING).lanes(count * padded).reshape(count, padded)[:, : quantiser.size]
+    integers = dithered_floor(quantiser.scaled(samples), lanes, np.empty_like(samples))
+    if not quantiser.fits(integers).all():  # rare: whoever rounds again takes the words of those that follow
+        rounding = WordStream(key, Purpose.ROUNDING)
+        return np.stack([quantiser.quantise(sample, rounding) for sample in samples])
+    return integers.astype(np.int64)

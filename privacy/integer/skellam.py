@@ -11,7 +11,7 @@ Draws invert the cumulative distribution of ``|k|``, tabulated with 127 bits, an
   by less than 2^-127.
 - A variance above `MAX_TABLE_VARIANCE` is divided among equal parts that are drawn and added: exact by closure.
 
-`SkellamSampler.statistical_distance` adds these up for one value; it stays below 2^-96.
+Added up for one value, this stays below 2^-96 (`tests/privacy/integer/test_skellam.py`).
 """
 
 from __future__ import annotations
@@ -156,12 +156,6 @@ class SkellamSampler:
     def parts(self) -> int:
         """Draws that are added up to one value."""
         return -(-self.variance // MAX_TABLE_VARIANCE)
-
-    @property
-    def statistical_distance(self) -> float:
-        """Bound on the total variation distance of one value from the exact distribution."""
-        entries = len(_table(Fraction(self.variance, self.parts)).high)
-        return self.parts * (entries * 2.0**-_THRESHOLD_BITS + 2.0 * 2.0**-_CUT_BITS)
 
     def draw(self, count: int, stream: Words) -> Int64Array:
         """Draw independent values, int64 [count].

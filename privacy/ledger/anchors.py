@@ -145,19 +145,19 @@ def open_receipt(text: bytes, key: Ed25519PublicKey) -> Receipt:
     """
     try:
         values = canonical.decode(text)
-        signature = _unhex(values.pop("signature", ""), 64)
+        signature = canonical.unhex(values.pop("signature", ""), 64)
         key.verify(signature, framed(RECEIPT_TAG, canonical.encode(values)))
+        expected = {field.name: str(field.type) for field in fields(Receipt)}
+        if set(values) != set(expected):
+            raise BadReceipt(f"fields {sorted(set(values) ^ set(expected))} are missing or not known")
+        read = {
+            name: canonical.unhex(values[name], HASH_SIZE) if kind == "bytes" else _typed(name, values[name], kind)
+            for name, kind in expected.items()
+        }
     except MalformedBody as error:
         raise BadReceipt(error.message) from None
     except InvalidSignature:
         raise BadReceipt("the receipt's signature does not fit: it was edited, or another server signed it") from None
-    expected = {field.name: str(field.type) for field in fields(Receipt)}
-    if set(values) != set(expected):
-        raise BadReceipt(f"fields {sorted(set(values) ^ set(expected))} are missing or not known")
-    read = {
-        name: _unhex(values[name], HASH_SIZE) if kind == "bytes" else _typed(name, values[name], kind)
-        for name, kind in expected.items()
-    }
     build: Callable[..., Receipt] = Receipt
     return build(**read)
 
@@ -184,12 +184,6 @@ def anchor_from_receipt(text: bytes, key: Ed25519PublicKey, claimed: Anchor, sal
     if open_receipt(text, key).commitment != claimed.commit(salt):
         raise BadReceipt(f"the receipt is for another head than entry {claimed.seq} of {claimed.name}")
     return claimed
-
-
-def _unhex(value: canonical.Value, size: int) -> bytes:
-    if isinstance(value, str) and len(value) == 2 * size and set(value) <= set("0123456789abcdef"):
-        return bytes.fromhex(value)
-    raise BadReceipt(f"{2 * size} lower-case hexadecimal digits are missing")
 
 
 def _typed(name: str, value: canonical.Value, kind: str) -> canonical.Value:

@@ -76,6 +76,19 @@ def check_value(name: str, value: object) -> None:
         raise MalformedBody(f"{name} is a {type(value).__name__}; only integers and strings are canonical")
 
 
+def unhex(value: object, size: int) -> bytes:
+    """Read `size` bytes from lower-case hexadecimal digits.
+
+    Raises
+    ------
+    MalformedBody
+        If the value is anything else.
+    """
+    if isinstance(value, str) and len(value) == 2 * size and set(value) <= set("0123456789abcdef"):
+        return bytes.fromhex(value)
+    raise MalformedBody(f"{2 * size} lower-case hexadecimal digits are missing")
+
+
 def _dump(fields: Mapping[str, Value]) -> bytes:
     return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode("ascii")
 

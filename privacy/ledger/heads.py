@@ -136,10 +136,10 @@ def read_anchors(data: bytes) -> tuple[list[BookAnchor], list[Anchor]]:
             types = {name: type(value) for name, value in values.items()}
             if types == _BOOK_FIELDS:
                 book, entries, heads = values["book"], values["entries"], values["heads"]
-                books.append(BookAnchor(str(book), int(entries), _unhex(str(heads))))
+                books.append(BookAnchor(str(book), int(entries), canonical.unhex(heads, HASH_SIZE)))
             elif types == _LEDGER_FIELDS:
                 name, seq, entry = values["ledger"], values["seq"], values["entry"]
-                ledgers.append(Anchor(str(name), int(seq), _unhex(str(entry))))
+                ledgers.append(Anchor(str(name), int(seq), canonical.unhex(entry, HASH_SIZE)))
             else:
                 raise BadReceipt(f"its fields are neither {', '.join(_BOOK_FIELDS)} nor {', '.join(_LEDGER_FIELDS)}")
         except (MalformedBody, BadReceipt) as error:
@@ -211,12 +211,6 @@ class AnchorWatch:
                 raise Rollback(f"ledger {name} has {state.seq} entries, an anchor saw {latest}")
         if self._fork is not None:
             raise self._fork
-
-
-def _unhex(text: str) -> bytes:
-    if len(text) != 2 * HASH_SIZE or not set(text) <= set("0123456789abcdef"):
-        raise BadReceipt(f"{2 * HASH_SIZE} lower-case hexadecimal digits are missing")
-    return bytes.fromhex(text)
 
 
 def _no_anchor(line: int, why: str) -> LedgerUnreadable:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from palate.privacy.accounting.events import Unit
 from palate.privacy.budget import PROTECTED, terms_of
-from palate.privacy.mechanisms.interaction import popularity_scale
 from palate.privacy.wire import RoundPlan, WireError
 
 _SKELLAM = "Agarwal, Kairouz & Liu 2021; Kairouz, Liu & Steinke 2021"
@@ -71,7 +70,7 @@ class Mechanism:
         if not self.per_interaction:
             return terms.mechanism(plan.update_size).quantiser.scale
         if plan.purpose == "popularity":
-            return popularity_scale(terms)
+            return terms.sensitivity / terms.clip_norm
         return terms.mechanism(sample_size()).quantiser.scale
 
 
@@ -80,13 +79,18 @@ _ALL = (
     # noise of m times a share's variance. State that stays on a device may remember everything: it is a function of
     # that person's data and of what was released (joint differential privacy).
     Mechanism(unit="user", label="user-level differential privacy", source=_SKELLAM, hides_rows=True),
+    # DP-SGD with the full noise on every device. One sample is an interaction with its sampled negatives. Its gradient
+    # with respect to all trainable parameters, head and item rows, is clipped jointly and turned into integers of norm
+    # at most S; noise goes onto every coordinate. A head that learned without noise would carry one interaction into
+    # all later item gradients, and the claim would be false.
     Mechanism(
         unit="interaction",
         label="interaction-level differential privacy",
         source=f"Abadi et al. 2016; {_SKELLAM}",
         hides_rows=False,
     ),
-    # One release, charged to two budgets.
+    # One release, charged to two budgets: at most B interactions of a person enter a round, so that person's integers
+    # have norm at most B S.
     Mechanism(
         unit="both",
         label="user-level and interaction-level differential privacy",

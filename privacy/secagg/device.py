@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from hashlib import sha256
 from threading import Lock
-from typing import Final, NoReturn, TypeVar, cast
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -44,7 +44,6 @@ from palate.privacy.secagg.messages import (
     Inbox,
     MaskedVector,
     Receipt,
-    ReceiptFacts,
     Reveal,
     Roster,
     SealedShares,
@@ -227,8 +226,10 @@ class DeviceRound:
         """
         return self._once(_Step.REVEAL, signatures, lambda: self._reveal(signatures))
 
-    def accept(self, receipt: bytes) -> ReceiptFacts:
-        """R5: check the receipt; whoever has sent a masked vector may, even if it was gone for R3 and R4.
+    def accept(self, receipt: bytes) -> dict[str, Any]:
+        """R5: check the receipt and return its facts.
+
+        Whoever has sent a masked vector may do so, even if it was gone for R3 and R4.
 
         Raises
         ------
@@ -428,7 +429,7 @@ class DeviceRound:
         )
         return answer.signed(self._identity.sign).to_bytes()
 
-    def _accept(self, data: bytes) -> ReceiptFacts:
+    def _accept(self, data: bytes) -> dict[str, Any]:
         peers = self._kept_peers()
         receipt = Receipt.from_bytes(data)
         peers.check_round(receipt.context, receipt.root, peers.roster_size, ReceiptRefused)

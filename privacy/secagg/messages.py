@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from itertools import pairwise
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from palate.privacy.ledger.framing import digest
 from palate.privacy.ledger.merkle import MerkleTree
@@ -384,37 +384,10 @@ class Receipt(Message):
     model_hash: Hash
     log_index: Number
 
-    def facts(self, *, confirmed: bool) -> ReceiptFacts:
-        """Return what it vouches for; `confirmed` if the device signed the same survivor sets."""
-        return ReceiptFacts(
-            sets_hash=self.sets_hash.hex(),
-            sum_hash=self.sum_hash.hex(),
-            model_hash=self.model_hash.hex(),
-            log_index=self.log_index,
-            confirmed=confirmed,
-        )
+    def facts(self, *, confirmed: bool) -> dict[str, Any]:
+        """Return what it vouches for, hashes in hexadecimal.
 
-
-@dataclass(frozen=True, kw_only=True)
-class ReceiptFacts:
-    """What the server vouches for at the end of a round; hashes in hexadecimal.
-
-    Attributes
-    ----------
-    sets_hash
-        Hash of the survivor sets of the sum.
-    sum_hash
-        SHA-256 of the sum.
-    model_hash
-        Hash of the item table that came of it.
-    log_index
-        Where the server's log has the round.
-    confirmed
-        Whether these are the survivor sets that this device signed; False if it was gone by then.
-    """
-
-    sets_hash: str
-    sum_hash: str
-    model_hash: str
-    log_index: int
-    confirmed: bool
+        `confirmed` says whether these are the survivor sets that this device signed; False if it was gone by then.
+        """
+        hashes = {name: getattr(self, name).hex() for name in ("sets_hash", "sum_hash", "model_hash")}
+        return {**hashes, "log_index": self.log_index, "confirmed": confirmed}

@@ -96,11 +96,11 @@ class ServerRound:
         self._sealed: dict[int, tuple[bytes, ...]] = {}
         self._reveals: dict[int, tuple[bytes, ...]] = {}
         self._sum = zeros(offer)
-        self._roster: Roster | None = None
+        self._roster: Roster  # once ADVERTISE is closed
         self._root = b""
         self._ranks: dict[int, int] = {}
         self._shared: tuple[int, ...] = ()
-        self._sets: SurvivorSets | None = None
+        self._sets: SurvivorSets  # once MASK is closed
         self._result: RoundSum | None = None
 
     def __repr__(self) -> str:
@@ -203,13 +203,13 @@ class ServerRound:
         elif stage + 1 != self._stage:
             raise StageClosed(f"stage {stage.name} cannot be closed now", hint="close the stages in order")
         if stage is Stage.ADVERTISE:
-            certificates = tuple(self._adverts[entry.device].certificate for entry in self._the_roster().entries)
-            roster = self._signed(replace(self._the_roster(), certificates=certificates))
+            certificates = tuple(self._adverts[entry.device].certificate for entry in self._roster.entries)
+            roster = self._signed(replace(self._roster, certificates=certificates))
             return dict.fromkeys((certificate.device for certificate in certificates), roster)
         if stage is Stage.SHARE:
             return {self._device(rank): self._inbox(rank) for rank in self._shared}
         if stage is Stage.MASK:
-            return dict.fromkeys(sorted(self._devices(self._the_sets().survivors)), self._signed(self._the_sets()))
+            return dict.fromkeys(sorted(self._devices(self._sets.survivors)), self._signed(self._sets))
         if stage is Stage.CONFIRM:
             return dict.fromkeys(sorted(self.expected(Stage.REVEAL) or ()), self._signed(self._confirmation()))
         return {}
@@ -246,7 +246,7 @@ class ServerRound:
         packed = pack(self.result().vector, self.offer.word_bytes)
         if len(model_hash) != 2 * HASH_SIZE or model_hash.strip("0123456789abcdef"):
             raise ReceiptRefused("the model's hash is not 64 hexadecimal digits", hint="use ItemTable.content_hash")
-        sets = self._the_sets()
+        sets = self._sets
         receipt = Receipt(
             context=sets.context,
             root=sets.root,
@@ -265,7 +265,7 @@ class ServerRound:
             return self._screen.shares(SealedShares.from_bytes(data), sender, len(self._ranks) - 1)
         if stage is Stage.MASK:
             return self._screen.masked(MaskedVector.from_bytes(data), sender)
-        sets_hash = self._the_sets().sets_hash
+        sets_hash = self._sets.sets_hash
         if stage is Stage.CONFIRM:
             return self._screen.consistency(Consistency.from_bytes(data), sender, sets_hash)
         return self._screen.reveal(Reveal.from_bytes(data), sender, sets_hash, len(self._shared))
@@ -323,10 +323,10 @@ class ServerRound:
     def _close_reveal(self) -> None:
         threshold = share_threshold(len(self._ranks))
         self._require(len(self._accepted[Stage.REVEAL]), threshold, "devices revealed shares")
-        unmasking = Unmasking(self.offer, self._root, self._the_roster().entries)
+        unmasking = Unmasking(self.offer, self._root, self._roster.entries)
         for device in sorted(self._accepted[Stage.REVEAL]):
             unmasking.add(self._rank(device), self._shared, self._reveals[device])
-        survivors = self._the_sets().survivors
+        survivors = self._sets.survivors
         vector = unmasking.unmask(self._sum, self._shared, survivors)
         self._result = RoundSum(
             vector=vector,
@@ -378,19 +378,7 @@ class ServerRound:
         return self._ranks[device]
 
     def _device(self, rank: int) -> int:
-        return self._the_roster().entries[rank].device
+        return self._roster.entries[rank].device
 
     def _devices(self, ranks: tuple[int, ...]) -> frozenset[int]:
         return frozenset(self._device(rank) for rank in ranks)
-
-    # What an earlier stage has left.
-
-    def _the_roster(self) -> Roster:
-        if self._roster is None:
-            raise StageClosed("there is no roster yet", hint="close ADVERTISE")
-        return self._roster
-
-    def _the_sets(self) -> SurvivorSets:
-        if self._sets is None:
-            raise StageClosed("there are no survivor sets yet", hint="close MASK")
-        return self._sets

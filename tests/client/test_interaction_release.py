@@ -32,7 +32,6 @@ from palate.privacy.integer.csprng import Purpose, WordStream
 from palate.privacy.integer.quantise import Quantiser
 from palate.privacy.integer.ring import Ring
 from palate.privacy.integer.skellam import SkellamSampler
-from palate.privacy.mechanisms.interaction import popularity_scale
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import RoundPlan
 
@@ -207,7 +206,7 @@ def test_popularity_is_the_sum_of_the_devices_most_recent_interactions():
 def test_an_item_of_a_device_counts_once_and_exactly():
     terms = replace(TERMS, clip_norm=1.0, sensitivity=100)
     integers = counted([2, 0, 2], 4, terms)
-    assert (integers / popularity_scale(terms)).tolist() == [1.0, 0.0, 1.0, 0.0]
+    assert (integers * terms.clip_norm / terms.sensitivity).tolist() == [1.0, 0.0, 1.0, 0.0]
     one_less = counted([2], 4, terms)
     assert math.sqrt(((integers - one_less) ** 2).sum()) == terms.sensitivity
 

@@ -26,10 +26,9 @@ from palate.models.table import ItemTable, initial_embeddings
 from palate.models.training import LocalTraining
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.csprng import Purpose, WordStream
-from palate.privacy.integer.quantise import Quantiser
+from palate.privacy.integer.quantise import Quantiser, quantise_samples
 from palate.privacy.integer.ring import Ring
 from palate.privacy.integer.skellam import SkellamSampler
-from palate.privacy.mechanisms.interaction import quantise_samples
 from palate.privacy.mechanisms.terms import ReleaseTerms
 
 NUM_ITEMS, FIXED_DIM, DIM, B = 50, 3, 4, 12

@@ -97,5 +97,5 @@ def test_local_epsilons_are_those_of_one_share_of_the_noise():
         plan = calibrate_skellam(
             epsilon=float(central), delta=DELTA, rounds=rounds, sensitivity=4096, num_values=10_000
         )
-        alone = account_for([Composed(local_event(plan.event, devices), rounds)], DELTA).epsilon
+        alone = account_for([Composed(local_event(plan, devices), rounds)], DELTA).epsilon
         assert str(local) == round_up(alone, 0)

@@ -13,10 +13,7 @@ from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.budget import events_of
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.csprng import Purpose, WordStream
-from palate.privacy.integer.quantise import Quantiser
-from palate.privacy.mechanisms.interaction import (
-    quantise_samples,
-)
+from palate.privacy.integer.quantise import Quantiser, quantise_samples
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import RoundPlan
 

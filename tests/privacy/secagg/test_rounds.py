@@ -134,10 +134,10 @@ def test_receipts_name_the_sets_the_sum_and_the_new_table(secagg):
     fleet.play(drops={Stage.CONFIRM: fleet.ids[:1]})
     receipt = fleet.server.receipt(model_hash="cd" * 32, log_index=12)
     present, gone = (fleet.devices[fleet.ids[place]].accept(receipt) for place in (3, 0))
-    assert (present.model_hash, present.log_index, present.confirmed) == ("cd" * 32, 12, True)
-    assert present.sum_hash == Receipt.from_bytes(receipt).sum_hash.hex()
-    assert not gone.confirmed
-    assert gone.sets_hash == present.sets_hash
+    assert (present["model_hash"], present["log_index"], present["confirmed"]) == ("cd" * 32, 12, True)
+    assert present["sum_hash"] == Receipt.from_bytes(receipt).sum_hash.hex()
+    assert not gone["confirmed"]
+    assert gone["sets_hash"] == present["sets_hash"]
 
 
 def test_a_device_needs_no_certificate_that_it_has_verified_before(secagg):
