@@ -6,7 +6,6 @@ Lists are item indices [num_users, top_k], best first; NO_ITEM fills the end of 
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from palate.errors import ConfigError
 from palate.models.arrays import BoolArray, FloatingArray, Int32Array, Int64Array, IntegerArray
@@ -15,9 +14,56 @@ from palate.models.metrics import require_finite
 NO_ITEM = -1
 """Fills a top-k list that has fewer than k items left to recommend."""
 
+_BLOCK = 256
+
+
+def best_items(scores: FloatingArray, open_items: BoolArray, count: int) -> Int64Array:
+    """Return one person's items with the largest scores, best first, equal scores in the order of the item index.
+
+    Milliseconds for a million items: a bound from the maxima of blocks cuts first. The n-th largest of them is at most
+    the n-th largest score, for n different items reach it; only the few items at or above that bound are sorted.
+
+    Parameters
+    ----------
+    scores
+        Finite scores of the whole catalogue, [num_items].
+    open_items
+        Which items may be recommended, bool [num_items].
+    count
+        Length of the list.
+
+    Returns
+    -------
+    int64 [count or fewer]
+        Fewer where fewer are open.
+
+    Raises
+    ------
+    ConfigError
+        If count is not positive.
+    NonFiniteScoreError
+        If any score is NaN or infinite.
+    """
+    if count < 1:
+        raise ConfigError(f"the list's length is {count}, it must be at least 1", hint="ask for 10 items")
+    require_finite(scores)
+    masked = np.where(open_items, scores, -np.inf)
+    candidates = np.flatnonzero(masked >= _bound(masked, count))
+    candidates = candidates[np.isfinite(masked[candidates])]
+    return candidates[np.argsort(-masked[candidates], kind="stable")[:count]]
+
+
+def _bound(masked: FloatingArray, count: int) -> float:
+    """Return a value that at least `count` items reach, -inf where there are too few blocks to tell."""
+    blocks = len(masked) // _BLOCK
+    if blocks <= count:
+        return -np.inf
+    maxima = masked[: blocks * _BLOCK].reshape(blocks, _BLOCK).max(axis=1)
+    return float(np.partition(maxima, blocks - count)[blocks - count])
+
 
 def top_items(scores: FloatingArray, excluded: BoolArray, top_k: int) -> Int32Array:
-    """Recommend the k best items that are not excluded, equal scores in the order of the item index.
+    """Recommend to many people: `best_items` of each, without the items that are excluded.
 
     Parameters
     ----------
@@ -32,36 +78,11 @@ def top_items(scores: FloatingArray, excluded: BoolArray, top_k: int) -> Int32Ar
     -------
     int32 [num_users, top_k]
         Best first; NO_ITEM fills the end of a list when fewer than top_k items are left.
-
-    Raises
-    ------
-    ConfigError
-        If top_k is not positive.
-    NonFiniteScoreError
-        If any score is NaN or infinite.
     """
-    if top_k < 1:
-        raise ConfigError(f"top_k is {top_k}, it must be at least 1", hint="ask for lists of 10 items")
-    require_finite(scores)
-    open_scores = np.where(excluded, -np.inf, scores)  # [num_users, num_items]
-    num_users, num_items = scores.shape
-    kept = min(top_k, num_items)
-    # Torch keeps a heap of k; numpy's partition slows down tenfold where most scores are equal.
-    threshold = torch.topk(torch.from_numpy(open_scores), kept, dim=1).values[:, -1].numpy()
-    chosen = open_scores >= threshold[:, None]
-    # Where equal scores straddle the end of the list, the threshold lets too many in: keep the first of them.
-    crowded = np.flatnonzero(np.count_nonzero(chosen, axis=1) > kept)
-    above = open_scores[crowded] > threshold[crowded, None]
-    level = chosen[crowded] & ~above
-    room = kept - np.count_nonzero(above, axis=1)
-    chosen[crowded] = above | (level & (np.cumsum(level, axis=1) <= room[:, None]))
-    items = np.nonzero(chosen)[1].reshape(num_users, kept)  # ascending item index inside each row
-    values = np.take_along_axis(open_scores, items, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    lists = np.full((num_users, top_k), NO_ITEM, dtype=np.int32)
-    lists[:, :kept] = np.where(
-        np.isneginf(np.take_along_axis(values, order, axis=1)), NO_ITEM, np.take_along_axis(items, order, axis=1)
-    )
+    lists = np.full((len(scores), top_k), NO_ITEM, dtype=np.int32)
+    for row, (own, gone) in enumerate(zip(scores, excluded, strict=True)):
+        best = best_items(own, ~gone, top_k)
+        lists[row, : len(best)] = best
     return lists
 
 

@@ -27,11 +27,11 @@ from palate.client.recommending.request_reader import RequestReader, TextEncoder
 from palate.client.recommending.requests import Request
 from palate.client.recommending.reranking import pool_size, rerank
 from palate.client.recommending.taste import Nudge, Space, Taste, contrast, fit, space_of
-from palate.client.recommending.topn import best_items
 from palate.data.catalogue import Catalogue
 from palate.data.titles import Match, TitleIndex
 from palate.errors import ConfigError
 from palate.models.arrays import BoolArray, Float32Array, Int64Array, IntegerArray
+from palate.models.lists import best_items
 from palate.models.new_items import introduce
 from palate.models.scores.base import Head, ResidualHead
 from palate.models.scores.registry import SCORE_MODELS

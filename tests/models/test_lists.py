@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from palate.errors import ConfigError
 from palate.models import lists
-from palate.models.lists import NO_ITEM
+from palate.models.lists import NO_ITEM, best_items
 from palate.models.metrics import NonFiniteScoreError
 
 TIED_SCORES = hnp.arrays(np.float32, (4, 8), elements=st.sampled_from([-1.0, 0.0, 0.5, 2.0]))
@@ -30,7 +30,7 @@ def test_top_items_refuse_scores_that_are_not_finite_and_empty_lists():
     nobody = np.zeros((1, 2), dtype=bool)
     with pytest.raises(NonFiniteScoreError):
         lists.top_items(np.array([[np.nan, 0.0]]), nobody, 1)
-    with pytest.raises(ConfigError, match="top_k is 0"):
+    with pytest.raises(ConfigError, match="length is 0"):
         lists.top_items(np.zeros((1, 2)), nobody, 0)
 
 
@@ -85,3 +85,27 @@ def test_diversity_equals_a_loop_over_pairs_with_content(features, chosen):
 
 def test_without_content_there_is_no_diversity():
     assert lists.intra_list_diversity(np.array([[0, 1]]), np.zeros((2, 0))) is None
+
+
+LEVELS = hnp.arrays(np.float32, st.integers(1, 3000), elements=st.sampled_from([-1.0, 0.0, 0.25, 2.0]))
+
+
+@given(LEVELS, st.integers(0, 2**32 - 1), st.integers(1, 12))
+def test_best_items_are_those_of_a_full_sort_with_ties_in_item_order(scores, seed, count):
+    allowed = np.random.default_rng(seed).random(len(scores)) < 0.7
+    order = np.argsort(-scores, kind="stable")
+    assert best_items(scores, allowed, count).tolist() == order[allowed[order]][:count].tolist()
+
+
+def test_blocks_cut_nothing_that_belongs_in_the_list():
+    scores = np.random.default_rng(0).normal(size=50_000).astype(np.float32)
+    assert (
+        best_items(scores, np.ones(50_000, dtype=bool), 25).tolist() == np.argsort(-scores, kind="stable")[:25].tolist()
+    )
+
+
+def test_scores_that_are_not_finite_and_empty_lists_are_refused():
+    with pytest.raises(ValueError, match="not finite"):
+        best_items(np.array([0.0, np.nan]), np.ones(2, dtype=bool), 1)
+    with pytest.raises(ConfigError, match="length is 0"):
+        best_items(np.zeros(2), np.ones(2, dtype=bool), 0)
