@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from scipy.stats import binom
 
-from palate.audit.schedule import Cost, Schedule, schedule_cost
 from palate.errors import ConfigError
 from palate.privacy.accounting.calibrate import calibrate_skellam, rounds_left
 from palate.privacy.accounting.crosscheck import checked_epsilon
@@ -83,6 +84,11 @@ class PlanRequest(BaseModel):
                 f"spent_rounds is {self.spent_rounds}, but the rounds left are not asked for",
                 hint="give --epsilon and --noise-multiplier without --rounds, or leave out --spent-rounds",
             )
+        if self.cohort > self.devices:
+            raise ConfigError(
+                f"cohort is {self.cohort}, it must be at most the {self.devices} devices",
+                hint="ask fewer devices in a round",
+            )
         if self.cap is not None and self.spent_rounds > self.cap:
             raise ConfigError(
                 f"spent_rounds is {self.spent_rounds}, it must be at most the cap of {self.cap} rounds",
@@ -102,13 +108,12 @@ class PlanRequest(BaseModel):
         """The epsilon to keep; infinite where the cost is asked for."""
         return math.inf if self.epsilon is None else self.epsilon
 
-    @property
-    def device_rounds(self) -> int | None:
-        """Rounds in which one device may take part; None where nothing limits them."""
-        return min((count for count in (self.rounds, self.cap) if count is not None), default=None)
+    def rounds_of_a_device(self, rounds: int) -> int:
+        """Return in how many of some rounds one device may take part."""
+        return rounds if self.cap is None else min(rounds, self.cap)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RoundCost:
     """What is spent after some rounds by the device that took part in as many as it may: epsilons at the plan's delta.
 
@@ -130,73 +135,111 @@ class RoundCost:
 class Plan:
     """The answer to a request, and what follows from it.
 
+    What is promised covers the device that takes part most often: in every round, or as often as the cap that devices
+    enforce. Where a cohort is drawn at random nobody takes part in all rounds; that figure is information, for no
+    device enforces luck.
+
     Attributes
     ----------
     request
         What was asked.
     event
         One round.
-    schedule
+    rounds
         All rounds: those asked about, or those spent and left together (at least one).
     rounds_left
         Rounds in which a device can still take part; None where that was not asked.
-    cost
-        The guarantee for everybody, and the likely case.
-    local
-        What one device's share alone would give over the same rounds.
-    by_round
-        Rows at 1, 2, 5, 10, ... rounds and at the end.
+    promised
+        The guarantee for everybody.
     notes
         What the reader should know besides; one sentence each.
     """
 
     request: PlanRequest
     event: SkellamEvent
-    schedule: Schedule
+    rounds: int
     rounds_left: int | None
-    cost: Cost
-    local: Guarantee
-    by_round: tuple[RoundCost, ...]
+    promised: Guarantee
     notes: tuple[str, ...]
+
+    @property
+    def most_rounds(self) -> int:
+        """Rounds in which one device can take part: what the promise covers."""
+        return self.request.rounds_of_a_device(self.rounds)
+
+    @property
+    def likely_rounds(self) -> int:
+        """Rounds of the busiest device when cohorts are drawn uniformly: exceeded in less than half of all runs.
+
+        A union bound over devices, each with a Binomial(rounds, cohort / devices) count, held down by the cap.
+        """
+        counts = np.arange(self.rounds + 1)
+        busier = binom.sf(counts, self.rounds, self.request.cohort / self.request.devices)  # [rounds + 1]
+        return max(1, min(self.most_rounds, int(np.argmax(self.request.devices * busier <= 0.5))))
+
+    @property
+    def likely(self) -> Guarantee:
+        """The guarantee that the busiest device of a typical run would have, as information."""
+        return account_for([Composed(self.event, self.likely_rounds)], self.request.delta)
+
+    @property
+    def local(self) -> Guarantee:
+        """What one device's share alone would give over the same rounds."""
+        return account_for([Composed(self._share, self.most_rounds)], self.request.delta)
+
+    @property
+    def _share(self) -> SkellamEvent:
+        return local_event(self.event, self.honest_survivors)
 
     @property
     def honest_survivors(self) -> int:
         """Fewest honest shares in a completed sum."""
-        return self.request.quorum.honest_survivors(self.schedule.cohort)
+        return self.request.quorum.honest_survivors(self.request.cohort)
+
+    @property
+    def by_round(self) -> tuple[RoundCost, ...]:
+        """Costs after 1, 2, 5, 10, ... rounds and at the end; behind the cap nothing changes any more."""
+        powers, spent = range(len(str(self.rounds))), self.request.spent_rounds
+        ladder = {step * 10**power for power in powers for step in (1, 2, 5)} | {spent, self.most_rounds}
+        return self.costs_at(sorted({self.rounds, *(count for count in ladder if 1 <= count <= self.most_rounds)}))
 
     def costs_at(self, rounds: Iterable[int]) -> tuple[RoundCost, ...]:
         """Price the schedule after each of some numbers of rounds."""
-        return tuple(_round_cost(self.event, self.request, count) for count in rounds)
+
+        def cost(event: SkellamEvent, count: int) -> float:
+            return account_for([Composed(event, count)], self.request.delta).epsilon
+
+        own = {count: self.request.rounds_of_a_device(count) for count in rounds}
+        return tuple(
+            RoundCost(count, each, cost(self.event, each), cost(self._share, each)) for count, each in own.items()
+        )
 
     def std_inflation(self) -> dict[float, float | None]:
         """By share of dropouts: the noise of the sum over the planned one, None where the round is abandoned."""
-        quorum, cohort = self.request.quorum, self.schedule.cohort
+        quorum, cohort = self.request.quorum, self.request.cohort
         return {dropout: quorum.std_inflation(cohort, dropout) for dropout in DROPOUTS}
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values; epsilons are rounded up in their last digits only."""
         request, event, quorum = self.request, self.event, self.request.quorum
-        cohort = self.schedule.cohort
+        cohort = request.cohort
         return {
             "notice": NOTICE,
             "question": str(request.question),
             "target_epsilon": request.epsilon,
             "delta": request.delta,
             "noise_multiplier": event.noise_multiplier,
-            "rounds": self.schedule.rounds,
+            "rounds": self.rounds,
             "spent_rounds": request.spent_rounds,
             "rounds_left": self.rounds_left,
-            "devices": self.schedule.devices,
+            "devices": request.devices,
             "cohort": cohort,
-            "cap": self.schedule.cap,
-            "device_rounds": self.schedule.most_rounds,
-            "central": as_dict(self.cost.promised),
-            "likely": {"device_rounds": max(1, self.cost.likely_rounds), **as_dict(self.cost.likely)},
+            "cap": request.cap,
+            "device_rounds": self.most_rounds,
+            "central": as_dict(self.promised),
+            "likely": {"device_rounds": self.likely_rounds, **as_dict(self.likely)},
             "local": {"warning": LOCAL_WARNING, **as_dict(self.local)},
-            "by_round": [
-                {"round": row.round, "device_rounds": row.device_rounds, "central": row.central, "local": row.local}
-                for row in self.by_round
-            ],
+            "by_round": [asdict(row) for row in self.by_round],
             "mechanism": {
                 "sensitivity": event.sensitivity,
                 "num_values": request.num_values,
@@ -241,23 +284,13 @@ def make_plan(request: PlanRequest) -> Plan:
     if rounds is None:
         left, notes = _rounds_left(request, event)
         rounds = max(1, request.spent_rounds + left)
-    schedule = Schedule(devices=request.devices, cohort=request.cohort, rounds=rounds, cap=request.cap)
     if request.delta * request.devices >= 1:
         notes.append(
             f"Delta {request.delta:g} is not below one over {request.devices:,} devices: it would allow a guarantee "
             "that gives one person away."
         )
-    honest = request.quorum.honest_survivors(request.cohort)
-    return Plan(
-        request=request,
-        event=event,
-        schedule=schedule,
-        rounds_left=left,
-        cost=schedule_cost(schedule, event, request.delta),
-        local=account_for([Composed(local_event(event, honest), schedule.most_rounds)], request.delta),
-        by_round=tuple(_round_cost(event, request, count) for count in _shown_rounds(request, schedule)),
-        notes=tuple(notes),
-    )
+    promised = account_for([Composed(event, request.rounds_of_a_device(rounds))], request.delta)
+    return Plan(request=request, event=event, rounds=rounds, rounds_left=left, promised=promised, notes=tuple(notes))
 
 
 def cross_checked(plan: Plan) -> Plan:
@@ -270,8 +303,7 @@ def cross_checked(plan: Plan) -> Plan:
     AccountantUnavailable
         If a library is missing or fails.
     """
-    promised = checked_epsilon([Composed(plan.event, plan.schedule.most_rounds)], plan.request.delta)
-    return replace(plan, cost=replace(plan.cost, promised=promised))
+    return replace(plan, promised=checked_epsilon([Composed(plan.event, plan.most_rounds)], plan.request.delta))
 
 
 def _event_of(request: PlanRequest, noise_multiplier: float) -> SkellamEvent:
@@ -283,7 +315,7 @@ def _calibrated(request: PlanRequest) -> SkellamEvent:
     event = calibrate_skellam(
         epsilon=request.budget,
         delta=request.delta,
-        rounds=request.device_rounds or 1,
+        rounds=request.rounds_of_a_device(request.rounds or 1),
         sensitivity=request.sensitivity,
         # A vector of S^2 values has the largest L1 bound of all, S^2: what an unknown length is charged.
         num_values=request.num_values or request.sensitivity**2,
@@ -310,21 +342,3 @@ def _rounds_left(request: PlanRequest, event: SkellamEvent) -> tuple[int, list[s
             hint="use less noise, a smaller epsilon or a --cap",
         )
     return left, notes
-
-
-def _round_cost(event: SkellamEvent, request: PlanRequest, count: int) -> RoundCost:
-    device_rounds = count if request.cap is None else min(count, request.cap)
-    alone = local_event(event, request.quorum.honest_survivors(request.cohort))
-    return RoundCost(
-        round=count,
-        device_rounds=device_rounds,
-        central=account_for([Composed(event, device_rounds)], request.delta).epsilon,
-        local=account_for([Composed(alone, device_rounds)], request.delta).epsilon,
-    )
-
-
-def _shown_rounds(request: PlanRequest, schedule: Schedule) -> list[int]:
-    powers = range(len(str(schedule.rounds)))
-    ladder = {step * 10**power for power in powers for step in (1, 2, 5)} | {request.spent_rounds, schedule.most_rounds}
-    # Behind the cap nothing changes any more.
-    return sorted({schedule.rounds, *(count for count in ladder if 1 <= count <= schedule.most_rounds)})

@@ -16,11 +16,11 @@ def draw(made: Plan, path: Path) -> None:
     """Draw central epsilon by round, to a .png or .svg file."""
     from palate.simulation.report.budget_chart import save_budget_curve
 
-    last = made.schedule.rounds
+    last = made.rounds
     stride = max(1, last // _PLOT_POINTS)
     # The cap's round is where the curve bends, so it is drawn whatever the stride.
-    counts = sorted({*range(1, last + 1, stride), made.schedule.most_rounds, last})
-    promised = made.cost.promised
+    counts = sorted({*range(1, last + 1, stride), made.most_rounds, last})
+    promised = made.promised
     adjacency = promised.adjacency.partition(":")[0]
     save_budget_curve(
         counts,
@@ -43,10 +43,10 @@ def show(made: Plan) -> None:
 
 
 def _headline(made: Plan) -> str:
-    request, promised = made.request, made.cost.promised
+    request, promised = made.request, made.promised
     noise = round_up(made.event.noise_multiplier)
     claim = f"at delta {request.delta:g} per {promised.unit}"
-    rounds = _rounds(made.schedule.rounds)
+    rounds = _rounds(made.rounds)
     if request.question is Question.NOISE:
         return f"Epsilon {request.epsilon:g} {claim} over {rounds} needs noise multiplier {noise}."
     if request.question is Question.COST:
@@ -61,15 +61,15 @@ def _headline(made: Plan) -> str:
 
 def _grids(made: Plan) -> list[Grid]:
     """Lay out the plan, what its epsilons mean, what is spent by when, and what dropouts do to the noise."""
-    schedule, quorum, event, promised = made.schedule, made.request.quorum, made.event, made.cost.promised
-    capped = schedule.cap is not None
-    part = f"at most {schedule.most_rounds:,} (cap {schedule.cap:,})" if capped else "all"
+    request, quorum, event, promised = made.request, made.request.quorum, made.event, made.promised
+    capped = request.cap is not None
+    part = f"at most {made.most_rounds:,} (cap {request.cap:,})" if capped else "all"
     length = "any length" if event.num_values is None else f"{event.num_values:,} values"
     facts = {
         "noise multiplier": round_up(event.noise_multiplier),
-        "rounds": f"{schedule.rounds:,}; a device may take part in {part}",
-        "devices": f"{schedule.devices:,}, {schedule.cohort:,} asked in each round",
-        "quorum": f"more than {quorum.tau:g}: {quorum.survivors_needed(schedule.cohort):,} survivors; "
+        "rounds": f"{made.rounds:,}; a device may take part in {part}",
+        "devices": f"{request.devices:,}, {request.cohort:,} asked in each round",
+        "quorum": f"more than {quorum.tau:g}: {quorum.survivors_needed(request.cohort):,} survivors; "
         f"up to {quorum.gamma:g} corrupt; noise sized for {made.honest_survivors:,} honest shares",
         "vector": f"integers with L2 norm up to {event.sensitivity:,}, {length}",
     }
@@ -81,11 +81,11 @@ def _grids(made: Plan) -> list[Grid]:
         "amplification": promised.amplification,
         "assuming": ";\n".join(promised.assumptions),
     }
-    spent = [("central", promised, f"Promised to everybody: {_rounds(schedule.most_rounds)}.")]
-    likely = max(1, made.cost.likely_rounds)
-    if likely < schedule.most_rounds:
+    spent = [("central", promised, f"Promised to everybody: {_rounds(made.most_rounds)}.")]
+    likely = made.likely_rounds
+    if likely < made.most_rounds:
         words = f"Information: {_rounds(likely)}, the busiest device of a typical run with random cohorts."
-        spent.append(("likely", made.cost.likely, words))
+        spent.append(("likely", made.likely, words))
     spent.append(("local", made.local, f"{LOCAL_WARNING} Assumes nothing but the device's own noise."))
     by_round = [
         [f"{row.round:,}", *([f"{row.device_rounds:,}"] if capped else []), round_up(row.central), round_up(row.local)]

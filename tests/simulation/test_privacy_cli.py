@@ -315,5 +315,5 @@ def test_the_extremes_of_what_can_be_planned_have_finite_figures():
             quorum=Quorum(tau=0.6, gamma=0.2),
         )
         made = make_plan(request)
-        assert float(round_up(made.local.epsilon)) >= float(round_up(made.cost.promised.epsilon)) > 0
+        assert float(round_up(made.local.epsilon)) >= float(round_up(made.promised.epsilon)) > 0
         json.dumps(made.to_dict(), allow_nan=False)
