@@ -73,17 +73,8 @@ class Data:
 
     @property
     def items(self) -> pl.DataFrame:
-        """What is publicly known of the items, one row each: item, title, genres and year."""
-        known = self.held.catalogue
-        return pl.DataFrame(
-            {
-                "item": list(known.ids),
-                "title": list(known.titles),
-                "genres": [list(names) for names in known.genres],
-                "year": [int(year) or None for year in known.years],
-            },
-            schema={"item": pl.String, "title": pl.String, "genres": pl.List(pl.String), "year": pl.Int32},
-        )
+        """What is publicly known of the items, one row each: item, title, genres and year, 0 where it is unknown."""
+        return self.held.catalogue.to_frame(texts=False)
 
     @property
     def interactions(self) -> pl.DataFrame:

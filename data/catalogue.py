@@ -18,6 +18,8 @@ from palate.errors import DataError
 from palate.models.arrays import Int32Array
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from palate.data.titles import TitleIndex
 
 UNKNOWN_YEAR: Final = 0
@@ -95,10 +97,14 @@ class Catalogue:
         )
 
     def to_parquet(self, *, texts: bool = True) -> bytes:
-        """Bytes of a Parquet file: `item`, `title`, `genres` (a list), `year` and, if asked for, `text`."""
-        import polars as pl
-
+        """Bytes of a Parquet file: the columns of `to_frame`."""
         from palate.data.tables import parquet_bytes
+
+        return parquet_bytes(self.to_frame(texts=texts))
+
+    def to_frame(self, *, texts: bool = True) -> pl.DataFrame:
+        """One row for each item: `item`, `title`, `genres` (a list), `year` (0 if unknown) and, if wanted, `text`."""
+        import polars as pl
 
         columns = {
             "item": self.ids,
@@ -107,7 +113,7 @@ class Catalogue:
             "year": self.years,
             **({"text": self.texts} if texts else {}),
         }
-        return parquet_bytes(pl.DataFrame(columns, schema_overrides={"genres": pl.List(pl.String), "year": pl.Int32}))
+        return pl.DataFrame(columns, schema_overrides={"genres": pl.List(pl.String), "year": pl.Int32})
 
     @staticmethod
     def from_parquet(data: bytes, *, num_items: int | None = None, hint: str) -> Catalogue:

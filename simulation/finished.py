@@ -13,13 +13,13 @@ from palate.models.learning.kernel import Scorer, fit_heads, fresh_heads, is_sta
 from palate.models.scores.base import State
 from palate.models.serving import serving_training
 from palate.models.table import ItemTable
-from palate.server.store import TABLE_FORMAT, read_tensors
 from palate.simulation.config import SimulationConfig
 from palate.simulation.datasets.splits import Split
 from palate.simulation.federation import finished_result
 from palate.simulation.host import read_heads
 from palate.simulation.prepare import Prepared, prepare
 from palate.simulation.run_folder import RESOLVED, pin_data, read_config
+from palate.simulation.run_reader import read_item_table
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,14 @@ def table_of(folder: Path, config: SimulationConfig, prepared: Prepared) -> Item
     RunError
         If it is missing or damaged, or the data is not what it was.
     """
-    arrays, label = read_tensors(folder / "item_table.safetensors", TABLE_FORMAT)
-    if label.get("catalogue") != prepared.catalogue_hash:
+    saved = read_item_table(folder)
+    if saved.catalogue != prepared.catalogue_hash:
         raise RunError(
             f"{folder}: its item table is of another catalogue than {config.data} is now",
             hint="the data has changed since; run it again with --fresh",
         )
     pin_data(folder, prepared.data_hash)
-    try:
-        return ItemTable(arrays["fixed"], arrays["learned"])
-    except (KeyError, ValueError) as error:
-        raise RunError(f"{folder / 'item_table.safetensors'} is damaged", hint="run it again with --fresh") from error
+    return saved.table
 
 
 def heads_of(folder: Path, config: SimulationConfig, table: ItemTable, num_users: int) -> State:

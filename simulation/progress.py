@@ -7,15 +7,15 @@ import html
 import statistics
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 from rich.text import Text
 
-from palate.simulation.claims import SEEDED, label_of
+from palate.simulation.claims import SEEDED
 
 if TYPE_CHECKING:
     from palate.simulation.session import RoundLine, SimulationSession, Watcher
@@ -46,74 +46,6 @@ class SilentWatcher:
         """Say nothing."""
 
 
-class LiveWatcher:
-    """Draws progress; a context manager.
-
-    Parameters
-    ----------
-    console
-        Where to draw; stderr, so that stdout stays for results.
-    """
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._task: TaskID | None = None
-        self._progress = ProgressBar(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-
-    def __enter__(self) -> LiveWatcher:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self._progress.stop()
-
-    def started(self, session: SimulationSession, done: list[RoundLine]) -> None:
-        """Introduce the run."""
-        facts, config = session.prepared.interactions, session.config
-        self._console.print(
-            f"{facts.num_users:,} virtual devices, {facts.num_items:,} items, {len(facts.item):,} interactions; "
-            f"model {config.training.model}, {config.schedule.rounds} rounds, seed {config.seed}",
-            soft_wrap=True,
-        )
-        if config.unit == "none":
-            self._console.print(Text("unit none: no privacy, updates leave the devices as they are", style="bold red"))
-        elif config.privacy.noise == "seeded":
-            self._console.print(Text(f"unit {config.unit}, {SEEDED}", style="bold red"))
-        else:
-            self._console.print(
-                f"unit {config.unit}: every device has a budget of epsilon {config.epsilon:g} at delta "
-                f"{config.delta:g}, and its own ledger",
-                soft_wrap=True,
-                highlight=False,
-            )
-        if done:
-            self._console.print(f"resumed after round {done[-1]['round']}")
-        self._task = self._progress.add_task("round", total=config.schedule.rounds, completed=max(len(done) - 1, 0))
-
-    def round_done(self, line: RoundLine) -> None:
-        """Print the round's line and move the bar."""
-        self._console.print(round_words(line), highlight=False, soft_wrap=True)
-        if self._task is not None:
-            self._progress.update(self._task, completed=line["round"])
-
-    def phase(self, words: str) -> None:
-        """Say what is going on."""
-        if self._task is None:
-            self._console.print(f"{words} ...", highlight=False)
-        else:
-            self._progress.update(self._task, description=words)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Progress:
     """How far a run is.
@@ -126,12 +58,18 @@ class Progress:
         Training rounds that are done, and all of them; both 0 while data is read.
     seconds_left
         Estimate for the rounds to come, from the median of those that are done; None before the first.
+    lasting
+        Whether the words stay true, as about a finished round; others are replaced by the next.
+    warning
+        Whether they say that nobody is protected.
     """
 
     words: str
     round: int
     rounds: int
     seconds_left: float | None
+    lasting: bool = False
+    warning: bool = False
 
 
 class CallingWatcher:
@@ -144,21 +82,83 @@ class CallingWatcher:
 
     def started(self, session: SimulationSession, done: list[RoundLine]) -> None:
         """Introduce the run."""
-        self._rounds, self._done = session.config.schedule.rounds, max(len(done) - 1, 0)
-        facts = session.prepared.interactions
-        self.phase(f"{facts.num_users:,} virtual devices, {facts.num_items:,} items; {label_of(session.config)}")
+        facts, config = session.prepared.interactions, session.config
+        self._rounds, self._done = config.schedule.rounds, max(len(done) - 1, 0)
+        self._tell(
+            f"{facts.num_users:,} virtual devices, {facts.num_items:,} items, {len(facts.item):,} interactions; "
+            f"model {config.training.model}, {config.schedule.rounds} rounds, seed {config.seed}",
+            lasting=True,
+        )
+        if config.unit == "none":
+            self._tell("unit none: no privacy, updates leave the devices as they are", lasting=True, warning=True)
+        elif config.privacy.noise == "seeded":
+            self._tell(f"unit {config.unit}, {SEEDED}", lasting=True, warning=True)
+        else:
+            self._tell(
+                f"unit {config.unit}: every device has a budget of epsilon {config.epsilon:g} at delta "
+                f"{config.delta:g}, and its own ledger",
+                lasting=True,
+            )
+        if done:
+            self._tell(f"resumed after round {done[-1]['round']}", lasting=True)
 
     def round_done(self, line: RoundLine) -> None:
         """Tell of a finished round."""
         self._done = line["round"]
         if line["purpose"] == "train":
             self._walls.append(line["wall_seconds"])
-        self.phase(round_words(line))
+        self._tell(round_words(line), lasting=True)
 
     def phase(self, words: str) -> None:
         """Tell what is going on."""
+        self._tell(words)
+
+    def _tell(self, words: str, *, lasting: bool = False, warning: bool = False) -> None:
         left = statistics.median(self._walls) * (self._rounds - self._done) if self._walls else None
-        self._call(Progress(words=words, round=self._done, rounds=self._rounds, seconds_left=left))
+        step = Progress(words=words, round=self._done, rounds=self._rounds, seconds_left=left)
+        self._call(replace(step, lasting=lasting, warning=warning))
+
+
+class LiveWatcher(CallingWatcher):
+    """Prints lasting words and draws a bar with the others; a context manager.
+
+    Parameters
+    ----------
+    console
+        Where to draw; stderr, so that stdout stays for results.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(self._show)
+        self._bar = ProgressBar(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("round", start=False, visible=False)
+
+    def __enter__(self) -> LiveWatcher:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._bar.stop()
+
+    def _show(self, step: Progress) -> None:
+        started = step.rounds > 0
+        if step.lasting or not started:
+            line = Text(step.words if step.lasting else f"{step.words} ...", style="bold red" if step.warning else "")
+            self._bar.console.print(line, soft_wrap=True)
+        if started:
+            self._bar.start_task(self._task)
+            words = None if step.lasting else step.words
+            self._bar.update(self._task, visible=True, total=step.rounds, completed=step.round, description=words)
 
 
 class NotebookWatcher(CallingWatcher):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,34 +13,16 @@ from palate.data.catalogue import Catalogue
 from palate.data.interactions import Interactions
 from palate.errors import DataError
 from palate.models import lists
-from palate.simulation.datasets.splits import Split
-from palate.simulation.evaluation import Scorer
 from palate.simulation.report.rendering import cell
 from palate.simulation.report.tables import Cell, Grid, Row, text_grid
+
+if TYPE_CHECKING:
+    from palate.simulation.finished import Finished
 
 RECENT = 10
 """Newest items of the history that are shown."""
 
 _EXAMPLES = 3
-
-
-class FinishedRun(Protocol):
-    """What `palate.simulation.finished.open_finished` gives."""
-
-    @property
-    def interactions(self) -> Interactions:
-        """The dataset."""
-        ...
-
-    @property
-    def split(self) -> Split:
-        """Histories and held-out items."""
-        ...
-
-    @property
-    def scorer(self) -> Scorer:
-        """Scores for people who know everything but their test item."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -149,7 +131,7 @@ class Recommended:
         return cell(f"For {self.user_id}", self.grids)
 
 
-def recommend_to(finished: FinishedRun, user_id: str, num_recommendations: int = 10) -> Recommended:
+def recommend_to(finished: Finished, user_id: str, num_recommendations: int = 10) -> Recommended:
     """Recommend to one person of the run's data.
 
     Parameters
