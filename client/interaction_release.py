@@ -125,7 +125,7 @@ def interaction_sum(
             rows = slice(own.indptr[device - start], own.indptr[device - start + 1])
             integers[rows] = quantise_samples(clipped[rows], quantiser, secrets[device])
             sums[device] = layout.head_part(integers[rows])
-        total += layout.item_sum(integers, samples.items, table.num_items)
+        total += layout.item_sum(integers, samples, table.num_items)
     for device, secret in enumerate(secrets):
         noise = WordStream(secret, Purpose.NOISE)
         sums[device] += SkellamSampler(terms.share_variance).draw(layout.head_size, noise)

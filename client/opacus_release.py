@@ -183,7 +183,7 @@ def interaction_sum(
 
     def quantise(clipped: Float32Array) -> Int64Array:
         integers = quantise_samples(-clipped, quantiser, secret)  # descent is minus the gradient
-        return np.concatenate([layout.head_part(integers), layout.item_sum(integers, samples.items, table.num_items)])
+        return np.concatenate([layout.head_part(integers), layout.item_sum(integers, samples, table.num_items)])
 
     optimizer = SkellamOptimizer(
         gradients,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from palate.models.arrays import Int32Array, Int64Array, IntegerArray, UInt64Array
+from palate.models.arrays import Int32Array, IntegerArray, UInt64Array
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -43,36 +43,3 @@ def draw_items(keys: UInt64Array, counters: IntegerArray, num_items: int) -> Int
     """
     high = mix(keys, counters) >> np.uint64(32)
     return ((high * np.uint64(num_items)) >> np.uint64(32)).astype(np.int32)
-
-
-def epoch_samples(
-    key: np.uint64, epoch: int, items: Int32Array, *, negatives: int, num_items: int
-) -> tuple[Int64Array, Int32Array]:
-    """One device's samples of one epoch, in the order of training.
-
-    Parameters
-    ----------
-    key
-        The device's key of this round.
-    epoch
-        0-based local epoch.
-    items
-        The device's positives, oldest first, int32 [n].
-    negatives
-        Negatives per positive, drawn from the whole catalogue.
-    num_items
-        Size of the catalogue.
-
-    Returns
-    -------
-    positions, int64 [n]
-        Which interaction each sample is about.
-    samples, int32 [n, 1 + negatives]
-        The positive, then its negatives.
-    """
-    position = np.arange(len(items))
-    keys = np.full(1, key, dtype=np.uint64)
-    order = np.argsort(mix(stream(keys, 2 * epoch), position), kind="stable")
-    counters = order[:, None] * negatives + np.arange(negatives)  # [n, negatives]
-    drawn = draw_items(stream(keys, 2 * epoch + 1), counters, num_items)
-    return order, np.concatenate([items[order][:, None], drawn], axis=1)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 
 from palate.errors import FederationError
-from palate.models.scores.base import Shape
-from palate.models.scores.registry import head_size
 from palate.models.training import LocalTraining
 from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.privacy.wire import RoundPlan
@@ -24,9 +22,12 @@ def steps_per_unit(plan: RoundPlan) -> float:
         raise FederationError(f"no scale for unit {plan.unit!r}", hint="plan a unit that this version knows")
 
     def sample_size() -> int:
+        from palate.models.learning.interactions import (
+            sample_layout,  # PyTorch, for rounds of single interactions alone
+        )
+
         training = LocalTraining.model_validate_json(plan.training)
-        shape = Shape(fixed_dim=plan.fixed.shape[1], dim=plan.learned.shape[1], hidden=training.hidden)
-        return head_size(training.model, training.objective, shape) + (1 + training.negatives) * shape.dim
+        return sample_layout(training, fixed_dim=plan.fixed.shape[1], dim=plan.learned.shape[1]).size
 
     return MECHANISMS[plan.unit].steps_per_unit(plan, sample_size)
 

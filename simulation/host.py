@@ -8,7 +8,7 @@ ranks and losses. No real device does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +88,6 @@ class ShardHost:
         self._population = prepared.interactions.num_users
         self._run_dir = folder
         self._folder = folder / "devices"
-        self._ledgers: ShardLedgers | None = None
         self._train = split.train.select(self.users)
         self._full_train = split.full_train.select(self.users)
         self._held_out = {"validation": _of(split.validation, self.users), "test": _of(split.test, self.users)}
@@ -127,7 +126,7 @@ class ShardHost:
     def _protected(self, plan: RoundPlan, taking_part: Int64Array, everyone: BoolArray) -> ItemUpdate:
         """Charge the devices' ledgers, train, release through the mechanism, close the round."""
         users = self.users[taking_part]
-        noise, ledgers = read_noise_key(self._run_dir), self._open_ledgers()
+        noise, ledgers = read_noise_key(self._run_dir), self._ledgers
         ledgers.begin(plan, taking_part)
         surviving = self._surviving(plan, everyone)[users]
         rules = plan.rules_hash
@@ -224,11 +223,10 @@ class ShardHost:
             self._serving,
         )
 
-    def _open_ledgers(self) -> ShardLedgers:
-        """Open the devices' ledgers with the first protected round; they stay open."""
-        if self._ledgers is None:
-            self._ledgers = ShardLedgers(self._run_dir, self._shard, self.users, self._config.promises)
-        return self._ledgers
+    @cached_property
+    def _ledgers(self) -> ShardLedgers:
+        """The devices' ledgers, opened with the first protected round; they stay open."""
+        return ShardLedgers(self._run_dir, self._shard, self.users, self._config.promises)
 
     def inspect(self, question: Mapping[str, str | int], table_arrays: Arrays) -> Arrays:
         """Answer a question of the simulation.
@@ -307,30 +305,21 @@ def _heads_path(folder: Path, shard: int, server_round: int) -> Path:
 
 def join_answers(answers: list[Mapping[str, AnyArray]], *, full: bool) -> tuple[Evaluation, float | None]:
     """Join the shards' answers: an evaluation ordered by user, and the mean loss over devices where it is known."""
-    parts = [
-        Evaluation(
-            users=answer["users"].astype(np.int32),
-            target=answer["target"].astype(np.int32),
-            rank_sampled=answer["rank_sampled"].astype(np.int32),
-            rank_full=answer["rank_full"].astype(np.int32) if full else None,
-            top_items=answer["top_items"].astype(np.int32) if full else None,
-            top_k=int(answer["top_k"].item()),
-        )
-        for answer in answers
-    ]
-    losses = np.array([answer["loss"].astype(np.float64) for answer in answers])  # [shards, (loss, devices)]
-    joined = Evaluation.concatenate(parts)
-    order = np.argsort(joined.users)
-    joined = replace(
-        joined,
-        users=joined.users[order],
-        target=joined.target[order],
-        rank_sampled=joined.rank_sampled[order],
-        rank_full=None if joined.rank_full is None else joined.rank_full[order],
-        top_items=None if joined.top_items is None else joined.top_items[order],
+    names = ("users", "target", "rank_sampled", *(("rank_full", "top_items") if full else ()))
+    joined = {name: np.concatenate([answer[name] for answer in answers]).astype(np.int32) for name in names}
+    order = np.argsort(joined["users"])
+    joined = {name: values[order] for name, values in joined.items()}
+    evaluation = Evaluation(
+        users=joined["users"],
+        target=joined["target"],
+        rank_sampled=joined["rank_sampled"],
+        rank_full=joined.get("rank_full"),
+        top_items=joined.get("top_items"),
+        top_k=TOP_K,
     )
+    losses = np.array([answer["loss"].astype(np.float64) for answer in answers])  # [shards, (loss, devices)]
     devices = losses[:, 1].sum()
-    return joined, float(losses.prod(axis=1).sum() / devices) if devices else None
+    return evaluation, float(losses.prod(axis=1).sum() / devices) if devices else None
 
 
 def _of(held_out: HeldOut, users: Int64Array) -> HeldOut:
@@ -344,7 +333,6 @@ def arrays_of(result: Evaluation | None, users: Int64Array) -> Arrays:
         "users": users[result.users],
         "target": result.target,
         "rank_sampled": result.rank_sampled,
-        "top_k": np.array([result.top_k]),
     }
     if result.rank_full is not None and result.top_items is not None:
         arrays |= {"rank_full": result.rank_full, "top_items": result.top_items}

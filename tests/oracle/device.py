@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from oracle.modules import Head, build
-from palate.models.arrays import Float32Array, Float64Array, Int32Array
-from palate.models.sampling import epoch_samples
+from palate.models.arrays import Float32Array, Float64Array, Int32Array, Int64Array
+from palate.models.sampling import draw_items, mix, stream
 from palate.models.scores.base import Shape, State
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
@@ -252,3 +252,36 @@ def _batches(
         for start in range(0, len(items), config.batch_size):
             batch = slice(start, start + config.batch_size)
             yield epoch, torch.from_numpy(samples[batch].astype(np.int64)), torch.from_numpy(weights[order[batch]])
+
+
+def epoch_samples(
+    key: np.uint64, epoch: int, items: Int32Array, *, negatives: int, num_items: int
+) -> tuple[Int64Array, Int32Array]:
+    """One device's samples of one epoch, in the order of training.
+
+    Parameters
+    ----------
+    key
+        The device's key of this round.
+    epoch
+        0-based local epoch.
+    items
+        The device's positives, oldest first, int32 [n].
+    negatives
+        Negatives per positive, drawn from the whole catalogue.
+    num_items
+        Size of the catalogue.
+
+    Returns
+    -------
+    positions, int64 [n]
+        Which interaction each sample is about.
+    samples, int32 [n, 1 + negatives]
+        The positive, then its negatives.
+    """
+    position = np.arange(len(items))
+    keys = np.full(1, key, dtype=np.uint64)
+    order = np.argsort(mix(stream(keys, 2 * epoch), position), kind="stable")
+    counters = order[:, None] * negatives + np.arange(negatives)  # [n, negatives]
+    drawn = draw_items(stream(keys, 2 * epoch + 1), counters, num_items)
+    return order, np.concatenate([items[order][:, None], drawn], axis=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from palate.models.learning.interactions import SampleLayout, interaction_samples
+from palate.models.learning.interactions import SampleLayout, first_slots, interaction_samples
 
 LAYOUT = SampleLayout(head_size=9, slots=3, dim=2)
 KEY, NUM_ITEMS = np.uint64(77), 50
@@ -30,17 +30,17 @@ def test_samples_add_up_in_the_table():
 def test_negatives_come_from_the_whole_catalogue_and_repeats_do_not_count():
     items = np.arange(3, dtype=np.int32)
     drawn = [interaction_samples(np.array([key], np.uint64), items, negatives=4, num_items=3) for key in range(100)]
-    seen_items = np.concatenate([each.items[:, 1:].reshape(-1) for each in drawn])
+    seen_items = np.concatenate([each[:, 1:].reshape(-1) for each in drawn])
     assert np.bincount(seen_items, minlength=3).min() > 300  # positives among them
     for each in drawn:
-        for sample, real in zip(each.items.tolist(), each.real.tolist(), strict=True):
+        for sample, real in zip(each.tolist(), first_slots(each).tolist(), strict=True):
             assert real == [item not in sample[:place] for place, item in enumerate(sample)]
 
 
 def test_negatives_of_an_interaction_stay_when_another_goes():
     items = np.random.default_rng(6).permutation(NUM_ITEMS)[:10].astype(np.int32)
-    whole = interaction_samples(np.array([KEY]), items, negatives=4, num_items=NUM_ITEMS).items
-    fewer = interaction_samples(np.array([KEY]), np.delete(items, 3), negatives=4, num_items=NUM_ITEMS).items
+    whole = interaction_samples(np.array([KEY]), items, negatives=4, num_items=NUM_ITEMS)
+    fewer = interaction_samples(np.array([KEY]), np.delete(items, 3), negatives=4, num_items=NUM_ITEMS)
     np.testing.assert_array_equal(fewer, np.delete(whole, 3, axis=0))
-    other = interaction_samples(np.array([KEY + np.uint64(1)]), items, negatives=4, num_items=NUM_ITEMS).items
+    other = interaction_samples(np.array([KEY + np.uint64(1)]), items, negatives=4, num_items=NUM_ITEMS)
     assert (other[:, 1:] != whole[:, 1:]).mean() > 0.9
