@@ -207,7 +207,7 @@ def _serve(
             watchers=[lines],
             interrupted=lambda: bool(received),
         ) as fleet:
-            note(f"fleet {config.name} on {fleet.address}; {len(fleet.books.state.devices())} devices are enrolled")
+            note(f"fleet {config.name} on {fleet.address}; {len(fleet.books.enrolment.nodes())} devices are enrolled")
             note(f"the guarantee is {fleet.guarantee}: it {GUARANTEES[fleet.guarantee]}")
             note(config.promise.words)
             if fleet.metrics_port is not None:

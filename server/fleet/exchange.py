@@ -46,6 +46,8 @@ class Exchange:
         Where devices are reached, by name.
     run, number
         The round.
+    enrolled
+        Names the devices that are enrolled now.
     largest_answer
         Bytes that no honest answer exceeds.
     offline_seconds
@@ -67,6 +69,7 @@ class Exchange:
         nodes: Mapping[str, int],
         run: str,
         number: int,
+        enrolled: Callable[[], Container[str]],
         largest_answer: int,
         offline_seconds: float,
         interrupted: Callable[[], bool],
@@ -78,6 +81,7 @@ class Exchange:
         self._nodes = nodes
         self._run = run
         self._number = number
+        self._enrolled = enrolled
         self._largest_answer = largest_answer
         self._offline_seconds = offline_seconds
         self._interrupted = interrupted
@@ -186,7 +190,7 @@ class Exchange:
 
     def _drop_removed(self, step: FleetStep, unsent: dict[str, float], waiting: dict[str, str], *, note: bool) -> None:
         """Wait no longer for devices that the operator has removed meanwhile."""
-        enrolled = self._state.enrolled()
+        enrolled = self._enrolled()
         gone = [device for device in (*unsent, *waiting.values()) if device not in enrolled]
         for device in gone:
             unsent.pop(device, None)

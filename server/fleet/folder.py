@@ -3,8 +3,8 @@
     fleet.toml           what the operator decides
     catalogue.parquet    the public list of items
     keys/                signing keys of server and authority, certificates (0700, files 0600)
-    nodes/               who may connect (`palate.server.fleet.transport`)
-    fleet.sqlite         enrolments, rounds, messages, and the wish to stop
+    nodes/               who belongs to the fleet (`palate.server.fleet.transport.enrolment`)
+    fleet.sqlite         rounds, messages, and the wish to stop
     run/                 checkpoint, item table, rounds.jsonl, log/ (the public record of rounds)
     ledgers/             what was charged: server.sqlite, public.key
     server.jsonl         what happened, one JSON object a line, without personal data
@@ -47,13 +47,18 @@ class FleetFolder:
 
     @property
     def state(self) -> Path:
-        """Enrolments, rounds and messages."""
+        """Rounds and messages."""
         return self.root / "fleet.sqlite"
 
     @property
     def nodes(self) -> Path:
-        """Folder of the transport's own list of who may connect."""
+        """Folder of the list of devices that are or were enrolled."""
         return self.root / "nodes"
+
+    @property
+    def enrolment(self) -> Path:
+        """The list itself."""
+        return self.nodes / "fleet.sqlite"
 
     @property
     def keys(self) -> Path:

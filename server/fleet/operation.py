@@ -32,6 +32,7 @@ from palate.server.fleet.losses import Losses
 from palate.server.fleet.rounds import FleetRound, Parties, RoundLost, largest_answer
 from palate.server.fleet.state import FleetState, Round, RoundStatus, Stop
 from palate.server.fleet.transparency import TransparencyLog
+from palate.server.fleet.transport.enrolment import Enrolment
 from palate.server.fleet.watching import Clock, Lost, RoundBegun, RoundEnded, RunEnded, Waiting, Watcher
 from palate.server.ledger import ServerLedger
 from palate.server.settings import ServerSettings
@@ -50,6 +51,7 @@ class Books:
     """Where a run is written down."""
 
     state: FleetState
+    enrolment: Enrolment
     store: RunStore
     metadata: Mapping[str, str]
     ledger: ServerLedger
@@ -108,7 +110,7 @@ class Operation:
         self._interrupted = interrupted
         self._wall_clock = wall_clock
         self._wait_for = wait_for or config.cohort.devices
-        self._nodes = {each.device: each.node for each in books.state.devices()}
+        self._nodes = self._enrolled()
         self._catch_up()
 
     def run(self) -> str:
@@ -154,7 +156,7 @@ class Operation:
         told = -1
         while True:
             self._check_interrupt()
-            self._nodes = {each.device: each.node for each in self._books.state.devices()}
+            self._nodes = self._enrolled()
             online = self._grid_messages.online()
             present = sorted(device for device, node in self._nodes.items() if node in online)
             if len(present) >= needed:
@@ -281,7 +283,7 @@ class Operation:
         """Send the last receipt with the last table to everybody who is there: for them the run is over."""
         applied = [each for each in self._books.state.rounds() if each.receipt is not None]
         if applied:
-            self._nodes = {each.device: each.node for each in self._books.state.devices()}
+            self._nodes = self._enrolled()
             self._deliver(applied[-1], list(self._nodes), last=True)
 
     def _deliver(self, applied: Round, devices: list[str], *, last: bool = False) -> None:
@@ -372,10 +374,15 @@ class Operation:
             nodes=self._nodes,
             run=self._config.run,
             number=number,
+            enrolled=self._enrolled,
             largest_answer=0 if plan is None else largest_answer(plan),
             offline_seconds=self._config.deadlines.offline_seconds,
             interrupted=self._stop_now,
         )
+
+    def _enrolled(self) -> dict[str, int]:
+        """Return where devices are reached that are enrolled now, by name."""
+        return {node.label: node.node_id for node in self._books.enrolment.nodes()}
 
     def _remembered(self, number: int) -> Round:
         return next(each for each in self._books.state.rounds() if each.number == number)

@@ -1,13 +1,12 @@
 """Taking devices out of a fleet: from the next request on their keys are refused, and no roster names them any more.
 
-First the list of whom rounds ask, then the transport's: a crash in between leaves a key that may connect and is never
-asked, and the same command again ends it. A device that is removed in the middle of a round has dropped out of it
-(`palate.server.fleet.exchange`).
+A device that is removed in the middle of a round has dropped out of it (`palate.server.fleet.exchange`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from palate.errors import ConfigError
@@ -16,7 +15,6 @@ from palate.server.fleet.eventlog import EventLog
 from palate.server.fleet.folder import FleetFolder
 from palate.server.fleet.state import FleetState
 from palate.server.fleet.transport.enrolment import Enrolment
-from palate.server.fleet.transport.server import ENROLMENT_FILE
 
 
 @dataclass(frozen=True)
@@ -60,27 +58,18 @@ def remove(folder: FleetFolder, devices: Sequence[str]) -> Removal:
     """
     folder.require()
     config, names = load_config(folder.config), tuple(dict.fromkeys(each.strip().lower() for each in devices))
-    state, nodes = FleetState(folder.state), Enrolment(folder.nodes / ENROLMENT_FILE)
-    try:
-        enrolled = {each.device: each.node for each in state.devices()}
-        gone = {each.device: each.node for each in state.removed()}
-        unknown = [name for name in names if name not in enrolled and name not in gone]
+    with closing(Enrolment(folder.enrolment)) as enrolment, closing(FleetState(folder.state)) as state:
+        enrolled = {node.label: node.node_id for node in enrolment.nodes()}
+        known = {node.label for node in enrolment.all()}
+        unknown = [name for name in names if name not in known]
         if unknown:
             raise ConfigError(
                 f"{unknown[0]} is no device of this fleet; nobody was removed", hint="palate server devices lists them"
             )
         for name in names:
             if name in enrolled:
-                state.remove(name)
-        may_connect = {node.node_id for node in nodes.nodes()}
-        for name in names:
-            node = enrolled.get(name, gone.get(name, 0))
-            if node in may_connect:
-                nodes.remove(node)
-        left, begun = len(state.devices()), bool(state.rounds())
-    finally:
-        nodes.close()
-        state.close()
+                enrolment.remove(enrolled[name])
+        left, begun = len(enrolment.nodes()), bool(state.rounds())
     removed = tuple(name for name in names if name in enrolled)
     if removed:
         events = EventLog(folder.events, config.promise)

@@ -162,6 +162,7 @@ def opened(
         )
         books = Books(
             state=state,
+            enrolment=server.enrolment,
             store=RunStore(folder.run),
             metadata=metadata,
             ledger=ledger,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,9 +21,7 @@ from palate.server.fleet.catalogue import make_catalogue, read_catalogue
 from palate.server.fleet.certificates import KeyFiles, issue_server_certificate, make_authority
 from palate.server.fleet.config import checked_config, load_config, to_toml
 from palate.server.fleet.folder import FleetFolder, make_key, read_key, read_public_key, write_public_key
-from palate.server.fleet.state import FleetState
 from palate.server.fleet.transport.enrolment import Enrolment
-from palate.server.fleet.transport.server import ENROLMENT_FILE
 
 
 @dataclass(frozen=True)
@@ -163,31 +162,23 @@ def welcome(
     """
     config, device = load_config(folder.config), device_name(request.device)
     authority = read_public_key(folder.authority_public_key)
-    state, nodes = FleetState(folder.state), Enrolment(folder.nodes / ENROLMENT_FILE)
-    try:
-        known = {each.device: each for each in state.devices()}.get(device)
-        gone = {each.device: each for each in state.removed()}.get(device)
-        if gone is not None and not readmit:
-            day = datetime.fromtimestamp(gone.removed_at, UTC).date()
+    with closing(Enrolment(folder.enrolment)) as enrolment:
+        known = next((node for node in enrolment.all() if node.label == device), None)
+        enrolled = known is not None and known.removed_at is None
+        if known is not None and known.removed_at is not None and not readmit:
+            day = datetime.fromtimestamp(known.removed_at, UTC).date()
             raise ConfigError(
                 f"device {device} was removed from this fleet on {day}", hint="to take it in again, add --readmit"
             )
-        if known is not None:
-            signed = EnrolmentCertificate.from_bytes(known.certificate)
-        elif certificate is not None:
+        if known is not None and (enrolled or certificate is None):
+            certificate = known.certificate
+        if certificate is not None:
             signed = EnrolmentCertificate.from_bytes(certificate)
-        elif gone is not None:
-            signed = EnrolmentCertificate.from_bytes(gone.certificate)
         else:
             signed = certify(request, config.name, _authority_key(folder, authority_key, authority))
         _check(signed, request, config.name, authority)
-        if known is None:
-            # First the transport's list: a crash in between leaves a key that may connect and is never asked.
-            node = nodes.find(request.node_key_pem) or nodes.add(request.node_key_pem, label=device)
-            state.enrol(device, node.node_id, signed.to_bytes())
-    finally:
-        nodes.close()
-        state.close()
+        if not enrolled:
+            enrolment.add(request.node_key_pem, label=device, certificate=signed.to_bytes())
     catalogue, digest = read_catalogue(folder.catalogue)
     made = Welcome(
         fleet=config.name,
@@ -207,7 +198,7 @@ def welcome(
         catalogue_sha256=digest,
     )
     archive = made.pack(folder.catalogue.read_bytes())
-    return Welcomed(device, request.fingerprint, made.fingerprint, archive, known is not None)
+    return Welcomed(device, request.fingerprint, made.fingerprint, archive, enrolled)
 
 
 def _authority_key(folder: FleetFolder, path: Path | None, pinned: Ed25519PublicKey) -> Ed25519PrivateKey:

@@ -1,4 +1,4 @@
-"""The fleet's memory, in SQLite: who is enrolled, every round, and every message of the round that is open.
+"""The fleet's memory, in SQLite: every round, and every message of the round that is open.
 
 A message is here before it is looked at, and so is the moment at which a step was closed. Secure aggregation is a
 function of both (`palate.privacy.secagg.server`), so a server that was killed replays them and goes on with the same
@@ -18,15 +18,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from palate.errors import ConfigError, EnvironmentProblem, RunError
+from palate.errors import EnvironmentProblem, RunError
 from palate.privacy.wire import FleetStep
 
-FORMAT = 2
+FORMAT = 3
 APPLICATION_ID = 0x504C4654  # "PLFT"
 
 _TABLES = (
-    "CREATE TABLE devices (device TEXT PRIMARY KEY, node INTEGER NOT NULL UNIQUE, certificate BLOB NOT NULL, "
-    "enrolled_at REAL NOT NULL) STRICT",
     "CREATE TABLE rounds (number INTEGER PRIMARY KEY, purpose TEXT NOT NULL, status TEXT NOT NULL, "
     "roster_size INTEGER NOT NULL, plan_hash TEXT NOT NULL, offer BLOB NOT NULL, started_at REAL NOT NULL, "
     "ended_at REAL, reason TEXT NOT NULL DEFAULT '', advertised INTEGER NOT NULL DEFAULT 0, "
@@ -38,13 +36,6 @@ _TABLES = (
     "CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, round INTEGER NOT NULL, step TEXT NOT NULL, "
     "device TEXT, digest BLOB, body BLOB, UNIQUE (round, step, device, digest)) STRICT",
     "CREATE TABLE control (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
-    "CREATE TABLE removed (device TEXT PRIMARY KEY, node INTEGER NOT NULL, certificate BLOB NOT NULL, "
-    "enrolled_at REAL NOT NULL, removed_at REAL NOT NULL) STRICT",
-)
-_FROM_FORMAT_1 = (
-    "ALTER TABLE rounds ADD COLUMN lost_in TEXT NOT NULL DEFAULT ''",
-    "ALTER TABLE rounds ADD COLUMN named TEXT NOT NULL DEFAULT ''",
-    _TABLES[-1],
 )
 _ROUND_COLUMNS = (
     "number, purpose, status, roster_size, plan_hash, offer, started_at, ended_at, reason, advertised, survivors, "
@@ -67,41 +58,6 @@ class Stop(StrEnum):
 
     AFTER_ROUND = "after-round"
     NOW = "now"
-
-
-@dataclass(frozen=True)
-class Device:
-    """One enrolled device.
-
-    Attributes
-    ----------
-    device
-        16 hexadecimal digits.
-    node
-        Its number in the transport.
-    certificate
-        The authority's, as bytes.
-    enrolled_at
-        Seconds since 1970.
-    """
-
-    device: str
-    node: int
-    certificate: bytes
-    enrolled_at: float
-
-
-@dataclass(frozen=True)
-class RemovedDevice(Device):
-    """A device that was enrolled.
-
-    Attributes
-    ----------
-    removed_at
-        Seconds since 1970.
-    """
-
-    removed_at: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,46 +188,6 @@ class FleetState:
     def close(self) -> None:
         """Close the file; everything is on disk already."""
         self._db.close()
-
-    # who is enrolled
-
-    @_in_words
-    def enrol(self, device: str, node: int, certificate: bytes) -> None:
-        """Remember a device; raises ConfigError if it is enrolled already."""
-        try:
-            with self._transaction():
-                self._db.execute("DELETE FROM removed WHERE device = ?", (device,))
-                self._db.execute("INSERT INTO devices VALUES (?, ?, ?, ?)", (device, node, certificate, self._clock()))
-        except sqlite3.IntegrityError:
-            raise ConfigError(f"device {device} is enrolled already", hint="use the welcome that it has") from None
-
-    @_in_words
-    def devices(self) -> tuple[Device, ...]:
-        """All enrolled devices, oldest first."""
-        return tuple(Device(*row) for row in self._db.execute("SELECT * FROM devices ORDER BY enrolled_at, device"))
-
-    @_in_words
-    def enrolled(self) -> frozenset[str]:
-        """Names of all enrolled devices."""
-        return frozenset(row[0] for row in self._db.execute("SELECT device FROM devices"))
-
-    @_in_words
-    def remove(self, device: str) -> None:
-        """Take a device off the list, and remember that; it is asked no more. Nothing happens if it is not enrolled."""
-        with self._transaction():
-            self._db.execute(
-                "INSERT INTO removed SELECT device, node, certificate, enrolled_at, ? FROM devices WHERE device = ?",
-                (self._clock(), device),
-            )
-            self._db.execute("DELETE FROM devices WHERE device = ?", (device,))
-
-    @_in_words
-    def removed(self) -> tuple[RemovedDevice, ...]:
-        """All devices that were removed and did not come back, in that order."""
-        rows = self._db.execute(
-            "SELECT device, node, certificate, enrolled_at, removed_at FROM removed ORDER BY removed_at, device"
-        )
-        return tuple(RemovedDevice(*row) for row in rows)
 
     # rounds
 
@@ -454,10 +370,6 @@ class FleetState:
             for statement in _TABLES:
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            self._db.execute(f"PRAGMA user_version = {FORMAT}")
-        elif self._db.execute("PRAGMA user_version").fetchone()[0] == 1:
-            for statement in _FROM_FORMAT_1:
-                self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {FORMAT}")
         found = tuple(self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
         if found != (APPLICATION_ID, FORMAT):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 from palate.server.fleet.config import load_config
@@ -9,7 +10,8 @@ from palate.server.fleet.folder import FleetFolder
 from palate.server.fleet.losses import Losses
 from palate.server.fleet.progress import bytes_per_device
 from palate.server.fleet.serving import guarantee_of
-from palate.server.fleet.state import FleetState, RemovedDevice, Round, RoundStatus
+from palate.server.fleet.state import FleetState, Round, RoundStatus
+from palate.server.fleet.transport.enrolment import EnrolledNode, Enrolment
 
 GUARANTEES = {
     "semi-honest": "holds against a server that follows the protocol and looks; its operators enrol the devices",
@@ -29,15 +31,14 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
     config = load_config(folder.config)
     state = FleetState(folder.state)
     try:
-        rounds, devices, stop = state.rounds(), state.devices(), state.stop_requested()
-        unfinished, removed = state.unfinished(), state.removed()
+        rounds, stop, unfinished = state.rounds(), state.stop_requested(), state.unfinished()
         losses = Losses.found(state, config.halt_after)
         step, answers = None, 0
         if unfinished is not None:
             step, answers = state.progress(unfinished.number)
     finally:
         state.close()
-    guarantee = guarantee_of(folder, config)
+    devices, guarantee = _devices(folder), guarantee_of(folder, config)
     applied = [each for each in rounds if each.status in (RoundStatus.APPLIED, RoundStatus.DONE)]
     return {
         "fleet": config.name,
@@ -45,8 +46,8 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
         "address": config.listen.address,
         "running": folder.is_locked(),
         "stop_requested": None if stop is None else str(stop),
-        "devices_enrolled": len(devices),
-        "devices_removed": len(removed),
+        "devices_enrolled": sum(node.removed_at is None for node in devices),
+        "devices_removed": sum(node.removed_at is not None for node in devices),
         "devices_planned": config.cohort.devices,
         "rounds_applied": len(applied),
         "rounds_planned": 1 + config.schedule.rounds,
@@ -78,18 +79,22 @@ def devices_of(folder: FleetFolder) -> list[dict[str, Any]]:
     state = FleetState(folder.state)
     try:
         named = [(each.named, each.number) for each in state.rounds() if each.named]
-        there, gone = state.devices(), state.removed()
     finally:
         state.close()
     return [
         {
-            "device": each.device,
-            "enrolled_at": each.enrolled_at,
-            "removed_at": each.removed_at if isinstance(each, RemovedDevice) else None,
-            "named_in": [number for device, number in named if device == each.device],
+            "device": node.label,
+            "enrolled_at": node.enrolled_at,
+            "removed_at": node.removed_at,
+            "named_in": [number for device, number in named if device == node.label],
         }
-        for each in (*there, *gone)
+        for node in sorted(_devices(folder), key=lambda node: node.removed_at or 0.0)
     ]
+
+
+def _devices(folder: FleetFolder) -> tuple[EnrolledNode, ...]:
+    with closing(Enrolment(folder.enrolment)) as enrolment:
+        return enrolment.all()
 
 
 def rounds_of(folder: FleetFolder) -> list[dict[str, Any]]:

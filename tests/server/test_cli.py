@@ -17,7 +17,6 @@ from palate.server.fleet.folder import FleetFolder
 from palate.server.fleet.losses import FleetHalted
 from palate.server.fleet.state import FleetState, Round, RoundStatus, Stop
 from palate.server.fleet.transport.enrolment import Enrolment
-from palate.server.fleet.transport.server import ENROLMENT_FILE
 
 ITEMS = "item,title,genres,year\na,Alpha,Drama,1999\nb,Beta,Comedy,2001\n"
 
@@ -200,15 +199,15 @@ def test_a_removed_device_is_in_no_list_and_its_key_is_refused(init, call, tmp_p
     init("--devices", "3", "--smallest", "2")
     folder = FleetFolder(tmp_path / "fleet")
     first, second, third = enrolled(call, tmp_path, 3)
-    nodes = Enrolment(folder.nodes / ENROLMENT_FILE)
+    nodes = Enrolment(folder.enrolment)
     keys = {node.label: node.public_key for node in nodes.nodes()}
     done = call("remove", first.upper(), second)
     assert f"device {first} is removed" in done.stderr
     assert "1 devices are enrolled" in done.stderr
     assert "the next round waits for 2 more" in done.stderr
     assert [node.label for node in nodes.nodes()] == [third]
-    assert nodes.was_removed(keys[first])
-    assert not nodes.was_removed(keys[third])
+    assert nodes.find(keys[first]).removed_at is not None
+    assert nodes.find(keys[third]).removed_at is None
     nodes.close()
     found = json.loads(call("status", "--json").stdout)
     assert (found["devices_enrolled"], found["devices_removed"]) == (1, 2)
@@ -232,20 +231,6 @@ def test_of_names_of_which_one_is_unknown_nobody_is_removed(init, call, tmp_path
     (first,) = enrolled(call, tmp_path, 1)
     assert "no device of this fleet" in call("remove", first, "0" * 16, fails=ConfigError)
     assert json.loads(call("status", "--json").stdout)["devices_enrolled"] == 1
-
-
-def test_a_removal_that_was_cut_short_is_ended_by_the_same_command(init, call, tmp_path):
-    init()
-    (first,) = enrolled(call, tmp_path, 1)
-    folder = FleetFolder(tmp_path / "fleet")
-    state = FleetState(folder.state)
-    state.remove(first)
-    state.close()
-    nodes = Enrolment(folder.nodes / ENROLMENT_FILE)
-    assert len(nodes.nodes()) == 1
-    call("remove", first)
-    assert nodes.nodes() == ()
-    nodes.close()
 
 
 def test_a_removed_device_comes_back_only_on_purpose_and_with_the_welcome_that_it_had(init, call, tmp_path):

@@ -79,7 +79,7 @@ class Authenticator:
         except (ValueError, binascii.Error) as error:
             raise Unauthenticated("a header cannot be read") from error
         node = self._enrolment.find(public_key)
-        if node is None and not self._enrolment.was_removed(public_key):
+        if node is None:
             raise Unauthenticated("the key is not enrolled")
         self._check_time(signed_at)
         try:
@@ -88,7 +88,7 @@ class Authenticator:
             nonce, _ = decode_dss_signature(signature)
         except (InvalidSignature, ValueError) as error:
             raise Unauthenticated("the signature is not valid") from error
-        if node is None:  # said only now: nobody else shall learn who was in the fleet
+        if node.removed_at is not None:  # said only now: nobody else shall learn who was in the fleet
             raise Removed
         if not self._seen.add((node.node_id, nonce), signed_at.timestamp(), self._clock().timestamp()):
             raise Unauthenticated("the signature was used before")

@@ -1,4 +1,4 @@
-"""Who belongs to the fleet: public node keys, in a file of the server's own.
+"""Who belongs to the fleet: every device that is or was enrolled, in a file of the server's own.
 
 Flower keeps its registrations beside messages and runs; here a device's place in the fleet outlives every run. A node
 keeps its number for as long as it is enrolled, over restarts too. Another process (the operator's command line) may
@@ -11,31 +11,32 @@ import hashlib
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from palate.errors import ConfigError, RunError
 from palate.server.fleet.certificates import read_node_public_key
 
-FORMAT = 2
+FORMAT = 3
 _NODE_ID_BITS = 62
-_REMOVED = "create table removed (public_key blob primary key, removed_at text not null) strict"
 _SCHEMA = """
 create table node (
     node_id integer primary key,
     public_key blob not null unique,
     label text not null,
-    enrolled_at text not null
+    certificate blob not null,
+    enrolled_at real not null,
+    removed_at real
 ) strict
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnrolledNode:
-    """A device that may talk to this server.
+    """A device that may talk to this server, or might before it was removed.
 
     Parameters
     ----------
@@ -44,20 +45,19 @@ class EnrolledNode:
     public_key
         Its P-384 key, SubjectPublicKeyInfo as PEM.
     label
-        The operator's name for it; may be empty.
-    enrolled_at
-        When, ISO 8601 in UTC.
+        The device's name in the fleet, 16 hexadecimal digits.
+    certificate
+        The enrolment authority's, as bytes.
+    enrolled_at, removed_at
+        Seconds since 1970; None while it is enrolled.
     """
 
     node_id: int
     public_key: bytes
     label: str
-    enrolled_at: str
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the key as PEM, lower-case hex: short enough to read over the telephone in parts."""
-        return hashlib.sha256(self.public_key).hexdigest()
+    certificate: bytes
+    enrolled_at: float
+    removed_at: float | None = None
 
 
 class Enrolment:
@@ -73,8 +73,7 @@ class Enrolment:
         self._path = path
         self._lock = threading.Lock()
         self._version: int | None = None
-        self._nodes: dict[bytes, EnrolledNode] = {}
-        self._removed: frozenset[bytes] = frozenset()
+        self._nodes: dict[bytes, EnrolledNode] = {}  # by key, those that were removed too
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(mode=0o600)  # who belongs to the fleet is nobody else's business
@@ -91,11 +90,9 @@ class Enrolment:
         (found,) = self._db.execute("pragma user_version").fetchone()
         if found == 0:
             self._db.execute(_SCHEMA)
-        if found in (0, 1):
-            self._db.execute(_REMOVED)
             self._db.execute(f"pragma user_version = {FORMAT}")
         self._db.execute("commit")
-        if found not in (0, 1, FORMAT):
+        if found not in (0, FORMAT):
             self._db.close()
             raise RunError(
                 f"{self._path} has format {found}, this version reads {FORMAT}",
@@ -109,16 +106,12 @@ class Enrolment:
             self._version = version
 
     def _read(self) -> None:
-        rows = self._db.execute(
-            "select node_id, public_key, label, enrolled_at from node order by enrolled_at, node_id"
-        )
-        self._nodes = {
-            key: EnrolledNode(node_id=node_id, public_key=key, label=label, enrolled_at=at)
-            for node_id, key, label, at in rows
-        }
-        self._removed = frozenset(row[0] for row in self._db.execute("select public_key from removed"))
+        rows = self._db.execute("select * from node order by enrolled_at, node_id")
+        names = [column[0] for column in rows.description]
+        nodes = (EnrolledNode(**dict(zip(names, row, strict=True))) for row in rows)
+        self._nodes = {node.public_key: node for node in nodes}
 
-    def add(self, public_key: bytes, *, label: str = "") -> EnrolledNode:
+    def add(self, public_key: bytes, *, label: str = "", certificate: bytes = b"") -> EnrolledNode:
         """Enrol a node by its public key (OpenSSH or PEM, NIST P-384), whether it was removed before or not.
 
         Raises
@@ -130,19 +123,21 @@ class Enrolment:
             node_id=1 + (1 << _NODE_ID_BITS) + secrets.randbits(_NODE_ID_BITS),
             public_key=read_node_public_key(public_key),
             label=label,
-            enrolled_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+            certificate=certificate,
+            enrolled_at=time.time(),
         )
         with self._lock:
             try:
                 with self._transaction():
                     self._db.execute(
-                        "insert into node values (?, ?, ?, ?)",
-                        (node.node_id, node.public_key, node.label, node.enrolled_at),
+                        "delete from node where removed_at is not null and (public_key = ? or label = ?)",
+                        (node.public_key, node.label),
                     )
-                    self._db.execute("delete from removed where public_key = ?", (node.public_key,))
+                    self._db.execute("insert into node values (?, ?, ?, ?, ?, ?)", astuple(node))
             except sqlite3.IntegrityError as error:
+                fingerprint = hashlib.sha256(node.public_key).hexdigest()
                 raise ConfigError(
-                    f"the key {node.fingerprint[:16]} is enrolled already", hint="every device makes a key of its own"
+                    f"the key {fingerprint[:16]} is enrolled already", hint="every device makes a key of its own"
                 ) from error
             self._read()
         return node
@@ -157,31 +152,26 @@ class Enrolment:
         """
         with self._lock:
             with self._transaction():
-                self._db.execute(
-                    "insert or replace into removed select public_key, ? from node where node_id = ?",
-                    (datetime.now(UTC).isoformat(timespec="microseconds"), node_id),
-                )
-                if self._db.execute("delete from node where node_id = ?", (node_id,)).rowcount != 1:
+                query = "update node set removed_at = ? where node_id = ? and removed_at is null"
+                if self._db.execute(query, (time.time(), node_id)).rowcount != 1:
                     raise ConfigError(f"no node {node_id} is enrolled", hint="list the nodes to see their numbers")
             self._read()
 
-    def nodes(self) -> tuple[EnrolledNode, ...]:
-        """All enrolled nodes, oldest first."""
+    def all(self) -> tuple[EnrolledNode, ...]:
+        """All nodes that are or were enrolled, oldest first."""
         with self._lock:
             self._refresh()
             return tuple(self._nodes.values())
 
+    def nodes(self) -> tuple[EnrolledNode, ...]:
+        """All enrolled nodes, oldest first."""
+        return tuple(node for node in self.all() if node.removed_at is None)
+
     def find(self, public_key: bytes) -> EnrolledNode | None:
-        """Look a key up, byte for byte as it was enrolled in PEM."""
+        """Look a key up, byte for byte as it was enrolled in PEM; the node may have been removed."""
         with self._lock:
             self._refresh()
             return self._nodes.get(public_key)
-
-    def was_removed(self, public_key: bytes) -> bool:
-        """Whether a key was enrolled, was removed, and did not come back."""
-        with self._lock:
-            self._refresh()
-            return public_key in self._removed
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

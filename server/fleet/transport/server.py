@@ -75,7 +75,7 @@ class FleetServer:
         self._host, self._port = host, port
         self._tls = server_tls(certificate, key)
         self._limits = FleetLimits() if limits is None else limits
-        self._enrolment = Enrolment(state_folder / ENROLMENT_FILE)
+        self.enrolment = Enrolment(state_folder / ENROLMENT_FILE)
         self._presence = Presence()
         self._mailbox = Mailbox(max_reply_bytes=self._limits.max_reply_bytes)
         self._api = FleetApi(self._mailbox, self._presence)
@@ -102,7 +102,7 @@ class FleetServer:
             If the address cannot be had.
         """
         self._socket = _listen(self._host, self._port)
-        app = FleetHttp(self._api.calls, Authenticator(self._enrolment), self._limits)
+        app = FleetHttp(self._api.calls, Authenticator(self.enrolment), self._limits)
         tls = self._tls
         config = uvicorn.Config(
             app,
@@ -142,7 +142,7 @@ class FleetServer:
             self._thread.join(_STOPPED_WITHIN_SECONDS)
         if self._socket is not None:
             self._socket.close()
-        self._enrolment.close()
+        self.enrolment.close()
         self._server = self._thread = self._socket = self._grid = None
 
     @property
@@ -170,7 +170,7 @@ class FleetServer:
         CertificateError, ConfigError
             If the key cannot be used, or is enrolled already.
         """
-        return self._enrolment.add(public_key, label=label).node_id
+        return self.enrolment.add(public_key, label=label).node_id
 
     def wait_for_nodes(self, count: int, *, timeout_seconds: float) -> list[int]:
         """Wait until so many devices are online, or the time is over, and return their numbers."""

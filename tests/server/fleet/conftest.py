@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -27,6 +29,7 @@ from palate.server.fleet.operation import Books, Operation
 from palate.server.fleet.rounds import Parties
 from palate.server.fleet.state import FleetState
 from palate.server.fleet.transparency import TransparencyLog
+from palate.server.fleet.transport.enrolment import Enrolment
 from palate.server.fleet.watching import Watcher, watch_all
 from palate.server.ledger import ServerLedger
 from palate.server.store import RunStore
@@ -198,19 +201,30 @@ class MemoryFleet:
         self.devices = [Device.certified(authority, self.keys[0].public_key(), seed) for seed in range(devices)]
         self.clock = FakeClock()
         self.grid = MemoryGrid({100 + i: device for i, device in enumerate(self.devices)}, self.clock)
-        with_state = FleetState(folder / "fleet.sqlite")
+        enrolment = Enrolment(folder / "nodes.sqlite")
         for node, device in self.grid.devices.items():
-            with_state.enrol(device.name, node, device.identity.certificate.to_bytes())
-        with_state.close()
+            key = ec.generate_private_key(ec.SECP384R1()).public_key()
+            pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+            made = enrolment.add(pem, label=device.name, certificate=device.identity.certificate.to_bytes())
+            enrolment._db.execute("update node set node_id = ? where node_id = ?", (node, made.node_id))
+        enrolment.close()
 
     def operation(self, watcher: Watcher | None = None, **settings: object) -> Operation:
         """Start the server: everything comes from disk."""
         policy = self.config.promise.policy(smallest_cohort=self.config.cohort.smallest)
         self.state = FleetState(self.folder / "fleet.sqlite")
+        self.enrolment = Enrolment(self.folder / "nodes.sqlite")
         self.ledger = ServerLedger(self.folder / "server.sqlite", self.keys[0], {self.config.promise.unit: policy})
         self.store = RunStore(self.folder)
         self.log = TransparencyLog(self.folder / "log", "f", self.keys[0])
-        books = Books(state=self.state, store=self.store, metadata={"run": "f-1"}, ledger=self.ledger, log=self.log)
+        books = Books(
+            state=self.state,
+            enrolment=self.enrolment,
+            store=self.store,
+            metadata={"run": "f-1"},
+            ledger=self.ledger,
+            log=self.log,
+        )
         embeddings = initial_embeddings(NUM_ITEMS, 3, scale=0.1, rng=np.random.default_rng(2))
         self.coordinator = Coordinator(self.settings, CONTENT, embeddings)
         return Operation(
@@ -226,9 +240,16 @@ class MemoryFleet:
             **settings,
         )
 
+    def remove(self, device: Device) -> None:
+        """Remove a device, as the operator's command does in another process."""
+        operator = Enrolment(self.folder / "nodes.sqlite")
+        operator.remove(next(node.node_id for node in operator.nodes() if node.label == device.name))
+        operator.close()
+
     def kill(self) -> None:
         """Let the server's files go, as the end of its process would."""
         self.state.close()
+        self.enrolment.close()
         self.ledger.close()
 
 

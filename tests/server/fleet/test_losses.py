@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 
 import pytest
 
@@ -108,8 +107,8 @@ def test_a_device_whose_shares_give_no_secret_is_named_to_the_operator_and_not_i
     assert str(bad.number) not in text
     fleet.kill()
     # without it the fleet goes on
+    fleet.remove(bad)
     with_state = FleetState(fleet.folder / "fleet.sqlite")
-    with_state.remove(bad.name)
     with_state.forgive_losses()
     with_state.close()
     assert fleet.operation().run() == running.FINISHED
@@ -192,24 +191,6 @@ def test_every_ended_round_is_followed_by_how_many_are_lost_in_a_row(make_fleet)
     assert counted == [0, 1, 2, 0, 0, 0]
 
 
-def test_a_file_of_format_1_is_taken_over_with_its_rounds(make_fleet):
-    fleet = make_fleet()
-    losing(fleet, {0})
-    fleet.operation().run()
-    before = fleet.state.rounds()
-    fleet.kill()
-    path = fleet.folder / "fleet.sqlite"
-    with sqlite3.connect(path) as db:
-        for statement in ("DROP TABLE removed", "ALTER TABLE rounds DROP COLUMN lost_in",
-                          "ALTER TABLE rounds DROP COLUMN named", "PRAGMA user_version = 1"):  # fmt: skip
-            db.execute(statement)
-    state = FleetState(path)
-    assert [(each.number, each.reason) for each in state.rounds()] == [(each.number, each.reason) for each in before]
-    assert state.removed() == ()
-    assert state._db.execute("PRAGMA user_version").fetchone()[0] == 2
-    state.close()
-
-
 @pytest.mark.parametrize("step", list(FleetStep)[:5])
 def test_a_device_that_is_removed_in_the_middle_of_a_round_has_dropped_out_and_nobody_waits(make_fleet, step):
     fleet = make_fleet(deadlines=dict.fromkeys([f"{each}_seconds" for each in FleetStep], 500.0))
@@ -218,7 +199,7 @@ def test_a_device_that_is_removed_in_the_middle_of_a_round_has_dropped_out_and_n
 
     def fault(device, at, number):
         if device is leaving and (at, number) == (step, 1):
-            fleet.state.remove(device.name)
+            fleet.remove(device)
             return "silent"
         return ""
 
@@ -245,7 +226,7 @@ def test_an_answer_of_a_removed_device_is_not_taken(make_fleet):
 
     def fault(device, at, number):
         if device is leaving and at is FleetStep.MASK and number == 1:
-            fleet.state.remove(device.name)
+            fleet.remove(device)
             return "late"  # it comes, within the deadline
         return ""
 
@@ -261,7 +242,7 @@ def test_the_removed_stay_removed_after_a_crash_in_their_round(make_fleet):
 
     def fault(device, at, number):
         if device is leaving and at is FleetStep.CONFIRM and number == 1:
-            fleet.state.remove(device.name)
+            fleet.remove(device)
             raise running.Interrupted
         return ""
 
@@ -279,7 +260,7 @@ def test_the_removed_stay_removed_after_a_crash_in_their_round(make_fleet):
 def test_the_noise_of_later_rounds_is_spread_over_those_who_are_left(make_fleet):
     fleet = make_fleet()
     fleet.operation()
-    fleet.state.remove(fleet.devices[0].name)
+    fleet.remove(fleet.devices[0])
     fleet.kill()
     built = fleet.operation(wait_for=7)
     plans = []

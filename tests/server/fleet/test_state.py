@@ -47,7 +47,7 @@ def test_a_broken_disk_is_said_so_whatever_is_asked(state, tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
     broken = FleetState(path)  # its first page is intact
-    for ask in (broken.rounds, broken.devices, lambda: list(broken.events(0)), broken.stop_requested):
+    for ask in (broken.rounds, broken.unfinished, lambda: list(broken.events(0)), broken.stop_requested):
         with pytest.raises(RunError, match="cannot be used") as problem:
             ask()
         assert "from one backup" in problem.value.hint

@@ -35,7 +35,8 @@ def test_another_process_may_enrol_and_remove_while_the_server_runs(tmp_path):
     node = operator.add(key)
     assert server.find(key) == node
     operator.remove(node.node_id)
-    assert server.find(key) is None
+    assert server.find(key).removed_at is not None
+    assert server.nodes() == ()
 
 
 def test_a_key_is_enrolled_once(tmp_path):
@@ -55,29 +56,24 @@ def test_a_removed_key_comes_back_under_another_number(tmp_path):
 
 def test_a_removed_key_is_remembered_over_a_restart_until_it_comes_back(tmp_path):
     enrolment, key = Enrolment(tmp_path / "f"), public_key()
-    node = enrolment.add(key)
-    assert not enrolment.was_removed(key)
+    node = enrolment.add(key, label="phone", certificate=b"signed")
+    assert node.removed_at is None
     enrolment.remove(node.node_id)
     enrolment.close()
     again = Enrolment(tmp_path / "f")
-    assert again.was_removed(key)
-    assert again.find(key) is None
-    assert not again.was_removed(public_key())
-    again.add(key)
-    assert not again.was_removed(key)
+    assert again.find(key).removed_at >= node.enrolled_at
+    assert (again.nodes(), [each.certificate for each in again.all()]) == ((), [b"signed"])
+    assert again.find(public_key()) is None
+    again.add(key, label="phone")
+    assert again.find(key).removed_at is None
+    assert len(again.all()) == 1
 
 
-def test_a_file_of_format_1_is_taken_over_with_its_nodes(tmp_path):
-    enrolment, key = Enrolment(tmp_path / "f"), public_key()
-    node = enrolment.add(key, label="phone")
-    enrolment.close()
-    with sqlite3.connect(tmp_path / "f") as db:
-        db.execute("drop table removed")
-        db.execute("pragma user_version = 1")
-    again = Enrolment(tmp_path / "f")
-    assert again.find(key) == node
-    again.remove(node.node_id)
-    assert again.was_removed(key)
+def test_a_device_that_comes_back_with_another_key_is_listed_once(tmp_path):
+    enrolment = Enrolment(tmp_path / "f")
+    enrolment.remove(enrolment.add(public_key(), label="phone").node_id)
+    node = enrolment.add(public_key(), label="phone")
+    assert enrolment.all() == enrolment.nodes() == (node,)
 
 
 def test_removing_nobody_is_an_error(tmp_path):
@@ -95,7 +91,7 @@ def test_a_file_of_a_later_format_is_refused(tmp_path):
     Enrolment(tmp_path / "f").close()
     with sqlite3.connect(tmp_path / "f") as db:
         db.execute("pragma user_version = 9")
-    with pytest.raises(RunError, match="has format 9, this version reads 2"):
+    with pytest.raises(RunError, match="has format 9, this version reads 3"):
         Enrolment(tmp_path / "f")
 
 
