@@ -14,6 +14,7 @@ from palate.server.fleet.config import load_config
 from palate.server.fleet.folder import FleetFolder, make_key
 from palate.server.fleet.serving import guarantee_of, opened
 from palate.server.fleet.setup import certify, make_authority_key, make_fleet, read_key, welcome
+from palate.server.fleet.state import FleetState
 
 GIVEN = {
     "name": "books",
@@ -61,6 +62,7 @@ def test_a_fleets_folder_is_for_its_owners_eyes(tmp_path, items):
     make_fleet(folder, items, GIVEN)
     welcome(folder, request())
     assert stat.S_IMODE(folder.root.stat().st_mode) == 0o700
+    FleetState(folder.state).close()  # as the server does when it starts
     for path in (folder.state, *folder.nodes.iterdir()):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
