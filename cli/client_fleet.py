@@ -168,7 +168,6 @@ def import_(
 def join(
     folder: FolderOption = None,
     address: Annotated[str | None, typer.Option(help="Another address of the server, host:port.")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Plain HTTP, to this machine only; for tests.")] = False,
     stay: Annotated[bool, typer.Option("--stay", help="Wait for the next run when one is over.")] = False,
     train_seconds: Annotated[
         float, typer.Option(min=1.0, help="Longest computation; then only noise is sent.")
@@ -187,19 +186,18 @@ def join(
         note(f"device {member.keys.name} in fleet {member.profile.welcome.fleet}; Ctrl-C ends it")
         for promise in member.profile.limits.promises.values():
             note(promise.words)
-        done = take_part(
+        finished_run = take_part(
             member,
             address=address,
-            insecure=insecure,
             timeout_seconds=train_seconds,
             idle_seconds=idle_seconds,
             once=not stay,
             watch=lines,
         )
-    if done.finished_run is None:
+    if finished_run is None:
         note("stopped; rounds go on when you join again")
     else:
-        note(f"run {done.finished_run} is over; its table is here: palate client status")
+        note(f"run {finished_run} is over; its table is here: palate client status")
 
 
 def leave(

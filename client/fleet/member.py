@@ -131,32 +131,15 @@ def ledger_guard(folder: DeviceFolder, vault: Vault, keys: DeviceKeys, profile: 
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stay:
-    """What came of taking part.
-
-    Attributes
-    ----------
-    answered
-        Messages that were answered.
-    finished_run
-        The run whose final table came; None if the agent was stopped before.
-    """
-
-    answered: int
-    finished_run: str | None
-
-
 def take_part(
     member: Member,
     *,
     address: str | None = None,
-    insecure: bool = False,
     timeout_seconds: float = 120.0,
     idle_seconds: float = 60.0,
     once: bool = True,
     watch: Callable[[RoundRecord], None] = lambda _: None,
-) -> Stay:
+) -> str | None:
     """Run the agent until the fleet's run is over, or a signal ends it.
 
     Parameters
@@ -165,14 +148,17 @@ def take_part(
         The device; nobody else takes part with its folder (`DeviceFolder.locked`).
     address
         Another address than the welcome's, "host:port".
-    insecure
-        Plain HTTP, to a loopback address only.
     timeout_seconds, idle_seconds
         Of the worker's computations, and until an idle worker ends.
     once
         End when a run is over; otherwise stay for the next one.
     watch
         Told of every round.
+
+    Returns
+    -------
+    str or None
+        The run whose final table came; None if the agent was stopped before.
 
     Raises
     ------
@@ -185,7 +171,7 @@ def take_part(
     """
     from palate.client.fleet.relay import relay_to  # Flower takes a second to import
     from palate.client.fleet.transport.agent import FleetAgent
-    from palate.client.fleet.transport.errors import Removed
+    from palate.client.fleet.transport.link import Removed
     from palate.client.fleet.transport.supernode import Message
 
     member.check_catalogue()
@@ -206,8 +192,7 @@ def take_part(
         address or member.profile.welcome.address,
         member.keys.node,
         handle,
-        authority=None if insecure else member.folder.authority,
-        insecure=insecure,
+        authority=member.folder.authority,
         joined=lambda: REMOVED_AT.drop(member.vault),
     )
 
@@ -220,11 +205,11 @@ def take_part(
 
     threading.Thread(target=end_after_the_run, name="end-of-run", daemon=True).start()
     try:
-        answered = agent.run()
+        agent.run()
     except Removed:
         REMOVED_AT.write(member.vault, int(time.time()))
         raise
     finally:
         ended.set()
         rounds.close()
-    return Stay(answered=answered, finished_run=rounds.finished_run)
+    return rounds.finished_run

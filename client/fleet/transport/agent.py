@@ -20,8 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from palate.client.fleet.identity import NodeKey
-from palate.client.fleet.transport.errors import BadAnswer, FleetError, Refused, Removed, Unreachable
-from palate.client.fleet.transport.link import Link
+from palate.client.fleet.transport.link import BadAnswer, FleetError, Link, Refused, Removed, Unreachable
 from palate.client.fleet.transport.pacing import Backoff, Pace, Poll
 from palate.client.fleet.transport.supernode import FleetCalls, Handle, Message, Packed, answer, failure
 from palate.errors import ConfigError
@@ -53,9 +52,7 @@ class FleetAgent:
         `run`. An exception becomes a reply with `palate.privacy.wire.FAILED` and the name of its type; of an
         Error that it returns, the code and at most a type name are sent.
     authority
-        The operator's root certificate, the only one that is trusted; None only with `insecure`.
-    insecure
-        Plain HTTP, to a loopback address only.
+        The operator's root certificate, the only one that is trusted.
     pace
         Polls, retries, and when to give up.
     max_message_bytes
@@ -66,7 +63,7 @@ class FleetAgent:
     Raises
     ------
     ConfigError
-        If the address or certificate cannot be used, or plain HTTP is asked for beyond loopback.
+        If the address or certificate cannot be used.
     """
 
     def __init__(
@@ -75,8 +72,7 @@ class FleetAgent:
         key: NodeKey,
         handle: Handle,
         *,
-        authority: Path | None = None,
-        insecure: bool = False,
+        authority: Path,
         pace: Pace | None = None,
         max_message_bytes: int = 256 << 20,
         joined: Callable[[], None] = lambda: None,
@@ -87,7 +83,7 @@ class FleetAgent:
         self._handle = handle
         self._joined = joined
         self._pace = Pace() if pace is None else pace
-        self._link = Link(address, key, authority=authority, insecure=insecure)
+        self._link = Link(address, key, authority=authority)
         self._calls = FleetCalls(self._link, max_message_bytes=max_message_bytes)
         self._stop = threading.Event()
         self._rejoin = threading.Event()

@@ -7,7 +7,6 @@ are read up to a limit, and uncompressed, so that a small one cannot grow.
 from __future__ import annotations
 
 import base64
-import ipaddress
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from palate.client.fleet.identity import NodeKey
-from palate.client.fleet.transport.errors import BadAnswer, Refused, Removed, ServerNotTrusted, Unreachable
-from palate.errors import ConfigError
+from palate.errors import ConfigError, FederationError
 
 MEDIA_TYPE = "application/protobuf"
 MAX_ANSWER_BYTES = 16 << 20
@@ -27,6 +25,44 @@ MAX_ANSWER_BYTES = 16 << 20
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 _TRY_LATER = {408, 425, 429}
+
+
+class FleetError(FederationError):
+    """The device's agent cannot go on."""
+
+
+class Unreachable(FleetError):
+    """No answer, or one that says try later: worth another attempt."""
+
+
+class ServerNotTrusted(FleetError):
+    """The server's certificate is not one of the pinned authority's, or not for this host."""
+
+
+class Refused(FleetError):
+    """The server understood, and said no.
+
+    Parameters
+    ----------
+    message, hint
+        As in PalateError.
+    status
+        HTTP status, 4xx.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", status: int) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class Removed(Refused):
+    """The server knew this device, and takes it no more."""
+
+    exit_code = 9
+
+
+class BadAnswer(FleetError):
+    """An answer that is not what was asked for: too large, cut short, or with contents of another hash."""
 
 
 class Link:
@@ -39,22 +75,20 @@ class Link:
     key
         Signs every request.
     authority
-        The operator's root certificate, PEM; None only with `insecure`.
-    insecure
-        Plain HTTP, to a loopback address only.
+        The operator's root certificate, PEM.
 
     Raises
     ------
     ConfigError
-        If the address or the certificate cannot be used, or plain HTTP is asked for beyond loopback.
+        If the address or the certificate cannot be used.
     """
 
-    def __init__(self, address: str, key: NodeKey, *, authority: Path | None = None, insecure: bool = False) -> None:
+    def __init__(self, address: str, key: NodeKey, *, authority: Path) -> None:
         self.address = address
         self._key = key
-        verify = _trust(address, authority, insecure=insecure)
+        verify = _trust(address, authority)
         self._client = httpx.Client(
-            base_url=f"{'http' if insecure else 'https'}://{address}",
+            base_url=f"https://{address}",
             verify=verify,
             trust_env=False,
             follow_redirects=False,
@@ -154,7 +188,7 @@ class Link:
         return Unreachable(f"{self.address} does not answer ({type(error).__name__})", hint="is the server running?")
 
 
-def _trust(address: str, authority: Path | None, *, insecure: bool) -> ssl.SSLContext | bool:
+def _trust(address: str, authority: Path) -> ssl.SSLContext:
     try:
         parts = urlsplit(f"//{address}")
         host, port = parts.hostname, parts.port
@@ -162,16 +196,6 @@ def _trust(address: str, authority: Path | None, *, insecure: bool) -> ssl.SSLCo
         host = port = None
     if not host or not port or parts.path or parts.username:
         raise ConfigError(f"{address!r} is not an address", hint="write host:port, without https://")
-    if insecure:
-        if authority is not None:
-            raise ConfigError("both an authority and `insecure`", hint="leave one of them out")
-        if not _is_loopback(host):
-            raise ConfigError(
-                f"plain HTTP to {host}", hint="it is allowed to 127.0.0.1 only; get the operator's authority.crt"
-            )
-        return False
-    if authority is None:
-        raise ConfigError("no authority to trust", hint="get the operator's authority.crt, and compare its fingerprint")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
@@ -181,13 +205,6 @@ def _trust(address: str, authority: Path | None, *, insecure: bool) -> ssl.SSLCo
             f"{authority} cannot be read as a certificate", hint="get the operator's authority.crt again"
         ) from error
     return context
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _is_certificate_error(error: BaseException | None) -> bool:

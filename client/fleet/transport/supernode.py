@@ -46,8 +46,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from palate.client.fleet.transport.errors import BadAnswer, Unreachable
-from palate.client.fleet.transport.link import Link
+from palate.client.fleet.transport.link import BadAnswer, Link, Unreachable
 from palate.privacy.wire import FAILED
 
 Handle = Callable[[Message], Message]

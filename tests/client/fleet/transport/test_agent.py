@@ -13,8 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDic
 from palate.client.fleet.identity import NodeKey
 from palate.client.fleet.transport import agent as agent_module
 from palate.client.fleet.transport.agent import FleetAgent
-from palate.client.fleet.transport.errors import FleetError, Refused, Removed, ServerNotTrusted
-from palate.client.fleet.transport.link import Link
+from palate.client.fleet.transport.link import FleetError, Link, Refused, Removed, ServerNotTrusted
 from palate.client.fleet.transport.pacing import Pace
 from palate.client.fleet.transport.supernode import FleetCalls
 from palate.errors import ConfigError

@@ -10,10 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from palate.client.fleet.identity import NodeKey
-from palate.client.fleet.transport.errors import BadAnswer, Refused, ServerNotTrusted, Unreachable
-from palate.client.fleet.transport.link import MAX_ANSWER_BYTES, Link
+from palate.client.fleet.transport.link import MAX_ANSWER_BYTES, BadAnswer, Link, Refused, ServerNotTrusted, Unreachable
 from palate.errors import ConfigError
-from palate.server.fleet.certificates import issue_server_certificate, make_authority
+from palate.server.fleet.certificates import issue_server_certificate, make_authority, server_tls
 from palate.server.fleet.transport.server import FleetServer
 
 PROTOBUF = {"content-type": "application/protobuf"}
@@ -50,9 +49,10 @@ class Answers(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def strange_server() -> Iterator[ThreadingHTTPServer]:
+def strange_server(pki) -> Iterator[ThreadingHTTPServer]:
     Answers.seen = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    server.socket = server_tls(pki[1].certificate, pki[1].key).wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
@@ -65,8 +65,8 @@ def key(tmp_path) -> NodeKey:
 
 
 @pytest.fixture
-def link(strange_server, key) -> Iterator[Link]:
-    with Link(f"127.0.0.1:{strange_server.server_port}", key, insecure=True) as link:
+def link(strange_server, pki, key) -> Iterator[Link]:
+    with Link(f"127.0.0.1:{strange_server.server_port}", key, authority=pki[0].certificate) as link:
         yield link
 
 
@@ -121,32 +121,20 @@ def test_another_hosts_certificate_is_not_trusted(pki, key, tmp_path):
             link.call("/v1/fleet/pull-messages", b"")
 
 
-def test_a_server_that_is_not_there_is_unreachable(key):
-    with Link("127.0.0.1:9", key, insecure=True) as link, pytest.raises(Unreachable, match="does not answer"):
+def test_a_server_that_is_not_there_is_unreachable(pki, key):
+    with (
+        Link("127.0.0.1:9", key, authority=pki[0].certificate) as link,
+        pytest.raises(Unreachable, match="does not answer"),
+    ):
         link.call("/fine", b"")
-
-
-@pytest.mark.parametrize(
-    "address", ["fleet.example:80", "192.168.1.7:80", "127.0.0.1.evil.example:1", "[2001:db8::1]:80"]
-)
-def test_plain_http_is_refused_beyond_loopback(key, address):
-    with pytest.raises(ConfigError, match="plain HTTP to"):
-        Link(address, key, insecure=True)
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:80", "[::1]:80", "localhost:80", "127.5.5.5:80"])
-def test_plain_http_to_loopback_needs_the_flag(key, address):
-    Link(address, key, insecure=True).close()
-    with pytest.raises(ConfigError, match="no authority to trust"):
-        Link(address, key)
 
 
 @pytest.mark.parametrize(
     "address", ["", "fleet.example", "https://fleet.example:80", "a@b:80", "fleet.example:80/x", "h:99999", "h:x"]
 )
-def test_what_is_no_address_is_refused(key, address):
+def test_what_is_no_address_is_refused(pki, key, address):
     with pytest.raises(ConfigError, match="is not an address"):
-        Link(address, key, insecure=True)
+        Link(address, key, authority=pki[0].certificate)
 
 
 def test_an_authority_that_cannot_be_read_is_refused(key, tmp_path):
@@ -154,5 +142,3 @@ def test_an_authority_that_cannot_be_read_is_refused(key, tmp_path):
     for path in (tmp_path / "authority.crt", tmp_path / "missing.crt"):
         with pytest.raises(ConfigError, match="cannot be read as a certificate"):
             Link("fleet.example:80", key, authority=path)
-    with pytest.raises(ConfigError, match="both an authority and"):
-        Link("127.0.0.1:80", key, authority=path, insecure=True)
