@@ -73,14 +73,14 @@ def enrol(
         return
     assert welcome is not None
     read, catalogue = enrolling.read_welcome(welcome)
-    current = enrolling.current_limits(place)
+    current, before, carried = enrolling.membership_of(place)
     limits = enrolling.limits_for(
         read,
         epsilon=epsilon,
         delta=delta,
         smallest_cohort=smallest_cohort,
         current=current,
-        before=enrolling.limits_before(place),
+        before=before,
     )
     note(f"fleet {read.fleet} at {read.address}, {read.num_items} items")
     note(f"welcome      {spaced(read.fingerprint)}\nserver key   {spaced(read.server_key)}")
@@ -92,7 +92,7 @@ def enrol(
     )
     for promise in limits.promises.values():
         note(promise.words)
-    if carried := enrolling.carried_nano(place):
+    if carried:
         note(carried_words(carried, limits.delta))
     if not yes:
         confirm(

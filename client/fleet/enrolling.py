@@ -164,23 +164,19 @@ def limits_for(
     return limits
 
 
-def limits_before(folder: DeviceFolder) -> OwnerLimits | None:
-    """Return the limits in the fleet that a device left last; None if it left none."""
-    with Vault.open(folder.vault) as vault:
-        return FleetProfile.limits_before(vault)
+def membership_of(folder: DeviceFolder) -> tuple[OwnerLimits | None, OwnerLimits | None, int]:
+    """Look at what a device brings to a fleet.
 
-
-def current_limits(folder: DeviceFolder) -> OwnerLimits | None:
-    """Return the limits of a device that belongs to a fleet; None for any other."""
+    Returns
+    -------
+    current, before, carried_nano
+        Its limits in the fleet that it belongs to, and in the one that it left last, None where there is none; and what
+        a device had spent at unit user that was forgotten in the same folder, in 1e-9 of 2 rho.
+    """
     with Vault.open(folder.vault) as vault:
         profile = FleetProfile.load(vault)
-    return None if profile is None else profile.limits
-
-
-def carried_nano(folder: DeviceFolder) -> int:
-    """Return what a device had spent at unit user that was forgotten in the same folder, in 1e-9 of 2 rho."""
-    with Vault.open(folder.vault) as vault:
-        return carried_spending.carried_nano(vault).get(Unit.USER, 0)
+        carried = carried_spending.carried_nano(vault).get(Unit.USER, 0)
+        return None if profile is None else profile.limits, FleetProfile.limits_before(vault), carried
 
 
 def accept(folder: DeviceFolder, welcome: Welcome, catalogue: bytes, limits: OwnerLimits) -> FleetProfile:

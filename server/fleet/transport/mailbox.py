@@ -17,7 +17,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, auto
 
 MAX_DELIVERIES = 8
 """How often a message is handed to a node that never confirms it."""
@@ -29,11 +28,6 @@ MAX_OBJECTS = 4_096
 
 class MailError(Exception):
     """A node's request that the mailbox refuses; the text is safe to send."""
-
-
-class _State(Enum):
-    WAITING = auto()
-    CONFIRMED = auto()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +81,7 @@ class _Parcel:
 @dataclass
 class _Entry:
     letter: Letter
-    state: _State = _State.WAITING
+    confirmed: bool = False
     deliveries: int = 0
     parcel: _Parcel | None = None
 
@@ -194,7 +188,7 @@ class Mailbox:
                 entry = self._entries[message_id]
                 if entry.letter.expires_at <= now:
                     self._drop(message_id)
-                elif entry.state is _State.WAITING and entry.parcel is None and entry.deliveries < MAX_DELIVERIES:
+                elif not entry.confirmed and entry.parcel is None and entry.deliveries < MAX_DELIVERIES:
                     entry.deliveries += 1
                     return entry.letter
             return None
@@ -211,7 +205,7 @@ class Mailbox:
         """Note that the node has the whole message; it is not handed out again."""
         with self._changed:
             if message_id in self._inbox.get(node_id, ()):
-                self._entries[message_id].state = _State.CONFIRMED
+                self._entries[message_id].confirmed = True
 
     def begin_again(self, node_id: int) -> None:
         """Put back what the node had confirmed and not answered: it was started anew."""
@@ -219,7 +213,7 @@ class Mailbox:
             for message_id in self._inbox.get(node_id, ()):
                 entry = self._entries[message_id]
                 if not entry.answered:
-                    entry.state, entry.parcel = _State.WAITING, None
+                    entry.confirmed, entry.parcel = False, None
 
     def begin_reply(
         self, node_id: int, message_id: str, reply_id: str, envelope: bytes, object_ids: Collection[str]

@@ -149,9 +149,9 @@ def test_a_next_fleet_does_not_loosen_what_the_owner_allowed_before(lone):
     device = lone.devices[0]
     device.kill()
     enrolling.change_limits(device.folder, epsilon=1.0, smallest_cohort=20, most_rounds_a_day=5)
-    assert enrolling.limits_before(device.folder) is None
+    assert enrolling.membership_of(device.folder)[1] is None
     enrolling.leave(device.folder)
-    before = enrolling.limits_before(device.folder)
+    before = enrolling.membership_of(device.folder)[1]
     welcome = _welcome(lone, device, epsilon=9.0, gamma_thousandths=100, tau_thousandths=600, smallest_roster=20)
     limits = enrolling.limits_for(welcome, before=before)
     assert (limits.epsilon, limits.smallest_cohort, limits.most_rounds_a_day) == (1.0, 20, 5)

@@ -45,7 +45,7 @@ def form_on(page: str) -> dict[str, str]:
 
 
 def limits_of(owner: Visitor) -> OwnerLimits:
-    return enrolling.current_limits(owner.session.device.folder)
+    return enrolling.membership_of(owner.session.device.folder)[0]
 
 
 def test_the_form_shows_the_limits_as_they_are_and_sends_them_back_unchanged(member: Visitor) -> None:
