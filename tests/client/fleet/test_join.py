@@ -215,7 +215,7 @@ def test_a_device_that_the_fleet_removes_ends_and_says_so_until_it_is_taken_agai
     deployment.server.wait_for_nodes(1, timeout_seconds=60)
     with Member.opened(folder) as member:
         spent, key = member.guard.spending(), member.keys.request.node_key_pem
-    deployment.server.unregister_node(node)
+    deployment.server.enrolment.remove(node)
     _, talk = deployment.processes[node].communicate(timeout=60)
     assert deployment.processes[node].returncode != 0
     assert "the fleet's operator has removed it" in talk

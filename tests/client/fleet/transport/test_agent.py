@@ -214,7 +214,7 @@ def test_it_ends_at_once_when_the_server_removes_it(fleet):
     thread = threading.Thread(target=run)
     thread.start()
     fleet.server.wait_for_nodes(1, timeout_seconds=10)
-    fleet.server.unregister_node(fleet.node_id)
+    fleet.server.enrolment.remove(fleet.node_id)
     thread.join(10)
     (failure,) = failures
     assert isinstance(failure, Removed)
@@ -229,7 +229,7 @@ def test_a_device_that_is_removed_while_it_works_ends_too(fleet):
     removing = threading.Event()
 
     def handle(message):
-        fleet.server.unregister_node(fleet.node_id)
+        fleet.server.enrolment.remove(fleet.node_id)
         removing.set()
         return number(1, message)
 
