@@ -6,11 +6,12 @@ speaks for another. What cannot be read becomes a code, and the text of an error
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
 
 from palate.models.table import ItemTable
 from palate.privacy.wire import FleetMessage, RoundPlan, WireError
@@ -23,22 +24,6 @@ GONE: Final = 5
 """Flower's code for a node that is offline, or for a message that has expired."""
 
 _AT_ONCE = 8  # masked vectors in memory
-
-
-class FleetGrid(Protocol):
-    """What is used of a Flower Grid."""
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Nodes that are online."""
-        ...
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send, and name what was sent."""
-        ...
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Hand out the replies that are there, each once."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -63,7 +48,7 @@ class Answer:
 class GridMessages:
     """Carries fleet messages over a grid."""
 
-    def __init__(self, grid: FleetGrid) -> None:
+    def __init__(self, grid: Grid) -> None:
         self._grid = grid
 
     def online(self) -> set[int]:

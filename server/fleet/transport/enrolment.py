@@ -130,7 +130,7 @@ class Enrolment:
             try:
                 with self._transaction():
                     self._db.execute(
-                        "delete from node where removed_at is not null and (public_key = ? or label = ?)",
+                        "delete from node where removed_at is not null and (public_key = ? or label = nullif(?, ''))",
                         (node.public_key, node.label),
                     )
                     self._db.execute("insert into node values (?, ?, ?, ?, ?, ?)", astuple(node))

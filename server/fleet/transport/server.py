@@ -1,7 +1,7 @@
 """The fleet server: TLS, enrolled nodes, and a Flower Grid for the code in the same process.
 
     with FleetServer(folder, certificate=files.certificate, key=files.key, host="0.0.0.0", port=9092) as fleet:
-        fleet.register_node(Path("phone.pub").read_bytes(), label="phone")
+        fleet.enrolment.add(Path("phone.pub").read_bytes(), label="phone")
         fleet.wait_for_nodes(1, timeout_seconds=60)
         replies = fleet.grid.send_and_receive(messages, timeout=30)
 
@@ -161,16 +161,6 @@ class FleetServer:
         if self._grid is None:
             raise ConfigError("the fleet server does not run", hint="use it as a context manager")
         return self._grid
-
-    def register_node(self, public_key: bytes, *, label: str = "") -> int:
-        """Enrol a device by its public key (OpenSSH line or PEM, P-384), and return its number.
-
-        Raises
-        ------
-        CertificateError, ConfigError
-            If the key cannot be used, or is enrolled already.
-        """
-        return self.enrolment.add(public_key, label=label).node_id
 
     def wait_for_nodes(self, count: int, *, timeout_seconds: float) -> list[int]:
         """Wait until so many devices are online, or the time is over, and return their numbers."""

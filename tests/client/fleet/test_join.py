@@ -99,7 +99,7 @@ class Deployment:
                 History(vault).add_many([Interaction(item=f"i{8 * index + step}") for step in range(4)])
             welcome = fleet.welcome(keys.signing.public_key(), address=server.address)
             enrolling.accept(folder, welcome, fleet.catalogue, fleet.limits)
-            node = server.register_node(keys.request.node_key_pem)
+            node = server.enrolment.add(keys.request.node_key_pem).node_id
             self.folders[node] = folder
 
     def start(self, node: int) -> None:
@@ -227,7 +227,7 @@ def test_a_device_that_the_fleet_removes_ends_and_says_so_until_it_is_taken_agai
     with Member.opened(folder) as member:  # what it has stays
         assert member.guard.spending() == spent
         assert len(member.taste()) == 4
-    back = deployment.server.register_node(key)
+    back = deployment.server.enrolment.add(key).node_id
     deployment.folders[back] = folder
     deployment.start(back)
     deadline = time.monotonic() + 60

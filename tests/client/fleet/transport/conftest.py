@@ -99,7 +99,7 @@ def fleet(pki, tmp_path, key_path) -> Iterator[Fleet]:
     key = NodeKey.make()
     key_path.write_bytes(key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     server = FleetServer(tmp_path / "state", certificate=files.certificate, key=files.key)
-    fleet = Fleet(server, authority, key, server.register_node(key.public_pem))
+    fleet = Fleet(server, authority, key, server.enrolment.add(key.public_pem).node_id)
     fleet.watch()
     with server:
         yield fleet

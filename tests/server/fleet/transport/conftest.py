@@ -86,7 +86,7 @@ def outsider(fleet, pki) -> Iterator[Caller]:
 def insider(fleet, outsider, tmp_path) -> tuple[Caller, int]:
     """An enrolled device and its number."""
     key = NodeKey.make()
-    return Caller(outsider.client, key), fleet.register_node(key.public_pem)
+    return Caller(outsider.client, key), fleet.enrolment.add(key.public_pem).node_id
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def as_device(pki, tmp_path) -> Iterator[Callable[[FleetServer], Caller]]:
         def enrol(fleet: FleetServer) -> Caller:
             client = stack.enter_context(httpx.Client(base_url=f"https://{fleet.address}", verify=pki.trust))
             key = NodeKey.make()
-            fleet.register_node(key.public_pem)
+            fleet.enrolment.add(key.public_pem)
             return Caller(client, key)
 
         yield enrol

@@ -96,7 +96,7 @@ def test_a_captured_request_cannot_be_sent_again(insider):
 
 def test_a_device_cannot_act_for_another(fleet, insider, tmp_path):
     device, own = insider
-    victim = fleet.register_node(NodeKey.make().public_pem)
+    victim = fleet.enrolment.add(NodeKey.make().public_pem).node_id
     theirs, mine = Node(node_id=victim), Node(node_id=own)
     (message_id,) = fleet.grid.push_messages([message(victim)])
     claims = {
@@ -119,7 +119,7 @@ def test_a_device_cannot_act_for_another(fleet, insider, tmp_path):
 
 def test_a_reply_in_anothers_name_is_refused(fleet, insider, tmp_path):
     device, own = insider
-    victim = fleet.register_node(NodeKey.make().public_pem)
+    victim = fleet.enrolment.add(NodeKey.make().public_pem).node_id
     (message_id,) = fleet.grid.push_messages([message(victim)])
     push = PushMessagesRequest(node=Node(node_id=own))
     forged, tree = push.messages_list.add(), push.message_object_trees.add()

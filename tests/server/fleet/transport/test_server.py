@@ -44,7 +44,7 @@ def test_it_stops_within_two_seconds_though_devices_are_connected(open_fleet, ru
     key = NodeKey.make()
     fleet = open_fleet()
     with fleet:
-        fleet.register_node(key.public_pem)
+        fleet.enrolment.add(key.public_pem)
         with run_agent(fleet, key, echo):
             assert fleet.wait_for_nodes(1, timeout_seconds=10)
             began = time.monotonic()
@@ -71,7 +71,9 @@ def test_without_a_running_server_there_is_no_grid(open_fleet):
 
 def test_a_node_is_there_from_its_first_call_to_its_goodbye(fleet, run_agent):
     phone, laptop = NodeKey.make(), NodeKey.make()
-    ids = [fleet.register_node(key.public_pem, label=name) for name, key in (("phone", phone), ("laptop", laptop))]
+    ids = [
+        fleet.enrolment.add(key.public_pem, label=name).node_id for name, key in (("phone", phone), ("laptop", laptop))
+    ]
     with run_agent(fleet, laptop, echo):
         assert fleet.wait_for_nodes(1, timeout_seconds=10) == [ids[1]]
     assert fleet.wait_for_nodes(0, timeout_seconds=0) == [], "it said goodbye"
@@ -106,7 +108,7 @@ with FleetServer(state, certificate=certificate, key=key, port=int(str(port))) a
 def test_after_kill_9_the_same_agent_finds_the_server_again(open_fleet, pki, run_agent, tmp_path):
     key = NodeKey.make()
     first = open_fleet()
-    node_id = first.register_node(key.public_pem)
+    node_id = first.enrolment.add(key.public_pem).node_id
     first.stop()
     arguments = [tmp_path / "state", pki.server.certificate, pki.server.key, 0]
     process = subprocess.Popen([sys.executable, "-c", SERVE, *map(str, arguments)], stdout=subprocess.PIPE, text=True)

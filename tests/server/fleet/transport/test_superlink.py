@@ -50,7 +50,7 @@ def devices(fleet, run_agent, tmp_path):
         ids = []
         for _ in range(3):
             key = NodeKey.make()
-            ids.append(fleet.register_node(key.public_pem))
+            ids.append(fleet.enrolment.add(key.public_pem).node_id)
             stack.enter_context(run_agent(fleet, key, double))
         assert sorted(ids) == fleet.wait_for_nodes(3, timeout_seconds=20)
         yield ids
@@ -74,7 +74,7 @@ def test_many_rounds_over_one_grid(fleet, devices):
 
 def test_an_array_of_several_chunks_arrives_whole(fleet, run_agent, tmp_path):
     key = NodeKey.make()
-    node = fleet.register_node(key.public_pem)
+    node = fleet.enrolment.add(key.public_pem).node_id
     table = np.random.default_rng(3).normal(size=(1_500, 1_000)).astype(np.float32)  # 6 MB, two objects
 
     def negate(message: Message) -> Message:
@@ -96,7 +96,7 @@ def test_replies_stream_as_they_arrive(fleet, run_agent, tmp_path):
         return double(message)
 
     quick, slow = NodeKey.make(), NodeKey.make()
-    ids = [fleet.register_node(it.public_pem) for it in (quick, slow)]
+    ids = [fleet.enrolment.add(it.public_pem).node_id for it in (quick, slow)]
     with run_agent(fleet, quick, double), run_agent(fleet, slow, patient):
         fleet.wait_for_nodes(2, timeout_seconds=20)
         stream = fleet.grid.stream([question(it) for it in ids], timeout=20)
@@ -107,7 +107,7 @@ def test_replies_stream_as_they_arrive(fleet, run_agent, tmp_path):
 
 def test_after_the_timeout_the_rest_is_withdrawn(fleet, run_agent, tmp_path):
     gate, key = threading.Event(), NodeKey.make()
-    node = fleet.register_node(key.public_pem)
+    node = fleet.enrolment.add(key.public_pem).node_id
 
     def stuck(message: Message) -> Message:
         gate.wait(20)
@@ -124,7 +124,7 @@ def test_after_the_timeout_the_rest_is_withdrawn(fleet, run_agent, tmp_path):
 
 
 def test_a_node_that_is_gone_is_an_error_and_not_a_wait(fleet, tmp_path):
-    node = fleet.register_node(NodeKey.make().public_pem)
+    node = fleet.enrolment.add(NodeKey.make().public_pem).node_id
     began = time.monotonic()
     (reply,) = fleet.grid.send_and_receive([question(node)])
     assert time.monotonic() - began < 5
@@ -215,7 +215,7 @@ def test_a_reply_that_would_grow_in_memory_is_not_inflated(fleet, insider, repea
 
 def test_an_error_of_a_device_arrives_with_its_code(fleet, run_agent, tmp_path):
     key = NodeKey.make()
-    node = fleet.register_node(key.public_pem)
+    node = fleet.enrolment.add(key.public_pem).node_id
     with run_agent(fleet, key, lambda it: Message(Error(code=102, reason="BudgetExhausted"), reply_to=it)):
         fleet.wait_for_nodes(1, timeout_seconds=20)
         (reply,) = fleet.grid.send_and_receive([question(node)], timeout=20)
@@ -225,7 +225,7 @@ def test_an_error_of_a_device_arrives_with_its_code(fleet, run_agent, tmp_path):
 def test_a_device_that_answers_cannot_pass_for_one_that_is_gone(fleet, run_agent, tmp_path):
     """Who is gone is asked again as soon as it is back: it could have the table sent for as long as a step lasts."""
     key = NodeKey.make()
-    node = fleet.register_node(key.public_pem)
+    node = fleet.enrolment.add(key.public_pem).node_id
     gone = Error(code=ErrorCode.NODE_UNAVAILABLE, reason="Gone")
     with run_agent(fleet, key, lambda it: Message(gone, reply_to=it)):
         fleet.wait_for_nodes(1, timeout_seconds=20)
