@@ -11,7 +11,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from flwr.app import Error, Message, RecordDict
@@ -121,8 +121,8 @@ class FleetGrid(Grid):
             replies += [_error(self._asked.pop(name), ErrorCode.NODE_UNAVAILABLE, why) for name, why in lost.items()]
         return replies
 
-    def stream(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
-        """Send messages and yield the replies as they arrive, so that no more than a few are in memory.
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Send messages and return the replies in the order of arrival.
 
         Parameters
         ----------
@@ -131,31 +131,28 @@ class FleetGrid(Grid):
         timeout
             Seconds after which the rest is withdrawn; None waits for all.
 
-        Yields
-        ------
-        Message
-            One reply a message, in the order of arrival; none for messages that were withdrawn.
+        Returns
+        -------
+        list of Message
+            One reply a message; none for messages that were withdrawn.
         """
-        waiting = set(self.push_messages(messages))
+        waiting, replies = set(self.push_messages(messages)), list[Message]()
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
         try:
             while waiting:
-                for reply in self.pull_messages(waiting):
-                    waiting.discard(reply.metadata.reply_to_message_id)
-                    yield reply
+                found = list(self.pull_messages(waiting))
+                replies += found
+                waiting -= {reply.metadata.reply_to_message_id for reply in found}
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    return
+                    break
                 if waiting:
                     self._mailbox.wait(waiting, min(left, _SLICE_SECONDS))
         finally:
             self._mailbox.withdraw(waiting)
             for name in waiting:
                 self._asked.pop(name, None)
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Send messages and return all replies; see `stream`."""
-        return list(self.stream(messages, timeout=timeout))
+        return replies
 
     def _post(self, message: Message) -> str:
         given = message.metadata
