@@ -42,7 +42,7 @@ def init(
     if made.carried_nano:
         say(f"carried over: {carried_words(made.carried_nano)}")
     if made.keeper == "file":
-        say("the vault's key lies in a file beside it: whoever copies the whole place can open it")
+        say("the vault's key lies in a file beside it: whoever copies the whole folder can open it")
     say("next: palate client enrol --request request.json")
 
 
