@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from palate.audit.claim import Claim, read_claim, read_disclaimer
+from palate.audit.claim import Claim, read_claims
 from palate.audit.ledger_audit import LedgerAudit
 from palate.audit.records import LedgerRecord, Round
 from palate.errors import PalateError
@@ -239,15 +239,16 @@ def audit_budget(
     """
     record.raise_gravest(allow_open=True)
     units = dict.fromkeys(ledger.policy.unit for ledger in record.records)
+    claims, disclaimer = read_claims(record.source)
     made = []
     for name in units:
         if check and progress is not None:
             progress(f"asking independent accountants about unit {name}: seconds, or a minute for a large epsilon")
-        made.append(_unit_budget(record, name, check=check))
-    return BudgetAudit(record=record, units=tuple(made), disclaimer=read_disclaimer(record.source))
+        made.append(_unit_budget(record, name, claims.get(name), check=check))
+    return BudgetAudit(record=record, units=tuple(made), disclaimer=disclaimer)
 
 
-def _unit_budget(record: LedgerAudit, name: str, *, check: bool) -> UnitBudget:
+def _unit_budget(record: LedgerAudit, name: str, claim: Claim | None, *, check: bool) -> UnitBudget:
     ledgers = [ledger for ledger in record.records if ledger.policy.unit == name]
     devices = sorted((ledger for ledger in ledgers if not ledger.is_server), key=lambda ledger: ledger.state.spent_nano)
     server = next((ledger for ledger in ledgers if ledger.is_server), None)
@@ -280,7 +281,7 @@ def _unit_budget(record: LedgerAudit, name: str, *, check: bool) -> UnitBudget:
         rounds=_by_round(shown, devices, delta),
         rounds_left=max(0, busiest.state.left_nano) // counted[-1].charge_nano if counted else None,
         overdrawn=tuple(_spending(ledger, delta) for ledger in ledgers if ledger.state.left_nano < 0),
-        claim=read_claim(record.source, name),
+        claim=claim,
     )
 
 

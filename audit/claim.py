@@ -1,10 +1,11 @@
-"""What a run says about itself in result.json: the claim that its ledgers must support."""
+"""What a run says about itself in result.json: the claims that its ledgers must support."""
 
 from __future__ import annotations
 
 import json
 import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,12 @@ from palate.audit.opening import Source
 from palate.simulation.report.files import damaged, file_bytes, is_file
 
 RESULT, RESOLVED = "result.json", "resolved.toml"
+_SEEDED = "The noise of this run is made from its seed: whoever knows the seed can take it off."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A run's own statement.
+    """A run's own statement about one unit.
 
     Attributes
     ----------
@@ -31,38 +33,11 @@ class Claim:
     target_epsilon: float | None
 
 
-def read_claim(source: Source, unit: str) -> Claim | None:
-    """Read the claim about one unit; None where the run has not finished, or claims nothing about it.
-
-    Raises
-    ------
-    RunError
-        If result.json is damaged.
-    """
-    if source.run is None or not is_file(source.run / RESULT):
-        return None
-    try:
-        guarantee = json.loads(file_bytes(source.run, RESULT))["guarantee"]
-        if guarantee is None:
-            return None
-        for claim in (guarantee, *guarantee.get("further", ())):  # one release may protect two units
-            if claim["unit"] == unit:
-                target = claim.get("target_epsilon")
-                return Claim(
-                    epsilon=_number(claim["epsilon"]),
-                    delta=_number(claim["delta"]),
-                    target_epsilon=None if target is None else _number(target),
-                )
-        return None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise damaged(source.run, RESULT, f"its guarantee cannot be read: {error}") from error
-
-
-def read_disclaimer(source: Source) -> str:
-    """Say why a run with ledgers protects nobody all the same; empty where nothing says so.
+def read_claims(source: Source) -> tuple[dict[str, Claim], str]:
+    """Read what a run claims, by unit, and why it protects nobody all the same ("" where nothing says so).
 
     An experiment may make its noise from the seed: the record is then right about how wide the noise was, and wrong
-    about who can take it off.
+    about who can take it off. A run that has not finished claims nothing.
 
     Raises
     ------
@@ -70,21 +45,33 @@ def read_disclaimer(source: Source) -> str:
         If result.json or resolved.toml is damaged.
     """
     if source.run is None:
-        return ""
+        return {}, ""
     if is_file(source.run / RESULT):
         try:
             result = json.loads(file_bytes(source.run, RESULT))
-            return "" if result["guarantee"] is not None else f"The run itself claims nothing: {result['protection']}."
-        except (KeyError, TypeError, ValueError) as error:
-            raise damaged(source.run, RESULT, f"it does not say what protects the run: {error}") from error
+            found = result["guarantee"]
+            if found is None:
+                return {}, f"The run itself claims nothing: {result['protection']}."
+            # One release may protect two units.
+            return {claim["unit"]: _claim(claim) for claim in (found, *found.get("further", ()))}, ""
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise damaged(source.run, RESULT, f"its guarantee cannot be read: {error}") from error
     if is_file(source.run / RESOLVED):
         try:
             config = tomllib.loads(file_bytes(source.run, RESOLVED).decode("utf-8"))
-            seeded = config.get("privacy", {}).get("noise") == "seeded"
+            return {}, _SEEDED if config.get("privacy", {}).get("noise") == "seeded" else ""
         except (AttributeError, ValueError) as error:
             raise damaged(source.run, RESOLVED, str(error)) from error
-        return "The noise of this run is made from its seed: whoever knows the seed can take it off." if seeded else ""
-    return ""
+    return {}, ""
+
+
+def _claim(found: Mapping[str, Any]) -> Claim:
+    target = found.get("target_epsilon")
+    return Claim(
+        epsilon=_number(found["epsilon"]),
+        delta=_number(found["delta"]),
+        target_epsilon=None if target is None else _number(target),
+    )
 
 
 def _number(value: Any) -> float:

@@ -9,11 +9,9 @@ import typer
 
 from palate.audit.attack import findings
 from palate.audit.attack.plan import AttackPlan, Game, plan_for, plan_of_run
-from palate.audit.attack.verdict import AttackResult
 from palate.audit.attack.verdict import attack as run_attack
 from palate.audit.opening import open_source
-from palate.cli.options import JsonOption, print_json
-from palate.cli.terminal import print_grid, say, watched
+from palate.cli.terminal import Answer, answering, watched
 from palate.errors import ConfigError
 from palate.privacy.accounting.dropout import Quorum
 
@@ -22,6 +20,7 @@ _QUORUM = Quorum(tau=0.6, gamma=0.2)
 _GAME = Game()
 
 
+@answering
 def attack(
     run: Annotated[
         str | None,
@@ -54,8 +53,7 @@ def attack(
     html: Annotated[
         Path | None, typer.Option("--html", help="Write a page for people as well, e.g. --html attack.html.")
     ] = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Attack the mechanism with canaries, test its noise, and compare with what is claimed; exit code 7 if it fails.
 
     Examples: palate audit attack runs/demo; palate audit attack --epsilon 8 --rounds 20
@@ -72,11 +70,14 @@ def attack(
         from palate.simulation.report.rendering import save
 
         save(attack_page(result), html)
-    if as_json:
-        print_json(result.to_dict())
-    else:
-        _show(result)
-    result.require_kept()
+    lines = (
+        (findings.headline(result), "bold red" if result.violations else "bold"),
+        findings.LIMITS,
+        findings.epsilon_grid(result),
+        findings.check_grid(result),
+        (f"\n{findings.setting(result)}", "dim"),
+    )
+    return Answer(result.to_dict(), lines, check=result.require_kept)
 
 
 def _plan(
@@ -116,11 +117,3 @@ def _plan(
         game=game,
         quorum=_QUORUM,
     )
-
-
-def _show(result: AttackResult) -> None:
-    say(findings.headline(result), style="bold red" if result.violations else "bold")
-    say(findings.LIMITS)
-    print_grid(findings.epsilon_grid(result))
-    print_grid(findings.check_grid(result))
-    say(f"\n{findings.setting(result)}", style="dim")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +15,7 @@ from palate.audit.ledger_audit import LedgerAudit, audit_ledgers, read_anchor_fi
 from palate.audit.opening import open_source
 from palate.audit.plan_audit import audit_plan
 from palate.cli.attack import attack
-from palate.cli.options import JsonOption, print_json
-from palate.cli.terminal import note, print_grid, say
+from palate.cli.terminal import Answer, Line, answering, note
 from palate.privacy import files
 
 audit_app = typer.Typer(
@@ -66,6 +66,7 @@ def audit() -> None:
 
 
 @audit_app.command("ledger", epilog=_LEDGER_EXAMPLES)
+@answering
 def ledger(
     target: Target,
     *,
@@ -78,25 +79,27 @@ def ledger(
         Path | None, typer.Option("--save-anchors", help="Write the heads of an intact record, to keep elsewhere.")
     ] = None,
     html: HtmlOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Verify every ledger of a run: chains, signatures, budgets, anchors, and that server and devices agree.
 
     Nothing is believed but the public key. Exit code 0 means intact; 1, 3, 5, 6 and 11 name what is wrong.
     """
     found = _audited(target, key, anchors, device)
-    if as_json:
-        print_json(ledger_dict(found))
-    else:
-        _show_ledgers(found)
     _write_page(found, None, html)
     if save_anchors is not None and found.intact:
         files.replace(save_anchors, found.anchor_lines, mode=files.SHARED)
         note(f"heads written: {save_anchors}", style="dim")
-    found.raise_gravest()
+    lines: list[Line] = [(findings.headline(found), "bold" if found.intact else "bold red")]
+    lines.append(findings.check_grid(found))
+    if found.device is None:
+        lines.append(findings.file_grid(found))
+    lines += [findings.ledger_grid(record) for record in found.records if record.name == found.device]
+    lines += ["", (f"Verified in {found.seconds:.1f} s.", "dim")]
+    return Answer(ledger_dict(found), lines, check=found.raise_gravest)
 
 
 @audit_app.command("budget", epilog=_BUDGET_EXAMPLES)
+@answering
 def budget(
     target: Target,
     *,
@@ -104,8 +107,7 @@ def budget(
     anchors: AnchorsOption = None,
     check: Annotated[bool, typer.Option(help="Ask independent accountants too; takes seconds.")] = True,
     html: HtmlOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Compute from the ledgers alone what was promised, spent and left, and compare it with the run's claim.
 
     Rounds without an outcome count as spent. Exit code 3: more was spent than allowed; 4: accountants disagree, or
@@ -115,35 +117,32 @@ def budget(
     if not record.intact:
         _write_page(record, None, html)
     found = audit_budget(record, check=check, progress=lambda text: note(text, style="dim"))
-    if as_json:
-        print_json(budget_dict(found))
-    else:
-        _show_budget(found)
     _write_page(record, found, html)
-    found.raise_first()
+    return Answer(budget_dict(found), _budget_lines(found), check=found.raise_first)
 
 
 @audit_app.command("plan")
+@answering
 def plan(
     target: Annotated[str, typer.Argument(help="Run folder, or its name under runs/.", metavar="RUN")],
     *,
     key: KeyOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Compute what a run under way will have cost at its end, from the terms that its server really charged.
 
     Before there is a run, palate plan answers. Exit code 3: devices will refuse its last rounds.
     """
     record = _audited(target, key, None, None)
     units = audit_plan(record)
-    if as_json:
-        print_json(plan_dict(record.source.name, units))
-    for unit in () if as_json else units:
-        say(findings.projected(unit), style="bold")
-        for grid in findings.plan_grids(unit):
-            print_grid(grid)
+    lines: list[Line] = []
     for unit in units:
-        unit.raise_first()
+        lines += [(findings.projected(unit), "bold"), *findings.plan_grids(unit)]
+
+    def check() -> None:
+        for unit in units:
+            unit.raise_first()
+
+    return Answer(plan_dict(record.source.name, units), lines, check=check)
 
 
 def _audited(target: str, key: str | None, anchors: Path | None, device: str | None) -> LedgerAudit:
@@ -159,37 +158,25 @@ def _audited(target: str, key: str | None, anchors: Path | None, device: str | N
     )
 
 
-def _show_ledgers(found: LedgerAudit) -> None:
-    say(findings.headline(found), style="bold" if found.intact else "bold red")
-    print_grid(findings.check_grid(found))
-    if found.device is None:
-        print_grid(findings.file_grid(found))
-    for record in found.records:
-        if record.name == found.device:
-            print_grid(findings.ledger_grid(record))
-    say(f"\nVerified in {found.seconds:.1f} s.", style="dim")
-
-
-def _show_budget(found: BudgetAudit) -> None:
+def _budget_lines(found: BudgetAudit) -> Iterator[Line]:
     if found.disclaimer:
-        say(f"No privacy. {found.disclaimer}", style="bold red")
+        yield f"No privacy. {found.disclaimer}", "bold red"
     for unit in found.units:
-        say(findings.spent(unit), style="bold")
-        say(findings.claimed(unit))
-        print_grid(findings.spending_grid(unit))
+        yield findings.spent(unit), "bold"
+        yield findings.claimed(unit)
+        yield findings.spending_grid(unit)
         if unit.local is not None and unit.needs_aggregation:
-            say(f"\n{findings.alone(unit.local)}", style="yellow")
+            yield f"\n{findings.alone(unit.local)}", "yellow"
         if unit.rounds:
-            print_grid(findings.round_grid(unit))
+            yield findings.round_grid(unit)
         if unit.guarantee is not None:
-            print_grid(findings.meaning_grid(unit.guarantee))
-        if unit.guarantee is not None and unit.guarantee.cross_checks:
-            print_grid(findings.accountant_grid(unit.guarantee))
-        say()
+            yield findings.meaning_grid(unit.guarantee)
+            if unit.guarantee.cross_checks:
+                yield findings.accountant_grid(unit.guarantee)
     if not found.record.source.finished:
-        say("The run has not finished: figures are up to now.")
+        yield "\nThe run has not finished: figures are up to now."
     if found.record.open_rounds:
-        say(f"{findings.counted(found.record.open_rounds, 'round')} without an outcome count as spent.")
+        yield f"\n{findings.counted(found.record.open_rounds, 'round')} without an outcome count as spent."
 
 
 def _write_page(record: LedgerAudit, budget: BudgetAudit | None, path: Path | None) -> None:

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import typer
 
 from palate.cli.client_folder import FolderOption, device_folder
-from palate.cli.options import JsonOption, print_json
+from palate.cli.options import JsonOption
 from palate.cli.reading import reads
-from palate.cli.terminal import confirm, note, say
+from palate.cli.terminal import Answer, answering, confirm, note, say
 from palate.client.fleet.limit_fields import ABOUT, changes_in
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError
@@ -20,32 +20,31 @@ DeltaOption = Annotated[float | None, typer.Option(help="Delta of the budget; th
 CohortOption = Annotated[int | None, typer.Option(help="Fewest devices in a round; 10 unless given.")]
 
 
+@answering
 def init(
     folder: FolderOption = None,
     keyring: Annotated[
         Literal["auto", "os", "file"],
         typer.Option(help="Where the vault's key goes: the system's keyring, a file, or the best there is."),
     ] = "auto",
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Make this device: a sealed vault and its keys; what one forgotten here had spent stays spent."""
     from palate.client.fleet.enrolling import begin
     from palate.client.fleet.status_text import carried_words
 
     place = device_folder(folder)
     made = begin(place, keyring=keyring)
-    if as_json:
-        values = {"device": made.device, "home": str(place.home), "vault_key": made.keeper}
-        print_json({**values, "carried_nano": made.carried_nano})
-        return
-    say(f"device {made.device} in {place.home}")
+    lines = [f"device {made.device} in {place.home}"]
     if made.carried_nano:
-        say(f"carried over: {carried_words(made.carried_nano)}")
+        lines.append(f"carried over: {carried_words(made.carried_nano)}")
     if made.keeper == "file":
-        say("the vault's key lies in a file beside it: whoever copies the whole folder can open it")
-    say("next: palate client enrol --request request.json")
+        lines.append("the vault's key lies in a file beside it: whoever copies the whole folder can open it")
+    lines.append("next: palate client enrol --request request.json")
+    values = {"device": made.device, "home": str(place.home), "vault_key": made.keeper}
+    return Answer({**values, "carried_nano": made.carried_nano}, lines)
 
 
+@answering
 def enrol(
     request: Annotated[Path | None, typer.Option(help="Write what the operator needs into this file.")] = None,
     welcome: Annotated[Path | None, typer.Option(help="Take in the operator's answer, a zip archive.")] = None,
@@ -54,8 +53,7 @@ def enrol(
     delta: DeltaOption = None,
     smallest_cohort: CohortOption = None,
     folder: FolderOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Ask to be taken into a fleet (--request), then take in the operator's answer (--welcome)."""
     from palate.client.fleet import enrolling
     from palate.client.fleet.status_text import against_server, carried_words
@@ -66,11 +64,8 @@ def enrol(
         raise ConfigError("enrol takes one of --request and --welcome", hint="begin with --request request.json")
     if request is not None:
         fingerprint = enrolling.request(place, request)
-        if as_json:
-            print_json({"request": str(request), "fingerprint": fingerprint})
-        else:
-            say(f"wrote {request}\nfingerprint {spaced(fingerprint)}\ngive both to the operator, by two ways")
-        return
+        told = f"wrote {request}", f"fingerprint {spaced(fingerprint)}", "give both to the operator, by two ways"
+        return Answer({"request": str(request), "fingerprint": fingerprint}, told)
     assert welcome is not None
     read, catalogue = enrolling.read_welcome(welcome)
     current, before, carried = enrolling.membership_of(place)
@@ -101,21 +96,14 @@ def enrol(
             hint="compare them with the operator's, then add --yes",
         )
     profile = enrolling.accept(place, read, catalogue, limits)
-    if as_json:
-        print_json(
-            {
-                "fleet": read.fleet,
-                "fingerprint": read.fingerprint,
-                "guarantee_against_the_server": profile.guarantee,
-                "limits": limits.to_values(),
-            }
-        )
-        return
-    say(f"joined fleet {read.fleet}; against its server: {against_server(profile)}")
-    say("next: palate client import FILE, then palate client join")
+    values = {"fleet": read.fleet, "fingerprint": read.fingerprint, "guarantee_against_the_server": profile.guarantee}
+    joined = f"joined fleet {read.fleet}; against its server: {against_server(profile)}"
+    next_ = "next: palate client import FILE, then palate client join"
+    return Answer({**values, "limits": limits.to_values()}, (joined, next_))
 
 
 @reads("item_column", "title_column", "rating_column", "time_column", "user_column", "columns", "date_order", "strict")
+@answering
 def import_(
     file: Annotated[
         Path, typer.Argument(help="CSV, TSV, JSON or Parquet, packed or not, with items or titles; ratings and times.")
@@ -124,8 +112,7 @@ def import_(
     read: ReadOptions,
     user: Annotated[str | None, typer.Option(help="Take the rows of this user only.")] = None,
     folder: FolderOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Put interactions from a file into the vault; nothing of them leaves the device in clear."""
     from dataclasses import asdict
 
@@ -144,25 +131,21 @@ def import_(
             data = place.catalogue.read_bytes()
             catalogue = Catalogue.from_parquet(data, num_items=num_items, hint=NEW_WELCOME)
         done = import_file(file, History(vault), catalogue, options=read, user=user)
-    if as_json:
-        print_json(asdict(done))
-        return
-    say(f"{done.rows} rows, {done.added} new interactions")
-    say(f"columns read: {', '.join(f'{name} as {role}' for role, name in done.columns.items())}")
+    lines = [f"{done.rows} rows, {done.added} new interactions"]
+    lines.append(f"columns read: {', '.join(f'{name} as {role}' for role, name in done.columns.items())}")
     if done.passed_over:
-        say(f"columns passed over: {', '.join(done.passed_over)}")
+        lines.append(f"columns passed over: {', '.join(done.passed_over)}")
     if done.dropped:
-        say(f"rows passed over: {done.dropped}")
-        for reason in done.reasons:
-            say(f"  {reason}")
+        lines.append(f"rows passed over: {done.dropped}")
+        lines += [f"  {reason}" for reason in done.reasons]
         if done.dropped > len(done.reasons):
-            say(f"  and {done.dropped - len(done.reasons)} more")
+            lines.append(f"  and {done.dropped - len(done.reasons)} more")
     if done.unknown and catalogue is not None:
-        say(f"{done.unknown} of them are not in the catalogue, and kept for a later one: {', '.join(done.examples)}")
+        kept = f"{done.unknown} of them are not in the catalogue, and kept for a later one"
+        lines.append(f"{kept}: {', '.join(done.examples)}")
     elif catalogue is None:
-        say("this device belongs to no fleet yet: items are matched once there is a catalogue")
-    for words in done.notes:
-        note(f"note: {words}")
+        lines.append("this device belongs to no fleet yet: items are matched once there is a catalogue")
+    return Answer(asdict(done), lines, [f"note: {words}" for words in done.notes])
 
 
 def join(
@@ -200,11 +183,11 @@ def join(
         note(f"run {finished_run} is over; its table is here: palate client status")
 
 
+@answering
 def leave(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     folder: FolderOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Leave the fleet: shred the keys it knows this device by; history and ledger stay."""
     from palate.client.fleet import enrolling
     from palate.client.fleet.status_text import left_words
@@ -216,12 +199,10 @@ def leave(
             hint="palate client leave --yes",
         )
     fleet = enrolling.leave(device_folder(folder))
-    if as_json:
-        print_json({"left": fleet})
-    else:
-        say(left_words(fleet))
+    return Answer({"left": fleet}, [left_words(fleet)])
 
 
+@answering
 def limits(
     epsilon: Annotated[float | None, typer.Option(help=ABOUT["epsilon"])] = None,
     delta: Annotated[float | None, typer.Option(help=ABOUT["delta"])] = None,
@@ -231,8 +212,7 @@ def limits(
     least_own_noise: Annotated[float | None, typer.Option(help=ABOUT["least_own_noise"])] = None,
     most_rounds_a_day: Annotated[int | None, typer.Option(help=ABOUT["most_rounds_a_day"])] = None,
     folder: FolderOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Show what this device allows, or change it."""
     from palate.client.fleet import enrolling
     from palate.client.fleet.member import Member
@@ -253,38 +233,30 @@ def limits(
     else:
         with Member.opened(place) as member:
             profile = member.profile
-    if as_json:
-        print_json(profile.limits.to_values())
-        return
-    for name, value in profile.limits.to_values().items():
-        say(f"{name:<26}{value:g}")
+    values = profile.limits.to_values()
+    return Answer(values, [f"{name:<26}{value:g}" for name, value in values.items()])
 
 
+@answering
 def pause(
     off: Annotated[bool, typer.Option("--off", help="Go on.")] = False,
     folder: FolderOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Take part in no new round, without leaving the fleet; recommendations go on."""
     from palate.client.fleet.profile import set_paused
     from palate.client.vault import Vault
 
     with Vault.open(device_folder(folder).vault) as vault:
         set_paused(vault, not off)
-    if as_json:
-        print_json({"paused": not off})
-    else:
-        say("rounds go on when the device has joined" if off else "paused; a round that has begun is still finished")
+    words = "rounds go on when the device has joined" if off else "paused; a round that has begun is still finished"
+    return Answer({"paused": not off}, [words])
 
 
-def status(folder: FolderOption = None, as_json: JsonOption = False) -> None:
+@answering
+def status(folder: FolderOption = None) -> Answer:
     """Show the budget, the rounds and what was sent in them, and the limits."""
     from palate.client.fleet.status import status_of
     from palate.client.fleet.status_text import status_lines
 
     found = status_of(device_folder(folder))
-    if as_json:
-        print_json(found.to_json())
-        return
-    for line in status_lines(found):
-        say(line)
+    return Answer(found.to_json(), status_lines(found))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from palate.cli.client_folder import FolderOption, device_folder
-from palate.cli.options import JsonOption, print_json
-from palate.cli.terminal import confirm, note, say, somebody_is_there
+from palate.cli.terminal import Answer, answering, confirm, note, say, somebody_is_there
 from palate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ MOST = 500
 """Longest list: the dial compares all pairs of a list, at each of its notches."""
 
 
+@answering
 def recommend(
     text: Annotated[
         str, typer.Argument(help="A wish in plain words, e.g. 'something lighter from the 90s like Heat'.")
@@ -42,8 +42,7 @@ def recommend(
     new_only: Annotated[bool, typer.Option("--new-only", help="Only what is new in the catalogue.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show what adds up to each score.")] = False,
     folder: FolderOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Recommend what you have not had, with reasons; nothing leaves the device."""
     from palate.client.owner.list_text import answer_lines
 
@@ -56,17 +55,14 @@ def recommend(
     notes = list(shelf.notes)
     if unknown:
         notes.append(f"not in this catalogue, and kept for a later one: {unknown} of your history")
-    if as_json:
-        found = answer.to_dict(shelf.catalogue, explain=explain)
-        suggestions = [{"said": said, "title": shelf.catalogue.titles[item]} for said, item in request.suggestions]
-        print_json({**found, "suggestions": suggestions, "table": shelf.table_hash or None, "table_notes": notes})
-        return
-    for each in notes:
-        note(f"note: {each}")
-    for line in answer_lines(answer, shelf.catalogue, explain=explain):
-        say(line)
-    if not answer.recommendations:
-        say("nothing fits; ask for less at once")
+    found = answer.to_dict(shelf.catalogue, explain=explain)
+    suggestions = [{"said": said, "title": shelf.catalogue.titles[item]} for said, item in request.suggestions]
+    lines = list(answer_lines(answer, shelf.catalogue, explain=explain))
+    return Answer(
+        {**found, "suggestions": suggestions, "table": shelf.table_hash or None, "table_notes": notes},
+        lines if answer.recommendations else [*lines, "nothing fits; ask for less at once"],
+        [f"note: {each}" for each in notes],
+    )
 
 
 def _wishes(
@@ -101,61 +97,61 @@ def _wishes(
     return request
 
 
+@answering
 def add(
     title: TitleArgument,
     *,
     liked: Annotated[bool, typer.Option("--liked", help="You had it and liked it.")] = False,
     disliked: Annotated[bool, typer.Option("--disliked", help="You had it and did not like it.")] = False,
     folder: FolderOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Add something that you had to your history."""
     if liked and disliked:
         raise ConfigError("--liked and --disliked were given both", hint="choose one")
-    _feedback(folder, "like" if liked else "dislike" if disliked else "had", title, as_json)
+    return _feedback(folder, "like" if liked else "dislike" if disliked else "had", title)
 
 
-def like(title: TitleArgument, folder: FolderOption = None, as_json: JsonOption = False) -> None:
+@answering
+def like(title: TitleArgument, folder: FolderOption = None) -> Answer:
     """Say that you like something: more like it from now on."""
-    _feedback(folder, "like", title, as_json)
+    return _feedback(folder, "like", title)
 
 
-def dislike(title: TitleArgument, folder: FolderOption = None, as_json: JsonOption = False) -> None:
+@answering
+def dislike(title: TitleArgument, folder: FolderOption = None) -> Answer:
     """Say that you dislike something: it and its like are recommended less."""
-    _feedback(folder, "dislike", title, as_json)
+    return _feedback(folder, "dislike", title)
 
 
-def hide(title: TitleArgument, folder: FolderOption = None, as_json: JsonOption = False) -> None:
+@answering
+def hide(title: TitleArgument, folder: FolderOption = None) -> Answer:
     """Hide something: it is not shown again, and nothing is learned from that."""
-    _feedback(folder, "hide", title, as_json)
+    return _feedback(folder, "hide", title)
 
 
-def remove(title: TitleArgument, folder: FolderOption = None, as_json: JsonOption = False) -> None:
+@answering
+def remove(title: TitleArgument, folder: FolderOption = None) -> Answer:
     """Take something out of your history, with all that you said about it."""
-    _feedback(folder, "forget", title, as_json)
+    return _feedback(folder, "forget", title)
 
 
+@answering
 def undo(
     count: Annotated[int, typer.Argument(min=1, help="How many things to take back.")] = 1,
     folder: FolderOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Take back what you did last: feedback, a pin, a whole import."""
     with _device(folder) as device:
         done = device.undo(count)
-    if as_json:
-        print_json({"undone": done})
-    elif done:
-        say(f"took back {done} {'step' if done == 1 else 'steps'}")
-    else:
-        say("there is nothing to take back")
+    words = f"took back {done} {'step' if done == 1 else 'steps'}" if done else "there is nothing to take back"
+    return Answer({"undone": done}, [words])
 
 
+@answering
 def history(
     n: Annotated[int, typer.Option("--n", min=0, help="How many of the newest; 0 for all.")] = 20,
     folder: FolderOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Show your history, newest last, and what you dislike or hide."""
     from dataclasses import asdict
 
@@ -166,50 +162,42 @@ def history(
         shelf = device.shelf
         titles = {key: shelf.catalogue.titles[shelf.rows[key]] for key in marks if key in shelf.rows}
     shown = entries[-n:] if n else entries
-    if as_json:
-        print_json({"interactions": len(entries), "entries": [asdict(entry) for entry in shown], "marks": marks})
-        return
-    if len(shown) < len(entries):
-        say(f"the newest {len(shown)} of {len(entries)}:")
-    for line in history_lines(shown, marks, titles):
-        say(line)
+    lines = [f"the newest {len(shown)} of {len(entries)}:"] if len(shown) < len(entries) else []
+    lines += history_lines(shown, marks, titles)
     if not entries and not marks:
-        say("nothing yet; add something with palate client add TITLE, or import a file")
+        lines.append("nothing yet; add something with palate client add TITLE, or import a file")
+    values = {"interactions": len(entries), "entries": [asdict(entry) for entry in shown], "marks": marks}
+    return Answer(values, lines)
 
 
+@answering
 def search(
     text: Annotated[str, typer.Argument(help="A title, or a part of one.")],
     n: Annotated[int, typer.Option("--n", min=1, help="How many to show.")] = 10,
     folder: FolderOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Look for titles in the catalogue."""
     from palate.client.owner.list_text import item_words
 
     with _device(folder) as device:
         catalogue = device.shelf.catalogue
         matches = device.shelf.recommender.search(text, n)
-    if as_json:
-        lines = [
-            {
-                "item": catalogue.ids[found.item],
-                "title": catalogue.titles[found.item],
-                "year": int(catalogue.years[found.item]) or None,
-                "genres": list(catalogue.genres[found.item]),
-                "similarity": round(found.similarity, 4),
-            }
-            for found in matches
-        ]
-        print_json({"matches": lines})
-        return
-    for found in matches:
-        item = found.item
-        say(item_words(catalogue.titles[item], int(catalogue.years[item]) or None, catalogue.genres[item]))
-    if not matches:
-        say("no title is like that")
+    facts: list[dict[str, Any]] = [
+        {
+            "item": catalogue.ids[found.item],
+            "title": catalogue.titles[found.item],
+            "year": int(catalogue.years[found.item]) or None,
+            "genres": list(catalogue.genres[found.item]),
+            "similarity": round(found.similarity, 4),
+        }
+        for found in matches
+    ]
+    lines = [item_words(each["title"], each["year"], each["genres"]) for each in facts]
+    return Answer({"matches": facts}, lines or ["no title is like that"])
 
 
-def profile(folder: FolderOption = None, as_json: JsonOption = False) -> None:
+@answering
+def profile(folder: FolderOption = None) -> Answer:
     """Show your taste in words and weights, as this device sees it."""
     from dataclasses import asdict
 
@@ -217,51 +205,48 @@ def profile(folder: FolderOption = None, as_json: JsonOption = False) -> None:
 
     with _device(folder) as device:
         portrait = device.person().portrait
-    if as_json:
-        interests = [asdict(one) for one in portrait.interests]
-        words = [{"word": word, "weight": weight} for word, weight in portrait.words]
-        print_json({"sentence": portrait.sentence, "history": portrait.history, "interests": interests, "words": words})
-        return
-    for line in portrait_lines(portrait):
-        say(line)
+    interests = [asdict(one) for one in portrait.interests]
+    words = [{"word": word, "weight": weight} for word, weight in portrait.words]
+    values = {"sentence": portrait.sentence, "history": portrait.history, "interests": interests, "words": words}
+    return Answer(values, portrait_lines(portrait))
 
 
-def pin(facet: FacetArgument, folder: FolderOption = None, as_json: JsonOption = False) -> None:
+@answering
+def pin(facet: FacetArgument, folder: FolderOption = None) -> Answer:
     """Ask for more of a genre or a decade, whatever your history says."""
-    _set_facet(folder, facet, "pin", as_json)
+    return _set_facet(folder, facet, "pin")
 
 
-def mute(facet: FacetArgument, folder: FolderOption = None, as_json: JsonOption = False) -> None:
+@answering
+def mute(facet: FacetArgument, folder: FolderOption = None) -> Answer:
     """Ask for less of a genre or a decade, whatever your history says."""
-    _set_facet(folder, facet, "mute", as_json)
+    return _set_facet(folder, facet, "mute")
 
 
-def unpin(facet: FacetArgument, folder: FolderOption = None, as_json: JsonOption = False) -> None:
+@answering
+def unpin(facet: FacetArgument, folder: FolderOption = None) -> Answer:
     """Let your history decide about a genre or a decade again."""
-    _set_facet(folder, facet, None, as_json)
+    return _set_facet(folder, facet, None)
 
 
+@answering
 def export(
     file: Annotated[Path, typer.Argument(help="A new file, for your eyes only.")],
     folder: FolderOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Write everything that the device keeps about you into a file, in clear: data, ledger, public keys."""
     from palate.client.owner.export import export_to
 
     size = export_to(device_folder(folder), file)
-    if as_json:
-        print_json({"file": str(file), "bytes": size})
-        return
-    say(f"wrote {file}, {size} bytes")
-    note("it is not sealed: whoever reads the file reads your history")
+    warning = "it is not sealed: whoever reads the file reads your history"
+    return Answer({"file": str(file), "bytes": size}, [f"wrote {file}, {size} bytes"], [warning])
 
 
+@answering
 def forget(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     folder: FolderOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Destroy everything that this device keeps, but for how much privacy was spent."""
     from palate.client.owner.forgetting import OUT_OF_REACH, forget_device
 
@@ -274,22 +259,18 @@ def forget(
             before=f"history, profile, keys and ledger in {place.home} will be gone for good",
         )
     stone = forget_device(place)
-    if as_json:
-        spent = [
-            {"unit": line.unit, "adjacency": line.adjacency, "spent_nano": line.spent_nano} for line in stone.spent
-        ]
-        print_json({"forgotten": stone.vault.hex(), "spent": spent, "out_of_reach": OUT_OF_REACH})
-        return
-    say(f"forgotten; what stays is that {stone.in_words()} of privacy was spent")
-    note(f"out of reach: {OUT_OF_REACH}")
+    spent = [{"unit": line.unit, "adjacency": line.adjacency, "spent_nano": line.spent_nano} for line in stone.spent]
+    values = {"forgotten": stone.vault.hex(), "spent": spent, "out_of_reach": OUT_OF_REACH}
+    words = f"forgotten; what stays is that {stone.in_words()} of privacy was spent"
+    return Answer(values, [words], [f"out of reach: {OUT_OF_REACH}"])
 
 
+@answering
 def budget(
     epsilon: Annotated[float | None, typer.Option(help="Change the whole budget of this device.")] = None,
     delta: Annotated[float | None, typer.Option(help="Change the delta of the budget.")] = None,
     folder: FolderOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Show how much of the privacy budget is spent, or change the budget."""
     from palate.client.fleet import enrolling
     from palate.client.fleet.status import status_of
@@ -304,11 +285,7 @@ def budget(
         raise ConfigError(
             "this device belongs to no fleet, so it has no budget yet", hint="palate client enrol --request FILE"
         )
-    if as_json:
-        print_json(status.budget.to_json())
-        return
-    for line in budget_lines(status.budget):
-        say(line)
+    return Answer(status.budget.to_json(), budget_lines(status.budget))
 
 
 def page(
@@ -327,7 +304,7 @@ def page(
     note("the page has ended")
 
 
-def _feedback(folder: Path | None, said: Said, title: str, as_json: bool) -> None:
+def _feedback(folder: Path | None, said: Said, title: str) -> Answer:
     with _device(folder) as device:
         catalogue = device.shelf.catalogue
         key = device.unlisted(title) if said == "forget" else None
@@ -337,9 +314,6 @@ def _feedback(folder: Path | None, said: Said, title: str, as_json: bool) -> Non
             key, name = catalogue.ids[item], catalogue.titles[item]
         changed = device.say(said, key)
         disliked = device.marks().get(key) == "dislike"
-    if as_json:
-        print_json({"said": said, "item": key, "title": name, "changed": changed})
-        return
     words = {
         "had": "added to your history",
         "like": "liked",
@@ -350,20 +324,19 @@ def _feedback(folder: Path | None, said: Said, title: str, as_json: bool) -> Non
     already = {"forget": "is not in your history"}.get(said, f"is {words[said]} already")
     if said == "hide" and disliked:
         already = "is disliked already, so it is not shown"
-    say(f"{name}: {words[said]}; palate client undo takes it back" if changed else f"{name} {already}")
+    text = f"{name}: {words[said]}; palate client undo takes it back" if changed else f"{name} {already}"
+    return Answer({"said": said, "item": key, "title": name, "changed": changed}, [text])
 
 
-def _set_facet(folder: Path | None, facet: str, setting: Setting | None, as_json: bool) -> None:
+def _set_facet(folder: Path | None, facet: str, setting: Setting | None) -> Answer:
     from palate.client.owner.naming import facet_named
 
     with _device(folder) as device:
         name = facet_named(facet, device.shelf.recommender.facets, device.settings())
         changed = device.set_facet(name, setting)
-    if as_json:
-        print_json({"facet": name, "setting": setting, "changed": changed})
-        return
     words = {"pin": "pinned", "mute": "muted", None: "neither pinned nor muted"}[setting]
-    say(f"{name} is {words}" if changed else f"{name} is {words} already")
+    text = f"{name} is {words}" if changed else f"{name} is {words} already"
+    return Answer({"facet": name, "setting": setting, "changed": changed}, [text])
 
 
 def _item(device: OwnerDevice, text: str, *, ask: bool = True) -> int:

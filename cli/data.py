@@ -8,15 +8,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from palate.cli.options import JsonOption, print_json
 from palate.cli.reading import reads
-from palate.cli.terminal import note, print_grid, somebody_is_there
+from palate.cli.terminal import Answer, answering, note, somebody_is_there
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError
 from palate.simulation.datasets.describe import Description, describe
 from palate.simulation.datasets.fetch import get as fetch
 from palate.simulation.datasets.presets import PRESETS, load, locate
-from palate.simulation.report.tables import facts_grid, text_grid
+from palate.simulation.report.tables import Grid, facts_grid, text_grid
 
 data_app = typer.Typer(
     help="List, get and describe datasets.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
@@ -24,7 +23,8 @@ data_app = typer.Typer(
 
 
 @data_app.command("list", epilog="Example: palate data list")
-def list_presets(as_json: JsonOption = False) -> None:
+@answering
+def list_presets() -> Answer:
     """List the datasets that Palate knows by name, and whether they are on this machine."""
     rows = [
         {
@@ -38,24 +38,21 @@ def list_presets(as_json: JsonOption = False) -> None:
         }
         for name, preset in PRESETS.items()
     ]
-    if as_json:
-        print_json({"datasets": rows})
-        return
     cells = []
     for name, row in zip(PRESETS, rows, strict=True):
         by_hand = "palate data get" if PRESETS[name].fetchable else "by hand"
         way = PRESETS[name].how_to_get if PRESETS[name].read is not None else by_hand
         licence = PRESETS[name].licence.split(";")[0]
         cells.append((name, "yes" if row["here"] else "no", PRESETS[name].description, licence, way))
-    print_grid(text_grid("", ("name", "here", "what", "licence", "how to get"), cells))
+    return Answer({"datasets": rows}, [text_grid("", ("name", "here", "what", "licence", "how to get"), cells)])
 
 
 @data_app.command("get", epilog="Example: palate data get ml-100k --yes")
+@answering
 def get_preset(
     name: Annotated[str, typer.Argument(help="Name of a dataset, as palate data list shows it.")],
     yes: Annotated[bool, typer.Option("--yes", help="Agree to the owner's terms without being asked.")] = False,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Get a dataset from its owner into the cache, once its terms are agreed to."""
 
     def agree(terms: str) -> bool:
@@ -79,32 +76,26 @@ def get_preset(
         got = fetch(name, agree=agree, progress=progress)
     finally:
         bar.stop()
-    if as_json:
-        print_json({"name": name, "folder": str(got.folder), "origin": got.origin})
-    else:
-        note(f"{name}: {got.origin}")
-        typer.echo(str(got.folder))
+    values = {"name": name, "folder": str(got.folder), "origin": got.origin}
+    return Answer(values, [str(got.folder)], [f"{name}: {got.origin}"])
 
 
 @data_app.command("describe", epilog="Example: palate data describe ratings.csv --user-column who --min-user 5")
 @reads(*ReadOptions.model_fields)
+@answering
 def describe_data(
     data: Annotated[
         str, typer.Argument(help="Name of a dataset, a folder, or a file: CSV, TSV, JSON, Parquet, RecBole's .inter.")
     ],
     *,
     read: ReadOptions,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Describe a dataset: counts, activity, popularity, what cleaning dropped, how it will be split."""
     described = describe(load(data, options=read))
-    if as_json:
-        print_json(described.to_dict())
-    else:
-        _print_description(described)
+    return Answer(described.to_dict(), [_description(described)])
 
 
-def _print_description(described: Description) -> None:
+def _description(described: Description) -> Grid:
     facts = {
         "users": f"{described.users:,}",
         "items": f"{described.items:,} ({described.described_items:,} with a description)",
@@ -127,7 +118,7 @@ def _print_description(described: Description) -> None:
         "cite": described.citation,
         "file": described.source,
     }
-    print_grid(facts_grid(described.name, "", {name: value for name, value in facts.items() if value}))
+    return facts_grid(described.name, "", {name: value for name, value in facts.items() if value})
 
 
 def _spread(quantiles: dict[str, float]) -> str:

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from palate.cli.options import JsonOption, print_json
-from palate.cli.terminal import print_grid, say
+from palate.cli.terminal import Answer, answering
 from palate.running import Run
 from palate.running import compare as compare_runs
 
@@ -34,13 +33,13 @@ def report(
         typer.launch(page.resolve().as_uri())
 
 
+@answering
 def compare(
     first: Annotated[str, typer.Argument(help="Run folder, or its name under runs/.", metavar="RUN")],
     second: Annotated[str, typer.Argument(help="Another run of the same data.", metavar="RUN")],
     *,
     html: Annotated[Path | None, typer.Option(help="Write a page as well, e.g. --html comparison.html.")] = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Compare two runs on the same people: differences, 95% intervals and paired tests.
 
     Differences are second minus first. Example: palate compare runs/plain runs/private
@@ -55,21 +54,16 @@ def compare(
 
         banners = list(zip(found.names, map(protection, (found.first, found.second)), strict=True))
         save(render("compare.html.j2", comparison=found, grids=grids, banners=banners), html)
-    if as_json:
-        print_json(found.to_dict())
-        return
-    say(found.verdict, style="bold")
-    for grid in grids:
-        print_grid(grid)
+    return Answer(found.to_dict(), [(found.verdict, "bold"), *grids])
 
 
+@answering
 def recommend(
     run: RunArgument,
     *,
     user: Annotated[str, typer.Option(help="Id of a person in the data, e.g. --user 42.")],
     n: Annotated[int, typer.Option("--n", min=1, help="Length of the list, e.g. --n 20.")] = 10,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Show what a run recommends to one person, by title, beside what they had lately.
 
     Example: palate recommend runs/demo --user 42
@@ -80,11 +74,6 @@ def recommend(
     found = opened.recommend(user, n)
     config = opened.finished.config
     unit, protection = config.unit, label_of(config)
-    if as_json:
-        values = {"run": opened.folder.name, "unit": unit, "protection": protection, **found.to_dict()}
-        print_json(values)
-        return
+    values = {"run": opened.folder.name, "unit": unit, "protection": protection, **found.to_dict()}
     style = "bold red" if protection.startswith("no privacy") else "bold green"
-    say(f"For {found.user_id}, by unit {unit}: {protection}", style=style)
-    for grid in found.grids:
-        print_grid(grid)
+    return Answer(values, [(f"For {found.user_id}, by unit {unit}: {protection}", style), *found.grids])

@@ -68,28 +68,27 @@ def _run(
 ) -> dict[str, Any]:
     from palate.server.fleet.config import load_config
     from palate.server.fleet.summary import rounds_of, status_of
-    from palate.simulation.fleet_demo.cast import choose
-    from palate.simulation.fleet_demo.director import Director, plan_accidents
-    from palate.simulation.fleet_demo.stage import build
-    from palate.simulation.fleet_demo.verdict import examine
+    from palate.simulation.fleet_demo.checks import examine
+    from palate.simulation.fleet_demo.folders import build, choose
+    from palate.simulation.fleet_demo.running import FleetRun, plan_kills
 
     console = Console(stderr=True)
     catalogue, people = choose(devices, seed)
     with Progress(*Progress.get_default_columns(), console=console, transient=True) as progress:
         enrolling = progress.add_task("enrolling devices", total=devices)
-        stage = build(
+        demo_fleet = build(
             root,
             catalogue,
             people,
             rounds=rounds,
             epsilon=epsilon,
             smallest=max(2, devices // 2),
-            told=lambda done: progress.update(enrolling, completed=done),
+            progress=lambda done: progress.update(enrolling, completed=done),
         )
         progress.remove_task(enrolling)
         console.print(f"a server and {devices} devices, {catalogue.num_items} items, TLS on the loopback interface")
-        accidents = plan_accidents(list(stage.devices), rounds=rounds, share=kill, server=kill_server, seed=seed)
-        director = Director(stage, accidents, console.print)
+        kills = plan_kills(list(demo_fleet.devices), rounds=rounds, share=kill, server=kill_server, seed=seed)
+        running = FleetRun(demo_fleet, kills, console.print)
         task = progress.add_task("starting processes", total=rounds)
 
         def draw(event: dict[str, Any]) -> None:
@@ -103,11 +102,11 @@ def _run(
                     f"the roster, {event['survivors']} in the sum"
                 )
 
-        played = director.play(timeout_seconds=timeout, progress=draw)
-    found, promise = status_of(stage.fleet), load_config(stage.fleet.config).promise
+        outcome = running.run(timeout_seconds=timeout, progress=draw)
+    found, promise = status_of(demo_fleet.fleet), load_config(demo_fleet.fleet.config).promise
     return {
         "devices": devices,
-        "rounds": rounds_of(stage.fleet),
+        "rounds": rounds_of(demo_fleet.fleet),
         "accidents": [
             {
                 "device": each.device or "server",
@@ -115,17 +114,17 @@ def _run(
                 "step": each.step.value,
                 "returned": each.returns,
             }
-            for each in played.accidents
+            for each in outcome.kills
         ],
         "epsilon_spent": found["epsilon_spent"],
         "epsilon_budget": found["epsilon_budget"],
         **promise.reading,
         "words": promise.words,
         "guarantee": found["guarantee"],
-        "checks": [{"what": each.what, "held": each.held, "words": each.words} for each in examine(stage)],
-        "seconds": played.seconds,
-        "idle_agent_memory_mb": statistics.median(played.idle_memory_mb) if played.idle_memory_mb else None,
-        "server_memory_mb": played.server_memory_mb,
+        "checks": [{"what": each.what, "held": each.held, "words": each.words} for each in examine(demo_fleet)],
+        "seconds": outcome.seconds,
+        "idle_agent_memory_mb": statistics.median(outcome.idle_memory_mb) if outcome.idle_memory_mb else None,
+        "server_memory_mb": outcome.server_memory_mb,
     }
 
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from palate.cli.options import JsonOption, folder_option, print_json
+from palate.cli.options import folder_option
 from palate.cli.reading import reads
-from palate.cli.terminal import note, print_grid
+from palate.cli.terminal import Answer, answering, note
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError
 from palate.server.fleet.folder import FleetFolder
@@ -101,6 +101,7 @@ def certify(
     note(f"the operators enrol it: palate server enrol {request} --certificate {certificate} --welcome FILE")
 
 
+@answering
 def enrol(
     request: Annotated[Path, typer.Argument(help="What palate client enrol has written.", metavar="REQUEST")],
     *,
@@ -113,8 +114,7 @@ def enrol(
         Path | None, typer.Option(help="What a separate authority has signed.", metavar="FILE")
     ] = None,
     readmit: Annotated[bool, typer.Option("--readmit", help="Take in a device that was removed.")] = False,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Enrol a device and write its welcome; a device that is enrolled gets the same welcome again.
 
     Works while the server runs.
@@ -133,29 +133,25 @@ def enrol(
         readmit=readmit,
     )
     files.replace(welcome, made.archive)
-    if as_json:
-        print_json(
-            {
-                "device": made.device,
-                "request_fingerprint": made.request_fingerprint,
-                "welcome_fingerprint": made.welcome_fingerprint,
-                "again": made.again,
-            }
-        )
-        return
-    note(f"device {made.device} {'was enrolled before' if made.again else 'is enrolled'}; compare with its owner:")
-    note(f"  request {spaced(made.request_fingerprint)}")
-    note(f"  welcome {spaced(made.welcome_fingerprint)}")
+    values = {
+        "device": made.device,
+        "request_fingerprint": made.request_fingerprint,
+        "welcome_fingerprint": made.welcome_fingerprint,
+        "again": made.again,
+    }
+    known = "was enrolled before" if made.again else "is enrolled"
+    compare = f"  request {spaced(made.request_fingerprint)}", f"  welcome {spaced(made.welcome_fingerprint)}"
+    return Answer(values, (), [f"device {made.device} {known}; compare with its owner:", *compare])
 
 
+@answering
 def remove(
     devices: Annotated[
         list[str], typer.Argument(help="Names of devices, as palate server enrol printed them.", metavar="DEVICE...")
     ],
     *,
     folder: FolderOption = HERE,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Take devices out of the fleet: their keys are refused from now on, and no round asks them.
 
     Works while the server runs; a round that is open goes on without them. What they gave to earlier rounds stays in
@@ -166,33 +162,28 @@ def remove(
     from palate.server.fleet.removal import remove as take_out
 
     done = take_out(FleetFolder(folder), devices)
-    if as_json:
-        print_json(asdict(done))
-        return
-    for device in done.removed:
-        note(f"device {device} is removed")
-    for device in done.before:
-        note(f"device {device} was removed before")
-    note(f"{done.left} devices are enrolled")
+    notes = [f"device {device} is removed" for device in done.removed]
+    notes += [f"device {device} was removed before" for device in done.before]
+    notes.append(f"{done.left} devices are enrolled")
     if done.lacking:
-        note(f"the next round waits for {done.lacking} more: enrol devices, or see palate server start --devices")
+        more = f"the next round waits for {done.lacking} more"
+        notes.append(f"{more}: enrol devices, or see palate server start --devices")
+    return Answer(asdict(done), (), notes)
 
 
-def devices(*, folder: FolderOption = HERE, as_json: JsonOption = False) -> None:
+@answering
+def devices(*, folder: FolderOption = HERE) -> Answer:
     """List who is enrolled, and who was removed; names are those that palate server enrol printed."""
     from palate.server.fleet.summary import devices_of
     from palate.simulation.report.tables import text_grid
 
     found = devices_of(FleetFolder(folder))
-    if as_json:
-        print_json(found)
-        return
     columns = ("Device", "Enrolled", "Removed", "Lost rounds")
     rows = (
         (each["device"], _day(each["enrolled_at"]), _day(each["removed_at"]), ", ".join(map(str, each["named_in"])))
         for each in found
     )
-    print_grid(text_grid(f"{len(found)} devices", columns, rows))
+    return Answer(found, [text_grid(f"{len(found)} devices", columns, rows)])
 
 
 def _day(moment: float | None) -> str:

@@ -14,7 +14,7 @@ import typer
 
 from palate.cli.options import JsonOption, print_json
 from palate.cli.server_devices import HERE, FolderOption
-from palate.cli.terminal import note, print_grid
+from palate.cli.terminal import Answer, answering, note
 from palate.errors import ConfigError, PalateError, RunError
 from palate.server.fleet.config import load_config
 from palate.server.fleet.folder import FleetFolder
@@ -95,16 +95,14 @@ def stop(
         )
 
 
-def status(*, folder: FolderOption = HERE, as_json: JsonOption = False) -> None:
+@answering
+def status(*, folder: FolderOption = HERE) -> Answer:
     """Show how the fleet is: devices, rounds, budget, and the round that is open."""
     from palate.privacy.accounting.guarantee import round_up
     from palate.server.fleet.summary import status_of
     from palate.simulation.report.tables import facts_grid
 
     found = status_of(FleetFolder(folder))
-    if as_json:
-        print_json(found)
-        return
     removed = f"{found['devices_removed']} removed, " if found["devices_removed"] else ""
     facts = {
         "fleet": f"{found['fleet']}, run {found['run']}, {found['address']}",
@@ -129,22 +127,17 @@ def status(*, folder: FolderOption = HERE, as_json: JsonOption = False) -> None:
     )
     facts["promise"] = load_config(FleetFolder(folder).config).promise.words
     facts["guarantee"] = f"{found['guarantee']['against']}: {found['guarantee']['meaning']}"
-    print_grid(facts_grid("", "", facts))
+    return Answer(found, [facts_grid("", "", facts)])
 
 
-def rounds(*, folder: FolderOption = HERE, as_json: JsonOption = False) -> None:
+@answering
+def rounds(*, folder: FolderOption = HERE) -> Answer:
     """List the rounds: who was asked, who survived, what it cost in bytes and privacy."""
     from palate.server.fleet.summary import rounds_of
 
     found = rounds_of(FleetFolder(folder))
-    if as_json:
-        print_json(found)
-        return
-    if not found:
-        note("no round has begun")
-        return
-    print_grid(round_grid(found))
-    note(load_config(FleetFolder(folder).config).promise.words)
+    notes = [load_config(FleetFolder(folder).config).promise.words] if found else ["no round has begun"]
+    return Answer(found, [round_grid(found)] if found else [], notes)
 
 
 def round_grid(rounds: Sequence[Mapping[str, Any]]) -> Grid:

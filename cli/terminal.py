@@ -5,13 +5,17 @@ rich is imported only where a table, a colour or a bar is drawn, for the command
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import typer
 
+from palate.cli.options import JsonOption, print_json
 from palate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from palate.simulation.report.tables import Grid
+
+Line: TypeAlias = "str | tuple[str, str] | Grid"
+"""A line, a line with a style of rich, or a table."""
 
 _TONES = {"": "", "good": "green", "bad": "bold red", "unknown": "yellow"}
 _NUMERIC = frozenset("0123456789+-±<\N{MINUS SIGN}\N{EN DASH}")
@@ -34,6 +41,52 @@ def say(text: str = "", *, style: str = "") -> None:
 def note(text: str, *, style: str = "") -> None:
     """Print a line for the person at the keyboard on stderr."""
     _line(text, style, err=True)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command found.
+
+    Attributes
+    ----------
+    values
+        For programs, as JSON.
+    lines
+        For people: lines, lines with a style, and tables.
+    notes
+        For people on stderr, before the lines.
+    check
+        Called once all is printed; raises what the command ends with.
+    """
+
+    values: object
+    lines: Iterable[Line]
+    notes: Iterable[str] = ()
+    check: Callable[[], None] = lambda: None
+
+
+def answering(command: Callable[..., Answer]) -> Callable[..., None]:
+    """Give a command that returns its `Answer` the option `--json`, and print what was asked for."""
+    signature = inspect.signature(command, eval_str=True)
+    chosen = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=JsonOption)
+
+    @functools.wraps(command)
+    def run(*, as_json: bool, **given: object) -> None:
+        answer = command(**given)
+        if as_json:
+            print_json(answer.values)
+        else:
+            for text in answer.notes:
+                note(text)
+            for line in answer.lines:
+                _print(line)
+        answer.check()
+
+    vars(run)["__signature__"] = signature.replace(
+        parameters=[*signature.parameters.values(), chosen], return_annotation=None
+    )
+    vars(run)["__annotations__"] = {}
+    return run
 
 
 def somebody_is_there() -> bool:
@@ -64,6 +117,15 @@ def confirm(question: str, *, nobody: str, hint: str, before: str = "") -> None:
         note(before)
     if not typer.confirm(question, default=False, err=True):
         raise ConfigError("you did not agree; nothing was changed", hint=hint)
+
+
+def _print(line: Line) -> None:
+    if isinstance(line, str):
+        say(line)
+    elif isinstance(line, tuple):
+        say(line[0], style=line[1])
+    else:
+        print_grid(line)
 
 
 def _line(text: str, style: str, *, err: bool) -> None:

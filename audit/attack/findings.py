@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from palate.audit.attack.verdict import AttackResult, round_down
 from palate.privacy.accounting.guarantee import round_up
-from palate.simulation.report.tables import Cell, Grid, Row
+from palate.simulation.report.tables import Cell, Grid, Row, text_grid
 
 LIMITS = "An attack can refute a claim and cannot prove one: what holds it up is the accounting and the code."
 
@@ -45,8 +45,7 @@ def epsilon_grid(result: AttackResult) -> Grid:
         ),
         ("one-run certificate", round_down(one_run.epsilon), guesses),
     )
-    lines = tuple(Row(name, (Cell(epsilon), Cell(words))) for name, epsilon, words in rows)
-    return Grid("Epsilon at the same delta", ("", "Epsilon", ""), lines)
+    return text_grid("Epsilon at the same delta", ("", "Epsilon", ""), rows)
 
 
 def check_grid(result: AttackResult) -> Grid:

@@ -7,11 +7,11 @@ about its mechanism, and costs less.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
 from palate.audit.opening import Source
+from palate.audit.records import LedgerRecord
 from palate.errors import ConfigError, RunError
 from palate.privacy.accounting.calibrate import calibrate_skellam
 from palate.privacy.accounting.checks import require_count, require_delta
@@ -21,8 +21,8 @@ from palate.privacy.accounting.gaussian import total_mu
 from palate.privacy.accounting.guarantee import Guarantee, account_for
 from palate.privacy.audit.canaries import MIN_CANARIES
 from palate.privacy.errors import PrivacyError
-from palate.privacy.ledger.body import WITHHELD, Intent, Outcome
-from palate.privacy.ledger.verify import Verified, verify_ledger
+from palate.privacy.ledger.body import Intent
+from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.mechanisms.terms import ReleaseTerms
 
 MECHANISM = "skellam"
@@ -177,7 +177,8 @@ def plan_of_run(source: Source, game: Game) -> AttackPlan:
             f"the run protects unit {policy.unit if policy else 'none'}, this attack is made for unit user",
             hint="choose a run with --unit user or both",
         )
-    rounds = tuple(_terms(intent) for intent in _released(verified))
+    record = LedgerRecord(LEDGER, source.books[0].name, verified.events, verified.state)
+    rounds = tuple(map(_terms, record.counted))
     if not rounds:
         raise RunError(f"{source.name} released nothing: its ledger has no rounds", hint="attack a run that has begun")
     words = f"{len(rounds)} round{'s' * (len(rounds) > 1)} of the verified ledger of {source.name}"
@@ -221,14 +222,6 @@ def _longest(terms: ReleaseTerms, wanted: int) -> int:
         else:
             return wanted
     return MIN_CANARIES
-
-
-def _released(verified: Verified) -> Iterator[Intent]:
-    """Yield the rounds of which something left, or may have."""
-    withheld = {(e.run, e.round) for e in verified.events if isinstance(e, Outcome) and e.status == WITHHELD}
-    for event in verified.events:
-        if isinstance(event, Intent) and (event.run, event.round) not in withheld:
-            yield event
 
 
 def _terms(intent: Intent) -> ReleaseTerms:

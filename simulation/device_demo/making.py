@@ -36,10 +36,9 @@ from palate.privacy.budget import Promise
 from palate.simulation.config import checked_config
 from palate.simulation.federation import simulate
 from palate.simulation.prepare import prepare
-from palate.simulation.progress import SilentWatcher
+from palate.simulation.progress import CallingWatcher
 from palate.simulation.run_folder import RESOLVED, read_config
 from palate.simulation.run_reader import read_item_table
-from palate.simulation.session import RoundLine, SimulationSession
 
 MARK: Final = "demo.json"
 """File that tells a demonstration device from a real one."""
@@ -72,23 +71,6 @@ class Made:
     newest: str
 
 
-class _Steps(SilentWatcher):
-    """Tells one callback what goes on."""
-
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
-
-    def started(self, session: SimulationSession, done: list[RoundLine]) -> None:
-        del done
-        self._tell(f"learning a table from {session.prepared.interactions.num_users:,} invented people")
-
-    def round_done(self, line: RoundLine) -> None:
-        self._tell(f"round {line['round']} of the simulation is done ({line['purpose']})")
-
-    def phase(self, words: str) -> None:
-        self._tell(words)
-
-
 def make(folder: DeviceFolder, *, seed: int, tell: Callable[[str], None] = lambda _: None) -> Made:
     """Make a demonstration device in a new folder.
 
@@ -113,7 +95,7 @@ def make(folder: DeviceFolder, *, seed: int, tell: Callable[[str], None] = lambd
     tell("reading the demo data")
     with tempfile.TemporaryDirectory(prefix="palate-try-") as scratch:
         run = Path(scratch) / "run"
-        simulate(config, run, _Steps(tell), ray_address="")
+        simulate(config, run, CallingWatcher(lambda progress: tell(progress.words)), ray_address="")
         table, training = read_item_table(run).table, read_config(run, RESOLVED).training
         data = prepare(config).interactions  # remembered by the simulation; rows are numbered as in the table
         files.replace(folder.catalogue, data.catalogue.to_parquet())

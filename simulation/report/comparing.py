@@ -6,7 +6,7 @@ rank of the same held-out item.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -16,11 +16,13 @@ from palate.simulation.report import promise
 from palate.simulation.report.ranked import RANKINGS
 from palate.simulation.report.records import Result
 from palate.simulation.report.rendering import cell
-from palate.simulation.report.tables import Cell, Grid, Row
+from palate.simulation.report.tables import Cell, Grid, Row, text_grid
 from palate.simulation.report.words import data_size, duration, flattened, metric_name, p_value, score, signed
 from palate.simulation.run_reader import Run
 
 ABSENT = "\N{EN DASH}"
+_FACTS = {"run", "data", "model", "unit", "epsilon", "delta", "protection", "seed", "rounds"}
+_FACTS |= {"cpu_seconds", "peak_memory_mb", "bytes_per_device"}
 _RESAMPLING_SEED = 0  # the same two runs give the same interval every time
 
 
@@ -191,12 +193,10 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
             )
         )
     facts = [_shown_facts(result) for result in (comparison.first, comparison.second)]
-    rows = tuple(Row(name, (Cell(value), Cell(facts[1][name]))) for name, value in facts[0].items())
-    grids.append(Grid("Protection, lists and cost", ("", *names), rows))
-    options = tuple(Row(name, (Cell(first), Cell(second))) for name, first, second in comparison.config)
-    notes = () if options else ("The configurations are equal.",)
-    grids.append(Grid("Configuration where it differs", ("Option", *names), options, notes))
-    return grids
+    both = ((name, value, facts[1][name]) for name, value in facts[0].items())
+    grids.append(text_grid("Protection, lists and cost", ("", *names), both))
+    options = text_grid("Configuration where it differs", ("Option", *names), comparison.config)
+    return [*grids, options if options.rows else replace(options, notes=("The configurations are equal.",))]
 
 
 def _require_comparable(first: Run, second: Run) -> None:
@@ -235,38 +235,16 @@ def _contrast_row(contrast: Contrast) -> Row:
 
 
 def _facts(result: Result) -> dict[str, object]:
-    return {
-        "run": result.run,
-        "data": result.data,
-        "model": result.model,
-        "unit": result.unit,
-        "epsilon": result.epsilon,
-        "delta": result.delta,
-        "protection": result.protection,
-        "seed": result.seed,
-        "rounds": result.rounds,
-        "cpu_seconds": result.cpu_seconds.model_dump(),
-        "peak_memory_mb": result.peak_memory_mb,
-        "bytes_per_device": result.bytes_per_device.model_dump(),
-        "beyond": asdict(result.summary.test.beyond),
-    }
-
-
-def _protection(result: Result) -> dict[str, str]:
-    if result.guarantee is None:
-        return {"Protection": result.protection, "Compared worlds": ABSENT, "Holds if": ABSENT}
-    stated = promise.facts(result.guarantee)
-    return {
-        "Protection": stated["guarantee"],
-        "Compared worlds": stated["compared worlds"],
-        "Holds if": stated["holds if"],
-    }
+    return result.model_dump(include=_FACTS) | {"beyond": asdict(result.summary.test.beyond)}
 
 
 def _shown_facts(result: Result) -> dict[str, str]:
     beyond = result.summary.test.beyond
+    stated = promise.facts(result.guarantee) if result.guarantee else {"guarantee": result.protection}
     return {
-        **_protection(result),
+        "Protection": stated["guarantee"],
+        "Compared worlds": stated.get("compared worlds", ABSENT),
+        "Holds if": stated.get("holds if", ABSENT),
         "Coverage": f"{beyond.coverage:.1%}",
         "Gini": score(beyond.gini),
         "Novelty": f"{beyond.novelty:.2f} bits",

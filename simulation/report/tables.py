@@ -199,23 +199,17 @@ def cost_grid(result: Result, rounds: Sequence[RoundRecord]) -> Grid:
         "From one device in one round": (data_size(result.bytes_per_device.up), "one update"),
         "All traffic of the run": (data_size(down + up), f"{data_size(down)} down, {data_size(up)} up"),
     }
-    return Grid(
-        caption="What the run cost",
-        columns=("", "Measured", "Of what"),
-        rows=tuple(Row(name, (Cell(value), Cell(note))) for name, (value, note) in facts.items()),
+    return text_grid(
+        "What the run cost", ("", "Measured", "Of what"), ((name, *values) for name, values in facts.items())
     )
 
 
 def baseline_cost_grid(result: Result) -> Grid:
     """Where the baselines come from and what they cost."""
-    return Grid(
-        caption="The references",
-        columns=("Model", "Processor time", "After"),
-        rows=tuple(
-            Row(b.label, (Cell("skipped" if b.skipped else duration(b.cpu_seconds)), Cell(b.citation)))
-            for b in result.baselines.values()
-        ),
+    rows = (
+        (b.label, "skipped" if b.skipped else duration(b.cpu_seconds), b.citation) for b in result.baselines.values()
     )
+    return text_grid("The references", ("Model", "Processor time", "After"), rows)
 
 
 def text_grid(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Grid:
@@ -225,8 +219,7 @@ def text_grid(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 def facts_grid(caption: str, heading: str, facts: Mapping[str, str]) -> Grid:
     """Names and values, such as a configuration; without a heading the table has none."""
-    rows = tuple(Row(name, (Cell(value),)) for name, value in facts.items())
-    return Grid(caption, (heading, "Value" if heading else ""), rows)
+    return text_grid(caption, (heading, "Value" if heading else ""), facts.items())
 
 
 def _interval(interval: Estimate) -> str:

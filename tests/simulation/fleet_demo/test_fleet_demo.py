@@ -14,10 +14,9 @@ from palate.cli.server_demo import demo
 from palate.errors import ConfigError
 from palate.privacy.wire import FleetStep
 from palate.server.fleet.summary import rounds_of
-from palate.simulation.fleet_demo.cast import choose
-from palate.simulation.fleet_demo.director import Accident, Director, plan_accidents
-from palate.simulation.fleet_demo.stage import build
-from palate.simulation.fleet_demo.verdict import examine
+from palate.simulation.fleet_demo.checks import examine
+from palate.simulation.fleet_demo.folders import build, choose
+from palate.simulation.fleet_demo.running import FleetRun, Kill, plan_kills
 
 RECORDING = (sys.executable, str(Path(__file__).with_name("recording_palate.py")))
 RING = 2**32
@@ -32,16 +31,16 @@ def test_a_third_of_the_devices_and_the_server_die_and_every_sum_is_exactly_the_
     catalogue, people = choose(6, seed=1)
     stage = build(tmp_path / "fleet", catalogue, people, rounds=3, epsilon=8.0, smallest=3)
     names = list(stage.devices)
-    accidents = [
-        Accident(device=names[0], server_round=0, step=FleetStep.MASK, seconds=0.0, returns=True),
-        Accident(device=names[1], server_round=1, step=FleetStep.CONFIRM, seconds=0.0, returns=False),
-        Accident(device="", server_round=1, step=FleetStep.REVEAL, seconds=0.05, returns=True),
+    kills = [
+        Kill(device=names[0], server_round=0, step=FleetStep.MASK, seconds=0.0, returns=True),
+        Kill(device=names[1], server_round=1, step=FleetStep.CONFIRM, seconds=0.0, returns=False),
+        Kill(device="", server_round=1, step=FleetStep.REVEAL, seconds=0.05, returns=True),
     ]
     told: list[str] = []
-    director = Director(stage, accidents, told.append, device_program=RECORDING, server_program=RECORDING)
-    played = director.play(timeout_seconds=300, progress=lambda _: None)
-    assert [accident.device for accident in played.accidents] == [names[0], names[1], ""]
-    assert max(played.idle_memory_mb) <= 250
+    running = FleetRun(stage, kills, told.append, device_program=RECORDING, server_program=RECORDING)
+    outcome = running.run(timeout_seconds=300, progress=lambda _: None)
+    assert [accident.device for accident in outcome.kills] == [names[0], names[1], ""]
+    assert max(outcome.idle_memory_mb) <= 250
     rounds = [each for each in rounds_of(stage.fleet) if each["status"] == "done"]
     assert len(rounds) == 3
     homes = {name: folder.home.name for name, folder in stage.devices.items()}
@@ -56,13 +55,13 @@ def test_a_third_of_the_devices_and_the_server_die_and_every_sum_is_exactly_the_
 
 def test_accidents_are_drawn_alike_from_a_seed_and_hit_the_share_that_was_asked_for():
     names = [f"d{number}" for number in range(20)]
-    drawn = plan_accidents(names, rounds=5, share=0.3, server=False, seed=3)
-    assert drawn == plan_accidents(names, rounds=5, share=0.3, server=False, seed=3)
-    assert drawn != plan_accidents(names, rounds=5, share=0.3, server=False, seed=4)
+    drawn = plan_kills(names, rounds=5, share=0.3, server=False, seed=3)
+    assert drawn == plan_kills(names, rounds=5, share=0.3, server=False, seed=3)
+    assert drawn != plan_kills(names, rounds=5, share=0.3, server=False, seed=4)
     assert len({accident.device for accident in drawn}) == 6
     assert sum(accident.returns for accident in drawn) == 3
     assert all(0 <= accident.server_round < 5 for accident in drawn)
-    with_server = plan_accidents(names, rounds=5, share=0.0, server=True, seed=3)
+    with_server = plan_kills(names, rounds=5, share=0.0, server=True, seed=3)
     assert [(accident.device, accident.returns) for accident in with_server] == [("", True)]
 
 

@@ -1,4 +1,4 @@
-"""After the play: is every record intact, does every budget agree, and has everybody the same table?"""
+"""After the run: is every record intact, does every budget agree, and has everybody the same table?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from palate.privacy.ledger.verify import verify_book
 from palate.server.fleet.folder import read_public_key
 from palate.server.fleet.summary import rounds_of
 from palate.server.ledger import SERVER
-from palate.simulation.fleet_demo.stage import Stage
+from palate.simulation.fleet_demo.folders import DemoFleet
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,18 @@ class Check:
     words: str
 
 
-def examine(stage: Stage) -> list[Check]:
+def examine(demo: DemoFleet) -> list[Check]:
     """Check every ledger, every budget and every table of a fleet whose run is over."""
-    rounds = rounds_of(stage.fleet)
+    rounds = rounds_of(demo.fleet)
     applied = {each["round"]: each for each in rounds if each["status"] in ("applied", "done")}
     checks = []
-    server = verify_book(stage.fleet.ledger, read_public_key(stage.fleet.ledger_key), allow_open=True)
+    server = verify_book(demo.fleet.ledger, read_public_key(demo.fleet.ledger_key), allow_open=True)
     server_spent = server[ledger_name(SERVER, Unit.USER)].spent_nano
     still_open = sum(len(state.open) for state in server.values())
     checks.append(Check("server's ledger", still_open == 0, f"intact, {len(rounds)} rounds charged, {still_open} open"))
     intact = equal = within = cut_off = 0
     receipts = wrong_tables = last = 0
-    for folder in stage.devices.values():
+    for folder in demo.devices.values():
         try:
             status = status_of(folder)
             key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(status.ledger_key))
@@ -54,7 +54,7 @@ def examine(stage: Stage) -> list[Check]:
                 receipts += 1
                 wrong_tables += record.receipt["model_hash"] != applied[record.server_round]["table"]
         last += bool(applied) and status.table_hash == applied[max(applied)]["table"]
-    total = len(stage.devices)
+    total = len(demo.devices)
     checks.append(
         Check(
             "devices' ledgers",

@@ -1,32 +1,105 @@
-"""Runs the processes, and kills some of them at random steps of random rounds."""
+"""Runs server and devices as processes of the same commands that people type, and kills some of them.
+
+Who is killed, and at which step of which round, is drawn at random before the run.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+import psutil
 
 from palate.errors import FederationError
 from palate.privacy.wire import FleetStep
-from palate.simulation.fleet_demo.processes import PALATE, Program
-from palate.simulation.fleet_demo.stage import Stage
+from palate.simulation.fleet_demo.folders import DemoFleet
 
 _POLL_SECONDS = 0.05
 _START_SECONDS = 60.0
 _RETURN_SECONDS = 3.0
 _STEPS = (FleetStep.ADVERTISE, FleetStep.SHARE, FleetStep.MASK, FleetStep.CONFIRM, FleetStep.REVEAL)
+_PATIENCE_SECONDS = 10.0
 _LONGEST_WAIT = {FleetStep.ADVERTISE: 2.0}
 _USUAL_WAIT = 0.15
 
-Tell = Callable[[str], None]
+PALATE = (sys.executable, "-m", "palate.cli.main")
+"""What people type as `palate`."""
+
+
+class Program:
+    """One command in a process of its own.
+
+    Parameters
+    ----------
+    command
+        Program and arguments.
+    log
+        File for all that it prints.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "NO_COLOR": "1", "PALATE_KEYRING": "file"},
+                start_new_session=True,
+            )
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended; None while it runs, negative for a signal."""
+        return self._process.poll()
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self._process.poll() is None
+
+    def memory_mb(self) -> float:
+        """Resident memory of the process itself, without its children, in megabytes; 0 once it has ended."""
+        try:
+            return float(psutil.Process(self._process.pid).memory_info().rss) / 1e6
+        except psutil.Error:
+            return 0.0
+
+    def kill(self) -> None:
+        """End it and its children at once, as a crash would: nothing is said, nothing is cleaned up."""
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        self._process.wait()
+
+    def stop(self) -> None:
+        """Ask it to end, and kill it if it does not."""
+        if self.running:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_PATIENCE_SECONDS)
+        self.kill()
+
+    def last_lines(self, count: int = 5) -> str:
+        """Return the end of what it has printed."""
+        lines = self.log.read_text("utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-count:])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accident:
+class Kill:
     """One SIGKILL.
 
     Attributes
@@ -49,12 +122,12 @@ class Accident:
 
 
 @dataclass
-class Played:
-    """What happened.
+class Outcome:
+    """What happened in a run.
 
     Attributes
     ----------
-    accidents
+    kills
         The kills that took place, in their order.
     idle_memory_mb
         Resident memory of every agent before the first round, in megabytes.
@@ -64,34 +137,34 @@ class Played:
         Wall time of the rounds.
     """
 
-    accidents: list[Accident] = field(default_factory=list)
+    kills: list[Kill] = field(default_factory=list)
     idle_memory_mb: list[float] = field(default_factory=list)
     server_memory_mb: float = 0.0
     seconds: float = 0.0
 
 
-def plan_accidents(devices: Sequence[str], *, rounds: int, share: float, server: bool, seed: int) -> list[Accident]:
+def plan_kills(devices: Sequence[str], *, rounds: int, share: float, server: bool, seed: int) -> list[Kill]:
     """Draw who is killed, and when: every second one comes back."""
     rng = np.random.default_rng(seed)
     victims = rng.permutation(len(devices))[: round(share * len(devices))]
-    drawn = [_accident(devices[victim], rounds, rng, returns=bool(place % 2)) for place, victim in enumerate(victims)]
-    return drawn + ([_accident("", rounds, rng, returns=True)] if server else [])
+    drawn = [_kill(devices[victim], rounds, rng, returns=bool(place % 2)) for place, victim in enumerate(victims)]
+    return drawn + ([_kill("", rounds, rng, returns=True)] if server else [])
 
 
-def _accident(device: str, rounds: int, rng: np.random.Generator, *, returns: bool) -> Accident:
+def _kill(device: str, rounds: int, rng: np.random.Generator, *, returns: bool) -> Kill:
     step = _STEPS[int(rng.integers(len(_STEPS)))]
     wait = float(rng.uniform(0.0, _LONGEST_WAIT.get(step, _USUAL_WAIT)))
-    return Accident(device=device, server_round=int(rng.integers(rounds)), step=step, seconds=wait, returns=returns)
+    return Kill(device=device, server_round=int(rng.integers(rounds)), step=step, seconds=wait, returns=returns)
 
 
-class Director:
-    """Starts everything, follows the server's log, and lets accidents happen.
+class FleetRun:
+    """Starts all programs, follows the server's log, and kills when it is time.
 
     Parameters
     ----------
-    stage
-        The folders.
-    accidents
+    demo
+        The fleet and its devices.
+    kills
         What is to happen.
     tell
         Called with a line about everything that does.
@@ -101,26 +174,26 @@ class Director:
 
     def __init__(
         self,
-        stage: Stage,
-        accidents: Sequence[Accident],
-        tell: Tell,
+        demo: DemoFleet,
+        kills: Sequence[Kill],
+        tell: Callable[[str], None],
         *,
         device_program: Sequence[str] = PALATE,
         server_program: Sequence[str] = PALATE,
     ) -> None:
-        self._stage = stage
-        self._waiting = list(accidents)
-        self._due: list[tuple[float, Accident]] = []
+        self._demo = demo
+        self._waiting = list(kills)
+        self._due: list[tuple[float, Kill]] = []
         self._returning: list[tuple[float, str]] = []
         self._tell = tell
         self._device_program = tuple(device_program)
         self._server_program = tuple(server_program)
         self._programs: dict[str, Program] = {}
-        self._numbers = {name: number for number, name in enumerate(stage.devices, start=1)}
+        self._numbers = {name: number for number, name in enumerate(demo.devices, start=1)}
         self._read = 0
-        self.played = Played()
+        self.outcome = Outcome()
 
-    def play(self, *, timeout_seconds: float, progress: Callable[[dict[str, object]], None]) -> Played:
+    def run(self, *, timeout_seconds: float, progress: Callable[[dict[str, object]], None]) -> Outcome:
         """Run the fleet until its run is over.
 
         Parameters
@@ -135,41 +208,41 @@ class Director:
         FederationError
             If the server does not start, fails, or is not done in time.
         """
-        with self._everybody():
+        with self._all_programs():
             begun = time.monotonic()
             while self._server.running or self._returning:
                 if time.monotonic() > begun + timeout_seconds:
                     raise FederationError(
                         f"the run is not over after {timeout_seconds:g} seconds",
-                        hint=f"look into {self._stage.logs}: the server ends with\n{self._server.last_lines()}",
+                        hint=f"look into {self._demo.logs}: the server ends with\n{self._server.last_lines()}",
                     )
                 for event in self._events():
                     self._notice(event)
                     progress(event)
-                self._let_things_happen()
-                self.played.server_memory_mb = max(self.played.server_memory_mb, self._server.memory_mb())
+                self._do_what_is_due()
+                self.outcome.server_memory_mb = max(self.outcome.server_memory_mb, self._server.memory_mb())
                 time.sleep(_POLL_SECONDS)
             for event in self._events():
                 progress(event)
-            self.played.seconds = time.monotonic() - begun
+            self.outcome.seconds = time.monotonic() - begun
             if self._server.exit_code != 0:
                 raise FederationError(
                     f"the server ended with code {self._server.exit_code}:\n{self._server.last_lines()}",
                     hint=f"look into {self._server.log}",
                 )
             self._await_devices()
-        return self.played
+        return self.outcome
 
     @property
     def _server(self) -> Program:
         return self._programs[""]
 
     @contextmanager
-    def _everybody(self) -> Iterator[None]:
+    def _all_programs(self) -> Iterator[None]:
         try:
             self._start("")
             self._await_server()
-            for name in self._stage.devices:
+            for name in self._demo.devices:
                 self._start(name)
             yield
         finally:
@@ -178,10 +251,10 @@ class Director:
 
     def _start(self, name: str) -> None:
         if name:
-            command = (*self._device_program, "client", "join", "--folder", str(self._stage.devices[name].home))
+            command = (*self._device_program, "client", "join", "--folder", str(self._demo.devices[name].home))
         else:
-            command = (*self._server_program, "server", "start", "--folder", str(self._stage.fleet.root))
-        self._programs[name] = Program(command, self._stage.logs / f"{self._label(name).replace(' ', '-')}.log")
+            command = (*self._server_program, "server", "start", "--folder", str(self._demo.fleet.root))
+        self._programs[name] = Program(command, self._demo.logs / f"{self._label(name).replace(' ', '-')}.log")
 
     def _await_server(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
@@ -199,7 +272,7 @@ class Director:
             time.sleep(_POLL_SECONDS)
 
     def _events(self) -> Iterator[dict[str, object]]:
-        path = self._stage.fleet.events
+        path = self._demo.fleet.events
         if not path.exists():
             return
         with path.open("rb") as file:
@@ -211,39 +284,37 @@ class Director:
                 yield json.loads(line)
 
     def _notice(self, event: dict[str, object]) -> None:
-        if event["event"] == "round-begun" and not self.played.idle_memory_mb:
+        if event["event"] == "round-begun" and not self.outcome.idle_memory_mb:
             agents = [program for name, program in self._programs.items() if name and program.running]
-            self.played.idle_memory_mb = [program.memory_mb() for program in agents]
+            self.outcome.idle_memory_mb = [program.memory_mb() for program in agents]
         if event["event"] != "step-begun":
             return
         here = [a for a in self._waiting if (a.server_round, str(a.step)) == (event["round"], event["step"])]
-        self._waiting = [accident for accident in self._waiting if accident not in here]
-        self._due += [(time.monotonic() + accident.seconds, accident) for accident in here]
+        self._waiting = [kill for kill in self._waiting if kill not in here]
+        self._due += [(time.monotonic() + kill.seconds, kill) for kill in here]
 
-    def _let_things_happen(self) -> None:
+    def _do_what_is_due(self) -> None:
         now = time.monotonic()
-        for moment, accident in list(self._due):
+        for moment, kill in list(self._due):
             if moment <= now:
-                self._due.remove((moment, accident))
-                self._happen(accident, now)
+                self._due.remove((moment, kill))
+                self._kill(kill, now)
         for moment, name in list(self._returning):
             if moment <= now:
                 self._returning.remove((moment, name))
                 self._start(name)
                 self._tell(f"{self._label(name)} is back")
 
-    def _happen(self, accident: Accident, now: float) -> None:
-        program = self._programs[accident.device]
+    def _kill(self, kill: Kill, now: float) -> None:
+        program = self._programs[kill.device]
         if not program.running:
             return
         program.kill()
-        self.played.accidents.append(accident)
-        after = ", comes back" if accident.returns else ""
-        self._tell(
-            f"{self._label(accident.device)} is killed in round {accident.server_round}, {accident.step.value}{after}"
-        )
-        if accident.returns:
-            self._returning.append((now + _RETURN_SECONDS, accident.device))
+        self.outcome.kills.append(kill)
+        after = ", comes back" if kill.returns else ""
+        self._tell(f"{self._label(kill.device)} is killed in round {kill.server_round}, {kill.step.value}{after}")
+        if kill.returns:
+            self._returning.append((now + _RETURN_SECONDS, kill.device))
 
     def _label(self, name: str) -> str:
         return f"device {self._numbers[name]}" if name else "the server"

@@ -1,4 +1,7 @@
-"""The scenery: a fleet's folder, and a folder for every device, made with the same functions as the commands use."""
+"""Sets the demonstration up: people of the demo data, the fleet's folder, and a folder for every device.
+
+Folders are made with the same functions as the commands use.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from palate.client.fleet import enrolling
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.vault import Vault
 from palate.client.vault.history import History, Interaction
 from palate.data.catalogue import Catalogue
+from palate.errors import ConfigError
 from palate.privacy import files
 from palate.privacy.enrolment import EnrolmentRequest
 from palate.server.fleet.folder import FleetFolder
 from palate.server.fleet.setup import make_fleet, welcome
-from palate.simulation.fleet_demo.cast import Person
+from palate.simulation.datasets.presets import load
 
 _DEADLINES = {
     "advertise_seconds": 90.0,
@@ -33,8 +39,43 @@ _DEADLINES = {
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What was made.
+class Person:
+    """One person of the demonstration.
+
+    Attributes
+    ----------
+    name
+        Name in the demo data.
+    items
+        Keys of what this person has seen, oldest first.
+    """
+
+    name: str
+    items: tuple[str, ...]
+
+
+def choose(devices: int, seed: int) -> tuple[Catalogue, tuple[Person, ...]]:
+    """Draw people of the demo data, and return them with the public catalogue.
+
+    Raises
+    ------
+    ConfigError
+        If the demo data has fewer people.
+    """
+    data = load("demo")
+    if devices > data.num_users:
+        raise ConfigError(f"{devices} devices, but the demo data has {data.num_users} people", hint="ask for fewer")
+    drawn = np.sort(np.random.default_rng(seed).choice(data.num_users, size=devices, replace=False))
+    ids = data.catalogue.ids
+    people = tuple(
+        Person(data.users[user], tuple(ids[item] for item in data.item[data.user == user])) for user in drawn
+    )
+    return data.catalogue, people
+
+
+@dataclass(frozen=True)
+class DemoFleet:
+    """A fleet and its devices, ready to run.
 
     Attributes
     ----------
@@ -59,8 +100,8 @@ def build(
     rounds: int,
     epsilon: float,
     smallest: int,
-    told: Callable[[int], None] = lambda _: None,
-) -> Stage:
+    progress: Callable[[int], None] = lambda _: None,
+) -> DemoFleet:
     """Make a fleet and enrol a device for every person.
 
     Parameters
@@ -75,7 +116,7 @@ def build(
         Budget of the run.
     smallest
         Fewest devices of a round.
-    told
+    progress
         Called with the number of devices that are ready.
 
     Raises
@@ -102,8 +143,8 @@ def build(
     for number, person in enumerate(people):
         folder = DeviceFolder(root / "devices" / person.name)
         devices[_enrolled(fleet, folder, person, smallest)] = folder
-        told(number + 1)
-    return Stage(fleet, devices, logs)
+        progress(number + 1)
+    return DemoFleet(fleet, devices, logs)
 
 
 def _enrolled(fleet: FleetFolder, folder: DeviceFolder, person: Person, smallest: int) -> str:
