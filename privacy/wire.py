@@ -41,6 +41,7 @@ Purpose = Literal["popularity", "train"]
 
 PLAN_VERSION = 2
 FLEET_VERSION = 1
+MAX_COLUMN_NAME = 200
 NUM_METRICS = 3
 """Coordinates at the end of an update that carry a device's metrics, where the plan asks for them."""
 MAX_VALUES = 1 << 28  # 1 GiB of float32: more than any catalogue needs, less than a device must fear
@@ -87,6 +88,8 @@ class RoundPlan:
         The item table's blocks, float32 [num_items, fixed_dim] and [num_items, dim].
     active
         Which items are learned: the update has rows for these alone, in their order; bool [num_items]. None for all.
+    columns
+        Names of the fixed columns, [fixed_dim]; none where nobody reads them, in simulations.
     """
 
     run: str
@@ -101,6 +104,7 @@ class RoundPlan:
     evaluation_share: float = 0.0
     interactions_per_round: int = 0
     active: BoolArray | None = None
+    columns: tuple[str, ...] = ()
 
     @property
     def asks_for_metrics(self) -> bool:
@@ -157,6 +161,8 @@ class RoundPlan:
         }
         if self.active is not None:
             scalars["active"] = np.packbits(self.active).tobytes().hex()
+        if self.columns:
+            scalars["columns"] = json.dumps(self.columns)
         if self.terms is not None:
             scalars |= {f"terms.{name}": value for name, value in self.terms.to_scalars().items()}
         return {"fixed": self.fixed, "learned": self.learned}, scalars
@@ -176,7 +182,7 @@ class RoundPlan:
         }  # fmt: skip
         given_terms = {name: value for name, value in scalars.items() if name.startswith("terms.")}
         scalars = {name: value for name, value in scalars.items() if name not in given_terms}
-        expected |= {"active": str} if "active" in scalars else {}
+        expected |= {name: str for name in ("active", "columns") if name in scalars}
         given = _typed("plan", scalars, expected, version=PLAN_VERSION)
         _same_names("plan arrays", set(arrays), {"fixed", "learned"})
         if given["purpose"] not in get_args(Purpose):
@@ -196,7 +202,22 @@ class RoundPlan:
             given["active"] = _active(given["active"], len(learned))
             if given["purpose"] != "train" or given["unit"] != "user":
                 raise WireError(f"no choice of rows in {given['purpose']} at unit {given['unit']!r}")
+        if "columns" in given:
+            given["columns"] = _columns(given["columns"], fixed.shape[1])
         return RoundPlan(**given, fixed=fixed, learned=learned, terms=_terms(given["unit"], given_terms))
+
+
+def _columns(text: str, count: int) -> tuple[str, ...]:
+    """Read names of columns: a JSON list of `count` distinct names of 1 to `MAX_COLUMN_NAME` printable characters."""
+    try:
+        names = json.loads(text) if len(text) <= count * (12 * MAX_COLUMN_NAME + 4) + 2 else None
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or len(names) != count or not all(isinstance(name, str) for name in names):
+        raise WireError(f"plan field columns is not a list of {count} names")
+    if len(set(names)) != count or not all(1 <= len(name) <= MAX_COLUMN_NAME and name.isprintable() for name in names):
+        raise WireError(f"names of columns are not distinct, or not of 1 to {MAX_COLUMN_NAME} printable characters")
+    return tuple(names)
 
 
 class FleetStep(StrEnum):

@@ -90,10 +90,20 @@ class Coordinator:
         Public content columns, float32 [num_items, c]; c may be 0.
     embeddings
         Public starting point of the learned columns, float32 [num_items, dim].
+    columns
+        Names of the fixed columns, popularity's first, to be sent with every table; none are sent in simulations.
     """
 
-    def __init__(self, settings: ServerSettings, content: Float32Array, embeddings: Float32Array) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        content: Float32Array,
+        embeddings: Float32Array,
+        *,
+        columns: tuple[str, ...] = (),
+    ) -> None:
         self.settings = settings
+        self._columns = columns
         self.next_round = 0
         self.applied = 0
         self.popularity = np.zeros(len(content), dtype=np.float32)
@@ -132,6 +142,7 @@ class Coordinator:
             fixed=self.table.fixed,
             learned=self.table.learned,
             active=None if popularity else self.active,
+            columns=self._columns,
         )
 
     def apply(self, total: Float64Array, *, survivors: int | None = None) -> RoundOutcome:

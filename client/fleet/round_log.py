@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
-from palate.client.owner.training import TRAINING
+from palate.client.owner.training import COLUMNS, TRAINING
 from palate.client.vault import HEADS, ROUNDS, Vault
 from palate.client.vault.errors import VaultTampered
 from palate.client.vault.records import Record
@@ -169,7 +169,9 @@ class RoundLog:
         ]
         return sorted(found, key=lambda each: (each.began, each.run, each.server_round))
 
-    def begin(self, record: RoundRecord, heads: Iterable[Anchor], *, training: str = "") -> None:
+    def begin(
+        self, record: RoundRecord, heads: Iterable[Anchor], *, training: str = "", columns: Sequence[str] = ()
+    ) -> None:
         """Note a round that has just been charged, and how the ledgers ended then."""
         standing, since = self.standing(), self.now() - DAY_SECONDS
         begun = (*(moment for moment in standing.begun if moment > since), record.began)
@@ -177,6 +179,8 @@ class RoundLog:
             self._write(record)
             if training:  # lists are fitted as the run trains
                 TRAINING.write(self._vault, training)
+            if columns:
+                COLUMNS.write(self._vault, columns)
             self._stand(replace(standing, run=record.run, last_round=record.server_round, begun=begun))
             _HEADS.write(self._vault, [{"name": it.name, "seq": it.seq, "entry": it.entry.hex()} for it in heads])
 

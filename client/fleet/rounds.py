@@ -210,7 +210,9 @@ class SecureRounds:
         self._drop_live()
         close_rounds(self._guard, self._round_log, self._watch)
         self._guard.begin(plan)
-        self._round_log.begin(self._record(plan, message.body), self._guard.heads(), training=plan.training)
+        self._round_log.begin(
+            self._record(plan, message.body), self._guard.heads(), training=plan.training, columns=plan.columns
+        )
         self._keep_chained(plan)
         contribution = self._trainer.contribute(plan, history, head)
         advert = round_.advertise()

@@ -1,10 +1,11 @@
-"""Parameters of local training of the run that makes the device's table: a list is fitted as the run trains.
+"""What comes with every plan beside the table, and the table alone does not say: parameters of training, column names.
 
-They are public, and come with every plan; a device keeps the last ones, for the table alone does not say them.
+Both are public. A list is fitted as the run trains, and explained by the names; a device keeps the last ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from pydantic import ValidationError
@@ -15,6 +16,9 @@ from palate.models.training import LocalTraining
 
 TRAINING: Final = Record[str](TABLES, "training", str.encode, bytes.decode)
 """JSON, as the run's plans have it."""
+
+COLUMNS: Final = Record[Sequence[str]](TABLES, "columns")
+"""Names of the table's fixed columns, as the run's plans have them."""
 
 
 def read_training(vault: Vault) -> LocalTraining | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from palate.data.catalogue import printable
 from palate.errors import ConfigError, RunError
 from palate.models.table import initial_embeddings
 from palate.privacy import files
@@ -112,6 +113,7 @@ def opened(
         signer, authority = read_key(folder.server_key), read_public_key(folder.authority_public_key)
         catalogue, digest = read_catalogue(folder.catalogue)
         content = content_of(catalogue, config.content)
+        columns = ("popularity", *map(printable, content.names))
         folder.run.mkdir(exist_ok=True)
         _freeze(folder, config)
         settings = config.server_settings()
@@ -120,7 +122,7 @@ def opened(
             "unit": settings.unit,
             "protection": "user-level differential privacy",
             "catalogue": digest,
-            "columns": json.dumps(["popularity", *content.names]),
+            "columns": json.dumps(columns),
         }
         state = FleetState(folder.state)
         stack.callback(state.close)
@@ -146,7 +148,7 @@ def opened(
             scale=config.schedule.initial_scale,
             rng=np.random.default_rng([config.seed, _STARTING_TABLE]),
         )
-        coordinator = Coordinator(settings, content.columns, embeddings)
+        coordinator = Coordinator(settings, content.columns, embeddings, columns=columns)
         largest = max(largest_answer(plan) for plan in coordinator.example_plans())
         tls = tls_server(folder)
         check_accepted(tls, tls_authority(folder).certificate, config.listen.host)

@@ -23,7 +23,7 @@ from palate.client.fleet.round_log import RoundLog
 from palate.client.fleet.tables import table_keeper
 from palate.client.owner.forgetting import forget_device
 from palate.client.owner.shelf import open_shelf
-from palate.client.owner.training import TRAINING
+from palate.client.owner.training import COLUMNS, TRAINING
 from palate.client.vault import Vault, tombstone
 from palate.client.vault.errors import Forgotten, NoVault
 from palate.client.vault.history import History, Interaction
@@ -97,11 +97,12 @@ def make(folder: DeviceFolder, *, seed: int, tell: Callable[[str], None] = lambd
         run = Path(scratch) / "run"
         simulate(config, run, CallingWatcher(lambda progress: tell(progress.words)), ray_address="")
         table, training = read_item_table(run).table, read_config(run, RESOLVED).training
-        data = prepare(config).interactions  # remembered by the simulation; rows are numbered as in the table
+        prepared = prepare(config)  # remembered by the simulation; rows are numbered as in the table
+        data = prepared.interactions
         files.replace(folder.catalogue, data.catalogue.to_parquet())
     table_keeper(folder.table)(table)
     tell("giving the device a history")
-    made = _furnished(folder, data, training, config.promises[Unit.USER], seed)
+    made = _furnished(folder, data, training, prepared.column_names, config.promises[Unit.USER], seed)
     about = {"people": made.people, "items": made.items, "epsilon": made.promise.epsilon, **made.promise.reading}
     about |= {"seed": seed}
     files.replace(folder.home / MARK, json.dumps(about).encode("ascii"))
@@ -157,13 +158,21 @@ def _is_real(folder: DeviceFolder) -> bool:
         return False
 
 
-def _furnished(folder: DeviceFolder, data: Interactions, training: LocalTraining, promise: Promise, seed: int) -> Made:
+def _furnished(
+    folder: DeviceFolder,
+    data: Interactions,
+    training: LocalTraining,
+    columns: tuple[str, ...],
+    promise: Promise,
+    seed: int,
+) -> Made:
     lengths = np.bincount(data.user, minlength=data.num_users)
     readable = np.flatnonzero((lengths >= _HISTORY[0]) & (lengths <= _HISTORY[1]))
     owner = int(np.random.default_rng(seed).choice(readable))
     items = data.item[data.user == owner].tolist()  # oldest first
     with Vault.open(folder.vault) as vault:
         TRAINING.write(vault, training.model_dump_json())
+        COLUMNS.write(vault, columns)
         history = History(vault)
         history.add_many([Interaction(item=data.catalogue.ids[item], source="import") for item in items])
         history.forget_steps()  # an `undo` should not take the whole demonstration away

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import string
 from dataclasses import replace
 from typing import Any
@@ -107,6 +108,24 @@ def test_a_choice_of_rows_survives_the_round_trip_and_shortens_the_answer(chosen
     assert got.content_hash == sent.content_hash
     assert got.update_size == sum(chosen) * dim
     assert replace(got, evaluation_share=0.1).update_size == sum(chosen) * dim + NUM_METRICS
+
+
+def test_names_of_columns_travel_with_the_table_and_plans_without_are_what_they_were():
+    assert "columns" not in PROTECTED
+    names = [f"genre: {at}" for at in range(ARRAYS["fixed"].shape[1])]
+    sent = protected(columns=tuple(names))
+    got = RoundPlan.from_parts(*sent.to_parts())
+    assert got.columns == sent.columns
+    assert got.content_hash == sent.content_hash != protected().content_hash
+
+
+@pytest.mark.parametrize("first", [7, "", "x\x1b", "x" * 201])
+@pytest.mark.parametrize("count", [0, 1])
+def test_names_of_columns_that_are_none_are_refused(first, count):
+    names = [first, *(f"genre: {at}" for at in range(ARRAYS["fixed"].shape[1] - count))]
+    for text in (json.dumps(names), json.dumps(names)[:-1], "{}", "[" * 9999):
+        with pytest.raises(WireError, match="columns"):
+            RoundPlan.from_parts(ARRAYS, PROTECTED | {"columns": text})
 
 
 ACTIVE = protected(active=np.array([True, False, True, True])).to_parts()[1]

@@ -12,11 +12,12 @@ import pytest
 from palate.client.fleet import enrolling
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.tables import table_keeper
-from palate.client.owner.columns import indicators
+from palate.client.owner.training import COLUMNS
 from palate.client.owner.training import TRAINING as KEPT_TRAINING
 from palate.client.vault import Vault
 from palate.client.vault.history import History, Interaction
 from palate.data.catalogue import Catalogue
+from palate.data.content import Content, ContentConfig, content_features
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
@@ -39,12 +40,18 @@ def film_frame() -> pl.DataFrame:
     return pl.DataFrame({"item": keys, "title": titles, "genres": genres, "year": years, "text": texts})
 
 
+def content_of(catalogue: Catalogue) -> Content:
+    return content_features(
+        genres=catalogue.genres, years=catalogue.years, texts=catalogue.texts, config=ContentConfig(text_dim=0)
+    )
+
+
 def film_table(catalogue_bytes: bytes) -> ItemTable:
     catalogue, rng = Catalogue.from_parquet(catalogue_bytes, hint=""), np.random.default_rng(6)
     genres = np.array([[genre in own for genre in GENRES] for own in catalogue.genres], dtype=float)
     popularity = rng.gamma(1.0, size=(NUM_ITEMS, 1)).astype(np.float32)
     learned = genres @ rng.normal(size=(4, DIM)) + 0.3 * rng.normal(size=(NUM_ITEMS, DIM))
-    fixed = np.concatenate([popularity, indicators(catalogue).columns], axis=1)
+    fixed = np.concatenate([popularity, content_of(catalogue).columns], axis=1)
     return ItemTable(fixed, learned.astype(np.float32))
 
 
@@ -57,6 +64,8 @@ def template(tmp_path_factory) -> Path:
     table_keeper(folder.table)(film_table(folder.catalogue.read_bytes()))
     with Vault.open(folder.vault) as vault:
         KEPT_TRAINING.write(vault, TRAINING.model_dump_json())
+        films = Catalogue.from_parquet(folder.catalogue.read_bytes(), hint="")
+        COLUMNS.write(vault, ("popularity", *content_of(films).names))
         history = History(vault)
         history.add_many([Interaction(item=f"film-{item:03}", time=1000 + item, source="import") for item in HISTORY])
         history.forget_steps()

@@ -11,45 +11,16 @@ import torch
 
 from palate.client.fleet.profile import FleetProfile
 from palate.client.fleet.tables import read_table, table_keeper
-from palate.client.owner.columns import column_names
-from palate.client.owner.shelf import NO_TABLE, NO_TRAINING, OTHER_COLUMNS, open_shelf
+from palate.client.owner.shelf import NO_NAMES, NO_TABLE, NO_TRAINING, open_shelf
 from palate.client.owner.training import TRAINING as KEPT_TRAINING
 from palate.client.vault import HEADS, TABLES, Vault, heads
 from palate.client.vault.errors import VaultTampered
 from palate.data.catalogue import Catalogue
-from palate.data.content import ContentConfig, content_features
 from palate.errors import RunError
 from palate.models.scores.base import Shape
 from palate.models.scores.registry import SCORE_MODELS, initial_head
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
-
-
-def content_of(owner, **settings):
-    catalogue = Catalogue.from_parquet(owner.folder.catalogue.read_bytes(), hint="")
-    made = content_features(
-        genres=catalogue.genres, years=catalogue.years, texts=catalogue.texts, config=ContentConfig(**settings)
-    )
-    fixed = np.concatenate([np.zeros((catalogue.num_items, 1), dtype=np.float32), made.columns], axis=1)
-    return ItemTable(fixed, np.zeros((catalogue.num_items, 2), dtype=np.float32)), catalogue, made.names
-
-
-@pytest.mark.parametrize(
-    "settings", [{}, {"text_dim": 0}, {"min_items": 1, "min_share": 0.0}, {"min_share": 0.2, "recent_years": 30}]
-)
-def test_columns_are_named_as_the_server_names_them(owner, settings):
-    table, catalogue, names = content_of(owner, **settings)
-    assert any(name.startswith("genre: ") for name in names)
-    assert column_names(table, catalogue) == ("popularity", *names)
-
-
-def test_columns_that_are_no_indicators_are_called_text():
-    rng = np.random.default_rng(1)
-    table = ItemTable(rng.normal(size=(6, 3)).astype(np.float32), np.zeros((6, 1), dtype=np.float32))
-    catalogue = SimpleNamespace(
-        genres=(("A",),) * 3 + (("B",),) * 3, years=np.full(6, 1990, dtype=np.int32), num_items=6
-    )
-    assert column_names(table, catalogue) == ("popularity", "text 1", "text 2")
 
 
 def test_a_title_is_the_same_row_to_what_recommends_and_to_what_trains(owner):
@@ -127,14 +98,13 @@ def test_without_the_runs_parameters_the_usual_ones_are_used_and_it_is_said(owne
     assert owner.json("recommend")["table_notes"] == [NO_TRAINING]
 
 
-def test_a_table_of_other_items_is_refused_and_unexplained_columns_are_mentioned(owner):
+def test_a_table_of_other_items_is_refused_and_columns_without_names_are_mentioned(owner):
     table = read_table(owner.folder.table)
     table_keeper(owner.folder.table)(ItemTable(table.fixed[:-1].copy(), table.learned[:-1].copy()))
     code, text = owner.ends("recommend")
     assert (code, "239 items, the catalogue 240" in text) == (11, True)
-    mixed = np.random.default_rng(3).permutation(len(table.fixed))
-    table_keeper(owner.folder.table)(ItemTable(table.fixed[mixed].copy(), table.learned[mixed].copy()))
-    assert owner.json("recommend")["table_notes"] == [OTHER_COLUMNS]
+    table_keeper(owner.folder.table)(ItemTable(table.fixed[:, :-1].copy(), table.learned))
+    assert owner.json("recommend")["table_notes"] == [NO_NAMES]
 
 
 def test_a_catalogue_that_is_not_the_fleets_is_refused(owner, monkeypatch):
