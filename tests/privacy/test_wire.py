@@ -112,8 +112,7 @@ def test_a_choice_of_rows_survives_the_round_trip_and_shortens_the_answer(chosen
 
 def test_names_of_columns_travel_with_the_table_and_plans_without_are_what_they_were():
     assert "columns" not in PROTECTED
-    names = [f"genre: {at}" for at in range(ARRAYS["fixed"].shape[1])]
-    sent = protected(columns=tuple(names))
+    sent = protected(columns=tuple(f"genre: {at}" for at in range(ARRAYS["fixed"].shape[1])))
     got = RoundPlan.from_parts(*sent.to_parts())
     assert got.columns == sent.columns
     assert got.content_hash == sent.content_hash != protected().content_hash
