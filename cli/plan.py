@@ -132,7 +132,7 @@ def _plan_budget(
     if known:
         raise ConfigError(
             f"{next(iter(known))} says nothing about a plan without data",
-            hint=f"leave it out, or leave out {', '.join(sorted(numbers)) or 'the options without data'}",
+            hint=f"leave it out, or the options under {_WITHOUT_DATA!r} of palate plan --help",
         )
     if plot is not None and plot.suffix.lower() not in _PLOT_SUFFIXES:
         raise ConfigError(
