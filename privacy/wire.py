@@ -33,7 +33,7 @@ import numpy as np
 
 from palate.models.arrays import AnyArray, BoolArray, Float32Array
 from palate.privacy.errors import PrivacyError
-from palate.privacy.integer.ring import RingArray
+from palate.privacy.integer.ring import Ring, RingArray
 from palate.privacy.mechanisms.terms import ReleaseTerms
 
 Scalar = str | int | float
@@ -297,9 +297,7 @@ class ItemUpdate:
         """Return the answer of a node that has nobody in the round: zeros, without noise."""
         if plan.terms is None:
             return ItemUpdate(np.zeros(plan.update_size, dtype=np.float32))
-        if plan.terms.ring_bits <= 32:
-            return ItemUpdate(np.zeros(plan.update_size, dtype=np.uint32))
-        return ItemUpdate(np.zeros(plan.update_size, dtype=np.uint64))
+        return ItemUpdate(Ring(bits=plan.terms.ring_bits).zeros(plan.update_size))
 
     def to_parts(self) -> dict[str, Float32Array | RingArray]:
         """Split into named arrays."""
@@ -379,7 +377,7 @@ def _active(digits: str, num_items: int) -> BoolArray:
 
 
 def _checked_ring(array: AnyArray, bits: int) -> RingArray:
-    dtype = np.uint32 if bits <= 32 else np.uint64
+    dtype = Ring(bits=bits).dtype
     if not isinstance(array, np.ndarray):
         raise WireError(f"update must be an array, not {type(array).__name__}")
     if array.dtype != dtype or array.ndim != 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -42,6 +43,15 @@ class Ring:
             raise PrivacyError(
                 f"a modulus of {self.bits} bits is not between {_MIN_BITS} and {_MAX_BITS}", hint="32 is ample"
             )
+
+    @property
+    def dtype(self) -> type[np.uint32] | type[np.uint64]:
+        """Type of the elements."""
+        return np.uint32 if self.bits <= 32 else np.uint64
+
+    def zeros(self, count: int) -> RingArray:
+        """Return the sum of no vectors, [count]."""
+        return cast("RingArray", np.zeros(count, dtype=self.dtype))
 
     def reduce(self, values: Int64Array) -> RingArray:
         """Reduce signed integers, int64 [d], to elements of the ring, [d]."""

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from palate.privacy.integer.ring import RingArray
+from palate.privacy.integer.ring import Ring, RingArray
 from palate.privacy.secagg.encoding import HASH_SIZE, Message, to_sign
 from palate.privacy.secagg.errors import Equivocation, QuorumLost, ReceiptRefused, StageClosed
 from palate.privacy.secagg.messages import (
@@ -34,7 +34,7 @@ from palate.privacy.secagg.messages import (
 from palate.privacy.secagg.offer import Offer, share_threshold
 from palate.privacy.secagg.screening import Screen, Sender
 from palate.privacy.secagg.unmasking import Unmasking
-from palate.privacy.secagg.words import pack, unpack, zeros
+from palate.privacy.secagg.words import pack, unpack
 
 _Upward = Advert | SealedShares | MaskedVector | Consistency | Reveal
 
@@ -95,7 +95,7 @@ class ServerRound:
         self._signatures: dict[int, bytes] = {}  # device -> over its Consistency
         self._sealed: dict[int, tuple[bytes, ...]] = {}
         self._reveals: dict[int, tuple[bytes, ...]] = {}
-        self._sum = zeros(offer)
+        self._sum = Ring(bits=offer.ring_bits).zeros(offer.vector_length)
         self._roster: Roster  # once ADVERTISE is closed
         self._root = b""
         self._ranks: dict[int, int] = {}

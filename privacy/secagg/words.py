@@ -6,19 +6,9 @@ from typing import cast
 
 import numpy as np
 
-from palate.privacy.integer.ring import RingArray
+from palate.privacy.integer.ring import Ring, RingArray
 from palate.privacy.secagg.errors import MessageError, VectorRefused
 from palate.privacy.secagg.offer import Offer
-
-
-def ring_dtype(bits: int) -> type[np.uint32] | type[np.uint64]:
-    """Type of the elements of a ring modulo 2^bits, as `palate.privacy.integer.ring.Ring` has them."""
-    return np.uint32 if bits <= 32 else np.uint64
-
-
-def zeros(offer: Offer) -> RingArray:
-    """Return the sum of no vectors, ring elements [vector_length]."""
-    return cast("RingArray", np.zeros(offer.vector_length, dtype=ring_dtype(offer.ring_bits)))
 
 
 def check_vector(vector: RingArray, offer: Offer) -> None:
@@ -29,7 +19,7 @@ def check_vector(vector: RingArray, offer: Offer) -> None:
     VectorRefused
         If it is not uint32 (up to 32 bits) or uint64 [vector_length] with values below 2^ring_bits.
     """
-    dtype = np.dtype(ring_dtype(offer.ring_bits))
+    dtype = np.dtype(Ring(bits=offer.ring_bits).dtype)
     if not isinstance(vector, np.ndarray) or vector.dtype != dtype or vector.shape != (offer.vector_length,):
         found = f"{vector.dtype} {vector.shape}" if isinstance(vector, np.ndarray) else type(vector).__name__
         raise VectorRefused(f"the vector is {found}, not {dtype} ({offer.vector_length},)", hint="encode it first")
@@ -60,7 +50,7 @@ def unpack(words: bytes, offer: Offer) -> RingArray:
         raise MessageError(
             f"{len(words)} bytes are not {offer.vector_length} values of {offer.word_bytes}", hint="check the device"
         )
-    native = ring_dtype(offer.ring_bits)
+    native = Ring(bits=offer.ring_bits).dtype
     little = np.dtype(native).newbyteorder("<")
     lanes = np.frombuffer(words, dtype=np.uint8).reshape(-1, offer.word_bytes)
     if offer.word_bytes < little.itemsize:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from palate.privacy.integer.ring import Ring
 from palate.privacy.secagg.device import DeviceRound
 from palate.privacy.secagg.encoding import to_sign
 from palate.privacy.secagg.keys import DeviceIdentity, EnrolmentAuthority
 from palate.privacy.secagg.offer import Offer
 from palate.privacy.secagg.policy import DevicePolicy
 from palate.privacy.secagg.server import ServerRound, Stage
-from palate.privacy.secagg.words import ring_dtype
 
 PLAN_HASH = "ab" * 32
 
@@ -49,7 +49,7 @@ class Fleet:
         self.vectors = {
             device: rng.integers(
                 0, 1 << self.offer.ring_bits, self.offer.vector_length, dtype=np.uint64
-            ).astype(ring_dtype(self.offer.ring_bits))
+            ).astype(Ring(bits=self.offer.ring_bits).dtype)
             if self.offer.ring_bits < 64
             else rng.integers(0, (1 << 64) - 1, self.offer.vector_length, dtype=np.uint64, endpoint=True)
             for device in self.ids
