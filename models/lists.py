@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from palate.errors import ConfigError
-from palate.models.arrays import BoolArray, FloatingArray, Int32Array, Int64Array, IntegerArray
+from palate.models.arrays import BoolArray, Float64Array, FloatingArray, Int32Array, Int64Array, IntegerArray
 from palate.models.metrics import require_finite
 
 NO_ITEM = -1
@@ -132,34 +132,39 @@ def novelty(lists: IntegerArray, item_users: IntegerArray, num_users: int) -> fl
     return float(np.mean(np.log2(1.0 / share[shown])))
 
 
-def intra_list_diversity(lists: IntegerArray, features: FloatingArray) -> float | None:
-    """Mean pairwise cosine distance inside a list, averaged over users (Ziegler et al. 2005).
+def unit_rows(features: FloatingArray) -> Float64Array:
+    """Rows at length 1, float64 [n, k]; rows of zeros stay."""
+    wide = features.astype(np.float64)
+    norms = np.linalg.norm(wide, axis=1, keepdims=True)
+    return np.asarray(wide / np.where(norms > 0, norms, 1.0))
+
+
+def diversities(lists: IntegerArray, unit: Float64Array) -> Float64Array:
+    """Mean pairwise cosine distance inside each list (Ziegler et al. 2005).
 
     Parameters
     ----------
     lists
-        Top-k lists, [num_users, top_k].
-    features
-        Public content of the items, [num_items, num_features]; items with an all-zero row are left out.
+        Top-k lists, [num_lists, top_k].
+    unit
+        Public content of the items, `unit_rows`, [num_items, num_features]; items with an all-zero row are left out.
 
     Returns
     -------
-    float or None
-        0 for lists of identical items; None when no list has two items with content.
+    float64 [num_lists]
+        0 for a list of identical items; NaN for one in which fewer than two items have content.
     """
-    norms = np.linalg.norm(features, axis=1) if features.size else np.zeros(len(features))
-    known = norms > 0
-    unit = np.zeros((len(features), features.shape[1]), dtype=np.float64)
-    unit[known] = features[known] / norms[known, None]
-    usable = (lists != NO_ITEM) & known[lists]  # [num_users, top_k]
-    total = np.zeros((len(lists), features.shape[1]))
+    usable = (lists != NO_ITEM) & np.any(unit, axis=1)[lists]  # [num_lists, top_k]
+    total = np.zeros((len(lists), unit.shape[1]))
     for position in range(lists.shape[1]):
         total += np.where(usable[:, position, None], unit[lists[:, position]], 0.0)
     count = np.count_nonzero(usable, axis=1)
-    several = count >= 2
-    if not several.any():
-        return None
-    count, total = count[several], total[several]
     # |sum of unit vectors|^2 = count + 2 * (sum of pairwise cosines)
-    cosine = (np.einsum("uf,uf->u", total, total) - count) / (count * (count - 1.0))
-    return float(np.mean(1.0 - cosine))
+    cosine = (np.einsum("uf,uf->u", total, total) - count) / np.maximum(count * (count - 1.0), 1.0)
+    return np.where(count >= 2, 1.0 - cosine, np.nan)
+
+
+def intra_list_diversity(lists: IntegerArray, features: FloatingArray) -> float | None:
+    """Mean of `diversities` over lists; None when no list has two items with content, features [num_items, k]."""
+    each = diversities(lists, unit_rows(features))
+    return None if np.isnan(each).all() else float(np.nanmean(each))

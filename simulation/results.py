@@ -11,7 +11,7 @@ from typing import Any
 
 from palate.privacy import files
 from palate.privacy.accounting.events import Unit
-from palate.simulation.baselines.running import BaselineResult, run_baselines
+from palate.simulation.baselines.running import run_baselines
 from palate.simulation.claims import label_of
 from palate.simulation.config import SimulationConfig
 from palate.simulation.evaluation import Evaluation, Summary, summarise
@@ -113,7 +113,7 @@ def conclude(
             "reader": prepared.reader,
         },
         "summary": {part: summary.to_dict() if summary else None for part, summary in summaries.items()},
-        "baselines": {name: _baseline(found) for name, found in baselines.items()},
+        "baselines": {name: found.to_dict() for name, found in baselines.items()},
         "bytes_per_device": {"down": lines[-1]["bytes_down"], "up": lines[-1]["bytes_up"]},
         "best_round": best["round"] if best else None,
         "files": {
@@ -147,12 +147,6 @@ def _accuracy(summary: Summary | None) -> dict[str, dict[str, float]] | None:
         ranking: {name: value for name, value in found.values.items() if name != f"recall@{found.top_k}"}
         for ranking, found in usual.items()
     }
-
-
-def _baseline(found: BaselineResult) -> dict[str, Any]:
-    if found.skipped is not None:
-        return {"label": found.label, "skipped": found.skipped}
-    return found.to_dict()
 
 
 def contract_view(result: Mapping[str, Any]) -> dict[str, Any]:

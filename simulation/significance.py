@@ -41,10 +41,6 @@ class Difference:
     high: float
     p_value: float
 
-    def to_dict(self) -> dict[str, float]:
-        """Plain numbers for JSON."""
-        return {"value": self.value, "low": self.low, "high": self.high, "p_value": self.p_value}
-
 
 @dataclass(frozen=True)
 class Comparison:

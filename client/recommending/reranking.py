@@ -14,7 +14,8 @@ from __future__ import annotations
 import numpy as np
 
 from palate.errors import ConfigError
-from palate.models.arrays import BoolArray, Float64Array, FloatingArray, Int64Array
+from palate.models.arrays import Float64Array, FloatingArray, Int64Array
+from palate.models.lists import diversities, unit_rows
 
 NOTCHES = 20
 """Steps of the dial from 0 to 1."""
@@ -23,37 +24,6 @@ NOTCHES = 20
 def pool_size(count: int) -> int:
     """How many of the best candidates a list of `count` is chosen from: ten times as many, at least 100."""
     return max(100, 10 * count)
-
-
-def unit_rows(features: FloatingArray) -> Float64Array:
-    """Rows at length 1, float64 [n, k]; rows of zeros stay."""
-    wide = features.astype(np.float64)
-    norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    return np.asarray(wide / np.where(norms > 0, norms, 1.0))
-
-
-def diversity(chosen: Int64Array, cosines: Float64Array, known: BoolArray) -> Float64Array:
-    """Mean pairwise cosine distance of lists (Ziegler et al. 2005), as `lists.intra_list_diversity`.
-
-    Parameters
-    ----------
-    chosen
-        Lists of candidates, int [lists, count].
-    cosines
-        Between candidates, float64 [n, n].
-    known
-        Candidates with content, bool [n]; the others are left out.
-
-    Returns
-    -------
-    float64 [lists]
-        0 for a list in which fewer than two items have content.
-    """
-    pairs = known[chosen][:, :, None] & known[chosen][:, None, :]
-    pairs &= ~np.eye(chosen.shape[1], dtype=np.bool_)
-    total = np.count_nonzero(pairs, axis=(1, 2))
-    distances = np.where(pairs, 1.0 - cosines[chosen[:, :, None], chosen[:, None, :]], 0.0).sum(axis=(1, 2))
-    return np.asarray(np.where(total > 0, distances / np.maximum(total, 1), 0.0))
 
 
 def rerank(relevance: FloatingArray, features: FloatingArray, count: int, dial: float) -> Int64Array:
@@ -89,11 +59,9 @@ def rerank(relevance: FloatingArray, features: FloatingArray, count: int, dial: 
     if notch == 0 or count < 2:
         return np.arange(count)
     unit = unit_rows(features)
-    known = np.any(unit != 0, axis=1)
-    cosines = unit @ unit.T  # [n, n]
-    lists = _marginal_lists(np.asarray(relevance, dtype=np.float64), cosines, count, notch + 1)
+    lists = _marginal_lists(np.asarray(relevance, dtype=np.float64), unit @ unit.T, count, notch + 1)
     # Rounded: two lists of the same items differ in the last bits of their sums, and the first should win.
-    best = int(np.argmax(np.round(diversity(lists, cosines, known), decimals=9)))
+    best = int(np.argmax(np.round(np.nan_to_num(diversities(lists, unit)), decimals=9)))
     return np.asarray(lists[best])
 
 

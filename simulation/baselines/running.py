@@ -56,7 +56,9 @@ class BaselineResult:
     cpu_seconds: float = 0.0
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON, without the ranks per user."""
+        """Plain values for JSON, without the ranks per user; one that could not run says why, and no more."""
+        if self.skipped is not None:
+            return {"label": self.label, "skipped": self.skipped}
         return {
             "name": self.name,
             "label": self.label,

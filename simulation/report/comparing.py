@@ -122,7 +122,7 @@ class Comparison:
                             "first": contrast.first,
                             "second": contrast.second,
                             "difference": contrast.second - contrast.first,
-                            "test": contrast.test.to_dict() if contrast.test else None,
+                            "test": asdict(contrast.test) if contrast.test else None,
                         }
                         for contrast in found.contrasts
                     },

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palate.client.recommending.reranking import NOTCHES, diversity, pool_size, rerank, unit_rows
+from palate.client.recommending.reranking import NOTCHES, pool_size, rerank
 from palate.errors import ConfigError
 from palate.models import lists
 
@@ -43,7 +43,7 @@ def test_diversity_never_falls_as_the_dial_is_turned_up(seed, num, count, kind):
 @pytest.mark.parametrize("seed", range(5))
 def test_some_notch_has_the_list_of_greedy_mmr(seed):
     relevance, features = candidates(seed, 40, "normal")
-    unit = unit_rows(features)
+    unit = lists.unit_rows(features)
     scaled = (relevance - relevance.min()) / (relevance.max() - relevance.min())
 
     def greedy(dial: float) -> list[int]:
@@ -66,14 +66,6 @@ def test_the_dial_at_nought_leaves_the_list_alone_and_at_one_it_changes_it():
     full = rerank(relevance, features, 10, 1.0)
     assert full[0] == 0
     assert lists.intra_list_diversity(full[None], features) > lists.intra_list_diversity(np.arange(10)[None], features)
-
-
-def test_diversity_is_that_of_the_lists_module():
-    _, features = candidates(4, 30, "blank")
-    chosen = np.random.default_rng(4).permutation(30)[:9]
-    unit = unit_rows(features)
-    found = diversity(chosen[None], unit @ unit.T, np.any(unit != 0, axis=1))[0]
-    assert found == pytest.approx(lists.intra_list_diversity(chosen[None], features), abs=1e-6)
 
 
 @pytest.mark.parametrize("dial", [-0.1, 1.01, float("nan")])
