@@ -191,7 +191,7 @@ def test_the_check_catches_a_violation(path: str, source: str, complaint: str):
         ("cli/data.py", "print('data')"),
         ("models/arrays.py", "Float64Array = npt.NDArray[np.float64]"),
         ("server/coordinator.py", "def f(x: npt.NDArray[Real]) -> npt.NDArray[Real]: ..."),
-        ("cli/runs.py", "import palate\nfrom palate import Run\nfrom palate.running import compare"),
+        ("cli/run.py", "import palate\nfrom palate import Run\nfrom palate.running import compare"),
         ("api/running.py", "from palate.loading import Data\nfrom palate.errors import RunError"),
         ("cli/main.py", "import importlib\nimportlib.import_module('palate.cli.simulate')"),
     ],
