@@ -71,7 +71,7 @@ def test_a_new_fleet_keeps_its_secrets_to_itself_and_is_never_overwritten(init, 
     ("more", "kind", "words"),
     [
         (["--address", "localhost"], ConfigError, "not host:port"),
-        (["--catalogue", "no.csv"], DataError, "does not exist"),
+        (["--catalogue", "no.csv"], DataError, "no such file"),
         (["--devices", "500"], ConfigError, "cohort.devices"),
         (["--epsilon", "0"], ConfigError, "epsilon"),
         (["--name", "a fleet"], ConfigError, "not a name"),
