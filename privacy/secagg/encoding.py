@@ -50,6 +50,16 @@ class Kind(IntEnum):
     SIGNATURES = 10
     REVEAL = 11
     RECEIPT = 12
+    ROUND_KEY = 13
+    ADMISSION = 14
+    REGISTER = 15
+    COLLECTION_OFFER = 16
+    REPORT = 17
+    COLLECTION_REQUEST = 18
+    ANSWER = 19
+    HEAD = 20
+    COLLECTION_RECEIPT = 21
+    REVOCATION = 22
 
 
 def header(kind: Kind) -> bytes:
@@ -101,6 +111,10 @@ class Reader:
             raise MessageError(f"a field of {size} bytes where {left} are left", hint="the message was cut short")
         self._at += size
         return self._data[self._at - size : self._at]
+
+    def rest(self, spare: int) -> bytes:
+        """Read all but the last `spare` bytes."""
+        return self.raw(max(0, len(self._data) - self._at - spare))
 
     def number(self, size: int = 8, *, most: int = MAX_NUMBER) -> int:
         """Read an unsigned integer of at most `most`."""

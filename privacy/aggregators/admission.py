@@ -1,0 +1,287 @@
+"""Who takes part: certificates, the register of all enrolled devices, and revocations, signed by whoever admits.
+
+Whoever could enrol devices alone could fill a batch with its own and read the one that is left. So either a third party
+admits, or leader and helper admit together and every statement carries both signatures. With less, no guarantee against
+an aggregator that breaks the protocol may be claimed (`claim.py`).
+
+The share gamma of corrupt devices is one of all that are *registered*, never of a batch: who is in a batch is the
+leader's choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Annotated, ClassVar, Self
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from palate.privacy.aggregators.errors import RegisterRefused
+from palate.privacy.ledger.framing import digest
+from palate.privacy.ledger.merkle import MerkleTree
+from palate.privacy.secagg.encoding import (
+    DEVICE,
+    HASH,
+    NUMBER,
+    SIGNATURE,
+    SIGNATURE_SIZE,
+    DeviceNumber,
+    Field,
+    Hash,
+    Kind,
+    Number,
+    PublicKey,
+    Reader,
+    Text,
+    header,
+    read_fields,
+    to_sign,
+    unsigned,
+    verify_signature,
+    write_fields,
+)
+
+MAX_REGISTERED = 1 << 24
+
+_PARTIES = b"palate two aggregators parties v1"
+_REGISTER = b"palate two aggregators register v1"
+
+
+def _write_devices(devices: tuple[int, ...]) -> bytes:
+    return len(devices).to_bytes(4, "big") + b"".join(device.to_bytes(8, "big") for device in devices)
+
+
+def _read_devices(reader: Reader) -> tuple[int, ...]:
+    block = reader.raw(8 * reader.number(4, most=MAX_REGISTERED))
+    devices = tuple(int.from_bytes(block[at : at + 8], "big") for at in range(0, len(block), 8))
+    if any(right <= left for left, right in pairwise(devices)):
+        raise RegisterRefused("devices do not ascend", hint="check what the peer sent")
+    return devices
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parties:
+    """The Ed25519 keys of one fleet, 32 bytes each. Devices take them from the invitation, never from the leader.
+
+    Attributes
+    ----------
+    leader, helper
+        The two aggregators.
+    authority
+        A third party that admits devices; None where leader and helper admit them together.
+    """
+
+    leader: bytes
+    helper: bytes
+    authority: bytes | None = None
+
+    @property
+    def admitting(self) -> tuple[bytes, ...]:
+        """Keys that must all have signed what admits a device, in the order of the signatures."""
+        return (self.leader, self.helper) if self.authority is None else (self.authority,)
+
+    @property
+    def content_hash(self) -> bytes:
+        """Hash that an offer names, 32 bytes."""
+        return digest(_PARTIES, self.leader, self.helper, self.authority or b"")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Admitted:
+    """A statement that all admitting parties sign."""
+
+    kind: ClassVar[Kind]
+    signatures: tuple[bytes, ...] = ()
+
+    @property
+    def body(self) -> bytes:
+        """What they sign."""
+        return header(self.kind) + write_fields(self)
+
+    def signed(self, *keys: Ed25519PrivateKey) -> Self:
+        """Return the statement with the signatures of these keys, in the order of `Parties.admitting`."""
+        return replace(self, signatures=tuple(key.sign(to_sign(self.body)) for key in keys))
+
+    def verify(self, parties: Parties) -> None:
+        """Check that everybody who must admit has signed.
+
+        Raises
+        ------
+        RegisterRefused
+            If a signature is missing or wrong.
+        """
+        if len(self.signatures) != len(parties.admitting):
+            raise RegisterRefused(
+                f"{len(self.signatures)} signatures where {len(parties.admitting)} must admit", hint="ask for both"
+            )
+        for key, signature in zip(parties.admitting, self.signatures, strict=True):
+            verify_signature(key, signature, self.body, RegisterRefused, "an admitting party did not sign this")
+
+    def to_bytes(self) -> bytes:
+        """Encode the statement with its signatures."""
+        return self.body + bytes([len(self.signatures)]) + b"".join(map(SIGNATURE.write, self.signatures))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Decode the statement; MessageError if `to_bytes` would write other bytes. Signatures are not checked."""
+        reader = Reader(data, cls.kind)
+        values = read_fields(cls, reader)
+        signatures = tuple(reader.raw(SIGNATURE_SIZE) for _ in range(reader.number(1, most=2)))
+        reader.end()
+        return cls(**values, signatures=signatures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate(_Admitted):
+    """A device of a fleet, its signing key, and until when it is admitted.
+
+    Attributes
+    ----------
+    fleet
+        Name of the fleet, printable ASCII.
+    device
+        Number of the device, any 64 bits.
+    identity_key
+        Ed25519 public key, 32 bytes.
+    generation
+        Counts the keys of one person: the highest is live, earlier ones are revoked.
+    not_after
+        Last second, since 1970, at which it admits.
+    """
+
+    kind: ClassVar[Kind] = Kind.ADMISSION
+    fleet: Text
+    device: DeviceNumber
+    identity_key: PublicKey
+    generation: Annotated[int, unsigned(4)]
+    not_after: Number
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered device: its live key, 32 bytes, and the last second at which it admits."""
+
+    identity_key: bytes
+    not_after: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Register(_Admitted):
+    """How many devices are enrolled, and the root of the list of them.
+
+    Attributes
+    ----------
+    fleet
+        Name of the fleet.
+    epoch
+        Counts up with every change.
+    size
+        E, enrolled devices.
+    root
+        RFC 6962 root of the entries, by ascending device, 32 bytes.
+    not_after
+        Last second, since 1970, at which offers may name it.
+    """
+
+    kind: ClassVar[Kind] = Kind.REGISTER
+    fleet: Text
+    epoch: Number
+    size: Annotated[int, unsigned(4, MAX_REGISTERED)]
+    root: Hash
+    not_after: Number
+
+    @property
+    def content_hash(self) -> bytes:
+        """Hash that an offer names, 32 bytes."""
+        return digest(_REGISTER, self.body)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revocation(_Admitted):
+    """Devices that are out although a register still names them.
+
+    Attributes
+    ----------
+    fleet
+        Name of the fleet.
+    number
+        Counts up; the highest counts.
+    devices
+        Numbers of devices, ascending.
+    """
+
+    kind: ClassVar[Kind] = Kind.REVOCATION
+    fleet: Text
+    number: Number
+    devices: Annotated[tuple[int, ...], Field(_write_devices, _read_devices)]
+
+
+@dataclass(frozen=True, eq=False)
+class Membership:
+    """A verified register with the list behind it, and who of it is revoked: what leader and helper look devices up in.
+
+    Attributes
+    ----------
+    register
+        What the admitting parties signed.
+    entries
+        By device.
+    revoked
+        Devices that are out.
+    """
+
+    register: Register
+    entries: Mapping[int, Entry] = field(repr=False)
+    revoked: frozenset[int] = frozenset()
+
+    @staticmethod
+    def checked(
+        register: Register, entries: Mapping[int, Entry], parties: Parties, revocation: Revocation | None = None
+    ) -> Membership:
+        """Check a register and its list.
+
+        Raises
+        ------
+        RegisterRefused
+            If a signature is wrong, the list is another, a key occurs twice, or the revocation is another fleet's.
+        """
+        register.verify(parties)
+        found = list_of(entries, fleet=register.fleet, epoch=register.epoch, not_after=register.not_after)
+        if (found.size, found.root) != (register.size, register.root):
+            raise RegisterRefused(
+                f"the list of {found.size} devices is not the register's of {register.size}", hint="fetch it again"
+            )
+        if len({entry.identity_key for entry in entries.values()}) != len(entries):
+            raise RegisterRefused("two devices of the register share a key", hint="the authority must tell them apart")
+        if revocation is not None:
+            revocation.verify(parties)
+            if revocation.fleet != register.fleet:
+                raise RegisterRefused("the revocation is for another fleet", hint="fetch it again")
+        return Membership(register, entries, frozenset(revocation.devices if revocation else ()))
+
+    @cached_property
+    def size(self) -> int:
+        """E, enrolled devices."""
+        return self.register.size
+
+
+def list_of(entries: Mapping[int, Entry], *, fleet: str, epoch: int, not_after: int) -> Register:
+    """Build the unsigned register of a list of devices."""
+    tree = MerkleTree(entry_leaf(device, entries[device]) for device in sorted(entries))
+    return Register(fleet=fleet, epoch=epoch, size=len(entries), root=tree.root(), not_after=not_after)
+
+
+def entry_leaf(device: int, entry: Entry) -> bytes:
+    """Return a device's leaf of the register's tree, 48 bytes."""
+    return DEVICE.write(device) + HASH.write(entry.identity_key) + NUMBER.write(entry.not_after)
+
+
+def entries_of(certificates: Iterable[Certificate]) -> dict[int, Entry]:
+    """Return the list of a register: of each device the certificate of the highest generation."""
+    live: dict[int, Certificate] = {}
+    for each in certificates:
+        if each.device not in live or live[each.device].generation < each.generation:
+            live[each.device] = each
+    return {device: Entry(each.identity_key, each.not_after) for device, each in live.items()}

@@ -1,0 +1,55 @@
+"""What the privacy of a collection rests on, worked out from who signs: who would have to collude to break it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from palate.privacy.aggregators.admission import Parties
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What may be claimed.
+
+    Attributes
+    ----------
+    against_lies
+        Whether the guarantee also holds against an aggregator that breaks the protocol.
+    sentence
+        Who would have to work together to read one person's vector, for pages and reports.
+    """
+
+    against_lies: bool
+    sentence: str
+
+
+def trust_of(parties: Parties) -> Trust:
+    """Work out what a fleet's keys allow to claim.
+
+    Parameters
+    ----------
+    parties
+        As the invitation gave them, not as the leader says.
+    """
+    if parties.leader == parties.helper:
+        return Trust(
+            against_lies=False,
+            sentence="One party is both leader and helper, and can read what each device sends: nothing is protected.",
+        )
+    if parties.authority is None:
+        return Trust(
+            against_lies=True,
+            sentence="To read what one device sends, the leader and the helper would have to work together.",
+        )
+    if parties.authority in (parties.leader, parties.helper):
+        who = "leader" if parties.authority == parties.leader else "helper"
+        return Trust(
+            against_lies=False,
+            sentence=f"The {who} admits devices alone: it can invent them and read what one device sends, unless it "
+            "follows the protocol.",
+        )
+    return Trust(
+        against_lies=True,
+        sentence="To read what one device sends, two of the three would have to work together: the leader, the helper "
+        "and the authority that admits devices.",
+    )

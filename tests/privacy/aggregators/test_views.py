@@ -1,0 +1,100 @@
+"""What leader and helper see, and what mutated bytes do: uniform words, no data, and named refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from palate.privacy.aggregators.admission import Certificate, Register, Revocation
+from palate.privacy.aggregators.messages import Answer, CollectionReceipt, Head, Request, Upload
+from palate.privacy.aggregators.offer import CollectionOffer
+from palate.privacy.aggregators.planes import unpack
+from palate.privacy.aggregators.sealing import RoundKey
+from palate.privacy.errors import PrivacyError
+
+NOW = 1_000_000
+
+
+def test_the_leaders_view_of_a_device_is_uniform_words(make_fleet):
+    """A vector of zeros without noise, the worst there is: its masked words pass a chi-squared test of uniformity."""
+    fleet = make_fleet(vector_length=40_000, ring_bits=12, sensitivity=8, share_variance=4)
+    upload = Upload.from_bytes(fleet.report(100, vector=np.zeros(40_000, dtype=np.uint32)), fleet.suite)
+    words = unpack(upload.words, 40_000, 12)
+    assert stats.chisquare(np.bincount(words, minlength=1 << 12)).pvalue > 1e-6
+    assert abs(np.corrcoef(words[:-1], words[1:])[0, 1]) < 0.03
+
+
+def test_two_reports_of_the_same_vector_share_nothing(fleet):
+    one, two = (Upload.from_bytes(fleet.report(100), fleet.suite) for _ in range(2))
+    for name in ("words", "salt"):
+        assert getattr(one, name) != getattr(two, name)
+    assert one.report.tag != two.report.tag
+    assert one.report.sealed != two.report.sealed
+
+
+def messages(fleet):
+    collection = fleet.collection()
+    for device in fleet.identities:
+        collection.take(fleet.report(device), now=NOW + 5)
+    request = collection.freeze()
+    answer = fleet.helper.answer(request, fleet.membership(), now=NOW + 150)
+    collected = collection.finish(answer)
+    receipt = collection.receipt(collected, table_hash=bytes(32), log_index=1, head=fleet.helper.head())
+    certificate = Certificate(fleet="films", device=100, identity_key=bytes(32), generation=1, not_after=NOW).signed(
+        *fleet.admit
+    )
+    revocation = Revocation(fleet="films", number=2, devices=(3, 9)).signed(*fleet.admit)
+    return {
+        "offer": (fleet.offer_bytes, lambda data: CollectionOffer.open(data, fleet.parties.leader)),
+        "round key": (fleet.round_key.to_bytes(), lambda data: RoundKey.open(data, fleet.parties.helper)),
+        "register": (fleet.register.to_bytes(), lambda data: Register.from_bytes(data).verify(fleet.parties)),
+        "certificate": (certificate.to_bytes(), lambda data: Certificate.from_bytes(data).verify(fleet.parties)),
+        "revocation": (revocation.to_bytes(), lambda data: Revocation.from_bytes(data).verify(fleet.parties)),
+        "report": (fleet.report(100), lambda data: fleet.collection().take(data, now=NOW + 5)),
+        "request": (request, lambda data: fleet.helper.answer(data, fleet.membership(), now=NOW + 150)),
+        "answer": (answer, collection.finish),
+        "receipt": (receipt, CollectionReceipt.from_bytes),
+        "head": (fleet.helper.head().to_bytes(), Head.from_bytes),
+    }
+
+
+NAMES = ("offer", "round key", "register", "certificate", "revocation", "report", "request", "answer")
+
+
+@pytest.mark.campaign(short=200, long=10_000)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mutated_message_is_refused_by_name(fleet, name, repeats):
+    """Every signed message, with bits flipped, bytes cut, added and doubled: a PrivacyError, never another one."""
+    data, read = messages(fleet)[name]
+    rng = np.random.default_rng(7)
+    refused = 0
+    for _ in range(repeats):
+        mutated = bytearray(data)
+        for _ in range(rng.integers(1, 4)):
+            place = int(rng.integers(0, len(mutated)))
+            match rng.integers(0, 4):
+                case 0:
+                    mutated[place] ^= 1 << int(rng.integers(0, 8))
+                case 1:
+                    del mutated[place:]
+                case 2:
+                    mutated[place:place] = rng.bytes(int(rng.integers(1, 9)))
+                case _:
+                    mutated[place : place + 4] = b"\xff" * 4
+            if not mutated:
+                break
+        if bytes(mutated) == data:
+            continue
+        with pytest.raises(PrivacyError):
+            read(bytes(mutated))
+        refused += 1
+    assert refused > 0.9 * repeats
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("answer", Answer), ("request", Request), ("receipt", CollectionReceipt), ("head", Head)]
+)
+def test_every_message_is_written_as_it_was_read(fleet, name, kind):
+    data, _ = messages(fleet)[name]
+    assert kind.from_bytes(data).to_bytes() == data
