@@ -9,9 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from scipy.optimize import brentq
-from scipy.special import log_ndtr
-
 from palate.privacy.accounting.checks import require_delta, require_positive
 
 # Relative margin for rounding in the root.
@@ -39,6 +36,8 @@ def log_delta_at(mu: float, epsilon: float) -> float:
     PrivacyError
         If mu is not a finite positive number.
     """
+    from scipy.special import log_ndtr  # here and below: a device that only recommends knows terms and accounts nothing
+
     require_positive("mu", mu)
     # delta = Phi(mu/2 - eps/mu) - e^eps Phi(-mu/2 - eps/mu), written as Phi(a) (1 - ratio).
     above = float(log_ndtr(mu / 2 - epsilon / mu))
@@ -57,6 +56,8 @@ def epsilon_at(mu: float, delta: float) -> float:
     PrivacyError
         If mu is not a finite positive number, or delta is not a probability.
     """
+    from scipy.optimize import brentq
+
     target = math.log(require_delta(delta)) - _LOG_DELTA_ERROR
     if log_delta_at(mu, 0.0) <= target:
         return 0.0

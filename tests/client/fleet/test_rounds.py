@@ -460,7 +460,7 @@ def two_rounds(fleet, monkeypatch, kill_at):
     for plan in plans:
         if victim.rounds is None:
             victim.start()
-        victim_guard, victim_book = victim.rounds._guard, victim.rounds._book
+        victim_guard, victim_book = victim.rounds._guard, victim.rounds._round_log
         try:
             server = fleet.run_round(plan)
             fleet.finish(plan, server, model=fleet.plan(plan.server_round + 1).table_hash)
