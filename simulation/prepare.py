@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -95,7 +96,7 @@ def prepare(config: SimulationConfig, phase: Callable[[str], None] | None = None
         If the run asks for a sentence encoder that is not installed.
     """
     content = config.content.model_copy(update={"text": way_to_read(config.content)})
-    return _prepare(config.data, config.read, content, config.new_items, _Talk(phase))
+    return _prepare(_Source.of(config.data), config.read, content, config.new_items, _Talk(phase))
 
 
 def way_to_read(content: ContentOptions) -> str:
@@ -114,6 +115,35 @@ class _Talk:
     phase: Callable[[str], None] | None = field(default=None, compare=False)
 
 
+@dataclass(frozen=True)
+class _Source:
+    """Which data a name means at this moment: another folder or changed files are other data.
+
+    Attributes
+    ----------
+    name
+        The name of a preset, or the absolute path of a file or folder.
+    stamp
+        Name, time of change and size of each file; empty for a preset.
+    """
+
+    name: str
+    stamp: tuple[tuple[str, int, int], ...]
+
+    @staticmethod
+    def of(data: str) -> _Source:
+        """Look at what a run's `data` names."""
+        path = Path(data)
+        try:
+            if not path.exists():
+                return _Source(data, ())
+            files = sorted(path.iterdir()) if path.is_dir() else [path]
+            stats = [(file.name, file.stat()) for file in files]
+        except OSError:  # whoever reads it says what is wrong
+            return _Source(data, ())
+        return _Source(str(path.resolve()), tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats))
+
+
 _held: WeakValueDictionary[tuple[str, ReadOptions], Interactions] = WeakValueDictionary()
 
 
@@ -122,14 +152,15 @@ def hold(data: str, read: ReadOptions, interactions: Interactions) -> None:
 
     A file that has changed is read again by loading it again: what was prepared from its old content is forgotten.
     """
-    if _held.get((data, read)) is not interactions:
-        _held[data, read] = interactions
+    key = (_Source.of(data).name, read)
+    if _held.get(key) is not interactions:
+        _held[key] = interactions
         _prepare.cache_clear()
 
 
 @lru_cache(maxsize=2)
-def _prepare(data: str, read: ReadOptions, content: ContentOptions, new_items: float, talk: _Talk) -> Prepared:
-    interactions = _held.get((data, read)) or load(data, options=read)
+def _prepare(source: _Source, read: ReadOptions, content: ContentOptions, new_items: float, talk: _Talk) -> Prepared:
+    interactions = _held.get((source.name, read)) or load(source.name, options=read)
     arrivals = None
     if new_items:
         interactions, arrivals = hold_out_items(interactions, new_items, seed=EVALUATION_SEED)
