@@ -215,7 +215,7 @@ def _mutated(data: bytes, rng: random.Random, others: list[bytes]) -> bytes:
 
 def test_mutated_messages_end_in_a_named_error_or_are_what_they_say(secagg):
     found = _capture(secagg)
-    assert len(found) == len(Kind)
+    assert len(found) == Kind.RECEIPT  # the kinds after it are those of two aggregators
     rng, accepted, refused = random.Random(5), 0, 0
     corpus = [data for _, data in found]
     tracemalloc.start()
