@@ -10,9 +10,10 @@ A device that fails answers with an error code (below) in place of an update, an
 about ranks (`palate.client.app`). What a device says of itself to be taken into a fleet, its public keys, is in
 `palate.privacy.enrolment`; that it is there, and that it asks for messages, Flower's Fleet API says.
 
-Between real devices the update is never sent as it is. A round is then six `FleetMessage`s down and five up, which
-carry the bytes of secure aggregation (`palate.privacy.secagg`); the first also carries the plan, the last of a run its
-final table.
+Between real devices the update is never sent as it is. Among peers a round is then six `FleetMessage`s down and five
+up, which carry the bytes of secure aggregation (`palate.privacy.secagg`). Under two aggregators it is one report up
+(`palate.privacy.aggregators`): REPORT goes down with a `CollectionCall` and comes back as an `Upload`, RECEIPT brings a
+`CollectionReceipt`. The first step of a round also carries the plan, the last receipt of a run its final table.
 
 Messages are plain arrays and scalars here; `palate.server` and `palate.client` put them into Flower messages.
 """
@@ -221,7 +222,10 @@ def _columns(text: str, count: int) -> tuple[str, ...]:
 
 
 class FleetStep(StrEnum):
-    """Steps of a round of real devices, in their order; each is a request and its answer."""
+    """Steps of a round of real devices; each is a request and its answer.
+
+    Among peers a round takes the first six, in their order. Under two aggregators it takes REPORT, then RECEIPT.
+    """
 
     ADVERTISE = "advertise"
     SHARE = "share"
@@ -229,6 +233,7 @@ class FleetStep(StrEnum):
     CONFIRM = "confirm"
     REVEAL = "reveal"
     RECEIPT = "receipt"
+    REPORT = "report"
 
 
 @dataclass(frozen=True)
@@ -242,7 +247,8 @@ class FleetMessage:
     run, server_round
         The round it belongs to.
     body
-        What `palate.privacy.secagg` makes of the step; the answer to a receipt is empty.
+        What `palate.privacy.secagg` or `palate.privacy.aggregators` makes of the step; the answer to a receipt is
+        empty.
     """
 
     step: FleetStep

@@ -43,10 +43,20 @@ class MerkleTree:
     def __len__(self) -> int:
         return len(self._levels[0])
 
+    @staticmethod
+    def of_hashes(hashes: Iterable[bytes]) -> MerkleTree:
+        """Build a tree from the hashes of its leaves, 32 bytes each, where their data is not at hand."""
+        tree = MerkleTree()
+        for each in hashes:
+            tree._append_hash(each)
+        return tree
+
     def append(self, data: bytes) -> int:
         """Add a leaf and return its index."""
-        index = len(self)
-        carried, height = leaf_hash(data), 0
+        return self._append_hash(leaf_hash(data))
+
+    def _append_hash(self, carried: bytes) -> int:
+        index, height = len(self), 0
         self._levels[0].append(carried)
         while len(self._levels[height]) % 2 == 0:
             carried = node_hash(self._levels[height][-2], carried)

@@ -60,6 +60,7 @@ class Kind(IntEnum):
     HEAD = 20
     COLLECTION_RECEIPT = 21
     REVOCATION = 22
+    COLLECTION_CALL = 23
 
 
 def header(kind: Kind) -> bytes:
@@ -185,9 +186,9 @@ def raw(size: int) -> Field:
     return Field(write, lambda reader: reader.raw(size))
 
 
-def records(size: int) -> Field:
-    """Spell at most `MAX_ROSTER` records of `size` bytes each behind their number."""
-    record, count = raw(size), unsigned(4, MAX_ROSTER)
+def records(size: int, most: int = MAX_ROSTER) -> Field:
+    """Spell at most `most` records of `size` bytes each behind their number."""
+    record, count = raw(size), unsigned(4, most)
 
     def read(reader: Reader) -> tuple[bytes, ...]:
         block = reader.raw(count.read(reader) * size)

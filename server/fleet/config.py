@@ -112,6 +112,7 @@ class Deadlines(_Section):
     confirm_seconds: float = Field(60.0, gt=0, description="to sign who survived")
     reveal_seconds: float = Field(60.0, gt=0, description="to reveal what takes the masks off")
     receipt_seconds: float = Field(60.0, gt=0, description="to take the receipt")
+    report_seconds: float = Field(600.0, gt=0, description="under two aggregators: to train and send the one report")
     offline_seconds: float = Field(60.0, gt=0, description="for a device that is offline to come back, in any step")
     pause_seconds: float = Field(5.0, ge=0, description="between a failed round and the next")
 

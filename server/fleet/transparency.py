@@ -16,7 +16,7 @@ from palate.privacy import files
 from palate.privacy.ledger import canonical
 from palate.privacy.ledger.checkpoint import TreeHead
 from palate.privacy.ledger.errors import MalformedBody
-from palate.privacy.ledger.merkle import MerkleTree
+from palate.privacy.ledger.merkle import MerkleTree, leaf_hash
 
 
 class TransparencyLog:
@@ -61,6 +61,16 @@ class TransparencyLog:
         """Size and root of the log as it is now."""
         return TreeHead.of(self._origin, self._tree)
 
+    @property
+    def checkpoint(self) -> bytes:
+        """The signed head of the log as it is now."""
+        return self.head.sign(self._signer).encode()
+
+    @property
+    def leaf_hashes(self) -> tuple[bytes, ...]:
+        """Hashes of all leaves, 32 bytes each, oldest first."""
+        return tuple(leaf_hash(leaf) for _, leaf in self._leaves.values())
+
     def record(self, run: str, server_round: int, *, survivors: bytes, total: bytes, model: bytes) -> int:
         """Add a round, unless it is there, and return its index; on disk before this returns.
 
@@ -99,7 +109,7 @@ class TransparencyLog:
                     f"round {server_round} is in the public log with another sum or table",
                     hint="restore run/ and fleet.sqlite from the same backup",
                 )
-        files.replace(self.checkpoint_path, self.head.sign(self._signer).encode(), mode=files.SHARED)
+        files.replace(self.checkpoint_path, self.checkpoint, mode=files.SHARED)
         return index
 
     def _load(self) -> None:

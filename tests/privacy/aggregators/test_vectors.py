@@ -8,17 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from palate.privacy.aggregators.admission import Certificate, Entry, Membership, Parties, Register, Revocation
+from palate.privacy.aggregators.call import CollectionCall
 from palate.privacy.aggregators.device import Offered, mask_bytes
 from palate.privacy.aggregators.messages import Answer, CollectionReceipt, Request, Upload
 from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.aggregators.planes import PlaneSum, pack, unpack
 from palate.privacy.aggregators.sealing import RoundKey, RoundSecret, Suite
 from palate.privacy.errors import PrivacyError
+from palate.privacy.ledger.checkpoint import TreeHead, open_checkpoint
+from palate.privacy.ledger.merkle import MerkleTree
+from palate.privacy.ledger.note import NoteKey
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "two-aggregators.json").read_text("utf-8"))
 SUITES = [Suite.X25519, Suite.X_WING]
@@ -121,7 +126,21 @@ def test_a_request_has_the_records_of_its_reports():
     assert PlaneSum(11, 20).words().tolist() == [0] * 11
 
 
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_call_holds_all_that_a_device_is_asked_with(suite):
+    call = CollectionCall.from_bytes(data(suite, "call"))
+    assert (call.offer, call.register, call.round_key) == tuple(
+        data(suite, name) for name in ("offer", "register", "round_key")
+    )
+    tree = MerkleTree(leaf.encode() for leaf in of(suite)["leaves"])
+    leader = Ed25519PublicKey.from_public_bytes(parties_of(suite).leader)
+    assert open_checkpoint(call.checkpoint, NoteKey("films", leader)) == TreeHead.of("films", tree)
+    assert call.leaves == tuple(sha256(b"\0" + leaf.encode()).digest() for leaf in of(suite)["leaves"])
+    assert call.to_bytes() == data(suite, "call")
+
+
 READERS = {
+    "call": CollectionCall.from_bytes,
     "certificate": Certificate.from_bytes,
     "register": Register.from_bytes,
     "revocation": Revocation.from_bytes,

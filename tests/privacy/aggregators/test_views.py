@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from palate.privacy.aggregators.admission import Certificate, Register, Revocation
+from palate.privacy.aggregators.call import CollectionCall
 from palate.privacy.aggregators.messages import Answer, CollectionReceipt, Head, Request, Upload
 from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.aggregators.planes import unpack
 from palate.privacy.aggregators.sealing import RoundKey
 from palate.privacy.errors import PrivacyError
+from palate.privacy.ledger.checkpoint import TreeHead
+from palate.privacy.ledger.errors import BadNote, BadProof, Fork, Rollback
+from palate.privacy.ledger.merkle import MerkleTree, leaf_hash
+from palate.privacy.ledger.note import Note
 
 NOW = 1_000_000
 
@@ -33,6 +40,23 @@ def test_two_reports_of_the_same_vector_share_nothing(fleet):
     assert one.report.sealed != two.report.sealed
 
 
+def call_of(fleet, leaves=(b"one", b"two", b"three")):
+    checkpoint = TreeHead.of("films", MerkleTree(leaves)).sign(fleet.leader).encode()
+    return CollectionCall(
+        offer=fleet.offer_bytes,
+        register=fleet.register.to_bytes(),
+        round_key=fleet.round_key.to_bytes(),
+        checkpoint=checkpoint,
+        leaves=tuple(map(leaf_hash, leaves)),
+    )
+
+
+def check_call(fleet, data):
+    call = CollectionCall.from_bytes(data)
+    fleet.offered(offer=call.offer, register=call.register, round_key=call.round_key)
+    call.log_head("films", fleet.parties, None)
+
+
 def messages(fleet):
     collection = fleet.collection()
     for device in fleet.identities:
@@ -46,6 +70,7 @@ def messages(fleet):
     )
     revocation = Revocation(fleet="films", number=2, devices=(3, 9)).signed(*fleet.admit)
     return {
+        "call": (call_of(fleet).to_bytes(), lambda data: check_call(fleet, data)),
         "offer": (fleet.offer_bytes, lambda data: CollectionOffer.open(data, fleet.parties.leader)),
         "round key": (fleet.round_key.to_bytes(), lambda data: RoundKey.open(data, fleet.parties.helper)),
         "register": (fleet.register.to_bytes(), lambda data: Register.from_bytes(data).verify(fleet.parties)),
@@ -59,7 +84,7 @@ def messages(fleet):
     }
 
 
-NAMES = ("offer", "round key", "register", "certificate", "revocation", "report", "request", "answer")
+NAMES = ("call", "offer", "round key", "register", "certificate", "revocation", "report", "request", "answer")
 
 
 @pytest.mark.campaign(short=200, long=10_000)
@@ -93,8 +118,35 @@ def test_a_mutated_message_is_refused_by_name(fleet, name, repeats):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("answer", Answer), ("request", Request), ("receipt", CollectionReceipt), ("head", Head)]
+    ("name", "kind"),
+    [
+        ("call", CollectionCall),
+        ("answer", Answer),
+        ("request", Request),
+        ("receipt", CollectionReceipt),
+        ("head", Head),
+    ],
 )
 def test_every_message_is_written_as_it_was_read(fleet, name, kind):
     data, _ = messages(fleet)[name]
     assert kind.from_bytes(data).to_bytes() == data
+
+
+def test_a_log_that_went_back_or_changed_is_found_with_the_leaves_of_a_call(fleet):
+    seen = call_of(fleet, [b"one", b"two"]).log_head("films", fleet.parties, None)
+    longer = call_of(fleet, [b"one", b"two", b"three"])
+    assert longer.log_head("films", fleet.parties, seen).size == 3
+    for leaves, error in (([b"one"], Rollback), ([b"one", b"2"], Fork), ([b"one", b"2", b"three"], BadProof)):
+        with pytest.raises(error):
+            call_of(fleet, leaves).log_head("films", fleet.parties, seen)
+    with pytest.raises(BadProof, match="leaves are not those"):
+        replace(longer, leaves=longer.leaves[:2]).log_head("films", fleet.parties, None)
+
+
+def test_a_log_is_the_leaders_and_the_helper_may_only_cosign_it(fleet):
+    call = call_of(fleet)
+    note = Note.decode(call.checkpoint).cosigned(fleet.helper_key, "films/helper", time=5)
+    assert replace(call, checkpoint=note.encode()).log_head("films", fleet.parties, None).size == 3
+    alone = Note(note.text, ()).cosigned(fleet.helper_key, "films/helper", time=5)
+    with pytest.raises(BadNote):
+        replace(call, checkpoint=alone.encode()).log_head("films", fleet.parties, None)
