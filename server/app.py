@@ -15,7 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from palate.errors import ConfigError
 from palate.server.coordinator import Coordinator
-from palate.server.strategy import RoundObserver, TableStrategy
+from palate.server.strategy import RoundObserver, run_rounds
 
 
 class Session(Protocol):
@@ -50,7 +50,7 @@ def make_app(session: Session) -> ServerApp:
 
 def run_session(session: Session, grid: Grid) -> None:
     """Run the rounds that are left, then conclude."""
-    TableStrategy(session.coordinator, session.observers).run(grid)
+    run_rounds(session.coordinator, grid, session.observers)
     session.finish(grid)
 
 

@@ -1,7 +1,8 @@
-"""The rounds as a Flower strategy on the message API.
+"""The rounds on Flower's message API.
 
-Flower's own strategies average whole models with example counts; this one sends a `RoundPlan` to every node, adds up
-one dense vector per node as replies arrive, and hands the sum to the coordinator. Nodes are never asked to evaluate.
+Flower's strategies average whole models with example counts, know no round 0 and no resuming. These rounds send a
+`RoundPlan` to every node, add up one dense vector per node, and hand the sum to the coordinator. Nodes are never asked
+to evaluate: metrics of single devices would be a second thing that leaves them.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ import time
 from collections.abc import Iterable
 from typing import Protocol
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 
 from palate.errors import FederationError
 from palate.models.arrays import Float64Array
@@ -36,84 +36,43 @@ class RoundObserver(Protocol):
         ...
 
 
-class TableStrategy(Strategy):
-    """One item table, one dense update per node and round, nothing else."""
+def run_rounds(coordinator: Coordinator, grid: Grid, observers: Iterable[RoundObserver] = ()) -> None:
+    """Run all rounds that are left: one item table down, one dense update up per node and round, nothing else.
 
-    def __init__(self, coordinator: Coordinator, observers: Iterable[RoundObserver] = ()) -> None:
-        self.coordinator = coordinator
-        self.observers = tuple(observers)
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Send the round's plan to every connected node."""
-        del server_round, arrays, config
-        return plan_messages(self.coordinator.plan(), list(grid.get_node_ids()))
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Add up the replies and apply the sum."""
-        del server_round
-        plan = self.coordinator.plan()
-        outcome = self.coordinator.apply(sum_of_updates(plan, replies))
-        return ArrayRecord({"learned": Array(outcome.table.learned)}), None
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Ask nobody: metrics of single devices would be a second thing that leaves them."""
-        del server_round, arrays, config, grid
-        return []
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Aggregate nothing, as nothing was asked."""
-        del server_round, replies
-        return None
-
-    def summary(self) -> None:
-        """Add nothing to Flower's log; the run's own log says it all."""
-
-    def run(self, grid: Grid) -> None:
-        """Run all rounds that are left; `start` of the base class knows neither round 0 nor resuming.
-
-        Raises
-        ------
-        FederationError
-            If too few nodes are connected, or one fails, answers with anything but an update, or not in time.
-        """
-        while not self.coordinator.finished:
-            plan = self.coordinator.plan()
-            nodes = self._connected(grid)
-            for observer in self.observers:
-                observer.round_started(plan)
-            replies = grid.send_and_receive(
-                plan_messages(plan, nodes), timeout=self.coordinator.settings.schedule.timeout_seconds
+    Raises
+    ------
+    FederationError
+        If too few nodes are connected, or one fails, answers with anything but an update, or not in time.
+    """
+    timeout = coordinator.settings.schedule.timeout_seconds
+    while not coordinator.finished:
+        plan = coordinator.plan()
+        nodes = _connected(grid, coordinator.settings.nodes, timeout)
+        for observer in observers:
+            observer.round_started(plan)
+        replies = grid.send_and_receive(plan_messages(plan, nodes), timeout=timeout)
+        answered = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
+        if len(answered) < len(nodes):
+            raise FederationError(
+                f"round {plan.server_round}: {len(answered)} of {len(nodes)} nodes answered in time",
+                hint="look at the nodes' logs, or allow more time",
             )
-            answered = sorted(replies, key=lambda reply: reply.metadata.src_node_id)
-            if len(answered) < len(nodes):
-                raise FederationError(
-                    f"round {plan.server_round}: {len(answered)} of {len(nodes)} nodes answered in time",
-                    hint="look at the nodes' logs, or allow more time",
-                )
-            outcome = self.coordinator.apply(sum_of_updates(plan, answered))
-            for observer in self.observers:
-                observer.round_finished(outcome, self.coordinator, grid)
+        outcome = coordinator.apply(sum_of_updates(plan, answered))
+        for observer in observers:
+            observer.round_finished(outcome, coordinator, grid)
 
-    def _connected(self, grid: Grid) -> list[int]:
-        """Wait for the run's nodes: they may register one by one while the ServerApp starts."""
-        wanted, timeout = self.coordinator.settings.nodes, self.coordinator.settings.schedule.timeout_seconds
-        deadline = time.monotonic() + timeout
-        while True:
-            nodes = sorted(grid.get_node_ids())
-            if len(nodes) >= wanted:
-                return nodes
-            if time.monotonic() >= deadline:
-                raise FederationError(
-                    f"{len(nodes)} of {wanted} nodes are connected after {timeout:g} seconds",
-                    hint="start the nodes first, or allow more time: schedule.timeout_seconds",
-                )
-            time.sleep(_POLL_SECONDS)
+
+def _connected(grid: Grid, wanted: int, timeout: float) -> list[int]:
+    """Wait for the run's nodes: they may register one by one while the ServerApp starts."""
+    deadline = time.monotonic() + timeout
+    while len(nodes := sorted(grid.get_node_ids())) < wanted:
+        if time.monotonic() >= deadline:
+            raise FederationError(
+                f"{len(nodes)} of {wanted} nodes are connected after {timeout:g} seconds",
+                hint="start the nodes first, or allow more time: schedule.timeout_seconds",
+            )
+        time.sleep(_POLL_SECONDS)
+    return nodes
 
 
 def plan_records(plan: RoundPlan) -> dict[str, ArrayRecord | ConfigRecord]:

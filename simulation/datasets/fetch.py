@@ -6,7 +6,6 @@ example, through the machine's own pip.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import shutil
@@ -21,11 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-import polars as pl
-
-from palate.data.tables import read_table
 from palate.errors import ConfigError, DataError, EnvironmentProblem
-from palate.simulation.datasets.demographics import read_groups
 from palate.simulation.datasets.presets import PRESETS, cache_folder, locate
 
 Progress = Callable[[int, int], None]
@@ -44,19 +39,13 @@ class Archive:
     ----------
     url, md5
         Where it is, and the owner's checksum of it.
-    folder
-        Folder inside the zip file.
-    ratings, items, users, readme
-        Its files there.
+    members
+        Paths in it of the files that are kept, as they are.
     """
 
     url: str
     md5: str
-    folder: str
-    ratings: str
-    items: str
-    users: str
-    readme: str = "README"
+    members: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +56,14 @@ class Package:
     ----------
     requirement, wheel, sha256
         What pip downloads, and the checksum of that file.
-    stem
-        Path of the RecBole atomic files inside the wheel, without .inter, .item, .user.
+    members
+        Paths in it of the files that are kept, as they are.
     """
 
     requirement: str
     wheel: str
     sha256: str
-    stem: str
+    members: tuple[str, ...]
 
 
 _ARCHIVES: MappingProxyType[str, Archive] = MappingProxyType(
@@ -82,18 +71,12 @@ _ARCHIVES: MappingProxyType[str, Archive] = MappingProxyType(
         "ml-100k": Archive(
             url="https://files.grouplens.org/datasets/movielens/ml-100k.zip",
             md5="0e33842e24a9c977be4e0107933c0723",
-            folder="ml-100k",
-            ratings="u.data",
-            items="u.item",
-            users="u.user",
+            members=tuple(f"ml-100k/{name}" for name in ("u.data", "u.item", "u.user", "README")),
         ),
         "ml-1m": Archive(
             url="https://files.grouplens.org/datasets/movielens/ml-1m.zip",
             md5="c4d9eecfca2ab87c1945afe126590906",
-            folder="ml-1m",
-            ratings="ratings.dat",
-            items="movies.dat",
-            users="users.dat",
+            members=tuple(f"ml-1m/{name}" for name in ("ratings.dat", "movies.dat", "users.dat", "README")),
         ),
     }
 )
@@ -103,7 +86,7 @@ _PACKAGES: MappingProxyType[str, Package] = MappingProxyType(
             requirement="recbole==1.2.1",
             wheel="recbole-1.2.1-py3-none-any.whl",
             sha256="9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
-            stem="recbole/dataset_example/ml-100k/ml-100k",
+            members=tuple(f"recbole/dataset_example/ml-100k/ml-100k.{kind}" for kind in ("inter", "item", "user")),
         )
     }
 )
@@ -192,72 +175,10 @@ def _fetch_into(made: Path, name: str, scratch: Path, progress: Progress | None)
             raise EnvironmentProblem(
                 f"cannot fetch {archive.url} ({error}), nor {package.requirement} through pip ({second})", hint=by_hand
             ) from second
-        unpack_recbole(wheel, package.stem, made)
+        _unpack(wheel, package.members, made)
         return f"the Python package {package.requirement}, as {archive.url} cannot be reached"
-    unpack_grouplens(data, archive, made)
+    _unpack(data, archive.members, made)
     return archive.url
-
-
-def unpack_grouplens(data: bytes, archive: Archive, made: Path) -> None:
-    """Write interactions.csv.gz, the items file as published, users.csv.gz and the owner's README.
-
-    Parameters
-    ----------
-    data
-        The zip file.
-    archive
-        Which files it holds.
-    made
-        Existing folder to fill.
-
-    Raises
-    ------
-    EnvironmentProblem
-        If the zip file is not what it should be.
-    """
-    with _unzip(io.BytesIO(data), archive.url) as zipped:
-        for wanted in (archive.ratings, archive.items, archive.users, archive.readme):
-            (made / wanted).write_bytes(_member(zipped, f"{archive.folder}/{wanted}"))
-    ratings = read_table(made / archive.ratings).frame
-    _write(ratings, made / "interactions.csv.gz")
-    _write(read_groups(made / archive.users), made / "users.csv.gz")
-    for consumed in (archive.ratings, archive.users):
-        (made / consumed).unlink()
-
-
-def unpack_recbole(wheel: Path, stem: str, made: Path) -> None:
-    """Write interactions.csv.gz, items.csv.gz and users.csv.gz from RecBole's atomic files.
-
-    Parameters
-    ----------
-    wheel
-        The zip file that holds them.
-    stem
-        Their path without suffix.
-    made
-        Existing folder to fill.
-
-    Raises
-    ------
-    EnvironmentProblem
-        If the file is not what it should be.
-    """
-    with _unzip(wheel, wheel.name) as zipped:
-        for suffix in ("inter", "item", "user"):
-            (made / suffix).write_bytes(_member(zipped, f"{stem}.{suffix}"))
-    rows = read_table(made / "inter").frame
-    _write(rows.rename({"user_id": "user", "item_id": "item"}), made / "interactions.csv.gz")
-    items = read_table(made / "item").frame
-    year = pl.col("release_year")
-    described = items.select(
-        pl.col("item_id").alias("item"),
-        pl.when(year != "").then(pl.format("{} ({})", "movie_title", year)).otherwise("movie_title").alias("title"),
-        pl.col("class").str.replace_all(" ", "|").alias("genres"),
-    )
-    _write(described, made / "items.csv.gz")
-    _write(read_groups(made / "user"), made / "users.csv.gz")
-    for suffix in ("inter", "item", "user"):
-        (made / suffix).unlink()
 
 
 class _UnreachableError(Exception):
@@ -290,7 +211,7 @@ def _download(archive: Archive, progress: Progress | None) -> bytes:
     return data
 
 
-def _pip_download(package: Package, scratch: Path) -> Path:
+def _pip_download(package: Package, scratch: Path) -> bytes:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary=:all:", "--dest", str(scratch), package.requirement]
     try:
@@ -303,30 +224,24 @@ def _pip_download(package: Package, scratch: Path) -> Path:
     if done.returncode != 0 or not wheel.is_file():
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no wheel came"]
         raise _UnreachableError(lines[-1].removeprefix("ERROR: "))
-    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    data = wheel.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
     if found != package.sha256:
         raise EnvironmentProblem(
             f"{package.wheel} has sha256 {found}, not {package.sha256}", hint="check the package index that pip uses"
         )
-    return wheel
+    return data
 
 
-def _unzip(file: Path | io.BytesIO, name: str) -> zipfile.ZipFile:
+def _unpack(data: bytes, members: tuple[str, ...], made: Path) -> None:
+    """Write some files of a zip file by their last names; nothing is extracted by names that the archive chooses."""
     try:
-        return zipfile.ZipFile(file)
-    except zipfile.BadZipFile as error:
-        raise EnvironmentProblem(f"{name} is not a zip file", hint="try again later") from error
-
-
-def _member(zipped: zipfile.ZipFile, name: str) -> bytes:
-    """One file by its exact name; nothing is extracted by the names that the archive chooses."""
-    try:
-        if zipped.getinfo(name).file_size > _LARGEST_BYTES:
-            raise EnvironmentProblem(f"{name} would be larger than expected", hint="this is not the published file")
-        return zipped.read(name)
+        with zipfile.ZipFile(io.BytesIO(data)) as zipped:
+            for member in members:
+                if zipped.getinfo(member).file_size > _LARGEST_BYTES:
+                    raise EnvironmentProblem(
+                        f"{member} would be larger than expected", hint="this is not the published file"
+                    )
+                (made / Path(member).name).write_bytes(zipped.read(member))
     except (KeyError, zipfile.BadZipFile) as error:
-        raise EnvironmentProblem(f"{name} is missing or damaged in the download", hint="try again later") from error
-
-
-def _write(frame: pl.DataFrame, path: Path) -> None:
-    path.write_bytes(gzip.compress(frame.write_csv().encode(), mtime=0))
+        raise EnvironmentProblem(f"the download is no whole zip file: {error}", hint="try again later") from error

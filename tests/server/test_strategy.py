@@ -14,7 +14,7 @@ from palate.privacy.wire import RoundPlan
 from palate.server.coordinator import Coordinator
 from palate.server.optimisers import OptimiserConfig
 from palate.server.settings import Schedule, ServerSettings
-from palate.server.strategy import TableStrategy, plan_messages, sum_of_updates
+from palate.server.strategy import plan_messages, run_rounds, sum_of_updates
 from palate.simulation.grid import InProcessGrid
 
 NUM_ITEMS, DIM = 6, 2
@@ -74,7 +74,7 @@ def test_all_rounds_run_in_order_and_observers_are_told():
         return vector(message, 1.0)
 
     built = coordinator()
-    TableStrategy(built, [recorder]).run(grid_of(answer))
+    run_rounds(built, grid_of(answer), [recorder])
     assert sorted(seen) == [(number, node) for number in range(3) for node in range(3)]
     assert recorder.events == [(event, number) for number in range(3) for event in ("started", "finished")]
     assert built.finished
@@ -82,14 +82,14 @@ def test_all_rounds_run_in_order_and_observers_are_told():
 
 def test_the_table_moves_by_the_sum_over_nodes_divided_by_the_population():
     built = coordinator(rounds=1)
-    TableStrategy(built).run(grid_of(lambda message, node: vector(message, 2.0**node)))
+    run_rounds(built, grid_of(lambda message, node: vector(message, 2.0**node)))
     np.testing.assert_allclose(built.table.learned, (1 + 2 + 4) / 4)
 
 
 def test_a_resumed_coordinator_runs_only_the_rounds_that_are_left():
     built, recorder = coordinator(), Recorder()
     built.apply(np.ones(NUM_ITEMS))
-    TableStrategy(built, [recorder]).run(grid_of(vector))
+    run_rounds(built, grid_of(vector), [recorder])
     assert [number for _, number in recorder.events] == [1, 1, 2, 2]
 
 
@@ -135,7 +135,7 @@ def npz() -> bytes:
 def test_a_reply_with_anything_but_one_vector_of_the_planned_size_stops_the_round(answer):
     built = coordinator()
     with pytest.raises(FederationError, match="round 0: node"):
-        TableStrategy(built).run(grid_of(answer))
+        run_rounds(built, grid_of(answer))
     assert built.next_round == 0
 
 
@@ -147,7 +147,7 @@ def test_a_failed_node_stops_the_round_and_the_table_stays():
 
     built = coordinator()
     with pytest.raises(FederationError, match="round 1: node 3 failed: RuntimeError"):
-        TableStrategy(built).run(grid_of(answer))
+        run_rounds(built, grid_of(answer))
     assert built.next_round == 1
     np.testing.assert_array_equal(built.table.learned, np.zeros((NUM_ITEMS, DIM)))
 
@@ -163,13 +163,13 @@ def test_a_missing_reply_stops_the_round():
     app = ClientApp()
     app.train()(lambda message, context: Message(vector(message, 1.0), reply_to=message))
     with pytest.raises(FederationError, match="2 of 3 nodes answered"):
-        TableStrategy(coordinator()).run(Deaf(app, 3, workers=1))
+        run_rounds(coordinator(), Deaf(app, 3, workers=1))
 
 
 @pytest.mark.parametrize(("wanted", "connected"), [(1, 0), (4, 3)])
 def test_a_round_never_runs_with_too_few_nodes(wanted, connected):
     with pytest.raises(FederationError, match=f"{connected} of {wanted} nodes are connected after 0.3 seconds"):
-        TableStrategy(coordinator(nodes=wanted)).run(grid_of(vector, nodes=connected))
+        run_rounds(coordinator(nodes=wanted), grid_of(vector, nodes=connected))
 
 
 def test_a_round_waits_for_nodes_that_register_one_by_one():
@@ -189,7 +189,7 @@ def test_a_round_waits_for_nodes_that_register_one_by_one():
         seen.append(plan_of(message).server_round)
         return Message(vector(message, 1.0), reply_to=message)
 
-    TableStrategy(coordinator(rounds=1, nodes=3)).run(Filling(app, 3, workers=1))
+    run_rounds(coordinator(rounds=1, nodes=3), Filling(app, 3, workers=1))
     assert sorted(seen) == [0, 0, 0, 1, 1, 1]
 
 
@@ -202,19 +202,3 @@ def test_the_sum_is_exact_in_double_precision_whatever_the_size_of_the_parts():
         message.metadata.__dict__["_message_id"] = "1"
         replies.append(Message(vector(message, value), reply_to=message))
     np.testing.assert_array_equal(sum_of_updates(plan, replies), np.full(NUM_ITEMS, 2.0))
-
-
-def test_nobody_is_ever_asked_to_evaluate():
-    strategy = TableStrategy(coordinator())
-    grid = grid_of(vector)
-    assert list(strategy.configure_evaluate(1, ArrayRecord({}), ConfigRecord({}), grid)) == []
-    assert strategy.aggregate_evaluate(1, []) is None
-
-
-def test_the_interface_of_flowers_strategies_runs_the_same_rounds():
-    strategy, grid = TableStrategy(coordinator(rounds=1)), grid_of(lambda message, node: vector(message, 2.0**node))
-    for number in (0, 1):
-        messages = strategy.configure_train(number, ArrayRecord({}), ConfigRecord({}), grid)
-        arrays, metrics = strategy.aggregate_train(number, grid.send_and_receive(messages))
-        assert metrics is None
-    np.testing.assert_allclose(arrays["learned"].numpy(), 7 / 4)

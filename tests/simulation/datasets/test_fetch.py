@@ -27,6 +27,7 @@ RECBOLE = {
     "7\tToy Story\t1995\tAnimation Children's\n8\tunknown\t\t\n",
     "s.user": "user_id:token\tage:token\tgender:token\n1\t24\tM\n2\t53\tF\n",
 }
+MEMBERS = tuple(f"data/{name}" for name in RECBOLE)
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -59,10 +60,7 @@ def site(tmp_path, monkeypatch):
         archive = fetch.Archive(
             url=f"http://127.0.0.1:{server.server_port}/ml.zip",
             md5=md5 or hashlib.md5(data, usedforsecurity=False).hexdigest(),
-            folder="ml-1m",
-            ratings="ratings.dat",
-            items="movies.dat",
-            users="users.dat",
+            members=tuple(FILES),
         )
         monkeypatch.setattr(fetch, "_ARCHIVES", {name: archive})
 
@@ -81,7 +79,7 @@ def test_fetched_dataset_loads_with_titles_groups_and_times(site):
     got = fetch.get("ml-1m", agree=lambda terms: "research" in terms, progress=lambda *step: seen.append(step))
     assert got.folder == site.cache / "ml-1m"
     assert left_behind(site.cache) == ["ml-1m"]
-    assert left_behind(got.folder) == ["README", "interactions.csv.gz", "movies.dat", "users.csv.gz"]
+    assert left_behind(got.folder) == ["README", "movies.dat", "ratings.dat", "users.dat"]
     assert seen[-1][0] == seen[-1][1] > 0
     data = load("ml-1m")
     assert data.users == ("1", "2")
@@ -127,12 +125,12 @@ def pip(site, monkeypatch):
     """The owner's site is down; `pip(returncode, sha256)` decides what pip does instead."""
     site.publish(zipped(FILES), name="ml-100k")
     (site.served / "ml.zip").unlink()
-    wheel = zipped({name.replace("s.", "data/s."): text for name, text in RECBOLE.items()})
+    wheel = zipped(dict(zip(MEMBERS, RECBOLE.values(), strict=True)))
 
     right = hashlib.sha256(wheel).hexdigest()
 
     def behave(*, returncode=0, sha256=right):
-        package = fetch.Package(requirement="recbole==0", wheel="recbole.whl", sha256=sha256, stem="data/s")
+        package = fetch.Package(requirement="recbole==0", wheel="recbole.whl", sha256=sha256, members=MEMBERS)
 
         def run(command, **_):
             if returncode == 0:
@@ -149,9 +147,10 @@ def test_unreachable_owner_falls_back_to_the_package(pip):
     pip()
     got = fetch.get("ml-100k", agree=lambda terms: True)
     assert "recbole" in got.origin
-    assert left_behind(got.folder) == ["interactions.csv.gz", "items.csv.gz", "users.csv.gz"]
+    assert left_behind(got.folder) == ["s.inter", "s.item", "s.user"]
     data = load("ml-100k")
-    assert data.catalogue.titles == ("Toy Story (1995)", "unknown")
+    assert data.catalogue.titles == ("Toy Story", "unknown")
+    assert data.catalogue.years.tolist() == [1995, 0]
     assert data.catalogue.genres == (("Animation", "Children's"), ())
     assert data.item.tolist() == [1, 0, 0]
     assert data.demographics["age"] == ("18-24", "50-55")
