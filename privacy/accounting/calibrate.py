@@ -6,15 +6,11 @@ calibrated run can therefore never report more than its target.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 from palate.privacy.accounting.checks import require_count, require_delta, require_positive
-from palate.privacy.accounting.events import (
-    Composed,
-    Event,
-    GaussianEvent,
-    SkellamEvent,
-)
+from palate.privacy.accounting.events import Composed, Event, GaussianEvent, SkellamEvent
 from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for, price_nano
 from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.errors import PrivacyError
@@ -81,14 +77,7 @@ def smallest_noise_multiplier(
     return high  # it met the target throughout, so what is returned has been checked
 
 
-def calibrate_skellam(
-    *,
-    epsilon: float,
-    delta: float,
-    rounds: int,
-    sensitivity: int,
-    num_values: int,
-) -> SkellamEvent:
+def calibrate_skellam(*, epsilon: float, delta: float, rounds: int, sensitivity: int, num_values: int) -> SkellamEvent:
     """Size the integer mechanism for a number of equal rounds, and return one of them.
 
     Devices whose budget is the same target, and whose ledger counts on this sensitivity, take part to the end. With
@@ -160,20 +149,12 @@ def rounds_left(event: Event, epsilon: float, delta: float, spent: Sequence[Even
     require_positive("epsilon", epsilon)
     require_delta(delta)
 
-    def fits(count: int) -> bool:
-        return account_for([*spent, Composed(event, count)], delta).epsilon <= epsilon
+    def spent_after(count: int) -> float:
+        return account_for([*spent, Composed(event, count)], delta).epsilon
 
-    if not fits(1):
-        return 0
-    low, high = 1, 2
-    while fits(high):
-        if high >= _MAX_ROUNDS:
-            raise PrivacyError(
-                f"more than {_MAX_ROUNDS} rounds fit into epsilon {epsilon:g}",
-                hint="use less noise or a smaller budget",
-            )
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+    found = bisect_right(range(1, _MAX_ROUNDS + 1), epsilon, key=spent_after)
+    if found == _MAX_ROUNDS:
+        raise PrivacyError(
+            f"more than {_MAX_ROUNDS} rounds fit into epsilon {epsilon:g}", hint="use less noise or a smaller budget"
+        )
+    return found

@@ -11,7 +11,8 @@ Charges are integers, in billionths ("nano"), and rounded up: a sum of charges n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -123,20 +124,12 @@ def budget_nano_for(meter: SkellamMeter, epsilon: float, delta: float) -> int:
             f"epsilon {epsilon:g} at delta {delta:g} is out of this filter's reach",
             hint="choose a larger epsilon or delta",
         )
-    return _last(lambda nano: meter.epsilon(nano, delta) <= epsilon)
+    return bisect_right(range(1, MAX_BUDGET_NANO), epsilon, key=lambda nano: meter.epsilon(nano, delta))
 
 
 def _require_short(sensitivity: int) -> None:
     if sensitivity > LARGEST_SENSITIVITY:
         raise PrivacyError(f"sensitivity {sensitivity} is above {LARGEST_SENSITIVITY}", hint="use fewer integer steps")
-
-
-def _last(holds: Callable[[int], bool]) -> int:
-    low, high = 0, MAX_BUDGET_NANO
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return low
 
 
 def _skellam_two_rho(event: SkellamEvent) -> Fraction:

@@ -7,7 +7,7 @@ and delta have one exact formula. Every root is moved to its private side before
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from palate.privacy.accounting.checks import require_delta, require_positive
 
@@ -65,15 +65,10 @@ def epsilon_at(mu: float, delta: float) -> float:
     def surplus(epsilon: float) -> float:
         return log_delta_at(mu, epsilon) - target
 
-    high = _double_until(lambda epsilon: surplus(epsilon) <= 0, mu * mu / 2 + mu)
+    high = mu * mu / 2 + mu
+    while surplus(high) > 0:
+        high *= 2
     epsilon = float(brentq(surplus, 0.0, high, xtol=1e-14)) * (1 + _MARGIN)
     while surplus(epsilon) > 0:
         epsilon *= 1 + _MARGIN
     return epsilon
-
-
-def _double_until(reached: Callable[[float], bool], start: float) -> float:
-    value = start
-    while not reached(value):
-        value *= 2
-    return value

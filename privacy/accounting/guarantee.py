@@ -6,9 +6,10 @@ bound of their paper, and, where the noise is fine enough, the exact answer for 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
@@ -84,16 +85,8 @@ class Guarantee:
 
 def as_dict(guarantee: Guarantee) -> dict[str, Any]:
     """Return a guarantee as JSON values: an epsilon never travels without what it takes to read it."""
-    return {
-        "epsilon": guarantee.epsilon,
-        "delta": guarantee.delta,
-        "unit": str(guarantee.unit),
-        "adjacency": str(guarantee.adjacency),
-        "accountant": guarantee.accountant,
-        "amplification": guarantee.amplification,
-        "assumptions": [str(assumption) for assumption in guarantee.assumptions],
-        "cross_checks": [{"accountant": c.accountant, "epsilon": c.epsilon} for c in guarantee.cross_checks],
-    }
+    values: dict[str, Any] = json.loads(json.dumps(asdict(guarantee)))
+    return values
 
 
 def round_up(value: float, digits: int = 3) -> str:
@@ -122,7 +115,7 @@ def account_for(events: Sequence[Event], delta: float) -> Guarantee:
     released = flatten(events)
     kinds = {type(event) for event, _ in released}
     if kinds == {GaussianEvent}:
-        mu = math.sqrt(math.fsum(count * event.noise_multiplier**-2 for event, count in _gaussians(released)))
+        mu = math.sqrt(math.fsum(count * event.noise_multiplier**-2 for event, count in released))
         return _describe(released, epsilon_at(mu, delta), delta, "exact Gaussian (Balle & Wang 2018)")
     figure, _ = rdp_to_epsilon(composed_rdp(events), delta)
     source = "Skellam RDP (Agarwal, Kairouz & Liu 2021)" if kinds == {SkellamEvent} else "RDP (Mironov 2017)"
@@ -174,7 +167,3 @@ def _describe(released: Sequence[tuple[BasicEvent, int]], figure: float, delta: 
         amplification=NO_AMPLIFICATION,
         assumptions=tuple(dict.fromkeys(text for event, _ in released for text in event.assumptions)),
     )
-
-
-def _gaussians(released: Sequence[tuple[BasicEvent, int]]) -> list[tuple[GaussianEvent, int]]:
-    return [(event, count) for event, count in released if isinstance(event, GaussianEvent)]

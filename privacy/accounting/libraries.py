@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from palate.models.arrays import Float64Array
 from palate.privacy.accounting.checks import require_delta
 from palate.privacy.accounting.events import Event, flatten
 from palate.privacy.errors import PrivacyError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SHARED_ORDERS: Float64Array = np.concatenate([np.arange(2.0, 65.0), np.arange(68.0, 257.0, 4.0)])
 """Whole Renyi orders on which the RDP accountants are compared, float64 [num_orders]."""
@@ -41,10 +38,10 @@ def google_pld(events: Iterable[Event], delta: float) -> float:
     AccountantUnavailable
         If dp_accounting is not installed or fails.
     """
-    require_delta(delta)
-    dp = _dp_accounting()
-    with _named_failure("dp_accounting's PLD"):
-        return float(dp.pld.PLDAccountant().compose(_google_event(dp, events)).get_epsilon(delta))
+    with _named_failure("dp_accounting's PLD", delta):
+        from dp_accounting.pld import PLDAccountant
+
+        return float(PLDAccountant().compose(_google_event(events)).get_epsilon(delta))
 
 
 def google_rdp(events: Iterable[Event], delta: float) -> float:
@@ -55,11 +52,10 @@ def google_rdp(events: Iterable[Event], delta: float) -> float:
     AccountantUnavailable
         If dp_accounting is not installed or fails.
     """
-    require_delta(delta)
-    dp = _dp_accounting()
-    with _named_failure("dp_accounting's RDP"):
-        accountant = dp.rdp.RdpAccountant(SHARED_ORDERS.tolist())
-        return float(accountant.compose(_google_event(dp, events)).get_epsilon(delta))
+    with _named_failure("dp_accounting's RDP", delta):
+        from dp_accounting.rdp import RdpAccountant
+
+        return float(RdpAccountant(SHARED_ORDERS.tolist()).compose(_google_event(events)).get_epsilon(delta))
 
 
 def opacus_prv(events: Iterable[Event], delta: float) -> float:
@@ -70,13 +66,10 @@ def opacus_prv(events: Iterable[Event], delta: float) -> float:
     AccountantUnavailable
         If Opacus cannot compute it.
     """
-    require_delta(delta)
     from opacus.accountants import PRVAccountant
 
-    accountant = PRVAccountant()
-    accountant.history = _opacus_history(events)
-    with _named_failure("Opacus' PRV"):
-        figure = float(accountant.get_epsilon(delta))
+    with _named_failure("Opacus' PRV", delta):
+        figure = float(_opacus(PRVAccountant, events).get_epsilon(delta))
         if not math.isfinite(figure):  # with next to no noise its grid overflows, and an infinity would be "no accord"
             raise ArithmeticError(f"its epsilon is {figure}")
     return figure
@@ -90,44 +83,37 @@ def opacus_rdp(events: Iterable[Event], delta: float) -> float:
     AccountantUnavailable
         If Opacus cannot compute it.
     """
-    require_delta(delta)
-    from opacus.accountants.analysis import rdp
+    from opacus.accountants import RDPAccountant
 
-    orders = SHARED_ORDERS.tolist()
-    with _named_failure("Opacus' RDP"):
-        total = np.zeros_like(SHARED_ORDERS)
-        for sigma, rate, steps in _opacus_history(events):
-            total += rdp.compute_rdp(q=rate, noise_multiplier=sigma, steps=steps, orders=orders)
-        figure, _ = rdp.get_privacy_spent(orders=orders, rdp=total.tolist(), delta=delta)
-    return max(0.0, float(figure))
+    with _named_failure("Opacus' RDP", delta):
+        return max(0.0, float(_opacus(RDPAccountant, events).get_epsilon(delta, alphas=SHARED_ORDERS.tolist())))
 
 
-def _opacus_history(events: Iterable[Event]) -> list[tuple[float, float, int]]:
-    return [(event.noise_multiplier, 1.0, count) for event, count in flatten(events)]  # sampling rate 1: all take part
+def _opacus(kind: Callable[[], Any], events: Iterable[Event]) -> Any:
+    accountant = kind()  # at a sampling rate of 1: all take part
+    accountant.history = [(event.noise_multiplier, 1.0, count) for event, count in flatten(events)]
+    return accountant
 
 
-def _google_event(dp: Any, events: Iterable[Event]) -> Any:
+def _google_event(events: Iterable[Event]) -> Any:
+    import dp_accounting as dp
+
     return dp.ComposedDpEvent(
         [dp.SelfComposedDpEvent(dp.GaussianDpEvent(event.noise_multiplier), count) for event, count in flatten(events)]
     )
 
 
-def _dp_accounting() -> Any:
-    try:
-        import dp_accounting
-    except ModuleNotFoundError as error:
-        raise AccountantUnavailable(
-            "the package dp-accounting is not installed", hint="pip install dp-accounting"
-        ) from error
-    return dp_accounting
-
-
 @contextmanager
-def _named_failure(accountant: str) -> Iterator[None]:
+def _named_failure(accountant: str, delta: float) -> Iterator[None]:
+    require_delta(delta)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about edges of their grids; the comparison of the figures is the check
             yield
+    except ModuleNotFoundError as error:
+        raise AccountantUnavailable(
+            "the package dp-accounting is not installed", hint="pip install dp-accounting"
+        ) from error
     except (ArithmeticError, RuntimeError, ValueError, MemoryError) as error:
         logging.getLogger(__name__).debug("%s failed", accountant, exc_info=error)
         raise AccountantUnavailable(

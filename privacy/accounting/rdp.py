@@ -14,13 +14,7 @@ import numpy as np
 
 from palate.models.arrays import Float64Array
 from palate.privacy.accounting.checks import require_delta
-from palate.privacy.accounting.events import (
-    BasicEvent,
-    Event,
-    GaussianEvent,
-    SkellamEvent,
-    flatten,
-)
+from palate.privacy.accounting.events import BasicEvent, Event, GaussianEvent, SkellamEvent, flatten
 from palate.privacy.accounting.skellam import skellam_rdp
 
 _MARGIN = 1e-12  # relative: covers the rounding of the few float operations in a bound

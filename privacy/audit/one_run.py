@@ -11,6 +11,7 @@ subtracted depend on the other coins past the mechanism; they are not covered.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -111,18 +112,9 @@ def one_run_bound(
 def _largest_refuted(canaries: int, guesses: int, correct: int, delta: float, error: float) -> float:
     """Largest epsilon on a grid whose p-value is below the error; 0 if none is."""
 
-    def refuted(steps: int) -> bool:
+    def not_refuted(steps: int) -> bool:
         value = p_value(canaries=canaries, guesses=guesses, correct=correct, epsilon=steps * _STEP, delta=delta)
-        return value < error
+        return value >= error
 
-    if not refuted(0):
-        return 0.0
-    low, high = 0, 1
-    while refuted(high):
-        low, high = high, 2 * high
-        if high * _STEP > math.log(2 * canaries / error) + 1:  # P(W = r) alone then exceeds the error
-            break
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if refuted(middle) else (low, middle)
-    return low * _STEP
+    limit = int((math.log(2 * canaries / error) + 1) / _STEP) + 1  # P(W = r) alone then exceeds the error
+    return max(0, bisect_left(range(limit), True, key=not_refuted) - 1) * _STEP

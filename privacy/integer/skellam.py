@@ -17,6 +17,7 @@ Added up for one value, this stays below 2^-96 (`tests/privacy/integer/test_skel
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -53,14 +54,7 @@ def tail_cut(variance: float, bits: int) -> int:
     def exponent(k: int) -> float:
         return k * math.asinh(k / variance) - k * k / (math.hypot(k, variance) + variance)
 
-    high = 1
-    while exponent(high) < needed:
-        high *= 2
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if exponent(middle) < needed else (low, middle)
-    return high
+    return 1 + bisect_left(range(1, 1 << 50), needed, key=exponent)
 
 
 def half_pmf(variance: Fraction, cut: int) -> list[int]:
