@@ -27,7 +27,7 @@ from palate.client.fleet import enrolling
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.tables import table_keeper
 from palate.client.owner.training import TRAINING
-from palate.client.recommending.preferences import Event, Preferences, preferences
+from palate.client.recommending.preferences import Preferences
 from palate.client.recommending.recommender import Recommender
 from palate.client.recommending.requests import Request
 from palate.client.vault import Vault
@@ -72,12 +72,19 @@ def table_of(size: str, rng: np.random.Generator) -> tuple[ItemTable, Catalogue,
     return table, catalogue, names
 
 
-def told_of(shelf: Recommender, rng: np.random.Generator, *extra: Event) -> Preferences:
+def told_of(
+    shelf: Recommender, rng: np.random.Generator, *, liked: tuple[int, ...] = (), pinned: tuple[str, ...] = ()
+) -> Preferences:
     """Make a random history with some feedback."""
-    items = rng.permutation(shelf.space.num_items)[:HISTORY].tolist()
-    events = [Event("had", item) for item in items[:-10]]
-    events += [Event("dislike", item) for item in items[-10:-5]] + [Event("hide", item) for item in items[-5:]]
-    return preferences([*events, *extra])
+    items = rng.permutation(shelf.space.num_items)[:HISTORY].astype(np.int32)
+    had = [item for item in items[:-10].tolist() if item not in liked]
+    return Preferences(
+        items=np.array([*had, *liked], dtype=np.int32),
+        liked=frozenset(liked),
+        disliked=tuple(items[-10:-5].tolist()),
+        hidden=frozenset(items[-5:].tolist()),
+        pinned=pinned,
+    )
 
 
 def timed(work: Callable[[], Any], repeats: int) -> dict[str, float]:
@@ -101,9 +108,9 @@ def measure(size: str, repeats: int) -> dict[str, dict[str, float]]:
     prepared = {"wall_ms": 1e3 * (time.perf_counter() - started), "cpu_ms": 1e3 * (time.process_time() - spent)}
     told = told_of(shelf, rng)
     person = shelf.person(told)
-    liked = told_of(shelf, rng, Event("like", 5))
+    liked = told_of(shelf, rng, liked=(5,))
     facet = f"genre: {GENRES[0]}"
-    pinned = told_of(shelf, rng, Event("like", 5), Event("pin", facet=facet))
+    pinned = told_of(shelf, rng, liked=(5,), pinned=(facet,))
     found = {"prepare the table": prepared}
 
     def fresh_list() -> None:

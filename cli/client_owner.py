@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -47,19 +47,20 @@ def recommend(
     from palate.client.owner.list_text import answer_lines
 
     with _device(folder) as device:
-        shelf = device.shelf
-        request = shelf.recommender.understand(text)
+        recommender = device.recommender
+        request = recommender.understand(text)
         request = request.also(_wishes(device, n, like, mood, genre, year, diverse, new_only))
         answer = device.person().recommend(request)
         unknown = device.preferences()[1]
-    notes = list(shelf.notes)
+    notes = list(recommender.notes)
     if unknown:
         notes.append(f"not in this catalogue, and kept for a later one: {unknown} of your history")
-    found = answer.to_dict(shelf.catalogue, explain=explain)
-    suggestions = [{"said": said, "title": shelf.catalogue.titles[item]} for said, item in request.suggestions]
-    lines = list(answer_lines(answer, shelf.catalogue, explain=explain))
+    catalogue = recommender.catalogue
+    found = answer.to_dict(catalogue, explain=explain)
+    suggestions = [{"said": said, "title": catalogue.titles[item]} for said, item in request.suggestions]
+    lines = list(answer_lines(answer, catalogue, explain=explain))
     return Answer(
-        {**found, "suggestions": suggestions, "table": shelf.table_hash or None, "table_notes": notes},
+        {**found, "suggestions": suggestions, "table": recommender.table_hash or None, "table_notes": notes},
         lines if answer.recommendations else [*lines, "nothing fits; ask for less at once"],
         [f"note: {each}" for each in notes],
     )
@@ -81,11 +82,11 @@ def _wishes(
 
     if diverse is not None and not 0.0 <= diverse <= 1.0:  # the option's own check lets nan through
         raise ConfigError(f"--diverse is {diverse}, it must be from 0 to 1", hint="0 is the best alone")
-    shelf = device.shelf
+    recommender = device.recommender
     first, last = (None, None) if year is None else year_span(year)
     request = Request(
         titles=tuple(_item(device, title, ask=False) for title in like or ()),
-        genres=tuple(facet_named(name, shelf.recommender.facets) for name in genre or ()),
+        genres=tuple(facet_named(name, recommender.facets) for name in genre or ()),
         first_year=first,
         last_year=last,
         new_only=new_only,
@@ -93,7 +94,7 @@ def _wishes(
         count=n,
     )
     for word in mood or ():
-        request = request.also(mood_request(shelf.recommender, word))
+        request = request.also(mood_request(recommender, word))
     return request
 
 
@@ -159,8 +160,7 @@ def history(
 
     with _device(folder) as device:
         entries, marks = device.entries(), device.marks()
-        shelf = device.shelf
-        titles = {key: shelf.catalogue.titles[shelf.rows[key]] for key in marks if key in shelf.rows}
+        titles = {key: device.title(key) for key in marks}
     shown = entries[-n:] if n else entries
     lines = [f"the newest {len(shown)} of {len(entries)}:"] if len(shown) < len(entries) else []
     lines += history_lines(shown, marks, titles)
@@ -180,18 +180,9 @@ def search(
     from palate.client.owner.list_text import item_words
 
     with _device(folder) as device:
-        catalogue = device.shelf.catalogue
-        matches = device.shelf.recommender.search(text, n)
-    facts: list[dict[str, Any]] = [
-        {
-            "item": catalogue.ids[found.item],
-            "title": catalogue.titles[found.item],
-            "year": int(catalogue.years[found.item]) or None,
-            "genres": list(catalogue.genres[found.item]),
-            "similarity": round(found.similarity, 4),
-        }
-        for found in matches
-    ]
+        recommender = device.recommender
+        matches = recommender.search(text, n)
+    facts = [{**recommender.catalogue.about(found.item), "similarity": round(found.similarity, 4)} for found in matches]
     lines = [item_words(each["title"], each["year"], each["genres"]) for each in facts]
     return Answer({"matches": facts}, lines or ["no title is like that"])
 
@@ -306,7 +297,7 @@ def page(
 
 def _feedback(folder: Path | None, said: Said, title: str) -> Answer:
     with _device(folder) as device:
-        catalogue = device.shelf.catalogue
+        catalogue = device.catalogue
         key = device.unlisted(title) if said == "forget" else None
         name = title
         if key is None:
@@ -332,7 +323,7 @@ def _set_facet(folder: Path | None, facet: str, setting: Setting | None) -> Answ
     from palate.client.owner.naming import facet_named
 
     with _device(folder) as device:
-        name = facet_named(facet, device.shelf.recommender.facets, device.settings())
+        name = facet_named(facet, device.recommender.facets, device.settings())
         changed = device.set_facet(name, setting)
     words = {"pin": "pinned", "mute": "muted", None: "neither pinned nor muted"}[setting]
     text = f"{name} is {words}" if changed else f"{name} is {words} already"
@@ -344,16 +335,15 @@ def _item(device: OwnerDevice, text: str, *, ask: bool = True) -> int:
     from palate.client.owner.list_text import item_words
     from palate.client.owner.naming import UnclearTitle, item_named
 
-    shelf = device.shelf
     try:
-        return item_named(shelf.recommender, shelf.rows, text)
+        return item_named(device.recommender, text)
     except UnclearTitle as unclear:
         if not unclear.items or not ask or not somebody_is_there():
             raise
         note(unclear.message)
         for number, item in enumerate(unclear.items, start=1):
-            year, catalogue = int(shelf.catalogue.years[item]) or None, shelf.catalogue
-            note(f"{number:>3}  {item_words(catalogue.titles[item], year, catalogue.genres[item])}")
+            about = device.catalogue.about(item)
+            note(f"{number:>3}  {item_words(about['title'], about['year'], about['genres'])}")
         chosen = typer.prompt("Which one (0 for none)", type=int, err=True)
         if not 1 <= chosen <= len(unclear.items):
             raise ConfigError("you chose none; nothing was changed", hint="palate client search TEXT") from None

@@ -96,7 +96,7 @@ def _show(folder: DeviceFolder, title: str | None, *, as_json: bool) -> None:
         from palate.client.owner.device import OwnerDevice
 
         with OwnerDevice.opened(folder) as device:
-            title = device.shelf.catalogue.titles[0]
+            title = device.catalogue.titles[0]
     commands = [f"palate client {words.format(title=title)}" for _, words in _NEXT]
     if as_json:
         print_json({"home": str(folder.home), "commands": commands})

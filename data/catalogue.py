@@ -10,7 +10,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -59,6 +59,11 @@ class Catalogue:
     def rows(self) -> Mapping[str, int]:
         """Row of each item by its key, and by ``title:`` and any usual form of its title that no other item has."""
         return _Rows(self)
+
+    def about(self, row: int) -> dict[str, Any]:
+        """Say what is known of an item as plain values: its key, title, year (None where unknown) and genres."""
+        year = int(self.years[row]) or None
+        return {"item": self.ids[row], "title": self.titles[row], "year": year, "genres": list(self.genres[row])}
 
     def rows_of(self, history: Iterable[str]) -> Int32Array:
         """Rows of a history's items, each at its newest place, oldest first, int32 [n]; unknown ones are left out."""

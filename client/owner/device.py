@@ -16,13 +16,13 @@ from hashlib import sha256
 from typing import Any, Final, Literal
 
 from palate.client.fleet.folder import DeviceFolder
-from palate.client.owner.shelf import Shelf, open_shelf, stamp
+from palate.client.owner.opening import open_recommender, stamp
 from palate.client.recommending.preferences import Preferences, Setting, read_preferences, record
-from palate.client.recommending.recommender import Person
+from palate.client.recommending.recommender import Person, Recommender
 from palate.client.vault import PROFILE, Vault
 from palate.client.vault.history import UNDO_STEPS, History, Interaction, Mark
 from palate.client.vault.records import Record
-from palate.data.catalogue import TITLE_PREFIX
+from palate.data.catalogue import TITLE_PREFIX, Catalogue
 
 Said = Literal["had", "like", "dislike", "hide", "forget"]
 
@@ -32,28 +32,22 @@ _ACTIONS: Final = Record[list[dict[str, Any]]](PROFILE, "actions")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class Entry(Interaction):
     """One line of the history, for its owner.
 
     Attributes
     ----------
     number
         The interaction's number.
-    item, title
-        Key and title; the title is what was imported where the catalogue does not list the item.
+    title
+        The title; what was imported where the catalogue does not list the item.
     row
         In the table; None where the catalogue does not list it.
-    time, value, source
-        As the history has them.
     """
 
     number: int
-    item: str
     title: str
     row: int | None
-    time: int | None
-    value: float
-    source: str
 
 
 class OwnerDevice:
@@ -70,7 +64,7 @@ class OwnerDevice:
         self.vault = vault
         self.history = History(vault)
         self._clock = clock
-        self._shelf: tuple[object, Shelf] | None = None
+        self._recommender: tuple[object, Recommender] | None = None
         self._person: tuple[object, Person] | None = None
 
     def __repr__(self) -> str:
@@ -90,23 +84,34 @@ class OwnerDevice:
             yield OwnerDevice(folder, vault)
 
     @property
-    def shelf(self) -> Shelf:
-        """The table of now: read again when a new one has come; raises as `open_shelf`."""
+    def recommender(self) -> Recommender:
+        """The table of now: read again when a new one has come; raises as `open_recommender`."""
         now = stamp(self.folder)
-        if self._shelf is None or self._shelf[0] != now:
-            self._shelf = (now, open_shelf(self.folder, self.vault))
+        if self._recommender is None or self._recommender[0] != now:
+            self._recommender = (now, open_recommender(self.folder, self.vault))
             self._person = None
-        return self._shelf[1]
+        return self._recommender[1]
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Public facts about the items of now; raises as `recommender`."""
+        return self.recommender.catalogue
+
+    def title(self, key: str) -> str:
+        """Name an item as the catalogue does; else by the title that it was imported by, or by its key."""
+        row = self.catalogue.rows.get(key)
+        return titled(key) if row is None else self.catalogue.titles[row]
 
     def preferences(self) -> tuple[Preferences, int]:
         """Return the owner's preferences, in rows of the table, and how many items the catalogue does not list."""
-        return read_preferences(*self._feedback(), self.shelf.rows)
+        return read_preferences(*self._feedback(), self.catalogue.rows)
 
     def person(self) -> Person:
         """Return the owner's taste, fitted anew after any feedback, here or in another program."""
-        shelf, state = self.shelf, self._feedback()
+        recommender, state = self.recommender, self._feedback()
         if self._person is None or self._person[0] != state:
-            self._person = (state, shelf.recommender.person(read_preferences(*state, shelf.rows)[0]))
+            told, _ = read_preferences(*state, recommender.catalogue.rows)
+            self._person = (state, recommender.person(told))
         return self._person[1]
 
     def say(self, said: Said, item: str) -> bool:
@@ -128,7 +133,7 @@ class OwnerDevice:
     def unlisted(self, title: str) -> str | None:
         """Return the key of what the history calls so and the catalogue does not list; None if there is no such."""
         for _, entry in self.history.in_order():
-            known = entry.item in self.shelf.rows
+            known = entry.item in self.catalogue.rows
             if not known and title.casefold() in (entry.item.casefold(), titled(entry.item).casefold()):
                 return entry.item
         return None
@@ -163,22 +168,11 @@ class OwnerDevice:
 
     def entries(self) -> list[Entry]:
         """List the history, oldest first."""
-        shelf, lines = self.shelf, []
-        for number, entry in self.history.in_order():
-            row = shelf.rows.get(entry.item)
-            title = titled(entry.item) if row is None else shelf.catalogue.titles[row]
-            lines.append(
-                Entry(
-                    number=number,
-                    item=entry.item,
-                    title=title,
-                    row=row,
-                    time=entry.time,
-                    value=entry.value,
-                    source=entry.source,
-                )
-            )
-        return lines
+        rows = self.catalogue.rows
+        return [
+            Entry(**vars(entry), number=number, title=self.title(entry.item), row=rows.get(entry.item))
+            for number, entry in self.history.in_order()
+        ]
 
     def marks(self) -> dict[str, Mark]:
         """Return what is disliked or hidden, by key."""
@@ -200,7 +194,7 @@ class OwnerDevice:
 
     def _same(self, item: str) -> list[str]:
         """Keys of the same item: an import may have named it by its title before there was a catalogue."""
-        rows = self.shelf.rows
+        rows = self.catalogue.rows
         keys = dict.fromkeys([item, *(entry.item for _, entry in self.history.in_order()), *self.history.marks()])
         return [key for key in keys if key == item or (item in rows and rows.get(key) == rows[item])]
 

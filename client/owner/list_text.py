@@ -6,15 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from palate.client.owner.device import Entry, titled
-from palate.client.recommending.answers import Answer, Recommendation
+from palate.client.owner.device import Entry
+from palate.client.recommending.answers import Answer
 from palate.client.recommending.explaining import Explanation
-from palate.client.recommending.facets import in_words
 from palate.client.recommending.portrait import Portrait
 from palate.client.vault.history import Mark
 from palate.data.catalogue import Catalogue
 
-_SOURCES = 6
 _DECIMALS = 4
 _BAR = 12
 _BAR_SPREADS = 2.0
@@ -39,7 +37,7 @@ def answer_lines(answer: Answer, catalogue: Catalogue, *, explain: bool = False)
     for note in answer.notes:
         yield f"note: {note}"
     for line in answer.recommendations:
-        yield f"{line.rank:>3}  {item_words(line.title, line.year, line.genres)}{_new(line)}"
+        yield f"{line.rank:>3}  {item_words(line.title, line.year, line.genres)}{'   new' if line.is_new else ''}"
         yield f"     {line.why}"
         yield f"     {line.confidence.sentence if explain else line.confidence.level}"
         if explain:
@@ -51,28 +49,12 @@ def answer_lines(answer: Answer, catalogue: Catalogue, *, explain: bool = False)
 
 def explanation_lines(explanation: Explanation, catalogue: Catalogue) -> Iterator[str]:
     """Say both sums of a score; as printed, the terms of either add up to the score as printed."""
-    score = round(explanation.score, _DECIMALS)
-    sources = [(source.in_words(catalogue.titles), value) for source, value in explanation.largest(_SOURCES)]
-    ranked = sorted(explanation.columns.items(), key=lambda term: -abs(term[1]))
-    columns = [(in_words(name), value) for name, value in ranked]
-    yield f"score {score:.{_DECIMALS}f}, by what you said:"
-    yield from _sum_lines(sources, len(explanation.sources), score)
-    yield f"score {score:.{_DECIMALS}f}, by what it is:"
-    yield from _sum_lines(columns[:_SOURCES], len(columns), score)
-
-
-def _sum_lines(largest: Sequence[tuple[str, float]], count: int, score: float) -> Iterator[str]:
-    """Say the largest of `count` terms, and the rest of the score in one."""
-    shown = [(words, round(value, _DECIMALS)) for words, value in largest]
-    rest = round(score - sum(value for _, value in shown), _DECIMALS)
-    hidden = count - len(shown)
-    if rest or hidden:
-        shown.append((f"{hidden} more, and rounding" if hidden else "rounding", rest))
-    yield from (f"  {value:+.{_DECIMALS}f}  {words}" for words, value in shown)
-
-
-def _new(line: Recommendation) -> str:
-    return "   new" if line.is_new else ""
+    for by_what, terms in (
+        ("what you said", explanation.by_source(catalogue.titles, _DECIMALS)),
+        ("what it is", explanation.by_column(_DECIMALS)),
+    ):
+        yield f"score {explanation.score:.{_DECIMALS}f}, by {by_what}:"
+        yield from (f"  {value:+.{_DECIMALS}f}  {words}" for words, value in terms)
 
 
 def portrait_lines(portrait: Portrait, *, count: int = 8) -> Iterator[str]:
@@ -109,4 +91,4 @@ def history_lines(entries: Sequence[Entry], marks: dict[str, Mark], titles: dict
         yield f"{day(entry.time):<10}  {entry.title}   ({how}{value}){unknown}"
     for kind, said in (("dislike", "disliked"), ("hide", "hidden")):
         for item in (item for item, mark in marks.items() if mark == kind):
-            yield f"{said:<10}  {titles.get(item, titled(item))}"
+            yield f"{said:<10}  {titles[item]}"

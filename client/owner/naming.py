@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from palate.client.recommending.facets import Facets, decade_facet, genre_facet
 from palate.client.recommending.recommender import Recommender
@@ -45,15 +45,13 @@ class UnclearTitle(ConfigError):
             )
 
 
-def item_named(shelf: Recommender, keys: Mapping[str, int], text: str) -> int:
+def item_named(recommender: Recommender, text: str) -> int:
     """Find the one item that was meant, by its key or its title, a slip of the finger allowed.
 
     Parameters
     ----------
-    shelf
-        Has the titles.
-    keys
-        Row by key.
+    recommender
+        Has the titles and keys.
     text
         What was typed.
 
@@ -63,21 +61,21 @@ def item_named(shelf: Recommender, keys: Mapping[str, int], text: str) -> int:
         If several may be meant, or none is like it.
     """
     text = text.strip()
-    exact = shelf.titles.exact(text) if text else ()
+    exact = recommender.titles.exact(text) if text else ()
     if len(exact) == 1:
         return exact[0]
-    if not exact and text in keys:
-        return keys[text]
+    if not exact and text in recommender.catalogue.rows:
+        return recommender.catalogue.rows[text]
     if exact:
         candidates = exact[:CANDIDATES]
     else:
-        found = shelf.search(text, CANDIDATES)
-        closest = shelf.titles.closest(text, least=_SURE)
+        found = recommender.search(text, CANDIDATES)
+        closest = recommender.titles.closest(text, least=_SURE)
         rivals = [match for match in found if closest is not None and match.item != closest.item]
         if closest is not None and all(match.similarity < closest.similarity - _LEAD for match in rivals):
             return closest.item
         candidates = tuple(match.item for match in found)
-    raise UnclearTitle(text, candidates, tuple(shelf.catalogue.titles[item] for item in candidates))
+    raise UnclearTitle(text, candidates, tuple(recommender.catalogue.titles[item] for item in candidates))
 
 
 def facet_named(text: str, facets: Facets, others: Iterable[str] = ()) -> str:
@@ -144,7 +142,7 @@ def year_span(text: str) -> tuple[int | None, int | None]:
     return first, last
 
 
-def mood_request(shelf: Recommender, text: str) -> Request:
+def mood_request(recommender: Recommender, text: str) -> Request:
     """Read a mood: "lighter", "feel good".
 
     Raises
@@ -152,7 +150,7 @@ def mood_request(shelf: Recommender, text: str) -> Request:
     ConfigError
         If it is no mood, or no genre of the catalogue has anything to do with it.
     """
-    found = shelf.understand(text)
+    found = recommender.understand(text)
     if not (found.more or found.less) or found.not_understood:
         known = [word for word in MOODS if not word.endswith(("er", "ier"))]
         raise ConfigError(

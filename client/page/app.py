@@ -22,11 +22,9 @@ from palate.client.fleet.limits import DEFAULT_DELTA
 from palate.client.fleet.profile import FleetProfile, set_paused
 from palate.client.fleet.status import status_of
 from palate.client.fleet.status_text import against_server, carried_words
-from palate.client.owner.device import titled
 from palate.client.owner.export import export_all
 from palate.client.owner.forgetting import OUT_OF_REACH
 from palate.client.page.access import FORM_TOKEN, MAX_QUERY_BYTES, form_of
-from palate.client.page.explained import parts_of
 from palate.client.page.list_controls import COUNTS, MAX_YEAR, ListControls
 from palate.client.page.rendering import own_file, render
 from palate.client.page.session import DeviceSession, mark_of
@@ -110,25 +108,23 @@ class Page:
         """List recommendations with their reasons."""
         problem: ConfigError | None = None
         with self.session.using() as device:
-            shelf = device.shelf
+            recommender = device.recommender
             try:
                 wish = ListControls.from_query(request.query_params.multi_items())
-                answer = device.person().recommend(wish.request(shelf.recommender))
+                answer = device.person().recommend(wish.request(recommender))
             except ConfigError as error:
                 wish, problem = ListControls(), error
                 answer = device.person().recommend()
-        cards = [(line, parts_of(line.explanation, shelf.catalogue)) for line in answer.recommendations]
         return self._page(
             "",
             "home",
             400 if problem else 200,
             wish=wish,
             answer=answer,
-            cards=cards,
             problem=problem,
-            notes=(*shelf.notes, *answer.notes),
-            genres=shelf.recommender.facets.genres,
-            titles=shelf.catalogue.titles,
+            notes=(*recommender.notes, *answer.notes),
+            genres=recommender.facets.genres,
+            titles=recommender.catalogue.titles,
             counts=COUNTS,
             max_year=MAX_YEAR,
             max_length=MAX_LENGTH,
@@ -140,38 +136,26 @@ class Page:
         """Find titles, to add them or to say something about them."""
         text = " ".join(request.query_params.get("q", "").split())[:MAX_LENGTH]
         with self.session.using() as device:
-            shelf, found = device.shelf, []
             told, _ = device.preferences()
-            for match in shelf.recommender.search(text, FOUND) if text else ():
-                row = match.item
-                states = [
-                    word
-                    for word, has in (
-                        ("liked", row in told.liked),
-                        ("in your history", row not in told.liked and row in told.items),
-                        ("disliked", row in told.disliked),
-                        ("hidden", row in told.hidden),
-                    )
-                    if has
-                ]
-                catalogue = shelf.catalogue
-                found.append(
-                    {
-                        "item": catalogue.ids[row],
-                        "title": catalogue.titles[row],
-                        "year": int(catalogue.years[row]) or None,
-                        "genres": catalogue.genres[row],
-                        "states": states,
-                    }
-                )
-        return self._page("search", text=text, found=found, max_length=MAX_LENGTH, num_items=shelf.catalogue.num_items)
+            states = {
+                "liked": told.liked,
+                "in your history": set(told.items.tolist()) - told.liked,
+                "disliked": told.disliked,
+                "hidden": told.hidden,
+            }
+            catalogue = device.catalogue
+            found = [
+                {**catalogue.about(each.item), "states": [word for word, rows in states.items() if each.item in rows]}
+                for each in (device.recommender.search(text, FOUND) if text else ())
+            ]
+        return self._page("search", text=text, found=found, max_length=MAX_LENGTH, num_items=catalogue.num_items)
 
     def profile(self, request: Request) -> Response:
         """Show the taste in words and weights."""
         del request
         with self.session.using() as device:
             portrait = device.person().portrait
-            known = set(device.shelf.recommender.facets.items)
+            known = set(device.recommender.facets.items)
             resting = {name: setting for name, setting in device.settings().items() if name not in known}
         groups = {
             "Genres": [one for one in portrait.interests if one.facet.startswith("genre: ")],
@@ -184,22 +168,15 @@ class Page:
         wanted = request.query_params.get("page", "1")
         with self.session.using() as device:
             entries = device.entries()[::-1]
-            shelf, marks = device.shelf, device.marks()
+            marks = device.marks().items()
+            named = {
+                kind: [(item, device.title(item)) for item, mark in marks if mark == kind]
+                for kind in ("dislike", "hide")
+            }
         pages = max(1, -(-len(entries) // LINES))
         page = (
             min(int(wanted), pages) if wanted.isascii() and wanted.isdigit() and len(wanted) < 8 and int(wanted) else 1
         )
-        named = {
-            kind: [
-                (
-                    item,
-                    titled(item) if item not in shelf.rows else shelf.catalogue.titles[shelf.rows[item]],
-                )
-                for item, mark in marks.items()
-                if mark == kind
-            ]
-            for kind in ("dislike", "hide")
-        }
         return self._page(
             "history",
             lines=entries[(page - 1) * LINES : page * LINES],

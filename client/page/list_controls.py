@@ -119,7 +119,7 @@ class ListControls:
             count=_whole("count", last.get("count", "")) or COUNT,
         )
 
-    def request(self, shelf: Recommender) -> Request:
+    def request(self, recommender: Recommender) -> Request:
         """Turn it into what the recommender is asked; raises ConfigError as `Recommender.understand`."""
         controls = Request(
             genres=tuple(genre_facet(genre) for genre in self.genres),
@@ -130,7 +130,7 @@ class ListControls:
             diversity=self.diversity or None,
             count=self.count if self.count != COUNT else None,
         )
-        return shelf.understand(self.ask).also(controls) if self.ask else controls
+        return recommender.understand(self.ask).also(controls) if self.ask else controls
 
 
 def _number(text: str) -> float:

@@ -17,7 +17,7 @@ from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.limit_fields import as_text, changes_in, from_text
 from palate.client.fleet.profile import FleetProfile
 from palate.client.fleet.status_text import left_words
-from palate.client.owner.device import OwnerDevice, Said, titled
+from palate.client.owner.device import OwnerDevice, Said
 from palate.client.owner.forgetting import forget_device
 from palate.client.recommending.facets import in_words
 from palate.client.recommending.preferences import Setting
@@ -105,10 +105,10 @@ class DeviceSession:
         if said not in get_args(Said):
             raise ConfigError(f"feedback {said[:40]!r} is unknown", hint=f"it is one of {', '.join(get_args(Said))}")
         with self.using() as device:
-            row = device.shelf.rows.get(item)
+            row = device.catalogue.rows.get(item)
             if row is None and (said != "forget" or not _spoken_about(device, item)):
                 raise ConfigError("the catalogue does not list this item", hint="look it up on the search page")
-            title = titled(item) if row is None else device.shelf.catalogue.titles[row]
+            title = device.title(item)
             changed = device.say(cast("Said", said), item)
             text = _SAID[said].format(f"\N{LEFT DOUBLE QUOTATION MARK}{title}\N{RIGHT DOUBLE QUOTATION MARK}")
             self._notice = Notice(text, can_undo=True) if changed else Notice("That is how it was already.")
@@ -119,7 +119,7 @@ class DeviceSession:
             raise ConfigError(f"the setting {setting[:40]!r} is unknown", hint="it is one of pin, mute, release")
         with self.using() as device:
             if facet not in device.settings():
-                device.shelf.recommender.facets.of(facet)
+                device.recommender.facets.of(facet)
             changed = device.set_facet(facet, None if setting == "release" else cast("Setting", setting))
             words = in_words(facet)
             text = _SET[setting].format(words)

@@ -48,10 +48,7 @@ class Recommendation:
         """Plain values for JSON; `explain` adds every term of both sums, items by their keys as everywhere."""
         values: dict[str, object] = {
             "rank": self.rank,
-            "item": self.id,
-            "title": self.title,
-            "year": self.year,
-            "genres": list(self.genres),
+            **catalogue.about(self.item),
             "is_new": self.is_new,
             "score": self.score,
             "why": self.why,

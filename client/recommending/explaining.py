@@ -23,6 +23,8 @@ from palate.data.catalogue import Catalogue
 from palate.models.arrays import Float64Array, IntegerArray
 from palate.models.scores.base import ResidualHead
 
+SHOWN = 6
+"""Terms of each sum that are named."""
 _SAID_ITEMS = 3
 _SAID_FACETS = 2
 _LEAST_SHARE = 0.25
@@ -61,10 +63,30 @@ class Explanation:
     specific: Float64Array
     columns: dict[str, float]
 
-    def largest(self, count: int) -> list[tuple[Source, float]]:
-        """Return the sources that move the score most, up or down, and what they add; of equal ones the first."""
-        places = np.argsort(-np.abs(self.values), kind="stable")[:count]
-        return [(self.sources[place], float(self.values[place])) for place in places]
+    def by_source(self, titles: Sequence[str], decimals: int) -> list[tuple[str, float]]:
+        """Return what each source adds, as `_shortened`, with the titles of the catalogue."""
+        places = np.argsort(-np.abs(self.values), kind="stable")
+        ranked = [(self.sources[place].in_words(titles), float(self.values[place])) for place in places]
+        return _shortened(ranked, self.score, "of what you said", decimals)
+
+    def by_column(self, decimals: int) -> list[tuple[str, float]]:
+        """Return what each group of columns adds, as `_shortened`."""
+        ranked = sorted(self.columns.items(), key=lambda term: (-abs(term[1]), term[0]))
+        named = [(facets.in_words(name), value) for name, value in ranked]
+        return _shortened(named, self.score, "of its properties", decimals)
+
+
+def _shortened(
+    ranked: Sequence[tuple[str, float]], score: float, of_what: str, decimals: int
+) -> list[tuple[str, float]]:
+    """Name the largest terms, and put the others into one line; as rounded, all lines add up to the rounded score."""
+    named = ranked[: SHOWN + (len(ranked) == SHOWN + 1)]  # a lone last one by name
+    lines = [(words, round(value, decimals)) for words, value in named]
+    rest = round(round(score, decimals) - sum(value for _, value in lines), decimals)
+    hidden = len(ranked) - len(named)
+    if hidden:
+        return [*lines, (f"the other {hidden} {of_what}", rest)]
+    return [*lines, ("rounding", rest)] if rest else lines
 
 
 def explain(
@@ -153,10 +175,8 @@ def reasons(explanation: Explanation, own_facets: Sequence[str]) -> Reasons:
     least = _LEAST_OF_SCORE * score
     said_items = [sources[place].item for place in _worth_saying(explanation.specific[:own], _SAID_ITEMS, least)]
     wishes = [place for place in range(own, len(sources)) if sources[place].kind in ("asked", "pinned")]
-    asked = [
-        sources[wishes[place]].label
-        for place in _worth_saying(explanation.specific[wishes], _SAID_FACETS, _LEAST_WISH * score)
-    ]  # fmt: skip
+    spoken = _worth_saying(explanation.specific[wishes], _SAID_FACETS, _LEAST_WISH * score)
+    asked = [sources[wishes[place]].label for place in spoken]
     drawn = sorted(own_facets)
     pulls = np.array([explanation.columns.get(name, 0.0) for name in drawn])
     said_facets = [drawn[place] for place in _worth_saying(pulls, _SAID_FACETS, least)]

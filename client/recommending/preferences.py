@@ -1,14 +1,11 @@
-"""What a person told their own device, as a list of events; what counts now is a fold over it, so undo drops the last.
-
-Nothing here is ever sent. An event names an item by its row in the table, or a facet by its name (`facets.py`).
-"""
+"""What a person told their own device, in rows of today's table; nothing here is ever sent."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -16,44 +13,8 @@ from palate.client.vault.history import History, Interaction, Mark
 from palate.errors import ConfigError
 from palate.models.arrays import Int32Array, Int64Array
 
-Action = Literal["had", "like", "dislike", "hide", "pin", "mute"]
-"""About an item: `had` it, `like`, `dislike`, `hide` (do not show, learn nothing). About a facet: `pin` (more of it),
-`mute` (less of it). What is taken back or forgotten leaves no event."""
-
 Setting = Literal["pin", "mute"]
-
-ITEM_ACTIONS = frozenset({"had", "like", "dislike", "hide"})
-
-
-@dataclass(frozen=True)
-class Event:
-    """One thing that a person said.
-
-    Attributes
-    ----------
-    action
-        What was said.
-    item
-        Row of the item, for actions about items.
-    facet
-        Name of the facet, for actions about facets.
-    """
-
-    action: Action
-    item: int = -1
-    facet: str = ""
-
-    def __post_init__(self) -> None:
-        if self.action not in get_args(Action):
-            raise ConfigError(
-                f"feedback is {self.action!r}, which is none that is known", hint=f"use {', '.join(get_args(Action))}"
-            )
-        about_item = self.action in ITEM_ACTIONS
-        if about_item != (self.item >= 0) or about_item == bool(self.facet):
-            raise ConfigError(
-                f"feedback {self.action!r} has item {self.item} and facet {self.facet!r}, it needs just one of them",
-                hint="name an item to had, like, dislike and hide; a facet to pin and mute",
-            )
+"""More of a facet, or less of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,48 +48,6 @@ class Preferences:
         return np.array(sorted({*self.items.tolist(), *self.disliked, *self.hidden}), dtype=np.int64)
 
 
-def preferences(events: Iterable[Event]) -> Preferences:
-    """Fold events, oldest first, into what counts now; the last word about an item or a facet wins.
-
-    Having had an item again, or liking what one had, makes it the newest of the history: that is the taste of now.
-    Having had a disliked item again does not unsay the dislike; `like` does.
-    """
-    kept: dict[int, None] = {}  # a dict keeps the order of insertion
-    liked: set[int] = set()
-    disliked: dict[int, None] = {}
-    hidden: set[int] = set()
-    facets: dict[str, str] = {}
-    for event in events:
-        item = event.item
-        if event.action in ("pin", "mute"):
-            facets.pop(event.facet, None)
-            facets[event.facet] = event.action
-        elif event.action == "hide":
-            hidden.add(item)
-        elif event.action == "had":
-            if item not in disliked:
-                kept.pop(item, None)
-                kept[item] = None
-        else:
-            kept.pop(item, None)
-            disliked.pop(item, None)
-            liked.discard(item)
-            hidden.discard(item)
-            if event.action == "like":
-                kept[item] = None
-                liked.add(item)
-            else:
-                disliked[item] = None
-    return Preferences(
-        items=np.array(list(kept), dtype=np.int32),
-        liked=frozenset(liked),
-        disliked=tuple(disliked),
-        hidden=frozenset(hidden),
-        pinned=tuple(name for name, action in facets.items() if action == "pin"),
-        muted=tuple(name for name, action in facets.items() if action == "mute"),
-    )
-
-
 def read_preferences(
     interactions: Iterable[Interaction],
     marks: Mapping[str, Mark],
@@ -138,7 +57,7 @@ def read_preferences(
     """Read what counts, in rows of a table, from what the vault keeps, by keys of the catalogue.
 
     The vault names items by their public keys, which outlive a catalogue. What the catalogue of today does not list is
-    kept in the vault and counted here, not dropped in silence.
+    kept in the vault and counted here, not dropped in silence. An item that was had again is the newest of the history.
 
     Parameters
     ----------
@@ -156,19 +75,34 @@ def read_preferences(
     preferences, unknown
         What counts now, and how many of the items are not in this catalogue.
     """
-    events, unknown = [], set()
+    items: dict[int, None] = {}  # a dict keeps the order of insertion
+    marked: dict[Mark, dict[int, None]] = {"dislike": {}, "hide": {}}
+    liked, unknown = set(), set()
     for entry in interactions:
-        if entry.item in rows:
-            events.append(Event("like" if entry.source == "feedback" else "had", rows[entry.item]))
-        else:
+        row = rows.get(entry.item)
+        if row is None:
             unknown.add(entry.item)
-    for item, mark in marks.items():
-        if item in rows:
-            events.append(Event(mark, rows[item]))
+            continue
+        items.pop(row, None)
+        items[row] = None
+        if entry.source == "feedback":
+            liked.add(row)
+    for key, mark in marks.items():
+        row = rows.get(key)
+        if row is None:
+            unknown.add(key)
         else:
-            unknown.add(item)
-    events += [Event(setting, facet=facet) for facet, setting in settings.items()]
-    return preferences(events), len(unknown)
+            marked[mark][row] = None
+    disliked = marked["dislike"]
+    found = Preferences(
+        items=np.array([row for row in items if row not in disliked], dtype=np.int32),
+        liked=frozenset(liked - disliked.keys()),
+        disliked=tuple(disliked),
+        hidden=frozenset(marked["hide"]),
+        pinned=tuple(name for name, setting in settings.items() if setting == "pin"),
+        muted=tuple(name for name, setting in settings.items() if setting == "mute"),
+    )
+    return found, len(unknown)
 
 
 def record(

@@ -70,6 +70,10 @@ class Recommender:
         Rows of items that were not there when the table was learned, int [m].
     encoder
         Compares unknown words of a request with genres; it is called only when there are some.
+    table_hash
+        Content hash of the table, for whoever shows a list; empty where nobody has learned anything.
+    notes
+        What whoever reads its lists should know of the table.
 
     Raises
     ------
@@ -87,6 +91,8 @@ class Recommender:
         head: Head | None = None,
         new: IntegerArray | Sequence[int] = (),
         encoder: TextEncoder | None = None,
+        table_hash: str = "",
+        notes: tuple[str, ...] = (),
     ) -> None:
         if table.num_items != catalogue.num_items or table.fixed_dim != len(column_names):
             raise ConfigError(
@@ -95,6 +101,8 @@ class Recommender:
                 hint="use the catalogue that came with the table",
             )
         self.catalogue = catalogue
+        self.table_hash = table_hash
+        self.notes = notes
         self.new = np.zeros(table.num_items, dtype=np.bool_)
         self.new[np.asarray(new, dtype=np.int64)] = True
         if self.new.any():
@@ -308,9 +316,9 @@ class Person:
         return content if content.any() else rows[:, self._of.learned]
 
     def _answer(self, request: Request, taste: Taste, best: Int64Array, count: int) -> Answer:
-        catalogue, shelf = self._of.catalogue, self._of
-        explained = explain(best, shelf.space, taste, shelf.groups, shelf.head)
-        sure = confidence(best, shelf.space, taste, self._track) if len(best) else []
+        of, catalogue = self._of, self._of.catalogue
+        explained = explain(best, of.space, taste, of.groups, of.head)
+        sure = confidence(best, of.space, taste, self._track) if len(best) else []
         lines = []
         for rank, (explanation, how_sure) in enumerate(zip(explained, sure, strict=True), start=1):
             item = explanation.item
@@ -323,7 +331,7 @@ class Person:
                     title=catalogue.titles[item],
                     year=int(catalogue.years[item]) or None,
                     genres=catalogue.genres[item],
-                    is_new=bool(shelf.new[item]),
+                    is_new=bool(of.new[item]),
                     score=explanation.score,
                     why=why.sentence(catalogue),
                     reasons=why,
@@ -335,9 +343,9 @@ class Person:
         if len(lines) < count:
             notes.append(f"{len(lines)} of {count}: nothing else is left that fits what was asked")
         if taste.own == 0:
-            first = "" if shelf.popularity is None else ": what is popular comes first"
+            first = "" if of.popularity is None else ": what is popular comes first"
             notes.append(f"nothing is known of your taste yet{first}")
-        if request.popularity and shelf.popularity is None:
+        if request.popularity and of.popularity is None:
             notes.append("nothing here says what is well known: that wish changes nothing")
             request = replace(request, popularity=0)
         return Answer(tuple(lines), request, request.sentence(catalogue), tuple(notes))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import numpy as np
 
@@ -38,25 +38,6 @@ _QUOTED = re.compile(r"[\"\u201c]([^\"\u201c\u201d]+)[\"\u201d]")
 _DECADE_WORDS = "twenties thirties forties fifties sixties seventies eighties nineties"
 _DECADE_NAMES = {name: 1900 + 10 * number for number, name in enumerate(_DECADE_WORDS.split(), start=2)}
 _PARTS = {"early": (0, 3), "mid": (3, 6), "late": (6, 9)}
-
-
-@dataclass
-class _Found:
-    """What the scanner has claimed so far."""
-
-    titles: dict[int, None] = field(default_factory=dict)
-    unlike: dict[int, None] = field(default_factory=dict)
-    genres: dict[str, None] = field(default_factory=dict)
-    without: dict[str, None] = field(default_factory=dict)
-    more: dict[str, None] = field(default_factory=dict)
-    less: dict[str, None] = field(default_factory=dict)
-    spans: list[tuple[int | None, int | None]] = field(default_factory=list)
-    without_years: list[tuple[int, int]] = field(default_factory=list)
-    suggestions: list[tuple[str, int]] = field(default_factory=list)
-    new_only: bool = False
-    popularity: int = 0
-    diversity: float | None = None
-    count: int | None = None
 
 
 class RequestReader:
@@ -93,48 +74,33 @@ class RequestReader:
             raise ConfigError(
                 f"the request has {len(text)} characters, at most {MAX_LENGTH} are read", hint="say it in a sentence"
             )
-        scan = _Scan(text)
-        found = _Found()
-        self._read_titles(scan, found)
-        self._read_years(scan, found)
-        self._read_genres(scan, found)
-        self._read_moods(scan, found)
-        self._read_wishes(scan, found)
-        rest = self._read_rest(scan, found)
-        first = max((span[0] for span in found.spans if span[0] is not None), default=None)
-        last = min((span[1] for span in found.spans if span[1] is not None), default=None)
-        if len(found.spans) > 1 and first is not None and last is not None and first > last:
-            first = min(span[0] for span in found.spans if span[0] is not None)  # "the 70s or the 90s": from end to end
-            last = max(span[1] for span in found.spans if span[1] is not None)
-        return Request(
-            titles=tuple(found.titles),
-            unlike=tuple(found.unlike),
-            genres=tuple(found.genres),
-            without=tuple(found.without),
-            more=tuple(name for name in found.more if name not in found.less and name not in found.without),
-            less=tuple(name for name in found.less if name not in found.more and name not in found.genres),
-            first_year=first,
-            last_year=last,
-            without_years=tuple(dict.fromkeys(found.without_years)),
-            new_only=found.new_only,
-            popularity=found.popularity,
-            diversity=found.diversity,
-            count=found.count,
-            not_understood=tuple(dict.fromkeys(rest)),
-            suggestions=tuple(found.suggestions),
+        scan, asked = _Scan(text), Request()
+        for read in (
+            self._read_titles,
+            self._read_years,
+            self._read_genres,
+            self._read_moods,
+            self._read_wishes,
+            self._read_rest,
+        ):
+            asked = asked.also(read(scan))
+        return replace(
+            asked,
+            more=tuple(name for name in asked.more if name not in asked.less and name not in asked.without),
+            less=tuple(name for name in asked.less if name not in asked.more and name not in asked.genres),
         )
 
-    def _read_titles(self, scan: _Scan, found: _Found) -> None:
+    def _read_titles(self, scan: _Scan) -> Request:
+        asked = Request()
         for start, end, quoted in scan.quoted:
             match = self._titles.closest(quoted, least=_TITLE_LEAST)
             if match is not None:
-                (found.unlike if scan.negated(start) else found.titles)[match.item] = None
+                asked = asked.also(_title(match.item, unlike=scan.negated(start)))
                 scan.claim(start, end)
         whole = self._titles.exact(scan.text)
         if whole and not scan.claimed.any() and not self._is_listed(plain(scan.text)):
-            found.titles[whole[0]] = None
             scan.claim(0, len(scan.words))
-            return
+            return _title(whole[0])
         at = 0
         while at < len(scan.words):
             cue = scan.cue(at)
@@ -148,7 +114,7 @@ class RequestReader:
                 if further and not scan.pauses(end):  # "like Heat, hidden gems" does not mean the film Hidden
                     break
                 further = True
-                (found.unlike if unlike else found.titles)[item] = None
+                asked = asked.also(_title(item, unlike=unlike))
                 scan.claim(at - 1, end)
                 at = end
                 start = end + 1 if end < len(scan.words) and scan.words[end] in ("and", "or", ",", "nor") else end
@@ -156,7 +122,8 @@ class RequestReader:
                     break
             else:
                 if not scan.claimed[at - 1]:
-                    self._suggest(scan, start, found)
+                    asked = asked.also(self._suggested(scan, start))
+        return asked
 
     def _title_at(self, scan: _Scan, start: int) -> tuple[int, int] | None:
         """Longest title that starts at a word, as its item and the end of it."""
@@ -171,19 +138,17 @@ class RequestReader:
                 return match.item, end
         return None
 
-    def _suggest(self, scan: _Scan, start: int, found: _Found) -> None:
+    def _suggested(self, scan: _Scan, start: int) -> Request:
+        """Suggest what is nearly a title at a word."""
         end = start
         while end < len(scan.words) and scan.words[end] not in _PUNCTUATION | {"but", "from", "not"}:
             end += 1
         if start < end and (scan.words[start] in words.STOP - words.ARTICLES or scan.claimed[start:end].any()):
-            return
+            return Request()
         said = scan.said(start, end)
         unknown = [word for word in plain(said).split() if word not in words.STOP and not self._is_listed(word)]
-        if not unknown:
-            return
-        near = self._titles.search(said, 1)
-        if near and near[0].similarity >= _SUGGEST_LEAST:
-            found.suggestions.append((said, near[0].item))
+        near = self._titles.search(said, 1) if unknown else ()
+        return Request(suggestions=tuple((said, one.item) for one in near if one.similarity >= _SUGGEST_LEAST))
 
     def _is_listed(self, phrase: str) -> bool:
         """Whether a phrase is of the vocabulary, so that it is no title in passing."""
@@ -195,7 +160,9 @@ class RequestReader:
         """Whether a phrase of the vocabulary is meant as a title all the same: "like Alien", but not "like horror"."""
         return said[:1].isupper() and plain(said) not in self._genres and bool(self._titles.exact(said))
 
-    def _read_years(self, scan: _Scan, found: _Found) -> None:
+    def _read_years(self, scan: _Scan) -> Request:
+        spans: list[tuple[int | None, int | None]] = []
+        without: list[tuple[int, int]] = []
         at = 0
         while at < len(scan.words):
             read = None if scan.claimed[at] else _years_at(scan, at)
@@ -204,9 +171,9 @@ class RequestReader:
                 continue
             first, last, start, end = read
             if scan.negated(start, facets=False):
-                found.without_years.append((first or 0, last or LAST_YEAR))
+                without.append((first or 0, last or LAST_YEAR))
             else:
-                found.spans.append((first, last))
+                spans.append((first, last))
             scan.claim(start, end)
             at = end
         for at, word in enumerate(scan.words):
@@ -215,36 +182,33 @@ class RequestReader:
                 continue
             first, last = self._quartiles
             if scan.negated(at):
-                found.spans.append((first + 1, None) if old else (None, last - 1))
+                spans.append((first + 1, None) if old else (None, last - 1))
             else:
-                found.spans.append((None, first) if old else (last, None))
+                spans.append((None, first) if old else (last, None))
             scan.claim(at, at + 1)
+        firsts = [first for first, _ in spans if first is not None]
+        lasts = [last for _, last in spans if last is not None]
+        first, last = max(firsts, default=None), min(lasts, default=None)
+        if first is not None and last is not None and first > last and len(spans) > 1:
+            first, last = min(firsts), max(lasts)  # "the 70s or the 90s": from end to end
+        return Request(first_year=first, last_year=last, without_years=tuple(without))
 
-    def _read_genres(self, scan: _Scan, found: _Found) -> None:
+    def _read_genres(self, scan: _Scan) -> Request:
+        asked = Request()
         for at in range(len(scan.words)):
             for length in range(max(self._longest, 3), 0, -1):
                 forms = words.stems(scan.phrase(at, length))
                 compound = next((words.COMPOUNDS[form] for form in forms if form in words.COMPOUNDS), None)
                 names = compound or [form for form in forms if form in self._genres][:1]
-                known = [genre_facet(self._genres[name]) for name in names if name in self._genres]
+                known = self._known(names)
                 if known:
-                    self._place_genres(scan, found, at, known)
+                    asked = asked.also(_genres(scan, at, known))
                     scan.claim(at, at + length, facet=True)
                     break
+        return asked
 
-    @staticmethod
-    def _place_genres(scan: _Scan, found: _Found, at: int, known: list[str]) -> None:
-        negator = scan.negator(at)
-        before = scan.words[at - 1] if at else ""
-        if negator in ("less", "fewer"):
-            place = found.less
-        elif negator:
-            place = found.without
-        else:
-            place = found.more if before == "more" else found.genres
-        place.update(dict.fromkeys(known))
-
-    def _read_moods(self, scan: _Scan, found: _Found) -> None:
+    def _read_moods(self, scan: _Scan) -> Request:
+        asked = Request()
         for at in range(len(scan.words)):
             for length in range(_MOOD_WORDS, 0, -1):
                 forms = words.stems(scan.phrase(at, length))
@@ -256,16 +220,17 @@ class RequestReader:
                     continue
                 if scan.negated(at):
                     more, less = less, more
-                found.more.update(dict.fromkeys(more))
-                found.less.update(dict.fromkeys(less))
+                asked = asked.also(Request(more=more, less=less))
                 scan.claim(at, at + length, facet=True)
                 break
+        return asked
 
-    def _known(self, names: Sequence[str]) -> list[str]:
-        return [genre_facet(self._genres[name]) for name in names if name in self._genres]
+    def _known(self, names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(genre_facet(self._genres[name]) for name in names if name in self._genres)
 
     @staticmethod
-    def _read_wishes(scan: _Scan, found: _Found) -> None:
+    def _read_wishes(scan: _Scan) -> Request:
+        asked = Request()
         for at, word in enumerate(scan.words):
             if scan.claimed[at]:
                 continue
@@ -274,43 +239,46 @@ class RequestReader:
             following = scan.words[at + 1] if at + 1 < len(scan.words) else ""
             number = words.NUMBERS.get(word) or (int(word) if word.isdecimal() and len(word) <= 2 else 0)
             if word in words.NEW and not negated:
-                found.new_only = True
+                wish = Request(new_only=True)
             elif word in words.POPULAR or how == "well":
-                found.popularity = -1 if negated else 1
+                wish = Request(popularity=-1 if negated else 1)
             elif word in words.OBSCURE or how in ("less", "little"):
-                found.popularity = 1 if negated else -1
+                wish = Request(popularity=1 if negated else -1)
             elif word in words.MIXED:
-                found.diversity = 0.0 if negated else 0.7
+                wish = Request(diversity=0.0 if negated else 0.7)
             elif number and (
                 following in words.THINGS or scan.is_facet(at + 1) or (at and scan.words[at - 1] == "top")
             ):
-                found.count = number
+                wish = Request(count=number)
             else:
                 continue
+            asked = asked.also(wish)
             scan.claim(start, at + 1)
+        return asked
 
-    def _read_rest(self, scan: _Scan, found: _Found) -> list[str]:
-        """Ask the encoder about words that nobody claimed; return those that stay unclaimed."""
+    def _read_rest(self, scan: _Scan) -> Request:
+        """Ask the encoder about words that nobody claimed; those that stay unclaimed were not understood."""
         unclaimed = [
             at
             for at, word in enumerate(scan.words)
             if not scan.claimed[at] and word not in _PUNCTUATION and plain(word) and plain(word) not in words.STOP
         ]
         if self._encoder is None or not unclaimed or not self._names:
-            return [scan.words[at] for at in unclaimed]
+            return Request(not_understood=tuple(dict.fromkeys(scan.words[at] for at in unclaimed)))
         if self._named is None:
             self._named = self._encoder(list(self._names))  # [genres, d]
-        asked = self._encoder([scan.words[at] for at in unclaimed])  # [words, d]
-        rest = []
-        for at, cosines in zip(unclaimed, asked @ self._named.T, strict=True):
+        rest = self._encoder([scan.words[at] for at in unclaimed])  # [words, d]
+        asked = Request()
+        for at, cosines in zip(unclaimed, rest @ self._named.T, strict=True):
             order = np.argsort(-cosines, kind="stable")
             lead = cosines[order[0]] - (cosines[order[1]] if len(order) > 1 else 0.0)
             if cosines[order[0]] < _ENCODER_LEAST or lead < _ENCODER_MARGIN:
-                rest.append(scan.words[at])
+                asked = asked.also(Request(not_understood=(scan.words[at],)))
                 continue
-            (found.less if scan.negated(at) else found.more)[genre_facet(self._names[order[0]])] = None
+            near = (genre_facet(self._names[order[0]]),)
+            asked = asked.also(Request(less=near) if scan.negated(at) else Request(more=near))
             scan.claim(at, at + 1, facet=True)
-        return rest
+        return asked
 
 
 _PUNCTUATION = frozenset(',;.!?()"\u201c\u201d-')
@@ -398,6 +366,20 @@ class _Scan:
     def negated(self, at: int, *, facets: bool = True) -> bool:
         """Whether a word is negated."""
         return bool(self.negator(at, facets=facets))
+
+
+def _title(item: int, *, unlike: bool = False) -> Request:
+    return Request(unlike=(item,)) if unlike else Request(titles=(item,))
+
+
+def _genres(scan: _Scan, at: int, known: tuple[str, ...]) -> Request:
+    """Ask for genres that are named at a word as it is meant: more or less of them, one of them, or none."""
+    negator = scan.negator(at)
+    if negator in ("less", "fewer"):
+        return Request(less=known)
+    if negator:
+        return Request(without=known)
+    return Request(more=known) if at and scan.words[at - 1] == "more" else Request(genres=known)
 
 
 def _years_at(scan: _Scan, at: int) -> tuple[int | None, int | None, int, int] | None:

@@ -22,7 +22,7 @@ from palate.client.fleet.profile import FleetProfile
 from palate.client.fleet.round_log import RoundLog
 from palate.client.fleet.tables import table_keeper
 from palate.client.owner.forgetting import forget_device
-from palate.client.owner.shelf import open_shelf
+from palate.client.owner.opening import open_recommender
 from palate.client.owner.training import COLUMNS, TRAINING
 from palate.client.vault import Vault, tombstone
 from palate.client.vault.errors import Forgotten, NoVault
@@ -176,7 +176,7 @@ def _furnished(
         history = History(vault)
         history.add_many([Interaction(item=data.catalogue.ids[item], source="import") for item in items])
         history.forget_steps()  # an `undo` should not take the whole demonstration away
-        open_shelf(folder, vault)  # what takes long is done here, and not in the first list
+        open_recommender(folder, vault)  # what takes long is done here, and not in the first list
     return Made(
         people=data.num_users,
         items=data.catalogue.num_items,

@@ -17,8 +17,8 @@ from palate.client.fleet.identity import DeviceKeys
 from palate.client.owner import forgetting
 from palate.client.owner.device import OwnerDevice
 from palate.client.owner.list_text import explanation_lines
-from palate.client.page.explained import SHOWN, parts_of
 from palate.client.page.list_controls import ListControls
+from palate.client.recommending.explaining import SHOWN
 from palate.client.recommending.facets import genre_facet
 from palate.client.recommending.requests import Request
 from palate.client.vault import Vault
@@ -138,7 +138,7 @@ def test_a_form_leads_back_to_pages_of_its_own_alone(owner: Visitor, page: str) 
 
 def test_filters_do_what_they_say(owner: Visitor) -> None:
     with owner.session.using() as device:
-        catalogue, rows = device.shelf.catalogue, device.shelf.rows
+        catalogue, rows = device.catalogue, device.catalogue.rows
     items = [rows[item] for item in items_of(owner.get("?genre=Horror&from=1980&to=1999&count=20").text)]
     assert items
     assert all("Horror" in catalogue.genres[item] and 1980 <= catalogue.years[item] <= 1999 for item in items)
@@ -146,12 +146,12 @@ def test_filters_do_what_they_say(owner: Visitor) -> None:
 
 def test_the_dial_never_makes_a_list_less_varied(owner: Visitor) -> None:
     with owner.session.using() as device:
-        shelf = device.shelf
-    features = shelf.recommender.space.rows[:, shelf.recommender.content].astype(np.float64)
+        recommender = device.recommender
+    features = recommender.space.rows[:, recommender.content].astype(np.float64)
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     spread = []
     for dial in ("0", "0.25", "0.5", "0.75", "1"):
-        rows = [shelf.rows[item] for item in items_of(owner.get(f"?diversity={dial}").text)]
+        rows = [recommender.catalogue.rows[item] for item in items_of(owner.get(f"?diversity={dial}").text)]
         cosines = unit[rows] @ unit[rows].T
         spread.append(float(1 - cosines[np.triu_indices(len(rows), 1)].mean()))
     assert all(later >= earlier - 1e-6 for earlier, later in pairwise(spread))
@@ -252,26 +252,24 @@ def test_an_item_outside_the_catalogue_can_be_forgotten(owner: Visitor) -> None:
 
 def test_the_terms_shown_add_up_to_the_score(owner: Visitor) -> None:
     with owner.session.using() as device:
-        catalogue = device.shelf.catalogue
+        catalogue = device.catalogue
         request = Request(more=(genre_facet("Crime"),), diversity=0.5)
         answer = device.person().recommend(request)
     for line in answer.recommendations:
-        parts = parts_of(line.explanation, catalogue)
-        for shown in (parts.sources, parts.columns):
-            assert len(shown) <= SHOWN + 1
-            assert sum(part.value for part in shown) == pytest.approx(line.score, abs=1e-5)
-            assert max(part.share for part in shown) == pytest.approx(1.0)
+        for shown in (line.explanation.by_source(catalogue.titles, 3), line.explanation.by_column(3)):
+            assert len(shown) <= SHOWN + 2
+            assert sum(value for _, value in shown) == pytest.approx(round(line.score, 3), abs=1e-9)
 
 
 def test_page_and_terminal_say_the_same_words_about_a_score(owner: Visitor) -> None:
     with owner.session.using() as device:
-        liked = device.shelf.catalogue.ids[device.person().recommend().recommendations[0].item]
+        liked = device.catalogue.ids[device.person().recommend().recommendations[0].item]
         device.say("like", liked)
-        catalogue, answer = device.shelf.catalogue, device.person().recommend(Request(more=(genre_facet("Crime"),)))
+        catalogue, answer = device.catalogue, device.person().recommend(Request(more=(genre_facet("Crime"),)))
     for line in answer.recommendations:
-        text, parts = "\n".join(explanation_lines(line.explanation, catalogue)), parts_of(line.explanation, catalogue)
-        for part in (*parts.sources[:SHOWN], *parts.columns[:SHOWN]):
-            assert f"  {part.label}\n" in f"{text}\n"
+        text, found = "\n".join(explanation_lines(line.explanation, catalogue)), line.explanation
+        for label, _ in (*found.by_source(catalogue.titles, 3)[:SHOWN], *found.by_column(3)[:SHOWN]):
+            assert f"  {label}\n" in f"{text}\n"
         assert "what was learned from everybody" in text
 
 

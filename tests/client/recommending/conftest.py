@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 
+from palate.client.recommending.preferences import Preferences, read_preferences
 from palate.client.recommending.recommender import Recommender
+from palate.client.vault.history import Interaction
 from palate.data.catalogue import Catalogue
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
@@ -40,6 +44,19 @@ Untitled|
 GENRES = ("Comedy", "Crime", "Horror", "War")
 NUM_ITEMS = 240
 NAMES = ("popularity", *(f"genre: {genre}" for genre in GENRES), "decade: 1990s")
+
+
+def preferences_of(said: Iterable[tuple[str, int | str]] = ()) -> Preferences:
+    """What counts of things said about rows, such as ("had", 3), or about facets, such as ("pin", "genre: War")."""
+    said = list(said)
+    taken = [
+        Interaction(item=str(about), source="feedback" if action == "like" else "hand")
+        for action, about in said
+        if action in ("had", "like")
+    ]
+    marks = {str(about): action for action, about in said if action in ("dislike", "hide")}
+    settings = {about: action for action, about in said if action in ("pin", "mute")}
+    return read_preferences(taken, marks, settings, {str(row): row for row in range(10_000)})[0]
 
 
 def make_catalogue() -> Catalogue:

@@ -9,7 +9,6 @@ from oracle.device import score_catalogue
 
 from palate.client.recommending.explaining import explain, joined, reasons
 from palate.client.recommending.facets import column_groups, facets_of_item, group_of
-from palate.client.recommending.preferences import Event, preferences
 from palate.client.recommending.taste import (
     DISLIKED_TARGET,
     DISLIKED_WEIGHT,
@@ -23,6 +22,8 @@ from palate.models.scores.base import ResidualHead, ScoreModel, Shape
 from palate.models.scores.registry import SCORE_MODELS, initial_state
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
+
+from .conftest import preferences_of
 
 FIXED = ("popularity", "genre: Crime", "genre: Crime, after 1995", "decade: 1990s", "text 1")
 DIM, NUM_ITEMS = 6, 80
@@ -50,8 +51,8 @@ def trained_head(name: str, state: dict[str, torch.Tensor]) -> ResidualHead:
 
 
 def told():
-    events = [Event("had", int(item)) for item in ITEMS]
-    return preferences([*events, Event("dislike", 60), Event("like", 9)])
+    events = [("had", int(item)) for item in ITEMS]
+    return preferences_of([*events, ("dislike", 60), ("like", 9)])
 
 
 @pytest.mark.parametrize("name", CLOSED_FORM)
@@ -63,7 +64,7 @@ def test_both_sums_are_the_score_of_every_model(name, seed):
     model = SCORE_MODELS[name]
     head = trained_head(name, state) if model.residual_head else None
     space = space_of(shared.rows, config, popularity=0, intercept=model.intercept)
-    taste = fit(space, preferences([Event("had", int(item)) for item in ITEMS]), config)
+    taste = fit(space, preferences_of([("had", int(item)) for item in ITEMS]), config)
     groups = column_groups(FIXED, DIM, intercept=model.intercept)
     for explanation in explain(np.arange(NUM_ITEMS), space, taste, groups, head):
         assert explanation.score == pytest.approx(expected[explanation.item], abs=1e-5)  # by the sources
@@ -122,7 +123,7 @@ def test_reasons_name_what_speaks_for_this_item_rather_than_for_any():
         years=np.full(40, 1995, dtype=np.int32),
         texts=("",) * 40,
     )
-    taste = fit(space, preferences([Event("had", 1), Event("had", 30)]), LocalTraining(regularisation=1.0))
+    taste = fit(space, preferences_of([("had", 1), ("had", 30)]), LocalTraining(regularisation=1.0))
     groups = ("popularity", "genre: Crime", "genre: War")
     crime, war = explain(np.array([5, 25]), space, taste, groups)
     assert reasons(crime, facets_of_item(5, catalogue)).items == (1,)
@@ -138,7 +139,7 @@ def test_a_blockbuster_in_the_history_is_no_reason_for_every_other_blockbuster()
     rows[:20, 1], rows[20:, 2] = 1.0, 1.0
     rows[[5, 30], 0] = 4.0
     space = space_of(rows, LocalTraining(regularisation=1.0), popularity=0)
-    taste = fit(space, preferences([Event("had", 1), Event("had", 30)]), LocalTraining(regularisation=1.0))
+    taste = fit(space, preferences_of([("had", 1), ("had", 30)]), LocalTraining(regularisation=1.0))
     explanation = explain(np.array([5]), space, taste, ("popularity", "genre: Crime", "genre: War"))[0]
     sources = [source.item for source in explanation.sources]
     assert explanation.values[sources.index(30)] > 0, "the blockbuster does add to the score"
@@ -161,7 +162,7 @@ def test_what_adds_hardly_anything_to_the_score_is_no_reason():
     for regularisation in (1.0, 20.0):
         config = LocalTraining(regularisation=regularisation)
         space = space_of(rows, config, popularity=0)
-        taste = fit(space, preferences([Event("dislike", 25)]), config)
+        taste = fit(space, preferences_of([("dislike", 25)]), config)
         explanation = explain(np.array([5]), space, taste, ("popularity", "genre: Crime", "genre: War"))[0]
         assert explanation.columns["genre: Crime"] > 0
         said[regularisation] = reasons(explanation, ("genre: Crime",)).sentence(catalogue)
@@ -171,7 +172,7 @@ def test_what_adds_hardly_anything_to_the_score_is_no_reason():
 def test_an_unknown_person_is_told_that_it_is_popularity():
     shared = table()
     space = space_of(shared.rows, LocalTraining(), popularity=0)
-    taste = fit(space, preferences([]), LocalTraining())
+    taste = fit(space, preferences_of([]), LocalTraining())
     explanation = explain(np.array([4]), space, taste, column_groups(FIXED, DIM, intercept=False))[0]
     catalogue = Catalogue(("a",), ("A",), ((),), np.zeros(1, dtype=np.int32), ("",))
     assert reasons(explanation, ()).sentence(catalogue) == "popular with everybody"

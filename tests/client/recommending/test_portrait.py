@@ -5,9 +5,10 @@ import pytest
 
 from palate.client.recommending.facets import facets_of
 from palate.client.recommending.portrait import portray, shared_words
-from palate.client.recommending.preferences import Event, preferences
 from palate.client.recommending.taste import fit, space_of
 from palate.models.training import LocalTraining
+
+from .conftest import preferences_of
 
 CONFIG = LocalTraining(model="gmf", regularisation=0.5)
 
@@ -25,10 +26,10 @@ def shelf(films):
     return found, space_of(rows.astype(np.float32), CONFIG, popularity=0)
 
 
-def drawn(films, shelf, *events: Event):
+def drawn(films, shelf, *events: tuple[str, int | str]):
     found, space = shelf
     crime = [films.titles.index(title) for title in ("Heat (1995)", "Godfather, The (1972)", "Seven (Se7en) (1995)")]
-    told = preferences([*(Event("had", item) for item in crime), *events])
+    told = preferences_of([*(("had", item) for item in crime), *events])
     return portray(space, fit(space, told, CONFIG), told, found), fit(space, told, CONFIG)
 
 
@@ -54,13 +55,13 @@ def test_it_names_what_the_history_is_made_of(films, shelf):
 
 
 def test_it_shows_what_was_pinned_and_muted(films, shelf):
-    portrait, _ = drawn(films, shelf, Event("pin", facet="genre: War"), Event("mute", facet="genre: Horror"))
+    portrait, _ = drawn(films, shelf, ("pin", "genre: War"), ("mute", "genre: Horror"))
     assert portrait.sentence.endswith("pinned: War; muted: Horror")
 
 
 def test_of_somebody_unknown_it_says_that(films, shelf):
     found, space = shelf
-    told = preferences([])
+    told = preferences_of([])
     assert portray(space, fit(space, told, CONFIG), told, found).sentence == "nothing is known yet"
 
 

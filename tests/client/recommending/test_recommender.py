@@ -9,7 +9,6 @@ import pytest
 import torch
 from oracle.device import score_catalogue
 
-from palate.client.recommending.preferences import Event, preferences
 from palate.client.recommending.recommender import Recommender
 from palate.client.recommending.requests import Request
 from palate.client.recommending.reranking import NOTCHES
@@ -22,13 +21,15 @@ from palate.models.serving import serving_training
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
+from .conftest import preferences_of
+
 CRIME = (1, 5, 9, 13, 17, 21)  # every fourth film is of crime
 NAMES = ("popularity", "genre: Comedy", "genre: Crime", "genre: Horror", "genre: War", "decade: 1990s")
 MODELS = [(name, objective) for name, model in sorted(SCORE_MODELS.items()) for objective in sorted(model.objectives)]
 
 
-def had(*items: int, extra: tuple[Event, ...] = ()):
-    return preferences([*(Event("had", item) for item in items), *extra])
+def had(*items: int, extra: tuple[tuple[str, int | str], ...] = ()):
+    return preferences_of([*(("had", item) for item in items), *extra])
 
 
 def items_of(answer) -> list[int]:
@@ -62,7 +63,7 @@ def test_recommending_does_not_load_pytorch():
 
 
 def test_the_plain_list_is_the_best_of_what_was_not_had_disliked_or_hidden(shelf):
-    told = had(*CRIME, extra=(Event("dislike", 25), Event("hide", 29)))
+    told = had(*CRIME, extra=(("dislike", 25), ("hide", 29)))
     person = shelf.person(told)
     gone = np.zeros((1, len(person.scores)), dtype=bool)
     gone[0, [*CRIME, 25, 29]] = True
@@ -72,11 +73,11 @@ def test_the_plain_list_is_the_best_of_what_was_not_had_disliked_or_hidden(shelf
 def test_hiding_changes_no_score_and_undo_brings_the_list_back(shelf):
     before = shelf.person(had(*CRIME))
     first = items_of(before.recommend())[0]
-    events = [*(Event("had", item) for item in CRIME), Event("hide", first)]
-    after = shelf.person(preferences(events))
+    events = [*(("had", item) for item in CRIME), ("hide", first)]
+    after = shelf.person(preferences_of(events))
     np.testing.assert_array_equal(before.scores, after.scores)
     assert first not in items_of(after.recommend())
-    assert items_of(shelf.person(preferences(events[:-1])).recommend()) == items_of(before.recommend())
+    assert items_of(shelf.person(preferences_of(events[:-1])).recommend()) == items_of(before.recommend())
 
 
 def test_feedback_counts_in_the_next_list(shelf, catalogue):
@@ -84,26 +85,26 @@ def test_feedback_counts_in_the_next_list(shelf, catalogue):
         chosen = items_of(shelf.person(told).recommend(Request(count=20)))
         return float(np.mean([genre in catalogue.genres[item] for item in chosen]))
 
-    liked = had(*CRIME, extra=tuple(Event("like", item) for item in (2, 6, 10, 14)))
-    disliked = had(*CRIME, extra=tuple(Event("dislike", item) for item in range(25, 73, 4)))
+    liked = had(*CRIME, extra=tuple(("like", item) for item in (2, 6, 10, 14)))
+    disliked = had(*CRIME, extra=tuple(("dislike", item) for item in range(25, 73, 4)))
     assert share(liked, "Horror") > share(had(*CRIME), "Horror")
     assert share(disliked, "Crime") < share(had(*CRIME), "Crime")
 
 
 @pytest.mark.parametrize("history", [(), CRIME])
 def test_a_pin_brings_more_of_a_facet_and_a_mute_less(shelf, catalogue, history):
-    def share(*events: Event) -> float:
+    def share(*events: tuple[str, int | str]) -> float:
         chosen = items_of(shelf.person(had(*history, extra=events)).recommend(Request(count=40)))
         return float(np.mean(["War" in catalogue.genres[item] for item in chosen]))
 
     facet = "genre: War"
-    assert share(Event("mute", facet=facet)) < share() < share(Event("pin", facet=facet))
-    pinned = shelf.person(had(*history, extra=(Event("pin", facet=facet),)))
+    assert share(("mute", facet)) < share() < share(("pin", facet))
+    pinned = shelf.person(had(*history, extra=(("pin", facet),)))
     assert any("the genre War (pinned)" in line.why for line in pinned.recommend().recommendations)
 
 
 def test_a_setting_for_a_facet_that_is_gone_rests(shelf):
-    gone = shelf.person(had(*CRIME, extra=(Event("pin", facet="genre: Opera"),)))
+    gone = shelf.person(had(*CRIME, extra=(("pin", "genre: Opera"),)))
     np.testing.assert_array_equal(gone.scores, shelf.person(had(*CRIME)).scores)
 
 
@@ -201,7 +202,7 @@ def test_new_items_are_recommended_for_their_content(table, catalogue, training)
 
 
 def test_an_answer_is_plain_json_and_never_shows_the_person(shelf, catalogue):
-    person = shelf.person(had(*CRIME, extra=(Event("pin", facet="genre: War"),)))
+    person = shelf.person(had(*CRIME, extra=(("pin", "genre: War"),)))
     told = json.loads(json.dumps(person.recommend().to_dict(catalogue, explain=True)))
     first = told["recommendations"][0]
     *items, pinned = first["sources"]

@@ -5,7 +5,6 @@ import pytest
 from oracle.device import solve_user
 from scipy.optimize import minimize
 
-from palate.client.recommending.preferences import Event, preferences
 from palate.client.recommending.taste import (
     COLD_SPREAD,
     DISLIKED_TARGET,
@@ -20,6 +19,8 @@ from palate.client.recommending.taste import (
 from palate.models.learning.weights import recency_weights
 from palate.models.training import LocalTraining
 
+from .conftest import preferences_of
+
 TRAINING = LocalTraining(model="gmf", unobserved_weight=0.13, regularisation=0.7, recency_half_life=3.0)
 
 
@@ -30,8 +31,8 @@ def case(seed: int = 0, num_items: int = 60, width: int = 5):
     return rows, space_of(rows, TRAINING, popularity=0)
 
 
-def had(*items: int, extra: tuple[Event, ...] = ()):
-    return preferences([*(Event("had", item) for item in items), *extra])
+def had(*items: int, extra: tuple[tuple[str, int | str], ...] = ()):
+    return preferences_of([*(("had", item) for item in items), *extra])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -47,7 +48,7 @@ def test_without_feedback_the_taste_is_the_ridge_of_training(seed):
 def test_with_likes_and_dislikes_the_taste_is_the_brute_force_minimiser(seed):
     rows, space = case(seed)
     wide = rows.astype(np.float64)
-    told = had(5, 9, 2, 30, extra=(Event("like", 9), Event("had", 31), Event("dislike", 40), Event("dislike", 41)))
+    told = had(5, 9, 2, 30, extra=(("like", 9), ("had", 31), ("dislike", 40), ("dislike", 41)))
     assert told.items.tolist() == [5, 2, 30, 9, 31]
     weights = recency_weights(np.array([4, 3, 2, 1, 0]), half_life=3.0, floor=TRAINING.recency_floor).astype(float)
     weights[3] = 1.0  # what was liked does not fade
@@ -66,8 +67,8 @@ def test_a_dislike_lowers_the_item_and_what_is_like_it_and_a_like_raises_them():
     rows[7] = rows[6] + 0.01  # a near double
     space = space_of(rows, TRAINING, popularity=0)
     before = fit(space, had(1, 2, 3), TRAINING).scores(rows)
-    disliked = fit(space, had(1, 2, 3, extra=(Event("dislike", 6),)), TRAINING).scores(rows)
-    liked = fit(space, had(1, 2, 3, extra=(Event("like", 6),)), TRAINING).scores(rows)
+    disliked = fit(space, had(1, 2, 3, extra=(("dislike", 6),)), TRAINING).scores(rows)
+    liked = fit(space, had(1, 2, 3, extra=(("like", 6),)), TRAINING).scores(rows)
     assert (disliked[[6, 7]] < before[[6, 7]]).all()
     assert (liked[[6, 7]] > before[[6, 7]]).all()
 

@@ -11,7 +11,7 @@ import torch
 
 from palate.client.fleet.profile import FleetProfile
 from palate.client.fleet.tables import read_table, table_keeper
-from palate.client.owner.shelf import NO_NAMES, NO_TABLE, NO_TRAINING, open_shelf
+from palate.client.owner.opening import NO_NAMES, NO_TABLE, NO_TRAINING, open_recommender
 from palate.client.owner.training import TRAINING as KEPT_TRAINING
 from palate.client.vault import HEADS, TABLES, Vault, heads
 from palate.client.vault.errors import VaultTampered
@@ -34,7 +34,7 @@ def test_a_title_is_the_same_row_to_what_recommends_and_to_what_trains(owner):
     table_keeper(owner.folder.table)(ItemTable(np.ones((5, 1), dtype=np.float32), np.eye(5, dtype=np.float32)))
     trains = Catalogue.from_parquet(owner.folder.catalogue.read_bytes(), hint="").rows
     with Vault.open(owner.folder.vault) as vault:
-        rows = open_shelf(owner.folder, vault).rows
+        rows = open_recommender(owner.folder, vault).catalogue.rows
     asked = [
         *(f"title:{title}" for title in films["title"]),
         *films["item"],
@@ -47,21 +47,21 @@ def test_a_title_is_the_same_row_to_what_recommends_and_to_what_trains(owner):
 
 def test_preparing_is_done_once_and_again_when_the_files_change(owner, monkeypatch):
     with Vault.open(owner.folder.vault) as vault:
-        first = open_shelf(owner.folder, vault)
+        first = open_recommender(owner.folder, vault)
         assert first.notes == ()
         with monkeypatch.context() as patched:
             patched.setattr(Catalogue, "from_parquet", None)  # would fail if it were read again
-            again = open_shelf(owner.folder, vault)
-        assert again.rows == first.rows
-        assert again.recommender.groups == first.recommender.groups
+            again = open_recommender(owner.folder, vault)
+        assert again.catalogue.rows == first.catalogue.rows
+        assert again.groups == first.groups
         table = read_table(owner.folder.table)
         popular = np.concatenate([table.fixed[:, :1] + 1, table.fixed[:, 1:]], axis=1)
         table_keeper(owner.folder.table)(ItemTable(popular, 2 * table.learned))
         with monkeypatch.context() as patched:
             patched.setattr(Catalogue, "from_parquet", None)
-            assert open_shelf(owner.folder, vault).table_hash != first.table_hash
+            assert open_recommender(owner.folder, vault).table_hash != first.table_hash
         table_keeper(owner.folder.table)(ItemTable(table.fixed[:, :3].copy(), table.learned))
-        assert open_shelf(owner.folder, vault).recommender.space.rows.shape[1] == 3 + table.dim
+        assert open_recommender(owner.folder, vault).space.rows.shape[1] == 3 + table.dim
 
 
 def test_what_is_kept_for_next_time_is_sealed(owner):
@@ -144,7 +144,7 @@ def test_a_trained_head_counts_in_lists_and_reasons_add_up(owner, trained):
         }
         tensors = {name: torch.from_numpy(value)[None] for name, value in state.items()}
         nonlinear = SCORE_MODELS["neumf"].batched_nonlinear(tensors, torch.from_numpy(table.rows)[None])[0]
-        np.testing.assert_allclose(open_shelf(owner.folder, vault).recommender.head_scores, nonlinear, atol=1e-4)
+        np.testing.assert_allclose(open_recommender(owner.folder, vault).head_scores, nonlinear, atol=1e-4)
     for line in owner.json("recommend", "--explain")["recommendations"]:
         assert abs(sum(term["value"] for term in line["sources"]) - line["score"]) < 1e-5
 
@@ -171,7 +171,7 @@ def test_a_head_of_another_shape_is_absent_and_one_that_is_none_is_reported(owne
     assert owner.ends("recommend")[0] == 14
 
 
-def test_a_shelf_needs_a_catalogue(owner):
+def test_recommending_needs_a_catalogue(owner):
     owner.folder.catalogue.unlink()
     with Vault.open(owner.folder.vault) as vault, pytest.raises(RunError, match="no catalogue yet"):
-        open_shelf(owner.folder, vault)
+        open_recommender(owner.folder, vault)

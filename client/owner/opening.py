@@ -6,8 +6,8 @@ vault, where nobody without the key can change it, for as long as the file stays
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import fields
 from hashlib import sha256
 from typing import Any, Final
 
@@ -29,42 +29,13 @@ from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
 FORMAT: Final = "palate-shelf/2"
-_SHELF: Final = Record[dict[str, Any]](TABLES, "shelf")
+_CATALOGUE: Final = Record[dict[str, Any]](TABLES, "shelf")
 
 NO_TABLE = "no table has come yet: these go by genres and years alone; take part in rounds with palate client join"
 NO_TRAINING = "the parameters of the run that made the table are not on this device: the usual ones are used"
 NO_NAMES = "what the table's columns say is not known: reasons are less exact until another table comes"
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Shelf:
-    """What a device recommends from.
-
-    Attributes
-    ----------
-    recommender
-        The table, ready.
-    table_hash
-        Content hash of the table; empty before one has come.
-    notes
-        What the owner should know of it.
-    """
-
-    recommender: Recommender
-    table_hash: str
-    notes: tuple[str, ...]
-
-    @property
-    def catalogue(self) -> Catalogue:
-        """Public facts about the items."""
-        return self.recommender.catalogue
-
-    @property
-    def rows(self) -> Mapping[str, int]:
-        """Row of every item by its key; by ``title:`` and its title too, where only one item has it."""
-        return self.catalogue.rows
 
 
 def stamp(folder: DeviceFolder) -> Stamp:
@@ -80,8 +51,8 @@ def stamp(folder: DeviceFolder) -> Stamp:
     return tuple(found)
 
 
-def open_shelf(folder: DeviceFolder, vault: Vault) -> Shelf:
-    """Make a device's table ready.
+def open_recommender(folder: DeviceFolder, vault: Vault) -> Recommender:
+    """Make a device's table ready; the notes of the result say what its owner should know of it.
 
     Raises
     ------
@@ -116,7 +87,9 @@ def open_shelf(folder: DeviceFolder, vault: Vault) -> Shelf:
         raise _another(table, catalogue)
     head = read_head(vault, training, table)
     encoder = _encode if text.is_installed() else None
-    return Shelf(Recommender(table, catalogue, names, training, head=head, encoder=encoder), table_hash, tuple(notes))
+    return Recommender(
+        table, catalogue, names, training, head=head, encoder=encoder, table_hash=table_hash, notes=tuple(notes)
+    )
 
 
 def _encode(texts: Sequence[str]) -> Float32Array:
@@ -129,7 +102,7 @@ def _catalogue(vault: Vault, data: bytes) -> Catalogue:
     from palate.client.fleet.profile import FleetProfile
 
     made_from = {"format": FORMAT, "catalogue": sha256(data).hexdigest()}
-    kept = _SHELF.read(vault) or {}
+    kept = _CATALOGUE.read(vault) or {}
     if all(kept.get(name) == value for name, value in made_from.items()):
         genres, years = tuple(map(tuple, kept["genres"])), np.array(kept["years"], dtype=np.int32)
         return Catalogue(tuple(kept["ids"]), tuple(kept["titles"]), genres, years, tuple(kept["texts"]))
@@ -140,7 +113,7 @@ def _catalogue(vault: Vault, data: bytes) -> Catalogue:
         )
     catalogue = Catalogue.from_parquet(data, hint=NEW_WELCOME)
     values = {each.name: getattr(catalogue, each.name) for each in fields(catalogue)}
-    _SHELF.write(vault, {**made_from, **values, "years": catalogue.years.tolist()})
+    _CATALOGUE.write(vault, {**made_from, **values, "years": catalogue.years.tolist()})
     return catalogue
 
 
