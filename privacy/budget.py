@@ -4,7 +4,7 @@ Forward, when a run is planned:
 
 1. `promises_of` turns a unit and an epsilon into a `Promise` for each accounting unit that is protected (`PROTECTED`).
 2. `run_terms` searches for the least noise with which one popularity round and all training rounds keep every promise.
-   `for_roster` spreads that noise over a roster of a fleet.
+   `for_roster` and `for_batch` spread that noise over the devices of a fleet's round.
 3. `Promise.policy` is the same promise as a ledger keeps it: the most that a device may be charged.
 
 Back, when a round runs and when the run is over:
@@ -41,7 +41,6 @@ SENSITIVITY = 4096
 
 ADJACENCY = "zero-out"
 PUBLIC = "the list of items is public, and so is who takes part"
-_TAIL_DEVIATIONS = 12  # as in Ring.require_room
 
 
 class Protected(NamedTuple):
@@ -342,9 +341,9 @@ def _clips_interactions(rows: Sequence[Protected]) -> bool:
 def _ring_bits(budget: RunBudget, kind: _Kind, share_variance: int) -> int:
     """Fewest bits, 32 to 64, in which a sum of B contributions a device cannot wrap around."""
     devices, largest = budget.roster_size, kind.interactions * budget.sensitivity
-    noise = _TAIL_DEVIATIONS * (math.isqrt(devices * share_variance) + 1)
-    bits = min(max((devices * largest + noise).bit_length() + 1, 32), 64)
-    Ring(bits=bits).require_room(devices=devices, sensitivity=largest, sum_variance=devices * share_variance)
+    variance = devices * share_variance
+    bits = min(max(Ring.fewest_bits(devices=devices, sensitivity=largest, sum_variance=variance), 32), 64)
+    Ring(bits=bits).require_room(devices=devices, sensitivity=largest, sum_variance=variance)
     return bits
 
 
@@ -366,12 +365,44 @@ def for_roster(terms: RunTerms, quorum: Quorum, roster_size: int) -> RunTerms:
         If a sum over the roster could wrap around.
     """
     honest = quorum.honest_survivors(roster_size)
+    return RunTerms(
+        popularity=_spread(terms.popularity, honest, roster_size), train=_spread(terms.train, honest, roster_size)
+    )
 
-    def spread(each: ReleaseTerms) -> ReleaseTerms:
-        share = -(-each.sum_variance // honest)
-        return replace(each, share_variance=share, honest_shares=honest, roster_size=roster_size)
 
-    return RunTerms(popularity=spread(terms.popularity), train=spread(terms.train))
+def for_batch(terms: RunTerms, *, honest_shares: int, most_reports: int) -> RunTerms:
+    """Spread the noise of a single device over the honest reports of the least batch; the sum never has less noise.
+
+    Words get as many bits as a sum of all reports needs, for they are sent packed.
+
+    Parameters
+    ----------
+    terms
+        What `run_terms` found for one device.
+    honest_shares
+        m = B - k: of the least batch B, those that are left when all k corrupt devices are in it.
+    most_reports
+        n_max, reports that a sum may have.
+
+    Raises
+    ------
+    PrivacyError
+        If m is not between 1 and n_max.
+    """
+
+    def packed(each: ReleaseTerms) -> ReleaseTerms:
+        found = _spread(each, honest_shares, most_reports)
+        bits = Ring.fewest_bits(
+            devices=most_reports, sensitivity=found.sensitivity, sum_variance=most_reports * found.share_variance
+        )
+        return replace(found, ring_bits=bits)
+
+    return RunTerms(popularity=packed(terms.popularity), train=packed(terms.train))
+
+
+def _spread(terms: ReleaseTerms, honest_shares: int, roster_size: int) -> ReleaseTerms:
+    share = -(-terms.sum_variance // max(honest_shares, 1))  # the terms refuse a number below 1
+    return replace(terms, share_variance=share, honest_shares=honest_shares, roster_size=roster_size)
 
 
 def events_of(plan: RoundPlan) -> dict[Unit, SkellamEvent]:

@@ -44,6 +44,11 @@ class Ring:
                 f"a modulus of {self.bits} bits is not between {_MIN_BITS} and {_MAX_BITS}", hint="32 is ample"
             )
 
+    @staticmethod
+    def fewest_bits(*, devices: int, sensitivity: int, sum_variance: int) -> int:
+        """Return the fewest bits with which `require_room` is content."""
+        return _largest_sum(devices, sensitivity, sum_variance).bit_length() + 1
+
     @property
     def dtype(self) -> type[np.uint32] | type[np.uint64]:
         """Type of the elements."""
@@ -84,7 +89,7 @@ class Ring:
         PrivacyError
             If ``devices * S`` plus 12 standard deviations of the noise reaches ``2^(bits-1)``.
         """
-        largest = devices * sensitivity + _TAIL_DEVIATIONS * (math.isqrt(sum_variance) + 1)
+        largest = _largest_sum(devices, sensitivity, sum_variance)
         if largest >= 1 << (self.bits - 1):
             needed = largest.bit_length() + 1
             raise PrivacyError(
@@ -96,3 +101,7 @@ class Ring:
     def _narrow(self, values: UInt64Array) -> RingArray:
         reduced = values & np.uint64((1 << self.bits) - 1)
         return reduced.astype(np.uint32) if self.bits <= 32 else reduced
+
+
+def _largest_sum(devices: int, sensitivity: int, sum_variance: int) -> int:
+    return devices * sensitivity + _TAIL_DEVIATIONS * (math.isqrt(sum_variance) + 1)

@@ -8,8 +8,9 @@ from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.events import Composed, SkellamEvent, Unit
 from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for, price_nano
 from palate.privacy.accounting.guarantee import account_for
-from palate.privacy.budget import SENSITIVITY, Promise, RunBudget, for_roster, run_terms
+from palate.privacy.budget import SENSITIVITY, Promise, RunBudget, for_batch, for_roster, run_terms
 from palate.privacy.errors import PrivacyError
+from palate.privacy.integer.ring import Ring
 
 GIVEN = {
     "unit": "user",
@@ -68,3 +69,21 @@ def test_what_owners_allow_lasts_to_the_last_spare_round_however_fine_the_intege
     everything = events_of(run_terms(RunBudget(**given, spare_rounds=1)), 2, 41)
     owner = Promise(unit=Unit.USER, epsilon=epsilon, delta=1e-5, sensitivity=SENSITIVITY)
     assert price_nano(owner.meter, everything) <= owner.policy(smallest_cohort=2).budget_nano
+
+
+@pytest.mark.parametrize(("least", "corrupt", "most"), [(2, 0, 2), (750, 0, 1000), (1000, 500, 10_000), (6, 5, 6)])
+def test_the_honest_reports_of_the_least_batch_carry_at_least_the_planned_noise(least, corrupt, most):
+    terms = run_terms(RunBudget(**GIVEN))
+    spread = for_batch(terms, honest_shares=least - corrupt, most_reports=most)
+    for given, each in ((terms.popularity, spread.popularity), (terms.train, spread.train)):
+        assert (each.roster_size, each.honest_shares) == (most, least - corrupt)
+        assert 0 <= each.sum_variance - given.sum_variance < each.honest_shares
+        fits = {"devices": most, "sensitivity": each.sensitivity, "sum_variance": most * each.share_variance}
+        Ring(bits=each.ring_bits).require_room(**fits)
+        with pytest.raises(PrivacyError):
+            Ring(bits=each.ring_bits - 1).require_room(**fits)
+
+
+def test_a_batch_without_an_honest_report_has_no_terms():
+    with pytest.raises(PrivacyError, match="0 honest shares are not between 1"):
+        for_batch(run_terms(RunBudget(**GIVEN)), honest_shares=0, most_reports=5)
