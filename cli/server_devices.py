@@ -31,7 +31,7 @@ def init(
     folder: FolderOption = HERE,
     devices: Annotated[int, typer.Option(help="Devices that the run is planned for.")] = 20,
     smallest: Annotated[
-        int | None, typer.Option(help="Fewest devices in a round.", show_default="10, or all if fewer are planned")
+        int | None, typer.Option(help="Fewest devices in a round.", show_default="half of those planned for")
     ] = None,
     epsilon: Annotated[float, typer.Option(help="Privacy budget of the run, per user.")] = 8.0,
     delta: Annotated[float, typer.Option(help="Failure probability of the guarantee.")] = 1e-5,
@@ -56,8 +56,10 @@ def init(
         "epsilon": epsilon,
         "delta": delta,
         "listen": {"address": address, "port": int(port)},
-        "cohort": {"devices": devices, "smallest": min(10, devices) if smallest is None else smallest},
+        "cohort": {"devices": devices},
     }
+    if smallest is not None:
+        given["cohort"]["smallest"] = smallest
     if rounds is not None:
         given["schedule"] = {"rounds": rounds}
     if authority is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from palate.client.fleet import carried_spending
 from palate.client.fleet.folder import NEW_WELCOME, DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
-from palate.client.fleet.limits import DEFAULT_DELTA, DEFAULT_EPSILON, OwnerLimits
+from palate.client.fleet.limits import DEFAULT_DELTA, DEFAULT_EPSILON, SMALLEST_UNASKED, OwnerLimits
 from palate.client.fleet.member import Member
 from palate.client.fleet.profile import REMOVED_AT, FleetProfile
 from palate.client.fleet.round_log import RoundLog
@@ -149,6 +149,7 @@ def limits_for(
     planned_limits = OwnerLimits(
         epsilon=welcome.epsilon,
         delta=welcome.delta,
+        smallest_cohort=min(OwnerLimits.smallest_cohort, max(welcome.smallest_roster, SMALLEST_UNASKED)),
         least_tau_thousandths=welcome.tau_thousandths,
         least_gamma_thousandths=welcome.gamma_thousandths,
     )

@@ -27,6 +27,8 @@ MAX_DIM = 512
 MAX_FIXED_DIM = 4096
 DEFAULT_EPSILON = 10.0
 DEFAULT_DELTA = 1e-4
+SMALLEST_UNASKED = 3
+"""Smallest round that a device agrees to unasked. In a round of two, each learns what the other sent from the sum."""
 
 _CEILINGS = {"epsilon", "delta", "most_rounds_a_day"}
 _GAMMA = "--least-gamma"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -17,16 +17,15 @@ from palate.errors import ConfigError
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.events import Unit
+from palate.privacy.aggregators.admission import MAX_REGISTERED
 from palate.privacy.budget import SENSITIVITY, Promise, RunBudget, run_terms
 from palate.privacy.wire import FleetStep
 from palate.server.denoising import ReleaseConfig
+from palate.server.fleet.planning import LARGEST_ROSTER, USUAL_DEVICES, cohort_choices
 from palate.server.optimisers import OptimiserConfig, build_optimiser
 from palate.server.resolving import Choice, PublicNumbers, choices, complete, planned_settings
 from palate.server.settings import Schedule, ServerSettings, require_together
 from palate.server.values import fields_of, flat, merge, nested, read_toml, setting_refused, values_of
-
-LARGEST_ROSTER = 300
-"""Most devices of a round: beyond, the complete graph of masks costs a device more than a round is worth."""
 
 UNIT = str(Unit.USER)
 """Unit of protection of every fleet."""
@@ -35,7 +34,6 @@ _NOT_OF_FLEETS = {"schedule.participation", "schedule.timeout_seconds"}
 """Settings of simulations alone: a fleet asks whoever is online, and every step has a deadline of its own."""
 
 _USUAL_ITEMS = 1_000
-"""Size of a catalogue that a plan is made for: a fleet's own is not known before it is given one."""
 _MOST_LOST_IN_A_ROW = 3
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -59,17 +57,42 @@ class Listen(_Section):
         return self.address.rpartition(":")[0].strip("[]")
 
 
+class HelperParty(_Section):
+    """The second aggregator: with one, a device sends one report a round instead of five messages."""
+
+    address: str = Field("", description="host:port of the helper's service")
+    key: str = Field(
+        "",
+        pattern=r"^([0-9a-f]{64})?$",
+        description="the helper's signing key as palate helper init prints it; empty for a fleet whose devices share "
+        "masks among themselves",
+    )
+    tls_certificate: str = Field("", description="file of the certificate that the helper's service must show")
+    suite: Literal["x25519", "x-wing"] = Field(
+        "x25519", description="how devices seal to the helper; x-wing adds ML-KEM-768, against quantum computers"
+    )
+
+    @property
+    def there(self) -> bool:
+        """Whether the fleet has a helper."""
+        return bool(self.key)
+
+
 class Cohort(_Section):
     """How many devices a round needs, and which failures it stands."""
 
-    devices: int = Field(20, ge=2, le=LARGEST_ROSTER, description="devices that the first round waits for")
+    devices: int = Field(USUAL_DEVICES, ge=2, le=MAX_REGISTERED, description="devices that the first round waits for")
     smallest: int = Field(10, ge=2, description="fewest devices in a round, and fewest whose vectors are in a sum")
     largest: int = Field(
-        LARGEST_ROSTER, ge=2, le=LARGEST_ROSTER, description="most devices asked in a round; drawn if more are online"
+        LARGEST_ROSTER, ge=2, le=MAX_REGISTERED, description="most devices asked in a round; drawn if more are online"
     )
     tau: float = Field(0.5, gt=0, lt=1, description="a round needs more than this share of its roster to survive")
     gamma: float = Field(
-        0.0, ge=0, lt=0.5, description="share of a roster that may collude with the server; needs a separate authority"
+        0.0,
+        ge=0,
+        lt=0.5,
+        description="share of the devices that may be corrupt: with a helper of all that are enrolled, among peers of "
+        "a roster, where it needs a separate authority",
     )
     authority_is_separate: bool = Field(
         False, description="whether others than the server's operators hold the enrolment authority's key"
@@ -83,13 +106,7 @@ class Cohort(_Section):
         return value
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Cohort:
-        Quorum(tau=self.tau, gamma=self.gamma)
-        if self.gamma and not self.authority_is_separate:
-            raise ConfigError(
-                f"cohort.gamma is {self.gamma:g}, but the server's operators also enrol devices and could invent them",
-                hint="let others hold the authority's key, or set gamma to 0",
-            )
+    def _in_order(self) -> Cohort:
         if not self.smallest <= self.devices <= self.largest:
             raise ConfigError(
                 f"cohort: smallest {self.smallest}, devices {self.devices} and largest {self.largest} are not in order",
@@ -99,8 +116,46 @@ class Cohort(_Section):
 
     @property
     def quorum(self) -> Quorum:
-        """Who must survive, and who may be lying."""
+        """Who must survive a round among peers, and who may be lying."""
         return Quorum(tau=self.tau, gamma=self.gamma)
+
+    def corrupt(self, enrolled: int) -> int:
+        """k, devices of all that are enrolled that may be corrupt: floor(gamma E)."""
+        return round(self.gamma * 1000) * enrolled // 1000
+
+    def least_batch(self, asked: int) -> int:
+        """B, fewest reports in a sum where so many devices are asked."""
+        return max(self.smallest, round(self.tau * 1000) * asked // 1000 + 1)
+
+    def require_peers(self) -> None:
+        """Check what a round among peers needs.
+
+        Raises
+        ------
+        ConfigError, PrivacyError
+            If it cannot be so.
+        """
+        _ = self.quorum
+        if self.gamma and not self.authority_is_separate:
+            raise ConfigError(
+                f"cohort.gamma is {self.gamma:g}, but the server's operators also enrol devices and could invent them",
+                hint="let others hold the authority's key, or set gamma to 0",
+            )
+        if self.largest > LARGEST_ROSTER:
+            raise ConfigError(
+                f"cohort: {self.largest} devices in a round, among peers at most {LARGEST_ROSTER} share their masks",
+                hint="set up a helper (section helper), or ask fewer devices",
+            )
+
+    def require_batch(self) -> None:
+        """Check what a round through two aggregators needs; raises ConfigError."""
+        corrupt = self.corrupt(self.devices)
+        if corrupt >= self.smallest:
+            raise ConfigError(
+                f"cohort.gamma {self.gamma:g} of {self.devices} devices allows for {corrupt} corrupt ones, and "
+                f"cohort.smallest {self.smallest} leaves no honest one beside them",
+                hint="raise cohort.smallest, or lower cohort.gamma",
+            )
 
 
 class Deadlines(_Section):
@@ -113,6 +168,9 @@ class Deadlines(_Section):
     reveal_seconds: float = Field(60.0, gt=0, description="to reveal what takes the masks off")
     receipt_seconds: float = Field(60.0, gt=0, description="to take the receipt")
     report_seconds: float = Field(600.0, gt=0, description="under two aggregators: to train and send the one report")
+    answer_seconds: float = Field(
+        3600.0, gt=0, description="under two aggregators: for the helper to answer once no report comes any more"
+    )
     offline_seconds: float = Field(60.0, gt=0, description="for a device that is offline to come back, in any step")
     pause_seconds: float = Field(5.0, ge=0, description="between a failed round and the next")
 
@@ -150,6 +208,10 @@ class Content(_Section):
 
     use: bool = Field(True, description="use genres, years and texts of the items")
     text_dim: int = Field(64, ge=0, le=1024, description="columns that words are reduced to; 0 leaves text out")
+    items: int = Field(
+        _USUAL_ITEMS, ge=1, description="size of the catalogue that the run is planned for; palate server init counts"
+    )
+    described: bool = Field(True, description="whether the catalogue gives any such columns; likewise")
 
 
 class FleetConfig(_Section):
@@ -161,6 +223,7 @@ class FleetConfig(_Section):
     delta: float = Field(1e-5, gt=0, lt=1, description="failure probability of the guarantee")
     seed: int = Field(0, ge=0, lt=2**63, description="public seed of the starting embeddings")
     listen: Listen
+    helper: HelperParty = HelperParty()
     cohort: Cohort = Cohort()
     deadlines: Deadlines = Deadlines()
     failures: Failures = Failures()
@@ -184,6 +247,10 @@ class FleetConfig(_Section):
     def _can_run(self) -> FleetConfig:
         from palate.models.scores.registry import score_model  # torch: only when there is something to check
 
+        if self.helper.there:
+            self.cohort.require_batch()
+        else:
+            self.cohort.require_peers()
         score_model(self.training.model, self.training.objective)
         build_optimiser(self.optimiser)
         require_together(UNIT, self.training, self.optimiser, self.release)
@@ -255,15 +322,19 @@ def checked_config(asked: Mapping[str, Any]) -> FleetConfig:
 
 def resolve(asked: Mapping[str, Any]) -> tuple[FleetConfig, dict[str, Choice]]:
     """Return the configuration that runs, and what was planned of it, with reasons; raises as `checked_config`."""
-    whole = complete(asked, UNIT)
+    helper = asked.get("helper", {})
+    cohort = cohort_choices(asked, helper=isinstance(helper, Mapping) and bool(helper.get("key")))
+    whole = merge(complete(asked, UNIT), nested({name: choice.value for name, choice in cohort.items()}))
     try:
         config = FleetConfig.model_validate(whole)
-        # No fleet is large enough for a plan that looks at its catalogue.
-        numbers = PublicNumbers(cohort=config.cohort.devices, num_items=_USUAL_ITEMS, content=True)
+        content = config.content
+        numbers = PublicNumbers(
+            cohort=config.cohort.devices, num_items=content.items, content=content.use and content.described
+        )
         auto = planned_settings(UNIT, asked)
         planned = choices(config, auto, epsilon=config.epsilon, delta=config.delta, numbers=numbers)
         values = nested({name: choice.value for name, choice in planned.items()})
-        return FleetConfig.model_validate(merge(whole, values)), planned
+        return FleetConfig.model_validate(merge(whole, values)), cohort | planned
     except ValidationError as error:
         raise setting_refused(error, FleetConfig, hint="fleet.toml says what each means") from error
 

@@ -17,11 +17,12 @@ from palate.privacy import files
 from palate.privacy.enrolment import EnrolmentRequest, Welcome, device_name
 from palate.privacy.secagg.errors import SecureAggregationError
 from palate.privacy.secagg.keys import EnrolmentAuthority, EnrolmentCertificate
-from palate.server.fleet.catalogue import make_catalogue, read_catalogue
+from palate.server.fleet.catalogue import content_of, make_catalogue, read_catalogue
 from palate.server.fleet.certificates import KeyFiles, issue_server_certificate, make_authority
 from palate.server.fleet.config import checked_config, load_config, to_toml
 from palate.server.fleet.folder import FleetFolder, make_key, read_key, read_public_key, write_public_key
 from palate.server.fleet.transport.enrolment import Enrolment
+from palate.server.values import merge
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,9 @@ def make_fleet(
     except OSError as error:
         raise EnvironmentProblem(f"{folder.root}: {error.strerror}", hint="choose a folder you may write") from error
     items, notes = make_catalogue(catalogue, folder.catalogue, read)
+    counted = {"items": items.num_items, "described": bool(content_of(items, config.content).names)}
+    given = merge({"content": counted}, given)  # what the run is planned for
+    checked_config(given)
     public = None if authority is None else read_public_key(authority)
     make_key(folder.server_key)
     write_public_key(folder.ledger_key, read_key(folder.server_key).public_key())

@@ -72,7 +72,7 @@ def test_a_new_fleet_keeps_its_secrets_to_itself_and_is_never_overwritten(init, 
     [
         (["--address", "localhost"], ConfigError, "not host:port"),
         (["--catalogue", "no.csv"], DataError, "no such file"),
-        (["--devices", "500"], ConfigError, "cohort.devices"),
+        (["--devices", "500"], ConfigError, "at most 300 share their masks"),
         (["--epsilon", "0"], ConfigError, "epsilon"),
         (["--name", "a fleet"], ConfigError, "not a name"),
         (["--smallest", "30"], ConfigError, "not in order"),

@@ -13,6 +13,7 @@ from palate.server.fleet.config import checked_config, load_config, to_toml
 from palate.server.resolving import PROTECTED, planned
 
 GIVEN = {"name": "f", "run": "f-1", "listen": {"address": "h:1"}}
+HELPER = {"key": "ab" * 32, "address": "h:2"}
 
 
 def test_what_is_left_out_follows_from_budget_and_devices():
@@ -44,10 +45,10 @@ def test_the_file_that_is_written_says_everything_and_reads_as_what_was_given(tm
     ("change", "words"),
     [
         ({"cohort": {"gamma": 0.1, "tau": 0.6}}, "could invent them"),
-        ({"cohort": {"gamma": 0.3, "authority_is_separate": True}}, r"at least \(1 \+ gamma\) / 2"),
+        ({"cohort": {"gamma": 0.3, "tau": 0.6, "authority_is_separate": True}}, r"at least \(1 \+ gamma\) / 2"),
         ({"cohort": {"tau": 0.5005}}, "not a number of thousandths"),
         ({"cohort": {"devices": 5, "smallest": 6}}, "not in order"),
-        ({"cohort": {"devices": 301}}, "less than or equal to 300"),
+        ({"cohort": {"devices": 301}}, "among peers at most 300"),
         ({"schedule": {"participation": 0.5}}, "asks every device that is online"),
         ({"name": "a b"}, "is not a name"),
         ({"epsilon": -1.0}, "epsilon = -1.0"),
@@ -56,6 +57,8 @@ def test_the_file_that_is_written_says_everything_and_reads_as_what_was_given(tm
         ({"optimiser": {"name": "sgd"}}, "unknown server optimiser"),
         ({"optimiser": {"groups": 9}}, "optimiser.groups is 9, and people push the rows of all items back"),
         ({"deadlines": {"mask_seconds": 0.0}}, "deadlines.mask_seconds"),
+        ({"helper": {"key": "ab"}}, "helper.key"),
+        ({"helper": HELPER, "cohort": {"devices": 10, "gamma": 0.4, "smallest": 4}}, "no honest one beside"),
     ],
 )
 def test_what_cannot_be_used_is_refused_by_name(change, words):
@@ -84,3 +87,46 @@ def test_a_missing_or_broken_file_is_said_so(tmp_path):
     (tmp_path / "fleet.toml").write_text("a = ")
     with pytest.raises(ConfigError, match="not a TOML file"):
         load_config(tmp_path / "fleet.toml")
+
+
+@pytest.mark.parametrize("devices", [2, 5, 20, 300])
+@pytest.mark.parametrize("helper", [False, True])
+def test_a_fleet_of_any_size_has_defaults_that_bear_that_half_of_its_devices_are_away(devices, helper):
+    asked = {**GIVEN, "cohort": {"devices": devices}, **({"helper": HELPER} if helper else {})}
+    cohort = checked_config(asked).cohort
+    assert cohort.smallest == max(2, -(-devices // 2))
+    assert 1 <= cohort.least_batch(devices) <= devices
+    assert "half of the" in to_toml(asked)
+
+
+def test_a_quorum_that_is_left_out_fits_the_share_of_colluders():
+    given = {"cohort": {"gamma": 0.3, "authority_is_separate": True}}
+    assert checked_config({**GIVEN, **given}).cohort.tau == 0.65
+    assert checked_config({**GIVEN, "cohort": {"gamma": 0.001, "authority_is_separate": True}}).cohort.tau == 0.501
+
+
+def test_with_a_helper_a_round_may_have_ten_thousand_devices_and_the_plan_of_a_simulation_of_them():
+    asked = {**GIVEN, "cohort": {"devices": 6040}, "helper": HELPER, "content": {"items": 3706}}
+    config = checked_config(asked)
+    decided = planned(8.0, 1e-5, 6040, num_items=3706, content=True)
+    assert config.schedule.rounds == decided["schedule.rounds"].value == 4
+    assert config.schedule.dim == decided["schedule.dim"].value
+    assert (config.privacy.spare_rounds, config.cohort.tau) == (0, 0.75)
+    assert config.cohort.largest >= 10_000
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_the_plan_of_a_fleet_knows_its_own_catalogue(described):
+    catalogue = {"items": 3706, "described": described}
+    config = checked_config({**GIVEN, "cohort": {"devices": 60_000}, "helper": HELPER, "content": catalogue})
+    decided = planned(8.0, 1e-5, 60_000, num_items=3706, content=described)
+    assert (config.schedule.head > 0) is (not described)
+    assert config.schedule.head == decided["schedule.head"].value
+    assert config.schedule.dim == decided["schedule.dim"].value
+
+
+def test_the_least_batch_is_a_share_of_those_who_are_asked_and_corrupt_devices_one_of_those_enrolled():
+    cohort = checked_config({**GIVEN, "cohort": {"devices": 1000, "gamma": 0.05}, "helper": HELPER}).cohort
+    assert cohort.least_batch(1000) == 751
+    assert cohort.least_batch(600) == cohort.smallest == 500
+    assert (cohort.corrupt(1000), cohort.corrupt(1019), cohort.corrupt(1020)) == (50, 50, 51)

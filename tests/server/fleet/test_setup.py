@@ -8,6 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from palate.client.fleet.enrolling import limits_for
 from palate.errors import ConfigError, EnvironmentProblem
 from palate.privacy.enrolment import EnrolmentRequest, Welcome
 from palate.server.fleet.config import load_config
@@ -82,3 +83,28 @@ def test_a_file_in_the_place_of_a_folder_is_not_taken_for_a_key(tmp_path):
     make_key(tmp_path / "server.key")
     with pytest.raises(ConfigError, match="is there already"):
         make_key(tmp_path / "server.key")
+
+
+@pytest.mark.parametrize("devices", [3, 5, 12, 100])
+def test_devices_agree_unasked_to_the_defaults_of_a_fleet_of_any_size(tmp_path, items, devices):
+    folder = FleetFolder(tmp_path / "fleet")
+    make_fleet(folder, items, {**GIVEN, "cohort": {"devices": devices}})
+    told, _ = Welcome.unpack(welcome(folder, request()).archive)
+    limits = limits_for(told)
+    assert told.smallest_roster == max(3, -(-devices // 2))
+    assert limits.smallest_cohort == min(10, max(3, told.smallest_roster))
+
+
+def test_devices_do_not_agree_unasked_to_rounds_of_two(tmp_path, items):
+    folder = FleetFolder(tmp_path / "fleet")
+    make_fleet(folder, items, {**GIVEN, "cohort": {"devices": 2}})
+    told, _ = Welcome.unpack(welcome(folder, request()).archive)
+    with pytest.raises(ConfigError, match="runs rounds of 2 devices, this device wants 3"):
+        limits_for(told)
+
+
+def test_a_fleet_is_planned_for_the_catalogue_that_it_has(tmp_path, items):
+    folder = FleetFolder(tmp_path / "fleet")
+    make_fleet(folder, items, GIVEN)
+    content = load_config(folder.config).content
+    assert (content.items, content.described) == (12, False)  # keys alone describe nothing
