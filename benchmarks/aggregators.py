@@ -48,8 +48,9 @@ class _Folder:
 class _Book:
     """A helper's book in memory."""
 
-    def __init__(self, secrets) -> None:
+    def __init__(self, secrets, members: Membership) -> None:
         self.secrets = secrets
+        self.members = members
 
     def head(self):
         return 0, bytes(32)
@@ -60,7 +61,13 @@ class _Book:
     def round_secret(self, round_key_hash):
         return self.secrets.get(round_key_hash)
 
+    def membership(self, *_):
+        return self.members
+
     def record(self, *_):
+        return None
+
+    def anchor(self):
         return None
 
     def destroy(self, *_):
@@ -133,9 +140,8 @@ def measure(reports: int, words: int, bits: int, suite: Suite) -> dict[str, floa
         request = collection.freeze()
         spent["leader"] += time.process_time() - started
         started = time.process_time()
-        answer = Helper("bench", helper_key, parties, _Book({round_key.content_hash: (round_key, secret)})).answer(
-            request, membership, now=150
-        )
+        book = _Book({round_key.content_hash: (round_key, secret)}, membership)
+        answer = Helper("bench", helper_key, parties, book).answer(request, now=150)
         spent["helper"] = time.process_time() - started
         started = time.process_time()
         collected = collection.finish(answer)

@@ -104,6 +104,10 @@ class _Admitted:
         """Return the statement with the signatures of these keys, in the order of `Parties.admitting`."""
         return replace(self, signatures=tuple(key.sign(to_sign(self.body)) for key in keys))
 
+    def countersigned(self, key: Ed25519PrivateKey) -> Self:
+        """Return the statement with one more signature behind those that it has."""
+        return replace(self, signatures=(*self.signatures, key.sign(to_sign(self.body))))
+
     def verify(self, parties: Parties) -> None:
         """Check that everybody who must admit has signed.
 

@@ -2,7 +2,7 @@
 
 The order of the checks is the protocol's: who asks, was this round answered before, is the offer what it says, then
 every report, and only then is anything opened. A refusal reveals nothing and uses nothing up. The answer is durable
-before it is sent, and the round's private key is destroyed in between.
+and anchored before it is sent, and the round's private key is destroyed in between.
 """
 
 from __future__ import annotations
@@ -43,8 +43,20 @@ class HelperBook(Protocol):
     def round_secret(self, round_key_hash: bytes) -> tuple[RoundKey, RoundSecret] | None:
         """Return a round's key while its private half is there, or None."""
 
-    def record(self, context: bytes, request_hash: bytes, answer: Answer) -> None:
+    def membership(self, register_hash: bytes) -> Membership:
+        """Return a register that was checked, with its list and the newest revocation.
+
+        Raises
+        ------
+        RegisterRefused
+            If it is not here.
+        """
+
+    def record(self, offer: CollectionOffer, request_hash: bytes, answer: Answer) -> None:
         """Write an answer and the new head in one transaction."""
+
+    def anchor(self) -> None:
+        """Copy the newest head to where a restored backup does not reach, unless it is there."""
 
     def destroy(self, round_key_hash: bytes) -> None:
         """Destroy the private half of a round's key."""
@@ -76,17 +88,13 @@ class Helper:
         sequence, answer_hash = self.book.head()
         return Head(fleet=self.fleet, sequence=sequence, answer_hash=answer_hash).signed(self._sign)
 
-    def answer(
-        self, data: bytes, membership: Membership, *, now: int, progress: Callable[[int, int], None] | None = None
-    ) -> bytes:
+    def answer(self, data: bytes, *, now: int, progress: Callable[[int, int], None] | None = None) -> bytes:
         """Answer a request, or refuse it.
 
         Parameters
         ----------
         data
             The request as it arrived.
-        membership
-            The register that the offer names, checked, with its list and the newest revocation.
         now
             The helper's clock, seconds since 1970.
         progress
@@ -100,6 +108,8 @@ class Helper:
             If another request for this round was answered.
         RoundKeyGone
             If the round's private key is not there any more.
+        RegisterRefused
+            If the register that the offer names was not checked here.
         TooFewReports
             If fewer reports are valid than the least batch.
         HelperRestored
@@ -116,7 +126,8 @@ class Helper:
                     f"round {offer.server_round} of run {offer.run} was answered to another request",
                     hint="a round is collected once; begin the next one",
                 )
-            self.book.destroy(offer.round_key_hash)  # a crash may have come between the answer and this
+            self.book.anchor()  # a crash may have come between the answer and these
+            self.book.destroy(offer.round_key_hash)
             return answer
         kept = self.book.round_secret(offer.round_key_hash)
         if kept is None:
@@ -124,6 +135,7 @@ class Helper:
                 f"the key of round {offer.server_round} is not here", hint="it was destroyed, or a backup was restored"
             )
         round_key, secret = kept
+        membership = self.book.membership(offer.register_hash)
         offer.check_names(register=membership.register, round_key=round_key, parties=self.parties)
         if now >= offer.answer_before:
             self.book.destroy(offer.round_key_hash)
@@ -145,9 +157,15 @@ class Helper:
             excluded=tuple(sorted(excluded.items())),
             mask_sum=pack(total.words(), offer.ring_bits),
         ).signed(self._sign)
-        self.book.record(offer.context, request.content_hash, made)
+        self.book.record(offer, request.content_hash, made)
+        self.book.anchor()
         self.book.destroy(offer.round_key_hash)
         return made.to_bytes()
+
+    def head_after(self, answer: bytes) -> Head:
+        """Sign the head as it was right after one of this helper's answers, for the receipt of its round."""
+        made = Answer.from_bytes(answer)
+        return Head(fleet=self.fleet, sequence=made.sequence, answer_hash=made.content_hash).signed(self._sign)
 
     def _sign(self, body: bytes) -> bytes:
         return self.key.sign(to_sign(body))

@@ -6,7 +6,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from palate.errors import FederationError
+from palate.privacy.ledger.note import COSIGNATURE, NoteKey
+
+
+def witness_name(fleet: str) -> str:
+    """Name of the helper's key in signed notes."""
+    return f"helper.{fleet}"
+
+
+def witness_key(fleet: str, helper: bytes) -> NoteKey:
+    """Return the key that verifies the helper's cosignatures of the leader's log.
+
+    Parameters
+    ----------
+    fleet
+        Name of the fleet, which is the log's name as well.
+    helper
+        The helper's Ed25519 key, 32 bytes.
+    """
+    return NoteKey(witness_name(fleet), Ed25519PublicKey.from_public_bytes(helper), COSIGNATURE)
 
 
 class HelperUnreachable(FederationError):
@@ -33,12 +54,28 @@ class Answered:
     head: bytes
 
 
+@dataclass(frozen=True)
+class Countersigned:
+    """What is signed by all who admit.
+
+    Attributes
+    ----------
+    register
+        The register.
+    revocation
+        The revocation; empty where there is none.
+    """
+
+    register: bytes
+    revocation: bytes
+
+
 class HelperLink(Protocol):
     """What a leader asks of its helper.
 
-    Every method may be asked again with the same arguments: it changes nothing and gives the same bytes. A refusal is
-    the error of `palate.privacy.aggregators.errors` (or `palate.privacy.ledger.errors`) that the helper raised, by
-    name, and uses nothing up. No answer at all is `HelperUnreachable`.
+    Every method may be asked again with the same arguments and changes nothing then; round keys, registers and answers
+    are the same bytes. A refusal is the error of `palate.privacy.aggregators.errors` or `palate.privacy.ledger.errors`
+    that the helper raised, by name, and uses nothing up. No answer at all is `HelperUnreachable`.
     """
 
     def round_key(self, run: str, server_round: int) -> bytes:
@@ -50,7 +87,7 @@ class HelperLink(Protocol):
             If the round was answered, or its key has expired: offer the next round under another number.
         """
 
-    def countersign(self, register: bytes, certificates: Sequence[bytes], revocation: bytes = b"") -> bytes:
+    def countersign(self, register: bytes, certificates: Sequence[bytes], revocation: bytes = b"") -> Countersigned:
         """Have the helper check a register, and keep it for the offers that will name it.
 
         Parameters
@@ -60,12 +97,12 @@ class HelperLink(Protocol):
         certificates
             Of all registered devices, signed by all who admit (`Certificate`).
         revocation
-            The newest `Revocation`, signed by all who admit; empty for none.
+            The newest `Revocation`, signed as the register is; empty for none.
 
         Returns
         -------
-        bytes
-            The register with all signatures: as it came, or with the helper's behind the leader's.
+        Countersigned
+            Both with all signatures: as they came, or with the helper's behind the leader's.
 
         Raises
         ------

@@ -1,7 +1,7 @@
-"""The Fleet API as a small ASGI application: a list of allowed paths, and nothing behind any other.
+"""A small ASGI application: a list of allowed paths, and nothing behind any other. Fleets and helpers serve with it.
 
 A stock SuperLink serves its Fleet, Control and Runtime APIs on one port, and the latter two without authentication.
-Here a request is known by its path, then by its node's signature, and only then is its body read, up to a limit.
+Here a request is known by its path, then by its caller's signature, and only then is its body read, up to a limit.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from palate.server.fleet.transport.authentication import Authenticator, Removed, Unauthenticated
-from palate.server.fleet.transport.enrolment import EnrolledNode
+from palate.server.fleet.transport.authentication import Removed, Unauthenticated
 
 log = logging.getLogger(__name__)
 
-MEDIA_TYPE = "application/protobuf"
-Handler = Callable[[EnrolledNode, bytes], bytes]
-"""Answers one request of an authenticated node; runs in a thread."""
+Caller = TypeVar("Caller")
+Handler = Callable[[Caller, bytes], bytes]
+"""Answers one request of an authenticated caller; runs in a thread."""
+Authenticate = Callable[[str, Mapping[str, str]], Caller]
+"""Tells from path and headers who is calling; raises Unauthenticated or Removed; runs in a thread."""
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -33,25 +34,25 @@ class Refused(Exception):
     status
         HTTP status, 4xx.
     detail
-        What the node is told: fixed words, nothing about others.
+        What the caller is told: fixed words, nothing about others.
+    more
+        Further values of the JSON object that the caller is sent.
     """
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, more: Mapping[str, object] | None = None) -> None:
         super().__init__(detail)
         self.status = status
-        self.detail = detail
+        self.content = json.dumps({"detail": detail, **(more or {})}).encode()
 
 
 @dataclass(frozen=True, kw_only=True)
-class FleetLimits:
-    """What devices may cost the server.
+class HttpLimits:
+    """What callers may cost a server.
 
     Parameters
     ----------
     max_body_bytes
-        One request: Flower cuts arrays into objects of 5 MiB.
-    max_reply_bytes
-        All objects of one reply.
+        One request, by whatever path.
     max_connections
         Open connections, idle ones included; further requests are answered with 503.
     header_timeout_seconds
@@ -60,30 +61,60 @@ class FleetLimits:
         How long a request's body may take to arrive.
     """
 
-    max_body_bytes: int = 8 << 20
-    max_reply_bytes: int = 256 << 20
-    max_connections: int = 2_000
+    max_body_bytes: int
+    max_connections: int
     header_timeout_seconds: float = 20.0
     body_timeout_seconds: float = 60.0
 
 
-class FleetHttp:
+@dataclass(frozen=True, kw_only=True)
+class FleetLimits(HttpLimits):
+    """What devices may cost the server of a fleet.
+
+    Parameters
+    ----------
+    max_body_bytes
+        One request: Flower cuts arrays into objects of 5 MiB.
+    max_reply_bytes
+        All objects of one reply.
+    """
+
+    max_body_bytes: int = 8 << 20
+    max_reply_bytes: int = 256 << 20
+    max_connections: int = 2_000
+
+
+class SignedHttp(Generic[Caller]):
     """ASGI application.
 
     Parameters
     ----------
     handlers
         What is served, by path.
-    authenticator
+    authenticate
         Tells who is calling.
     limits
         Bounds on what is read.
+    media_type
+        Of every request and answer.
+    body_limit
+        Bound on a request's body by its path, where it is tighter than `limits`.
     """
 
-    def __init__(self, handlers: Mapping[str, Handler], authenticator: Authenticator, limits: FleetLimits) -> None:
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler[Caller]],
+        authenticate: Authenticate[Caller],
+        limits: HttpLimits,
+        *,
+        media_type: str,
+        body_limit: Callable[[str], int] | None = None,
+    ) -> None:
         self._handlers = dict(handlers)
-        self._authenticator = authenticator
+        self._authenticate = authenticate
         self._limits = limits
+        self._media_type = media_type
+        self._body_limit = body_limit
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
         """Answer one request."""
@@ -91,10 +122,9 @@ class FleetHttp:
             raise RuntimeError(f"no {scope['type']} here")
         try:
             content = await self._answer(scope, receive)
-            status, media_type = 200, MEDIA_TYPE
+            status, media_type = 200, self._media_type
         except Refused as refusal:
-            status, media_type = refusal.status, "application/json"
-            content = json.dumps({"detail": refusal.detail}).encode()
+            status, media_type, content = refusal.status, "application/json", refusal.content
         except Exception as error:  # by its type alone: a text may quote what a device sent
             log.error("%s failed with %s", scope["path"], type(error).__name__)
             log.debug("failure", exc_info=True)
@@ -111,19 +141,21 @@ class FleetHttp:
             raise Refused(404, "not found")
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            node = await asyncio.to_thread(self._authenticator.check, headers)
+            caller = await asyncio.to_thread(self._authenticate, scope["path"], headers)
         except Unauthenticated as error:
             log.warning("refused a call of %s: %s", scope["path"], error)
-            raise Refused(401, "not an enrolled node, or not signed as one") from error
+            raise Refused(401, "not somebody who is known here, or not signed as they sign") from error
         except Removed as error:
             raise Refused(410, "removed from the fleet") from error
-        if headers.get("content-type", "").partition(";")[0].strip().lower() != MEDIA_TYPE:
-            raise Refused(415, f"send {MEDIA_TYPE}")
-        body = await self._body(headers, receive)
-        return await asyncio.to_thread(handler, node, body)
-
-    async def _body(self, headers: Mapping[str, str], receive: _Receive) -> bytes:
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != self._media_type:
+            raise Refused(415, f"send {self._media_type}")
         bound = self._limits.max_body_bytes
+        if self._body_limit is not None:
+            bound = min(bound, await asyncio.to_thread(self._body_limit, scope["path"]))
+        body = await self._body(headers, receive, bound)
+        return await asyncio.to_thread(handler, caller, body)
+
+    async def _body(self, headers: Mapping[str, str], receive: _Receive, bound: int) -> bytes:
         announced = headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > bound:
             raise Refused(413, f"a body of {announced} bytes, at most {bound} are read")

@@ -1,8 +1,8 @@
 """Connections that say nothing are closed: half a request, dripped for ever, must not keep the fleet out ("slowloris").
 
-Uvicorn bounds the time between two requests of a connection, and `FleetHttp` that of a body; in between, nothing bounds
-how long the first byte and the headers may take. Whoever reaches the port could hold all connections that way, without
-a key.
+Uvicorn bounds the time between two requests of a connection, and `SignedHttp` that of a body; in between, nothing
+bounds how long the first byte and the headers may take. Whoever reaches the port could hold all connections that way,
+without a key.
 """
 
 from __future__ import annotations

@@ -241,7 +241,7 @@ class FleetApi:
         self._presence = presence
         self.run = Run.create_empty(secrets.randbits(63) | 1)
         self.run.primary_task_id = self.run.run_id
-        self.calls: dict[str, Handler] = {
+        self.calls: dict[str, Handler[EnrolledNode]] = {
             "/v1/fleet/activate-node": self._activate,
             "/v1/fleet/deactivate-node": self._deactivate,
             "/v1/fleet/send-node-heartbeat": self._heartbeat,

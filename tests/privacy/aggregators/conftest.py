@@ -36,6 +36,8 @@ class Book:
     answers: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
     end: tuple[int, bytes] = (0, bytes(32))
     secrets: dict[bytes, tuple[RoundKey, RoundSecret]] = field(default_factory=dict)
+    members: Callable[[], Membership] = field(default=lambda: pytest.fail("no register"))
+    anchored: int = 0
 
     def head(self) -> tuple[int, bytes]:
         return self.end
@@ -46,9 +48,15 @@ class Book:
     def round_secret(self, round_key_hash: bytes) -> tuple[RoundKey, RoundSecret] | None:
         return self.secrets.get(round_key_hash)
 
-    def record(self, context: bytes, request_hash: bytes, answer: Answer) -> None:
-        self.answers[context] = (request_hash, answer.to_bytes())
+    def membership(self, register_hash: bytes) -> Membership:
+        return self.members()
+
+    def record(self, offer: CollectionOffer, request_hash: bytes, answer: Answer) -> None:
+        self.answers[offer.context] = (request_hash, answer.to_bytes())
         self.end = (answer.sequence, answer.content_hash)
+
+    def anchor(self) -> None:
+        self.anchored = self.end[0]
 
     def destroy(self, round_key_hash: bytes) -> None:
         self.secrets.pop(round_key_hash, None)
@@ -81,7 +89,7 @@ class Fleet:
             *self.admit
         )
         self.suite = suite
-        self.book = Book()
+        self.book = Book(members=self.membership)
         self.helper = Helper(FLEET, self.helper_key, self.parties, self.book)
         self.numbers = {
             "fleet": FLEET,

@@ -62,7 +62,7 @@ def messages(fleet):
     for device in fleet.identities:
         collection.take(fleet.report(device), now=NOW + 5)
     request = collection.freeze()
-    answer = fleet.helper.answer(request, fleet.membership(), now=NOW + 150)
+    answer = fleet.helper.answer(request, now=NOW + 150)
     collected = collection.finish(answer)
     receipt = collection.receipt(collected, table_hash=bytes(32), log_index=1, head=fleet.helper.head())
     certificate = Certificate(fleet="films", device=100, identity_key=bytes(32), generation=1, not_after=NOW).signed(
@@ -77,7 +77,7 @@ def messages(fleet):
         "certificate": (certificate.to_bytes(), lambda data: Certificate.from_bytes(data).verify(fleet.parties)),
         "revocation": (revocation.to_bytes(), lambda data: Revocation.from_bytes(data).verify(fleet.parties)),
         "report": (fleet.report(100), lambda data: fleet.collection().take(data, now=NOW + 5)),
-        "request": (request, lambda data: fleet.helper.answer(data, fleet.membership(), now=NOW + 150)),
+        "request": (request, lambda data: fleet.helper.answer(data, now=NOW + 150)),
         "answer": (answer, collection.finish),
         "receipt": (receipt, CollectionReceipt.from_bytes),
         "head": (fleet.helper.head().to_bytes(), Head.from_bytes),

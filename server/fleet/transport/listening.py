@@ -1,0 +1,111 @@
+"""An HTTPS server in a thread of this process, with bounds on what strangers cost: fleets and helpers use it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import threading
+import time
+from typing import Any
+
+import uvicorn
+
+from palate.errors import EnvironmentProblem
+from palate.server.fleet.transport.http import HttpLimits
+from palate.server.fleet.transport.patience import impatient
+
+_STARTED_WITHIN_SECONDS = 10.0
+_STOPPED_WITHIN_SECONDS = 3.0
+
+
+class HttpsServer:
+    """Serves one ASGI application with TLS from a thread.
+
+    Parameters
+    ----------
+    app
+        The application.
+    tls
+        Certificate and key (`server_tls`).
+    host, port
+        Where to listen; port 0 takes a free one, see `address`.
+    limits
+        Bounds on connections and headers; the application bounds bodies.
+    name
+        Of the thread.
+    """
+
+    def __init__(self, app: Any, tls: ssl.SSLContext, *, host: str, port: int, limits: HttpLimits, name: str) -> None:
+        self._app, self._tls, self._limits, self._name = app, tls, limits, name
+        self._host, self._port = host, port
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self._socket: socket.socket | None = None
+
+    def start(self) -> None:
+        """Listen; returns when the server answers.
+
+        Raises
+        ------
+        EnvironmentProblem
+            If the address cannot be had.
+        """
+        self._socket = _listen(self._host, self._port)
+        tls = self._tls
+        config = uvicorn.Config(
+            self._app,
+            http=impatient(self._limits.header_timeout_seconds),  # h11 bounds the size of headers
+            h11_max_incomplete_event_size=16 << 10,
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=self._limits.max_connections,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=1,
+            ssl_context_factory=lambda *_: tls,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, name=self._name, daemon=True
+        )
+        self._thread.start()
+        deadline = time.monotonic() + _STARTED_WITHIN_SECONDS
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                self.stop()
+                raise EnvironmentProblem(f"the server did not start on {self._host}", hint="see the log")
+            time.sleep(0.005)
+
+    def stop(self) -> None:
+        """Finish the requests that are under way, and close; at once where there are none."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(_STOPPED_WITHIN_SECONDS)
+        if self._socket is not None:
+            self._socket.close()
+        self._server = self._thread = self._socket = None
+
+    @property
+    def port(self) -> int:
+        """The port that callers dial."""
+        return self._port if self._socket is None else int(self._socket.getsockname()[1])
+
+    @property
+    def address(self) -> str:
+        """Host and port, as `host:port`."""
+        return f"[{self._host}]:{self.port}" if ":" in self._host else f"{self._host}:{self.port}"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=512)
+    except (OSError, OverflowError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        raise EnvironmentProblem(
+            f"cannot listen on {host}:{port}: {reason}", hint="is another server running there? choose another port"
+        ) from error
