@@ -57,16 +57,14 @@ class PlanRequest(BaseModel):
         0,
         ge=0,
         le=MAX_ROUNDS,
-        description="rounds with the same noise that a device has behind it",
+        description="rounds with the same noise that a device has behind it; for the rounds left",
     )
     devices: int = Field(1000, ge=1, le=_MAX_DEVICES, description="devices in the federation")
     cohort: int = Field(1000, ge=1, le=_MAX_DEVICES, description="devices asked in each round")
     cap: int | None = Field(None, ge=1, le=MAX_ROUNDS, description="most rounds in which one device takes part")
     quorum: Quorum = Field(description="who must survive a round, and who may collude")
-    sensitivity: int = Field(2**12, ge=1, le=2**30, description="S, L2 bound of a device's integer vector")
-    num_values: int | None = Field(
-        None, ge=1, le=2**40, description="length of that vector; None for any, at the cost of the worst"
-    )
+    sensitivity: int = Field(2**12, ge=1, le=2**30, description="L2 bound of a device's integer vector")
+    num_values: int | None = Field(None, ge=1, le=2**40, description="length of a device's vector")
 
     @model_validator(mode="after")
     def _asks_one_thing(self) -> PlanRequest:

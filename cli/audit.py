@@ -19,25 +19,12 @@ from palate.cli.terminal import Answer, Line, answering, note
 from palate.privacy import files
 
 audit_app = typer.Typer(
-    help="Check what a run promised, what it spent, and whether its record is intact.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
+    help="Check what a run promised, what it spent, and whether its record is intact.", no_args_is_help=True
 )
 
 audit_app.command("attack")(attack)
 
 _MOST_NAMED = 8
-_LEDGER_EXAMPLES = """\b
-Examples:
-  palate audit ledger runs/demo --key 3b6a...29 --anchors kept-elsewhere.jsonl
-  palate audit ledger runs/demo --device device-000017
-  palate audit ledger phone.ledger --key phone.key --json"""
-_BUDGET_EXAMPLES = """\b
-Examples:
-  palate audit budget runs/demo
-  palate audit budget runs/demo --html audit.html"""
-
 Target = Annotated[
     str,
     typer.Argument(help="Run folder, its name under runs/, or a file of ledgers.", metavar="RUN|FILE"),
@@ -60,12 +47,7 @@ HtmlOption = Annotated[
 ]
 
 
-@audit_app.callback()
-def audit() -> None:
-    """Check what a run promised, what it spent, and whether its record is intact."""
-
-
-@audit_app.command("ledger", epilog=_LEDGER_EXAMPLES)
+@audit_app.command("ledger")
 @answering
 def ledger(
     target: Target,
@@ -83,6 +65,11 @@ def ledger(
     """Verify every ledger of a run: chains, signatures, budgets, anchors, and that server and devices agree.
 
     Nothing is believed but the public key. Exit code 0 means intact; 1, 3, 5, 6 and 11 name what is wrong.
+
+    For example:
+      palate audit ledger runs/demo --key 3b6a...29 --anchors kept-elsewhere.jsonl
+      palate audit ledger runs/demo --device device-000017
+      palate audit ledger phone.ledger --key phone.key --json
     """
     found = _audited(target, key, anchors, device)
     _write_page(found, None, html)
@@ -98,7 +85,7 @@ def ledger(
     return Answer(ledger_dict(found), lines, check=found.raise_gravest)
 
 
-@audit_app.command("budget", epilog=_BUDGET_EXAMPLES)
+@audit_app.command("budget")
 @answering
 def budget(
     target: Target,
@@ -112,6 +99,10 @@ def budget(
 
     Rounds without an outcome count as spent. Exit code 3: more was spent than allowed; 4: accountants disagree, or
     the run's claim does not follow from its record.
+
+    For example:
+      palate audit budget runs/demo
+      palate audit budget runs/demo --html audit.html
     """
     record = _audited(target, key, anchors, None)
     if not record.intact:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from palate.audit.budget_plan import NOTICE, Plan, Question
-from palate.cli.terminal import print_grid, say
+from palate.audit.findings import accountant_grid, counted, meaning_grid
+from palate.cli.terminal import Line
 from palate.privacy.accounting.guarantee import LOCAL_WARNING, round_up
 from palate.simulation.report.tables import Grid, facts_grid, text_grid
 
@@ -32,21 +34,19 @@ def draw(made: Plan, path: Path) -> None:
     )
 
 
-def show(made: Plan) -> None:
-    """Print the answer, and what follows from it."""
-    say(NOTICE, style="bold red")
-    say(f"\n{_headline(made)}", style="bold")
-    for note in made.notes:
-        say(note)
-    for grid in _grids(made):
-        print_grid(grid)
+def lines_of(made: Plan) -> Iterator[Line]:
+    """Show the answer, and what follows from it."""
+    yield NOTICE, "bold red"
+    yield f"\n{_headline(made)}", "bold"
+    yield from made.notes
+    yield from _grids(made)
 
 
 def _headline(made: Plan) -> str:
     request, promised = made.request, made.promised
     noise = round_up(made.event.noise_multiplier)
     claim = f"at delta {request.delta:g} per {promised.unit}"
-    rounds = _rounds(made.rounds)
+    rounds = counted(made.rounds, "round")
     if request.question is Question.NOISE:
         return f"Epsilon {request.epsilon:g} {claim} over {rounds} needs noise multiplier {noise}."
     if request.question is Question.COST:
@@ -54,7 +54,7 @@ def _headline(made: Plan) -> str:
     after = f" after {request.spent_rounds:,} spent" if request.spent_rounds else ""
     budget = f"of epsilon {request.epsilon:g} {claim}{after}, with noise multiplier {noise}"
     if made.rounds_left:
-        return f"{_rounds(made.rounds_left)} of one device left {budget}."
+        return f"{counted(made.rounds_left, 'round')} of one device left {budget}."
     one = "" if request.spent_rounds else f" One round costs {round_up(promised.epsilon)}."
     return f"No round is left {budget}.{one}"
 
@@ -73,18 +73,10 @@ def _grids(made: Plan) -> list[Grid]:
         f"up to {quorum.gamma:g} corrupt; noise sized for {made.honest_survivors:,} honest shares",
         "vector": f"integers with L2 norm up to {event.sensitivity:,}, {length}",
     }
-    meaning = {
-        "unit": str(promised.unit),
-        "delta": f"{promised.delta:g}",
-        "adjacency": str(promised.adjacency),
-        "accountant": promised.accountant,
-        "amplification": promised.amplification,
-        "assuming": ";\n".join(promised.assumptions),
-    }
-    spent = [("central", promised, f"Promised to everybody: {_rounds(made.most_rounds)}.")]
+    spent = [("central", promised, f"Promised to everybody: {counted(made.most_rounds, 'round')}.")]
     likely = made.likely_rounds
     if likely < made.most_rounds:
-        words = f"Information: {_rounds(likely)}, the busiest device of a typical run with random cohorts."
+        words = f"Information: {counted(likely, 'round')}, the busiest device of a typical run with random cohorts."
         spent.append(("likely", made.likely, words))
     spent.append(("local", made.local, f"{LOCAL_WARNING} Assumes nothing but the device's own noise."))
     by_round = [
@@ -97,7 +89,7 @@ def _grids(made: Plan) -> list[Grid]:
     ]
     grids = [
         facts_grid("The plan", "", facts),
-        facts_grid("Every epsilon below", "", meaning),
+        meaning_grid(promised),
         text_grid(
             "What is spent at the end",
             ("", "epsilon", ""),
@@ -113,11 +105,5 @@ def _grids(made: Plan) -> list[Grid]:
         ),
     ]
     if promised.cross_checks:
-        checks = [(found.accountant, round_up(found.epsilon)) for found in promised.cross_checks]
-        title = "Other accountants, about Gaussian noise as wide (information, not the claim)"
-        grids.append(text_grid(title, ("accountant", "epsilon"), checks))
+        grids.append(accountant_grid(promised))
     return grids
-
-
-def _rounds(count: int) -> str:
-    return f"{count:,} round" + ("" if count == 1 else "s")

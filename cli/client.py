@@ -29,10 +29,7 @@ from palate.cli.client_owner import (
 from palate.cli.client_try import try_
 
 client_app = typer.Typer(
-    help="Take part in a fleet with this device, and see what is sent and spent.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
+    help="Take part in a fleet with this device, and see what is sent and spent.", no_args_is_help=True
 )
 
 _COMMANDS: dict[Callable[..., None], str] = {

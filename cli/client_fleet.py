@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from palate.cli.client_folder import FolderOption, device_folder
+from palate.cli.fields import keyword, reads, replacing
 from palate.cli.options import JsonOption
-from palate.cli.reading import reads
 from palate.cli.terminal import Answer, answering, confirm, note, say
-from palate.client.fleet.limit_fields import ABOUT, changes_in
+from palate.client.fleet.limit_fields import FIELDS, changes_in
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError
 
@@ -202,31 +202,19 @@ def leave(
     return Answer({"left": fleet}, [left_words(fleet)])
 
 
+_LIMITS = [
+    keyword(field.name, (int if field.kind == "whole" else float) | None, typer.Option(help=field.about))
+    for field in FIELDS
+]
+
+
 @answering
-def limits(
-    epsilon: Annotated[float | None, typer.Option(help=ABOUT["epsilon"])] = None,
-    delta: Annotated[float | None, typer.Option(help=ABOUT["delta"])] = None,
-    smallest_cohort: Annotated[int | None, typer.Option(help=ABOUT["smallest_cohort"])] = None,
-    least_tau: Annotated[float | None, typer.Option(help=ABOUT["least_tau"])] = None,
-    least_gamma: Annotated[float | None, typer.Option(help=ABOUT["least_gamma"])] = None,
-    least_own_noise: Annotated[float | None, typer.Option(help=ABOUT["least_own_noise"])] = None,
-    most_rounds_a_day: Annotated[int | None, typer.Option(help=ABOUT["most_rounds_a_day"])] = None,
-    folder: FolderOption = None,
-) -> Answer:
+@replacing("changes", _LIMITS, changes_in)
+def limits(*, changes: dict[str, Any], folder: FolderOption = None) -> Answer:
     """Show what this device allows, or change it."""
     from palate.client.fleet import enrolling
     from palate.client.fleet.member import Member
 
-    given = {
-        "epsilon": epsilon,
-        "delta": delta,
-        "smallest_cohort": smallest_cohort,
-        "least_tau": least_tau,
-        "least_gamma": least_gamma,
-        "least_own_noise": least_own_noise,
-        "most_rounds_a_day": most_rounds_a_day,
-    }
-    changes = changes_in(given)
     place = device_folder(folder)
     if changes:
         profile = enrolling.change_limits(place, **changes)

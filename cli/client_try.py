@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from palate.cli.options import JsonOption, folder_option, print_json
-from palate.cli.terminal import note, say
+from palate.cli.options import folder_option
+from palate.cli.terminal import Answer, answering, note
 from palate.client.fleet.folder import DeviceFolder
 from palate.errors import ConfigError
 
@@ -26,6 +26,7 @@ _NEXT = (
 _SEED = 1
 
 
+@answering
 def try_(
     folder: Annotated[
         Path | None, folder_option("Folder of the demonstration device.", "--home", show_default="./palate-demo")
@@ -34,8 +35,7 @@ def try_(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Chooses whose history it gets.", show_default=str(_SEED))
     ] = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Make a demonstration device with films, a table and somebody's history, to look around in.
 
     The table is learned here and now, by a short simulation of invented people under user-level privacy; it takes about
@@ -61,8 +61,7 @@ def try_(
                 f"{place.home} is made already, with seed {made_with}, not {seed}",
                 hint="make it anew with --fresh, or name a new folder with --folder",
             )
-        _show(place, None, as_json=as_json)
-        return
+        return _next(place, None)
     before = set(place.home.iterdir()) if place.home.exists() else None
     try:
         with console.status("making a demonstration device") as status:
@@ -75,7 +74,7 @@ def try_(
         f"a simulation, and the {made.history} films that one of them has seen. It belongs to no fleet and sends "
         f"nothing. The table was learned with epsilon {made.promise.epsilon:g}: {made.promise.words}."
     )
-    _show(place, made.newest, as_json=as_json)
+    return _next(place, made.newest)
 
 
 def _remove(home: Path, before: set[Path] | None) -> None:
@@ -90,7 +89,7 @@ def _remove(home: Path, before: set[Path] | None) -> None:
             path.unlink(missing_ok=True)
 
 
-def _show(folder: DeviceFolder, title: str | None, *, as_json: bool) -> None:
+def _next(folder: DeviceFolder, title: str | None) -> Answer:
     """Say what to type next."""
     if title is None:
         from palate.client.owner.device import OwnerDevice
@@ -98,10 +97,7 @@ def _show(folder: DeviceFolder, title: str | None, *, as_json: bool) -> None:
         with OwnerDevice.opened(folder) as device:
             title = device.catalogue.titles[0]
     commands = [f"palate client {words.format(title=title)}" for _, words in _NEXT]
-    if as_json:
-        print_json({"home": str(folder.home), "commands": commands})
-        return
-    say(f"export PALATE_HOME={shlex.quote(str(folder.home))}")
     width = max(map(len, commands))
-    for command, (why, _) in zip(commands, _NEXT, strict=True):
-        say(f"{command:<{width}}   # {why}")
+    lines = [f"{command:<{width}}   # {why}" for command, (why, _) in zip(commands, _NEXT, strict=True)]
+    home = str(folder.home)
+    return Answer({"home": home, "commands": commands}, [f"export PALATE_HOME={shlex.quote(home)}", *lines])

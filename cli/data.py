@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from palate.cli.reading import reads
+from palate.cli.fields import reads
 from palate.cli.terminal import Answer, answering, note, somebody_is_there
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError
@@ -17,9 +17,7 @@ from palate.simulation.datasets.fetch import get as fetch
 from palate.simulation.datasets.presets import PRESETS, load, locate
 from palate.simulation.report.tables import Grid, facts_grid, text_grid
 
-data_app = typer.Typer(
-    help="List, get and describe datasets.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
-)
+data_app = typer.Typer(help="List, get and describe datasets.", no_args_is_help=True)
 
 
 @data_app.command("list", epilog="Example: palate data list")

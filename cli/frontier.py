@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,8 +12,8 @@ import typer
 from rich.console import Console
 
 from palate.cli.options import JsonOption, QuietOption, folder_option
-from palate.cli.settings import Panel, with_settings
-from palate.cli.terminal import print_grid, say
+from palate.cli.settings import with_settings
+from palate.cli.terminal import Answer, Line, answering
 from palate.errors import ConfigError, EnvironmentProblem
 from palate.simulation.config import SimulationConfig
 
@@ -42,7 +41,8 @@ def _swept() -> tuple[str, ...]:
     return SWEPT
 
 
-@with_settings(SimulationConfig, Panel("All runs", ("delta", "training.model")), decided=_swept)
+@with_settings(SimulationConfig, {"All runs": ("delta", "training.model")}, decided=_swept)
+@answering
 def frontier(
     asked: dict[str, Any],
     *,
@@ -65,20 +65,19 @@ def frontier(
     ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Measure what privacy costs: accuracy against epsilon, over seeds, with controls and references.
 
     Every point is a run of palate simulate in a folder of its own. Beside it stand two controls that spend the same
     budget and learn nothing together: noised popularity, and that with public content. The same command goes on
     where it was stopped, and a longer sweep takes over the points of a shorter one.
 
-    \b
-    Examples:
+    For example:
       palate frontier
       palate frontier --data ml-100k --epsilons 1,8,inf --seeds 1
       palate frontier --data ml-1m --units user,both --folder runs/ml-1m-frontier
       palate frontier --data sales.csv --set read.user_column=customer --set read.item_column=sku
-    """  # noqa: D301 - Click wants the character itself to keep the lines of the examples
+    """
     from palate.simulation.frontier import RUNS, Sweep, run_sweep
     from palate.simulation.frontier_controls import dataset_name, reference_names
     from palate.simulation.frontier_progress import SweepProgress
@@ -99,22 +98,17 @@ def frontier(
         names = tuple(_listed("references", references, str))
     place = folder or Path("runs") / f"frontier-{'-'.join(dataset_name(each) for each in sweep.data)}"
     _make(place / RUNS)
-    talk = Console(stderr=True, quiet=quiet or as_json)
-    if quiet or as_json:
+    quiet = quiet or as_json
+    if quiet:
         found = run_sweep(sweep, place, SilentWatcher(), references=names)
     else:
-        with SweepProgress(talk, sweep, place) as watcher:
+        with SweepProgress(Console(stderr=True), sweep, place) as watcher:
             found = run_sweep(sweep, place, watcher, references=names, begins=watcher.point)
     summary = summary_of(found.cells, part=metric_part, swept=sweep.asked, notes=found.notes)
     write_frontier(found.entries, summary, place)
     files = write_page(found.cells, place, part=metric_part, notes=found.notes)
-    if as_json:
-        typer.echo(json.dumps(summary, allow_nan=False))
-        return
-    _show(found, metric_part)
-    talk.print(_ADVICE[metric_part], soft_wrap=True, highlight=False)
-    for path in files:
-        talk.print(f"written  {path}", highlight=False, soft_wrap=True, markup=False)
+    closing = [_ADVICE[metric_part], *(f"written  {path}" for path in files)]
+    return Answer(summary, _lines(found, metric_part), closing=() if quiet else closing)
 
 
 def _listed(name: str, text: str, kind: Callable[[str], _Value]) -> Sequence[_Value]:
@@ -137,15 +131,14 @@ def _make(folder: Path) -> None:
         ) from error
 
 
-def _show(found: Frontier, part: str) -> None:
-    """Print HR@10 and NDCG@10 of every model at every budget."""
+def _lines(found: Frontier, part: str) -> Iterator[Line]:
+    """Show HR@10 and NDCG@10 of every model at every budget."""
     from palate.simulation.frontier_controls import dataset_name
     from palate.simulation.frontier_records import cell_grid
 
     for data in found.sweep.data:
         grid = cell_grid([cell for cell in found.cells if cell.data == data], part, narrow=True)
-        print_grid(replace(grid, caption=f"{dataset_name(data)}, {part}"))
+        yield replace(grid, caption=f"{dataset_name(data)}, {part}")
     count = len(found.sweep.seeds)
-    say(f"Means over {count} seed{'s' if count > 1 else ''}; references with the first.")
-    for text in found.notes:
-        say(text)
+    yield f"Means over {count} seed{'s' if count > 1 else ''}; references with the first."
+    yield from found.notes

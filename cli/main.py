@@ -11,8 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import click
 import typer
@@ -29,17 +28,8 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """Where a command lives and the line that `palate --help` shows for it.
-
-    Attributes
-    ----------
-    target
-        `module:attribute` of a command function or of a Typer app.
-    help
-        One imperative line.
-    """
+class Entry(NamedTuple):
+    """Where a command lives, as `module:attribute` of a function or a Typer app, and its line in `palate --help`."""
 
     target: str
     help: str
@@ -78,36 +68,18 @@ class LazyCommand(click.Command):
         return self.load().make_context(info_name, args, parent, **extra)
 
     def load(self) -> click.Command:
-        """Import the real command."""
-        return load_command(str(self.name), self.entry)
-
-
-def load_command(name: str, entry: Entry) -> click.Command:
-    """Import what an entry names and return it as a Click command.
-
-    Parameters
-    ----------
-    name
-        The command's name on the command line.
-    entry
-        Where it lives: a function with Typer annotations, or a Typer app for a group of commands.
-
-    Returns
-    -------
-    click.Command
-        With plain help (no boxes) and errors left to `palate.cli.errors`.
-    """
-    module, _, attribute = entry.target.partition(":")
-    found = getattr(importlib.import_module(module), attribute)
-    if isinstance(found, typer.Typer):
-        command: click.Command = typer.main.get_group(found)
-        command.name = name
-    else:
-        single = typer.Typer(add_completion=False)
-        single.command(name, cls=PanelCommand)(found)
-        command = typer.main.get_command(single)
-    make_plain(command)
-    return command
+        """Import the real command: with plain help (no boxes) and errors left to `palate.cli.errors`."""
+        module, _, attribute = self.entry.target.partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+        if isinstance(found, typer.Typer):
+            command: click.Command = typer.main.get_group(found)
+            command.name = self.name
+        else:
+            single = typer.Typer(add_completion=False)
+            single.command(self.name, cls=PanelCommand)(found)
+            command = typer.main.get_command(single)
+        make_plain(command)
+        return command
 
 
 def _exit_code_lines() -> str:

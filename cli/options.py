@@ -100,6 +100,8 @@ def make_plain(command: click.Command) -> None:
         command.rich_markup_mode = None
     if isinstance(command, TyperGroup):
         command.suggest_commands = False
+    if command.help:  # Click fills the lines of a paragraph, unless it begins with a \b
+        command.help = command.help.replace("\n\nFor example:\n", "\n\n\b\nFor example:\n")
     if isinstance(command, click.Group):
         for child in command.commands.values():
             # Wrapped and whole, where Click would cut it to one line.

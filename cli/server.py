@@ -10,19 +10,7 @@ from palate.cli.server_demo import demo
 from palate.cli.server_devices import authority, certify, devices, enrol, init, remove
 from palate.cli.server_rounds import resume, rounds, start, status, stop
 
-server_app = typer.Typer(
-    help="Run a fleet of real devices.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-
-_EXAMPLES = """\b
-Examples:
-  palate server init --name books --address fleet.example:9092 --catalogue items.csv
-  palate server enrol request.json --welcome welcome.zip
-  palate server start
-  palate server status --json"""
+server_app = typer.Typer(no_args_is_help=True)
 
 _COMMANDS: dict[Callable[..., None], str] = {
     init: "init --name books --address fleet.example:9092 --catalogue items.csv",
@@ -41,11 +29,17 @@ _COMMANDS: dict[Callable[..., None], str] = {
 """Every command, in the order of the help, with an example of its arguments."""
 
 
-@server_app.callback(epilog=_EXAMPLES)
+@server_app.callback()
 def server() -> None:
     """Run a fleet of real devices.
 
     The server never sees a device's data or its update, only sums of the updates of many, with noise in them.
+
+    For example:
+      palate server init --name books --address fleet.example:9092 --catalogue items.csv
+      palate server enrol request.json --welcome welcome.zip
+      palate server start
+      palate server status --json
     """
 
 

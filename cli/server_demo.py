@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import statistics
 import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,13 +14,14 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from palate.cli.options import JsonOption, folder_option, print_json
+from palate.cli.options import folder_option
 from palate.cli.server_rounds import round_grid
-from palate.cli.terminal import print_grid, say
+from palate.cli.terminal import Answer, Line, answering
 from palate.errors import ConfigError, FederationError
 from palate.privacy.accounting.guarantee import round_up
 
 
+@answering
 def demo(
     *,
     devices: Annotated[int, typer.Option(min=4, max=200, help="Devices, each a process of its own.")] = 20,
@@ -35,8 +38,7 @@ def demo(
         Path | None, folder_option("Keep the fleet in this new folder.", "--dir", show_default="a temporary one")
     ] = None,
     timeout_seconds: Annotated[float, typer.Option(min=10, help="When to give up.")] = 900.0,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Bring up a whole fleet on this machine: real processes, TLS, secure aggregation, and devices that die.
 
     A server and its devices talk over the loopback interface as they would over a network. Some devices are killed with
@@ -54,13 +56,7 @@ def demo(
     finally:
         if folder is None:
             shutil.rmtree(root, ignore_errors=True)
-    if as_json:
-        print_json(found)
-    else:
-        _show(found)
-    failed = [check["what"] for check in found["checks"] if not check["held"]]
-    if failed:
-        raise FederationError(f"not everything is as it has to be: {', '.join(failed)}", hint="report this")
+    return Answer(found, _lines(found), check=lambda: _require_held(found["checks"]))
 
 
 def _run(
@@ -121,29 +117,33 @@ def _run(
         **promise.reading,
         "words": promise.words,
         "guarantee": found["guarantee"],
-        "checks": [{"what": each.what, "held": each.held, "words": each.words} for each in examine(demo_fleet)],
+        "checks": [asdict(each) for each in examine(demo_fleet)],
         "seconds": outcome.seconds,
         "idle_agent_memory_mb": statistics.median(outcome.idle_memory_mb) if outcome.idle_memory_mb else None,
         "server_memory_mb": outcome.server_memory_mb,
     }
 
 
-def _show(found: dict[str, Any]) -> None:
-    failed = [check for check in found["checks"] if not check["held"]]
-    say(f"{len(found['checks']) - len(failed)} of {len(found['checks'])} checks of the fleet hold.")
+def _require_held(checks: list[dict[str, Any]]) -> None:
+    if failed := [check["what"] for check in checks if not check["held"]]:
+        raise FederationError(f"not everything is as it has to be: {', '.join(failed)}", hint="report this")
+
+
+def _lines(found: dict[str, Any]) -> Iterator[Line]:
+    yield f"{sum(check['held'] for check in found['checks'])} of {len(found['checks'])} checks of the fleet hold."
     for check in found["checks"]:
-        say(f"{'ok  ' if check['held'] else 'BAD '} {check['what']}: {check['words']}")
-    print_grid(round_grid(found["rounds"]))
+        yield f"{'ok  ' if check['held'] else 'BAD '} {check['what']}: {check['words']}"
+    yield round_grid(found["rounds"])
     killed = sum(each["device"] != "server" for each in found["accidents"])
     returned = sum(each["returned"] for each in found["accidents"])
-    say(f"{killed} devices were killed, {returned} processes came back")
-    say(
+    yield f"{killed} devices were killed, {returned} processes came back"
+    yield (
         f"epsilon {round_up(found['epsilon_spent'])} of {found['epsilon_budget']:g} spent per user at delta "
         f"{found['delta']:g}: {found['words']}"
     )
-    say(f"the guarantee is {found['guarantee']['against']}: it {found['guarantee']['meaning']}")
+    yield f"the guarantee is {found['guarantee']['against']}: it {found['guarantee']['meaning']}"
     memory = found["idle_agent_memory_mb"]
-    say(
+    yield (
         f"{found['seconds']:.0f} s; an idle device holds {0 if memory is None else memory:.0f} MB, the server "
         f"{found['server_memory_mb']:.0f} MB at most"
     )

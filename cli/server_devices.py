@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from palate.cli.fields import reads
 from palate.cli.options import folder_option
-from palate.cli.reading import reads
 from palate.cli.terminal import Answer, answering, note
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError

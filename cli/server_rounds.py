@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from palate.cli.options import JsonOption, print_json
 from palate.cli.server_devices import HERE, FolderOption
 from palate.cli.terminal import Answer, answering, note
 from palate.errors import ConfigError, PalateError, RunError
@@ -23,6 +22,10 @@ from palate.server.fleet.state import FleetState, Stop
 if TYPE_CHECKING:
     from palate.simulation.report.tables import Grid
 
+ListenOption = Annotated[
+    str | None, typer.Option(help="host:port to listen on, in place of fleet.toml's.", metavar="HOST:PORT")
+]
+
 _QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
 
@@ -32,29 +35,25 @@ class BudgetSpent(PalateError):
     exit_code = 3
 
 
+@answering
 def start(
     *,
     folder: FolderOption = HERE,
-    listen: Annotated[
-        str | None, typer.Option(help="host:port to listen on, in place of fleet.toml's.", metavar="HOST:PORT")
-    ] = None,
+    listen: ListenOption = None,
     devices: Annotated[
         int | None, typer.Option(help="Devices that the first round waits for.", show_default="cohort.devices")
     ] = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Listen, and run rounds until all are done; goes on where a server before it stopped or was killed."""
-    _serve(FleetFolder(folder), listen, devices, as_json=as_json)
+    return _serve(FleetFolder(folder), listen, devices)
 
 
+@answering
 def resume(
     *,
     folder: FolderOption = HERE,
-    listen: Annotated[
-        str | None, typer.Option(help="host:port to listen on, in place of fleet.toml's.", metavar="HOST:PORT")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
+    listen: ListenOption = None,
+) -> Answer:
     """Go on with a run that has begun; refuses where none has.
 
     A fleet that has stopped by itself, because too many rounds in a row were lost, goes on with this command alone.
@@ -64,7 +63,7 @@ def resume(
     fleet = FleetFolder(folder)
     if not rounds_of(fleet):
         raise RunError(f"{fleet.root}: no round has begun", hint="begin with palate server start")
-    _serve(fleet, listen, None, as_json=as_json, resuming=True)
+    return _serve(fleet, listen, None, resuming=True)
 
 
 def stop(
@@ -164,9 +163,7 @@ def round_grid(rounds: Sequence[Mapping[str, Any]]) -> Grid:
     return text_grid("", columns, rows)
 
 
-def _serve(
-    folder: FleetFolder, listen: str | None, devices: int | None, *, as_json: bool, resuming: bool = False
-) -> None:
+def _serve(folder: FleetFolder, listen: str | None, devices: int | None, *, resuming: bool = False) -> Answer:
     for variable, value in _QUIET.items():  # before Flower is imported: it reads them once
         os.environ.setdefault(variable, value)
     from rich.console import Console
@@ -214,16 +211,18 @@ def _serve(
         if signal.SIGINT in received:
             raise KeyboardInterrupt
     found = status_of(folder)
-    if as_json:
-        print_json({**found, "ended": why})
-    if why == HALTED:
-        raise losses.error()
-    if why == SPENT:
-        raise BudgetSpent(
-            f"failed rounds have spent the budget: {found['rounds_applied']} of {found['rounds_planned']} rounds are "
-            "in the table",
-            hint="a new run, in a folder of its own, with more privacy.spare_rounds; devices need budget for it",
-        )
+
+    def check() -> None:
+        if why == HALTED:
+            raise losses.error()
+        if why == SPENT:
+            raise BudgetSpent(
+                f"failed rounds have spent the budget: {found['rounds_applied']} of {found['rounds_planned']} rounds "
+                "are in the table",
+                hint="a new run, in a folder of its own, with more privacy.spare_rounds; devices need budget for it",
+            )
+
+    return Answer({**found, "ended": why}, (), check=check)
 
 
 @contextmanager

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from palate.cli.options import JsonOption, QuietOption, folder_option
 from palate.cli.settings import RUN_PANELS, with_settings
-from palate.cli.terminal import print_grid, say, somebody_is_there
+from palate.cli.terminal import Answer, Line, answering, somebody_is_there
 from palate.simulation.config import SimulationConfig, checked_config
-
-if TYPE_CHECKING:
-    from palate.simulation.report.tables import Grid
 
 _WORTH_SAYING, _WORTH_ASKING = 20.0, 3600.0
 """Estimated CPU-seconds from which a run says what it costs, and asks."""
 
 
-@with_settings(SimulationConfig, *RUN_PANELS)
+@with_settings(SimulationConfig, RUN_PANELS)
+@answering
 def simulate(
     asked: dict[str, Any],
     *,
@@ -41,7 +38,7 @@ def simulate(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Begin without asking, however long it may take.")] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
-) -> None:
+) -> Answer:
     """Train a federated recommender on virtual devices and measure what it is worth.
 
     Every person of the dataset becomes a virtual device. Devices learn from their own history; only item
@@ -49,19 +46,41 @@ def simulate(
     rests on. The same command on the same folder resumes a run that was stopped. palate plan, with the same options,
     says what would run and why.
 
-    \b
-    Examples:
+    For example:
       palate simulate
       palate simulate --data ml-1m --epsilon 4 --seed 2
       palate simulate --data ml-100k --new-items 0.05
       palate simulate --data sales.csv --user-column customer --item-column sku --min-user 5
       palate simulate --unit none --data ml-100k --set training.recency_half_life=inf --json
-    """  # noqa: D301 - a real backspace: Click keeps the lines that follow as they are
+    """
+    from palate.simulation.federation import finished_result
+    from palate.simulation.federation import simulate as run_simulation
+    from palate.simulation.progress import watching
+    from palate.simulation.results import contract_view
+
     config = checked_config(asked)
     place = folder or Path("runs") / config.default_run_name
+    quiet = quiet or as_json
+    talk = Console(stderr=True, quiet=quiet)
     if not (place / "result.json").exists():
-        _announce(config, Console(stderr=True, quiet=quiet or as_json), yes=yes)
-    _run(config, place, ray_address, fresh=fresh, report=report, quiet=quiet or as_json, as_json=as_json)
+        _announce(config, talk, yes=yes)
+    old = not fresh and place.exists() and finished_result(place) is not None
+    with watching(not quiet, console=talk) as watcher:
+        result = run_simulation(config, place, watcher, fresh=fresh, ray_address=ray_address)
+    if old:
+        talk.print(f"this run has finished before; --fresh runs it again: {place}")
+    values, lines = contract_view(result), list(_result_lines(result))
+    if config.new_items:
+        from palate.simulation.new_items import measured
+
+        with talk.status("ranking new items"):
+            values["new_items"] = measured(place)
+        lines += _new_item_lines(values["new_items"])
+    closing = [f"run folder  {place}"]
+    page = _write_report(place, talk, again=not old) if report else None
+    if page is not None:
+        closing.append(f"report      {page}")
+    return Answer(values, lines, closing=() if quiet else closing)
 
 
 def _announce(config: SimulationConfig, talk: Console, *, yes: bool) -> None:
@@ -83,46 +102,6 @@ def _announce(config: SimulationConfig, talk: Console, *, yes: bool) -> None:
         talk.print("nobody is there to be asked: it begins (--yes says so beforehand)", highlight=False)
 
 
-def _run(
-    config: SimulationConfig,
-    folder: Path,
-    ray_address: str,
-    *,
-    fresh: bool,
-    report: bool,
-    quiet: bool,
-    as_json: bool,
-) -> None:
-    from palate.simulation.federation import finished_result
-    from palate.simulation.federation import simulate as run_simulation
-    from palate.simulation.progress import watching
-    from palate.simulation.results import contract_view
-
-    talk = Console(stderr=True, quiet=quiet)
-    old = not fresh and folder.exists() and finished_result(folder) is not None
-    with watching(not quiet, console=talk) as watcher:
-        result = run_simulation(config, folder, watcher, fresh=fresh, ray_address=ray_address)
-    if old:
-        talk.print(f"this run has finished before; --fresh runs it again: {folder}")
-    arrived = None
-    if config.new_items:
-        from palate.simulation.new_items import measured
-
-        with talk.status("ranking new items"):
-            arrived = measured(folder)
-    page = _write_report(folder, talk, again=not old) if report else None
-    if as_json:
-        view = contract_view(result)
-        typer.echo(json.dumps(view if arrived is None else {**view, "new_items": arrived}))
-        return
-    _print_result(result)
-    if arrived is not None:
-        _print_new_items(arrived)
-    talk.print(f"run folder  {folder}", highlight=False, soft_wrap=True)
-    if page is not None:
-        talk.print(f"report      {page}", highlight=False, soft_wrap=True)
-
-
 def _write_report(folder: Path, talk: Console, *, again: bool) -> Path | None:
     """Write the report, unless its optional packages are missing, or it is there and need not be written again."""
     if not again and (folder / "report.html").exists():
@@ -136,62 +115,56 @@ def _write_report(folder: Path, talk: Console, *, again: bool) -> Path | None:
         return None
 
 
-def _print_result(result: dict[str, Any]) -> None:
-    """Print what a newcomer wants to know: how good, against what, and whether anything was protected."""
+def _result_lines(result: dict[str, Any]) -> Iterator[Line]:
+    """Say what a newcomer wants to know: how good, against what, and whether anything was protected."""
     from palate.simulation.report import promise
     from palate.simulation.report.headline import headline
     from palate.simulation.report.records import Result
-    from palate.simulation.report.tables import facts_grid, measured
+    from palate.simulation.report.tables import facts_grid, measured, text_grid
 
     record = Result.model_validate(result)
     columns = [("sampled", "hr@10"), ("sampled", "ndcg@10"), ("full", "hr@10"), ("full", "ndcg@10")]
     models = [
-        (label, [f"{model.accuracy(ranking).values[name]:.4f}" for ranking, name in columns])
+        (label, *(f"{model.accuracy(ranking).values[name]:.4f}" for ranking, name in columns))
         for label, model in measured(record, "test")
     ]
-    print_grid(_own_first("test", ("HR@10", "NDCG@10", "HR@10 full", "NDCG@10 full"), models))
-    say(headline(record).sampled)
+    yield text_grid("", ("test", "HR@10", "NDCG@10", "HR@10 full", "NDCG@10 full"), models, own=0)
+    yield headline(record).sampled
     cost = record.cpu_seconds
-    say(
+    yield (
         f"{record.protocol}. {cost.total:.1f} CPU-s of training and ranking, {cost.per_round_median:.2f} a round; "
         f"peak memory {record.peak_memory_mb:,.0f} MB."
     )
     content = result.get("content")
     if content and content["text_columns"]:
-        say(
+        yield (
             f"Titles and texts read by {content['reader']}: {content['text_columns']} of {content['columns']} public "
             "columns."
         )
     style = "bold red" if record.guarantee is None else "bold green"
-    say(f"unit {record.unit}: {record.protection}", style=style)
+    yield f"unit {record.unit}: {record.protection}", style
     if record.guarantee is not None:
-        print_grid(facts_grid("", "", promise.facts(record.guarantee)))
+        yield facts_grid("", "", promise.facts(record.guarantee))
 
 
-def _print_new_items(found: dict[str, Any]) -> None:
-    """Print how well new items were found, beside a random order."""
+def _new_item_lines(found: dict[str, Any]) -> Iterator[Line]:
+    """Say how well new items were found, beside a random order."""
+    from palate.simulation.report.tables import text_grid
+
     among = {"new": "other new items", "catalogue": "items of the catalogue"}
     rankings, metrics = found["rankings"].values(), ("HR@10", "NDCG@10")
     columns = [f"{metric}, {name}" for name in found["rankings"] for metric in metrics]
     rows = {model: [ranking["models"][model] for ranking in rankings] for model in next(iter(rankings))["models"]}
     rows["random order"] = [ranking["random"] for ranking in rankings]
     shown = [
-        (label, [f"{values[metric.lower()]:.4f}" for values in each for metric in metrics])
+        (label, *(f"{values[metric.lower()]:.4f}" for values in each for metric in metrics))
         for label, each in rows.items()
     ]
-    print_grid(_own_first("new items", columns, shown))
+    yield text_grid("", ("new items", *columns), shown, own=0)
     candidates = [f"{name} is among {each['candidates']} {among[name]}" for name, each in found["rankings"].items()]
-    say(f"{'; '.join(candidates)}.")
+    yield f"{'; '.join(candidates)}."
     lists = found["share_of_lists"]
-    say(
+    yield (
         f"{found['items']} items were in nobody's history; {found['people']:,} people took one of them later. New "
         f"items are {lists['of_catalogue']:.1%} of the catalogue, {lists['models']['palate']:.1%} of people's lists."
     )
-
-
-def _own_first(heading: str, columns: Sequence[str], models: Sequence[tuple[str, list[str]]]) -> Grid:
-    """Lay out numbers of models, this run's own in the first row."""
-    from palate.simulation.report.tables import Cell, Grid, Row
-
-    rows = (Row(label, tuple(map(Cell, values)), own=index == 0) for index, (label, values) in enumerate(models))
-    return Grid("", (heading, *columns), tuple(rows))

@@ -55,6 +55,8 @@ class Answer:
         For people: lines, lines with a style, and tables.
     notes
         For people on stderr, before the lines.
+    closing
+        For people on stderr, after the lines.
     check
         Called once all is printed; raises what the command ends with.
     """
@@ -62,17 +64,23 @@ class Answer:
     values: object
     lines: Iterable[Line]
     notes: Iterable[str] = ()
+    closing: Iterable[str] = ()
     check: Callable[[], None] = lambda: None
 
 
 def answering(command: Callable[..., Answer]) -> Callable[..., None]:
-    """Give a command that returns its `Answer` the option `--json`, and print what was asked for."""
+    """Give a command that returns its `Answer` the option `--json`, and print what was asked for.
+
+    A command that must know of `--json`, to be quiet, has the parameter `as_json` itself.
+    """
     signature = inspect.signature(command, eval_str=True)
+    parameters = dict(signature.parameters)
+    knows = "as_json" in parameters
     chosen = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=JsonOption)
 
     @functools.wraps(command)
     def run(*, as_json: bool, **given: object) -> None:
-        answer = command(**given)
+        answer = command(**given, **({"as_json": as_json} if knows else {}))
         if as_json:
             print_json(answer.values)
         else:
@@ -80,11 +88,12 @@ def answering(command: Callable[..., Answer]) -> Callable[..., None]:
                 note(text)
             for line in answer.lines:
                 _print(line)
+            for text in answer.closing:
+                note(text)
         answer.check()
 
-    vars(run)["__signature__"] = signature.replace(
-        parameters=[*signature.parameters.values(), chosen], return_annotation=None
-    )
+    parameters["as_json"] = chosen
+    vars(run)["__signature__"] = signature.replace(parameters=list(parameters.values()), return_annotation=None)
     vars(run)["__annotations__"] = {}
     return run
 

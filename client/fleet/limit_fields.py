@@ -54,7 +54,6 @@ FIELDS = (
     LimitField("least_own_noise", "least_own_noise", "Least noise of this device over the sensitivity.", "number"),
     LimitField("most_rounds_a_day", "most_rounds_a_day", "Most rounds within 24 hours.", "whole"),
 )
-ABOUT = {field.name: field.about for field in FIELDS}
 
 
 def as_text(limits: OwnerLimits) -> dict[str, str]:

@@ -212,9 +212,12 @@ def baseline_cost_grid(result: Result) -> Grid:
     return text_grid("The references", ("Model", "Processor time", "After"), rows)
 
 
-def text_grid(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Grid:
-    """Lay texts out as a table; the first of each row is its label."""
-    return Grid(caption, tuple(columns), tuple(Row(first, tuple(map(Cell, rest))) for first, *rest in rows))
+def text_grid(
+    caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], notes: Sequence[str] = (), *, own: int = -1
+) -> Grid:
+    """Lay texts out as a table; the first of each row is its label, and row `own` is this run's."""
+    lines = (Row(first, tuple(map(Cell, rest)), own=place == own) for place, (first, *rest) in enumerate(rows))
+    return Grid(caption, tuple(columns), tuple(lines), tuple(notes))
 
 
 def facts_grid(caption: str, heading: str, facts: Mapping[str, str]) -> Grid:

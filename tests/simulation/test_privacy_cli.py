@@ -189,10 +189,10 @@ def test_rows_by_round_never_fall_and_end_at_the_claim(plan):
 def test_the_page_states_what_an_epsilon_means_and_that_nothing_runs_protected_yet(text):
     shown = text("--epsilon", 8, "--rounds", 50)
     for words in (
-        NOTICE, "Epsilon 8 at delta 1e-05 per user over 50 rounds needs noise multiplier 4.255.", "unit user",
-        "delta 1e-05", "adjacency zero-out", "accountant Skellam noise as mixed Gaussians",
-        "amplification none claimed",
-        "assuming secure aggregation holds", "601 survivors", "1.58 times the planned",
+        NOTICE, "Epsilon 8 at delta 1e-05 per user over 50 rounds needs noise multiplier 4.255.", "Unit user",
+        "Delta 1e-05", "Adjacency zero-out", "Accountant Skellam noise as mixed Gaussians",
+        "Amplification none claimed",
+        "Assuming secure aggregation holds", "601 survivors", "1.58 times the planned",
     ):  # fmt: skip
         assert words in shown
 
