@@ -7,6 +7,7 @@ them.
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated, Any
 
 import click
@@ -50,8 +51,9 @@ def folder_option(
 
 
 def print_json(value: object) -> None:
-    """Print a value for programs, on stdout; raises ValueError for a number that JSON does not have."""
-    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2))
+    """Print a value on stdout, on one line for programs; raises ValueError for a number that JSON does not have."""
+    indent = 2 if sys.stdout.isatty() else None
+    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent))
 
 
 class _Option(typer.core.TyperOption):
