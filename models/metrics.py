@@ -122,16 +122,6 @@ def ndcg(ranks: IntegerArray, k: int) -> Float64Array:
     return hit_rate(ranks, k) / np.log2(ranks.astype(np.float64) + 2.0)
 
 
-def precision(ranks: IntegerArray, k: int) -> Float64Array:
-    """Share of the first k that is relevant: 1/k on a hit, as there is one target."""
-    return hit_rate(ranks, k) / k
-
-
-def f1(ranks: IntegerArray, k: int) -> Float64Array:
-    """Harmonic mean of precision@k and recall@k: 2 / (k + 1) on a hit."""
-    return hit_rate(ranks, k) * (2.0 / (k + 1.0))
-
-
 def reciprocal_rank(ranks: IntegerArray) -> Float64Array:
     """1 / (rank + 1) per user, over the whole list; its mean is MRR."""
     return 1.0 / (ranks.astype(np.float64) + 1.0)
@@ -204,18 +194,15 @@ class RankingMetrics:
         Cut-off of hit rate, NDCG, precision and F1; recall is also given at twice that.
     hit_rate, ndcg
         With standard error and 95 % interval over users.
-    recall, recall_wide, precision, f1, mrr
-        Means; `recall` is at top_k and equals the hit rate, `recall_wide` is at 2 * top_k.
+    recall_wide, mrr
+        Means; `recall_wide` is at 2 * top_k.
     """
 
     num_users: int
     top_k: int
     hit_rate: Estimate
     ndcg: Estimate
-    recall: float
     recall_wide: float
-    precision: float
-    f1: float
     mrr: float
 
     @classmethod
@@ -245,24 +232,25 @@ class RankingMetrics:
             top_k=top_k,
             hit_rate=estimate_rate(hit_rate(ranks, top_k)),
             ndcg=estimate_mean(ndcg(ranks, top_k)),
-            recall=float(np.mean(hit_rate(ranks, top_k))),
             recall_wide=float(np.mean(hit_rate(ranks, 2 * top_k))),
-            precision=float(np.mean(precision(ranks, top_k))),
-            f1=float(np.mean(f1(ranks, top_k))),
             mrr=float(np.mean(reciprocal_rank(ranks))),
         )
 
     @property
     def values(self) -> dict[str, float]:
-        """Means by their published names, such as "hr@10"."""
-        k = self.top_k
+        """Means by their published names, such as "hr@10".
+
+        One item can be right, so recall at the cut-off is the hit rate, precision is 1/k on a hit, and their harmonic
+        mean is 2 / (k + 1) on a hit.
+        """
+        k, hits = self.top_k, self.hit_rate.value
         return {
-            f"hr@{k}": self.hit_rate.value,
+            f"hr@{k}": hits,
             f"ndcg@{k}": self.ndcg.value,
-            f"recall@{k}": self.recall,
+            f"recall@{k}": hits,
             f"recall@{2 * k}": self.recall_wide,
-            f"precision@{k}": self.precision,
-            f"f1@{k}": self.f1,
+            f"precision@{k}": hits / k,
+            f"f1@{k}": hits * (2.0 / (k + 1.0)),
             "mrr": self.mrr,
         }
 
@@ -288,14 +276,7 @@ class RankingMetrics:
         cuts = [name.removeprefix("hr@") for name in values if name.startswith("hr@")]
         if len(cuts) != 1 or not cuts[0].isdigit() or (k := int(cuts[0])) < 1:
             raise ValueError("not one hit rate at one cut-off")
-        names = {
-            "num_users": "users",
-            "recall": f"hr@{k}",
-            "recall_wide": f"recall@{2 * k}",
-            "precision": f"precision@{k}",
-            "f1": f"f1@{k}",
-            "mrr": "mrr",
-        }
+        names = {"num_users": "users", "recall_wide": f"recall@{2 * k}", "mrr": "mrr"}
         found: dict[str, Any] = {"top_k": k}
         intervals = values.get("intervals")
         for field, name in (("hit_rate", f"hr@{k}"), ("ndcg", f"ndcg@{k}")):

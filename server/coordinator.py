@@ -16,8 +16,7 @@ import numpy.typing as npt
 
 from palate.models.arrays import BoolArray, Float32Array, Float64Array
 from palate.models.popularity import POPULARITY_COLUMNS
-from palate.models.starting import mixed_embeddings
-from palate.models.table import ItemTable
+from palate.models.table import ItemTable, mixed_embeddings
 from palate.privacy.mechanisms.evaluation import NoisyMetrics, split_metrics
 from palate.privacy.wire import RoundPlan
 from palate.server.decoding import noise_std

@@ -130,7 +130,7 @@ def test_no_file_is_longer_than_the_limit():
     [
         ("models/table.py", "import palate.privacy.wire", "models must not import palate.privacy.wire"),
         ("models/table.py", "from palate import server", "models must not import palate.server"),
-        ("models/scores/gmf.py", "from ...privacy import wire", "models must not import palate.privacy.wire"),
+        ("models/scores/ncf.py", "from ...privacy import wire", "models must not import palate.privacy.wire"),
         (
             "privacy/wire.py",
             "def f():\n    from palate.models.table import ItemTable",
@@ -182,12 +182,12 @@ def test_the_check_catches_a_violation(path: str, source: str, complaint: str):
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("models/scores/gmf.py", "from palate.models.table import ItemTable\nfrom ..errors import PalateError"),
+        ("models/scores/ncf.py", "from palate.models.table import ItemTable\nfrom ..errors import PalateError"),
         ("client/app.py", "from flwr.clientapp import ClientApp\nfrom palate.privacy import wire"),
         ("client/app.py", "from importlib.metadata import entry_points\nentry_points(group='x')"),
         ("simulation/engine_flower.py", "import flwr.simulation\nfrom palate.server.app import app"),
         ("simulation/environment.py", "from importlib.metadata import version"),
-        ("models/scores/mlp.py", "module.eval()"),
+        ("models/scores/linear.py", "module.eval()"),
         ("cli/data.py", "print('data')"),
         ("models/arrays.py", "Float64Array = npt.NDArray[np.float64]"),
         ("server/coordinator.py", "def f(x: npt.NDArray[Real]) -> npt.NDArray[Real]: ..."),

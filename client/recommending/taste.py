@@ -24,8 +24,8 @@ import numpy as np
 
 from palate.client.recommending.preferences import Preferences
 from palate.models.arrays import Float32Array, Float64Array, IntegerArray
+from palate.models.histories import pooling_weights
 from palate.models.learning.ridge import gram
-from palate.models.learning.weights import pooling_weights
 from palate.models.training import LocalTraining
 
 NudgeKind = Literal["pinned", "muted", "asked", "refused"]

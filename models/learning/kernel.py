@@ -14,11 +14,10 @@ import numpy as np
 import torch
 
 from palate.models.arrays import Float32Array, Int32Array, Int64Array, UInt64Array
-from palate.models.histories import Histories
+from palate.models.histories import Histories, history_weights, user_weights
 from palate.models.learning.ridge import ClosedForm, closed_form, solve_users
 from palate.models.learning.sgd import blocks, train_bce, train_residual_head
 from palate.models.learning.updates import RowValues, Updates
-from palate.models.learning.weights import history_weights, user_weights
 from palate.models.scores.base import ScoreModel, Shape, State
 from palate.models.scores.registry import initial_state, score_model
 from palate.models.table import ItemTable

@@ -25,9 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from palate.models.arrays import Float32Array, Float64Array, FloatingArray, Int64Array
-from palate.models.histories import Histories
+from palate.models.histories import Histories, history_weights
 from palate.models.learning.autoencoding import encoder_updates
-from palate.models.learning.weights import history_weights
 from palate.models.training import LocalTraining
 
 _ENTRIES_PER_CHUNK = 1 << 12

@@ -11,7 +11,7 @@ refuse the model: a code depends on all of a history, and so would every sample'
 
 from __future__ import annotations
 
-from palate.models.scores.gmf import GMF
+from palate.models.scores.ncf import GMF
 
 
 class Autoencoder(GMF):

@@ -169,6 +169,12 @@ class ResidualHead:
         return parts
 
 
+def layer(rng: np.random.Generator, outputs: int, inputs: int) -> Float32Array:
+    """Weights of a fresh linear layer, uniform within ``1 / sqrt(inputs)``, float32 [outputs, inputs]."""
+    bound = 1.0 / np.sqrt(inputs)
+    return rng.uniform(-bound, bound, (outputs, inputs)).astype(np.float32)
+
+
 def rectified(values: A) -> A:
     """Set negative values to 0."""
     return np.maximum(values, np.float32(0.0)) if isinstance(values, np.ndarray) else values.relu()

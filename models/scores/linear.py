@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from palate.models.arrays import Float32Array
-from palate.models.scores.base import A, ScoreModel, Shape, joined
-from palate.models.scores.perceptron import layer
+from palate.models.scores.base import A, ScoreModel, Shape, joined, layer
 
 
 class LinearHead(ScoreModel):

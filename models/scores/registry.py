@@ -36,9 +36,9 @@ SCORE_MODELS: Registry[type[ScoreModel]] = Registry(
     "model",
     "palate.models",
     {
-        "gmf": "palate.models.scores.gmf:GMF",
-        "mlp": "palate.models.scores.mlp:MLP",
-        "neumf": "palate.models.scores.neumf:NeuMF",
+        "gmf": "palate.models.scores.ncf:GMF",
+        "mlp": "palate.models.scores.ncf:MLP",
+        "neumf": "palate.models.scores.ncf:NeuMF",
         "linear": "palate.models.scores.linear:LinearHead",
         "autoencoder": "palate.models.scores.autoencoder:Autoencoder",
         "sequential": "palate.models.scores.sequential:Sequential",

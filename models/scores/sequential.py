@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from palate.models.scores.gmf import GMF
+from palate.models.scores.ncf import GMF
 
 
 class Sequential(GMF):

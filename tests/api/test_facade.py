@@ -19,7 +19,7 @@ import palate
 from palate.cli.main import main
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError, DataError, RunError
-from palate.models.scores.gmf import GMF
+from palate.models.scores.ncf import GMF
 from palate.simulation.baselines.registry import BASELINES
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,7 @@ import polars as pl
 import pytest
 
 from palate.data.importers import Importer
-from palate.models.scores.gmf import GMF
-from palate.models.scores.neumf import NeuMF
+from palate.models.scores.ncf import GMF, NeuMF
 from palate.simulation.baselines.popularity import POPULARITY
 from palate.simulation.baselines.scorers import ConstantScorer
 from palate.simulation.datasets.presets import load

@@ -100,8 +100,8 @@ def test_accuracy_equals_definitions_on_explicit_lists(ranks, k):
     found = RankingMetrics.from_ranks(ranks, top_k=k)
     assert found.hit_rate.value == pytest.approx(np.mean(hits))
     assert found.ndcg.value == pytest.approx(np.mean(gains))
-    assert found.f1 == pytest.approx(np.mean(harmonic))
-    assert found.precision == pytest.approx(np.mean(hits) / k)
+    assert found.values[f"f1@{k}"] == pytest.approx(np.mean(harmonic))
+    assert found.values[f"precision@{k}"] == pytest.approx(np.mean(hits) / k)
 
 
 @given(hnp.arrays(np.int32, st.integers(1, 40), elements=st.integers(0, 20)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from palate.models.starting import mixed_embeddings
+from palate.models.table import mixed_embeddings
 
 NUM_ITEMS, COLUMNS, DIM = 60, 4, 6
 

@@ -16,7 +16,7 @@ from palate.client.recommending.taste import (
     reach,
     space_of,
 )
-from palate.models.learning.weights import recency_weights
+from palate.models.histories import recency_weights
 from palate.models.training import LocalTraining
 
 from .conftest import preferences_of

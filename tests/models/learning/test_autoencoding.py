@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from palate.models.histories import Histories
+from palate.models.histories import Histories, history_weights
 from palate.models.learning.ridge import closed_form, gram, solve_users
-from palate.models.learning.weights import history_weights
 from palate.models.training import LocalTraining
 
 NUM_ITEMS, FIXED, DIM = 25, 2, 4

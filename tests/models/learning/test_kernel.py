@@ -10,7 +10,7 @@ from oracle.device import LocalModel, interaction_weights, residuals, solve_user
 from oracle.modules import build
 from torch import nn
 
-from palate.models.learning.weights import user_weights
+from palate.models.histories import user_weights
 from palate.models.scores.base import Shape
 from palate.models.scores.registry import SCORE_MODELS
 from palate.models.table import ItemTable, initial_embeddings

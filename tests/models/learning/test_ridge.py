@@ -7,9 +7,8 @@ import pytest
 from oracle.device import solve_user
 from scipy.optimize import approx_fprime, minimize
 
-from palate.models.histories import Histories
+from palate.models.histories import Histories, history_weights
 from palate.models.learning.ridge import ClosedForm, closed_form, solve_users
-from palate.models.learning.weights import history_weights
 from palate.models.training import LocalTraining
 
 A0, REG = 0.13, 0.7

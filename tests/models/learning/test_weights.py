@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle.alone import popularity_update
 
-from palate.models.learning.weights import hyperbolic_weights, pooling_weights, recency_weights, user_weights
+from palate.models.histories import pooling_weights, recency_weights, user_weights
 from palate.models.training import LocalTraining
+
+HYPERBOLIC = LocalTraining(forgetting="hyperbolic")
 
 
 def test_the_newest_interaction_counts_one_and_the_rest_halves_every_half_life():
@@ -31,8 +33,8 @@ def test_an_infinite_half_life_weighs_all_alike():
 
 
 def test_hyperbolic_weights_are_one_over_the_place_and_never_fade_together():
-    np.testing.assert_allclose(hyperbolic_weights(np.array([0, 1, 3, 99])), [1.0, 0.5, 0.25, 0.01], rtol=1e-6)
-    doubled = [hyperbolic_weights(np.arange(count)).sum(dtype=np.float64) for count in (1000, 2000)]
+    np.testing.assert_allclose(pooling_weights(np.array([0, 1, 3, 99]), HYPERBOLIC), [1.0, 0.5, 0.25, 0.01], rtol=1e-6)
+    doubled = [pooling_weights(np.arange(count), HYPERBOLIC).sum(dtype=np.float64) for count in (1000, 2000)]
     assert doubled[1] - doubled[0] == pytest.approx(np.log(2.0), abs=1e-3)
 
 
@@ -46,7 +48,7 @@ def test_pooling_weights_go_by_the_configuration():
     ages, config = np.arange(30), LocalTraining(recency_half_life=3.0, recency_floor=0.2)
     np.testing.assert_array_equal(pooling_weights(ages, config), recency_weights(ages, half_life=3.0, floor=0.2))
     other = config.model_copy(update={"forgetting": "hyperbolic"})
-    np.testing.assert_array_equal(pooling_weights(ages, other), hyperbolic_weights(ages))
+    np.testing.assert_array_equal(pooling_weights(ages, other), pooling_weights(ages, HYPERBOLIC))
 
 
 def test_exponent_zero_weighs_all_people_alike_and_one_gives_means():

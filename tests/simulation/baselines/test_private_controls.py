@@ -7,9 +7,8 @@ import pytest
 from oracle.device import solve_user
 
 from palate.errors import ConfigError
-from palate.models.histories import Histories
+from palate.models.histories import Histories, recency_weights
 from palate.models.learning.kernel import popularity_sum
-from palate.models.learning.weights import recency_weights
 from palate.models.popularity import saturating_column
 from palate.models.serving import serving_training
 from palate.models.training import LocalTraining
