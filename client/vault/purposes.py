@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from palate.client.vault.errors import EntryRefused
-
 RESERVED = "vault"
 """The vault's own key: it seals the record of what the vault holds."""
-
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
 @dataclass(frozen=True)
@@ -26,23 +21,11 @@ class Purpose:
         Whether `Vault.export` shows it: the owner's data and public keys yes, secret keys no.
     content
         How `export` shows a value: JSON as it is, bytes in base64.
-
-    Raises
-    ------
-    EntryRefused
-        If the name cannot be one, or is the vault's own.
     """
 
     name: str
     exported: bool
     content: Literal["json", "bytes"] = "bytes"
-
-    def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name) or self.name == RESERVED:
-            raise EntryRefused(
-                f"{self.name!r} is no purpose: up to 32 of a-z, 0-9 and '-', a letter first, and not {RESERVED!r}",
-                hint="choose a word of palate.client.vault.purposes",
-            )
 
 
 IDENTITY = Purpose("identity", exported=False)

@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from palate.client.vault import schema
-from palate.client.vault.errors import Forgotten, KeyWornOut, VaultError, VaultTampered
-from palate.client.vault.purposes import RESERVED
+from palate.client.vault.errors import EntryRefused, Forgotten, KeyWornOut, NotInVault, VaultError, VaultTampered
+from palate.client.vault.purposes import RESERVED, Purpose
 from palate.client.vault.sealing import SEALS_PER_KEY, DataKey, State
 
+MAX_VALUE_BYTES = 1 << 28
+MAX_NAME_BYTES = 512
 _ATTEMPTS = 5  # of reading past a key that another program changes just then
 
 
@@ -43,10 +45,10 @@ class SealedRows:
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
-        return "SealedRows(<sealed>)"
+        return f"{type(self).__name__}(<sealed>)"
 
     def close(self) -> None:
-        """Close the file and drop the keys."""
+        """Close the file and drop the keys; everything is on disk already."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
@@ -54,96 +56,112 @@ class SealedRows:
             self._keys.clear()
             self._master = b""
 
-    def get(self, purpose: str, name: str) -> bytes | None:
-        """Open a value; None if there is no such entry. Raises `VaultTampered` if it is not intact."""
-        with self._lock:
-            for _ in range(_ATTEMPTS):
-                key = self.key(purpose)
-                if key is None:
-                    return None
-                tag = key.name_tag(name)
-                row = self._row(
-                    "SELECT k.id, e.version, e.sealed FROM keys k LEFT JOIN entries e "
-                    "ON e.purpose = k.purpose AND e.tag = ? WHERE k.purpose = ?",
-                    (tag, purpose),
-                )
-                if row is None or row[0] != key.key_id:  # rotated or erased by another program meanwhile
-                    self._keys.pop(purpose, None)
-                    continue
-                return None if row[1] is None else key.open(tag, row[1], row[2])[1]
-            raise VaultError("another program keeps changing the keys", hint="let it finish, then try again")
+    def get(self, purpose: Purpose, name: str) -> bytes:
+        """Open a value.
 
-    def put(self, purpose: str, name: str, value: bytes) -> None:
-        """Seal a value, in place of what was there; inside a transaction."""
-        key = self.key(purpose) or self._add_key(purpose)
-        own, state = self._own_key(), self._changing()
-        for used in (key, own):
-            if state.version - used.born >= SEALS_PER_KEY:
-                raise KeyWornOut(
-                    f"the key of {used.purpose} may have sealed {SEALS_PER_KEY} times, the most for one key",
-                    hint=f"rotate {purpose}",
-                )
-        tag, version = key.name_tag(name), state.version + 1
-        old = self._row("SELECT version FROM entries WHERE purpose = ? AND tag = ?", (purpose, tag))
-        self._run(
-            "INSERT INTO entries VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (purpose, tag) DO UPDATE SET version = excluded.version, sealed = excluded.sealed",
-            (purpose, tag, version, key.seal(name, version, value)),
-        )
-        self._pending = state.changed(
-            version=version,
-            entries=0 if old else 1,
-            added=own.entry_term(purpose, tag, version),
-            removed=own.entry_term(purpose, tag, old[0]) if old else 0,
-        )
+        Raises
+        ------
+        NotInVault
+            If there is no such entry, and none is missing.
+        VaultTampered
+            If it is not what was put there, or was taken away.
+        """
+        value = self._found(purpose.name, name)
+        if value is None:
+            self.check()  # a row that somebody took away looks like one that never was
+            raise NotInVault(f"there is no such entry of {purpose.name}", hint="put it there first")
+        return value
 
-    def delete(self, purpose: str, name: str) -> bool:
-        """Remove an entry, inside a transaction; False if there is none."""
-        key = self.key(purpose)
-        tag = b"" if key is None else key.name_tag(name)
-        row = self._row("SELECT version FROM entries WHERE purpose = ? AND tag = ?", (purpose, tag))
-        if row is not None:
-            self._remove(purpose, tag, row[0])
-        return row is not None
+    def put(self, purpose: Purpose, name: str, value: bytes) -> None:
+        """Seal a value under a name, in place of what was there.
 
-    def erase(self, purpose: str) -> None:
-        """Remove everything of a purpose and its key, inside a transaction."""
-        key = self.key(purpose)
-        if key is not None:
-            for tag, version in self._rows("SELECT tag, version FROM entries WHERE purpose = ?", (purpose,)):
-                self._remove(purpose, tag, version)
-            self._drop_key(key)
+        Parameters
+        ----------
+        purpose
+            What it is for.
+        name
+            1 to 512 printable bytes of UTF-8; on disk only a keyed hash of it can be seen.
+        value
+            At most 2^28 bytes; their number can be seen on disk to the next 256.
 
-    def reseal(self, purpose: str) -> None:
-        """Seal everything of a purpose under a fresh key, and the state too, inside a transaction."""
-        self.check()
-        old = self.key(purpose)
-        self._renew_own_key()
-        if old is None:
-            return
-        versions = self._rows("SELECT tag, version FROM entries WHERE purpose = ?", (purpose,))
-        self._drop_key(old)
-        self._add_key(purpose)
-        for tag, version in versions:
-            name, value = old.open(tag, version, self._sealed(purpose, tag))
-            self._remove(purpose, tag, version)
-            self.put(purpose, name, value)
+        Raises
+        ------
+        EntryRefused
+            If name or value do not fit.
+        KeyWornOut
+            If the purpose's key has sealed as much as it may: `rotate` it.
+        VaultLocked, VaultTampered
+            If the file is held for too long, or damaged.
+        """
+        size = len(name.encode("utf-8", errors="surrogatepass"))
+        if not 1 <= size <= MAX_NAME_BYTES or not name.isprintable():
+            raise EntryRefused(
+                f"a name of {size} bytes, or not printable; 1 to {MAX_NAME_BYTES} printable bytes of UTF-8 are taken",
+                hint="shorten it",
+            )
+        if len(value) > MAX_VALUE_BYTES:
+            raise EntryRefused(f"a value of {len(value)} bytes, at most {MAX_VALUE_BYTES} are taken", hint="split it")
+        with self.transaction():
+            self._put(purpose.name, name, bytes(value))
 
-    def entries(self, purpose: str) -> Iterator[tuple[str, bytes]]:
-        """Open all entries of a purpose, in no order; to be read to the end at once."""
+    def delete(self, purpose: Purpose, name: str) -> None:
+        """Remove an entry, overwrite its place in the file, and empty the log unless another program reads just now.
+
+        Raises
+        ------
+        NotInVault
+            If there is no such entry.
+        """
+        with self.transaction():
+            key = self.key(purpose.name)
+            tag = b"" if key is None else key.name_tag(name)
+            row = self._row("SELECT version FROM entries WHERE purpose = ? AND tag = ?", (purpose.name, tag))
+            if row is None:
+                self.check()
+                raise NotInVault(f"there is no such entry of {purpose.name}", hint="entries() lists what there is")
+            self._remove(purpose.name, tag, row[0])
+
+    def entries(self, purpose: Purpose) -> dict[str, bytes]:
+        """Open all entries of a purpose, as they are at one moment: values by name, names sorted; raises as `get`."""
         with self.reading():
-            key = self.key(purpose)
-            if key is not None:
-                for tag, version in self._rows("SELECT tag, version FROM entries WHERE purpose = ?", (purpose,)):
-                    yield key.open(tag, version, self._sealed(purpose, tag))
+            key = self.key(purpose.name)
+            return {} if key is None else dict(sorted(key.open(*row) for row in self._boxes(purpose.name)))
 
-    def purposes(self) -> list[str]:
-        """Names of the purposes that have a key, sorted."""
-        rows = self._rows("SELECT purpose FROM keys WHERE purpose <> ? ORDER BY purpose", (RESERVED,))
-        return [row[0] for row in rows]
+    def rotate(self, purpose: Purpose) -> None:
+        """Seal everything of a purpose anew under a fresh key, and renew the vault's own key.
+
+        The old key, sealed under the master key, is overwritten in the file.
+
+        Raises
+        ------
+        VaultTampered
+            If anything is not intact; nothing is changed then.
+        """
+        with self.transaction():
+            self.check()
+            old = self.key(purpose.name)
+            self._renew_own_key()
+            if old is None:
+                return
+            boxes = self._boxes(purpose.name)
+            self._drop_key(old)
+            self._add_key(purpose.name)
+            for tag, version, sealed in boxes:
+                name, value = old.open(tag, version, sealed)
+                self._remove(purpose.name, tag, version)
+                self._put(purpose.name, name, value)
 
     def check(self) -> None:
-        """Compare all rows with the sealed sum over them; raises `VaultTampered` if they differ."""
+        """Compare all rows with the sealed sum over them.
+
+        Finds rows that were removed, invented, swapped or put back to an older version, in any number. A whole file
+        that was put back is not found: it is what the vault once was.
+
+        Raises
+        ------
+        VaultTampered
+            If they are not those that the vault was left with.
+        """
         with self.reading():
             state = self._pending or self._load_state()
             count, total = self._sum()
@@ -155,7 +173,13 @@ class SealedRows:
                 )
 
     def scrub(self) -> bool:
-        """Cut the write-ahead log; False if another program reads just now, or a transaction is open."""
+        """Cut the write-ahead log, in which older sealed versions stay for a while.
+
+        Returns
+        -------
+        bool
+            False if another program reads just now; then the next one to scrub does it.
+        """
         with self._lock, named():
             connection = self._opened()
             self._scrub_due = connection.in_transaction or not schema.scrub(connection)
@@ -163,7 +187,16 @@ class SealedRows:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Hold the file alone; commit at the end or leave no trace. One inside another is undone alone if it fails."""
+        """Do several things as one: all of them are on disk at the end, or none.
+
+        Other programs wait meanwhile. A transaction inside another is undone alone if it fails, and is on disk with the
+        outer one.
+
+        Raises
+        ------
+        VaultLocked
+            If another program holds the file for too long.
+        """
         with self._lock:
             if self._pending is not None:
                 with self._savepoint():
@@ -212,6 +245,47 @@ class SealedRows:
             self._keys[purpose] = cached
         return cached
 
+    def _found(self, purpose: str, name: str) -> bytes | None:
+        with self._lock:
+            for _ in range(_ATTEMPTS):
+                key = self.key(purpose)
+                if key is None:
+                    return None
+                tag = key.name_tag(name)
+                row = self._row(
+                    "SELECT k.id, e.version, e.sealed FROM keys k LEFT JOIN entries e "
+                    "ON e.purpose = k.purpose AND e.tag = ? WHERE k.purpose = ?",
+                    (tag, purpose),
+                )
+                if row is None or row[0] != key.key_id:  # rotated or erased by another program meanwhile
+                    self._keys.pop(purpose, None)
+                    continue
+                return None if row[1] is None else key.open(tag, row[1], row[2])[1]
+            raise VaultError("another program keeps changing the keys", hint="let it finish, then try again")
+
+    def _put(self, purpose: str, name: str, value: bytes) -> None:
+        key = self.key(purpose) or self._add_key(purpose)
+        own, state = self._own_key(), self._changing()
+        for used in (key, own):
+            if state.version - used.born >= SEALS_PER_KEY:
+                raise KeyWornOut(
+                    f"the key of {used.purpose} may have sealed {SEALS_PER_KEY} times, the most for one key",
+                    hint=f"rotate {purpose}",
+                )
+        tag, version = key.name_tag(name), state.version + 1
+        old = self._row("SELECT version FROM entries WHERE purpose = ? AND tag = ?", (purpose, tag))
+        self._run(
+            "INSERT INTO entries VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (purpose, tag) DO UPDATE SET version = excluded.version, sealed = excluded.sealed",
+            (purpose, tag, version, key.seal(name, version, value)),
+        )
+        self._pending = state.changed(
+            version=version,
+            entries=0 if old else 1,
+            added=own.entry_term(purpose, tag, version),
+            removed=own.entry_term(purpose, tag, old[0]) if old else 0,
+        )
+
     def _own_key(self) -> DataKey:
         key = self.key(RESERVED)
         if key is None:
@@ -253,9 +327,8 @@ class SealedRows:
         self._pending = state.changed(version=state.version + 1, entries=-1, removed=term)
         self._scrub_due = True
 
-    def _sealed(self, purpose: str, tag: bytes) -> bytes:
-        sealed: bytes = self._row("SELECT sealed FROM entries WHERE purpose = ? AND tag = ?", (purpose, tag))[0]
-        return sealed
+    def _boxes(self, purpose: str) -> list[Any]:
+        return self._rows("SELECT tag, version, sealed FROM entries WHERE purpose = ?", (purpose,))
 
     def _sum(self) -> tuple[int, int]:
         own = self._own_key()

@@ -11,25 +11,22 @@ import base64
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from palate.client.vault import files, keeper, schema, tombstone
-from palate.client.vault.errors import EntryRefused, Forgotten, NotInVault, NoVault, VaultExists, WrongKey
+from palate.client.vault.errors import Forgotten, NotInVault, NoVault, VaultExists, WrongKey
 from palate.client.vault.purposes import PURPOSES, RESERVED, Purpose
 from palate.client.vault.rows import SealedRows, named
 from palate.client.vault.sealing import ID_SIZE, DataKey, State, check_value
 from palate.privacy import files as whole
 
-MAX_VALUE_BYTES = 1 << 28
-MAX_NAME_BYTES = 512
 EXPORT_FORMAT = "palate-vault-export/1"
 
 
-class Vault:
+class Vault(SealedRows):
     """An open vault; made by `create` or `open`, and closed as a context manager or by `close`.
 
     One object may be used by several threads, one file by several programs; no object across a fork.
@@ -48,7 +45,7 @@ class Vault:
         self.folder = folder
         self.vault_id = vault_id
         self.keeper = kind
-        self._rows = SealedRows(connection, vault_id, master)
+        super().__init__(connection, vault_id, master)
 
     @classmethod
     def create(
@@ -149,9 +146,6 @@ class Vault:
             raise
         return vault
 
-    def __repr__(self) -> str:
-        return "Vault(<sealed>)"
-
     def __enter__(self) -> Vault:
         return self
 
@@ -160,58 +154,6 @@ class Vault:
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Close the file and drop the keys; everything is on disk already."""
-        self._rows.close()
-
-    def put(self, purpose: Purpose, name: str, value: bytes) -> None:
-        """Seal a value under a name, in place of what was there.
-
-        Parameters
-        ----------
-        purpose
-            What it is for.
-        name
-            1 to 512 printable bytes of UTF-8; on disk only a keyed hash of it can be seen.
-        value
-            At most 2^28 bytes; their number can be seen on disk to the next 256.
-
-        Raises
-        ------
-        EntryRefused
-            If name or value do not fit.
-        KeyWornOut
-            If the purpose's key has sealed as much as it may: `rotate` it.
-        VaultLocked, VaultTampered
-            If the file is held for too long, or damaged.
-        """
-        size = len(name.encode("utf-8", errors="surrogatepass"))
-        if not 1 <= size <= MAX_NAME_BYTES or not name.isprintable():
-            raise EntryRefused(
-                f"a name of {size} bytes, or not printable; 1 to {MAX_NAME_BYTES} printable bytes of UTF-8 are taken",
-                hint="shorten it",
-            )
-        if len(value) > MAX_VALUE_BYTES:
-            raise EntryRefused(f"a value of {len(value)} bytes, at most {MAX_VALUE_BYTES} are taken", hint="split it")
-        with self.transaction():
-            self._rows.put(purpose.name, name, bytes(value))
-
-    def get(self, purpose: Purpose, name: str) -> bytes:
-        """Open a value.
-
-        Raises
-        ------
-        NotInVault
-            If there is no such entry, and none is missing.
-        VaultTampered
-            If it is not what was put there, or was taken away.
-        """
-        value = self._rows.get(purpose.name, name)
-        if value is None:
-            self.check()  # a row that somebody took away looks like one that never was
-            raise NotInVault(f"there is no such entry of {purpose.name}", hint="put it there first")
-        return value
-
     def has(self, purpose: Purpose, name: str) -> bool:
         """Whether there is an entry of that name; raises `VaultTampered` as `get`."""
         try:
@@ -219,99 +161,6 @@ class Vault:
         except NotInVault:
             return False
         return True
-
-    def delete(self, purpose: Purpose, name: str) -> None:
-        """Remove an entry, overwrite its place in the file, and empty the log unless another program reads just now.
-
-        Raises
-        ------
-        NotInVault
-            If there is no such entry.
-        """
-        with self.transaction():
-            if not self._rows.delete(purpose.name, name):
-                self.check()
-                raise NotInVault(f"there is no such entry of {purpose.name}", hint="ids() lists what there is")
-
-    def ids(self, purpose: Purpose) -> list[str]:
-        """Names of a purpose's entries, sorted; every one of them is opened, for names are sealed too."""
-        return sorted(name for name, _ in self._rows.entries(purpose.name))
-
-    def purposes(self) -> list[str]:
-        """Names of the purposes that have a key, sorted."""
-        return self._rows.purposes()
-
-    def entries(self, purpose: Purpose) -> dict[str, bytes]:
-        """Open all entries of a purpose, as they are at one moment: values by name, names sorted; raises as `get`."""
-        return dict(sorted(self._rows.entries(purpose.name)))
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Do several things as one: all of them are on disk at the end, or none.
-
-        Other programs wait meanwhile. A transaction inside another is undone alone if it fails, and is on disk with the
-        outer one.
-
-        Raises
-        ------
-        VaultLocked
-            If another program holds the file for too long.
-        """
-        with self._rows.transaction():
-            yield
-
-    def rotate(self, purpose: Purpose) -> None:
-        """Seal everything of a purpose anew under a fresh key, and renew the vault's own key.
-
-        The old key, sealed under the master key, is overwritten in the file.
-
-        Raises
-        ------
-        VaultTampered
-            If anything is not intact; nothing is changed then.
-        """
-        with self.transaction():
-            self._rows.reseal(purpose.name)
-
-    def erase(self, purpose: Purpose) -> None:
-        """Remove everything of a purpose, and its key; as thorough as `delete`."""
-        with self.transaction():
-            self._rows.erase(purpose.name)
-
-    def scrub(self) -> bool:
-        """Cut the write-ahead log, in which older sealed versions stay for a while.
-
-        Returns
-        -------
-        bool
-            False if another program reads just now; then the next one to scrub does it.
-        """
-        return self._rows.scrub()
-
-    def check(self) -> None:
-        """Compare all rows with the sealed sum over them.
-
-        Finds rows that were removed, invented, swapped or put back to an older version, in any number. A whole file
-        that was put back is not found: it is what the vault once was.
-
-        Raises
-        ------
-        VaultTampered
-            If they are not those that the vault was left with.
-        """
-        self._rows.check()
-
-    def verify(self) -> int:
-        """Open every entry, after a `check`, and return how many there are.
-
-        Raises
-        ------
-        VaultTampered
-            If anything is not intact.
-        """
-        with self._rows.reading():
-            self.check()
-            return sum(1 for purpose in self._rows.purposes() for _ in self._rows.entries(purpose))
 
     def export(self) -> dict[str, Any]:
         """Return the owner's data and public keys in clear, as plain JSON values; secret keys stay sealed.
@@ -322,14 +171,13 @@ class Vault:
             `format`, `vault` (its id), and `purposes`: for each one that may be exported, names and values. A value is
             the JSON that it holds, or `{"base64": ...}`.
         """
-        with self._rows.reading():
-            found: dict[str, Any] = {}
-            for name in self._rows.purposes():
-                purpose = PURPOSES.get(name)
-                if purpose is not None and purpose.exported:
-                    entries = sorted(self._rows.entries(name))
-                    found[name] = {label: _plain(purpose, value) for label, value in entries}
-            return {"format": EXPORT_FORMAT, "purposes": found, "vault": self.vault_id.hex()}
+        with self.reading():
+            found = {
+                purpose.name: {label: _plain(purpose, value) for label, value in self.entries(purpose).items()}
+                for name, purpose in sorted(PURPOSES.items())
+                if purpose.exported and self.key(name) is not None
+            }
+        return {"format": EXPORT_FORMAT, "purposes": found, "vault": self.vault_id.hex()}
 
 
 def _identity(folder: Path, connection: sqlite3.Connection) -> tuple[bytes, str, bytes]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+from vaults import verified
 
 from palate.cli.errors import ending_of
 from palate.client.fleet.importing import import_file
@@ -91,7 +92,7 @@ def test_damaged_files_lose_nothing_and_never_crash(tmp_path, kind, repeats):
                 assert done.added <= done.rows
                 taken += 1
             path.unlink()
-        vault.verify()
+        verified(vault)
         assert dict(history.in_order())[0] == Interaction(item="i3", value=3.0, time=5)
     assert refused
     assert taken or kind == ".parquet"

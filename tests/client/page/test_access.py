@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from vaults import verified
 
 from palate.client.page.access import COOKIE, HEADERS, MAX_BODY_BYTES, MAX_QUERY_BYTES, Secrets
 
@@ -131,7 +132,7 @@ def test_get_changes_nothing(owner: Visitor) -> None:
             f"{path}?token={owner.words.form}&said=like&item={item}&confirm=forget&facet=genre%3A+Crime&setting=pin"
         )
     assert changes(owner) == before
-    assert owner.session.device.vault.verify()
+    assert verified(owner.session.device.vault)
 
 
 def test_every_answer_forbids_keeping_framing_and_foreign_content(owner: Visitor) -> None:

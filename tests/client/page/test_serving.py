@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from vaults import verified
 
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.page.serving import DOOR, serve
@@ -162,7 +163,7 @@ def test_the_browser_is_given_the_file_and_never_the_link(
     assert opened == [(folder.home / DOOR).as_uri()]
     assert told[0].startswith("http://127.0.0.1:")
     with Vault.open(folder.vault) as vault:
-        assert vault.verify()
+        assert verified(vault)
 
 
 def test_the_agent_and_the_page_share_the_vault(standing: Served) -> None:

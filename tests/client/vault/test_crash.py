@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from vaults import verified
 
 from palate.client.vault import HISTORY, PROFILE, Vault
 from palate.client.vault.errors import VaultExists
@@ -69,7 +70,7 @@ def test_a_killed_writer_leaves_all_or_nothing(folder, draw):
     said = writer.stdout.read().split("\n")[:-1]  # a last line without its end was not said
     assert writer.wait() == -signal.SIGKILL
     with Vault.open(folder) as vault:
-        vault.verify()
+        verified(vault)
         count = vault.get(HISTORY, "count")
         assert vault.get(PROFILE, "count") == count
         assert 0 <= int(count) - int(said[-1] if said else 0) <= 1
@@ -85,8 +86,8 @@ def test_two_programs_lose_none_of_each_others_changes(folder):
     assert [counter.wait() for counter in counters] == [0, 0]
     with Vault.open(folder) as vault:
         assert vault.get(HISTORY, "sum") == b"80"
-        assert len(vault.ids(PROFILE)) == 80
-        assert vault.verify() == 81
+        assert len(list(vault.entries(PROFILE))) == 80
+        assert verified(vault) == 81
 
 
 @pytest.mark.parametrize("at", range(6))
@@ -100,7 +101,7 @@ def test_a_start_that_is_cut_off_can_be_made_again(folder, at, monkeypatch, note
         Vault.create(folder).close()
     with Vault.open(folder) as vault:
         vault.put(notes, "a", b"1")
-        assert vault.verify() == 1
+        assert verified(vault) == 1
 
 
 def _stop(patch: pytest.MonkeyPatch, at: int, *places: str) -> None:

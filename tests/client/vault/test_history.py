@@ -75,7 +75,7 @@ def test_an_import_is_all_or_nothing_and_one_step_back(vault, history):
     assert len(items(history)) == 201
     assert history.undo()
     assert items(history) == ["before"]
-    assert vault.ids(HISTORY) == ["block-000000", "journal"]
+    assert list(vault.entries(HISTORY)) == ["block-000000", "journal"]
 
 
 def test_removing_takes_one_and_names_what_is_not_there(history):
@@ -151,7 +151,8 @@ changes = st.lists(
 @given(changes=changes)
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_taking_back_leads_through_every_earlier_state(vault, changes):
-    vault.erase(HISTORY)
+    for name in vault.entries(HISTORY):
+        vault.delete(HISTORY, name)
     history = History(vault)
 
     def state():

@@ -10,6 +10,7 @@ from contextlib import closing
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from vaults import verified
 
 from palate.client.vault import HISTORY, PROFILE, Vault
 from palate.client.vault.errors import VaultTampered, WrongKey
@@ -42,7 +43,7 @@ def put_back(folder, table, old):
 
 def assert_found(folder):
     with pytest.raises(VaultTampered) as caught, Vault.open(folder) as vault:
-        vault.verify()
+        verified(vault)
     assert caught.value.hint
 
 
@@ -58,7 +59,7 @@ def test_no_bit_of_a_box_can_be_flipped(full, row, place, bit):
     assert_found(full)
     attack(full, (f"UPDATE entries SET sealed = ? {where}", sealed, purpose, tag))
     with Vault.open(full) as vault:
-        assert vault.verify() == 4
+        assert verified(vault) == 4
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from vaults import verified
 
 from palate.client.vault import HISTORY, PROFILE, Vault, errors, schema, tombstone
 
@@ -124,8 +125,8 @@ def test_the_vector_reads_as_it_says_by_both_readers(folder):
     with Vault.open(folder) as vault:
         read = {(p.name, name): value for p in (HISTORY, PROFILE) for name, value in vault.entries(p).items()}
         assert read == _contents(vector)
-        assert vault.verify() == 4
-        assert vault._rows._load_state().version == vector["version"]
+        assert verified(vault) == 4
+        assert vault._load_state().version == vector["version"]
 
 
 @pytest.mark.parametrize("case", _load("vault.json")["invalid"], ids=lambda case: case["why"])
@@ -137,7 +138,7 @@ def test_a_vector_with_one_fault_is_refused_by_both_readers(folder, case):
     with pytest.raises((ValueError, InvalidTag)):
         read_by_hand(folder / "vault.db", vector["key_file"])
     with pytest.raises(getattr(errors, case["error"])), Vault.open(folder) as vault:
-        vault.verify()
+        verified(vault)
 
 
 def test_the_second_reader_reads_what_a_vault_writes_today(vault, folder):
@@ -189,7 +190,7 @@ def _write() -> None:
             vault.put(PROFILE, "interests", b'{"western":0.75}')
             vault.put(HISTORY, "größe", b"")
             vault.put(PROFILE, "long", bytes(range(256)))
-            version = vault._rows._load_state().version
+            version = vault._load_state().version
             contents = [
                 {"purpose": p.name, "name": name, "value": value.hex()}
                 for p in (HISTORY, PROFILE)
