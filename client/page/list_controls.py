@@ -5,11 +5,11 @@ A list is asked for by GET alone: it changes nothing, can be kept as a bookmark,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Annotated, Literal
 from urllib.parse import urlencode
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from palate.client.recommending.facets import genre_facet
 from palate.client.recommending.recommender import COUNT, Recommender
@@ -23,8 +23,7 @@ Fame = Literal["any", "well", "less"]
 _POPULARITY: dict[Fame, int] = {"any": 0, "well": 1, "less": -1}
 
 
-@dataclass(frozen=True, kw_only=True)
-class ListControls:
+class ListControls(BaseModel):
     """One setting of the controls.
 
     Attributes
@@ -44,29 +43,18 @@ class ListControls:
     count
         Length of the list.
 
-    Raises
-    ------
-    ConfigError
-        If a number is out of range.
     """
 
-    ask: str = ""
-    diversity: float = 0.0
-    genres: tuple[str, ...] = ()
-    first_year: int | None = None
-    last_year: int | None = None
-    new_only: bool = False
-    known: Fame = "any"
-    count: int = COUNT
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
 
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.diversity <= 1.0:
-            raise ConfigError(f"the dial is at {self.diversity:g}, it goes from 0 to 1", hint="move it back")
-        if not 1 <= self.count <= COUNTS[-1]:
-            raise ConfigError(f"a list of {self.count}, 1 to {COUNTS[-1]} are shown", hint="choose a shorter one")
-        for year in (self.first_year, self.last_year):
-            if year is not None and not 1 <= year <= MAX_YEAR:
-                raise ConfigError(f"the year {year}, 1 to {MAX_YEAR} are taken", hint="leave it empty for any year")
+    ask: Annotated[str, AfterValidator(lambda text: " ".join(text.split()))] = ""
+    diversity: float = Field(0.0, ge=0, le=1)
+    genres: tuple[str, ...] = Field((), alias="genre")
+    first_year: int | None = Field(None, alias="from", ge=1, le=MAX_YEAR)
+    last_year: int | None = Field(None, alias="to", ge=1, le=MAX_YEAR)
+    new_only: bool = Field(False, alias="new")
+    known: Fame = "any"
+    count: int = Field(COUNT, ge=1, le=COUNTS[-1])
 
     @property
     def narrows(self) -> bool:
@@ -78,22 +66,8 @@ class ListControls:
     @property
     def query(self) -> str:
         """The same as a query without "?"; empty for the plain list."""
-        pairs: list[tuple[str, str]] = []
-        if self.ask:
-            pairs.append(("ask", self.ask))
-        if self.diversity:
-            pairs.append(("diversity", f"{self.diversity:g}"))
-        pairs += [("genre", genre) for genre in self.genres]
-        pairs += [
-            (name, str(year)) for name, year in (("from", self.first_year), ("to", self.last_year)) if year is not None
-        ]
-        if self.new_only:
-            pairs.append(("new", "1"))
-        if self.known != "any":
-            pairs.append(("known", self.known))
-        if self.count != COUNT:
-            pairs.append(("count", str(self.count)))
-        return urlencode(pairs)
+        given = self.model_dump(by_alias=True, exclude_defaults=True)
+        return urlencode(given | ({"new": "1"} if self.new_only else {}), doseq=True)
 
     @staticmethod
     def from_query(pairs: Sequence[tuple[str, str]]) -> ListControls:
@@ -104,20 +78,16 @@ class ListControls:
         ConfigError
             If a value cannot be used.
         """
-        last = dict(pairs)
-        known = last.get("known", "any")
-        if known not in get_args(Fame):
-            raise ConfigError(f"known is {known[:40]!r}", hint=f"it is one of {', '.join(get_args(Fame))}")
-        return ListControls(
-            ask=" ".join(last.get("ask", "").split()),
-            diversity=_number(last.get("diversity", "")),
-            genres=tuple(dict.fromkeys(value for name, value in pairs if name == "genre" and value)),
-            first_year=_whole("from", last.get("from", "")),
-            last_year=_whole("to", last.get("to", "")),
-            new_only=last.get("new") == "1",
-            known=cast("Fame", known),
-            count=_whole("count", last.get("count", "")) or COUNT,
-        )
+        given = {name: value for name, value in dict(pairs).items() if value.strip() and name != "genre"}
+        genres = dict.fromkeys(value for name, value in pairs if name == "genre" and value)
+        try:
+            return ListControls.model_validate({**given, "genre": tuple(genres)})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ConfigError(
+                f"{first['loc'][0]} is {str(first['input'])[:40]!r}: {first['msg'][:1].lower()}{first['msg'][1:]}",
+                hint="leave the field empty, or choose a value that the page offers",
+            ) from None
 
     def request(self, recommender: Recommender) -> Request:
         """Turn it into what the recommender is asked; raises ConfigError as `Recommender.understand`."""
@@ -131,21 +101,3 @@ class ListControls:
             count=self.count if self.count != COUNT else None,
         )
         return recommender.understand(self.ask).also(controls) if self.ask else controls
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text) if text.strip() else 0.0
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ConfigError(f"{text[:40]!r} is no number", hint="the dial goes from 0 to 1")
-    return value
-
-
-def _whole(name: str, text: str) -> int | None:
-    if not text.strip():
-        return None
-    if not (text.strip().isascii() and text.strip().isdigit() and len(text.strip()) <= 6):
-        raise ConfigError(f"{name} is {text[:40]!r}, a whole number is needed", hint="leave it empty for any")
-    return int(text)

@@ -19,15 +19,13 @@ from palate.client.vault.rows import named
 from palate.client.vault.sealing import ID_SIZE
 from palate.privacy import files as whole
 
-Further = Sequence[Path] | Callable[[], None]
-
 
 def forget(
     folder: Path,
     *,
     spent: Mapping[tuple[str, str], int],
     signer: Ed25519PrivateKey | None,
-    further: Further = (),
+    further: Callable[[], None] = lambda: None,
     wait_seconds: float = schema.WAIT_SECONDS,
 ) -> tombstone.Tombstone:
     """Destroy the vault of a folder for good; no key is needed for it, so that a lost one is no obstacle.
@@ -43,7 +41,7 @@ def forget(
     signer
         The key that signed them, taken out of the vault before; None if it is lost.
     further
-        Files to overwrite and remove as well, as the ledger's, or something to call.
+        Destroys what else there is, as the ledger's file; called once the keys are gone.
     wait_seconds
         How long to wait for other programs.
 
@@ -75,7 +73,9 @@ def forget(
     return finish(folder, further=further, wait_seconds=wait_seconds)
 
 
-def finish(folder: Path, *, further: Further = (), wait_seconds: float = schema.WAIT_SECONDS) -> tombstone.Tombstone:
+def finish(
+    folder: Path, *, further: Callable[[], None] = lambda: None, wait_seconds: float = schema.WAIT_SECONDS
+) -> tombstone.Tombstone:
     """Go on with a `forget` that something stopped; raises as it. Nothing happens if it was finished."""
     stone = tombstone.read(folder)
     if stone is None:
@@ -92,11 +92,7 @@ def finish(folder: Path, *, further: Further = (), wait_seconds: float = schema.
             refusal = error
     for path in files.leftovers(folder):
         files.shred(path)
-    if callable(further):
-        further()
-    else:
-        for path in further:
-            files.shred(path)
+    further()
     if refusal is not None:  # what the key opens goes; the row that says where the key lies stays, for the next try
         _empty(folder, ("keys", "entries"), wait_seconds)
         raise refusal

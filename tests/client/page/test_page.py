@@ -369,6 +369,13 @@ def test_a_device_of_no_fleet_and_no_table_says_so(folder: DeviceFolder) -> None
 
 
 def test_wishes_out_of_range_cannot_be_made() -> None:
-    for wrong in ({"diversity": 1.5}, {"count": 0}, {"first_year": 0}, {"last_year": 10_000}):
-        with pytest.raises(ConfigError):
-            ListControls(**wrong)
+    for wrong in (
+        ("diversity", "1.5"),
+        ("count", "0"),
+        ("from", "0"),
+        ("to", "10000"),
+        ("known", "no"),
+        ("count", "x"),
+    ):
+        with pytest.raises(ConfigError, match=f"{wrong[0]} is '{wrong[1]}'"):
+            ListControls.from_query([wrong])

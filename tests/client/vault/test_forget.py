@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from vaults import verified
 
-from palate.client.vault import HISTORY, IDENTITY, Vault, forget, tombstone
+from palate.client.vault import HISTORY, IDENTITY, Vault, files, forget, tombstone
 from palate.client.vault.errors import EntryRefused, Forgotten, NoVault, OtherVersion, VaultError, VaultTampered
 
 MARK = b"Xq7MARK"
@@ -28,13 +28,21 @@ def full(folder):
     return folder
 
 
+def shredding(*paths):
+    def shred():
+        for path in paths:
+            files.shred(path)
+
+    return shred
+
+
 def test_nothing_but_the_tombstone_is_left(full, signer):
     before = {path.name: path.read_bytes() for path in full.iterdir()}
     parts = [before["vault.db"][start : start + 32] for start in range(0, len(before["vault.db"]), 512)]
     sealed = [part for part in parts if len(set(part)) > 16]
     assert len(sealed) > 5
     (full / "ledger.db").write_bytes(MARK)
-    stone = forget.forget(full, spent=SPENT, signer=signer, further=[full / "ledger.db", full / "not-there"])
+    stone = forget.forget(full, spent=SPENT, signer=signer, further=shredding(full / "ledger.db", full / "not-there"))
     assert [path.name for path in full.iterdir()] == ["vault.tombstone"]
     left = (full / "vault.tombstone").read_bytes()
     assert left == stone.to_bytes()
@@ -50,7 +58,7 @@ def test_files_are_overwritten_before_they_are_removed(full, signer, tmp_path):
     (full / "ledger.db").write_bytes(MARK * 1000)
     for name in ("vault.db", "vault.key", "ledger.db"):
         os.link(full / name, tmp_path / name)
-    forget.forget(full, spent=SPENT, signer=signer, further=[full / "ledger.db"])
+    forget.forget(full, spent=SPENT, signer=signer, further=shredding(full / "ledger.db"))
     assert key[-40:-1] not in (tmp_path / "vault.key").read_bytes()
     assert MARK not in (tmp_path / "ledger.db").read_bytes()
     database = (tmp_path / "vault.db").read_bytes()
@@ -117,7 +125,7 @@ def test_no_figure_of_a_tombstone_can_be_changed(full, signer):
 @pytest.mark.parametrize("at", range(18))
 def test_stopped_anywhere_it_can_be_finished(full, signer, at, monkeypatch):
     (full / "ledger.db").write_bytes(MARK)
-    further = [full / "ledger.db"]
+    further = shredding(full / "ledger.db")
     calls = iter(range(10**6))
 
     def stopping(real):

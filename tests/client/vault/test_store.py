@@ -207,7 +207,7 @@ def test_nothing_that_is_said_quotes_a_secret(vault, folder, notes, caplog):
         lambda: vault.get(notes, NAME),
         lambda: vault.delete(PROFILE, NAME),
         lambda: vault.put(notes, NAME * 50, SECRET),
-        vault.verify,
+        lambda: verified(vault),
     ]
     for call in calls:
         with pytest.raises(VaultError) as caught:
