@@ -223,6 +223,13 @@ class SqliteBook:
             if row is None or row[1] or row[0] < self._clock():
                 self._secrets.destroy(found)
 
+    def open_keys(self) -> Iterator[RoundKey]:
+        """Yield the round keys whose private halves are here."""
+        for found in self._secrets.hashes():
+            row = self._one("SELECT key FROM round_keys WHERE hash = ?", found)
+            if row is not None:
+                yield RoundKey.from_bytes(row[0])
+
     # Who takes part.
 
     def newest_register(self) -> Register | None:

@@ -8,6 +8,7 @@ Canonical JSON (docs/formats/ledger.md). Cards hold nothing secret. Operators co
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -26,6 +27,8 @@ from palate.privacy.secagg.encoding import KEY_SIZE, SIGNATURE_SIZE
 
 HELPER_FORMAT: Final = "palate-helper-card/1"
 LEADER_FORMAT: Final = "palate-leader-card/1"
+ADDRESS: Final = r"^(\[[0-9a-fA-F:.]{2,64}\]|[A-Za-z0-9.-]{1,253}):([1-9][0-9]{0,4})$"
+"""host:port."""
 _TAG = b"palate/helper/card/1"
 
 
@@ -85,7 +88,8 @@ class HelperCard:
             )
         except (KeyError, ValueError):
             raise _refused("a helper's card") from None
-        if card._values() != values:
+        found = re.match(ADDRESS, card.address)
+        if card._values() != values or found is None or int(found[2]) > 65535:
             raise _refused("a helper's card")
         return card
 

@@ -35,14 +35,12 @@ class Refused(Exception):
         HTTP status, 4xx.
     detail
         What the caller is told: fixed words, nothing about others.
-    more
-        Further values of the JSON object that the caller is sent.
     """
 
-    def __init__(self, status: int, detail: str, more: Mapping[str, object] | None = None) -> None:
+    def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
         self.status = status
-        self.content = json.dumps({"detail": detail, **(more or {})}).encode()
+        self.detail = detail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +122,8 @@ class SignedHttp(Generic[Caller]):
             content = await self._answer(scope, receive)
             status, media_type = 200, self._media_type
         except Refused as refusal:
-            status, media_type, content = refusal.status, "application/json", refusal.content
+            status, media_type = refusal.status, "application/json"
+            content = json.dumps({"detail": refusal.detail}).encode()
         except Exception as error:  # by its type alone: a text may quote what a device sent
             log.error("%s failed with %s", scope["path"], type(error).__name__)
             log.debug("failure", exc_info=True)

@@ -1,0 +1,225 @@
+"""Where things lie in a helper's folder, who may use it, and how it is made, told of its leader, and opened.
+
+    helper.toml      what the operator decides
+    helper.card      for the leader's operator: palate server init --helper
+    leader.card      from the leader's operator: palate helper trust
+    keys/            signing key and TLS (0700, files 0600): back it up, offline
+    ledger/          helper.sqlite: what was answered: back it up
+    round-keys/      private halves of the open rounds' keys: never back it up
+    anchor           the end of the ledger; helper.toml may name another medium
+
+One process at a time uses a helper's folder: it holds a lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from palate.errors import ConfigError, EnvironmentProblem, RunError
+from palate.privacy import files
+from palate.server.fleet.certificates import AUTHORITY_DAYS, KeyFiles, issue_server_certificate, make_authority
+from palate.server.fleet.folder import make_key, read_key
+from palate.server.helper.anchor import AnchorFile
+from palate.server.helper.book import SqliteBook
+from palate.server.helper.cards import HelperCard, LeaderCard
+from palate.server.helper.config import SUITES, HelperConfig, load_config, to_toml
+from palate.server.helper.secrets_folder import RoundSecrets
+from palate.server.helper.service import HelperService, Progress
+
+
+@dataclass(frozen=True)
+class HelperFolder:
+    """The folder of one helper."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """What the operator decides."""
+        return self.root / "helper.toml"
+
+    @property
+    def card(self) -> Path:
+        """What the leader's operator gets."""
+        return self.root / "helper.card"
+
+    @property
+    def leader_card(self) -> Path:
+        """What the leader's operator gave."""
+        return self.root / "leader.card"
+
+    @property
+    def key(self) -> Path:
+        """Ed25519 key that devices pin."""
+        return self.root / "keys" / "helper.key"
+
+    @property
+    def tls(self) -> KeyFiles:
+        """TLS key and certificate of the service."""
+        return KeyFiles(self.root / "keys" / "tls", "server")
+
+    @property
+    def tls_root(self) -> KeyFiles:
+        """What signed the service's certificate; the leader pins it."""
+        return KeyFiles(self.root / "keys" / "tls", "authority")
+
+    @property
+    def ledger(self) -> Path:
+        """What was answered."""
+        return self.root / "ledger" / "helper.sqlite"
+
+    @property
+    def round_keys(self) -> Path:
+        """Private halves of the keys of open rounds."""
+        return self.root / "round-keys"
+
+    def anchor(self, config: HelperConfig) -> AnchorFile:
+        """Where the end of the ledger is kept; a path in helper.toml counts from this folder."""
+        return AnchorFile(self.root / config.anchor, config.fleet, read_key(self.key))
+
+    def load_config(self) -> HelperConfig:
+        """Read helper.toml; raises ConfigError where this is no helper's folder."""
+        if not self.config.exists():
+            raise ConfigError(
+                f"{self.root} is not the folder of a helper", hint="make one with palate helper init, or give --folder"
+            )
+        return load_config(self.config)
+
+    def leader(self) -> LeaderCard:
+        """Read whom this helper serves.
+
+        Raises
+        ------
+        ConfigError
+            If it was not told, or the card was changed.
+        """
+        if not self.leader_card.exists():
+            raise ConfigError(
+                "this helper does not know its leader yet", hint="palate helper trust leader.card, from its operator"
+            )
+        return LeaderCard.open(self.leader_card.read_bytes())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder alone.
+
+        Raises
+        ------
+        RunError
+            If another process uses it.
+        """
+        with (self.root / "helper.lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"{self.root}: another palate helper uses this folder", hint="stop it first: it answers by itself"
+                ) from None
+            yield
+
+    def is_locked(self) -> bool:
+        """Whether a helper runs here."""
+        with (self.root / "helper.lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+
+
+def make_helper(folder: HelperFolder, config: HelperConfig) -> HelperCard:
+    """Make a helper's folder: keys, certificate, ledger, anchor and card.
+
+    Raises
+    ------
+    ConfigError
+        If there is a helper already, or the address is none.
+    EnvironmentProblem
+        If the folder or the anchor cannot be written.
+    """
+    if folder.key.exists():
+        raise ConfigError(f"{folder.root} holds a helper already", hint="choose another folder")
+    try:
+        folder.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentProblem(f"{folder.root}: {error.strerror}", hint="choose a folder you may write") from None
+    host = config.address.rpartition(":")[0].strip("[]")
+    key = make_key(folder.key)
+    make_authority(folder.tls_root.folder, name=f"{config.fleet} helper")
+    issue_server_certificate(folder.tls_root, folder.tls.folder, hosts=[host], days=AUTHORITY_DAYS)
+    card = HelperCard(
+        fleet=config.fleet,
+        address=config.address,
+        key=key.public_key().public_bytes_raw(),
+        certificate=folder.tls_root.certificate.read_text(encoding="ascii"),
+    )
+    RoundSecrets(folder.round_keys)
+    SqliteBook.create(folder.ledger, folder.anchor(config))
+    files.replace(folder.card, card.sign(key), mode=files.SHARED)
+    files.replace(folder.config, to_toml(config).encode(), mode=files.SHARED)
+    return card
+
+
+def trust(folder: HelperFolder, data: bytes) -> LeaderCard:
+    """Take in the leader's card; the same again changes nothing.
+
+    Raises
+    ------
+    ConfigError
+        If it is damaged, for another fleet or helper, or this helper serves another leader.
+    """
+    config, card = folder.load_config(), LeaderCard.open(data)
+    own = read_key(folder.key).public_key().public_bytes_raw()
+    if card.fleet != config.fleet:
+        raise ConfigError(
+            f"the card is of fleet {card.fleet!r}, this helper is for {config.fleet!r}", hint="check the names"
+        )
+    if card.parties.helper != own:
+        raise ConfigError("the card names another helper", hint="give the leader's operator this helper's helper.card")
+    if card.parties.leader == own:
+        raise ConfigError("leader and helper have one key", hint="the helper must be run by somebody else")
+    if folder.leader_card.exists() and folder.leader() != card:
+        raise ConfigError(
+            "this helper serves another leader, or another authority admits its devices",
+            hint="a new leader needs a new helper: palate helper init in another folder",
+        )
+    files.replace(folder.leader_card, data, mode=files.SHARED)
+    return card
+
+
+@contextmanager
+def opened(folder: HelperFolder, *, progress: Progress | None = None) -> Iterator[HelperService]:
+    """Open a helper's folder, alone; its ledger is checked first.
+
+    Raises
+    ------
+    ConfigError, RunError
+        If it is no helper's folder, another process uses it, or it does not know its leader.
+    LedgerUnreadable, Tampered, Rollback, Fork
+        If the ledger is damaged, or is not the one that the anchor saw.
+    """
+    config, card = folder.load_config(), folder.leader()
+    key = read_key(folder.key)
+    with folder.locked():
+        book = SqliteBook(
+            folder.ledger,
+            secrets=RoundSecrets(folder.round_keys),
+            anchor=folder.anchor(config),
+            fleet=config.fleet,
+            key=key,
+        )
+        with closing(book):
+            yield HelperService(
+                config.fleet,
+                key,
+                card.parties,
+                book,
+                suite=SUITES[config.suite],
+                round_key_seconds=config.round_key_seconds,
+                most_devices=config.most_devices,
+                progress=progress,
+            )
