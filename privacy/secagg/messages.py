@@ -210,18 +210,30 @@ class Roster(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SealedShares(Message):
+class RoundMessage(Message):
+    """A message after the roster is known: the hash of the offer and the root of the roster bind it to the round."""
+
+    context: Hash
+    root: Hash
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceMessage(RoundMessage):
+    """A message of one device, or for one."""
+
+    device: DeviceNumber
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealedShares(DeviceMessage):
     """R1, up: shares of both secrets, sealed for each neighbour in the order of ranks."""
 
     kind: ClassVar[Kind] = Kind.SEALED_SHARES
-    context: Hash
-    root: Hash
-    device: DeviceNumber
     sealed: Annotated[tuple[bytes, ...], records(SEALED_SIZE)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inbox(Message):
+class Inbox(DeviceMessage):
     """R2, down: what the neighbours sealed for one device.
 
     Attributes
@@ -233,16 +245,13 @@ class Inbox(Message):
     """
 
     kind: ClassVar[Kind] = Kind.INBOX
-    context: Hash
-    root: Hash
-    device: DeviceNumber
     roster_size: int
     senders: RankSet
     sealed: Annotated[tuple[bytes, ...], PerRank("senders", SEALED_SIZE)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskedVector(Message):
+class MaskedVector(DeviceMessage):
     """R2, up: y = x + masks mod 2^b, packed. The device signs the hash of the values in their place.
 
     Attributes
@@ -254,9 +263,6 @@ class MaskedVector(Message):
     """
 
     kind: ClassVar[Kind] = Kind.MASKED_VECTOR
-    context: Hash
-    root: Hash
-    device: DeviceNumber
     word_bytes: Annotated[int, unsigned(1, 8)]
     words: bytes = field(repr=False)
 
@@ -287,7 +293,7 @@ class MaskedVector(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SurvivorSets(Message):
+class SurvivorSets(RoundMessage):
     """R3, down: who has sent shares (U2), and who of them a masked vector (U3).
 
     Attributes
@@ -297,8 +303,6 @@ class SurvivorSets(Message):
     """
 
     kind: ClassVar[Kind] = Kind.SURVIVOR_SETS
-    context: Hash
-    root: Hash
     roster_size: int
     shared: RankSet
     survivors: RankSet
@@ -318,18 +322,15 @@ class SurvivorSets(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Consistency(Message):
+class Consistency(DeviceMessage):
     """R3, up: this device was shown these survivor sets."""
 
     kind: ClassVar[Kind] = Kind.CONSISTENCY
-    context: Hash
-    root: Hash
-    device: DeviceNumber
     sets_hash: Hash
 
 
 @dataclass(frozen=True, kw_only=True)
-class Signatures(Message):
+class Signatures(RoundMessage):
     """R4, down: who else has signed the same survivor sets.
 
     Attributes
@@ -341,27 +342,22 @@ class Signatures(Message):
     """
 
     kind: ClassVar[Kind] = Kind.SIGNATURES
-    context: Hash
-    root: Hash
     roster_size: int
     signers: RankSet
     signatures: Annotated[tuple[bytes, ...], PerRank("signers", SIGNATURE_SIZE)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reveal(Message):
+class Reveal(DeviceMessage):
     """R4, up: one share per peer that has shared, in the order of ranks: of b if it survived, else of its mask key."""
 
     kind: ClassVar[Kind] = Kind.REVEAL
-    context: Hash
-    root: Hash
-    device: DeviceNumber
     sets_hash: Hash
     shares: Annotated[tuple[bytes, ...], records(SHARE_SIZE)] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Receipt(Message):
+class Receipt(RoundMessage):
     """R5, down: what became of the round.
 
     Attributes
@@ -377,8 +373,6 @@ class Receipt(Message):
     """
 
     kind: ClassVar[Kind] = Kind.RECEIPT
-    context: Hash
-    root: Hash
     sets_hash: Hash
     sum_hash: Hash
     model_hash: Hash

@@ -12,9 +12,9 @@ revealed; it holds at least q - floor(gamma n1) honest vectors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -26,19 +26,14 @@ from palate.privacy.secagg.encoding import (
     HASH_SIZE,
     MAX_NUMBER,
     MAX_ROSTER,
-    SIGNATURE_SIZE,
     Field,
     Kind,
+    Message,
     Number,
-    Reader,
     Text,
     check_text,
-    header,
-    read_fields,
     to_sign,
     unsigned,
-    verify_signature,
-    write_fields,
 )
 from palate.privacy.secagg.errors import OfferRefused
 from palate.privacy.wire import MAX_VALUES, RoundPlan
@@ -51,7 +46,7 @@ _HASH = Field(lambda digits: HASH.write(bytes.fromhex(digits)), lambda reader: H
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offer:
+class Offer(Message):
     """The public numbers of one round of secure aggregation.
 
     Attributes
@@ -93,6 +88,7 @@ class Offer:
         If a number is out of range or they contradict each other.
     """
 
+    kind: ClassVar[Kind] = Kind.OFFER
     fleet: Text
     run: Text
     server_round: Number
@@ -213,11 +209,6 @@ class Offer:
         """Bytes of one masked value on the wire: ceil(b / 8)."""
         return -(-self.ring_bits // 8)
 
-    @property
-    def body(self) -> bytes:
-        """What the server signs."""
-        return header(Kind.OFFER) + write_fields(self)
-
     @cached_property
     def context(self) -> bytes:
         """ctx, the hash of the signed bytes that enters every key and signature of the round, 32 bytes."""
@@ -225,7 +216,7 @@ class Offer:
 
     def sign(self, server_key: Ed25519PrivateKey) -> bytes:
         """Encode the offer with the server's signature; the same bytes every time."""
-        return self.body + server_key.sign(to_sign(self.body))
+        return self.signed(lambda body: server_key.sign(to_sign(body))).to_bytes()
 
     @staticmethod
     def open(data: bytes, server_key: Ed25519PublicKey) -> Offer:
@@ -238,13 +229,9 @@ class Offer:
         OfferRefused
             If the signature is not the server's, or the numbers contradict each other.
         """
-        reader = Reader(data, Kind.OFFER)
-        values = read_fields(Offer, reader)
-        body = reader.signed_so_far
-        signature = reader.raw(SIGNATURE_SIZE)
-        reader.end()
-        verify_signature(server_key, signature, body, OfferRefused, "the offer is not signed by this server")
-        return Offer(**values)
+        offer = Offer.from_bytes(data)
+        offer.verify(server_key, OfferRefused, "the offer is not signed by this server")
+        return replace(offer, signature=b"")
 
     def _check_range(self, name: str, least: int, most: int) -> None:
         value = getattr(self, name)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import NoReturn
 
 from palate.privacy.secagg.errors import OfferRefused
 from palate.privacy.secagg.offer import Offer
@@ -49,15 +49,14 @@ class DevicePolicy:
         OfferRefused
             If it asks for less than the policy does.
         """
-        if offer.n_min < self.smallest_cohort:
-            _refuse("n_min", offer.n_min, f"at least {self.smallest_cohort}")
-        if offer.gamma_thousandths < self.gamma_thousandths:
-            _refuse("gamma_thousandths", offer.gamma_thousandths, f"at least {self.gamma_thousandths}")
-        if offer.max_roster > self.largest_roster:
-            _refuse("max_roster", offer.max_roster, f"at most {self.largest_roster}")
-
-
-def _refuse(name: str, value: object, bound: str) -> NoReturn:
-    raise OfferRefused(
-        f"{name} is {value}, this device's policy asks for {bound}", hint="decline, or change the policy"
-    )
+        for name, least, most in (
+            ("n_min", self.smallest_cohort, math.inf),
+            ("gamma_thousandths", self.gamma_thousandths, math.inf),
+            ("max_roster", 0, self.largest_roster),
+        ):
+            value = getattr(offer, name)
+            if not least <= value <= most:
+                bound = f"at least {least}" if value < least else f"at most {most}"
+                raise OfferRefused(
+                    f"{name} is {value}, this device's policy asks for {bound}", hint="decline, or change the policy"
+                )

@@ -16,7 +16,7 @@ from palate.privacy.secagg.errors import (
     SharesRefused,
 )
 from palate.privacy.secagg.masks import has_low_order
-from palate.privacy.secagg.messages import Advert, Consistency, MaskedVector, Reveal, SealedShares
+from palate.privacy.secagg.messages import Advert, Consistency, DeviceMessage, MaskedVector, Reveal, SealedShares
 from palate.privacy.secagg.offer import Offer
 from palate.privacy.secagg.shamir import PRIME, SHARE_SIZE
 
@@ -154,12 +154,7 @@ class Screen:
             )
         return message
 
-    def _check(
-        self,
-        message: SealedShares | MaskedVector | Consistency | Reveal,
-        sender: Sender,
-        error: Callable[..., SecureAggregationError],
-    ) -> None:
+    def _check(self, message: DeviceMessage, sender: Sender, error: Callable[..., SecureAggregationError]) -> None:
         if (message.context, message.root) != (self._context, sender.root):
             raise error(f"the message of device {sender.device} is for another round", hint="it may be a replay")
         if message.device != sender.device:
