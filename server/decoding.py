@@ -1,13 +1,44 @@
-"""From the integers of a sum back to the units of an update: the public scale of each kind of round."""
+"""The server's sum of a round: added up as it arrives, and read back in the units of the update."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from palate.errors import FederationError
+from palate.models.arrays import Float64Array
 from palate.models.training import LocalTraining
+from palate.privacy.integer.ring import Ring
 from palate.privacy.mechanisms.registry import MECHANISMS
-from palate.privacy.wire import RoundPlan
+from palate.privacy.wire import ItemUpdate, RoundPlan
+
+
+class UpdateSum:
+    """Sum of the answers to one plan, in a ring under a protected unit and in float64 under unit "none".
+
+    Parameters
+    ----------
+    plan
+        What was asked.
+    """
+
+    def __init__(self, plan: RoundPlan) -> None:
+        self._plan = plan
+        self._plain = np.zeros(plan.update_size if plan.terms is None else 0)
+        self._masked = np.zeros(0 if plan.terms is None else plan.update_size, dtype=np.uint64)
+
+    def add(self, update: ItemUpdate) -> None:
+        """Add one answer, as `ItemUpdate.from_parts` has checked it."""
+        if self._plan.terms is None:
+            self._plain += update.vector
+        else:  # wraps modulo 2^64, of which every ring's modulus is a divisor
+            self._masked += update.vector.astype(np.uint64)
+
+    def total(self) -> Float64Array:
+        """Return the sum in the units of the update, float64 [update_size]; raises as `steps_per_unit`."""
+        terms, steps = self._plan.terms, steps_per_unit(self._plan)
+        return self._plain if terms is None else Ring(bits=terms.ring_bits).centre(self._masked) / steps
 
 
 def steps_per_unit(plan: RoundPlan) -> float:

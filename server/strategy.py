@@ -16,10 +16,9 @@ from flwr.serverapp import Grid
 
 from palate.errors import FederationError
 from palate.models.arrays import Float64Array
-from palate.privacy.mechanisms.summing import UpdateSum
 from palate.privacy.wire import ItemUpdate, RoundPlan, WireError, array_of_npy
 from palate.server.coordinator import Coordinator, RoundOutcome
-from palate.server.decoding import steps_per_unit
+from palate.server.decoding import UpdateSum
 
 _POLL_SECONDS = 0.1
 
@@ -115,7 +114,7 @@ def sum_of_updates(plan: RoundPlan, replies: Iterable[Message]) -> Float64Array:
                 f"round {plan.server_round}: node {node}: {error}",
                 hint="do all nodes run the same version? if values are not finite, lower the learning rates",
             ) from error
-    return total.total(steps_per_unit(plan))
+    return total.total()
 
 
 def _update_of(reply: Message, plan: RoundPlan) -> ItemUpdate:

@@ -67,6 +67,20 @@ class Evaluation:
     top_items: Int32Array | None
     top_k: int
 
+    @property
+    def columns(self) -> dict[str, Int32Array]:
+        """What is known of every user: `user`, `target`, `rank_sampled` and, unless cheap, `rank_full`, `top_items`."""
+        known = {"user": self.users, "target": self.target, "rank_sampled": self.rank_sampled}
+        if self.rank_full is not None and self.top_items is not None:
+            known |= {"rank_full": self.rank_full, "top_items": self.top_items}
+        return known
+
+    @staticmethod
+    def of_columns(columns: Mapping[str, Int32Array], top_k: int) -> Evaluation:
+        """Put an evaluation together from its `columns`; others are passed over."""
+        user, target, rank = (columns[name] for name in ("user", "target", "rank_sampled"))
+        return Evaluation(user, target, rank, columns.get("rank_full"), columns.get("top_items"), top_k)
+
     @staticmethod
     def concatenate(parts: Sequence[Evaluation]) -> Evaluation:
         """Join evaluations of disjoint users, such as those of several shards, in the order given.
@@ -78,21 +92,10 @@ class Evaluation:
         """
         if not parts:
             raise DataError("0 evaluations to join, at least 1 is needed", hint="evaluate some users first")
-        if len({(part.top_k, part.rank_full is None) for part in parts}) > 1:
-            raise DataError(
-                f"{len(parts)} evaluations differ in cut-off or kind",
-                hint="evaluate all shards alike",
-            )
-        ranks = [part.rank_full for part in parts if part.rank_full is not None]
-        items = [part.top_items for part in parts if part.top_items is not None]
-        return Evaluation(
-            users=np.concatenate([part.users for part in parts]),
-            target=np.concatenate([part.target for part in parts]),
-            rank_sampled=np.concatenate([part.rank_sampled for part in parts]),
-            rank_full=np.concatenate(ranks) if ranks else None,
-            top_items=np.concatenate(items) if items else None,
-            top_k=parts[0].top_k,
-        )
+        if len({(part.top_k, *part.columns) for part in parts}) > 1:
+            raise DataError(f"{len(parts)} evaluations differ in cut-off or kind", hint="evaluate all shards alike")
+        joined = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
+        return Evaluation.of_columns(joined, parts[0].top_k)
 
     def metrics(self, ranking: str = "sampled") -> RankingMetrics:
         """Accuracy under one protocol, "sampled" or "full".
@@ -115,14 +118,7 @@ class Evaluation:
 
     def to_frame(self) -> pl.DataFrame:
         """One row per user for parquet: user, target, rank_sampled and, where known, rank_full, top_items."""
-        columns: dict[str, Int32Array] = {
-            "user": self.users,
-            "target": self.target,
-            "rank_sampled": self.rank_sampled,
-        }
-        if self.rank_full is not None and self.top_items is not None:
-            columns |= {"rank_full": self.rank_full, "top_items": self.top_items}
-        return pl.DataFrame(columns)
+        return pl.DataFrame(self.columns)
 
 
 def evaluate(

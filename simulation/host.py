@@ -243,10 +243,11 @@ class ShardHost:
         fitted = known or fit_heads(table, history, heads, training)
         scorer = scorer_of(table, fitted, training)
         held_out = self._held_out[part]
-        result: Evaluation | None = None
+        result = _NOBODY
         if (held_out.item >= 0).any():
             result = evaluate(scorer, held_out, history, top_k=TOP_K, with_full=bool(question["full"]))
-        return arrays_of(result, self.users) | {"loss": self._loss_of(server_round)}
+        # Users get their index in the whole run.
+        return {**result.columns, "user": self.users[result.users], "loss": self._loss_of(server_round)}
 
     def _solutions(self, table: ItemTable, heads: State) -> State:
         """Return serving heads fitted to the training history and this table; solved once per table."""
@@ -305,18 +306,10 @@ def _heads_path(folder: Path, shard: int, server_round: int) -> Path:
 
 def join_answers(answers: list[Mapping[str, AnyArray]], *, full: bool) -> tuple[Evaluation, float | None]:
     """Join the shards' answers: an evaluation ordered by user, and the mean loss over devices where it is known."""
-    names = ("users", "target", "rank_sampled", *(("rank_full", "top_items") if full else ()))
+    names = ("user", "target", "rank_sampled", *(("rank_full", "top_items") if full else ()))
     joined = {name: np.concatenate([answer[name] for answer in answers]).astype(np.int32) for name in names}
-    order = np.argsort(joined["users"])
-    joined = {name: values[order] for name, values in joined.items()}
-    evaluation = Evaluation(
-        users=joined["users"],
-        target=joined["target"],
-        rank_sampled=joined["rank_sampled"],
-        rank_full=joined.get("rank_full"),
-        top_items=joined.get("top_items"),
-        top_k=TOP_K,
-    )
+    order = np.argsort(joined["user"])
+    evaluation = Evaluation.of_columns({name: values[order] for name, values in joined.items()}, TOP_K)
     losses = np.array([answer["loss"].astype(np.float64) for answer in answers])  # [shards, (loss, devices)]
     devices = losses[:, 1].sum()
     return evaluation, float(losses.prod(axis=1).sum() / devices) if devices else None
@@ -324,16 +317,3 @@ def join_answers(answers: list[Mapping[str, AnyArray]], *, full: bool) -> tuple[
 
 def _of(held_out: HeldOut, users: Int64Array) -> HeldOut:
     return HeldOut(held_out.item[users], held_out.negatives[users])
-
-
-def arrays_of(result: Evaluation | None, users: Int64Array) -> Arrays:
-    """Pack an evaluation of a node's people, or of nobody, as arrays; users get their index in the whole run."""
-    result = result or _NOBODY
-    arrays: Arrays = {
-        "users": users[result.users],
-        "target": result.target,
-        "rank_sampled": result.rank_sampled,
-    }
-    if result.rank_full is not None and result.top_items is not None:
-        arrays |= {"rank_full": result.rank_full, "top_items": result.top_items}
-    return arrays

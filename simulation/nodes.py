@@ -67,6 +67,7 @@ def num_nodes(config: SimulationConfig, num_users: int) -> int:
     return num_users if config.engine == "devices" else min(config.shards, num_users)
 
 
+@cache  # a node that was dropped would come back without its heads
 def open_node(config_json: str, run_dir: str, partition: int) -> Host:
     """Open a node's host; the process keeps it for the rounds to come.
 
@@ -79,11 +80,6 @@ def open_node(config_json: str, run_dir: str, partition: int) -> Host:
     partition
         Index of the node.
     """
-    return _open_node(config_json, run_dir, partition)
-
-
-@cache  # a node that was dropped would come back without its heads
-def _open_node(config_json: str, run_dir: str, partition: int) -> Host:
     config = SimulationConfig.model_validate_json(config_json)
     prepared = prepare(config)
     if config.engine == "devices":
@@ -93,4 +89,4 @@ def _open_node(config_json: str, run_dir: str, partition: int) -> Host:
 
 def close_nodes() -> None:
     """Forget this process's hosts: their heads belong to the run that has ended."""
-    _open_node.cache_clear()
+    open_node.cache_clear()

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from palate.models.table import initial_embeddings
 from palate.privacy.budget import events_of
 from palate.server.coordinator import Coordinator
 from palate.server.resolving import Setting, Source
@@ -14,13 +13,12 @@ from palate.server.values import flat
 from palate.simulation.claims import PUBLIC_CATALOGUE, label_of
 from palate.simulation.config import SimulationConfig, checked_config
 from palate.simulation.cost import Cost, estimate
-from palate.simulation.prepare import Prepared, prepare
+from palate.simulation.prepare import Prepared, coordinator_of, prepare
 from palate.simulation.protection import device_rounds
 from palate.simulation.report.rendering import Protection, cell
 from palate.simulation.report.tables import facts_grid, text_grid
 from palate.simulation.report.words import data_size
 from palate.simulation.resolving import resolve, shown
-from palate.simulation.seeding import table_rng
 
 if TYPE_CHECKING:
     import polars as pl
@@ -147,7 +145,7 @@ def plan(asked: SimulationConfig | Mapping[str, Any], prepared: Prepared | None 
     request = asked if isinstance(asked, SimulationConfig) else checked_config(asked)
     data = prepare(request) if prepared is None else prepared
     settings, decisions = resolve(request, data)
-    coordinator = _coordinator(settings, data)
+    coordinator = coordinator_of(settings, data, run="plan")
     terms, population, schedule = coordinator.settings.terms, data.interactions.num_users, settings.schedule
     return Plan(
         asked=request,
@@ -163,13 +161,6 @@ def plan(asked: SimulationConfig | Mapping[str, Any], prepared: Prepared | None 
         bytes_up=4 * coordinator.example_plans()[1].update_size,
         cost=estimate(settings, data),
     )
-
-
-def _coordinator(config: SimulationConfig, prepared: Prepared) -> Coordinator:
-    """Return the server of the run as it will start, for its example plans."""
-    num_users, num_items, schedule = prepared.interactions.num_users, prepared.interactions.num_items, config.schedule
-    start = initial_embeddings(num_items, schedule.dim, scale=schedule.initial_scale, rng=table_rng(config.seed))
-    return Coordinator(config.server_settings(run="plan", population=num_users), prepared.content.columns, start)
 
 
 def _promised(config: SimulationConfig, coordinator: Coordinator) -> Protection:

@@ -22,11 +22,14 @@ from palate.data.interactions import Interactions
 from palate.data.options import ReadOptions
 from palate.models.arrays import Float32Array, Int32Array, Int64Array
 from palate.models.histories import Histories
+from palate.models.table import initial_embeddings
+from palate.server.coordinator import Coordinator
 from palate.simulation.config import ContentOptions, SimulationConfig
 from palate.simulation.datasets.arrivals import Arrivals, hold_out_items
 from palate.simulation.datasets.presets import load
 from palate.simulation.datasets.splits import HeldOut, Split, split_for
 from palate.simulation.datasets.text_store import embeddings_of
+from palate.simulation.seeding import table_rng
 
 EVALUATION_SEED = 20_170_403
 """Draws the evaluation negatives; part of the protocol, so the same whatever the seed of a run."""
@@ -227,6 +230,14 @@ def renumbered(interactions: Interactions, split: Split, place: Int32Array) -> t
             num_items=split.num_items,
         ),
     )
+
+
+def coordinator_of(config: SimulationConfig, prepared: Prepared, *, run: str, nodes: int = 1) -> Coordinator:
+    """Return the server of a run as it starts."""
+    num_users, num_items, schedule = prepared.interactions.num_users, prepared.interactions.num_items, config.schedule
+    start = initial_embeddings(num_items, schedule.dim, scale=schedule.initial_scale, rng=table_rng(config.seed))
+    settings = config.server_settings(run=run, population=num_users, nodes=nodes)
+    return Coordinator(settings, prepared.content.columns, start)
 
 
 def shard_users(num_users: int, shard: int, shards: int) -> Int64Array:

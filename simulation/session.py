@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 from palate.data.tables import parquet_bytes
 from palate.errors import FederationError, RunError
 from palate.models.learning.kernel import is_stateful
-from palate.models.table import ItemTable, initial_embeddings
+from palate.models.table import ItemTable
 from palate.privacy import files
 from palate.privacy.mechanisms.evaluation import NoisyMetrics
 from palate.privacy.wire import RoundPlan
@@ -34,11 +34,11 @@ from palate.simulation.ledgers import RunLedger, have_keys, make_keys
 from palate.simulation.measure import cpu_seconds
 from palate.simulation.nodes import num_nodes
 from palate.simulation.noise_keys import destroy_noise_key, make_noise_key, read_noise_key
-from palate.simulation.prepare import Prepared
+from palate.simulation.prepare import Prepared, coordinator_of
 from palate.simulation.results import conclude
-from palate.simulation.seeding import table_rng
 
 RoundLine = dict[str, Any]
+PARTS = ("validation", "test")
 
 
 class Watcher(Protocol):
@@ -81,16 +81,8 @@ class SimulationSession:
             "catalogue": prepared.catalogue_hash,
             "columns": json.dumps(prepared.column_names),
         }
-        num_users, num_items, schedule = (
-            prepared.interactions.num_users,
-            prepared.interactions.num_items,
-            config.schedule,
-        )
-        self.coordinator = Coordinator(
-            config.server_settings(run=folder.name, population=num_users, nodes=num_nodes(config, num_users)),
-            prepared.content.columns,
-            initial_embeddings(num_items, schedule.dim, scale=schedule.initial_scale, rng=table_rng(config.seed)),
-        )
+        nodes = num_nodes(config, prepared.interactions.num_users)
+        self.coordinator = coordinator_of(config, prepared, run=folder.name, nodes=nodes)
         snapshot = self._store.load(self._metadata)
         if snapshot is not None:
             if config.engine == "devices" and snapshot.server_round > 0 and is_stateful(config.training):
@@ -113,7 +105,7 @@ class SimulationSession:
             if not self.coordinator.finished:
                 read_noise_key(folder)  # never made anew: a round would leave twice, with two noises
             popularity, train = self.coordinator.example_plans()
-            self._ledger = RunLedger(folder, config.promises, [(popularity, 1), (train, schedule.rounds)])
+            self._ledger = RunLedger(folder, config.promises, [(popularity, 1), (train, config.schedule.rounds)])
             for line in self.lines:  # a process may have been killed between a checkpoint and its entry
                 self._ledger.finish(folder.name, line["round"], line["table"])
         self._cpu_before = cpu_seconds()
@@ -172,9 +164,7 @@ class SimulationSession:
         """Rank everything once, fit the baselines, write the result."""
         table, last = self.coordinator.table, self.config.schedule.rounds
         self._watcher.phase("ranking the whole catalogue")
-        evaluations = {
-            part: self.ask(grid, part, last, table, full=True)[0] for part in ("validation", "test")
-        }  # fmt: skip
+        evaluations = {part: self.ask(grid, part, last, table, full=True)[0] for part in PARTS}
         self._write_evaluations(evaluations)
         spent = cpu_seconds() - self._cpu_before
         if self._ledger is not None:

@@ -11,13 +11,11 @@ from collections.abc import Callable
 import numpy as np
 
 from palate.models.learning.kernel import fit_heads, fresh_heads, popularity_sum, scorer_of, train
-from palate.models.table import initial_embeddings
 from palate.models.training import LocalTraining
-from palate.server.coordinator import Coordinator
 from palate.simulation.config import SimulationConfig
 from palate.simulation.evaluation import evaluate
-from palate.simulation.prepare import Prepared
-from palate.simulation.seeding import device_keys, table_rng
+from palate.simulation.prepare import Prepared, coordinator_of
+from palate.simulation.seeding import device_keys
 
 CANDIDATES = (10.0, 30.0, 100.0, 300.0)
 PROBE_ROUNDS = 6
@@ -66,14 +64,10 @@ def _probe(config: SimulationConfig, prepared: Prepared, regularisation: float) 
     training = config.training.model_copy(update={"regularisation": regularisation, "model": linear})
     schedule = config.schedule.model_copy(update={"rounds": PROBE_ROUNDS, "participation": 1.0})
     probe = config.model_copy(update={"training": training, "schedule": schedule})
-    num_users, num_items = prepared.interactions.num_users, prepared.interactions.num_items
-    rng = table_rng(config.seed)
-    embeddings = initial_embeddings(num_items, schedule.dim, scale=schedule.initial_scale, rng=rng)
-    settings = probe.server_settings(run="probe", population=num_users)
-    coordinator = Coordinator(settings, prepared.content.columns, embeddings)
-    history, users = prepared.split.train, np.arange(num_users)
-    coordinator.apply(popularity_sum(history, num_items).astype(np.float64))
-    heads = fresh_heads(coordinator.table, training, num_users)
+    coordinator, history = coordinator_of(probe, prepared, run="probe"), prepared.split.train
+    users = np.arange(history.num_users)
+    coordinator.apply(popularity_sum(history, coordinator.table.num_items).astype(np.float64))
+    heads = fresh_heads(coordinator.table, training, history.num_users)
     while not coordinator.finished:
         keys = device_keys(config.seed, coordinator.next_round, users)
         trained = train(coordinator.table, history, heads, keys, training)

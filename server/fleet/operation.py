@@ -18,13 +18,12 @@ from palate.privacy.accounting.events import Unit
 from palate.privacy.budget import for_roster
 from palate.privacy.charging import epsilon_of, intents
 from palate.privacy.ledger.body import hash_text
-from palate.privacy.mechanisms.summing import UpdateSum
 from palate.privacy.secagg.messages import Receipt
 from palate.privacy.secagg.offer import Offer
 from palate.privacy.secagg.server import RoundSum
 from palate.privacy.wire import REFUSED, FleetStep, ItemUpdate, RoundPlan
 from palate.server.coordinator import Coordinator
-from palate.server.decoding import steps_per_unit
+from palate.server.decoding import UpdateSum
 from palate.server.fleet.config import FleetConfig
 from palate.server.fleet.exchange import Exchange, Interrupted
 from palate.server.fleet.grid_messages import GridMessages
@@ -245,7 +244,7 @@ class Operation:
         """Put a sum into the table, and the table on disk; from here on the round is in it."""
         total = UpdateSum(plan)
         total.add(ItemUpdate(found.vector))
-        self._coordinator.apply(total.total(steps_per_unit(plan)), survivors=len(found.survivors))
+        self._coordinator.apply(total.total(), survivors=len(found.survivors))
         self._books.store.save(self._coordinator.snapshot(), self._books.metadata)
 
     def _conclude(self, begun: Round, current: FleetRound, found: RoundSum) -> None:

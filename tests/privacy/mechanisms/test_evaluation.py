@@ -13,9 +13,9 @@ from hypothesis.extra import numpy as hnp
 
 from palate.privacy.integer.csprng import Purpose, WordStream
 from palate.privacy.mechanisms.evaluation import NoisyMetrics, attach, split_metrics
-from palate.privacy.mechanisms.summing import UpdateSum
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import NUM_METRICS, ItemUpdate, RoundPlan
+from palate.server.decoding import UpdateSum
 
 TABLE = np.zeros((30, 4), np.float32)
 WIDE = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -92,7 +92,7 @@ def total_of(asked: RoundPlan, metrics: np.ndarray, seed: int) -> np.ndarray:
         key = seed.to_bytes(16, "big") + device.to_bytes(16, "big")
         rounding, noise = WordStream(key, Purpose.ROUNDING), WordStream(key, Purpose.NOISE)
         summed.add(ItemUpdate(mechanism.encode(vector, rounding=rounding, noise=noise)))
-    return summed.total(mechanism.quantiser.scale)
+    return summed.total()
 
 
 def read_back(asked: RoundPlan, metrics: np.ndarray, seed: int) -> tuple[np.ndarray, NoisyMetrics | None]:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palate.privacy.integer.csprng import Purpose, WordStream
-from palate.privacy.mechanisms.summing import UpdateSum
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import ItemUpdate, RoundPlan
+from palate.server.decoding import UpdateSum
 
 ITEMS, DIM, DEVICES = 50, 3, 20
 RNG = np.random.default_rng(5)
@@ -51,7 +51,7 @@ def summed(plan: RoundPlan, updates: list[ItemUpdate]) -> np.ndarray:
     total = UpdateSum(plan)
     for update in updates:
         total.add(update)
-    return total.total(scale(plan))
+    return total.total()
 
 
 SENT = messages(PLAN)
@@ -109,4 +109,4 @@ def test_without_protection_the_sum_is_exact_in_float64():
 
 def test_a_sum_of_nothing_is_zero():
     for plan in (PLAN, replace(PLAN, unit="none", terms=None)):
-        np.testing.assert_array_equal(UpdateSum(plan).total(1.0), np.zeros(PLAN.update_size))
+        np.testing.assert_array_equal(UpdateSum(plan).total(), np.zeros(PLAN.update_size))
