@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -18,7 +19,8 @@ from palate.errors import ConfigError, EnvironmentProblem
 from palate.simulation.config import SimulationConfig
 
 if TYPE_CHECKING:
-    from palate.simulation.frontier import Frontier
+    from palate.simulation.frontier import Frontier, Sweep
+    from palate.simulation.progress import Watcher
 
 _Value = TypeVar("_Value")
 
@@ -80,9 +82,7 @@ def frontier(
     """
     from palate.simulation.frontier import RUNS, Sweep, run_sweep
     from palate.simulation.frontier_controls import dataset_name, reference_names
-    from palate.simulation.frontier_progress import SweepProgress
     from palate.simulation.frontier_records import summary_of, write_frontier
-    from palate.simulation.progress import SilentWatcher
     from palate.simulation.report.frontier_chart import write_page  # before the first run: its extra may be missing
 
     sweep = Sweep(
@@ -99,16 +99,56 @@ def frontier(
     place = folder or Path("runs") / f"frontier-{'-'.join(dataset_name(each) for each in sweep.data)}"
     _make(place / RUNS)
     quiet = quiet or as_json
-    if quiet:
-        found = run_sweep(sweep, place, SilentWatcher(), references=names)
-    else:
-        with SweepProgress(Console(stderr=True), sweep, place) as watcher:
-            found = run_sweep(sweep, place, watcher, references=names, begins=watcher.point)
+    with _watched(sweep, place, Console(stderr=True, quiet=quiet)) as (watcher, begins):
+        found = run_sweep(sweep, place, watcher, references=names, begins=begins)
     summary = summary_of(found.cells, part=metric_part, swept=sweep.asked, notes=found.notes)
     write_frontier(found.entries, summary, place)
     files = write_page(found.cells, place, part=metric_part, notes=found.notes)
     closing = [_ADVICE[metric_part], *(f"written  {path}" for path in files)]
     return Answer(summary, _lines(found, metric_part), closing=() if quiet else closing)
+
+
+@contextmanager
+def _watched(
+    sweep: Sweep, folder: Path, console: Console
+) -> Iterator[tuple[Watcher, Callable[[SimulationConfig, int], None]]]:
+    """Draw one bar over all runs with the time that is left; runs that have finished before take none."""
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    from palate.simulation.frontier import RUNS, run_name
+    from palate.simulation.progress import Progress, Watcher
+
+    names = [run_name(point) for point in sweep.points()]
+    to_run = [name for name in names if not (folder / RUNS / name / "result.json").exists()]
+    if len(to_run) < len(names):
+        console.print(f"{len(names) - len(to_run)} of {len(names)} runs have finished before", highlight=False)
+    bar = Bar(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:.1f}/{task.total:.0f} runs"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+    task, done = bar.add_task("", total=max(len(to_run), 1)), 0
+
+    def begins(point: SimulationConfig, position: int) -> None:
+        nonlocal done
+        done = sum(name in to_run for name in names[:position])
+        budget = "no privacy" if point.epsilon is None else f"epsilon {point.epsilon:g}"
+        words = f"{position + 1}/{len(names)} {point.unit}, {budget}, seed {point.seed}"
+        bar.update(task, description=words, completed=done)
+
+    def step(progress: Progress) -> None:
+        if progress.rounds:  # popularity and the closing work count as two more
+            bar.update(task, completed=done + progress.round / (progress.rounds + 2))
+
+    with bar:
+        yield Watcher(step), begins
 
 
 def _listed(name: str, text: str, kind: Callable[[str], _Value]) -> Sequence[_Value]:

@@ -16,9 +16,10 @@ from palate.errors import DataError, RunError
 from palate.simulation import run_folder
 from palate.simulation.config import SimulationConfig
 from palate.simulation.prepare import Prepared, prepare
+from palate.simulation.progress import Watcher
 from palate.simulation.resolving import in_words, resolve
 from palate.simulation.results import contract_view
-from palate.simulation.session import SimulationSession, Watcher
+from palate.simulation.session import SimulationSession
 from palate.simulation.tuning import tuned
 
 _QUIET = {

@@ -7,7 +7,7 @@ where it was and a longer one finds the points of a shorter one. Written: docs/f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from palate.simulation.config import SimulationConfig, checked_config
 from palate.simulation.federation import simulate
 from palate.simulation.frontier_controls import controls_of, dataset_name, reference_names, references_of
 from palate.simulation.frontier_records import Cell, Entry, cells_of, entry_of_baseline, entry_of_run
+from palate.simulation.progress import Watcher
 from palate.simulation.protection import UNPROTECTED
-from palate.simulation.session import Watcher
 
 RUNS = "runs"
 """Folder of the points' run folders."""
@@ -90,16 +90,15 @@ class Sweep:
             "settings": {name: value for name, value in self.values.items() if name not in SWEPT},
         }
 
-    def points(self) -> tuple[Point, ...]:
+    def points(self) -> tuple[SimulationConfig, ...]:
         """List all runs: a whole curve with the first seed, then with the next."""
-        return tuple(self._points())
-
-    def _points(self) -> Iterator[Point]:
-        for data in self.data:
-            for seed in self.seeds:
-                for epsilon in self.epsilons:
-                    for unit in self.units if math.isfinite(epsilon) else (UNPROTECTED,):
-                        yield Point(self._config(data, unit, epsilon, seed))
+        return tuple(
+            self._config(data, unit, epsilon, seed)
+            for data in self.data
+            for seed in self.seeds
+            for epsilon in self.epsilons
+            for unit in (self.units if math.isfinite(epsilon) else (UNPROTECTED,))
+        )
 
     def _config(self, data: str, unit: str, epsilon: float, seed: int) -> SimulationConfig:
         values = {name: value for name, value in self.values.items() if name not in SWEPT}
@@ -111,19 +110,11 @@ class Sweep:
         return checked_config(merge(values, swept))
 
 
-@dataclass(frozen=True)
-class Point:
-    """One run of a sweep."""
-
-    config: SimulationConfig
-
-    @property
-    def name(self) -> str:
-        """Folder name of its run: the same settings find the same folder again."""
-        config = self.config
-        stem = dataset_name(config.data)
-        budget = "" if config.epsilon is None else f"-eps{config.epsilon:g}"
-        return f"{stem}-{config.training.model}-{config.unit}{budget}-seed{config.seed}-{config.fingerprint}"
+def run_name(config: SimulationConfig) -> str:
+    """Name the run folder of a point: the same settings find the same folder again."""
+    budget = "" if config.epsilon is None else f"-eps{config.epsilon:g}"
+    stem = f"{dataset_name(config.data)}-{config.training.model}-{config.unit}"
+    return f"{stem}{budget}-seed{config.seed}-{config.fingerprint}"
 
 
 @dataclass(frozen=True)
@@ -138,7 +129,7 @@ class Frontier:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know beside the numbers."""
-        protected = [point.config for point in self.sweep.points() if point.config.promises]
+        protected = [point for point in self.sweep.points() if point.promises]
         seeded = any(config.privacy.noise == "seeded" for config in protected)
         meaning = [_meaning(protected[0].delta)] if protected and not seeded else []
         return (*([SEEDED] if seeded else meaning), *self.skipped)
@@ -159,7 +150,7 @@ def run_sweep(
     watcher: Watcher,
     *,
     references: Sequence[str],
-    begins: Callable[[Point, int], None] = lambda *_: None,
+    begins: Callable[[SimulationConfig, int], None] = lambda *_: None,
 ) -> Frontier:
     """Run, resume or read every point, and the controls and references beside them.
 
@@ -188,20 +179,20 @@ def run_sweep(
     entries: list[Entry] = []
     skipped: list[str] = []
     hashes: dict[str, str] = {}
-    for position, point in enumerate(sweep.points()):
-        begins(point, position)
-        config, run = point.config, folder / RUNS / point.name
+    for position, config in enumerate(sweep.points()):
+        begins(config, position)
+        run = folder / RUNS / run_name(config)
         result = simulate(config, run, watcher)
         found = _data_hash(run)
         if found is not None and hashes.setdefault(config.data, found) != found:
             raise RunError(
                 f"{run}: {config.data} has changed since the first run of this frontier", hint="choose another --folder"
             )
-        entries.append(entry_of_run(config, result, point.name))
+        entries.append(entry_of_run(config, result, run.name))
         for control in controls_of(config, run, folder, watcher.phase):
-            entries.append(entry_of_baseline(control, config, "control", point.name))
+            entries.append(entry_of_baseline(control, config, "control", run.name))
     for data in sweep.data:
-        first = next(point.config for point in sweep.points() if point.config.data == data)
+        first = next(point for point in sweep.points() if point.data == data)
         for found_reference in references_of(first, references, folder, hashes.get(data), watcher.phase):
             if found_reference.get("skipped"):
                 skipped.append(f"{dataset_name(data)}, {found_reference['label']}: {found_reference['skipped']}")

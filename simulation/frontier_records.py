@@ -204,12 +204,10 @@ def summary_of(cells: Iterable[Cell], *, part: str, swept: Mapping[str, Any], no
 
 
 def _plain_cell(cell: Cell) -> dict[str, Any]:
-    plain = {name: getattr(cell, name) for name in Cell.__dataclass_fields__}
-    plain["seeds"] = list(cell.seeds)
-    plain["metrics"] = {
+    metrics = {
         name: None if found is None else {"mean": found[0], "sd": found[1]} for name, found in cell.metrics.items()
     }
-    return plain
+    return {**vars(cell), "seeds": list(cell.seeds), "metrics": metrics}
 
 
 def _plain(value: Any) -> Any:
@@ -225,12 +223,10 @@ def _plain(value: Any) -> Any:
 
 def table_of(entries: Sequence[Entry]) -> pl.DataFrame:
     """Return the rows of frontier.parquet."""
-    who = "data", "unit", "epsilon", "delta", "seed", "kind", "model", "label", "run"  # in the order of the format
-    columns = (*who, "guarantee_epsilon", "cpu_seconds")
-    rows = [{name: getattr(entry, name) for name in columns} | dict(entry.metrics) for entry in entries]
-    floats = dict.fromkeys(["epsilon", "delta", "guarantee_epsilon", "cpu_seconds", *METRICS], pl.Float64)
-    texts = dict.fromkeys(["data", "unit", "kind", "model", "label", "run"], pl.String)
-    return pl.DataFrame(rows, schema_overrides={**floats, **texts, "seed": pl.Int64})
+    texts = dict.fromkeys(["kind", "model", "label", "run"], pl.String)
+    floats = dict.fromkeys(["guarantee_epsilon", "cpu_seconds", *METRICS], pl.Float64)
+    schema = {"data": pl.String, "unit": pl.String, "epsilon": pl.Float64, "delta": pl.Float64, "seed": pl.Int64}
+    return pl.DataFrame([vars(entry) | dict(entry.metrics) for entry in entries], schema={**schema, **texts, **floats})
 
 
 def cell_grid(cells: Iterable[Cell], part: str, *, narrow: bool = False) -> Grid:

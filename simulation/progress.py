@@ -18,7 +18,7 @@ from rich.text import Text
 from palate.simulation.claims import SEEDED
 
 if TYPE_CHECKING:
-    from palate.simulation.session import RoundLine, SimulationSession, Watcher
+    from palate.simulation.session import RoundLine, SimulationSession
 
 
 def round_words(line: RoundLine) -> str:
@@ -31,19 +31,6 @@ def round_words(line: RoundLine) -> str:
     if line["validation"]:
         words += f"   validation HR@10 {line['validation']['hr@10']:.4f}  NDCG@10 {line['validation']['ndcg@10']:.4f}"
     return words
-
-
-class SilentWatcher:
-    """Says nothing."""
-
-    def started(self, session: SimulationSession, done: list[RoundLine]) -> None:
-        """Say nothing."""
-
-    def round_done(self, line: RoundLine) -> None:
-        """Say nothing."""
-
-    def phase(self, words: str) -> None:
-        """Say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +59,10 @@ class Progress:
     warning: bool = False
 
 
-class CallingWatcher:
-    """Calls a function with the `Progress` at every step."""
+class Watcher:
+    """Follows a run, and calls a function with the `Progress` at every step; without one it says nothing."""
 
-    def __init__(self, call: Callable[[Progress], object]) -> None:
+    def __init__(self, call: Callable[[Progress], object] = lambda _: None) -> None:
         self._call = call
         self._rounds = self._done = 0
         self._walls: list[float] = []
@@ -119,56 +106,42 @@ class CallingWatcher:
         self._call(replace(step, lasting=lasting, warning=warning))
 
 
-class LiveWatcher(CallingWatcher):
-    """Prints lasting words and draws a bar with the others; a context manager.
+@contextlib.contextmanager
+def _on_lines(console: Console) -> Iterator[Watcher]:
+    """Print lasting words, and draw a bar with the others."""
+    bar = ProgressBar(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+    task = bar.add_task("round", start=False, visible=False)
 
-    Parameters
-    ----------
-    console
-        Where to draw; stderr, so that stdout stays for results.
-    """
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(self._show)
-        self._bar = ProgressBar(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-        self._task = self._bar.add_task("round", start=False, visible=False)
-
-    def __enter__(self) -> LiveWatcher:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self._bar.stop()
-
-    def _show(self, step: Progress) -> None:
+    def show(step: Progress) -> None:
         started = step.rounds > 0
         if step.lasting or not started:
             line = Text(step.words if step.lasting else f"{step.words} ...", style="bold red" if step.warning else "")
-            self._bar.console.print(line, soft_wrap=True)
+            console.print(line, soft_wrap=True)
         if started:
-            self._bar.start_task(self._task)
+            bar.start_task(task)
             words = None if step.lasting else step.words
-            self._bar.update(self._task, visible=True, total=step.rounds, completed=step.round, description=words)
+            bar.update(task, visible=True, total=step.rounds, completed=step.round, description=words)
+
+    with bar:
+        yield Watcher(show)
 
 
-class NotebookWatcher(CallingWatcher):
-    """One display in a notebook that is brought up to date: a bar, what is going on, and the time that is left."""
+def _in_notebook() -> Watcher:
+    """Bring one display up to date: a bar, what is going on, and the time that is left."""
+    from IPython.display import HTML, display
 
-    def __init__(self) -> None:
-        from IPython.display import HTML, display
-
-        shown = display(HTML("starting"), display_id=True)
-        super().__init__(lambda progress: shown.update(HTML(_as_html(progress))))
+    shown = display(HTML("starting"), display_id=True)
+    return Watcher(lambda progress: shown.update(HTML(_as_html(progress))))
 
 
 def _as_html(progress: Progress) -> str:
@@ -192,13 +165,13 @@ def watching(
         Where lines go.
     """
     if callable(progress):
-        yield CallingWatcher(progress)
+        yield Watcher(progress)
     elif progress is False:
-        yield SilentWatcher()
+        yield Watcher()
     elif in_notebook():
-        yield NotebookWatcher()
+        yield _in_notebook()
     else:
-        with LiveWatcher(console or Console(stderr=True)) as watcher:
+        with _on_lines(console or Console(stderr=True)) as watcher:
             yield watcher
 
 

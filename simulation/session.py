@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
@@ -37,24 +37,11 @@ from palate.simulation.noise_keys import destroy_noise_key, make_noise_key, read
 from palate.simulation.prepare import Prepared, coordinator_of
 from palate.simulation.results import conclude
 
+if TYPE_CHECKING:
+    from palate.simulation.progress import Watcher
+
 RoundLine = dict[str, Any]
 PARTS = ("validation", "test")
-
-
-class Watcher(Protocol):
-    """Told how a run goes; draws progress."""
-
-    def started(self, session: SimulationSession, done: list[RoundLine]) -> None:
-        """Take note of a new or resumed run, and of the rounds that are done already."""
-        ...
-
-    def round_done(self, line: RoundLine) -> None:
-        """Take note of a finished round."""
-        ...
-
-    def phase(self, words: str) -> None:
-        """Take note of what is going on between and after the rounds."""
-        ...
 
 
 class SimulationSession:

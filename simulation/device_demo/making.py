@@ -36,7 +36,7 @@ from palate.privacy.budget import Promise
 from palate.simulation.config import checked_config
 from palate.simulation.federation import simulate
 from palate.simulation.prepare import prepare
-from palate.simulation.progress import CallingWatcher
+from palate.simulation.progress import Watcher
 from palate.simulation.run_folder import RESOLVED, read_config
 from palate.simulation.run_reader import read_item_table
 
@@ -95,7 +95,7 @@ def make(folder: DeviceFolder, *, seed: int, tell: Callable[[str], None] = lambd
     tell("reading the demo data")
     with tempfile.TemporaryDirectory(prefix="palate-try-") as scratch:
         run = Path(scratch) / "run"
-        simulate(config, run, CallingWatcher(lambda progress: tell(progress.words)), ray_address="")
+        simulate(config, run, Watcher(lambda progress: tell(progress.words)), ray_address="")
         table, training = read_item_table(run).table, read_config(run, RESOLVED).training
         prepared = prepare(config)  # remembered by the simulation; rows are numbered as in the table
         data = prepared.interactions

@@ -178,19 +178,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
             ends.append((without, mean(panel.unprotected, panel.metric)))
             axes.plot(*zip(*ends, strict=True), color=COLOURS[colour], linewidth=1.1, linestyle=(0, (1, 2)))
     if panel.unprotected:
-        found = panel.unprotected.metrics[panel.metric]
-        axes.errorbar(
-            [without],
-            [mean(panel.unprotected, panel.metric)],
-            yerr=[(found and found[1]) or 0.0],
-            color=COLOURS["first"],
-            marker="o",
-            markerfacecolor=COLOURS["paper"],
-            markersize=7,
-            linestyle="",
-            elinewidth=1.4,
-            label=f"{panel.unprotected.label}, no privacy",
-        )
+        label = f"{panel.unprotected.label}, no privacy"
+        _line(axes, panel, [panel.unprotected], colour="first", marker="o", label=label, without=without)
     for model, (dash, marker) in _CONTROL_STYLES.items():
         curve = panel.curve(kind="control", unit=panel.control_unit or "", model=model)
         if curve:
@@ -227,15 +216,18 @@ def _line(
     label: str,
     dash: Any = "-",
     width: float = 2.2,
+    without: float = 0.0,
 ) -> None:
+    """Draw models at their epsilons; one without has a hollow marker at `without`."""
     spreads = [(cell.metrics[panel.metric] or (0.0, None))[1] or 0.0 for cell in curve]
     axes.errorbar(
-        [float(cell.epsilon or 0.0) for cell in curve],
+        [float(cell.epsilon or without) for cell in curve],
         [mean(cell, panel.metric) for cell in curve],
         yerr=spreads if any(spreads) else None,
         color=COLOURS[colour],
         marker=marker,
-        markersize=5.5,
+        markersize=7 if without else 5.5,
+        markerfacecolor=COLOURS["paper" if without else colour],
         linewidth=width,
         linestyle=dash,
         elinewidth=1.4,

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from palate.simulation.federation import simulate
-from palate.simulation.progress import SilentWatcher
+from palate.simulation.progress import Watcher
 
 CHANGES = {
     "everybody": {},
@@ -22,7 +22,7 @@ def test_a_simulated_run_passes_its_audit_and_claims_what_its_ledgers_give(
 ):
     pytest.importorskip("dp_accounting", reason="needs the extra audit")
     folder = tmp_path / "run"
-    simulate(settings(unit="user", epsilon=8.0, delta=1e-5, **changes), folder, SilentWatcher())
+    simulate(settings(unit="user", epsilon=8.0, delta=1e-5, **changes), folder, Watcher())
     code, _, err = audit("ledger", folder)
     assert code == 0, err
     (unit,) = audit_json("budget", folder, "--no-check")["units"]

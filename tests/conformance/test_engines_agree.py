@@ -16,7 +16,7 @@ from palate.server.optimisers import OPTIMISERS
 from palate.server.store import TABLE_FORMAT, read_tensors
 from palate.simulation.config import checked_config
 from palate.simulation.federation import simulate
-from palate.simulation.progress import SilentWatcher
+from palate.simulation.progress import Watcher
 
 NUM_USERS, NUM_ITEMS = 12, 20
 CASES = [(name, objective) for name, model in sorted(SCORE_MODELS.items()) for objective in sorted(model.objectives)]
@@ -52,7 +52,7 @@ def outcome(
             **how,
         }
     )
-    simulate(config, folder, SilentWatcher())
+    simulate(config, folder, Watcher())
     learned = read_tensors(folder / "item_table.safetensors", TABLE_FORMAT)[0]["learned"]
     ranks = pl.read_parquet(folder / "evaluation.parquet").select(RANKS).rows()
     return learned, ranks

@@ -35,7 +35,7 @@ from palate.server.strategy import plan_messages
 from palate.simulation.config import checked_config
 from palate.simulation.federation import simulate
 from palate.simulation.grid import InProcessGrid
-from palate.simulation.progress import SilentWatcher
+from palate.simulation.progress import Watcher
 
 NUM_USERS, NUM_ITEMS, DIM, ROUNDS = 16, 30, 4, 2
 FLOWERS_OWN = {name for name in inspect.signature(Metadata.__init__).parameters if name != "self"}
@@ -126,7 +126,7 @@ def test_every_answer_of_a_protected_run_is_one_vector_of_integers(tmp_path, dat
             "privacy": {"noise": "seeded"},
         }
     )
-    simulate(config, tmp_path, SilentWatcher())
+    simulate(config, tmp_path, Watcher())
     nodes = NUM_USERS if engine == "devices" else 3
     answers = [pair for pair in captured if pair[0].metadata.message_type == MessageType.TRAIN]
     assert len(answers) == nodes * (1 + ROUNDS)

@@ -16,13 +16,13 @@ from palate.privacy.ledger.verify import verify_book, verify_ledger
 from palate.server.store import TABLE_FORMAT, read_tensors
 from palate.simulation.config import SimulationConfig
 from palate.simulation.federation import simulate
-from palate.simulation.progress import SilentWatcher
+from palate.simulation.progress import Watcher
 
 
 @pytest.fixture(scope="session")
 def run() -> Callable[[SimulationConfig, Path], dict[str, Any]]:
     """Run a simulation in silence."""
-    return lambda config, folder: simulate(config, folder, SilentWatcher())
+    return lambda config, folder: simulate(config, folder, Watcher())
 
 
 @pytest.fixture(scope="session")

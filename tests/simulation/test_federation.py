@@ -18,7 +18,7 @@ from palate.server.store import TABLE_FORMAT, read_tensors
 from palate.simulation.federation import finished_result, simulate
 from palate.simulation.grid import InProcessGrid
 from palate.simulation.prepare import prepare
-from palate.simulation.progress import SilentWatcher
+from palate.simulation.progress import Watcher
 from palate.simulation.run_folder import RESOLVED, read_config
 from palate.simulation.seeding import participants
 
@@ -216,7 +216,7 @@ def test_a_finished_run_is_returned_without_reading_the_data(tmp_path, settings,
     config = settings()
     first = run(config, tmp_path)
     monkeypatch.setattr("palate.simulation.federation.prepare", lambda config: pytest.fail("nothing is left to do"))
-    assert simulate(config, tmp_path, SilentWatcher()) == first
+    assert simulate(config, tmp_path, Watcher()) == first
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"run": "r"}', b"\xff\xff", b"null"])

@@ -20,11 +20,11 @@ from palate.simulation import frontier, frontier_controls
 from palate.simulation.claims import SEEDED
 from palate.simulation.config import checked_config
 from palate.simulation.federation import simulate
-from palate.simulation.frontier import Sweep, run_sweep
+from palate.simulation.frontier import Sweep, run_name, run_sweep
 from palate.simulation.frontier_controls import control_names, reference_names
 from palate.simulation.frontier_records import METRICS, Cell, cells_of
 from palate.simulation.prepare import _prepare
-from palate.simulation.progress import SilentWatcher
+from palate.simulation.progress import Watcher
 from palate.simulation.report import frontier_chart
 from palate.simulation.report.drawing import blank
 from palate.simulation.report.frontier_chart import Panel, panels_of, verdict
@@ -43,7 +43,7 @@ def sweep(small_data) -> Sweep:
 @pytest.fixture(scope="module")
 def finished(sweep, tmp_path_factory):
     folder = tmp_path_factory.mktemp("frontier")
-    return folder, run_sweep(sweep, folder, SilentWatcher(), references=("popularity", "ease"))
+    return folder, run_sweep(sweep, folder, Watcher(), references=("popularity", "ease"))
 
 
 @pytest.fixture
@@ -63,16 +63,16 @@ def palate(capsys, monkeypatch, tmp_path) -> Callable[..., tuple[int, str, str]]
 
 def test_a_sweep_runs_whole_curves_and_the_unprotected_point_once_for_all_units():
     sweep = Sweep(data=("demo",), units=("user", "both"), epsilons=(1.0, 4.0, math.inf), seeds=(5, 6))
-    asked = [(point.config.seed, point.config.epsilon, point.config.unit) for point in sweep.points()]
+    asked = [(point.seed, point.epsilon, point.unit) for point in sweep.points()]
     curve = [(1.0, "user"), (1.0, "both"), (4.0, "user"), (4.0, "both"), (None, "none")]
     assert asked == [(seed, *where) for seed in (5, 6) for where in curve]
-    assert len({point.name for point in sweep.points()}) == len(asked)
+    assert len({run_name(point) for point in sweep.points()}) == len(asked)
 
 
 def test_a_longer_sweep_names_the_points_of_a_shorter_one_alike():
     short = Sweep(data=("demo",), units=("user",), epsilons=(1.0, 4.0), seeds=(1,))
     long = Sweep(data=("demo",), units=("user", "both"), epsilons=(0.5, 1.0, 4.0, math.inf), seeds=(1, 2))
-    assert {point.name for point in short.points()} < {point.name for point in long.points()}
+    assert {run_name(point) for point in short.points()} < {run_name(point) for point in long.points()}
 
 
 @pytest.mark.parametrize(
@@ -99,17 +99,17 @@ def test_a_sweep_that_cannot_be_run_is_refused_before_its_first_run(changes, wor
 def test_every_point_is_a_run_that_palate_simulate_takes_for_finished(sweep, finished):
     folder, found = finished
     for point in sweep.points():
-        run = folder / "runs" / point.name
-        result = simulate(point.config, run, SilentWatcher())
-        entry = next(entry for entry in found.entries if entry.kind == "palate" and entry.run == point.name)
+        run = folder / "runs" / run_name(point)
+        result = simulate(point, run, Watcher())
+        entry = next(entry for entry in found.entries if entry.kind == "palate" and entry.run == run_name(point))
         assert (entry.unit, entry.epsilon, entry.seed) == (result["unit"], result["epsilon"], result["seed"])
         for name in METRICS:
             part, ranking, metric = name.split("/")
             assert entry.metrics[name] == result[part][ranking][metric]
-        if point.config.epsilon is None:
+        if point.epsilon is None:
             assert entry.guarantee_epsilon is None
         else:
-            assert entry.guarantee_epsilon == result["guarantee"]["epsilon"] <= point.config.epsilon
+            assert entry.guarantee_epsilon == result["guarantee"]["epsilon"] <= point.epsilon
 
 
 def test_controls_stand_beside_every_protected_point_and_references_once_beside_the_data(finished):
@@ -124,12 +124,12 @@ def test_a_control_is_fitted_with_the_runs_own_budget_and_resolved_training(swee
     folder, _ = finished
     point, seen = sweep.points()[0], {}
     monkeypatch.setattr(frontier_controls, "run_baselines", lambda names, split, **given: seen.update(given) or {})
-    run = tmp_path / "runs" / point.name
-    shutil.copytree(folder / "runs" / point.name, run)
+    run = tmp_path / "runs" / run_name(point)
+    shutil.copytree(folder / "runs" / run_name(point), run)
     text = (run / RESOLVED).read_text()
     (run / RESOLVED).write_text(text.replace("recency_half_life = 40.0", "recency_half_life = inf"))
-    assert read_config(run, RESOLVED).training != point.config.training
-    frontier_controls.controls_of(point.config, run, tmp_path, lambda words: None)
+    assert read_config(run, RESOLVED).training != point.training
+    frontier_controls.controls_of(point, run, tmp_path, lambda words: None)
     assert seen["training"] == read_config(run, RESOLVED).training
     assert (str(seen["promise"].unit), seen["promise"].epsilon, seen["promise"].delta) == ("user", 2.0, 1e-5)
     assert (seen["seed"], seen["noise_seed"]) == (1, None)
@@ -144,7 +144,7 @@ def test_a_sweep_that_has_finished_is_read_and_nothing_is_prepared_again(sweep, 
     folder, before = finished
     for module in (frontier_controls, __import__("palate.simulation.federation", fromlist=["prepare"])):
         monkeypatch.setattr(module, "prepare", lambda config: pytest.fail("data was read again"))
-    again = run_sweep(sweep, folder, SilentWatcher(), references=("popularity", "ease"))
+    again = run_sweep(sweep, folder, Watcher(), references=("popularity", "ease"))
     assert again.entries == before.entries
 
 
@@ -160,10 +160,10 @@ def test_a_sweep_that_was_stopped_goes_on_after_its_last_finished_run(sweep, tmp
     monkeypatch.setattr(frontier, "simulate", stopping)
     short = replace(sweep, seeds=(1,))
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(short, tmp_path, SilentWatcher(), references=())
+        run_sweep(short, tmp_path, Watcher(), references=())
     first = tmp_path / "runs" / calls[0] / "result.json"
     written = first.stat().st_mtime_ns
-    found = run_sweep(short, tmp_path, SilentWatcher(), references=())
+    found = run_sweep(short, tmp_path, Watcher(), references=())
     assert first.stat().st_mtime_ns == written
     assert [entry.run for entry in found.entries if entry.kind == "palate"] == calls[2:]
 
@@ -171,11 +171,11 @@ def test_a_sweep_that_was_stopped_goes_on_after_its_last_finished_run(sweep, tmp
 def test_a_control_is_fitted_again_when_its_run_is_another(sweep, finished, tmp_path):
     folder, _ = finished
     point = sweep.points()[0]
-    shutil.copytree(folder / "runs" / point.name, tmp_path / "runs" / point.name)
-    run, kept = tmp_path / "runs" / point.name, tmp_path / "controls" / f"{point.name}.json"
+    shutil.copytree(folder / "runs" / run_name(point), tmp_path / "runs" / run_name(point))
+    run, kept = tmp_path / "runs" / run_name(point), tmp_path / "controls" / f"{run_name(point)}.json"
 
     def fitted() -> str:
-        frontier_controls.controls_of(point.config, run, tmp_path, lambda words: None)
+        frontier_controls.controls_of(point, run, tmp_path, lambda words: None)
         return kept.read_text()
 
     first = fitted()
@@ -191,12 +191,12 @@ def test_data_that_changes_during_a_sweep_is_refused(sweep, small_data, tmp_path
     data = tmp_path / "moving"
     shutil.copytree(small_data, data)
     moving = replace(sweep, data=(str(data),), epsilons=(math.inf,), seeds=(1,))
-    run_sweep(moving, tmp_path / "out", SilentWatcher(), references=())
+    run_sweep(moving, tmp_path / "out", Watcher(), references=())
     lines = (data / "interactions.csv").read_text().splitlines()
     (data / "interactions.csv").write_text("\n".join(lines[:-3]) + "\n")
     _prepare.cache_clear()
     with pytest.raises(RunError, match="has changed since the first run"):
-        run_sweep(replace(moving, seeds=(1, 2)), tmp_path / "out", SilentWatcher(), references=())
+        run_sweep(replace(moving, seeds=(1, 2)), tmp_path / "out", Watcher(), references=())
 
 
 def test_noise_from_the_seed_is_said_beside_the_numbers():

@@ -16,7 +16,7 @@ import pytest
 from palate.errors import FederationError, RunError
 from palate.server.store import TABLE_FORMAT, RunStore, read_tensors
 from palate.simulation.prepare import prepare
-from palate.simulation.progress import SilentWatcher
+from palate.simulation.progress import Watcher
 from palate.simulation.session import SimulationSession
 
 
@@ -148,10 +148,11 @@ def test_devices_one_by_one_keep_no_heads_and_therefore_refuse_to_resume(tmp_pat
     assert "--fresh" in refused.value.hint
 
 
-class Listener(SilentWatcher):
+class Listener(Watcher):
     """Remembers what it is told."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.done: list[int] = []
         self.rounds: list[int] = []
 
@@ -205,7 +206,7 @@ def test_a_checkpoint_of_another_catalogue_is_refused_before_any_round(tmp_path,
     other = prepare(settings(data=str(changed)))
     assert other.catalogue_hash != prepared.catalogue_hash
     with pytest.raises(RunError, match="its catalogue is not this run's"):
-        SimulationSession(config, other, tmp_path, SilentWatcher())
+        SimulationSession(config, other, tmp_path, Watcher())
 
 
 def test_a_node_that_cannot_answer_a_question_stops_the_run_in_one_line(tmp_path, settings, run, monkeypatch):
