@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from palate.audit.budget_audit import BudgetAudit, UnitBudget
+from palate.audit.claim import Claim
 from palate.audit.findings import checks
 from palate.audit.ledger_audit import LedgerAudit, counts_by_book
 from palate.audit.plan_audit import UnitPlan
@@ -85,7 +86,7 @@ def _unit(unit: UnitBudget) -> dict[str, Any]:
         "devices": unit.devices,
         "spread": {name: asdict(spending) for name, spending in unit.spread.items()},
         "rounds_left": unit.rounds_left,
-        "claim": unit.claim and asdict(unit.claim),
+        "claim": unit.claim and unit.claim.model_dump(include=set(Claim.model_fields)),
         "rounds": [
             {**_charged(row.charged), **_terms(row.charged.intent), "devices": row.devices, "epsilon": row.epsilon}
             for row in unit.rounds

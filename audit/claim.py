@@ -1,23 +1,23 @@
-"""What a run says about itself in result.json: the claims that its ledgers must support."""
+"""What a run says about itself in result.json and resolved.toml: the claims that its ledgers must support."""
 
 from __future__ import annotations
 
-import json
-import math
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from pydantic import BaseModel, ConfigDict
 
 from palate.audit.opening import Source
-from palate.simulation.report.files import damaged, file_bytes, is_file
+from palate.simulation.report.files import file_record, is_file
 
 RESULT, RESOLVED = "result.json", "resolved.toml"
 _SEEDED = "The noise of this run is made from its seed: whoever knows the seed can take it off."
 
 
-@dataclass(frozen=True, kw_only=True)
-class Claim:
+class _Strict(BaseModel):
+    """Takes no text or truth value for a number, and no infinity."""
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Claim(_Strict):
     """A run's own statement about one unit.
 
     Attributes
@@ -30,7 +30,37 @@ class Claim:
 
     epsilon: float
     delta: float
-    target_epsilon: float | None
+    target_epsilon: float | None = None
+
+
+class _UnitClaim(Claim):
+    unit: str
+    further: list[_UnitClaim] = []
+
+
+class _Result(_Strict):
+    guarantee: _UnitClaim | None
+    protection: str
+
+
+class Schedule(_Strict):
+    """Training rounds of a run."""
+
+    rounds: int
+
+
+class Privacy(_Strict):
+    """How often a device may take part in training, None for always, and where the noise comes from."""
+
+    cap: int | None = None
+    noise: str = ""
+
+
+class Resolved(_Strict):
+    """What a run's configuration says about its rounds."""
+
+    schedule: Schedule
+    privacy: Privacy = Privacy()
 
 
 def read_claims(source: Source) -> tuple[dict[str, Claim], str]:
@@ -47,34 +77,11 @@ def read_claims(source: Source) -> tuple[dict[str, Claim], str]:
     if source.run is None:
         return {}, ""
     if is_file(source.run / RESULT):
-        try:
-            result = json.loads(file_bytes(source.run, RESULT))
-            found = result["guarantee"]
-            if found is None:
-                return {}, f"The run itself claims nothing: {result['protection']}."
-            # One release may protect two units.
-            return {claim["unit"]: _claim(claim) for claim in (found, *found.get("further", ()))}, ""
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise damaged(source.run, RESULT, f"its guarantee cannot be read: {error}") from error
+        result = file_record(source.run, RESULT, _Result)
+        if result.guarantee is None:
+            return {}, f"The run itself claims nothing: {result.protection}."
+        # One release may protect two units.
+        return {claim.unit: claim for claim in (result.guarantee, *result.guarantee.further)}, ""
     if is_file(source.run / RESOLVED):
-        try:
-            config = tomllib.loads(file_bytes(source.run, RESOLVED).decode("utf-8"))
-            return {}, _SEEDED if config.get("privacy", {}).get("noise") == "seeded" else ""
-        except (AttributeError, ValueError) as error:
-            raise damaged(source.run, RESOLVED, str(error)) from error
+        return {}, _SEEDED if file_record(source.run, RESOLVED, Resolved).privacy.noise == "seeded" else ""
     return {}, ""
-
-
-def _claim(found: Mapping[str, Any]) -> Claim:
-    target = found.get("target_epsilon")
-    return Claim(
-        epsilon=_number(found["epsilon"]),
-        delta=_number(found["delta"]),
-        target_epsilon=None if target is None else _number(target),
-    )
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a number")
-    return float(value)

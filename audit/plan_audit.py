@@ -5,14 +5,10 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from palate.audit.claim import RESOLVED
+from palate.audit.claim import RESOLVED, Resolved
 from palate.audit.ledger_audit import LedgerAudit
-from palate.audit.opening import Source
 from palate.audit.records import LedgerRecord
 from palate.errors import ConfigError
 from palate.privacy.accounting.dropout import local_event
@@ -21,7 +17,7 @@ from palate.privacy.accounting.guarantee import Guarantee, account_for
 from palate.privacy.charging import event_of
 from palate.privacy.ledger.body import NANO, Intent
 from palate.privacy.ledger.errors import BudgetExceeded
-from palate.simulation.report.files import damaged, file_bytes
+from palate.simulation.report.files import file_record
 
 _PLAN_HINT = "palate plan answers without a run: give it the epsilon and the rounds"
 
@@ -111,13 +107,16 @@ def audit_plan(record: LedgerAudit) -> tuple[UnitPlan, ...]:
         If the record is not intact.
     """
     record.raise_gravest(allow_open=True)
-    schedule = _schedule(record.source)
+    source = record.source
+    if source.run is None:
+        raise ConfigError(f"{source.name} is a file, a plan belongs to a run folder", hint=_PLAN_HINT)
+    config = file_record(source.run, RESOLVED, Resolved)
     servers = [ledger for ledger in record.records if ledger.is_server]
-    return tuple(_unit_plan(record, server, schedule) for server in servers)
+    return tuple(_unit_plan(record, server, config) for server in servers)
 
 
-def _unit_plan(record: LedgerAudit, server: LedgerRecord, schedule: Mapping[str, int | None]) -> UnitPlan:
-    unit, rounds, cap = server.policy.unit, schedule["rounds"] or 0, schedule["cap"]
+def _unit_plan(record: LedgerAudit, server: LedgerRecord, config: Resolved) -> UnitPlan:
+    unit, rounds, cap = server.policy.unit, config.schedule.rounds, config.privacy.cap
     devices = [ledger for ledger in record.records if ledger.policy.unit == unit and not ledger.is_server]
     busiest = max(devices, key=lambda ledger: ledger.state.spent_nano, default=server)
     trained = [charged.intent for charged in server.rounds.values() if charged.intent.round > 0]
@@ -163,17 +162,3 @@ def _alike(intents: list[Intent]) -> tuple[Terms, ...]:
 
 def _numbers(intent: Intent) -> tuple[object, ...]:
     return intent.run, intent.mechanism, intent.clip_int, intent.sum_var_int, intent.m_honest, intent.n1
-
-
-def _schedule(source: Source) -> dict[str, int | None]:
-    if source.run is None:
-        raise ConfigError(f"{source.name} is a file, a plan belongs to a run folder", hint=_PLAN_HINT)
-    try:
-        config: dict[str, Any] = tomllib.loads(file_bytes(source.run, RESOLVED).decode("utf-8"))
-        found = {"rounds": config["schedule"]["rounds"], "cap": config.get("privacy", {}).get("cap")}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(source.run, RESOLVED, f"it states no schedule: {error}") from error
-    for name, value in found.items():
-        if type(value) is not int and (name, value) != ("cap", None):
-            raise damaged(source.run, RESOLVED, f"{name} {value!r} is not a whole number")
-    return found

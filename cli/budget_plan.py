@@ -16,7 +16,8 @@ _PLOT_POINTS = 300
 
 def draw(made: Plan, path: Path) -> None:
     """Draw central epsilon by round, to a .png or .svg file."""
-    from palate.simulation.report.budget_chart import save_budget_curve
+    from palate.simulation.report.budget_chart import budget_figure
+    from palate.simulation.report.drawing import to_file
 
     last = made.rounds
     stride = max(1, last // _PLOT_POINTS)
@@ -24,14 +25,12 @@ def draw(made: Plan, path: Path) -> None:
     counts = sorted({*range(1, last + 1, stride), made.most_rounds, last})
     promised = made.promised
     adjacency = promised.adjacency.partition(":")[0]
-    save_budget_curve(
-        counts,
-        [row.central for row in made.costs_at(counts)],
-        path,
-        title=f"Central epsilon by round, per {promised.unit} ({adjacency}), delta {promised.delta:g}\n"
-        f"{promised.accountant}; amplification: {promised.amplification}",
-        target=made.request.epsilon,
+    title = (
+        f"Central epsilon by round, per {promised.unit} ({adjacency}), delta {promised.delta:g}\n"
+        f"{promised.accountant}; amplification: {promised.amplification}"
     )
+    epsilons = [row.central for row in made.costs_at(counts)]
+    to_file(budget_figure(counts, epsilons, target=made.request.epsilon, title=title), path)
 
 
 def lines_of(made: Plan) -> Iterator[Line]:

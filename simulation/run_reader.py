@@ -13,9 +13,7 @@ import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 from palate.data.catalogue import Catalogue
 from palate.errors import RunError
@@ -23,7 +21,7 @@ from palate.models.table import ItemTable
 from palate.server.store import TABLE_FORMAT, read_tensors
 from palate.simulation.evaluation import Evaluation, Summary
 from palate.simulation.prepare import catalogue_hash
-from palate.simulation.report.files import damaged, exists, file_bytes, is_file
+from palate.simulation.report.files import as_record, damaged, exists, file_bytes, file_record, is_file
 from palate.simulation.report.ranked import PARTS, RANKINGS, RankedUsers, read_evaluation, read_items
 from palate.simulation.report.records import Environment, Result, RoundRecord
 
@@ -33,7 +31,6 @@ RUNS = Path("runs")
 
 _HASHED = ("evaluation.parquet", "items.parquet", "rounds.jsonl")
 _TOLERANCE = 1e-6  # of a mean over users that was written as JSON and is computed again
-_Parsed = TypeVar("_Parsed", bound=BaseModel)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,13 +130,13 @@ def read_run(folder: Path) -> Run:
             f"{folder} is not finished: {done} rounds are done and there is no result.json",
             hint=f"go on with palate simulate --config {folder / 'config.toml'} --folder {folder}",
         )
-    result = _json(folder, "result.json", file_bytes(folder, "result.json"), Result)
+    result = file_record(folder, "result.json", Result)
     _require_hashes(folder, result.files)
     catalogue = read_items(folder)
     run = Run(
         folder=folder,
         config=config,
-        environment=_json(folder, "environment.json", file_bytes(folder, "environment.json"), Environment),
+        environment=file_record(folder, "environment.json", Environment),
         rounds=_rounds(folder),
         result=result,
         catalogue=catalogue,
@@ -220,17 +217,7 @@ def _toml(folder: Path) -> dict[str, Any]:
         raise damaged(folder, "config.toml", str(error)) from error
 
 
-def _json(folder: Path, name: str, text: bytes, kind: type[_Parsed]) -> _Parsed:
-    try:
-        return kind.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise damaged(folder, name, f"{where}: {first['msg']}" if where else first["msg"]) from error
-
-
 def _rounds(folder: Path) -> tuple[RoundRecord, ...]:
     lines = file_bytes(folder, "rounds.jsonl").splitlines()
-    return tuple(
-        _json(folder, f"rounds.jsonl line {number}", line, RoundRecord) for number, line in enumerate(lines, start=1)
-    )
+    numbered = enumerate(lines, start=1)
+    return tuple(as_record(folder, f"rounds.jsonl line {number}", line, RoundRecord) for number, line in numbered)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
@@ -77,39 +77,25 @@ class Observed:
     longest: dict[ReleaseTerms, int]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Sum:
-    """One round as the attacker decodes it, in units of the clip norm."""
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Rounds as the attacker decodes them, in units of the clip norm; of one round, or of many with weights.
 
-    output: Float32Array  # [num_values], canaries and noise
-    noise: Float32Array  # [num_values], with the canaries subtracted
-    own: Float64Array  # [canaries], a canary's own part in its score
-    longest: int
+    Attributes
+    ----------
+    output, noise
+        What came out, and that with the canaries subtracted, float64 [num_values].
+    own
+        Each canary's own part in its score, float64 [canaries].
+    """
 
+    output: Float64Array
+    noise: Float64Array
+    own: Float64Array
 
-@dataclass(eq=False)
-class _Repeat:
-    """Weighted sums over the rounds of one repeat."""
-
-    canaries: Canaries
-    output: Float64Array = field(init=False)
-    noise: Float64Array = field(init=False)
-    own: Float64Array = field(init=False)
-
-    def __post_init__(self) -> None:
-        people, num_values = self.canaries.directions.shape
-        self.output, self.noise = np.zeros(num_values), np.zeros(num_values)
-        self.own = np.zeros(people)
-
-    def add(self, found: _Sum, weight: float) -> None:
-        self.output += weight * found.output
-        self.noise += weight * found.noise
-        self.own += weight * found.own
-
-    def scores(self) -> tuple[Float64Array, Float64Array]:
-        directions = self.canaries.directions
-        alone = directions @ self.noise.astype(np.float32) + self.own
-        return alone.astype(np.float64), (directions @ self.output.astype(np.float32)).astype(np.float64)
+    def plus(self, other: _Sums, weight: float) -> _Sums:
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return _Sums(*(total + weight * values for total, values in pairs))
 
 
 def play(
@@ -153,20 +139,20 @@ def play(
     alone, outputs, included = [], [], []
     done = count(1)
     for _ in range(plan.repeats):
-        repeat = _Repeat(draw_canaries(rng, plan.canaries, plan.num_values))
+        canaries = draw_canaries(rng, plan.canaries, plan.num_values)
         base = _base_devices(rng, plan)
+        sums = _Sums(np.zeros(plan.num_values), np.zeros(plan.num_values), np.zeros(plan.canaries))
         for terms in plan.rounds:
-            found = _round(terms, mechanisms[terms], repeat.canaries, base, key)
-            repeat.add(found, terms.noise_multiplier**-2 / total_weight)
-            longest[terms] = max(longest[terms], found.longest)
+            found, norm = _round(terms, mechanisms[terms], canaries, base, key)
+            sums = sums.plus(found, terms.noise_multiplier**-2 / total_weight)
+            longest[terms] = max(longest[terms], norm)
             if room:
-                kept.append(found.noise[None])
+                kept.append(found.noise[None].astype(np.float32))
                 room -= 1
             watch(next(done))
-        scores, output_scores = repeat.scores()
-        alone.append(scores)
-        outputs.append(output_scores)
-        included.append(repeat.canaries.included)
+        alone.append(canaries.directions @ sums.noise.astype(np.float32) + sums.own)
+        outputs.append((canaries.directions @ sums.output.astype(np.float32)).astype(np.float64))
+        included.append(canaries.included)
     return Observed(
         scores=np.concatenate(alone),
         output_scores=np.concatenate(outputs),
@@ -178,7 +164,10 @@ def play(
     )
 
 
-def _round(terms: ReleaseTerms, mechanism: IntegerMechanism, canaries: Canaries, base: Updates, key: KeySource) -> _Sum:
+def _round(
+    terms: ReleaseTerms, mechanism: IntegerMechanism, canaries: Canaries, base: Updates, key: KeySource
+) -> tuple[_Sums, int]:
+    """Play one round; also the largest squared norm of a canary's integers."""
     quantiser, ring = mechanism.quantiser, mechanism.ring
     own = np.zeros(len(canaries.included))
     together = np.zeros(quantiser.size, dtype=np.int64)
@@ -193,12 +182,8 @@ def _round(terms: ReleaseTerms, mechanism: IntegerMechanism, canaries: Canaries,
     released = release_sum(known + together, terms.honest_shares, mechanism, _stream(key, Purpose.NOISE))
     output = ring.add(released, ring.reduce(-known))
     unit = np.float32(1.0 / terms.clip_norm)
-    return _Sum(
-        output=mechanism.decode(output) * unit,
-        noise=mechanism.decode(ring.add(output, ring.reduce(-together))) * unit,
-        own=own / (quantiser.scale * terms.clip_norm),
-        longest=longest,
-    )
+    alone = mechanism.decode(ring.add(output, ring.reduce(-together)))
+    return _Sums(mechanism.decode(output) * unit, alone * unit, own / (quantiser.scale * terms.clip_norm)), longest
 
 
 def _zero_input(terms: ReleaseTerms, mechanism: IntegerMechanism, wanted: int, key: KeySource) -> Int64Array:

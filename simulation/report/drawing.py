@@ -129,11 +129,13 @@ def to_svg(figure: Figure, *, name: str, title: str, description: str) -> Markup
     return Markup(head + body.rstrip())
 
 
-def to_png(figure: Figure, path: Path) -> None:
-    """Save a figure on the light theme's paper, for pages that cannot restyle it."""
+def to_file(figure: Figure, path: Path) -> None:
+    """Save a figure as PNG or SVG, by the path's suffix, on the light theme's paper; the same bytes every time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(_STYLE):
-        figure.savefig(path, dpi=_PIXELS_PER_INCH, facecolor=COLOURS["paper"], metadata={"Software": None})
+    metadata: dict[str, None] = dict.fromkeys(["Software"] if path.suffix.lower() == ".png" else ["Date", "Creator"])
+    style: dict[Any, Any] = {**_STYLE, "svg.hashsalt": "palate"}
+    with mpl.rc_context(style):
+        figure.savefig(path, dpi=_PIXELS_PER_INCH, facecolor=COLOURS["paper"], metadata=metadata)
 
 
 def blank(width: float, height: float, *, panels: int = 1) -> tuple[Figure, list[Axes]]:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from palate.simulation.bands import Band
-from palate.simulation.report.drawing import COLOURS, Chart, blank, house_style, to_png, to_svg
+from palate.simulation.report.drawing import COLOURS, Chart, blank, house_style, to_file, to_svg
 from palate.simulation.report.records import Result, RoundRecord
 
 _WIDTH, _HEIGHT = 4.8, 3.0
@@ -51,7 +51,7 @@ def save_curves(rounds: Sequence[RoundRecord], result: Result, path: Path) -> No
         left.set_title("Validation accuracy")
         _draw_loss(right, _losses(rounds))
         right.set_title("Training loss")
-        to_png(figure, path)
+        to_file(figure, path)
 
 
 @dataclass(frozen=True)

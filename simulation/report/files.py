@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
+from pydantic import BaseModel, ValidationError
 
 from palate.errors import EnvironmentProblem, RunError
+
+_Record = TypeVar("_Record", bound=BaseModel)
 
 _HINT = "the run folder is damaged: copy it again, or repeat the run with its config.toml"
 
@@ -51,6 +56,31 @@ def file_bytes(folder: Path, name: str, *, limit: int = -1) -> bytes:
         ) from error
     except OSError as error:
         raise RunError(f"{folder} has no {name} that can be read", hint=_HINT) from error
+
+
+def file_record(folder: Path, name: str, kind: type[_Record]) -> _Record:
+    """One JSON or TOML file of the run as a record.
+
+    Raises
+    ------
+    RunError
+        If it is missing, damaged, or says something else.
+    """
+    return as_record(folder, name, file_bytes(folder, name), kind)
+
+
+def as_record(folder: Path, name: str, text: bytes, kind: type[_Record]) -> _Record:
+    """Read a part of a file, JSON unless its name ends in .toml, as a record; raises RunError as `file_record`."""
+    try:
+        if name.endswith(".toml"):
+            return kind.model_validate(tomllib.loads(text.decode("utf-8")))
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise damaged(folder, name, f"{where}: {first['msg']}" if where else first["msg"]) from error
+    except ValueError as error:  # both of tomllib and of UTF-8
+        raise damaged(folder, name, str(error)) from error
 
 
 def file_frame(folder: Path, name: str, columns: tuple[str, ...]) -> pl.DataFrame:

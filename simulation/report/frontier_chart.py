@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFor
 
 from palate.simulation.frontier_controls import dataset_name
 from palate.simulation.frontier_records import Cell, cell_grid
-from palate.simulation.report.drawing import COLOURS, Chart, blank, house_style, to_png, to_svg
+from palate.simulation.report.drawing import COLOURS, Chart, blank, house_style, to_file, to_svg
 from palate.simulation.report.rendering import render, save
 from palate.simulation.report.words import metric_name, score
 
@@ -134,7 +134,7 @@ def save_picture(rows: Sequence[Sequence[Panel]], path: Path) -> None:
                 _draw(axes, panel)
                 axes.set_title(panel.title)
         _legend(figure, grid[0][0], columns=2 * len(METRICS))
-        to_png(figure, path)
+        to_file(figure, path)
 
 
 def chart_of(panel: Panel, *, name: str) -> Chart:
