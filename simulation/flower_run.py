@@ -20,7 +20,8 @@ from palate.simulation.config import SimulationConfig, checked_config, load_conf
 from palate.simulation.federation import resolved
 from palate.simulation.nodes import num_nodes, open_node
 from palate.simulation.prepare import prepare
-from palate.simulation.session import RoundLine, SimulationSession
+from palate.simulation.progress import Watcher
+from palate.simulation.session import SimulationSession
 
 RunConfig = Mapping[str, bool | float | int | str]
 
@@ -30,23 +31,6 @@ _HELD = contextlib.ExitStack()
 """Keeps a run folder locked as long as its ServerApp's process lives, or until it opens another."""
 
 _OWN_KEYS = frozenset({"session", "run-dir", "config-file"})
-
-
-class LogWatcher:
-    """Writes progress into Flower's log, which `flwr run --stream` shows."""
-
-    def started(self, session: SimulationSession, done: list[RoundLine]) -> None:
-        """Introduce the run."""
-        unit = session.config.unit
-        log.info("palate: %s, unit %s, %d rounds done", session.folder, unit, max(len(done) - 1, 0))
-
-    def round_done(self, line: RoundLine) -> None:
-        """Say how the round went."""
-        log.info("palate: round %s, loss %s, validation %s", line["round"], line["loss"], line["validation"])
-
-    def phase(self, words: str) -> None:
-        """Say what is going on."""
-        log.info("palate: %s", words)
 
 
 def read_run_config(run_config: RunConfig) -> tuple[SimulationConfig, Path]:
@@ -59,9 +43,8 @@ def read_run_config(run_config: RunConfig) -> tuple[SimulationConfig, Path]:
     """
     if not run_config.get("run-dir"):
         raise ConfigError("run-dir is not set", hint="flwr run . --run-config 'run-dir=\"/path/to/runs/name\"'")
-    given = {
-        name.replace("-", "_"): value for name, value in run_config.items() if value and name not in _OWN_KEYS
-    }  # fmt: skip
+    values = {name: value for name, value in run_config.items() if value and name not in _OWN_KEYS}
+    given = {name.replace("-", "_"): value for name, value in values.items()}
     config_file = str(run_config.get("config-file", ""))
     base = load_config(Path(config_file)) if config_file else {}
     config = checked_config(merge(base, nested(given)))
@@ -85,7 +68,7 @@ def open_host(run_config: RunConfig, node_config: RunConfig) -> Host:
 def open_session(run_config: RunConfig) -> SimulationSession:
     """Open the run folder and the session of a run."""
     config, folder = read_run_config(run_config)
-    watcher = LogWatcher()
+    watcher = Watcher(lambda progress: log.info("palate: %s: %s", folder, progress.words))
     _HELD.close()  # of an earlier run of this process
     _HELD.enter_context(run_folder.locked(folder))
     run_folder.claim(folder, config)

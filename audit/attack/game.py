@@ -183,7 +183,14 @@ def _round(
     output = ring.add(released, ring.reduce(-known))
     unit = np.float32(1.0 / terms.clip_norm)
     alone = mechanism.decode(ring.add(output, ring.reduce(-together)))
-    return _Sums(mechanism.decode(output) * unit, alone * unit, own / (quantiser.scale * terms.clip_norm)), longest
+    return (
+        _Sums(
+            (mechanism.decode(output) * unit).astype(np.float64),
+            (alone * unit).astype(np.float64),
+            own / (quantiser.scale * terms.clip_norm),
+        ),
+        longest,
+    )
 
 
 def _zero_input(terms: ReleaseTerms, mechanism: IntegerMechanism, wanted: int, key: KeySource) -> Int64Array:
