@@ -50,14 +50,16 @@ class PlanRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epsilon: float | None = Field(None, ge=1e-3, le=1e3, description="budget")
-    noise_multiplier: float | None = Field(None, ge=1e-2, le=1e6, description="noise in the sum over the sensitivity")
+    noise_multiplier: float | None = Field(
+        None, ge=1e-2, le=1e6, description="standard deviation of the noise in the sum, divided by the sensitivity"
+    )
     rounds: int | None = Field(None, ge=1, le=MAX_ROUNDS, description="rounds of the schedule")
-    delta: float = Field(1e-5, gt=0, lt=1, description="probability left over")
+    delta: float = Field(1e-5, gt=0, lt=1, description="failure probability of the guarantee")
     spent_rounds: int = Field(
         0,
         ge=0,
         le=MAX_ROUNDS,
-        description="rounds with the same noise that a device has behind it; for the rounds left",
+        description="rounds with the same noise that a device has already taken part in; answers how many are left",
     )
     devices: int = Field(1000, ge=1, le=_MAX_DEVICES, description="devices in the federation")
     cohort: int = Field(1000, ge=1, le=_MAX_DEVICES, description="devices asked in each round")

@@ -30,12 +30,13 @@ def attack(
     epsilon: Annotated[float | None, typer.Option(help="Without a run: budget to size noise for, e.g. 8.")] = None,
     rounds: Annotated[int | None, typer.Option(help="Without a run: rounds of that budget.", min=1)] = None,
     delta: Annotated[
-        float | None, typer.Option(help="Without a run: probability left over.", show_default=f"{_DEFAULT_DELTA:g}")
+        float | None,
+        typer.Option(help="Without a run: failure probability of the guarantee.", show_default=f"{_DEFAULT_DELTA:g}"),
     ] = None,
     devices: Annotated[
         int | None, typer.Option(help="Without a run: devices asked in a round.", show_default=str(_DEFAULT_DEVICES))
     ] = None,
-    canaries: Annotated[int, typer.Option(help="Made-up people to look for, in all.")] = _GAME.canaries,
+    canaries: Annotated[int, typer.Option(help="Invented people to look for, in total.")] = _GAME.canaries,
     num_values: Annotated[int, typer.Option(help="Length of a contribution.")] = _GAME.num_values,
     repeats: Annotated[
         int | None, typer.Option(help="Times to play all rounds.", show_default="until there are as many canaries")
@@ -48,10 +49,11 @@ def attack(
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of canaries and coins; noise is always fresh.", show_default="from the system")
+        int | None,
+        typer.Option(help="Seed of canaries and coins; noise is always fresh.", show_default="from the system"),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option("--html", help="Write a page for people as well, e.g. --html attack.html.")
+        Path | None, typer.Option("--html", help="Also write an HTML page, e.g. --html attack.html.")
     ] = None,
 ) -> Answer:
     """Attack the mechanism with canaries, test its noise, and compare with what is claimed; exit code 7 if it fails.
@@ -95,7 +97,8 @@ def _plan(
         superfluous = [name for name, value in given.items() if value is not None]
         if superfluous:
             raise ConfigError(
-                f"{superfluous[0]} is given, and so is a run, whose ledger says it", hint=f"leave {superfluous[0]} out"
+                f"{superfluous[0]} is given together with a run, whose ledger already says it",
+                hint=f"leave {superfluous[0]} out",
             )
         return plan_of_run(open_source(run, key), game)
     if key is not None:

@@ -42,9 +42,7 @@ AnchorsOption = Annotated[
     Path | None,
     typer.Option("--anchors", help="Heads that you kept from an earlier audit, e.g. --anchors heads.jsonl."),
 ]
-HtmlOption = Annotated[
-    Path | None, typer.Option("--html", help="Write a page for people as well, e.g. --html audit.html.")
-]
+HtmlOption = Annotated[Path | None, typer.Option("--html", help="Also write an HTML page, e.g. --html audit.html.")]
 
 
 @audit_app.command("ledger")
@@ -64,7 +62,7 @@ def ledger(
 ) -> Answer:
     """Verify every ledger of a run: chains, signatures, budgets, anchors, and that server and devices agree.
 
-    Nothing is believed but the public key. Exit code 0 means intact; 1, 3, 5, 6 and 11 name what is wrong.
+    Only the public key is trusted. Exit code 0 means intact; 1, 3, 5, 6 and 11 say what is wrong.
 
     For example:
       palate audit ledger runs/demo --key 3b6a...29 --anchors kept-elsewhere.jsonl
@@ -92,7 +90,7 @@ def budget(
     *,
     key: KeyOption = None,
     anchors: AnchorsOption = None,
-    check: Annotated[bool, typer.Option(help="Ask independent accountants too; takes seconds.")] = True,
+    check: Annotated[bool, typer.Option(help="Also ask independent accountants; takes seconds.")] = True,
     html: HtmlOption = None,
 ) -> Answer:
     """Compute from the ledgers alone what was promised, spent and left, and compare it with the run's claim.
@@ -119,9 +117,9 @@ def plan(
     *,
     key: KeyOption = None,
 ) -> Answer:
-    """Compute what a run under way will have cost at its end, from the terms that its server really charged.
+    """Project what an unfinished run will cost at its end, from the terms that its server charged.
 
-    Before there is a run, palate plan answers. Exit code 3: devices will refuse its last rounds.
+    Before a run exists, use palate plan. Exit code 3: devices will refuse the last rounds.
     """
     record = _audited(target, key, None, None)
     units = audit_plan(record)

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from palate.client.recommending.preferences import Setting
     from palate.client.recommending.requests import Request
 
-TitleArgument = Annotated[str, typer.Argument(help="Title or key of an item; a slip of the finger is forgiven.")]
-FacetArgument = Annotated[str, typer.Argument(help="A genre or a decade, as crime or 1990s.")]
+TitleArgument = Annotated[str, typer.Argument(help="Title or key of an item; small typos are allowed.")]
+FacetArgument = Annotated[str, typer.Argument(help="A genre or a decade, such as crime or 1990s.")]
 
 MOST = 500
-"""Longest list: the dial compares all pairs of a list, at each of its notches."""
+"""Longest list. Choosing the diversity compares all pairs of a list, at each step of the control."""
 
 
 @answering
@@ -31,16 +31,16 @@ def recommend(
         str, typer.Argument(help="A wish in plain words, e.g. 'something lighter from the 90s like Heat'.")
     ] = "",
     *,
-    n: Annotated[int | None, typer.Option("--n", min=1, max=MOST, help="Length of the list; 10 unless said.")] = None,
+    n: Annotated[int | None, typer.Option("--n", min=1, max=MOST, help="Length of the list; 10 unless given.")] = None,
     like: Annotated[list[str] | None, typer.Option(help="A title to be like; may be repeated.")] = None,
-    mood: Annotated[list[str] | None, typer.Option(help="A mood, as lighter or tense; may be repeated.")] = None,
+    mood: Annotated[list[str] | None, typer.Option(help="A mood, such as lighter or tense; may be repeated.")] = None,
     genre: Annotated[list[str] | None, typer.Option(help="Only this genre; repeated, one of them.")] = None,
     year: Annotated[str | None, typer.Option(help="Years: 1995, 1990-1999, 1990- or 90s.")] = None,
     diverse: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="From 0, the best alone, to 1, as varied as can be.")
+        float | None, typer.Option(min=0.0, max=1.0, help="From 0, the best items only, to 1, as varied as possible.")
     ] = None,
-    new_only: Annotated[bool, typer.Option("--new-only", help="Only what is new in the catalogue.")] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Show what adds up to each score.")] = False,
+    new_only: Annotated[bool, typer.Option("--new-only", help="Only items that are new in the catalogue.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show the parts of each score.")] = False,
     folder: FolderOption = None,
 ) -> Answer:
     """Recommend what you have not had, with reasons; nothing leaves the device."""
@@ -81,7 +81,7 @@ def _wishes(
     from palate.client.recommending.requests import Request
 
     if diverse is not None and not 0.0 <= diverse <= 1.0:  # the option's own check lets nan through
-        raise ConfigError(f"--diverse is {diverse}, it must be from 0 to 1", hint="0 is the best alone")
+        raise ConfigError(f"--diverse is {diverse}, it must be from 0 to 1", hint="0 means the best items only")
     recommender = device.recommender
     first, last = (None, None) if year is None else year_span(year)
     request = Request(
@@ -108,7 +108,7 @@ def add(
 ) -> Answer:
     """Add something that you had to your history."""
     if liked and disliked:
-        raise ConfigError("--liked and --disliked were given both", hint="choose one")
+        raise ConfigError("--liked and --disliked are both given", hint="choose one")
     return _feedback(folder, "like" if liked else "dislike" if disliked else "had", title)
 
 
@@ -120,7 +120,7 @@ def like(title: TitleArgument, folder: FolderOption = None) -> Answer:
 
 @answering
 def dislike(title: TitleArgument, folder: FolderOption = None) -> Answer:
-    """Say that you dislike something: it and its like are recommended less."""
+    """Say that you dislike something: it and similar items are recommended less."""
     return _feedback(folder, "dislike", title)
 
 
@@ -132,16 +132,16 @@ def hide(title: TitleArgument, folder: FolderOption = None) -> Answer:
 
 @answering
 def remove(title: TitleArgument, folder: FolderOption = None) -> Answer:
-    """Take something out of your history, with all that you said about it."""
+    """Remove something from your history, with all your feedback about it."""
     return _feedback(folder, "forget", title)
 
 
 @answering
 def undo(
-    count: Annotated[int, typer.Argument(min=1, help="How many things to take back.")] = 1,
+    count: Annotated[int, typer.Argument(min=1, help="How many steps to undo.")] = 1,
     folder: FolderOption = None,
 ) -> Answer:
-    """Take back what you did last: feedback, a pin, a whole import."""
+    """Undo your last steps: feedback, a pin, a whole import."""
     with _device(folder) as device:
         done = device.undo(count)
     words = f"took back {done} {'step' if done == 1 else 'steps'}" if done else "there is nothing to take back"
@@ -184,7 +184,7 @@ def search(
         matches = recommender.search(text, n)
     facts = [{**recommender.catalogue.about(found.item), "similarity": round(found.similarity, 4)} for found in matches]
     lines = [item_words(each["title"], each["year"], each["genres"]) for each in facts]
-    return Answer({"matches": facts}, lines or ["no title is like that"])
+    return Answer({"matches": facts}, lines or ["no title matches"])
 
 
 @answering
@@ -222,7 +222,7 @@ def unpin(facet: FacetArgument, folder: FolderOption = None) -> Answer:
 
 @answering
 def export(
-    file: Annotated[Path, typer.Argument(help="A new file, for your eyes only.")],
+    file: Annotated[Path, typer.Argument(help="A new file; keep it private.")],
     folder: FolderOption = None,
 ) -> Answer:
     """Write everything that the device keeps about you into a file, in clear: data, ledger, public keys."""
@@ -238,7 +238,7 @@ def forget(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     folder: FolderOption = None,
 ) -> Answer:
-    """Destroy everything that this device keeps, but for how much privacy was spent."""
+    """Destroy everything that this device keeps, except how much privacy was spent."""
     from palate.client.owner.forgetting import OUT_OF_REACH, forget_device
 
     place = device_folder(folder)

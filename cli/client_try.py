@@ -38,8 +38,8 @@ def try_(
 ) -> Answer:
     """Make a demonstration device with films, a table and somebody's history, to look around in.
 
-    The table is learned here and now, by a short simulation of invented people under user-level privacy; it takes about
-    half a minute. Your own device, and its folder, are left alone.
+    The table is learned on this machine, by a short simulation of invented people under user-level privacy. This takes
+    about half a minute. Your own device and its folder are not touched.
     """
     from rich.console import Console
 
@@ -54,7 +54,7 @@ def try_(
     if there:
         if not is_demo(place):
             raise ConfigError(
-                f"{place.home} is not empty, and no demonstration device", hint="name a new folder with --folder"
+                f"{place.home} is not empty and is not a demonstration device", hint="name a new folder with --folder"
             )
         if seed is not None and seed != (made_with := seed_of(place)):
             raise ConfigError(
@@ -66,7 +66,7 @@ def try_(
     try:
         with console.status("making a demonstration device") as status:
             made = make(place, seed=_SEED if seed is None else seed, tell=status.update)
-    except BaseException:  # half a device is of no use, and would be in the way of the next try
+    except BaseException:  # half a device is of no use, and would block the next attempt
         _remove(place.home, before)
         raise
     note(

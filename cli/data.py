@@ -1,4 +1,4 @@
-"""`palate data`: see which datasets there are, get one, and look at one before learning from it."""
+"""`palate data`: list datasets, get one, and describe one before training."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def get_preset(
     name: Annotated[str, typer.Argument(help="Name of a dataset, as palate data list shows it.")],
     yes: Annotated[bool, typer.Option("--yes", help="Agree to the owner's terms without being asked.")] = False,
 ) -> Answer:
-    """Get a dataset from its owner into the cache, once its terms are agreed to."""
+    """Get a dataset from its owner into the cache, after you agree to its terms."""
 
     def agree(terms: str) -> bool:
         note(f"Terms of {name}", style="bold")

@@ -52,13 +52,13 @@ def frontier(
         list[str] | None, typer.Option(help="Dataset name, file or folder; may be repeated. [default: demo]")
     ] = None,
     epsilons: Annotated[
-        str, typer.Option(help="Budgets, with commas; inf is the same model without privacy.")
+        str, typer.Option(help="Budgets, separated by commas; inf is the same model without privacy.")
     ] = "0.5,1,2,4,8,inf",
-    seeds: Annotated[str, typer.Option(help="Seeds of every point, with commas.")] = "1,2,3",
-    units: Annotated[str, typer.Option(help="Units of protection, with commas: user, interaction, both.")] = "user",
-    references: Annotated[
-        str, typer.Option(help="References without privacy: all, none, or names with commas.")
-    ] = "all",
+    seeds: Annotated[str, typer.Option(help="Seeds of every point, separated by commas.")] = "1,2,3",
+    units: Annotated[
+        str, typer.Option(help="Units of protection: user, interaction, both; separated by commas.")
+    ] = "user",
+    references: Annotated[str, typer.Option(help="References without privacy: all, none, or a list of names.")] = "all",
     metric_part: Annotated[
         Part, typer.Option(help="What the chart shows; both are written to frontier.parquet.")
     ] = Part.VALIDATION,
@@ -70,9 +70,9 @@ def frontier(
 ) -> Answer:
     """Measure what privacy costs: accuracy against epsilon, over seeds, with controls and references.
 
-    Every point is a run of palate simulate in a folder of its own. Beside it stand two controls that spend the same
-    budget and learn nothing together: noised popularity, and that with public content. The same command goes on
-    where it was stopped, and a longer sweep takes over the points of a shorter one.
+    Every point is a run of palate simulate in a folder of its own. It is compared with two controls that spend the same
+    budget and learn nothing together: noised popularity alone, and with public content. The same command continues
+    where it was stopped, and a longer sweep reuses the points of a shorter one.
 
     For example:
       palate frontier
@@ -152,13 +152,13 @@ def _watched(
 
 
 def _listed(name: str, text: str, kind: Callable[[str], _Value]) -> Sequence[_Value]:
-    """Read values with commas between them."""
+    """Read values that are separated by commas."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     try:
         return [kind(word) for word in words]
     except ValueError as error:
         raise ConfigError(
-            f"--{name} {text!r} is not a list of numbers", hint=f"numbers with commas, for example --{name} 1,2"
+            f"--{name} {text!r} is not a list of numbers", hint=f"separate numbers by commas, for example --{name} 1,2"
         ) from error
 
 

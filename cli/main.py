@@ -29,7 +29,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 
 class Entry(NamedTuple):
-    """Where a command lives, as `module:attribute` of a function or a Typer app, and its line in `palate --help`."""
+    """Where a command is, as `module:attribute` of a function or a Typer app, and its line in `palate --help`."""
 
     target: str
     help: str
@@ -40,22 +40,23 @@ COMMANDS: dict[str, Entry] = {
         "palate.cli.simulate:simulate",
         "Train a federated recommender on virtual devices and measure what it is worth.",
     ),
-    "plan": Entry("palate.cli.plan:plan", "Say what a run would be and why; or plan a privacy budget without data."),
+    "plan": Entry("palate.cli.plan:plan", "Show what would run and why; or plan a privacy budget without data."),
     "report": Entry("palate.cli.run:report", "Write a run's report as one self-contained HTML page."),
     "compare": Entry("palate.cli.run:compare", "Compare two runs, with a paired significance test."),
     "recommend": Entry("palate.cli.run:recommend", "Show what a run recommends to one user, by title."),
     "data": Entry("palate.cli.data:data_app", "List, get and describe datasets."),
     "audit": Entry("palate.cli.audit:audit_app", "Check what a run promised and spent, and its record."),
-    "frontier": Entry("palate.cli.frontier:frontier", "Sweep privacy budgets, and draw what each of them is worth."),
+    "frontier": Entry("palate.cli.frontier:frontier", "Measure accuracy at several privacy budgets, and plot it."),
     "server": Entry("palate.cli.server:server_app", "Run a fleet of real devices."),
     "client": Entry(
-        "palate.cli.client:client_app", "Your own device: recommendations, feedback, and what it takes part in."
+        "palate.cli.client:client_app",
+        "Your own device: recommendations, feedback, privacy, and the fleet that it belongs to.",
     ),
 }
 
 
 class LazyCommand(click.Command):
-    """Stands in the list of commands under its name and help; hands over to the real command when called."""
+    """A command with its name and help; imports the real command when it is called."""
 
     def __init__(self, name: str, entry: Entry) -> None:
         super().__init__(name, short_help=entry.help)

@@ -78,15 +78,15 @@ def plan(
         Path | None, _without_data("Draw central epsilon by round, to a .png or .svg file.", metavar="FILE")
     ] = None,
     check: Annotated[bool, _without_data("Ask independent accountants too.", "--check")] = False,
-    every: Annotated[bool, typer.Option("--all", help="List the settings that are plain defaults, too.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also list settings that have their default value.")] = False,
 ) -> Answer:
-    """Say what a run would be: each setting with its reason, what it promises, and what it sends.
+    """Show what would run: each setting with its reason, the privacy guarantee, and what a device sends.
 
-    With the options of palate simulate, and its data: the same options then run just that. Nothing is trained, and
-    a protected run is planned from public numbers alone.
+    It takes the options of palate simulate; with the same options, palate simulate then runs exactly this plan. Nothing
+    is trained, and a protected run is planned from public numbers only.
 
-    With an option of the part without data, no data is read: two of --epsilon, --noise-multiplier and --rounds
-    decide the third, for equal rounds at unit user.
+    With an option under 'Without data', no data is read: two of --epsilon, --noise-multiplier and --rounds decide the
+    third, for equal rounds at unit user.
 
     For example:
       palate plan --data ml-1m --epsilon 4
@@ -105,7 +105,7 @@ def plan(
 
 
 def _lines(made: Plan, *, every: bool) -> Iterator[Line]:
-    """Show a plan: the promise, the cost, and the settings with their reasons."""
+    """Lines of a plan: the guarantee, the cost, and the settings with their reasons."""
     yield str(made.protection), "bold green" if made.protection.protected else "bold red"
     yield facts_grid("", "", made.facts)
     settings = made.decisions if every else made.decided()

@@ -23,8 +23,8 @@ _INTRODUCTION = """\
 
 Written by `make docs` from each command's `--help`; change the command, not this page.
 
-Results go to stdout; progress and everything said to a person go to stderr. With `--json`, stdout holds one JSON
-value and nothing else. A failure is one line `error: ...`, usually one line `hint: ...`, and an exit code.
+Results go to stdout; progress and messages to a person go to stderr. With `--json`, stdout holds one JSON value and
+nothing else. A failure is one line `error: ...`, usually one line `hint: ...`, and an exit code.
 `PALATE_DEBUG=1` adds the traceback.
 """
 
@@ -56,15 +56,16 @@ _SETTINGS = """\
 
 Written by `make docs` from the code; change the code, not this page.
 
-`palate simulate --config FILE` reads these settings from a TOML file, where a dot is a table: `schedule.rounds` stands
-under `[schedule]`. `--set schedule.rounds=20` sets any of them; the options of `palate simulate` win over both. A run
-folder holds the whole configuration as it was asked for (`config.toml`) and as the data decided it (`resolved.toml`).
+`palate simulate --config FILE` reads these settings from a TOML file, where a dot means a table: `schedule.rounds` is
+under `[schedule]`. `--set schedule.rounds=20` sets any of them; the options of `palate simulate` override both. A run
+folder holds the whole configuration as it was requested (`config.toml`) and as it was resolved from the data
+(`resolved.toml`).
 
-What runs is decided in one place, for the command line, the Python API, `flwr run` and fleets alike
-([ADR 8](adr/0008-one-resolver-of-settings.md)). The columns say what a run of each unit of protection uses where
-nobody asks for something else; an empty one uses what unit none does. *Planned* values follow from public numbers: the
-budget, the devices of a round, the size of the catalogue and whether it has public columns. `palate plan`, with the
-options of `palate simulate`, prints every value of a run with its reason.
+One resolver decides what runs, for the command line, the Python API, `flwr run` and fleets
+([ADR 8](adr/0008-one-resolver-of-settings.md)). The columns show the defaults for each unit of protection; an empty
+cell has the same value as unit `none`. *Planned* values follow from public numbers: the budget, the devices of a round,
+the size of the catalogue and whether it has public columns. `palate plan`, with the options of `palate simulate`,
+prints every value of a run with its reason.
 """
 
 

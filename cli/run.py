@@ -1,4 +1,4 @@
-"""`palate report`, `palate compare` and `palate recommend`: what a finished run has to say."""
+"""`palate report`, `palate compare` and `palate recommend`: read the results of finished runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def compare(
     first: Annotated[str, typer.Argument(help="Run folder, or its name under runs/.", metavar="RUN")],
     second: Annotated[str, typer.Argument(help="Another run of the same data.", metavar="RUN")],
     *,
-    html: Annotated[Path | None, typer.Option(help="Write a page as well, e.g. --html comparison.html.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write an HTML page, e.g. --html comparison.html.")] = None,
 ) -> Answer:
     """Compare two runs on the same people: differences, 95% intervals and paired tests.
 
@@ -64,7 +64,7 @@ def recommend(
     user: Annotated[str, typer.Option(help="Id of a person in the data, e.g. --user 42.")],
     n: Annotated[int, typer.Option("--n", min=1, help="Length of the list, e.g. --n 20.")] = 10,
 ) -> Answer:
-    """Show what a run recommends to one person, by title, beside what they had lately.
+    """Show what a run recommends to one person, by title, and what they had recently.
 
     Example: palate recommend runs/demo --user 42
     """

@@ -44,7 +44,7 @@ _FILES = (
     keyword(
         "config",
         Path | None,
-        typer.Option("--config", help="TOML file with any setting; options win over it.", metavar="FILE"),
+        typer.Option("--config", help="TOML file with any setting; options override it.", metavar="FILE"),
     ),
     keyword(
         "setting",

@@ -26,25 +26,24 @@ def simulate(
     folder: Annotated[
         Path | None, folder_option("Run folder. [default: runs/ and a name made from the settings]", "--run-dir")
     ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Delete the run that is in the run folder, and start anew.")
-    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in the run folder, and start anew.")] = False,
     ray_address: Annotated[
         str, typer.Option(help="Ray cluster for --engine flower, e.g. 10.0.0.1:6379; a local one if empty.")
     ] = "",
     report: Annotated[
         bool, typer.Option(help="Write the HTML report at the end, or not. [default: report]", show_default=False)
     ] = True,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Begin without asking, however long it may take.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking, however long the run takes.")] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> Answer:
     """Train a federated recommender on virtual devices and measure what it is worth.
 
-    Every person of the dataset becomes a virtual device. Devices learn from their own history; only item
-    embeddings are summed, and with them the noise that hides each person: the result says how well, and what it
-    rests on. The same command on the same folder resumes a run that was stopped. palate plan, with the same options,
-    says what would run and why.
+    Every person of the dataset becomes a virtual device. Devices learn from their own history. Only item embeddings
+    are summed, with noise that hides each person. The result states the privacy guarantee and its assumptions.
+
+    The same command on the same folder resumes a run that was stopped. palate plan, with the same options, shows what
+    would run and why.
 
     For example:
       palate simulate
@@ -68,7 +67,7 @@ def simulate(
     with watching(not quiet, console=talk) as watcher:
         result = run_simulation(config, place, watcher, fresh=fresh, ray_address=ray_address)
     if old:
-        talk.print(f"this run has finished before; --fresh runs it again: {place}")
+        talk.print(f"this run was already finished; --fresh runs it again: {place}")
     values, lines = contract_view(result), list(_result_lines(result))
     if config.new_items:
         from palate.simulation.new_items import measured
@@ -84,7 +83,7 @@ def simulate(
 
 
 def _announce(config: SimulationConfig, talk: Console, *, yes: bool) -> None:
-    """Say what a run will cost where that is more than seconds; ask before hours, where somebody can answer."""
+    """Say what a run will cost if that is more than seconds. Ask before a run of hours, if somebody can answer."""
     from palate.simulation.cost import estimate
     from palate.simulation.prepare import prepare
     from palate.simulation.resolving import resolve
@@ -99,11 +98,11 @@ def _announce(config: SimulationConfig, talk: Console, *, yes: bool) -> None:
     if somebody_is_there() and not talk.quiet:
         typer.confirm("Begin?", abort=True, err=True)
     else:
-        talk.print("nobody is there to be asked: it begins (--yes says so beforehand)", highlight=False)
+        talk.print("there is no terminal to ask in, so the run starts (--yes skips this question)", highlight=False)
 
 
 def _write_report(folder: Path, talk: Console, *, again: bool) -> Path | None:
-    """Write the report, unless its optional packages are missing, or it is there and need not be written again."""
+    """Write the report. Skip it if its optional packages are missing, or if it exists and `again` is false."""
     if not again and (folder / "report.html").exists():
         return folder / "report.html"
     from palate.running import Run
@@ -116,7 +115,7 @@ def _write_report(folder: Path, talk: Console, *, again: bool) -> Path | None:
 
 
 def _result_lines(result: dict[str, Any]) -> Iterator[Line]:
-    """Say what a newcomer wants to know: how good, against what, and whether anything was protected."""
+    """Lines of a result: accuracy, the references, cost, and the privacy guarantee."""
     from palate.simulation.report import promise
     from palate.simulation.report.headline import headline
     from palate.simulation.report.records import Result
@@ -148,7 +147,7 @@ def _result_lines(result: dict[str, Any]) -> Iterator[Line]:
 
 
 def _new_item_lines(found: dict[str, Any]) -> Iterator[Line]:
-    """Say how well new items were found, beside a random order."""
+    """Lines about new items, compared with a random order."""
     from palate.simulation.report.tables import text_grid
 
     among = {"new": "other new items", "catalogue": "items of the catalogue"}

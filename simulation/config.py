@@ -72,7 +72,7 @@ class SimulationConfig(BaseModel):
     evaluate_every: int = Field(1, ge=1, description="rounds between two validations")
     baselines: tuple[str, ...] = Field(
         ("popularity", "dp_popularity", "local_only", "dp_content", "content_only", "item_knn", "ials", "ease"),
-        description="references to compute: all, none, or names with commas",
+        description="references to compute: all, none, or a list of names",
     )
     new_items: float = Field(
         0.0,

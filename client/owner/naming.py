@@ -40,7 +40,7 @@ class UnclearTitle(ConfigError):
             super().__init__(f"{text!r} may be one of {len(items)} titles", hint=f"say which one: {'; '.join(titles)}")
         else:
             super().__init__(
-                f"no title is like {text!r}",
+                f"no title matches {text!r}",
                 hint="look it up with palate client search; a file that is imported keeps what no catalogue has yet",
             )
 

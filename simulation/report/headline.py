@@ -50,16 +50,16 @@ def headline(result: Result) -> Headline:
     rivals = []
     if popularity is not None and popularity.test is not None:
         models.append((popularity.label, "second", popularity.test))
-        rivals.append(("the list of the most popular", popularity.test))
+        rivals.append(("the most popular items", popularity.test))
     if best is not None and best.test is not None:
         models.append((best.label, "third", best.test))
-        rivals.append((f"the strongest reference, {best.label},", best.test))
+        rivals.append((f"the strongest reference, {best.label}", best.test))
 
     def sentence(opening: str, ranking: str) -> str:
         own = result.summary.test.accuracy(ranking)
         said = f"{opening} for {percent(own.hit_rate.value)} of {own.num_users:,} people."
-        shares = [f"{name} for {percent(rival.accuracy(ranking).hit_rate.value)}" for name, rival in rivals]
-        return f"{said} It would be so with {' and with '.join(shares)}." if shares else said
+        shares = [f"{percent(rival.accuracy(ranking).hit_rate.value)} with {name}" for name, rival in rivals]
+        return f"{said} For comparison: {' and '.join(shares)}." if shares else said
 
     among = f"Of {candidates:,} {items}" if candidates else f"Of a short list of {items}"
     return Headline(

@@ -58,7 +58,7 @@ def test_a_real_device_is_left_alone(tmp_path, more):
     enrolling.begin(folder, keyring="file")
     before = sorted(path.name for path in folder.home.rglob("*"))
     code, text = ends("try", "--folder", folder.home, *more)
-    assert (code, "no demonstration device" in text) == (2, True)
+    assert (code, "is not a demonstration device" in text) == (2, True)
     assert sorted(path.name for path in folder.home.rglob("*")) == before
 
 
