@@ -381,8 +381,8 @@ def test_a_page_about_a_violation_says_so_first():
     [
         ((), "neither a run nor --epsilon is given"),
         (("--epsilon", "8"), "neither a run nor --rounds is given"),
-        (("run", "--rounds", "3"), "--rounds is given, and so is a run"),
-        (("run", "--delta", "1e-5"), "--delta is given, and so is a run"),
+        (("run", "--rounds", "3"), "--rounds is given together with a run"),
+        (("run", "--delta", "1e-5"), "--delta is given together with a run"),
         (("--epsilon", "8", "--rounds", "2", "--key", "00"), "--key is given without a run"),
     ],
 )
