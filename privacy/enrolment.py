@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from palate.privacy.aggregators.admission import Certificate, Parties
+from palate.privacy.aggregators.errors import RegisterRefused
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger import canonical
 from palate.privacy.ledger.errors import MalformedBody
@@ -31,6 +33,8 @@ from palate.privacy.secagg.keys import EnrolmentCertificate
 
 REQUEST_FORMAT: Final = "palate-enrolment-request/1"
 WELCOME_FORMAT: Final = "palate-welcome/1"
+AGGREGATORS_FORMAT: Final = "palate-welcome/2"
+"""Of a welcome into a fleet with two aggregators."""
 WELCOME_NAME: Final = "welcome.json"
 CATALOGUE_NAME: Final = "catalogue.parquet"
 MAX_WELCOME_BYTES: Final = 1 << 16
@@ -40,6 +44,8 @@ _DEVICE_TAG = b"palate/enrolment/device/1"
 _REQUEST_TAG = b"palate/enrolment/request/1"
 _HEX32 = re.compile(r"[0-9a-f]{64}")
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]{2,64}\]|[A-Za-z0-9.-]{1,253}):([0-9]{1,5})")
+_PEERS_ONLY = {"authority_is_separate", "tau_thousandths"}
+_AGGREGATORS_ONLY = {"helper_key"}
 _REQUEST_FIELDS = {"format", "device", "identity_key", "node_key", "signature"}
 
 
@@ -171,18 +177,24 @@ class Welcome:
         The server's, "host:port".
     ca_certificate
         The only authority for the server's TLS certificate, PEM.
-    server_key, authority_key
-        Ed25519 public keys that sign offers and enrolments, hexadecimal.
+    server_key
+        Ed25519 public key that signs offers and receipts, hexadecimal; the leader's, where there are two aggregators.
+    helper_key
+        The helper's Ed25519 public key, hexadecimal; empty in a fleet whose devices aggregate among themselves.
+    authority_key
+        Ed25519 public key that signs enrolments, hexadecimal; empty where leader and helper admit devices together.
     authority_is_separate
-        The fleet's statement that other people than the operators hold the authority's key.
+        Among peers: the fleet's statement that other people than the operators hold the authority's key.
     certificate
-        The device's `EnrolmentCertificate`, hexadecimal.
+        The device's, hexadecimal: an `EnrolmentCertificate` among peers, else a `Certificate` of who admits.
     epsilon, delta, rounds
         What the server plans to spend in all, in how many training rounds.
     smallest_roster
-        Fewest devices in a round that the server will run.
-    tau_thousandths, gamma_thousandths
-        Quorum of survivors and corrupt devices allowed for, in thousandths of a roster.
+        Fewest devices in a round that the server will run; the least batch of two aggregators.
+    tau_thousandths
+        Among peers: quorum of survivors, in thousandths of a roster.
+    gamma_thousandths
+        Corrupt devices allowed for, in thousandths: of a roster, or of all registered devices of two aggregators.
     num_items, catalogue_sha256
         Rows and hash of the catalogue that comes with it.
 
@@ -196,14 +208,15 @@ class Welcome:
     address: str
     ca_certificate: str
     server_key: str
+    helper_key: str = ""
     authority_key: str
-    authority_is_separate: bool
+    authority_is_separate: bool = False
     certificate: str = field(repr=False)
     epsilon: float
     delta: float
     rounds: int
     smallest_roster: int
-    tau_thousandths: int
+    tau_thousandths: int = 500
     gamma_thousandths: int
     num_items: int
     catalogue_sha256: str
@@ -216,8 +229,9 @@ class Welcome:
         if not 1 <= len(self.fleet) <= 100 or not (self.fleet.isascii() and self.fleet.isprintable()):
             raise _refused("fleet is not 1 to 100 printable ASCII characters")
         _ = self.host, self.port
-        for name in ("server_key", "authority_key", "catalogue_sha256"):
-            if not _HEX32.fullmatch(getattr(self, name)):
+        optional = {"helper_key", "authority_key"} if self.helper_key else {"helper_key"}
+        for name in ("server_key", "helper_key", "authority_key", "catalogue_sha256"):
+            if not _HEX32.fullmatch(getattr(self, name)) and (getattr(self, name) or name not in optional):
                 raise _refused(f"{name} is not 64 hexadecimal digits")
         _in_range("epsilon", self.epsilon, above=0.0, most=1e6)
         _in_range("delta", self.delta, above=0.0, most=0.5)
@@ -230,7 +244,7 @@ class Welcome:
             x509.load_pem_x509_certificate(self.ca_certificate.encode("ascii"))
         except ValueError:
             raise _refused("ca_certificate is no certificate in PEM") from None
-        _ = self.enrolment
+        _ = self.device
 
     @property
     def host(self) -> str:
@@ -243,12 +257,34 @@ class Welcome:
         return self._address()[1]
 
     @property
+    def parties(self) -> Parties | None:
+        """The keys of two aggregators, and of who admits; None in a fleet of peers."""
+        if not self.helper_key:
+            return None
+        keys = (bytes.fromhex(key) for key in (self.server_key, self.helper_key, self.authority_key))
+        leader, helper, authority = keys
+        return Parties(leader=leader, helper=helper, authority=authority or None)
+
+    @property
     def enrolment(self) -> EnrolmentCertificate:
-        """The device's certificate, decoded; its signature is not checked."""
+        """The device's certificate among peers, decoded; its signature is not checked."""
         try:
             return EnrolmentCertificate.from_bytes(bytes.fromhex(self.certificate))
         except (ValueError, SecureAggregationError):
             raise _refused("certificate is no enrolment certificate") from None
+
+    @property
+    def admission(self) -> Certificate:
+        """The device's certificate under two aggregators, decoded; its signatures are not checked."""
+        try:
+            return Certificate.from_bytes(bytes.fromhex(self.certificate))
+        except (ValueError, SecureAggregationError):
+            raise _refused("certificate does not admit a device") from None
+
+    @property
+    def device(self) -> int:
+        """Number of the device that the welcome is for."""
+        return (self.admission if self.helper_key else self.enrolment).device
 
     @property
     def fingerprint(self) -> str:
@@ -263,7 +299,8 @@ class Welcome:
         EnrolmentFileRefused
             If it is for another device, or its certificate is not the authority's.
         """
-        certificate = self.enrolment
+        parties = self.parties
+        certificate = self.enrolment if parties is None else self.admission
         if certificate.identity_key != identity_key.public_bytes_raw():
             raise EnrolmentFileRefused(
                 f"the welcome is for device {device_name(certificate.device)}, this one is "
@@ -271,16 +308,22 @@ class Welcome:
                 hint="give the operator this device's own request: palate client enrol --request FILE",
             )
         try:
-            certificate.check(
-                Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.authority_key)), fleet=self.fleet, issued_at=0
-            )
+            if isinstance(certificate, EnrolmentCertificate):
+                key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.authority_key))
+                certificate.check(key, fleet=self.fleet, issued_at=0)
+            else:
+                assert parties is not None
+                certificate.verify(parties)
+                if certificate.fleet != self.fleet:
+                    raise RegisterRefused(f"it is of fleet {certificate.fleet!r}, not {self.fleet!r}")
         except SecureAggregationError as error:
             raise EnrolmentFileRefused(f"the welcome's certificate: {error.message}", hint=_WELCOME_AGAIN) from None
 
     def to_json(self) -> bytes:
         """Write the fields as JSON in one spelling: sorted keys, no white space, ASCII."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return json.dumps({"format": WELCOME_FORMAT, **values}, sort_keys=True, separators=(",", ":")).encode("ascii")
+        form = AGGREGATORS_FORMAT if self.helper_key else WELCOME_FORMAT
+        values = {name: getattr(self, name) for name in _names(form)}
+        return json.dumps({"format": form, **values}, sort_keys=True, separators=(",", ":")).encode("ascii")
 
     @staticmethod
     def from_json(data: bytes) -> Welcome:
@@ -297,9 +340,10 @@ class Welcome:
             values = json.loads(data)
         except (ValueError, RecursionError):
             raise _refused("it is not JSON") from None
-        if not isinstance(values, dict) or values.pop("format", None) != WELCOME_FORMAT:
-            raise _refused(f"it is not of format {WELCOME_FORMAT}")
-        expected = {each.name for each in fields(Welcome)}
+        form = values.pop("format", None) if isinstance(values, dict) else None
+        if form not in (WELCOME_FORMAT, AGGREGATORS_FORMAT):
+            raise _refused(f"it is not of format {WELCOME_FORMAT} or {AGGREGATORS_FORMAT}")
+        expected = _names(form)
         if set(values) != expected:
             raise _refused(f"fields {', '.join(sorted(set(values) ^ expected))} are missing or not known")
         welcome = Welcome(**cast("dict[str, Any]", values))
@@ -370,6 +414,11 @@ class Welcome:
         if match is None or not 1 <= int(match[2]) <= 65535:
             raise _refused("address is not host:port with a port of 1 to 65535")
         return match[1].strip("[]"), int(match[2])
+
+
+def _names(form: str) -> set[str]:
+    """Fields of a welcome of a format."""
+    return {each.name for each in fields(Welcome)} - (_AGGREGATORS_ONLY if form == WELCOME_FORMAT else _PEERS_ONLY)
 
 
 def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:

@@ -235,6 +235,11 @@ class FleetStep(StrEnum):
     RECEIPT = "receipt"
     REPORT = "report"
 
+    @property
+    def opens_a_round(self) -> bool:
+        """Whether the plan comes with this step, and with no other of its round."""
+        return self in (FleetStep.ADVERTISE, FleetStep.REPORT)
+
 
 @dataclass(frozen=True)
 class FleetMessage:

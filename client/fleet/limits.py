@@ -16,6 +16,7 @@ import numpy as np
 from palate.errors import ConfigError, PalateError
 from palate.models.table import ItemTable
 from palate.privacy.accounting.events import Unit
+from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.budget import SENSITIVITY, Promise
 from palate.privacy.secagg.offer import Offer
 from palate.privacy.wire import RoundPlan
@@ -121,13 +122,13 @@ class OwnerLimits:
                 raise ConfigError(f"limits: {name} must be {kind}", hint="enrol anew with this version of palate")
         return OwnerLimits(**values)
 
-    def check(self, plan: RoundPlan, offer: Offer, *, num_items: int, began_lately: int) -> None:
+    def check(self, plan: RoundPlan, offer: Offer | CollectionOffer, *, num_items: int, began_lately: int) -> None:
         """Refuse a round that the owner does not want.
 
         Parameters
         ----------
         plan, offer
-            What the server asks; they have been compared (`Offer.check_plan`).
+            What the server asks; they have been compared (`check_plan` of the offer).
         num_items
             Rows of the fleet's catalogue.
         began_lately
@@ -145,11 +146,18 @@ class OwnerLimits:
             )
         terms = plan.terms
         own_noise = math.sqrt(terms.share_variance) / terms.sensitivity
+        of_offer: tuple[tuple[str, float, float, str], ...]
+        if isinstance(offer, Offer):
+            of_offer = (
+                ("the offer's smallest roster", offer.n_min, self.smallest_cohort, "--smallest-cohort"),
+                ("the offer's tau in thousandths", offer.tau_thousandths, self.least_tau_thousandths, "--least-tau"),
+                ("the offer's gamma in thousandths", offer.gamma_thousandths, self.least_gamma_thousandths, _GAMMA),
+            )
+        else:  # gamma, a share of the registered, was checked with the register (`Offered.checked`)
+            of_offer = (("the offer's least batch", offer.least_batch, self.smallest_cohort, "--smallest-cohort"),)
         floors = (
             ("the roster's planned size", terms.roster_size, self.smallest_cohort, "--smallest-cohort"),
-            ("the offer's smallest roster", offer.n_min, self.smallest_cohort, "--smallest-cohort"),
-            ("the offer's tau in thousandths", offer.tau_thousandths, self.least_tau_thousandths, "--least-tau"),
-            ("the offer's gamma in thousandths", offer.gamma_thousandths, self.least_gamma_thousandths, _GAMMA),
+            *of_offer,
             ("this device's own noise over the sensitivity", own_noise, self.least_own_noise, "--least-own-noise"),
         )
         for what, value, least, option in floors:

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
 from palate.client.fleet.carried_spending import carried_nano
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
+from palate.client.fleet.peer_rounds import PeerRounds
 from palate.client.fleet.profile import PAUSED, REMOVED_AT, FleetProfile
+from palate.client.fleet.reports import ReportRounds
 from palate.client.fleet.round_log import RoundLog, RoundRecord
 from palate.client.fleet.rounds import SecureRounds
 from palate.client.fleet.tables import table_keeper
@@ -105,17 +108,20 @@ class Member:
         guard, round_log = self.guard, RoundLog(self.vault)
         guard.check_heads(round_log.heads())
         guard.adopt_policy()
-        return SecureRounds(
-            profile=self.profile,
-            keys=self.keys,
-            guard=guard,
-            round_log=round_log,
-            trainer=trainer,
-            history=self.taste,
-            keep_table=table_keeper(self.folder.table),
-            watch=watch,
-            paused=lambda: PAUSED.read(self.vault) is not None,
-        )
+        parts: dict[str, Any] = {
+            "profile": self.profile,
+            "keys": self.keys,
+            "guard": guard,
+            "round_log": round_log,
+            "trainer": trainer,
+            "history": self.taste,
+            "keep_table": table_keeper(self.folder.table),
+            "watch": watch,
+            "paused": lambda: PAUSED.read(self.vault) is not None,
+        }
+        if self.profile.welcome.parties is None:
+            return PeerRounds(**parts)
+        return ReportRounds(vault=self.vault, **parts)
 
 
 def ledger_guard(folder: DeviceFolder, vault: Vault, keys: DeviceKeys, profile: FleetProfile) -> Guard:

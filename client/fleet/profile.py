@@ -21,6 +21,7 @@ from palate.client.vault import SERVERS, Vault
 from palate.client.vault.errors import VaultTampered
 from palate.client.vault.records import Record
 from palate.errors import ConfigError
+from palate.privacy.aggregators.claim import Trust, trust_of
 from palate.privacy.enrolment import EnrolmentFileRefused, Welcome
 from palate.privacy.secagg.keys import Guarantee, claimed_guarantee
 from palate.privacy.secagg.policy import DevicePolicy
@@ -62,24 +63,32 @@ class FleetProfile:
 
     @property
     def authority_key(self) -> Ed25519PublicKey:
-        """Signs enrolments."""
+        """Signs enrolments among peers."""
         return Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.welcome.authority_key))
 
     @property
     def policy(self) -> DevicePolicy:
-        """What secure aggregation asks of every offer."""
+        """What secure aggregation among peers asks of every offer."""
         return DevicePolicy(
             smallest_cohort=self.limits.smallest_cohort, gamma_thousandths=self.limits.least_gamma_thousandths
         )
 
     @property
     def guarantee(self) -> Guarantee:
-        """Against which server the fleet's rounds protect, by what it states about its authority."""
+        """Against which server the fleet's rounds protect, by its keys or by what it states about its authority."""
+        if self.trust is not None:
+            return "malicious" if self.trust.against_lies else "semi-honest"
         return claimed_guarantee(
             server_key=self.server_key,
             authority_key=self.authority_key,
             authority_is_separate=self.welcome.authority_is_separate,
         )
+
+    @property
+    def trust(self) -> Trust | None:
+        """What the keys of two aggregators allow to claim; None in a fleet of peers."""
+        parties = self.welcome.parties
+        return None if parties is None else trust_of(parties)
 
     def with_limits(self, limits: OwnerLimits) -> FleetProfile:
         """Return the profile under other limits."""

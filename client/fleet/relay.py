@@ -45,7 +45,7 @@ def _answer(message: Message, rounds: SecureRounds) -> RecordDict:
         raise WireError("a message without content")
     names = set(message.content)
     fleet = FleetMessage.from_scalars(dict(_config(message, FLEET)))
-    expected = {FLEET, PLAN, TABLE} if fleet.step is FleetStep.ADVERTISE else {FLEET}
+    expected = {FLEET, PLAN, TABLE} if fleet.step.opens_a_round else {FLEET}
     if names != expected and not (fleet.step is FleetStep.RECEIPT and names == {FLEET, TABLE}):
         raise WireError(f"{fleet.step} holds {sorted(names)}, expected {sorted(expected)}")
     plan = table = None

@@ -53,7 +53,9 @@ class RoundRecord:
     ended
         "open", "released" or "written off".
     receipt
-        What the server signed in the end (`Receipt.facts`); empty if nothing came.
+        What the server signed in the end, hashes in hexadecimal; empty if nothing came.
+    anchor
+        Under two aggregators: the end of the device's ledger that its report commits to, and the salt.
     """
 
     run: str
@@ -69,6 +71,12 @@ class RoundRecord:
     sent: dict[str, dict[str, int | str]] = field(default_factory=dict)
     ended: str = OPEN
     receipt: dict[str, Any] = field(default_factory=dict)
+    anchor: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def vector_sent(self) -> dict[str, int | str] | None:
+        """What is known of the answer that carries the masked vector; None if it was not made."""
+        return self.sent.get("mask") or self.sent.get("report")
 
     @property
     def bytes_sent(self) -> int:

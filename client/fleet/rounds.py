@@ -1,19 +1,22 @@
 """A device's part in secure rounds: one message in, one answer out, whatever the server asks and whenever it asks.
 
 Charge, train, aggregate: the ledger is charged before the history is touched, the masked vector is on disk before it
-leaves, and the server's receipt closes the round (docs/formats/ledger.md; Bonawitz et al. 2017 for the steps between).
-Keys of a round live in memory only: a device that was killed sends again what it had sent, and no more. What was
-charged stays charged.
+leaves, and the server's receipt closes the round (docs/formats/ledger.md). What was charged stays charged.
+
+Here is what holds under every protocol. Sums among peers are in `palate.client.fleet.peer_rounds`, those under two
+aggregators in `palate.client.fleet.reports`; the keys that a device pinned say which one its fleet has.
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
@@ -21,7 +24,7 @@ from palate.client.fleet.identity import DeviceKeys
 from palate.client.fleet.limits import RoundUnwelcome, check_table
 from palate.client.fleet.profile import FleetProfile
 from palate.client.fleet.round_log import OPEN, RELEASED, WRITTEN_OFF, Answer, RoundLog, RoundRecord
-from palate.client.fleet.worker import Contribution, Trainer
+from palate.client.fleet.worker import Trainer
 from palate.client.guard import Guard
 from palate.client.vault.heads import head_name
 from palate.errors import PalateError
@@ -29,22 +32,19 @@ from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.filters import SkellamMeter
+from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.budget import SENSITIVITY
+from palate.privacy.ledger.anchors import SALT_SIZE
 from palate.privacy.ledger.body import charge_nano
 from palate.privacy.ledger.errors import MalformedBody
 from palate.privacy.ledger.framing import framed
-from palate.privacy.secagg.device import DeviceRound
 from palate.privacy.secagg.errors import ReceiptRefused
-from palate.privacy.secagg.keys import DeviceIdentity, EnrolmentCertificate
-from palate.privacy.secagg.messages import Receipt
 from palate.privacy.secagg.offer import Offer
 from palate.privacy.wire import FleetMessage, FleetStep, RoundPlan, WireError
 
 log = logging.getLogger(__name__)
 
 MAX_RUN_NAME = 128
-
-_SAME: Final = ("sets_hash", "sum_hash", "model_hash", "log_index")
 
 
 class RoundOver(PalateError):
@@ -53,18 +53,7 @@ class RoundOver(PalateError):
     exit_code = 13
 
 
-@dataclass(eq=False)
-class _Live:
-    """The one round that is under way in this process."""
-
-    run: str
-    server_round: int
-    round: DeviceRound
-    contribution: Contribution | None = field(repr=False)
-    head_name: str = ""
-
-
-class SecureRounds:
+class SecureRounds(ABC):
     """Answers a fleet's server for one device.
 
     Parameters
@@ -89,6 +78,11 @@ class SecureRounds:
         Asked before a round begins whether the owner wants none.
     """
 
+    opening: ClassVar[FleetStep]
+    """The step with which a round begins."""
+    steps: ClassVar[frozenset[FleetStep]]
+    """All steps of the protocol but the receipt."""
+
     def __init__(
         self,
         *,
@@ -103,7 +97,7 @@ class SecureRounds:
         paused: Callable[[], bool] = lambda: False,
     ) -> None:
         self._profile = profile
-        self._identity = DeviceIdentity(profile.welcome.enrolment, keys.signing)
+        self._keys = keys
         self._guard = guard
         self._round_log = round_log
         self._trainer = trainer
@@ -111,8 +105,6 @@ class SecureRounds:
         self._keep_table = keep_table
         self._watch = watch
         self._paused = paused
-        self._known: dict[int, EnrolmentCertificate] = {}
-        self._live: _Live | None = None
         self._lock = threading.Lock()
         self.finished_run: str | None = None
 
@@ -129,7 +121,7 @@ class SecureRounds:
         message
             The step, from the server.
         plan
-            The round's plan: with ADVERTISE, and with no other.
+            The round's plan: with the step that opens it, and with no other.
         table
             The run's final table: with the last RECEIPT, and with no other.
 
@@ -143,12 +135,13 @@ class SecureRounds:
         """
         if not 1 <= len(message.run) <= MAX_RUN_NAME or not (message.run.isascii() and message.run.isprintable()):
             raise WireError(f"a run's name must be 1 to {MAX_RUN_NAME} printable ASCII characters")
-        if (plan is not None) != (message.step is FleetStep.ADVERTISE):
-            raise WireError(f"{message.step}: a plan comes with {FleetStep.ADVERTISE}, and with nothing else")
+        if (plan is not None) != message.step.opens_a_round:
+            raise WireError(f"{message.step}: a plan comes with the step that opens a round, and with nothing else")
         if table is not None and message.step is not FleetStep.RECEIPT:
             raise WireError(f"{message.step}: a table comes with {FleetStep.RECEIPT}, and with nothing else")
         with self._lock:
             try:
+                self._close_expired()
                 last = message.step is FleetStep.RECEIPT
                 body = self._receipt(message, table) if last else self._step(message, plan)
             except PalateError as error:
@@ -161,93 +154,94 @@ class SecureRounds:
         """End the worker and drop the keys of the round under way; what is open stays so."""
         self._trainer.close()
         with self._lock:
-            self._drop_live()
+            self._abandon()
+
+    @abstractmethod
+    def _asked(self, message: FleetMessage) -> bytes:
+        """Return what, beside the plan, makes a step the same question, if it comes again."""
+
+    @abstractmethod
+    def _respond(self, message: FleetMessage, plan: RoundPlan | None) -> bytes:
+        """Answer a step that was not answered before."""
+
+    @abstractmethod
+    def _verified(self, record: RoundRecord, body: bytes) -> dict[str, Any]:
+        """Check a receipt, and return what it says."""
+
+    @abstractmethod
+    def _abandon(self, run: str | None = None, server_round: int | None = None) -> None:
+        """Drop what is in memory of a round, or of any."""
+
+    @abstractmethod
+    def _close_expired(self) -> None:
+        """Close a round that can end no other way any more."""
 
     def _step(self, message: FleetMessage, plan: RoundPlan | None) -> bytes:
         run, number, step = message.run, message.server_round, message.step
-        asked = plan.content_hash.encode() if plan is not None else b""
-        request = sha256(framed(str(step).encode(), asked, message.body)).digest()
+        if step not in self.steps:
+            raise RoundUnwelcome(
+                f"{step} is no step of the protocol for which this device has keys", hint="do not trust this server"
+            )
+        planned = plan.content_hash.encode() if plan is not None else b""
+        request = sha256(framed(str(step).encode(), planned, self._asked(message))).digest()
         kept = self._round_log.answer(run, number, step)
         if kept is not None:
             if kept.request == request:
                 return kept.body
-            self._drop_live(run, number)
+            self._abandon(run, number)
             raise RoundOver(
                 f"{step} of round {number} was asked for twice, with different contents",
                 hint="do not trust this server",
             )
-        body = self._go_on(message) if plan is None else self._advertise(message, plan)
+        if plan is not None and (plan.run, plan.server_round) != (run, number):
+            raise WireError(f"the plan is for round {plan.server_round} of {plan.run}, the message for another")
+        body = self._respond(message, plan)
         self._round_log.keep_answer(run, number, step, Answer(request, body))
         self._tell(run, number)
         return body
 
-    def _advertise(self, message: FleetMessage, plan: RoundPlan) -> bytes:
-        if (plan.run, plan.server_round) != (message.run, message.server_round):
-            raise WireError(f"the plan is for round {plan.server_round} of {plan.run}, the message for another")
-        welcome, limits = self._profile.welcome, self._profile.limits
-        # Nothing that is not signed by the pinned server goes beyond this line.
-        offer = Offer.open(message.body, self._profile.server_key)
-        offer.check_plan(plan)
+    def _check_welcome(self, plan: RoundPlan, offer: Offer | CollectionOffer) -> None:
+        """Check a plan whose signed offer was checked: the ledger's end, the order of rounds, the owner's limits."""
         self._guard.check_heads(self._round_log.heads())
         self._check_order(plan)
         if self._paused():
             raise RoundUnwelcome("the owner has paused this device", hint="go on with palate client pause --off")
-        limits.check(plan, offer, num_items=welcome.num_items, began_lately=self._round_log.began_lately())
-        name_of_head = _head_name(plan)
-        round_ = DeviceRound(
-            message.body,
-            plan_hash=plan.content_hash,
-            identity=self._identity,
-            server_key=self._profile.server_key,
-            authority_key=self._profile.authority_key,
-            policy=self._profile.policy,
-            known=self._known,
+        self._profile.limits.check(
+            plan,
+            offer,
+            num_items=self._profile.welcome.num_items,
+            began_lately=self._round_log.began_lately(),
         )
-        assert plan.terms is not None  # `limits.check` has seen to it
-        plan.terms.mechanism(plan.update_size)  # a plan that cannot be answered must not be charged
-        history, head = self._history(), self._round_log.head(plan.run, name_of_head)
+
+    def _charge(self, plan: RoundPlan, offer: bytes, *, anchored: bool = False) -> RoundRecord:
+        """Charge a round, and close those before it; nothing is charged where anything refuses.
+
+        Parameters
+        ----------
+        plan, offer
+            What is asked.
+        anchored
+            Keep the ledger's end with a fresh salt, for a report that commits to it.
+        """
         self._guard.check(plan)
-        self._drop_live()
+        self._abandon()
         close_rounds(self._guard, self._round_log, self._watch)
         self._guard.begin(plan)
-        self._round_log.begin(
-            self._record(plan, message.body), self._guard.heads(), training=plan.training, columns=plan.columns
-        )
+        heads = self._guard.heads()
+        record = self._record(plan, offer)
+        if anchored:
+            salt = secrets.token_hex(SALT_SIZE)
+            end = heads[0]
+            record = replace(record, anchor={"name": end.name, "seq": end.seq, "entry": end.entry.hex(), "salt": salt})
+        self._round_log.begin(record, heads, training=plan.training, columns=plan.columns)
         self._keep_chained(plan)
-        contribution = self._trainer.contribute(plan, history, head)
-        advert = round_.advertise()
-        self._live = _Live(plan.run, plan.server_round, round_, contribution, name_of_head)
-        return advert
+        return record
 
-    def _go_on(self, message: FleetMessage) -> bytes:
-        live = self._live
-        if live is None or (live.run, live.server_round) != (message.run, message.server_round):
-            raise RoundOver(
-                f"round {message.server_round} of {message.run} is not under way here: its keys are gone or never were",
-                hint="wait for the next round",
-            )
-        match message.step:
-            case FleetStep.SHARE:
-                return live.round.share(message.body)
-            case FleetStep.MASK:
-                return self._mask(live, message.body)
-            case FleetStep.CONFIRM:
-                return live.round.confirm(message.body)
-            case FleetStep.REVEAL:
-                return live.round.reveal(message.body)
-            case _:
-                raise WireError(f"{message.step} is no step of a round that is under way")
-
-    def _mask(self, live: _Live, inbox: bytes) -> bytes:
-        contribution = live.contribution
-        if contribution is None:
-            raise RoundOver(f"round {live.server_round}: its vector is gone", hint="wait for the next round")
-        masked = live.round.mask(inbox, contribution.vector)
-        live.contribution = None
-        self._guard.persist(live.run, live.server_round, masked)
-        if contribution.head is not None:  # only now: a head of a round that was not kept would not have been charged
-            self._round_log.keep_head(live.run, live.head_name, contribution.head)
-        return masked
+    def _keep(self, run: str, server_round: int, masked: bytes, head: bytes | None, name: str) -> None:
+        """Put the bytes that carry the vector on disk, and then the head that was learned with it."""
+        self._guard.persist(run, server_round, masked)
+        if head is not None:  # only now: a head of a round that was not kept would not have been charged
+            self._round_log.keep_head(run, name, head)
 
     def _receipt(self, message: FleetMessage, table: ItemTable | None) -> bytes:
         run, number = message.run, message.server_round
@@ -255,7 +249,7 @@ class SecureRounds:
         if record is None:
             raise RoundOver(f"round {number} of {run} was never begun here", hint="nothing to do")
         facts = self._verified(record, message.body)
-        if record.receipt and any(record.receipt[name] != facts[name] for name in _SAME):
+        if record.receipt and any(record.receipt[name] != facts[name] for name in facts if name != "confirmed"):
             raise ReceiptRefused(
                 f"the server signed two different receipts for round {number} of {run}", hint="keep both, and report it"
             )
@@ -268,26 +262,18 @@ class SecureRounds:
             self._take_final(table, facts["model_hash"])
         ended = record.ended
         if ended == OPEN:
-            released = self._guard.finish(run, number, receipt=message.body) or FleetStep.MASK in record.sent
-            ended = RELEASED if released else WRITTEN_OFF
+            ended = self._ended(record, receipt=message.body)
         self._round_log.keep_receipt(run, number, record.receipt or facts, last=table is not None)
         self._round_log.close(run, number, ended=ended)
-        self._drop_live(run, number)
+        self._abandon(run, number)
         if table is not None:
             self.finished_run = run
         self._tell(run, number)
         return b""
 
-    def _verified(self, record: RoundRecord, body: bytes) -> dict[str, Any]:
-        live = self._live
-        if (
-            live is not None
-            and (live.run, live.server_round) == (record.run, record.server_round)
-            and FleetStep.MASK in record.sent
-            and not live.round.aborted
-        ):
-            return live.round.accept(body)
-        return verify_receipt(body, Offer.open(bytes.fromhex(record.offer), self._profile.server_key), self._profile)
+    def _ended(self, record: RoundRecord, receipt: bytes = b"") -> str:
+        """Close a round in the ledger, and say how it ended."""
+        return _end(self._guard, record, receipt)
 
     def _take_final(self, table: ItemTable, model_hash: str) -> None:
         if table.content_hash != model_hash:
@@ -345,13 +331,6 @@ class SecureRounds:
             local_epsilon=alone,
         )
 
-    def _drop_live(self, run: str | None = None, server_round: int | None = None) -> None:
-        live = self._live
-        if live is not None and (run is None or (live.run, live.server_round) == (run, server_round)):
-            self._known = dict(live.round.verified)
-            live.round.abandon()
-            self._live = None
-
     def _tell(self, run: str, server_round: int) -> None:
         record = self._round_log.record(run, server_round)
         if record is None:
@@ -366,31 +345,18 @@ def close_rounds(guard: Guard, round_log: RoundLog, watch: Callable[[RoundRecord
     """Close every round that is open, in the ledger and in the record of rounds; what was charged stays charged."""
     for record in round_log.records():
         if record.ended == OPEN:
-            released = guard.finish(record.run, record.server_round) or FleetStep.MASK in record.sent
-            ended = RELEASED if released else WRITTEN_OFF
+            ended = _end(guard, record)
             round_log.close(record.run, record.server_round, ended=ended)
             watch(replace(record, ended=ended))
     guard.settle()  # a round that was charged just before the device was killed is in no record
 
 
-def verify_receipt(data: bytes, offer: Offer, profile: FleetProfile) -> dict[str, Any]:
-    """Check a receipt by the server's signature and the round's offer alone: all that a device has after a restart.
-
-    Raises
-    ------
-    MessageError
-        If the bytes are not a receipt.
-    ReceiptRefused
-        If it is not the server's, or for another round.
-    """
-    receipt = Receipt.from_bytes(data)
-    if receipt.context != offer.context:
-        raise ReceiptRefused("the receipt is for another round", hint="it may be a replay")
-    receipt.verify(profile.server_key, ReceiptRefused, "the receipt is not signed by this server")
-    return receipt.facts(confirmed=False)
+def _end(guard: Guard, record: RoundRecord, receipt: bytes = b"") -> str:
+    released = guard.finish(record.run, record.server_round, receipt=receipt) or record.vector_sent is not None
+    return RELEASED if released else WRITTEN_OFF
 
 
-def _head_name(plan: RoundPlan) -> str:
+def name_of_head(plan: RoundPlan) -> str:
     """Name of the score model's head in the vault; WireError if the plan's model has none that could be one."""
     try:
         training = LocalTraining.model_validate_json(plan.training)

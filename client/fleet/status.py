@@ -186,7 +186,7 @@ def spent_epsilon(nano: int, delta: float) -> float:
 
 
 def round_json(record: RoundRecord) -> dict[str, Any]:
-    """Return a round as plain JSON values, without its offer."""
+    """Return a round as plain JSON values, without its offer and its salt."""
     values = asdict(record) | {"bytes_sent": record.bytes_sent}
-    del values["offer"]  # public, and long; the vault's export has it
+    del values["offer"], values["anchor"]  # long, and for an audit; the vault's export has them
     return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()}

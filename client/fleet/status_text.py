@@ -56,7 +56,7 @@ class RoundLines:
 def ending(record: RoundRecord) -> str:
     """Say how a round ended, and what was sent in it."""
     sent = f"{record.bytes_sent / 1000:.1f} kB sent"
-    vector = record.sent.get("mask")
+    vector = record.vector_sent
     if record.ended == RELEASED and vector is not None:
         sent += f", masked vector sha256 {str(vector['sha256'])[:_SHORT]}"
     if record.receipt:

@@ -175,8 +175,8 @@ def unpack_mask(mask: bytes, offer: CollectionOffer) -> RingArray:
     return unpack(mask, offer.vector_length, offer.ring_bits, strict=False)
 
 
-def check_receipt(data: bytes, offered: Offered, parties: Parties, seen: Head | None) -> CollectionReceipt:
-    """Check the leader's receipt for a round, and the helper's head in it.
+def check_receipt(data: bytes, offer: CollectionOffer, parties: Parties, seen: Head | None) -> CollectionReceipt:
+    """Check the leader's receipt for the round of an offer, and the helper's head in it.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def check_receipt(data: bytes, offered: Offered, parties: Parties, seen: Head | 
     receipt = CollectionReceipt.from_bytes(data)
     receipt.verify(parties.leader, ReceiptRefused, "the receipt is not signed by this leader")
     receipt.head.verify(parties.helper, ReceiptRefused, "the head in the receipt is not signed by this helper")
-    if receipt.context != offered.offer.context or receipt.head.fleet != offered.offer.fleet:
+    if receipt.context != offer.context or receipt.head.fleet != offer.fleet:
         raise ReceiptRefused("the receipt is for another round", hint="wait for this round's")
     if receipt.head.answer_hash != receipt.answer_hash:
         raise ReceiptRefused("the head in the receipt is of another answer", hint="tell the operators of both")

@@ -183,6 +183,33 @@ class CollectionOffer:
             answer_before=answer_before,
         )
 
+    def check_plan(self, plan: RoundPlan) -> None:
+        """Check that the offer is for exactly this plan; its ring may be narrower than the plan's.
+
+        Raises
+        ------
+        OfferRefused
+            If anything differs.
+        """
+        if plan.terms is None:
+            raise OfferRefused(f"unit {plan.unit!r} sends no integers that could be masked", hint="use another unit")
+        expected = {
+            "run": plan.run,
+            "server_round": plan.server_round,
+            "plan_hash": plan.content_hash,
+            "vector_length": plan.update_size,
+            "sensitivity": plan.terms.sensitivity,
+            "share_variance": plan.terms.share_variance,
+            "honest_shares": plan.terms.honest_shares,
+            "most_reports": plan.terms.roster_size,
+        }
+        other = [name for name, value in expected.items() if getattr(self, name) != value]
+        other += ["ring_bits"] if self.ring_bits > plan.terms.ring_bits else []
+        if other:
+            raise OfferRefused(
+                f"the offer is not for this plan: {', '.join(other)} differ", hint="ask the leader for both anew"
+            )
+
     def check_names(self, *, register: Register, round_key: RoundKey, parties: Parties) -> None:
         """Check that the offer names this register, this round key and these parties, and that they hold until its end.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
+from oracle.parties import Book, Spool
 
 from palate.client.fleet import enrolling
 from palate.client.fleet.folder import DeviceFolder
@@ -24,13 +26,24 @@ from palate.client.fleet.identity import DeviceKeys
 from palate.client.fleet.limits import OwnerLimits
 from palate.client.fleet.member import Member
 from palate.client.fleet.profile import FleetProfile
+from palate.client.fleet.round_log import RoundLog
 from palate.client.fleet.rounds import SecureRounds
 from palate.client.fleet.worker import Contribution
 from palate.client.vault import Vault
 from palate.errors import PalateError
 from palate.models.table import ItemTable
 from palate.privacy import budget
+from palate.privacy.aggregators.admission import Certificate, Entry, Membership, Parties, Register, list_of
+from palate.privacy.aggregators.call import CollectionCall
+from palate.privacy.aggregators.helper import Helper
+from palate.privacy.aggregators.leader import Collected, Collection
+from palate.privacy.aggregators.offer import CollectionOffer
+from palate.privacy.aggregators.sealing import RoundSecret, Suite
 from palate.privacy.enrolment import Welcome, device_number
+from palate.privacy.ledger import canonical
+from palate.privacy.ledger.checkpoint import TreeHead
+from palate.privacy.ledger.merkle import MerkleTree, leaf_hash
+from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.mechanisms.terms import RunTerms
 from palate.privacy.secagg.keys import EnrolmentAuthority
 from palate.privacy.secagg.offer import Offer
@@ -41,6 +54,7 @@ NUM_ITEMS, DIM = 12, 2
 EPSILON, DELTA = 8.0, 1e-5
 ROUNDS = 3
 RUN = "run-1"
+NOW = int(time.time())
 STAGES = {
     FleetStep.ADVERTISE: Stage.ADVERTISE,
     FleetStep.SHARE: Stage.SHARE,
@@ -88,10 +102,13 @@ def run_terms(devices: int, *, honest: int | None = None, epsilon: float = EPSIL
 
 
 class FixedTrainer:
-    """Gives a vector of the right form, the same for a plan whenever it is asked, and remembers what it was given."""
+    """Gives a vector of the right form, the same for a plan whenever it is asked, and remembers what it was given.
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
+    Values are below `largest` in magnitude.
+    """
+
+    def __init__(self, seed: int, *, largest: int = 2**31) -> None:
+        self._seed, self._largest = seed, largest
         self.asked: list[tuple[int, list[str], bytes | None]] = []
         self.vectors: dict[int, np.ndarray] = {}
         self.closed = False
@@ -99,7 +116,8 @@ class FixedTrainer:
     def contribute(self, plan: RoundPlan, history: list[str], head: bytes | None) -> Contribution:
         self.asked.append((plan.server_round, list(history), head))
         rng = np.random.default_rng([self._seed, plan.server_round])
-        vector = rng.integers(0, 2**32, plan.update_size, dtype=np.uint32)
+        signed = rng.integers(-self._largest, self._largest, plan.update_size)
+        vector = (signed % 2**32).astype(np.uint32)
         self.vectors[plan.server_round] = vector
         return Contribution(vector, f"head {plan.server_round}".encode())
 
@@ -124,6 +142,24 @@ class Device:
         self.rounds = self.member.rounds(self.trainer, self.seen.append)
         return self.rounds
 
+    def ledger(self, *, allow_open: bool = True):
+        """The device's ledger, verified."""
+        key = self.member.keys.ledger.public_key()
+        return verify_ledger(self.folder.ledger, "device", key, allow_open=allow_open)
+
+    @property
+    def spent(self) -> int:
+        """What its ledger was charged, in 1e-9 of 2 rho."""
+        return self.ledger().state.spent_nano
+
+    def record(self, server_round: int):
+        """Its record of a round."""
+        return RoundLog(self.member.vault).record(RUN, server_round)
+
+    def receive(self, plan: RoundPlan, receipt: bytes, *, table: ItemTable | None = None) -> None:
+        """Take a receipt."""
+        self.rounds.handle(message(FleetStep.RECEIPT, plan, receipt), table=table)
+
     def kill(self) -> None:
         """Lose everything that is in memory only."""
         self.member.vault.close()
@@ -136,6 +172,8 @@ class Device:
 
 class Fleet:
     """Devices, the keys of their server, and an honest run of the protocol."""
+
+    largest = 2**31
 
     def __init__(self, path: Path, devices: int, *, limits: dict | None = None, epsilon: float = EPSILON) -> None:
         self.path = path
@@ -178,9 +216,13 @@ class Fleet:
             identity_key = DeviceKeys.load(vault).signing.public_key()
         welcome = self.welcome(identity_key)
         enrolling.accept(folder, welcome, self.catalogue, self.limits)
-        device = Device(folder, FixedTrainer(seed), welcome.enrolment.device)
+        device = Device(folder, FixedTrainer(seed, largest=self.largest), welcome.device)
         device.start()
         return device
+
+    def terms_for(self, honest: int):
+        """Terms of a training round whose noise is sized for some honest devices."""
+        return run_terms(len(self.devices), honest=honest).train
 
     def plan(self, server_round: int = 0, **changes) -> RoundPlan:
         values = {
@@ -246,6 +288,116 @@ class Fleet:
         return ItemTable(self.fixed, np.full((NUM_ITEMS, DIM), 0.5, dtype=np.float32))
 
 
+class ReportFleet(Fleet):
+    """Devices of a fleet with two aggregators, and an honest leader and helper."""
+
+    largest = 500  # a leader refuses sums that clipped vectors and their noise do not reach
+
+    def __init__(self, path: Path, devices: int = 3, *, together: bool = False, **changes) -> None:
+        self.helper_key, self.third = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+        self.together, self.now = together, NOW
+        self.book, self.leaves, self.epoch = Book(), [], 1
+        self.entries: dict[int, Entry] = {}
+        super().__init__(path, devices, **changes)
+        self.helper = Helper("films", self.helper_key, self.parties, self.book)
+        self.spools: dict[bytes, Spool] = {}
+
+    @property
+    def parties(self) -> Parties:
+        authority = None if self.together else raw_key(self.third)
+        return Parties(leader=raw_key(self.server_key), helper=raw_key(self.helper_key), authority=authority)
+
+    @property
+    def admit(self) -> tuple[Ed25519PrivateKey, ...]:
+        return (self.server_key, self.helper_key) if self.together else (self.third,)
+
+    @property
+    def register(self) -> Register:
+        made = list_of(self.entries, fleet="films", epoch=self.epoch, not_after=NOW + 40_000)
+        return made.signed(*self.admit)
+
+    def welcome(self, identity_key, **changes) -> Welcome:
+        number, key = device_number(identity_key), identity_key.public_bytes_raw()
+        certificate = Certificate(
+            fleet="films", device=number, identity_key=key, generation=1, not_after=NOW + 40_000
+        ).signed(*self.admit)
+        self.entries[number] = Entry(key, NOW + 40_000)
+        parties = self.parties
+        values = {
+            "server_key": parties.leader.hex(),
+            "helper_key": parties.helper.hex(),
+            "authority_key": (parties.authority or b"").hex(),
+            "authority_is_separate": False,
+            "certificate": certificate.to_bytes().hex(),
+        }
+        return super().welcome(identity_key, **values | changes)
+
+    def collection(self, plan: RoundPlan, *, register: Register | None = None, **changes) -> CollectionCall:
+        """A round key in the helper's book, and the leader's call for reports."""
+        register = register or self.register
+        secret = RoundSecret.generate(Suite.X25519)
+        round_key = secret.published(
+            self.helper_key, fleet="films", index=len(self.book.secrets), not_after=NOW + 90_000
+        )
+        self.book.secrets[round_key.content_hash] = (round_key, secret)
+        values = {
+            "ring_bits": 24,
+            "corrupt": 0,
+            "least_batch": 2,
+            "issued_at": NOW - 5,
+            "report_before": NOW + 1000,
+            "answer_before": NOW + 2000,
+        } | changes
+        offer = CollectionOffer.of_plan(
+            plan, fleet="films", register=register, round_key=round_key, parties=self.parties, **values
+        )
+        return CollectionCall(
+            offer=offer.sign(self.server_key),
+            register=register.to_bytes(),
+            round_key=round_key.to_bytes(),
+            checkpoint=TreeHead.of("films", MerkleTree(self.leaves)).sign(self.server_key).encode(),
+            leaves=tuple(map(leaf_hash, self.leaves)),
+        )
+
+    def answer_of(self, device: Device, plan: RoundPlan, call: CollectionCall) -> bytes:
+        return device.rounds.handle(message(FleetStep.REPORT, plan, call.to_bytes()), plan=plan).body
+
+    def round(self, plan: RoundPlan, *, table_hash: str) -> tuple[list[bytes], Collected, bytes]:
+        """Take all devices through a round but its receipt: reports, what was collected, and the receipt."""
+        call = self.collection(plan)
+        reports = [self.answer_of(device, plan, call) for device in self.devices]
+        return reports, *self.collect(call, reports, table_hash=table_hash)
+
+    def collect(self, call: CollectionCall, reports: list[bytes], *, table_hash: str) -> tuple[Collected, bytes]:
+        """Take reports as leader, ask the helper, and sign the receipt."""
+        offer = CollectionOffer.open(call.offer, self.parties.leader)
+        membership = Membership.checked(Register.from_bytes(call.register), self.entries, self.parties)
+        collection = Collection(
+            offer,
+            call.offer,
+            membership=membership,
+            suite=Suite.X25519,
+            parties=self.parties,
+            key=self.server_key,
+            spool=Spool(),
+        )
+        self.book.members = lambda: membership
+        for report in reports:
+            collection.take(report, now=NOW)
+        collected = collection.finish(self.helper.answer(collection.freeze(), now=NOW))
+        hashes = {"survivors": collected.answer_hash, "total": collected.sum_hash, "model": bytes.fromhex(table_hash)}
+        place = {"run": offer.run, "round": offer.server_round}
+        self.leaves.append(canonical.encode(place | {name: value.hex() for name, value in hashes.items()}))
+        receipt = collection.receipt(
+            collected, table_hash=hashes["model"], log_index=len(self.leaves) - 1, head=self.helper.head()
+        )
+        return collected, receipt
+
+
+def raw_key(key: Ed25519PrivateKey) -> bytes:
+    return key.public_key().public_bytes_raw()
+
+
 def message(step: FleetStep, plan: RoundPlan, body: bytes) -> FleetMessage:
     return FleetMessage(step=step, run=plan.run, server_round=plan.server_round, body=body)
 
@@ -253,6 +405,18 @@ def message(step: FleetStep, plan: RoundPlan, body: bytes) -> FleetMessage:
 @pytest.fixture
 def fleet(tmp_path: Path) -> Fleet:
     return Fleet(tmp_path, 3)
+
+
+@pytest.fixture
+def reporting(tmp_path: Path) -> ReportFleet:
+    """Three devices of a fleet with two aggregators."""
+    return ReportFleet(tmp_path)
+
+
+@pytest.fixture
+def reporting_of(tmp_path: Path) -> Callable[..., ReportFleet]:
+    """Make a fleet with two aggregators of another kind."""
+    return lambda devices=2, **changes: ReportFleet(tmp_path / "fleet", devices, **changes)
 
 
 @pytest.fixture

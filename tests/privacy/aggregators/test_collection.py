@@ -84,14 +84,14 @@ def test_a_receipt_shows_the_device_the_helpers_new_head(fleet):
     collection = filled(fleet)
     collected = collection.finish(fleet.helper.answer(collection.freeze(), now=NOW + 150))
     receipt = collection.receipt(collected, table_hash=bytes(32), log_index=3, head=fleet.helper.head())
-    found = check_receipt(receipt, fleet.offered(), fleet.parties, None)
+    found = check_receipt(receipt, fleet.offer, fleet.parties, None)
     assert (found.head.sequence, found.log_index) == (1, 3)
     older = replace(found.head, sequence=0, answer_hash=found.answer_hash).signed(
         lambda body: fleet.helper_key.sign(to_sign(body))
     )
     rolled_back = collection.receipt(collected, table_hash=bytes(32), log_index=3, head=older)
     with pytest.raises(ReceiptRefused, match="went back from 1 to 0"):
-        check_receipt(rolled_back, fleet.offered(), fleet.parties, found.head)
+        check_receipt(rolled_back, fleet.offer, fleet.parties, found.head)
 
 
 # Rule 1: whoever enrols alone can isolate.
