@@ -74,7 +74,7 @@ class CollectionCall:
         Rollback, Fork
             If the log lacks leaves that it had, or shows others in their place.
         """
-        head = open_checkpoint(self.checkpoint, log_key(fleet, parties), witnesses=[witness_key(fleet, parties)])
+        head = open_checkpoint(self.checkpoint, log_key(fleet, parties), witnesses=[witness_key(fleet, parties.helper)])
         tree = MerkleTree.of_hashes(self.leaves)
         if TreeHead.of(fleet, tree) != head:
             raise BadProof(f"the {len(self.leaves)} leaves are not those of the checkpoint of {head.size}")
@@ -90,6 +90,19 @@ def log_key(fleet: str, parties: Parties) -> NoteKey:
     return NoteKey(fleet, Ed25519PublicKey.from_public_bytes(parties.leader))
 
 
-def witness_key(fleet: str, parties: Parties) -> NoteKey:
-    """Key with which the helper cosigns checkpoints of that log, as `<fleet>/helper`."""
-    return NoteKey(f"{fleet}/helper", Ed25519PublicKey.from_public_bytes(parties.helper), COSIGNATURE)
+def witness_name(fleet: str) -> str:
+    """Name of the helper's key in signed notes."""
+    return f"helper.{fleet}"
+
+
+def witness_key(fleet: str, helper: bytes) -> NoteKey:
+    """Return the key that verifies the helper's cosignatures of the leader's log.
+
+    Parameters
+    ----------
+    fleet
+        Name of the fleet, which is the log's name as well.
+    helper
+        The helper's Ed25519 key, 32 bytes.
+    """
+    return NoteKey(witness_name(fleet), Ed25519PublicKey.from_public_bytes(helper), COSIGNATURE)

@@ -6,28 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from palate.errors import FederationError
-from palate.privacy.ledger.note import COSIGNATURE, NoteKey
-
-
-def witness_name(fleet: str) -> str:
-    """Name of the helper's key in signed notes."""
-    return f"helper.{fleet}"
-
-
-def witness_key(fleet: str, helper: bytes) -> NoteKey:
-    """Return the key that verifies the helper's cosignatures of the leader's log.
-
-    Parameters
-    ----------
-    fleet
-        Name of the fleet, which is the log's name as well.
-    helper
-        The helper's Ed25519 key, 32 bytes.
-    """
-    return NoteKey(witness_name(fleet), Ed25519PublicKey.from_public_bytes(helper), COSIGNATURE)
 
 
 class HelperUnreachable(FederationError):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from palate.privacy.aggregators.admission import Certificate, Parties, Register, Revocation
+from palate.privacy.aggregators.call import witness_name
 from palate.privacy.aggregators.errors import RegisterRefused
 from palate.privacy.aggregators.helper import Helper
 from palate.privacy.aggregators.messages import Answer
@@ -19,7 +20,7 @@ from palate.privacy.aggregators.sealing import Suite
 from palate.privacy.ledger.checkpoint import TreeHead, open_checkpoint
 from palate.privacy.ledger.note import Note, NoteKey
 from palate.server.helper.book import SqliteBook
-from palate.server.helper.link import Answered, Countersigned, witness_name
+from palate.server.helper.link import Answered, Countersigned
 
 log = logging.getLogger(__name__)
 

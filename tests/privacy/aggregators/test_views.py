@@ -145,8 +145,8 @@ def test_a_log_that_went_back_or_changed_is_found_with_the_leaves_of_a_call(flee
 
 def test_a_log_is_the_leaders_and_the_helper_may_only_cosign_it(fleet):
     call = call_of(fleet)
-    note = Note.decode(call.checkpoint).cosigned(fleet.helper_key, "films/helper", time=5)
+    note = Note.decode(call.checkpoint).cosigned(fleet.helper_key, "helper.films", time=5)
     assert replace(call, checkpoint=note.encode()).log_head("films", fleet.parties, None).size == 3
-    alone = Note(note.text, ()).cosigned(fleet.helper_key, "films/helper", time=5)
+    alone = Note(note.text, ()).cosigned(fleet.helper_key, "helper.films", time=5)
     with pytest.raises(BadNote):
         replace(call, checkpoint=alone.encode()).log_head("films", fleet.parties, None)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from palate.privacy.aggregators.admission import Register
+from palate.privacy.aggregators.call import witness_key
 from palate.privacy.aggregators.errors import (
     AlreadyCollected,
     RegisterRefused,
@@ -33,7 +34,7 @@ from palate.server.fleet.certificates import issue_server_certificate, make_auth
 from palate.server.fleet.transport.http import HttpLimits
 from palate.server.helper.cards import HelperCard
 from palate.server.helper.http import LIMITS, HelperServer
-from palate.server.helper.link import HelperNotTrusted, HelperUnreachable, witness_key
+from palate.server.helper.link import HelperNotTrusted, HelperUnreachable
 from palate.server.helper.queries import Query, Question
 from palate.server.helper.remote import ROOT, FileLink, HttpsLink, issued_ahead
 from palate.server.helper.replies import REFUSALS, read_reply, reply_to
