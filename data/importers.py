@@ -16,10 +16,6 @@ import polars as pl
 from palate.models.registry import Registry, instance_of
 
 
-def _as_it_is(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame
-
-
 @dataclass(frozen=True, kw_only=True)
 class Importer:
     """One kind of export.
@@ -48,7 +44,7 @@ class Importer:
     header: tuple[str, ...] = ()
     separator: str | None = None
     needs: frozenset[str] = frozenset()
-    convert: Callable[[pl.DataFrame], pl.DataFrame] = _as_it_is
+    convert: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame
     quiet: bool = False
 
     def fits(self, file: str, columns: frozenset[str]) -> bool:

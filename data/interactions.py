@@ -15,7 +15,7 @@ from palate.data.catalogue import Catalogue
 from palate.data.options import ReadOptions
 from palate.data.tables import EXAMPLES
 from palate.errors import DataError
-from palate.models.arrays import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array
+from palate.models.arrays import Float32Array, Int32Array, Int64Array
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def clean(
         If fewer than two users or two items are left, or nobody has two interactions.
     """
     options = options or ReadOptions()
-    frame, report, examples = raw.frame, raw.report, dict(raw.report.example_lines)
+    frame, report = raw.frame, raw.report
     if options.min_rating is not None:
         if "rating" not in frame.columns:
             raise DataError(
@@ -155,61 +155,51 @@ def clean(
         frame = frame.filter(pl.col("rating") >= options.min_rating)
         report = replace(report, below_rating=low)
 
-    user_ids, user = _encode(frame["user"])
-    item_ids, item = _encode(frame["item"])
-    moment = frame["moment"].to_numpy() if raw.has_time else np.zeros(len(frame))
-    newest = newest_of_each_pair(user, item, moment)
-    dropped = frame["line"].to_numpy()[~newest]
-    if len(dropped):
-        examples["duplicates"] = tuple(int(line) for line in dropped[:EXAMPLES])
-    core = k_core(user, item, newest, min_user=options.min_user or 1, min_item=options.min_item or 1)
-    report = replace(report, duplicates=len(dropped), below_core=int(newest.sum() - core.sum()), example_lines=examples)
-
-    present_users, user = np.unique(user[core], return_inverse=True)
-    present_items, item = np.unique(item[core], return_inverse=True)
+    ids = {role: frame[role].unique(maintain_order=True) for role in ("user", "item")}
+    frame = frame.with_columns(
+        *(pl.col(role).cast(pl.Enum(distinct)).to_physical().cast(pl.Int64) for role, distinct in ids.items()),
+        pl.col("moment") if raw.has_time else pl.lit(0.0).alias("moment"),
+    )
+    newest = newest_of_each_pair(frame)
+    core = k_core(newest, min_user=options.min_user or 1, min_item=options.min_item or 1)
+    older = frame.join(newest, on="line", how="anti")["line"]
+    report = replace(
+        report,
+        duplicates=len(older),
+        below_core=len(newest) - len(core),
+        example_lines=report.example_lines | ({"duplicates": tuple(older[:EXAMPLES])} if len(older) else {}),
+    )
+    core = core.sort("user", "moment", maintain_order=True)  # ties stay in file order
+    present_users, user = np.unique(core["user"], return_inverse=True)
+    present_items, item = np.unique(core["item"], return_inverse=True)
     _refuse_too_small(name, user, len(present_users), len(present_items), options)
-    order = np.lexsort((moment[core], user))  # stable: ties stay in file order
-    time = moment[core]
-    catalogue_ids = tuple(item_ids[at] for at in present_items.tolist())
+    time = core["moment"].to_numpy()
     return Interactions(
         name=name,
-        user=user[order].astype(np.int32),
-        item=item[order].astype(np.int32),
-        rating=frame["rating"].to_numpy()[core][order].astype(np.float32) if "rating" in frame.columns else None,
-        users=tuple(user_ids[at] for at in present_users.tolist()),
-        catalogue=Catalogue.of(catalogue_ids, described),
+        user=user.astype(np.int32),
+        item=item.astype(np.int32),
+        rating=core["rating"].to_numpy().astype(np.float32) if "rating" in core.columns else None,
+        users=tuple(ids["user"].gather(present_users)),
+        catalogue=Catalogue.of(tuple(ids["item"].gather(present_items)), described),
         has_time=raw.has_time,
         report=report,
         time_range=(float(time.min()), float(time.max())) if raw.is_timestamp else None,
     )
 
 
-def newest_of_each_pair(user: Int64Array, item: Int64Array, moment: Float64Array) -> BoolArray:
-    """Mark the newest row of each user-item pair, the last in the file among equally new ones; bool [num_rows]."""
-    order = np.lexsort((moment, item, user))
-    last = np.ones(len(user), dtype=bool)
-    last[:-1] = (np.diff(user[order]) != 0) | (np.diff(item[order]) != 0)
-    marked = np.zeros(len(user), dtype=bool)
-    marked[order[last]] = True
-    return marked
+def newest_of_each_pair(frame: pl.DataFrame) -> pl.DataFrame:
+    """Keep the newest row of each user-item pair, the last in the file among equally new ones, oldest first."""
+    ordered = frame.sort("moment", maintain_order=True)
+    return ordered.unique(["user", "item"], keep="last", maintain_order=True)
 
 
-def k_core(user: Int64Array, item: Int64Array, kept: BoolArray, *, min_user: int, min_item: int) -> BoolArray:
-    """Largest subset of `kept` in which every user has `min_user` rows and every item `min_item`; bool [num_rows]."""
-    kept = kept.copy()
+def k_core(frame: pl.DataFrame, *, min_user: int, min_item: int) -> pl.DataFrame:
+    """Keep the most rows among which every user has `min_user` and every item `min_item`, in their order."""
     while True:
-        enough = kept & (np.bincount(user[kept], minlength=user.max(initial=-1) + 1)[user] >= min_user)
-        enough &= np.bincount(item[enough], minlength=item.max(initial=-1) + 1)[item] >= min_item
-        if enough.sum() == kept.sum():
+        kept = frame.filter(pl.len().over("user") >= min_user).filter(pl.len().over("item") >= min_item)
+        if len(kept) == len(frame):
             return kept
-        kept = enough
-
-
-def _encode(ids: pl.Series) -> tuple[list[str], Int64Array]:
-    """Distinct ids by first appearance, and each row's position among them, int64 [num_rows]."""
-    distinct = ids.unique(maintain_order=True)
-    codes = ids.cast(pl.Enum(distinct)).to_physical()
-    return distinct.to_list(), codes.to_numpy().astype(np.int64)
+        frame = kept
 
 
 def _refuse_too_small(name: str, user: Int64Array, num_users: int, num_items: int, options: ReadOptions) -> None:

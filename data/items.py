@@ -12,7 +12,7 @@ import polars as pl
 from palate.data.catalogue import Catalogue
 from palate.data.options import ReadOptions
 from palate.data.tables import EXAMPLES, UNLIMITED, Limits, Source, Table, read_table
-from palate.data.values import ROLE_NAMES, as_text, find_column, shorten
+from palate.data.values import ROLE_NAMES, as_text, find_column, named_column, shorten
 from palate.errors import DataError
 
 _ROLES: Final = ("item", "title", "genres", "year", "description", "url")
@@ -81,13 +81,10 @@ def read_items(
 def _choose_columns(table: Table, options: ReadOptions, *, keys_alone: bool) -> dict[str, str]:
     """Role -> column: what was asked for, else the best guess; only the item must be there."""
     names = table.frame.columns
-    asked = {"item": options.item_column, "title": options.title_column}
-    for role, name in asked.items():
-        if name is not None and name not in names:
-            raise DataError(
-                f"{table.name} has no column {name!r}; it has {shorten(names)}",
-                hint=f"choose one of them with --{role}-column",
-            )
+    asked = {
+        "item": named_column(table.name, names, "item", options.item_column),
+        "title": named_column(table.name, names, "title", options.title_column),
+    }
     guesses = ROLE_NAMES | {"item": f"{ROLE_NAMES['item']} id"}
     free = [name for name in names if name not in asked.values()]
     chosen = {role: asked.get(role) or find_column(free, guesses[role]) for role in _ROLES}

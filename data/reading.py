@@ -7,7 +7,6 @@ refused when reading is strict.
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,6 +25,7 @@ from palate.data.values import (
     as_text,
     find_column,
     moments,
+    named_column,
     numbers,
     plain_name,
     shorten,
@@ -167,7 +167,7 @@ def read_rows(
 def _choose_columns(table: Table, options: ReadOptions, *, personal: bool) -> tuple[dict[str, str], list[str]]:
     """Role -> column: what was asked for, else the best guess; and notes on guesses from content."""
     names = table.frame.columns
-    asked = {role: _asked_for(table, role, getattr(options, f"{role}_column")) for role in _ROLES}
+    asked = {role: named_column(table.name, names, role, getattr(options, f"{role}_column")) for role in _ROLES}
     chosen: dict[str, str] = {}
     for role, name in asked.items():
         found = name or find_column([other for other in names if other not in asked.values()], ROLE_NAMES[role])
@@ -196,20 +196,6 @@ def _choose_columns(table: Table, options: ReadOptions, *, personal: bool) -> tu
 
 def _unnamed(names: Sequence[str]) -> list[str]:
     return [name for at, name in enumerate(names) if name == f"column {at + 1}"]
-
-
-def _asked_for(table: Table, role: str, name: str | None) -> str | None:
-    """Return the column that an option names, by its name or its position."""
-    names = table.frame.columns
-    if name is None or name in names:
-        return name
-    if name.isdecimal() and f"column {name}" in names:
-        return f"column {name}"
-    near = difflib.get_close_matches(name, names, n=1) or difflib.get_close_matches(name.lower(), names, n=1)
-    raise DataError(
-        f"{table.name} has no column {name!r}; it has {shorten(names)}",
-        hint=f"did you mean --{role}-column {near[0]}?" if near else f"choose one of them with --{role}-column",
-    )
 
 
 def _no_column(table: Table, role: str, *, personal: bool) -> DataError:

@@ -14,7 +14,7 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias, cast
@@ -113,10 +113,6 @@ class Table:
     has_header: bool = True
     lists: frozenset[str] = frozenset()
 
-    def converted(self, convert: Callable[[pl.DataFrame], pl.DataFrame], *, quiet: bool = False) -> Table:
-        """Return the table with other columns, and where it is known how the file is written, without its notes."""
-        return replace(self, frame=convert(self.frame), notes=() if quiet else self.notes)
-
 
 def read_table(source: Source, *, columns: Sequence[str] | None = None, limits: Limits = UNLIMITED) -> Table:
     """Read a file or a frame into columns.
@@ -162,7 +158,9 @@ def read_table(source: Source, *, columns: Sequence[str] | None = None, limits: 
             known = importer_of(path.name, frozenset(table.frame.columns))
     if columns is not None and table.has_header:
         raise DataError(f"{table.name} names its columns itself", hint="leave --columns out")
-    return table if known is None else table.converted(known.convert, quiet=known.quiet)
+    if known is None:
+        return table
+    return replace(table, frame=known.convert(table.frame), notes=() if known.quiet else table.notes)
 
 
 def read_bytes(path: Path, limits: Limits = UNLIMITED) -> bytes:
@@ -382,24 +380,19 @@ def _by_position(name: str, width: int, columns: Sequence[str]) -> list[str]:
 
 def _json(name: str, text: str, notes: tuple[str, ...], limits: Limits) -> Table:
     """Objects of a JSON list or of JSON lines; every field that any of them has is a column, values become text."""
+    found: list[dict[str, str | None]] = []
     lines: list[int] = []
     malformed: list[int] = []
-    columns: dict[str, list[str | None]] = {}
     for line, value in _json_values(text):
         limits.check_rows(name, len(lines) + len(malformed) + 1)
-        if not isinstance(value, dict) or not value:
+        if isinstance(value, dict) and value:
+            found.append({key: _json_text(field) for key, field in value.items()})
+            lines.append(line)
+        else:
             malformed.append(line)
-            continue
-        for key, field in value.items():
-            column = columns.setdefault(key, [])
-            column.extend([None] * (len(lines) - len(column)))
-            column.append(_json_text(field))
-        lines.append(line)
-    for column in columns.values():
-        column.extend([None] * (len(lines) - len(column)))
-    if not columns:
+    if not found:
         raise DataError(f"{name} holds no JSON objects", hint='each row must be an object such as {"item": "x"}')
-    frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)).with_columns(pl.all().fill_null(""))
+    frame = pl.from_dicts(found, infer_schema_length=None).select(pl.all().cast(pl.String).fill_null(""))
     numbers = pl.Series("line", lines, pl.Int64)
     rows = len(lines) + len(malformed)
     return _checked(

@@ -6,6 +6,7 @@ other rows where they can decide it.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -82,6 +83,25 @@ def find_column(names: Sequence[str], candidates: str) -> str | None:
     """Return the first column whose name, without case and punctuation, is among the candidates (best first)."""
     plain = {plain_name(name): name for name in reversed(names)}
     return next((plain[candidate] for candidate in candidates.split() if candidate in plain), None)
+
+
+def named_column(table: str, columns: Sequence[str], role: str, name: str | None) -> str | None:
+    """Return the column that an option names, by its name or its position; None where it names none.
+
+    Raises
+    ------
+    DataError
+        If the table has no such column.
+    """
+    if name is None or name in columns:
+        return name
+    if name.isdecimal() and f"column {name}" in columns:
+        return f"column {name}"
+    near = difflib.get_close_matches(name, columns, n=1) or difflib.get_close_matches(name.lower(), columns, n=1)
+    raise DataError(
+        f"{table} has no column {name!r}; it has {shorten(columns)}",
+        hint=f"did you mean --{role}-column {near[0]}?" if near else f"choose one of them with --{role}-column",
+    )
 
 
 def looks_like_a_value(field: str) -> bool:

@@ -75,8 +75,8 @@ pairs = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, ma
 
 @given(pairs, st.integers(1, 4), st.integers(1, 4))
 def test_k_core_keeps_exactly_the_largest_core(rows, min_user, min_item):
-    user, item = (np.array(column) for column in zip(*rows, strict=True))
-    kept = k_core(user, item, np.ones(len(rows), dtype=bool), min_user=min_user, min_item=min_item)
+    frame = pl.DataFrame(rows, schema={"user": pl.Int64, "item": pl.Int64}, orient="row")
+    kept = k_core(frame, min_user=min_user, min_item=min_item)
     alive = set(rows)
     while True:  # one row at a time: slow and plainly right
         bad = {
@@ -87,18 +87,18 @@ def test_k_core_keeps_exactly_the_largest_core(rows, min_user, min_item):
         if not bad:
             break
         alive -= {next(iter(bad))}
-    assert {row for row, keep in zip(rows, kept, strict=True) if keep} == alive
+    assert kept.rows() == [row for row in rows if row in alive]
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 3)), min_size=1, max_size=30))
 def test_one_row_of_each_pair_survives_and_it_is_the_newest(rows):
-    user, item, moment = (np.array(column) for column in zip(*rows, strict=True))
-    kept = newest_of_each_pair(user, item, moment.astype(float))
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(("user", "item", "moment"), pl.Int64), orient="row")
+    kept = newest_of_each_pair(frame.with_row_index("at"))
     best = {}
     for at, (u, i, when) in enumerate(rows):
         if (u, i) not in best or when >= rows[best[u, i]][2]:
             best[u, i] = at
-    assert np.flatnonzero(kept).tolist() == sorted(best.values())
+    assert sorted(kept["at"].to_list()) == sorted(best.values())
 
 
 @pytest.mark.parametrize(
