@@ -57,8 +57,7 @@ class Registry(Generic[T]):
         self.group = group
         self.built_in = dict(built_in)
         self._accept = accept
-        self._loaded: dict[str, T] = {}
-        self._objects: dict[str, T] = {}
+        self._parts: dict[str, T] = {}
 
     @cached_property
     def plugins(self) -> dict[str, EntryPoint]:
@@ -99,23 +98,21 @@ class Registry(Generic[T]):
         ConfigError
             If the name is unknown, or the package that adds it is broken.
         """
-        if name in self._objects:
-            return self._objects[name]
-        if name not in self._loaded:
+        if name not in self._parts:
             if name in self.built_in:
                 module, _, attribute = self.built_in[name].partition(":")
-                self._loaded[name] = self._accept(getattr(importlib.import_module(module), attribute))
+                self._parts[name] = self._accept(getattr(importlib.import_module(module), attribute))
             elif name in self.plugins:
-                self._loaded[name] = self._load(self.plugins[name])
+                self._parts[name] = self._load(self.plugins[name])
             else:
                 raise self.unknown(name)
-        return self._loaded[name]
+        return self._parts[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._objects or name in self.built_in or name in self.plugins
+        return name in self._parts or name in self.built_in or name in self.plugins
 
     def items(self) -> Iterator[tuple[str, T]]:
         """Load all parts, and give them with their names."""
@@ -159,7 +156,7 @@ class Registry(Generic[T]):
                 f"the {self.kind}'s name is {name!r}, not 1 to 32 letters, digits, and _ . -", hint='say name = "mine"'
             )
         if name not in self.built_in and name not in self.plugins:
-            self._objects[name] = part
+            self._parts[name] = part
         elif self[name] is not part:
             raise ConfigError(f"there is a {self.kind} {name!r} already", hint="give yours another name")
         return name

@@ -6,9 +6,9 @@ It works without scripts. Addresses are relative throughout, for access control 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast, get_args
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.applications import Starlette
@@ -17,17 +17,21 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from palate.client.fleet.limit_fields import FIELDS, as_text
+from palate.client.fleet import enrolling
+from palate.client.fleet.limit_fields import FIELDS, as_text, changes_in, from_text
 from palate.client.fleet.limits import DEFAULT_DELTA
 from palate.client.fleet.profile import FleetProfile, set_paused
 from palate.client.fleet.status import status_of
-from palate.client.fleet.status_text import against_server, carried_words
+from palate.client.fleet.status_text import against_server, carried_words, left_words
+from palate.client.owner.device import Said
 from palate.client.owner.export import export_all
 from palate.client.owner.forgetting import OUT_OF_REACH
 from palate.client.page.access import FORM_TOKEN, MAX_QUERY_BYTES, form_of
 from palate.client.page.list_controls import COUNTS, MAX_YEAR, ListControls
 from palate.client.page.rendering import own_file, render
-from palate.client.page.session import DeviceSession, mark_of
+from palate.client.page.session import DeviceSession
+from palate.client.recommending.facets import in_words
+from palate.client.recommending.preferences import Setting
 from palate.client.recommending.recommender import COUNT
 from palate.client.recommending.request_reader import MAX_LENGTH
 from palate.errors import ConfigError, PalateError, RunError
@@ -48,6 +52,14 @@ LINES = 50
 WEIGHT_SHOWN = 2.0
 """Standard deviations at which a bar of the profile is full."""
 
+_SAID: dict[str, str] = {
+    "had": "Added {} to your history.",
+    "like": "You like {}. The list has changed accordingly.",
+    "dislike": "You do not like {}. The list has changed accordingly.",
+    "hide": "{} is not shown any more.",
+    "forget": "Everything you said about {} is forgotten.",
+}
+_SET = {"pin": "There will be more of {}.", "mute": "There will be less of {}.", "release": "{} is as it was."}
 _NO_RESULTS = 404
 _WORD = "forget"
 """What the owner types to have everything forgotten."""
@@ -208,7 +220,7 @@ class Page:
             against=against,
             carried=carried,
             fields=FIELDS,
-            shown=mark_of(limits),
+            shown=_mark_of(limits),
             limits={**limits, **(typed or {})},
             problem=problem,
         )
@@ -226,20 +238,40 @@ class Page:
         return Response(found[0], media_type=found[1])
 
     def feedback(self, request: Request) -> Response:
-        """Keep what was said about an item."""
+        """Keep what was said about an item of the catalogue, or about one of which something was said before."""
         form = form_of(request.scope)
-        self.session.say(form.get("said", ""), form.get("item", ""))
+        said, item = form.get("said", ""), form.get("item", "")
+        if said not in get_args(Said):
+            raise ConfigError(f"feedback {said[:40]!r} is unknown", hint=f"it is one of {', '.join(get_args(Said))}")
+        with self.session.using() as device:
+            spoken_about = item in device.marks() or any(entry.item == item for _, entry in device.history.in_order())
+            if item not in device.catalogue.rows and not (said == "forget" and spoken_about):
+                raise ConfigError("the catalogue does not list this item", hint="look it up on the search page")
+            title = f"\N{LEFT DOUBLE QUOTATION MARK}{device.title(item)}\N{RIGHT DOUBLE QUOTATION MARK}"
+            changed = device.say(cast("Said", said), item)
+            self.session.notify(
+                _SAID[said].format(title) if changed else "That is how it was already.", can_undo=changed
+            )
         return _back(form)
 
     def facet(self, request: Request) -> Response:
         """Pin, mute or release a facet."""
         form = form_of(request.scope)
-        self.session.set_facet(form.get("facet", ""), form.get("setting", ""))
+        facet, setting = form.get("facet", ""), form.get("setting", "")
+        if setting not in _SET:
+            raise ConfigError(f"the setting {setting[:40]!r} is unknown", hint=f"it is one of {', '.join(_SET)}")
+        with self.session.using() as device:
+            if facet not in device.settings():
+                device.recommender.facets.of(facet)
+            if device.set_facet(facet, None if setting == "release" else cast("Setting", setting)):
+                text = _SET[setting].format(in_words(facet))
+                self.session.notify(text[:1].upper() + text[1:], can_undo=True)
         return _back(form)
 
     def undo(self, request: Request) -> Response:
         """Take the last change back."""
-        self.session.undo()
+        with self.session.using() as device:
+            self.session.notify("Taken back." if device.undo() else "There is nothing left to take back.")
         return _back(form_of(request.scope))
 
     def pause(self, request: Request) -> Response:
@@ -250,22 +282,35 @@ class Page:
         return _back(form)
 
     def limits(self, request: Request) -> Response:
-        """Change what the owner allows; what cannot be taken is shown again, with the reason."""
+        """Change what the owner allows, as `palate client limits`; what cannot be taken is shown with the reason."""
         form = form_of(request.scope)
         typed = {field.name: form[field.name][:MAX_LENGTH] for field in FIELDS if field.name in form}
-        self.session.limits()  # without a fleet there is no form to show again
-        try:
-            self.session.set_limits(typed, form.get("shown", ""))
-        except (ConfigError, RunError, PrivacyError) as error:
-            return self._privacy_page(typed, error)
+        with self.session.using() as device:
+            before = as_text(
+                FleetProfile.require(device.vault).limits
+            )  # without a fleet there is no form to show again
+            try:
+                if form.get("shown", "") != _mark_of(before):
+                    raise RunError(
+                        "another program changed your limits meanwhile", hint="look at them, then change them"
+                    )
+                changes = changes_in(from_text({name: t for name, t in typed.items() if t.strip() != before.get(name)}))
+                if changes:
+                    enrolling.change_limits(device.folder, **changes)
+            except (ConfigError, RunError, PrivacyError) as error:
+                return self._privacy_page(typed, error)
+            changed = "Your limits are changed; every round from now on is held against them."
+            self.session.notify(changed if changes else "Your limits are as they were.")
         return RedirectResponse("./privacy#said", status_code=303)  # the form was far down the page
 
     def leave(self, request: Request) -> Response:
-        """Leave the fleet, once the owner has said so twice."""
+        """Leave the fleet, as `palate client leave`, once the owner has said so twice."""
         form = form_of(request.scope)
         if form.get("confirm", "") != "yes":
             return self._leave_page(400)
-        self.session.leave()
+        with self.session.using() as device:
+            text = left_words(enrolling.leave(device.folder))
+            self.session.notify(f"{text[:1].upper()}{text[1:]}.")
         return _back(form)
 
     def _leave_page(self, status_code: int = 200) -> Response:
@@ -318,6 +363,11 @@ class Page:
         """Name the kind of error and nothing else: its text may quote what is private."""
         del request
         return self._page("", "problem", 500, message=f"A defect in Palate: {type(error).__name__}.", hint="Report it.")
+
+
+def _mark_of(limits: Mapping[str, str]) -> str:
+    """Name limits as they were shown, for a form to say what it was about."""
+    return " ".join(limits.values())
 
 
 def _status_of(error: PalateError) -> int:

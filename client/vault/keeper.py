@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, TypeAlias
 
 from palate.client.vault import files
 from palate.client.vault.errors import NoKeyring, VaultError, VaultLocked, WrongKey
@@ -29,21 +29,6 @@ _LABEL = "palate-vault-key/1"
 _TEXT = re.compile(rf"{_LABEL} ([0-9a-f]{{{2 * KEY_SIZE}}})")
 _READ_LIMIT = 256
 _REAL_BACKEND = 1  # keyring's own scale: "fail" has 0, "null" -1, plain-text files 0.5
-
-
-class Keeper(Protocol):
-    """A place for one master key."""
-
-    kind: str
-
-    def make(self, vault: bytes) -> bytes:
-        """Put a fresh random key there, on disk before this returns, and return it, 32 bytes."""
-
-    def load(self, vault: bytes) -> bytes:
-        """Return the key, 32 bytes."""
-
-    def shred(self, vault: bytes) -> None:
-        """Destroy the key as well as the place allows; nothing happens if it is not there."""
 
 
 class FileKeeper:
@@ -155,6 +140,10 @@ class KeyringKeeper:
             if self._keyring.get_password(SERVICE, vault.hex()) is not None:
                 self._keyring.set_password(SERVICE, vault.hex(), _spell(os.urandom(KEY_SIZE)))
                 self._keyring.delete_password(SERVICE, vault.hex())
+
+
+Keeper: TypeAlias = FileKeeper | KeyringKeeper
+"""A place for one master key of 32 bytes: `make` puts a fresh one there, `load` returns it, `shred` destroys it."""
 
 
 def choose(folder: Path, choice: Choice) -> Keeper:
