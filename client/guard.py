@@ -106,8 +106,8 @@ class Guard:
             If the round is not open, or other bytes are kept for it.
         """
         with self._opened() as book:
-            for keeper in self._keepers(book):
-                keeper.persist(run, server_round, payload)
+            for name in self._names:
+                RoundKeeper(book, name).persist(run, server_round, payload)
 
     def finish(self, run: str, server_round: int, *, receipt: bytes = b"") -> bool:
         """Close a round, with the server's receipt if one came; nothing happens to one that is closed already.
@@ -226,9 +226,6 @@ class Guard:
     @property
     def _names(self) -> list[str]:
         return [ledger_name(self._device, unit) for unit in self._promises]
-
-    def _keepers(self, book: LedgerBook) -> list[RoundKeeper]:
-        return [RoundKeeper(book, name) for name in self._names]
 
     @contextmanager
     def _opened(self) -> Iterator[LedgerBook]:

@@ -55,14 +55,19 @@ _ISO_FORMATS = (
     "%Y-%m-%d %H:%M:%S%.f",
     "%Y-%m-%d %H:%M",
 )
-_CLOCK = r"(?:,?[T ]+(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,]\d+)?)?\s*([AaPp])?\.?(?:[Mm]\.?)?)?\s*(?:Z|UTC|GMT|\+00:?00)?$"
-_IN_NUMBERS = r"^(\d{1,2})[-/. ](\d{1,2})[-/. ](\d{4}|\d{2})" + _CLOCK
-_YEAR_FIRST = r"^(\d{4})[-/. ](\d{1,2})[-/. ](\d{1,2})" + _CLOCK
-_DAY_FIRST = r"^(?:[A-Za-z]+\.?,? )?(\d{1,2})(?:st|nd|rd|th)?[-/. ]([A-Za-z]{3})[a-z]*[-/., ]+(\d{4}|\d{2})" + _CLOCK
-_MONTH_FIRST = r"^(?:[A-Za-z]+\.?,? )?([A-Za-z]{3})[a-z]*\.? (\d{1,2})(?:st|nd|rd|th)?,? (\d{4}|\d{2})" + _CLOCK
-_MONTHS = dict(
-    zip(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"], range(1, 13), strict=True)
+_CLOCK = (
+    r"(?:,?[T ]+(?<h>\d{1,2}):(?<min>\d{2})(?::(?<s>\d{2})(?:[.,]\d+)?)?\s*(?<half>[AaPp])?\.?(?:[Mm]\.?)?)?"
+    r"\s*(?:Z|UTC|GMT|\+00:?00)?$"
 )
+_DAY, _NAME, _YEAR = r"(?<day>\d{1,2})", r"(?<month>[A-Za-z]{3})[a-z]*", r"(?<year>\d{4}|\d{2})"
+_IN_NUMBERS = rf"^{_DAY}[-/. ](?<month>\d{{1,2}})[-/. ]{_YEAR}" + _CLOCK
+_OTHER_DATES = (
+    rf"^(?<year>\d{{4}})[-/. ](?<month>\d{{1,2}})[-/. ]{_DAY}" + _CLOCK,
+    rf"^(?:[A-Za-z]+\.?,? )?{_DAY}(?:st|nd|rd|th)?[-/. ]{_NAME}[-/., ]+{_YEAR}" + _CLOCK,
+    rf"^(?:[A-Za-z]+\.?,? )?{_NAME}\.? {_DAY}(?:st|nd|rd|th)?,? {_YEAR}" + _CLOCK,
+)
+_MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS = {name: str(number) for number, name in enumerate(_MONTH_NAMES, start=1)}
 _LATEST = 100_000_000_000  # seconds: in the year 5138
 _COMPACT = (19_000_101, 21_001_231)  # 20240131: dates in eight digits
 
@@ -211,12 +216,9 @@ def moments(text: pl.Series, order: DateOrder | None = None) -> tuple[pl.Series,
 
 def _written_dates(text: pl.Series, order: DateOrder | None) -> tuple[pl.Series, str]:
     """Read 13/02/2020, 7/6/20 9:15 PM, 2020/2/13, 13 Feb 2020 and February 13, 2020."""
-    fields: dict[str, list[pl.Series]] = {}
-    for name, pattern in (("n", _IN_NUMBERS), ("y", _YEAR_FIRST), ("d", _DAY_FIRST), ("m", _MONTH_FIRST)):
-        groups = text.str.extract_groups(pattern).struct.unnest()
-        fields[name] = [groups[column] for column in groups.columns]
+    parts = text.str.extract_groups(_IN_NUMBERS).struct.unnest()
+    first, second = (parts[name].cast(pl.Int64, strict=False) for name in ("day", "month"))
     note = ""
-    first, second = (part.cast(pl.Int64, strict=False) for part in fields["n"][:2])
     day_first, month_first = int((first > 12).sum()), int((second > 12).sum())
     if order is None and first.count():
         if day_first or month_first:
@@ -231,32 +233,21 @@ def _written_dates(text: pl.Series, order: DateOrder | None) -> tuple[pl.Series,
             )
     # A date that has only one reading has that one, whatever the others are.
     as_day = (pl.Series([order == "day"] * len(text)) & (second <= 12)) | (first > 12)
-    fields["n"][0], fields["n"][1] = first.zip_with(as_day, second), second.zip_with(as_day, first)
-    found = pl.Series([None] * len(text), dtype=pl.Datetime("us"))
-    places = {"n": (0, 1, 2), "y": (2, 1, 0), "d": (0, 1, 2), "m": (1, 0, 2)}  # of day, month and year
-    for name, (day, month, year) in places.items():
-        parts = fields[name]
-        named = parts[month].cast(pl.String).str.to_lowercase()
-        frame = pl.DataFrame(
-            {
-                "day": parts[day].cast(pl.Int64, strict=False),
-                "month": named.replace_strict(_MONTHS, default=None, return_dtype=pl.Int64)
-                if name in "dm"
-                else named.cast(pl.Int64, strict=False),
-                "year": parts[year].cast(pl.Int64, strict=False),
-                **{
-                    unit: parts[at].cast(pl.Int64, strict=False).fill_null(0)
-                    for at, unit in ((3, "h"), (4, "min"), (5, "s"))
-                },
-                "half": parts[6].str.to_lowercase().fill_null(""),
-            }
-        )
-        found = found.zip_with(found.is_not_null(), _combined(frame))
+    swapped = parts.with_columns(
+        first.zip_with(as_day, second).alias("day"), second.zip_with(as_day, first).alias("month")
+    )
+    found = _combined(swapped)
+    for pattern in _OTHER_DATES:
+        others = _combined(text.str.extract_groups(pattern).struct.unnest())
+        found = found.zip_with(found.is_not_null(), others)
     return found, note
 
 
-def _combined(frame: pl.DataFrame) -> pl.Series:
-    """Datetimes of parts; null where a part is impossible."""
+def _combined(parts: pl.DataFrame) -> pl.Series:
+    """Datetimes of the groups of a pattern; null where a part is impossible."""
+    named = pl.col("month").cast(pl.String).str.to_lowercase().replace(_MONTHS)
+    numbers = parts.with_columns(named, pl.col("h", "min", "s").fill_null("0"), pl.col("half").str.to_lowercase())
+    frame = numbers.with_columns(pl.col("day", "month", "year", "h", "min", "s").cast(pl.Int64, strict=False))
     year = pl.col("year") + pl.when(pl.col("year") >= 100).then(0).when(pl.col("year") < 69).then(2000).otherwise(1900)
     hour = (
         pl.when((pl.col("half") == "p") & (pl.col("h") < 12))

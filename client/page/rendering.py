@@ -16,8 +16,6 @@ from palate.privacy.accounting.guarantee import round_up
 _HERE = Path(__file__).parent
 _FILES = {"page.css": "text/css; charset=utf-8", "page.js": "text/javascript; charset=utf-8"}
 
-_KILO = 1000.0
-
 
 @cache
 def environment() -> Environment:
@@ -25,7 +23,7 @@ def environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"day": day, "bytes": size, "epsilon": epsilon, "percent": percent, "query": urlencode}
+    made.filters |= {"day": day, "epsilon": epsilon, "percent": percent, "query": urlencode}
     made.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
     return made
 
@@ -45,17 +43,6 @@ def own_file(name: str) -> tuple[bytes, str] | None:
 def day(seconds: int | None) -> str:
     """Write a moment in UTC; a dash where nobody knows, and where no calendar has it."""
     return list_text.day(seconds, "%Y-%m-%d %H:%M") or "\N{EN DASH}"
-
-
-def size(count: int) -> str:
-    """Write a number of bytes as people read it."""
-    if count < _KILO:
-        return f"{count} bytes"
-    value, units = count / _KILO, iter(("kB", "MB", "GB"))
-    unit = next(units)
-    while value >= _KILO and unit != "GB":
-        value, unit = value / _KILO, next(units)
-    return f"{value:.1f} {unit}"
 
 
 def epsilon(value: float) -> str:

@@ -26,7 +26,7 @@ from palate.client.recommending.preferences import Preferences
 from palate.client.recommending.request_reader import RequestReader, TextEncoder
 from palate.client.recommending.requests import Request
 from palate.client.recommending.reranking import pool_size, rerank
-from palate.client.recommending.taste import Nudge, Space, Taste, contrast, fit, space_of
+from palate.client.recommending.taste import Nudge, NudgeKind, Space, Taste, contrast, fit, space_of
 from palate.data.catalogue import Catalogue
 from palate.data.titles import Match, TitleIndex
 from palate.errors import ConfigError
@@ -291,17 +291,17 @@ class Person:
         return self._answer(request, taste, best, count)
 
     def _fit(self, nudges: list[Nudge]) -> Taste:
-        space, known = self._of.space, self._of.facets if self.told.pinned or self.told.muted else None
-        own = []
-        for setting, step in (("pinned", PIN), ("muted", MUTE)):
-            for name in getattr(self.told, setting):
+        space, own = self._of.space, list[Nudge]()
+        kept: list[tuple[NudgeKind, tuple[str, ...], float]] = [
+            ("pinned", self.told.pinned, PIN),
+            ("muted", self.told.muted, MUTE),
+        ]
+        for kind, settings, step in kept:
+            for name in settings:
                 # a facet may be gone from a later catalogue: the owner's setting is kept, and rests
-                if known is not None and name in known.items:
-                    words = names.in_words(name)
-                    label = f"more of {words} (pinned)" if step > 0 else f"less of {words} (muted)"
-                    own.append(
-                        Nudge("pinned" if step > 0 else "muted", label, contrast(space, known.items[name]), step)
-                    )
+                if name in self._of.facets.items:
+                    label = f"{'more' if step > 0 else 'less'} of {names.in_words(name)} ({kind})"
+                    own.append(Nudge(kind, label, contrast(space, self._of.facets.items[name]), step))
         return fit(space, self.told, self._of.training, [*own, *nudges])
 
     def _scores(self, taste: Taste) -> Float32Array:

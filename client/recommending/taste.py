@@ -133,14 +133,6 @@ def contrast(space: Space, items: IntegerArray) -> Float64Array:
     return np.asarray(direction)
 
 
-def popularity_direction(space: Space) -> Float64Array:
-    """Direction of popularity alone, in units of its standard deviation; zeros where it does not vary."""
-    direction = np.zeros_like(space.mean)
-    if space.popularity is not None:
-        direction[space.popularity] = np.sqrt(max(space.covariance[space.popularity, space.popularity], 0.0))
-    return direction
-
-
 @dataclass(frozen=True)
 class Source:
     """Where a part of a score comes from: an item that the person spoke about, a label in words, or the head."""
@@ -225,9 +217,10 @@ def fit(space: Space, told: Preferences, training: LocalTraining, nudges: Sequen
     ]
     sources += [Source("disliked", item=int(item)) for item in disliked]
     if len(own) == 0:
-        direction = popularity_direction(space)
-        size = float(direction @ direction)
-        cold = direction * (COLD_SPREAD / size) if size > 0 else direction
+        cold = np.zeros_like(space.mean)
+        if space.popularity is not None:
+            variance = max(float(space.covariance[space.popularity, space.popularity]), 0.0)
+            cold[space.popularity] = COLD_SPREAD / np.sqrt(variance) if variance > 0 else 0.0
         vectors = np.concatenate([vectors, cold[None]])
         sources.append(Source("popular"))
     useful = [nudge for nudge in nudges if np.any(nudge.direction)]

@@ -78,19 +78,6 @@ def read_private(path: Path, limit: int) -> bytes:
         os.close(handle)
 
 
-def make_empty(path: Path) -> None:
-    """Make an empty private file if nothing has that name, and check what is there; raises as `read_private`."""
-    try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _SAFE, FILE_MODE)
-    except FileExistsError:
-        check_private(path)
-        return
-    try:
-        os.fchmod(handle, FILE_MODE)
-    finally:
-        os.close(handle)
-
-
 def shred(path: Path) -> None:
     """Overwrite a file with random bytes, wait for the disk, and remove it; nothing happens if it is not there.
 
@@ -117,11 +104,6 @@ def shred(path: Path) -> None:
         os.close(handle)
     path.unlink(missing_ok=True)
     whole.sync_folder(path.parent)
-
-
-def leftovers(folder: Path) -> list[Path]:
-    """Name what a crash left of files that were being made."""
-    return sorted(folder.glob(".vault.*.tmp"))
 
 
 def _open(path: Path, flags: int) -> int:

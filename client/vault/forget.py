@@ -90,7 +90,7 @@ def finish(
             keeper.KeyringKeeper().shred(stone.vault)
         except VaultError as error:
             refusal = error
-    for path in files.leftovers(folder):
+    for path in sorted(folder.glob(".vault.*.tmp")):  # what a crash left of files that were being made
         files.shred(path)
     further()
     if refusal is not None:  # what the key opens goes; the row that says where the key lies stays, for the next try

@@ -11,10 +11,11 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, get_args
 
 from palate.client.vault.errors import EntryRefused, NotInVault
 from palate.client.vault.purposes import HISTORY
+from palate.client.vault.records import Record
 from palate.client.vault.store import Vault
 
 Source = Literal["import", "hand", "feedback"]
@@ -25,10 +26,17 @@ UNDO_STEPS = 32
 MAX_KEY_LENGTH = 200
 MAX_TIME = (1 << 53) - 1
 
-_JOURNAL = "journal"
-_MARKS = "marks"
+_BLOCK = "block-"
 _SOURCES: Final = get_args(Source)
 _MARK_KINDS: Final = get_args(Mark)
+
+
+def _compact(values: Mapping[str, Any]) -> bytes:
+    return json.dumps(values, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+_JOURNAL: Final = Record[dict[str, Any]](HISTORY, "journal", _compact)
+_MARKS: Final = Record[dict[str, Mark]](HISTORY, "marks", _compact)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +155,7 @@ class History:
 
     def marks(self) -> dict[str, Mark]:
         """Return what is disliked or hidden, by item."""
-        return cast("dict[str, Mark]", self._read(_MARKS, {}))
+        return _MARKS.read(self._vault) or {}
 
     def in_order(self) -> list[tuple[int, Interaction]]:
         """List interactions with their numbers, oldest first.
@@ -179,7 +187,7 @@ class History:
                 return False
             for _ in range(steps):
                 self._revert(journal["steps"].pop())
-            self._write(_JOURNAL, journal)
+            _JOURNAL.write(self._vault, journal)
             return True
 
     def forget_steps(self) -> None:
@@ -187,7 +195,7 @@ class History:
         with self._vault.transaction():
             journal = self._journal()
             journal["steps"] = []
-            self._write(_JOURNAL, journal)
+            _JOURNAL.write(self._vault, journal)
         self._vault.scrub()
 
     def _revert(self, step: Mapping[str, Any]) -> None:
@@ -201,11 +209,10 @@ class History:
 
     def _note(self, journal: dict[str, Any], step: Mapping[str, Any]) -> None:
         journal["steps"] = [*journal["steps"], step][-UNDO_STEPS:]
-        self._write(_JOURNAL, journal)
+        _JOURNAL.write(self._vault, journal)
 
     def _journal(self) -> dict[str, Any]:
-        journal: dict[str, Any] = self._read(_JOURNAL, {"next": 0, "steps": []})
-        return journal
+        return _JOURNAL.read(self._vault) or {"next": 0, "steps": []}
 
     def _set_mark(self, item: str, kind: Mark | None) -> Mark | None:
         marks = self.marks()
@@ -213,46 +220,36 @@ class History:
         if kind is not None:
             marks[item] = kind
         if before != kind:
-            self._write(_MARKS, marks)
+            _MARKS.write(self._vault, marks)
         return before
 
     def _insert(self, numbered: Mapping[int, Mapping[str, Any]]) -> None:
         for place in sorted({number // BLOCK for number in numbered}):
-            block = self._read(_block(place), {})
+            block = _block(place).read(self._vault) or {}
             block |= {str(number): entry for number, entry in numbered.items() if number // BLOCK == place}
-            self._write(_block(place), block)
+            _block(place).write(self._vault, block)
 
     def _take(self, numbers: Iterable[int]) -> dict[str, Any]:
         """Take entries out of their blocks; those that are not there are passed over."""
         numbers = list(numbers)
         taken: dict[str, Any] = {}
         for place in sorted({number // BLOCK for number in numbers}):
-            block = self._read(_block(place), {})
+            block = _block(place).read(self._vault) or {}
             found = {str(n): block.pop(str(n)) for n in numbers if n // BLOCK == place and str(n) in block}
             taken |= found
             if found and block:
-                self._write(_block(place), block)
+                _block(place).write(self._vault, block)
             elif found:
-                self._vault.delete(HISTORY, _block(place))
+                _block(place).drop(self._vault)
         return taken
 
     def _all(self) -> dict[int, dict[str, Any]]:
-        blocks = [value for name, value in self._vault.entries(HISTORY).items() if name not in {_JOURNAL, _MARKS}]
+        blocks = [block for name, block in self._vault.entries(HISTORY).items() if name.startswith(_BLOCK)]
         return {int(number): entry for block in blocks for number, entry in json.loads(block).items()}
 
-    def _read(self, name: str, otherwise: dict[str, Any]) -> dict[str, Any]:
-        try:
-            found: dict[str, Any] = json.loads(self._vault.get(HISTORY, name))
-        except NotInVault:
-            return otherwise
-        return found
 
-    def _write(self, name: str, values: Mapping[str, Any]) -> None:
-        self._vault.put(HISTORY, name, json.dumps(values, separators=(",", ":"), allow_nan=False).encode("ascii"))
-
-
-def _block(place: int) -> str:
-    return f"block-{place:06d}"
+def _block(place: int) -> Record[dict[str, Any]]:
+    return Record(HISTORY, f"{_BLOCK}{place:06d}", _compact)
 
 
 def _check_item(item: str) -> None:

@@ -7,12 +7,14 @@ Temporary tables stay in memory, for the same reason.
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from palate.client.vault import files
 from palate.client.vault.errors import OtherVersion, VaultError, VaultLocked, VaultTampered
+from palate.privacy import files as whole
 
 FORMAT_VERSION = 1
 APPLICATION_ID = 0x504C564C  # "PLVL"
@@ -55,7 +57,9 @@ def connect(path: Path, *, wait_seconds: float) -> sqlite3.Connection:
     VaultError
         If it is no database, or is held for too long.
     """
-    files.make_empty(path)
+    with suppress(FileExistsError):
+        whole.create(path, b"")
+    files.check_private(path)
     for suffix in SIDE_FILES:
         try:
             files.check_private(path.with_name(path.name + suffix))

@@ -12,7 +12,6 @@ from palate.client.recommending.taste import (
     Nudge,
     contrast,
     fit,
-    popularity_direction,
     reach,
     space_of,
 )
@@ -106,5 +105,4 @@ def test_a_table_that_knows_nothing_of_popularity_scores_unknown_people_alike():
     rows, _ = case(5)
     space = space_of(rows, TRAINING, popularity=None)
     assert not fit(space, had(), TRAINING).vector.any()
-    assert not popularity_direction(space).any()
     assert fit(space, had(), TRAINING, [Nudge("asked", "", contrast(space, np.array([3])), 1.0)]).vector.any()
