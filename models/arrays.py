@@ -1,4 +1,4 @@
-"""The vocabulary of arrays: one name for each dtype. Shapes stand in the docstrings: ``float32 [num_items, dim]``."""
+"""Array types: one name for each dtype. Shapes are in the docstrings: ``float32 [num_items, dim]``."""
 
 from __future__ import annotations
 

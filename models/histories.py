@@ -1,8 +1,8 @@
-"""What some people took, oldest first, and how much each interaction and person counts in training.
+"""Histories of interactions, oldest first, and the weights of interactions and people in training.
 
 Taste drifts: an interaction's weight halves every `half_life` newer interactions, down to a floor
 (Ding & Li 2005 use clock time; ranks need no timestamps). A person's update is scaled by ``n_u ** -exponent``,
-so that heavy users do not drown the others (exponent 0.5 gives everyone a popularity vector of norm 1).
+so that heavy users do not dominate (exponent 0.5 gives everyone a popularity vector of norm 1).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Histories:
 
     @staticmethod
     def of_one(items: Int32Array) -> Histories:
-        """Make the histories of one user alone, int32 [n]: a device is a batch of one."""
+        """Histories of a single user, int32 [n]: a device is a batch of one."""
         return Histories(np.array([0, len(items)], dtype=np.int64), items)
 
     @property
@@ -102,9 +102,9 @@ def recency_weights(ages: IntegerArray, *, half_life: float, floor: float) -> Fl
     ages
         Number of newer interactions of the same person; 0 is the newest.
     half_life
-        Interactions after which the decaying part has halved; ``inf`` weighs all alike.
+        Interactions after which the decaying part has halved; ``inf`` gives equal weights.
     floor
-        What even the oldest interaction keeps, in [0, 1].
+        Least weight, also of the oldest interaction, in [0, 1].
 
     Returns
     -------
@@ -120,8 +120,8 @@ def pooling_weights(ages: IntegerArray, config: LocalTraining) -> Float32Array:
     """Weights of interactions by age as the configuration has them, float32, same shape; a half-life of inf is off.
 
     Hyperbolic ones are ``1 / (1 + age)``, memory's power law of forgetting (Anderson & Schooler 1991): the newest
-    interaction counts most by far, and yet the old ones together never fade, for their sum grows like the logarithm of
-    the history's length.
+    interaction has by far the largest weight, but the old ones together never vanish, because their sum grows like the
+    logarithm of the history's length.
     """
     if config.forgetting == "hyperbolic" and math.isfinite(config.recency_half_life):
         return (1.0 / (1.0 + ages.astype(np.float64))).astype(np.float32)

@@ -21,7 +21,7 @@ def best_items(scores: FloatingArray, open_items: BoolArray, count: int) -> Int6
     """Return one person's items with the largest scores, best first, equal scores in the order of the item index.
 
     Milliseconds for a million items: a bound from the maxima of blocks cuts first. The n-th largest of them is at most
-    the n-th largest score, for n different items reach it; only the few items at or above that bound are sorted.
+    the n-th largest score, because n different items reach it; only the few items at or above that bound are sorted.
 
     Parameters
     ----------

@@ -152,7 +152,7 @@ class Estimate:
 
 
 def estimate_rate(hits: FloatingArray) -> Estimate:
-    """Estimate a share from 0/1 outcomes with Wilson's (1927) interval, which stays honest near 0 and 1.
+    """Estimate a share from 0/1 outcomes with Wilson's (1927) interval, which stays valid near 0 and 1.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def estimate_rate(hits: FloatingArray) -> Estimate:
     n, p = len(hits), float(np.mean(hits))
     centre = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * float(np.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2)))
-    # Rounding error would otherwise put the bound at 0 or 1 a hair outside.
+    # Rounding error could otherwise put the bound slightly outside [0, 1].
     low, high = max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
     return Estimate(p, float(np.sqrt(p * (1 - p) / n)), low, high)
 
@@ -173,7 +173,7 @@ def estimate_mean(values: FloatingArray) -> Estimate:
     Parameters
     ----------
     values
-        One value per user, [num_users], num_users >= 1. One user alone has the whole of [0, 1] as interval.
+        One value per user, [num_users], num_users >= 1. For a single user the interval is the whole of [0, 1].
     """
     mean = float(np.mean(values))
     if len(values) == 1:

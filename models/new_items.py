@@ -1,9 +1,9 @@
-"""Items that nobody has had yet: what a table should say of them until somebody has (item cold start).
+"""Rows for items that nobody has had yet (item cold start).
 
 That an item is new is public: its publisher has just announced it. Its popularity is then unknown, not low: the column
 is set to the mean, so that content decides. Its learned embedding is what the table's own content columns predict, by
 a ridge from content to embeddings over the items that have been learned (Gantner et al. 2010, attribute-to-feature
-mapping). Both are made from a public table alone: every device can do it, and it costs nobody any privacy.
+mapping). Both follow from the public table alone: every device can compute them, and they cost no privacy.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Popularity as a column of the item table, from a sum that may be noised; post-processing, so free of privacy cost.
 
-Both columns grow with the logarithm of popularity among hits. They differ in rare items: `log_column` tells them apart
-down to a floor, which only an exact sum deserves; `saturating_column` is proportional to popularity where there is
-little, ``log(1 + y / c)``, so that the noise of rare items stays small (the log odds of a Bernoulli count with ``c`` of
-smoothing).
+Both columns grow with the logarithm of popularity for popular items. They differ for rare items: `log_column`
+distinguishes them down to a floor, which makes sense only for an exact sum; `saturating_column` is proportional to
+popularity where there is little, ``log(1 + y / c)``, so that the noise of rare items stays small (the log odds of a
+Bernoulli count with ``c`` of smoothing).
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def log_column(weighted_counts: FloatingArray, *, noise_std: float = 0.0) -> Flo
 def saturating_column(weighted_counts: FloatingArray, *, noise_std: float = 0.0) -> Float32Array:
     """``log(1 + y / c)`` scaled to [0, SATURATING_SCALE], with ``c^2 = mean(y)^2 + noise_std^2``.
 
-    What noise alone can make stays in the flat part. Parameters, result and errors as for `log_column`; what is below
-    zero counts as zero.
+    Values that noise alone can explain stay in the flat part. Parameters, result and errors are those of `log_column`;
+    negative values count as zero.
     """
     counts = _checked(weighted_counts, noise_std)
     mean = max(float(counts.mean()), 0.0) if len(counts) else 0.0

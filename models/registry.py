@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Named(Protocol):
-    """What a registry can hold: a class or an object with the name that it is registered by."""
+    """A part in a registry: a class or an object with the name that it is registered by."""
 
     @property
     def name(self) -> str:
@@ -137,7 +137,7 @@ class Registry(Generic[T]):
             ) from None
 
     def name_of(self, name_or_object: str | object) -> str:
-        """Return a name under which the part is found in this process, for settings that hold names only.
+        """Return a name under which the part is found in this process, for settings, which hold only names.
 
         An object that is passed instead of a name is kept under its own name until the process ends; a later object of
         that name takes its place.
@@ -170,7 +170,7 @@ class Registry(Generic[T]):
         )
 
     def _load(self, entry: EntryPoint) -> T:
-        """Load what another package adds; whatever goes wrong in there is said with the package's name."""
+        """Load what another package adds; an error in it is reported with the package's name."""
         try:
             part = self._accept(entry.load())
             if part.name != entry.name:

@@ -1,8 +1,8 @@
 """Counter-based sampling: every draw of local training is a pure function of (key, counter).
 
-A device's draws depend on its own key only, never on who else trains beside it; so one device alone and the same
-device among thousands see the same negatives, whatever the order of the work. Keys are 64-bit: a real device
-takes a fresh one from the operating system for every round, the simulation derives them from its seed.
+A device's draws depend only on its own key, never on other devices. So a device draws the same negatives alone and
+among thousands, in any order of work. Keys are 64-bit: a real device takes a fresh one from the operating system for
+every round, the simulation derives them from its seed.
 
 The mixing function is SplitMix64's finaliser (Steele, Lea & Flood 2014). It samples training data; it is not
 cryptographic and must never make privacy noise.

@@ -1,6 +1,6 @@
-"""What a device finds out about a table by itself: where its held-back item ranks among random others.
+"""A device's own evaluation of a table: the rank of its held-back item among random items.
 
-Negatives come from the whole public catalogue by the device's own key; those that the person knows already do not
+Negatives come from the whole public catalogue by the device's own key. Those that are in the person's history do not
 compete. So the figures are close to those of the sampled protocol (He et al. 2017), and need nobody else's data.
 """
 

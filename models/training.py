@@ -44,7 +44,7 @@ class LocalTraining(BaseModel):
     own_items_only: bool = Field(
         False,
         exclude_if=lambda value: not value,  # plans without it keep their bytes, and so their hashes
-        description="the update has values on the person's own items alone; unit user, whose noise covers every row",
+        description="the update has values only on the person's own items; unit user, whose noise covers every row",
     )
     epochs: int = Field(1, ge=1, le=1000, description="local SGD epochs per round")
     batch_size: int = Field(256, ge=1, description="positives per local SGD step")

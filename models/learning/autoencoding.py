@@ -1,15 +1,15 @@
 """Item gradient of a ridge autoencoder, through its encoder (Steck 2020; Liang et al. 2018 for the setting).
 
-The code of a person is the ridge solution of `ridge.py` on the own history, ``p = N^-1 X_S' w``: the history
-goes in through the item table, and no user vector is stored. Decoding an item i of the history with a code that i
+The code of a person is the ridge solution of `ridge.py` on the person's history, ``p = N^-1 X_S' w``: the history
+enters through the item table, and no user vector is stored. Decoding an item i of the history with a code that i
 itself has shaped teaches the identity, so each is decoded with the code ``p_-i`` that leaves it out:
 
     L = sum_{i in S} (w_i (1 - s_-i)^2 + a0 s_-i^2)  +  a0 sum_{i not in S} s_i^2,    s_-i = p_-i'x_i,  s_i = p'x_i
 
 `ridge.left_out_updates` moves an item towards the codes that decode it, and takes codes as given. Here
 the rows of the history also learn to *make* codes: the gradient runs through N^-1 and through the leverages, in closed
-form with one factorisation. What the encoder knows of the catalogue, ``a0 X'X + reg I``, is that of the released table:
-a public constant of the round, so that beside the own rows the update stays dense and of rank one.
+form with one factorisation. The encoder's part for the catalogue, ``a0 X'X + reg I``, is that of the released table: a
+public constant of the round. So outside the history's own rows the update stays dense and of rank one.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def encoder_updates(
     unobserved_weight: float,
     regularisation: float,
 ) -> Float64Array:
-    """Negative half-gradient of L with respect to the rows of the own items, as decoded and as encoded.
+    """Negative half-gradient of L with respect to the rows of the person's items, as decoded and as encoded.
 
     With ``z_i = N^-1 x_i``, ``h_i = w_i x_i'z_i`` and ``r_i = 1 - s_-i = (1 - s_i) / (1 - h_i)``, L depends on the rows
-    through all s and the own h alone. Let ``alpha_i = -dL/2ds_i``, ``beta_i = -dL/2dh_i``, ``v = N^-1 sum alpha_i x_i``
-    over the whole catalogue and ``Q = sum_i beta_i w_i z_i z_i'``. Row i of the history then moves by
+    only through all s and the h of the person's items. Let ``alpha_i = -dL/2ds_i``, ``beta_i = -dL/2dh_i``, ``v = N^-1
+    sum alpha_i x_i`` over the whole catalogue and ``Q = sum_i beta_i w_i z_i z_i'``. Row i of the history then moves by
 
         alpha_i p + 2 beta_i w_i z_i + w_i ((1 - s_i) v - (v'x_i) p - 2 Q x_i)
 

@@ -32,7 +32,7 @@ _NEGATIVES = 1  # purpose of the stream
 
 @dataclass(frozen=True, kw_only=True)
 class SampleLayout:
-    """The compact space of one sample: ``[head | slots x dim]``, for a sample touches few rows of the item table.
+    """The compact space of one sample: ``[head | slots x dim]``; a sample touches few rows of the item table.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ def sample_layout(config: LocalTraining, *, fixed_dim: int, dim: int) -> SampleL
 def interaction_samples(keys: UInt64Array, positives: Int32Array, *, negatives: int, num_items: int) -> Int32Array:
     """Draw negatives for interactions, from the whole public catalogue: the positive, then these, int32 [N, 1 + k].
 
-    Counters are items and not positions, so the negatives of an interaction do not change when another one goes.
+    Counters are items and not positions, so the negatives of an interaction do not change when another one is removed.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """How devices learn: the one kernel. It trains a batch of devices; a real device is a batch of one.
 
-A round gives everybody the item table. Each fits a head to the own history and answers with the direction in which
-its loss would move the learned columns. `tests/conformance` compares the kernel with a readable device, for every
+In a round every device gets the item table. It fits a head to its history and returns the direction in which its loss
+would move the learned columns. `tests/conformance` compares the kernel with a readable device, for every
 score model and objective.
 """
 
@@ -69,7 +69,7 @@ def popularity_sum(histories: Histories, num_items: int) -> Float32Array:
 
 
 def popularity_updates(histories: Histories, num_items: int, sink: Sink) -> None:
-    """Hand out every person's part of the popularity sum, of norm 1; zeros without a history."""
+    """Give a sink every person's part of the popularity sum, of norm 1; zeros without a history."""
     weights = user_weights(histories.lengths, exponent=0.5)
     for start in range(0, histories.num_users, PEOPLE_PER_CHUNK):
         people = np.arange(start, min(start + PEOPLE_PER_CHUNK, histories.num_users))

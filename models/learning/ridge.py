@@ -251,7 +251,7 @@ def _catalogue_part(rows: Float32Array, config: LocalTraining) -> Float64Array:
 
 def _cholesky() -> Callable[[Float64Array, FloatingArray], Float64Array]:
     """Return a solver of normal equations, [k, k] and [k] or [k, n]; it overwrites the matrix."""
-    from scipy.linalg.lapack import dposv  # here, for a device that only recommends never gets this far
+    from scipy.linalg.lapack import dposv  # here, because a device that only recommends does not need SciPy
 
     def solved(normal: Float64Array, right: FloatingArray) -> Float64Array:
         # symmetric, so the transposed view is the same matrix in LAPACK's own order and is factorised in place

@@ -99,7 +99,7 @@ def blocks(histories: Histories, weights: Float32Array, keys: UInt64Array, confi
 
 
 def steps(block: Block, config: LocalTraining, num_items: int) -> Iterator[Step]:
-    """Batches of a block; a person's samples are those of that person alone, whoever is in the block."""
+    """Batches of a block; a person's samples do not depend on the other people in the block."""
     width = block.items.shape[1]
     position = np.arange(width)
     inside = position < block.lengths[:, None]

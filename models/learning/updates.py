@@ -93,7 +93,7 @@ class Updates:
         return Updates(self.errors[devices], self.vectors[devices], further)
 
     def on_rows(self, active: BoolArray) -> Updates:
-        """Return the updates of the rows that are learned alone, bool [num_items]."""
+        """Return the updates of only the rows that are learned, bool [num_items]."""
         further = self.further
         if further is not None:
             kept = further.where(active[further.rows.items])

@@ -1,4 +1,4 @@
-"""Autoencoder: the user code is read off the own history through the item table (Steck 2020; Liang et al. 2018).
+"""Autoencoder: the user code is computed from the history through the item table (Steck 2020; Liang et al. 2018).
 
 The encoder is the ridge solution on the rows of the history, so a device stores no user vector: history and released
 table give it. The decoder is the inner product with item rows, as in GMF. What differs from GMF is how items learn:

@@ -1,7 +1,6 @@
-"""Score models by name. A new one is a file beside this one and a line here, or an entry point of another package.
+"""Score models by name. To add one, add a file in this folder and a line here, or an entry point in another package.
 
-PyTorch is loaded by `initial_state` alone: who only looks a model up, counts its parameters or recommends with it
-does not wait for it.
+Only `initial_state` loads PyTorch. Looking a model up, counting its parameters and recommending do not need it.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
 """Sequential: the user code is pooled from the history with weights 1/(1 + age) (power law: Anderson & Schooler 1991).
 
-What somebody wants next depends on the last few interactions most, and on all the others a little. Recommending pools
-the rows of the history in a ridge with hyperbolic weights, on the device and in closed form; items still learn from the
-broad weights of training, because they need what goes together over months. What that is worth is in
-docs/benchmarks.md.
+What somebody wants next depends mostly on the last few interactions, and a little on all the others. Recommending pools
+the rows of the history in a ridge with hyperbolic weights, on the device and in closed form. Items still learn with the
+broad weights of training, because they need co-occurrences over months. docs/benchmarks.md has the measurements.
 
-The code is pooled whatever the objective: at objective "bce" items learn as GMF's do, and the stored vector that took
-their steps does not recommend.
+The code is pooled for every objective. At objective "bce" items learn as in GMF, and the stored vector that was trained
+is not used to recommend.
 """
 
 from __future__ import annotations
