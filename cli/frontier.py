@@ -113,27 +113,14 @@ def _watched(
     sweep: Sweep, folder: Path, console: Console
 ) -> Iterator[tuple[Watcher, Callable[[SimulationConfig, int], None]]]:
     """Draw one bar over all runs with the time that is left; runs that have finished before take none."""
-    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
     from palate.simulation.frontier import RUNS, run_name
-    from palate.simulation.progress import Progress, Watcher
+    from palate.simulation.progress import Progress, Watcher, bar_on
 
     names = [run_name(point) for point in sweep.points()]
     to_run = [name for name in names if not (folder / RUNS / name / "result.json").exists()]
     if len(to_run) < len(names):
         console.print(f"{len(names) - len(to_run)} of {len(names)} runs have finished before", highlight=False)
-    bar = Bar(
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed:.1f}/{task.total:.0f} runs"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
+    bar = bar_on(console, "{task.completed:.1f}/{task.total:.0f} runs")
     task, done = bar.add_task("", total=max(len(to_run), 1)), 0
 
     def begins(point: SimulationConfig, position: int) -> None:

@@ -187,16 +187,10 @@ def watched(what: str, total: int) -> tuple[Progress, Callable[[int], None]]:
         How many there are.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    bar = Progress(
-        TextColumn(what),
-        BarColumn(bar_width=30),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}  left"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
+    from palate.simulation.progress import bar_on
+
+    bar = bar_on(Console(stderr=True))
     task, began = bar.add_task(what, total=total), time.monotonic()
 
     def done(count: int) -> None:

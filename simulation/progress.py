@@ -106,20 +106,25 @@ class Watcher:
         self._call(replace(step, lasting=lasting, warning=warning))
 
 
-@contextlib.contextmanager
-def _on_lines(console: Console) -> Iterator[Watcher]:
-    """Print lasting words, and draw a bar with the others."""
-    bar = ProgressBar(
+def bar_on(console: Console, count: str = "{task.completed:.0f}/{task.total:.0f}") -> ProgressBar:
+    """Return a bar with what is counted, what has been and the time that is left; it goes away at its end."""
+    return ProgressBar(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn(count),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
         transient=True,
     )
+
+
+@contextlib.contextmanager
+def _on_lines(console: Console) -> Iterator[Watcher]:
+    """Print lasting words, and draw a bar with the others."""
+    bar = bar_on(console)
     task = bar.add_task("round", start=False, visible=False)
 
     def show(step: Progress) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -12,6 +11,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from palate.simulation.bands import Band
 from palate.simulation.report.drawing import COLOURS, Chart, blank, house_style, to_file, to_svg
 from palate.simulation.report.records import Result, RoundRecord
+from palate.simulation.report.tables import ROLES
 
 _WIDTH, _HEIGHT = 4.8, 3.0
 _LABEL_ROOM = 1.28  # the horizontal axis goes on past the last round, where the lines are named
@@ -54,26 +54,7 @@ def save_curves(rounds: Sequence[RoundRecord], result: Result, path: Path) -> No
         to_file(figure, path)
 
 
-@dataclass(frozen=True)
-class Line:
-    """One model in a chart of groups.
-
-    Attributes
-    ----------
-    label
-        Its name.
-    colour
-        Role in `COLOURS`.
-    bands
-        Its accuracy by group, in the order of the chart's groups.
-    """
-
-    label: str
-    colour: str
-    bands: Sequence[Band]
-
-
-def band_chart(name: str, title: str, lines: Sequence[Line]) -> Chart:
+def band_chart(name: str, title: str, models: Mapping[str, Sequence[Band]]) -> Chart:
     """Draw hit rates by group as dots with 95% intervals, one row a group, the first model on top.
 
     Parameters
@@ -82,22 +63,20 @@ def band_chart(name: str, title: str, lines: Sequence[Line]) -> Chart:
         Unique in the page.
     title
         What the groups are.
-    lines
-        The models; all with the same groups.
+    models
+        Accuracy by group of at most three models, by label; all with the same groups.
     """
-    bands = lines[0].bands
+    bands = next(iter(models.values()))
     with house_style():
         figure, (axes,) = blank(_WIDTH, 0.9 + 0.52 * len(bands))
-        for offset, line in enumerate(lines):
-            rates = [band.sampled.hit_rate for band in line.bands]
-            heights = [row + 0.2 * (offset - (len(lines) - 1) / 2) for row in range(len(bands))]
-            colour = COLOURS[line.colour]
+        for offset, ((label, own), role) in enumerate(zip(models.items(), ROLES, strict=False)):
+            rates = [band.sampled.hit_rate for band in own]
+            heights = [row + 0.2 * (offset - (len(models) - 1) / 2) for row in range(len(bands))]
+            colour = COLOURS[role]
             axes.hlines(
                 heights, [r.low for r in rates], [r.high for r in rates], color=colour, linewidth=1.6, clip_on=False
             )
-            axes.plot(
-                [r.value for r in rates], heights, "o", color=colour, markersize=6, label=line.label, clip_on=False
-            )
+            axes.plot([r.value for r in rates], heights, "o", color=colour, markersize=6, label=label, clip_on=False)
         axes.set_yticks(range(len(bands)), [band.label for band in bands])
         axes.set_ylim(len(bands) - 0.5, -0.5)
         axes.set_xlim(left=0)
@@ -107,11 +86,16 @@ def band_chart(name: str, title: str, lines: Sequence[Line]) -> Chart:
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", labelcolor=COLOURS["ink"], pad=8)
         figure.legend(
-            loc="outside upper left", ncols=len(lines), frameon=False, fontsize=10.5, handletextpad=0.1, columnspacing=1
+            loc="outside upper left",
+            ncols=len(models),
+            frameon=False,
+            fontsize=10.5,
+            handletextpad=0.1,
+            columnspacing=1,
         )
         described = "; ".join(
             f"{band.label}: "
-            + ", ".join(f"{line.label} {line.bands[row].sampled.hit_rate.value:.0%}" for line in lines)
+            + ", ".join(f"{label} {own[row].sampled.hit_rate.value:.0%}" for label, own in models.items())
             for row, band in enumerate(bands)
         )
         cut = f"HR@{bands[0].sampled.top_k}"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from palate.simulation.evaluation import Summary
 from palate.simulation.report import promise
 from palate.simulation.report.records import Result
 from palate.simulation.report.rendering import Protection
-from palate.simulation.report.tables import best_reference, own_label
+from palate.simulation.report.tables import ROLES, headliners
 from palate.simulation.report.words import noun, num_candidates, number_word, percent
 
 UNPROTECTED = "none"
@@ -45,20 +44,18 @@ def headline(result: Result) -> Headline:
     """Say how often the item that a person really chose next is in the list, for this run and the references."""
     items, k = noun(result.data), number_word(result.summary.test.sampled.top_k)
     candidates = num_candidates(result.protocol)
-    models: list[tuple[str, str, Summary]] = [(own_label(result), "first", result.summary.test)]
-    popularity, best = result.baselines.get("popularity"), best_reference(result)
-    rivals = []
-    if popularity is not None and popularity.test is not None:
-        models.append((popularity.label, "second", popularity.test))
-        rivals.append(("the most popular items", popularity.test))
-    if best is not None and best.test is not None:
-        models.append((best.label, "third", best.test))
-        rivals.append((f"the strongest reference, {best.label}", best.test))
+    (own_name, own), *rivals = headliners(result).items()
+    popular = result.baselines.get("popularity")
+    titles = {popular.label: "the most popular items"} if popular else {}
 
     def sentence(opening: str, ranking: str) -> str:
-        own = result.summary.test.accuracy(ranking)
-        said = f"{opening} for {percent(own.hit_rate.value)} of {own.num_users:,} people."
-        shares = [f"{percent(rival.accuracy(ranking).hit_rate.value)} with {name}" for name, rival in rivals]
+        accuracy = own.accuracy(ranking)
+        said = f"{opening} for {percent(accuracy.hit_rate.value)} of {accuracy.num_users:,} people."
+        shares = [
+            f"{percent(rival.accuracy(ranking).hit_rate.value)} with "
+            + titles.get(label, f"the strongest reference, {label}")
+            for label, rival in rivals
+        ]
         return f"{said} For comparison: {' and '.join(shares)}." if shares else said
 
     among = f"Of {candidates:,} {items}" if candidates else f"Of a short list of {items}"
@@ -69,7 +66,7 @@ def headline(result: Result) -> Headline:
         ),
         bars=tuple(
             Bar(label, summary.sampled.hit_rate.value, percent(summary.sampled.hit_rate.value), role)
-            for label, role, summary in models
+            for (label, summary), role in zip([(own_name, own), *rivals], ROLES, strict=False)
         ),
     )
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from palate.models.metrics import RankingMetrics
+from palate.privacy.accounting.guarantee import CrossCheck
 from palate.simulation.evaluation import Summary
 
 
@@ -34,36 +35,37 @@ ReadSummary = Annotated[Summary, BeforeValidator(_as_fields)]
 """What `Summary.to_dict` wrote, as a `Summary` again."""
 
 
-class Parts(_Record):
-    """Summaries of validation, None where nobody has a validation item, and test."""
+class _Measured(_Record):
+    """Summaries of validation and test, None where there is none."""
 
-    validation: ReadSummary | None
-    test: ReadSummary
+    validation: ReadSummary | None = None
+    test: ReadSummary | None = None
 
     def of(self, part: str) -> Summary | None:
         """Summary of "validation" or "test"."""
         return self.validation if part == "validation" else self.test
 
 
-class BaselineResult(_Record):
+class Parts(_Measured):
+    """The run's own summaries; validation is None where nobody has a validation item."""
+
+    validation: ReadSummary | None
+    test: ReadSummary
+
+
+class BaselineResult(_Measured):
     """One baseline of the same run, or why it was left out."""
 
     label: str
     citation: str = ""
     skipped: str | None = None
     cpu_seconds: float = 0.0
-    validation: ReadSummary | None = None
-    test: ReadSummary | None = None
 
     @model_validator(mode="after")
     def _ran_or_says_why(self) -> BaselineResult:
         if self.test is None and not self.skipped:
             raise ValueError("neither test results nor a reason for skipping")
         return self
-
-    def of(self, part: str) -> Summary | None:
-        """Summary of "validation" or "test"; None where there is none."""
-        return self.validation if part == "validation" else self.test
 
 
 class Dataset(_Record):
@@ -90,13 +92,6 @@ class DeviceBytes(_Record):
     up: int
 
 
-class CrossCheckRecord(_Record):
-    """What another accountant says about the same rounds."""
-
-    accountant: str
-    epsilon: float
-
-
 class NoiseMultipliers(_Record):
     """Noise of a round over its sensitivity."""
 
@@ -121,7 +116,7 @@ class Claim(_Record):
     accountant: str
     amplification: str
     assumptions: tuple[str, ...]
-    cross_checks: tuple[CrossCheckRecord, ...]
+    cross_checks: tuple[CrossCheck, ...]
     target_epsilon: float
     noise_multipliers: NoiseMultipliers
     local: LocalClaim | None

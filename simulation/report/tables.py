@@ -16,6 +16,9 @@ from palate.simulation.report.words import data_size, duration, score
 FEW_USERS = 30
 """Groups smaller than this are marked: their numbers say little."""
 
+ROLES = ("first", "second", "third")
+"""Colours of models beside each other, in their order."""
+
 
 Tone = Literal["", "good", "bad", "unknown"]
 """How a verdict is coloured on a terminal."""
@@ -97,6 +100,13 @@ def best_reference(result: Result) -> BaselineResult | None:
     return max(rivals, key=quality, default=None)
 
 
+def headliners(result: Result) -> dict[str, Summary]:
+    """Test results by label of this run, of popularity and of the best reference, those that there are."""
+    rivals = result.baselines.get("popularity"), best_reference(result)
+    measured = {rival.label: rival.test for rival in rivals if rival is not None and rival.test is not None}
+    return {own_label(result): result.summary.test, **measured}
+
+
 def accuracy_grid(result: Result, part: str, ranking: str) -> Grid:
     """Accuracy of every model on "validation" or "test" under "sampled" or "full", the best of a column marked."""
     models = [(label, summary.accuracy(ranking)) for label, summary in measured(result, part)]
@@ -145,18 +155,17 @@ def beyond_grid(result: Result) -> Grid:
     )
 
 
-def band_grid(caption: str, heading: str, bands: Sequence[Band], others: Mapping[str, Sequence[Band]]) -> Grid:
+def band_grid(caption: str, heading: str, models: Mapping[str, Sequence[Band]]) -> Grid:
     """Test accuracy of this run by group, with the hit rate of some baselines.
 
     Parameters
     ----------
     caption, heading
         What the groups are, as a sentence and as a column heading.
-    bands
-        This run's groups.
-    others
-        The same groups of baselines, by label.
+    models
+        The same groups of all models by label, this run's first.
     """
+    bands, *others = models.values()
     k = bands[0].sampled.top_k
     return Grid(
         caption=caption,
@@ -166,7 +175,7 @@ def band_grid(caption: str, heading: str, bands: Sequence[Band], others: Mapping
             f"HR@{k}",
             f"NDCG@{k}",
             f"HR@{k}, whole catalogue",
-            *(f"{label}, HR@{k}" for label in others),
+            *(f"{label}, HR@{k}" for label in list(models)[1:]),
         ),
         rows=tuple(
             Row(
@@ -176,7 +185,7 @@ def band_grid(caption: str, heading: str, bands: Sequence[Band], others: Mapping
                     Cell(score(band.sampled.hit_rate.value), _interval(band.sampled.hit_rate)),
                     Cell(score(band.sampled.ndcg.value), _interval(band.sampled.ndcg)),
                     Cell(score(band.full.hit_rate.value), _interval(band.full.hit_rate)),
-                    *(Cell(score(same[index].sampled.hit_rate.value)) for same in others.values()),
+                    *(Cell(score(same[index].sampled.hit_rate.value)) for same in others),
                 ),
             )
             for index, band in enumerate(bands)

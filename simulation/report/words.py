@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 _NOUNS = {
@@ -19,14 +18,6 @@ _NOUNS = {
 _SMALL_NUMBERS = {1: "one", 2: "two", 3: "three", 5: "five", 10: "ten", 20: "twenty"}
 _NCF_NEGATIVES = 99
 _KIBI = 1024
-
-
-@dataclass(frozen=True)
-class Definition:
-    """A term and what it means, for a reader who has not met it."""
-
-    term: str
-    meaning: str
 
 
 def noun(data: str) -> str:
@@ -119,8 +110,8 @@ def recency_note(config: dict[str, Any], *, has_time: bool) -> str:
     return f"Palate's model may use the order of a history{how}; the references do not."
 
 
-def definitions(k: int, items: str) -> list[Definition]:
-    """Every metric of the report, explained.
+def definitions(k: int, items: str) -> dict[str, str]:
+    """Return what every metric of the report means, by name.
 
     Parameters
     ----------
@@ -129,36 +120,31 @@ def definitions(k: int, items: str) -> list[Definition]:
     items
         What the items are called, plural.
     """
-    return [
-        Definition(
-            f"HR@{k} (hit rate)",
+    return {
+        f"HR@{k} (hit rate)": (
             f"How often the one held-out item is among the first {number_word(k)}. With a single held-out item, "
-            f"recall@{k} is the same number.",
+            f"recall@{k} is the same number."
         ),
-        Definition(
-            f"NDCG@{k}",
-            "A hit counts more near the top: 1 for first place, 0.63 for second, 0.5 for third, 0 beyond the list.",
+        f"NDCG@{k}": (
+            "A hit counts more near the top: 1 for first place, 0.63 for second, 0.5 for third, 0 beyond the list."
         ),
-        Definition(f"Recall@{2 * k}", f"The hit rate of a list twice as long, {number_word(2 * k)} {items}."),
-        Definition(
-            f"Precision@{k}, F1@{k}",
+        f"Recall@{2 * k}": f"The hit rate of a list twice as long, {number_word(2 * k)} {items}.",
+        f"Precision@{k}, F1@{k}": (
             f"Share of the list that is right, and its harmonic mean with recall. Only one item can be right, so "
-            f"precision is at most {1 / k:g} and F1 at most {2 / (k + 1):.3f}.",
+            f"precision is at most {1 / k:g} and F1 at most {2 / (k + 1):.3f}."
         ),
-        Definition("MRR", "Mean of 1 / position of the held-out item, over the whole ranking."),
-        Definition(
-            "Sampled candidates, whole catalogue",
+        "MRR": "Mean of 1 / position of the held-out item, over the whole ranking.",
+        "Sampled candidates, whole catalogue": (
             f"Sampled: the held-out item against a fixed draw of {items} that the person never had, as published "
             f"tables do. Whole catalogue: against all {items} that the person has not had yet, which is what a "
-            f"person would see. Sampled numbers look better and can even order models differently.",
+            f"person would see. Sampled numbers look better and can even order models differently."
         ),
-        Definition("Coverage", "Share of the catalogue that is recommended to somebody."),
-        Definition("Gini", "How unequally recommendations are spread over the catalogue: 0 is equal, 1 is one item."),
-        Definition("Novelty", "How rare the recommendations are, in bits; one more bit is half as many people."),
-        Definition("Diversity", "How different the items of one list are by their public description: 0 is all alike."),
-        Definition(
-            "95% interval",
+        "Coverage": "Share of the catalogue that is recommended to somebody.",
+        "Gini": "How unequally recommendations are spread over the catalogue: 0 is equal, 1 is one item.",
+        "Novelty": "How rare the recommendations are, in bits; one more bit is half as many people.",
+        "Diversity": "How different the items of one list are by their public description: 0 is all alike.",
+        "95% interval": (
             "Where the number would lie for other people of the same kind. It says nothing about other seeds of "
-            "training, or other data.",
+            "training, or other data."
         ),
-    ]
+    }

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import pytest
 
 from palate.errors import EnvironmentProblem, RunError
+from palate.privacy.accounting.guarantee import CrossCheck
 from palate.simulation.report.page import report_page, write_report
-from palate.simulation.report.records import CrossCheckRecord, GuaranteeRecord, LocalClaim, NoiseMultipliers, Result
+from palate.simulation.report.records import GuaranteeRecord, LocalClaim, NoiseMultipliers, Result
 from palate.simulation.run_reader import read_run
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
@@ -135,7 +136,7 @@ def test_a_protected_run_states_its_guarantee_and_no_warning(folder: Path):
         accountant="Skellam RDP",
         amplification="none claimed",
         assumptions=("TRUSTED_AGGREGATION", "honest devices"),
-        cross_checks=(CrossCheckRecord(accountant="PLD", epsilon=3.7),),
+        cross_checks=(CrossCheck(accountant="PLD", epsilon=3.7),),
         target_epsilon=4.0,
         noise_multipliers=NoiseMultipliers(popularity=3.0, train=2.0),
         local=LocalClaim(epsilon=800.0, delta=1e-6),
