@@ -32,7 +32,7 @@ from palate.privacy.secagg.messages import (
     SurvivorSets,
 )
 from palate.privacy.secagg.offer import Offer, share_threshold
-from palate.privacy.secagg.screening import Screen, Sender
+from palate.privacy.secagg.screening import check_advert, check_message
 from palate.privacy.secagg.unmasking import Unmasking
 from palate.privacy.secagg.words import pack, unpack
 
@@ -47,6 +47,14 @@ class Stage(IntEnum):
     MASK = 2
     CONFIRM = 3
     REVEAL = 4
+
+
+_KINDS: dict[Stage, type[SealedShares | MaskedVector | Consistency | Reveal]] = {
+    Stage.SHARE: SealedShares,
+    Stage.MASK: MaskedVector,
+    Stage.CONFIRM: Consistency,
+    Stage.REVEAL: Reveal,
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,7 +94,7 @@ class ServerRound:
         self.offer: Final = offer
         self.offer_bytes: Final = offer.sign(server_key)
         self._server_key = server_key
-        self._screen = Screen(offer, authority_key)
+        self._authority_key = authority_key
         self._stage = 0
         self._accepted: dict[Stage, dict[int, bytes]] = {stage: {} for stage in Stage}  # device -> hash of its message
         self._expected: dict[Stage, frozenset[int] | None] = {Stage.ADVERTISE: None}
@@ -259,16 +267,19 @@ class ServerRound:
 
     def _checked(self, stage: Stage, device: int, data: bytes) -> _Upward:
         if stage is Stage.ADVERTISE:
-            return self._screen.advert(Advert.from_bytes(data), device, self._adverts)
-        sender = Sender(device, self._adverts[device].certificate.identity_key, self._root)
-        if stage is Stage.SHARE:
-            return self._screen.shares(SealedShares.from_bytes(data), sender, len(self._ranks) - 1)
-        if stage is Stage.MASK:
-            return self._screen.masked(MaskedVector.from_bytes(data), sender)
-        sets_hash = self._sets.sets_hash
-        if stage is Stage.CONFIRM:
-            return self._screen.consistency(Consistency.from_bytes(data), sender, sets_hash)
-        return self._screen.reveal(Reveal.from_bytes(data), sender, sets_hash, len(self._shared))
+            advert = Advert.from_bytes(data)
+            check_advert(advert, self.offer, self._authority_key, device, self._adverts)
+            return advert
+        message = _KINDS[stage].from_bytes(data)
+        check_message(
+            message,
+            self.offer,
+            self._root,
+            self._adverts[device].certificate,
+            shares=len(self._ranks) - 1 if stage is Stage.SHARE else len(self._shared),
+            sets_hash=self._sets.sets_hash if stage > Stage.MASK else b"",
+        )
+        return message
 
     def _keep(self, device: int, message: _Upward) -> None:
         match message:
