@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -90,7 +91,7 @@ def describe_data(
 ) -> Answer:
     """Describe a dataset: counts, activity, popularity, what cleaning dropped, how it will be split."""
     described = describe(load(data, options=read))
-    return Answer(described.to_dict(), [_description(described)])
+    return Answer(asdict(described), [_description(described)])
 
 
 def _description(described: Description) -> Grid:

@@ -26,7 +26,7 @@ import json
 import math
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final, Literal, cast, get_args
 
@@ -165,7 +165,7 @@ class RoundPlan:
         if self.columns:
             scalars["columns"] = json.dumps(self.columns)
         if self.terms is not None:
-            scalars |= {f"terms.{name}": value for name, value in self.terms.to_scalars().items()}
+            scalars |= {f"terms.{name}": value for name, value in asdict(self.terms).items()}
         return {"fixed": self.fixed, "learned": self.learned}, scalars
 
     @staticmethod
@@ -177,10 +177,9 @@ class RoundPlan:
         WireError
             If a field is missing, unknown, of the wrong type or shape, not finite, or too large.
         """
-        expected = {
-            "version": int, "run": str, "server_round": int, "purpose": str, "unit": str,
-            "participation": float, "training": str, "evaluation_share": float, "interactions_per_round": int,
-        }  # fmt: skip
+        expected: dict[str, type] = dict.fromkeys(("run", "purpose", "unit", "training"), str)
+        expected |= dict.fromkeys(("version", "server_round", "interactions_per_round"), int)
+        expected |= dict.fromkeys(("participation", "evaluation_share"), float)
         given_terms = {name: value for name, value in scalars.items() if name.startswith("terms.")}
         scalars = {name: value for name, value in scalars.items() if name not in given_terms}
         expected |= {name: str for name in ("active", "columns") if name in scalars}
@@ -370,8 +369,10 @@ def _terms(unit: str, given: Mapping[str, object]) -> ReleaseTerms | None:
         raise WireError(f"unit {unit!r} {'takes no' if given else 'needs'} terms of protection")
     if not given:
         return None
+    expected = {each.name: float if each.name == "clip_norm" else int for each in fields(ReleaseTerms)}
+    values = {name.removeprefix("terms."): value for name, value in given.items()}
     try:
-        return ReleaseTerms.from_scalars({name.removeprefix("terms."): value for name, value in given.items()})
+        return ReleaseTerms(**_typed("plan terms", values, expected))
     except PrivacyError as error:
         raise WireError(f"plan: {error.message}") from error
 
@@ -404,13 +405,15 @@ def _same_names(what: str, given: set[str], expected: set[str]) -> None:
         raise WireError(f"{what}: fields {sorted(given ^ expected)} are missing or not known")
 
 
-def _typed(what: str, values: Mapping[str, object], expected: Mapping[str, type], *, version: int) -> dict[str, Any]:
+def _typed(
+    what: str, values: Mapping[str, object], expected: Mapping[str, type], *, version: int | None = None
+) -> dict[str, Any]:
     """Return the values without their version, if names, types and version are as expected."""
     _same_names(what, set(values), set(expected))
     for name, kind in expected.items():
         if type(values[name]) is not kind:
             raise WireError(f"{what}: {name} must be {kind.__name__}, not {type(values[name]).__name__}")
-    if values["version"] != version:
+    if values.get("version") != version:
         raise WireError(f"{what}: version {values['version']} is not {version}")
     return {name: value for name, value in values.items() if name != "version"}
 

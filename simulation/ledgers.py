@@ -127,9 +127,8 @@ class ShardLedgers:
             If the round left with other bytes before.
         """
         payload = hash_text(update.vector.tobytes())
-        outcome = Outcome(
-            run=plan.run, round=plan.server_round, status=RELEASED, payload=payload, receipt=NO_HASH
-        )  # fmt: skip
+        run, number = plan.run, plan.server_round
+        outcome = Outcome(run=run, round=number, status=RELEASED, payload=payload, receipt=NO_HASH)
         ends: list[tuple[str, Outcome]] = []
         repeated: str | None = None  # one speaks for all: a shard's devices close with the same bytes
         for unit in intents(plan):

@@ -9,14 +9,12 @@ exists in simulations only.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from palate.errors import ConfigError, RunError
-from palate.models.arrays import Int32Array, Int64Array
 from palate.models.histories import Histories
 from palate.models.learning.kernel import fit_heads, popularity_sum, scorer_of
 from palate.models.new_items import introduce
@@ -47,27 +45,6 @@ PROTOCOL = (
     "newest of a person's new items, from what they had before it; ties against the model; one item a person; "
     "the items are drawn by a fixed seed"
 )
-
-
-@dataclass(frozen=True)
-class Rivals:
-    """Among what a new item is ranked.
-
-    Attributes
-    ----------
-    name
-        "new" (other new items) or "catalogue".
-    held_out
-        Targets and negatives of all people.
-    """
-
-    name: str
-    held_out: HeldOut
-
-    @property
-    def candidates(self) -> int:
-        """Length of each ranked list, the target included."""
-        return int(self.held_out.negatives.shape[1]) + 1
 
 
 def measured(folder: Path) -> dict[str, Any] | None:
@@ -119,16 +96,16 @@ def measure(folder: Path, config: SimulationConfig, prepared: Prepared, table: I
         CONTENT_ONLY: _content_only(prepared, arrivals, config.training),
     }
     lists = ranked_among(arrivals, prepared.interactions.num_items, seed=EVALUATION_SEED)
+    lengths = {among: held_out.negatives.shape[1] + 1 for among, held_out in lists.items()}
     rankings: dict[str, Any] = {
-        rivals.name: {"candidates": rivals.candidates, "random": random_order(rivals.candidates), "models": {}}
-        for rivals in lists
+        among: {"candidates": length, "random": random_order(length), "models": {}} for among, length in lengths.items()
     }
     shown = {}
     for name, each in scorers.items():
-        for rivals in lists:
-            whole = rivals is lists[-1]  # people's own lists are needed once
-            found = evaluate(each, rivals.held_out, prepared.split.full_train, top_k=TOP_K, with_full=whole)
-            rankings[rivals.name]["models"][name] = found.metrics().to_dict()
+        for among, held_out in lists.items():
+            whole = among == "catalogue"  # people's own lists are needed once
+            found = evaluate(each, held_out, prepared.split.full_train, top_k=TOP_K, with_full=whole)
+            rankings[among]["models"][name] = found.metrics().to_dict()
         shown[name] = _share_shown(found, arrivals)
     return {
         "share": config.new_items,
@@ -141,8 +118,8 @@ def measure(folder: Path, config: SimulationConfig, prepared: Prepared, table: I
     }
 
 
-def ranked_among(arrivals: Arrivals, num_items: int, *, seed: int) -> tuple[Rivals, Rivals]:
-    """Draw what every target is ranked against: other new items, and any items, none of which the person ever had.
+def ranked_among(arrivals: Arrivals, num_items: int, *, seed: int) -> dict[str, HeldOut]:
+    """Draw what every target is ranked against: "new" items or any of the "catalogue", none of which a person ever had.
 
     Where there are fewer than `NEGATIVES` other new items for somebody, everybody's list is shorter.
     """
@@ -158,10 +135,13 @@ def ranked_among(arrivals: Arrivals, num_items: int, *, seed: int) -> tuple[Riva
     unseen = int((num_items - arrivals.everything.lengths[tested]).min())
     among_new = draw_negatives(own_new, tested, num_new, min(NEGATIVES, unseen_new), rng)
     among_all = draw_negatives(arrivals.everything, tested, num_items, min(NEGATIVES, unseen), rng)
-    return (
-        Rivals("new", _held_out(arrivals, tested, arrivals.items[among_new].astype(np.int32))),
-        Rivals("catalogue", _held_out(arrivals, tested, among_all)),
-    )
+    drawn = {"new": arrivals.items[among_new].astype(np.int32), "catalogue": among_all}
+    lists = {}
+    for among, negatives in drawn.items():
+        everybody = np.full((len(arrivals.target), negatives.shape[1]), -1, dtype=np.int32)
+        everybody[tested] = negatives
+        lists[among] = HeldOut(arrivals.target, everybody)
+    return lists
 
 
 def random_order(candidates: int) -> dict[str, float]:
@@ -169,12 +149,6 @@ def random_order(candidates: int) -> dict[str, float]:
     first = min(TOP_K, candidates)
     gains = 1.0 / np.log2(np.arange(first) + 2.0)
     return {f"hr@{TOP_K}": first / candidates, f"ndcg@{TOP_K}": float(gains.sum()) / candidates}
-
-
-def _held_out(arrivals: Arrivals, tested: Int64Array, negatives: Int32Array) -> HeldOut:
-    all_negatives = np.full((len(arrivals.target), negatives.shape[1]), -1, dtype=np.int32)
-    all_negatives[tested] = negatives
-    return HeldOut(arrivals.target, all_negatives)
 
 
 def _content_only(prepared: Prepared, arrivals: Arrivals, training: LocalTraining) -> Scorer:

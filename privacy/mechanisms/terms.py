@@ -7,9 +7,7 @@ to be told an epsilon.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, cast
+from dataclasses import dataclass
 
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.quantise import IntegerMechanism, Quantiser
@@ -82,27 +80,6 @@ class ReleaseTerms:
         """Build the mechanism for contributions of `num_values` values."""
         quantiser = Quantiser(clip_norm=self.clip_norm, sensitivity=self.sensitivity, size=num_values)
         return IntegerMechanism(quantiser=quantiser, share_variance=self.share_variance, ring=Ring(bits=self.ring_bits))
-
-    def to_scalars(self) -> dict[str, int | float]:
-        """Return the fields by name, for a plan."""
-        return asdict(self)
-
-    @staticmethod
-    def from_scalars(values: Mapping[str, object]) -> ReleaseTerms:
-        """Rebuild terms from a plan's fields.
-
-        Raises
-        ------
-        PrivacyError
-            If a field is missing, unknown, of another type, or out of range.
-        """
-        expected = {field.name: float if field.name == "clip_norm" else int for field in fields(ReleaseTerms)}
-        if set(values) != set(expected):
-            raise PrivacyError(f"terms: {sorted(set(values) ^ set(expected))} are missing or not known")
-        for name, kind in expected.items():
-            if type(values[name]) is not kind:
-                raise PrivacyError(f"terms: {name} must be {kind.__name__}, not {type(values[name]).__name__}")
-        return ReleaseTerms(**cast("Mapping[str, Any]", values))
 
 
 @dataclass(frozen=True, kw_only=True)

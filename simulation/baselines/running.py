@@ -95,7 +95,6 @@ def run_baselines(
     training: LocalTraining | None = None,
     promise: Promise | None = None,
     noise_seed: int | None = None,
-    top_k: int = 10,
     select: Select | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, BaselineResult]:
@@ -119,8 +118,6 @@ def run_baselines(
         The run's budget for whole people, which each private control spends as a whole; without one they are skipped.
     noise_seed
         Makes the controls' noise repeat; None takes it from the operating system. As for the run itself.
-    top_k
-        Cut-off and length of lists.
     select
         Chooses hyperparameters, such as `best_on_validation`; the defaults of the registry otherwise.
     progress
@@ -139,56 +136,34 @@ def run_baselines(
         If no noise keeps the promise.
     """
     chosen = [BASELINES.resolve(each) for each in names]
-    data = FitData(
-        split.train,
-        split.num_items,
-        content,
-        seed,
-        training or LocalTraining(),
-        promise,
-        noise_seed,
-        summed=split.train,
-    )
+    training = training or LocalTraining()
+    data = FitData(split.train, split.num_items, content, seed, training, promise, noise_seed, summed=split.train)
+    ranked = (split.validation.item >= 0).any()
+
+    def summary(evaluation: Evaluation, known: FitData) -> Summary:
+        return summarise(evaluation, train=known.history, num_items=split.num_items, content=content, groups=groups)
+
     results = {}
     for entry in chosen:
         if progress is not None:
             progress(entry.name)
-        results[entry.name] = _run(entry, split, data, groups=groups, top_k=top_k, select=select)
+        skipped = entry.obstacle(split.num_items, content, promise)
+        if skipped is not None:
+            results[entry.name] = BaselineResult(entry.name, entry.label, entry.citation, skipped=skipped)
+            continue
+        started = time.process_time()
+        variant, fit = select(entry, split, data) if select is not None else (DEFAULT_VARIANT, entry.fit)
+        validation = summary(evaluate(fit(data), split.validation, data.history), data) if ranked else None
+        everything = replace(data, history=split.full_train)
+        tested = evaluate(fit(everything), split.test, everything.history)
+        results[entry.name] = BaselineResult(
+            entry.name,
+            entry.label_under(promise),
+            entry.citation,
+            variant=variant,
+            validation=validation,
+            test=summary(tested, everything),
+            test_evaluation=tested,
+            cpu_seconds=time.process_time() - started,
+        )
     return results
-
-
-def _run(
-    entry: Baseline,
-    split: Split,
-    data: FitData,
-    *,
-    groups: Mapping[str, Sequence[str]] | None,
-    top_k: int,
-    select: Select | None,
-) -> BaselineResult:
-    """Select, fit and evaluate one baseline; `data` holds the training history."""
-    content, label = data.content, entry.label_under(data.promise)
-    skipped = entry.obstacle(split.num_items, content, data.promise)
-    if skipped is not None:
-        return BaselineResult(entry.name, entry.label, entry.citation, skipped=skipped)
-    started = time.process_time()
-    variant, fit = select(entry, split, data) if select is not None else (DEFAULT_VARIANT, entry.fit)
-
-    def summary(evaluation: Evaluation, data: FitData) -> Summary:
-        return summarise(evaluation, train=data.history, num_items=split.num_items, content=content, groups=groups)
-
-    validation = None
-    if (split.validation.item >= 0).any():
-        validation = summary(evaluate(fit(data), split.validation, data.history, top_k=top_k), data)
-    everything = replace(data, history=split.full_train)
-    tested = evaluate(fit(everything), split.test, everything.history, top_k=top_k)
-    return BaselineResult(
-        entry.name,
-        label,
-        entry.citation,
-        variant=variant,
-        validation=validation,
-        test=summary(tested, everything),
-        test_evaluation=tested,
-        cpu_seconds=time.process_time() - started,
-    )

@@ -157,22 +157,11 @@ AMAZON_VIDEO = Preset(
 )
 
 
+_NAMES = ("demo", "ml-100k", "ml-1m", "msweb", "movietweetings-100k", "online-retail", "gowalla", "amazon-video")
 PRESETS: Final[Registry[Preset]] = Registry(
     "dataset",
     "palate.datasets",
-    {
-        name: f"palate.simulation.datasets.presets:{constant}"
-        for name, constant in (
-            ("demo", "DEMO"),
-            ("ml-100k", "ML_100K"),
-            ("ml-1m", "ML_1M"),
-            ("msweb", "MSWEB"),
-            ("movietweetings-100k", "MOVIETWEETINGS_100K"),
-            ("online-retail", "ONLINE_RETAIL"),
-            ("gowalla", "GOWALLA"),
-            ("amazon-video", "AMAZON_VIDEO"),
-        )
-    },
+    {name: f"palate.simulation.datasets.presets:{name.upper().replace('-', '_')}" for name in _NAMES},
     instance_of(Preset),
 )
 

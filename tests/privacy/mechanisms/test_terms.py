@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,30 @@ from hypothesis import strategies as st
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.csprng import Purpose, WordStream
 from palate.privacy.mechanisms.terms import ReleaseTerms
+from palate.privacy.wire import RoundPlan, WireError
 
 TERMS = ReleaseTerms(clip_norm=0.5, sensitivity=4096, share_variance=90_000, honest_shares=6, roster_size=8)
-SCALARS = TERMS.to_scalars()
+SCALARS = asdict(TERMS)
+TABLE = np.zeros((4, 2), np.float32)
+PLAN = RoundPlan(
+    run="r",
+    server_round=1,
+    purpose="train",
+    unit="user",
+    participation=1.0,
+    training="{}",
+    fixed=TABLE,
+    learned=TABLE,
+    terms=TERMS,
+)
 ANYTHING = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.binary(max_size=3))
+
+
+def from_the_wire(values: dict[str, Any]) -> ReleaseTerms:
+    """Read terms with these values as a plan brings them."""
+    arrays, scalars = PLAN.to_parts()
+    rest = {name: value for name, value in scalars.items() if not name.startswith("terms.")}
+    return RoundPlan.from_parts(arrays, rest | {f"terms.{name}": value for name, value in values.items()}).terms
 
 
 @given(
@@ -36,20 +56,20 @@ def test_terms_survive_the_round_trip(clip_norm, sensitivity, variance, shares, 
         roster_size=shares[1],
         ring_bits=bits,
     )
-    assert ReleaseTerms.from_scalars(terms.to_scalars()) == terms
+    assert from_the_wire(asdict(terms)) == terms
 
 
 @given(
     changed=st.dictionaries(st.sampled_from([*SCALARS, "epsilon"]), ANYTHING, min_size=1, max_size=3),
     dropped=st.sets(st.sampled_from(sorted(SCALARS)), max_size=1),
 )
-def test_mutated_terms_are_accepted_whole_or_refused_as_privacy_error(changed, dropped):
+def test_mutated_terms_are_accepted_whole_or_refused_as_wire_error(changed, dropped):
     values: dict[str, Any] = {name: value for name, value in (SCALARS | changed).items() if name not in dropped}
     try:
-        accepted = ReleaseTerms.from_scalars(values)
-    except PrivacyError:
+        accepted = from_the_wire(values)
+    except WireError:
         return
-    assert accepted.to_scalars() == values
+    assert asdict(accepted) == values
     assert 0 < accepted.clip_norm < math.inf
     assert accepted.sensitivity >= 1
     assert 1 <= accepted.honest_shares <= accepted.roster_size
