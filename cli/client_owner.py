@@ -48,7 +48,7 @@ def recommend(
 
     with _device(folder) as device:
         recommender = device.recommender
-        request = recommender.understand(text)
+        request = recommender.reader.read(text)
         request = request.also(_wishes(device, n, like, mood, genre, year, diverse, new_only))
         answer = device.person().recommend(request)
         unknown = device.preferences()[1]
@@ -159,7 +159,7 @@ def history(
     from palate.client.owner.list_text import history_lines
 
     with _device(folder) as device:
-        entries, marks = device.entries(), device.marks()
+        entries, marks = device.entries(), device.history.marks()
         titles = {key: device.title(key) for key in marks}
     shown = entries[-n:] if n else entries
     lines = [f"the newest {len(shown)} of {len(entries)}:"] if len(shown) < len(entries) else []
@@ -181,7 +181,7 @@ def search(
 
     with _device(folder) as device:
         recommender = device.recommender
-        matches = recommender.search(text, n)
+        matches = recommender.titles.search(text, n)
     facts = [{**recommender.catalogue.about(found.item), "similarity": round(found.similarity, 4)} for found in matches]
     lines = [item_words(each["title"], each["year"], each["genres"]) for each in facts]
     return Answer({"matches": facts}, lines or ["no title matches"])
@@ -304,7 +304,7 @@ def _feedback(folder: Path | None, said: Said, title: str) -> Answer:
             item = _item(device, title)
             key, name = catalogue.ids[item], catalogue.titles[item]
         changed = device.say(said, key)
-        disliked = device.marks().get(key) == "dislike"
+        disliked = device.history.marks().get(key) == "dislike"
     words = {
         "had": "added to your history",
         "like": "liked",

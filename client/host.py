@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from palate.client.guard import Guard
-from palate.client.interaction_release import popularity_interaction_sum, release_interactions
-from palate.client.release import contributions, metrics_of
+from palate.client.interaction_release import popularity_interaction_sum
+from palate.client.release import contributions, metrics_of, release_sum
 from palate.models.arrays import AnyArray, Float32Array, Int32Array, Int64Array, UInt64Array
 from palate.models.histories import Histories
 from palate.models.learning.kernel import fit_heads, fresh_heads, popularity_updates, train
@@ -149,7 +149,7 @@ class DeviceHost:
                 counts = popularity_interaction_sum(
                     self._history, len(plan.learned), terms, interactions_per_round=bound
                 )
-                return release_interactions(counts, 1, terms, WordStream(secret, Purpose.NOISE)), None
+                return release_sum(counts, 1, terms.mechanism(len(counts)), WordStream(secret, Purpose.NOISE)), None
             table, config = ItemTable(plan.fixed, plan.learned), training_of(plan)
             sums = opacus_release.interaction_sum(
                 table,

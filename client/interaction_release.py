@@ -33,10 +33,9 @@ from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 from palate.privacy.budget import require_interactions
 from palate.privacy.errors import PrivacyError
-from palate.privacy.integer.csprng import Purpose, Words, WordStream
+from palate.privacy.integer.csprng import Purpose, WordStream
 from palate.privacy.integer.quantise import Quantiser, quantise_samples
-from palate.privacy.integer.ring import Ring, RingArray
-from palate.privacy.integer.skellam import SkellamSampler, draw_sum
+from palate.privacy.integer.skellam import SkellamSampler
 from palate.privacy.mechanisms.terms import ReleaseTerms
 
 _VALUES_PER_CHUNK = 1 << 19  # gradients of so many values go through the backward pass together
@@ -160,13 +159,6 @@ def popularity_interaction_sum(
     pairs = np.unique(window.owners.astype(np.int64) * num_items + window.items)
     counts: Int64Array = np.bincount(pairs % num_items, minlength=num_items) * terms.sensitivity
     return counts
-
-
-def release_interactions(integers: Int64Array, num_devices: int, terms: ReleaseTerms, noise: Words) -> RingArray:
-    """Add the item noise of all devices to the sum of their integers, and reduce; the rest as for `release_sum`."""
-    return Ring(bits=terms.ring_bits).reduce(
-        integers + draw_sum(terms.share_variance, num_devices, len(integers), noise)
-    )
 
 
 def _clipped(gradients: Float64Array, clip_norm: float) -> Float32Array:

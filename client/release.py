@@ -144,8 +144,6 @@ def release_sum(integers: Int64Array, num_devices: int, mechanism: IntegerMechan
     -------
     Ring elements [d], distributed as the sum of the devices' messages.
     """
-    if num_devices == 0:
-        return mechanism.ring.reduce(integers)
     return mechanism.ring.reduce(integers + mechanism.noise(noise, shares=num_devices))
 
 

@@ -7,6 +7,7 @@ catalogue of the day; an item that is known by its title alone has the key ``tit
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 UNKNOWN_YEAR: Final = 0
 TITLE_PREFIX: Final = "title:"
+
+WORD: Final = re.compile(r"(?<![^\W_])[^\W\d_]{2,}(?![^\W_])")
+"""What counts as a word of a title or a description: two or more letters of any script and no digit among them. Numbers
+are mostly years, which have columns of their own, and letters mixed with digits are codes, such as the ids that stand
+in for missing titles."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
-from palate.data.catalogue import UNKNOWN_YEAR
-from palate.data.words import WORD
+from palate.data.catalogue import UNKNOWN_YEAR, WORD
 from palate.errors import ConfigError
 from palate.models.arrays import BoolArray, Float32Array, Float64Array, IntegerArray
 

@@ -86,7 +86,8 @@ def importer_of(file: str, columns: frozenset[str] | None = None) -> Importer | 
     ConfigError
         If an importer of another package cannot be used.
     """
-    importers = (importer for _, importer in IMPORTERS.items())
-    if columns is None:
-        return next((each for each in importers if each.header and each.fits(file, frozenset())), None)
-    return next((each for each in importers if each.needs and each.fits(file, columns)), None)
+    for _, importer in IMPORTERS.items():
+        known_by = importer.header if columns is None else importer.needs
+        if known_by and importer.fits(file, columns or frozenset()):
+            return importer
+    return None

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from palate.data.words import WORD
+from palate.data.catalogue import WORD
 from palate.errors import EnvironmentProblem
 from palate.models.arrays import Float32Array
 

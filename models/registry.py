@@ -16,7 +16,7 @@ import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from palate.errors import ConfigError
 
@@ -24,16 +24,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 
-class Named(Protocol):
-    """A part in a registry: a class or an object with the name that it is registered by."""
-
-    @property
-    def name(self) -> str:
-        """Its name in the registry."""
-        ...
-
-
-T = TypeVar("T", bound=Named)
+T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
 
@@ -173,8 +164,9 @@ class Registry(Generic[T]):
         """Load what another package adds; an error in it is reported with the package's name."""
         try:
             part = self._accept(entry.load())
-            if part.name != entry.name:
-                raise ValueError(f"its name is {part.name!r}")
+            name = getattr(part, "name", None)
+            if name != entry.name:
+                raise ValueError(f"its name is {name!r}")
         except Exception as error:
             raise ConfigError(
                 f"{self.kind} {entry.name!r} of package {_package(entry)} cannot be used: "

@@ -16,7 +16,7 @@ import torch
 from safetensors.numpy import save
 
 from palate.client.host import Arrays, training_of
-from palate.client.interaction_release import interaction_sum, popularity_interaction_sum, release_interactions
+from palate.client.interaction_release import interaction_sum, popularity_interaction_sum
 from palate.client.release import metrics_of, quantised_sum, release_sum
 from palate.models.arrays import AnyArray, BoolArray, Float32Array, Float64Array, Int64Array
 from palate.models.learning.kernel import (
@@ -186,7 +186,7 @@ class ShardHost:
             )
             self._keep(plan.server_round, heads, taking_part, found.heads, 0.0, 0)
             integers = found.integers
-        return ItemUpdate(release_interactions(integers, len(taking_part), plan.terms, words))
+        return ItemUpdate(release_sum(integers, len(taking_part), plan.terms.mechanism(len(integers)), words))
 
     def _train_round(self, plan: RoundPlan, taking_part: Int64Array, sink: Sink | None) -> Trained:
         """Train, and keep the heads."""

@@ -174,10 +174,6 @@ class OwnerDevice:
             for number, entry in self.history.in_order()
         ]
 
-    def marks(self) -> dict[str, Mark]:
-        """Return what is disliked or hidden, by key."""
-        return self.history.marks()
-
     def settings(self) -> dict[str, Setting]:
         """Return what is pinned or muted, by facet."""
         return SETTINGS.read(self.vault) or {}

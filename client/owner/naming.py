@@ -69,7 +69,7 @@ def item_named(recommender: Recommender, text: str) -> int:
     if exact:
         candidates = exact[:CANDIDATES]
     else:
-        found = recommender.search(text, CANDIDATES)
+        found = recommender.titles.search(text, CANDIDATES)
         closest = recommender.titles.closest(text, least=_SURE)
         rivals = [match for match in found if closest is not None and match.item != closest.item]
         if closest is not None and all(match.similarity < closest.similarity - _LEAD for match in rivals):
@@ -150,7 +150,7 @@ def mood_request(recommender: Recommender, text: str) -> Request:
     ConfigError
         If it is no mood, or no genre of the catalogue has anything to do with it.
     """
-    found = recommender.understand(text)
+    found = recommender.reader.read(text)
     if not (found.more or found.less) or found.not_understood:
         known = [word for word in MOODS if not word.endswith(("er", "ier"))]
         raise ConfigError(

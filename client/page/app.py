@@ -158,7 +158,7 @@ class Page:
             catalogue = device.catalogue
             found = [
                 {**catalogue.about(each.item), "states": [word for word, rows in states.items() if each.item in rows]}
-                for each in (device.recommender.search(text, FOUND) if text else ())
+                for each in (device.recommender.titles.search(text, FOUND) if text else ())
             ]
         return self._page("search", text=text, found=found, max_length=MAX_LENGTH, num_items=catalogue.num_items)
 
@@ -180,7 +180,7 @@ class Page:
         wanted = request.query_params.get("page", "1")
         with self.session.using() as device:
             entries = device.entries()[::-1]
-            marks = device.marks().items()
+            marks = device.history.marks().items()
             named = {
                 kind: [(item, device.title(item)) for item, mark in marks if mark == kind]
                 for kind in ("dislike", "hide")
@@ -244,7 +244,9 @@ class Page:
         if said not in get_args(Said):
             raise ConfigError(f"feedback {said[:40]!r} is unknown", hint=f"it is one of {', '.join(get_args(Said))}")
         with self.session.using() as device:
-            spoken_about = item in device.marks() or any(entry.item == item for _, entry in device.history.in_order())
+            spoken_about = item in device.history.marks() or any(
+                entry.item == item for _, entry in device.history.in_order()
+            )
             if item not in device.catalogue.rows and not (said == "forget" and spoken_about):
                 raise ConfigError("the catalogue does not list this item", hint="look it up on the search page")
             title = f"\N{LEFT DOUBLE QUOTATION MARK}{device.title(item)}\N{RIGHT DOUBLE QUOTATION MARK}"

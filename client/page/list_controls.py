@@ -90,7 +90,7 @@ class ListControls(BaseModel):
             ) from None
 
     def request(self, recommender: Recommender) -> Request:
-        """Turn it into what the recommender is asked; raises ConfigError as `Recommender.understand`."""
+        """Turn it into what the recommender is asked; raises ConfigError as `RequestReader.read`."""
         controls = Request(
             genres=tuple(genre_facet(genre) for genre in self.genres),
             first_year=self.first_year,
@@ -100,4 +100,4 @@ class ListControls(BaseModel):
             diversity=self.diversity or None,
             count=self.count if self.count != COUNT else None,
         )
-        return recommender.understand(self.ask).also(controls) if self.ask else controls
+        return recommender.reader.read(self.ask).also(controls) if self.ask else controls

@@ -21,7 +21,7 @@ from palate.client.recommending.facets import Facets
 from palate.client.recommending.preferences import Preferences
 from palate.client.recommending.request_words import STOP
 from palate.client.recommending.taste import COLD_SPREAD, Space, Taste, contrast
-from palate.data.words import WORD
+from palate.data.catalogue import WORD
 from palate.models.arrays import FloatingArray, IntegerArray
 
 LEAST_WEIGHT = 0.2

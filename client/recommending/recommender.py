@@ -28,7 +28,7 @@ from palate.client.recommending.requests import Request
 from palate.client.recommending.reranking import pool_size, rerank
 from palate.client.recommending.taste import Nudge, NudgeKind, Space, Taste, contrast, fit, space_of
 from palate.data.catalogue import Catalogue
-from palate.data.titles import Match, TitleIndex
+from palate.data.titles import TitleIndex
 from palate.errors import ConfigError
 from palate.models.arrays import BoolArray, Float32Array, Int64Array, IntegerArray
 from palate.models.lists import best_items
@@ -151,14 +151,6 @@ class Recommender:
     def head_scores(self) -> Float32Array | None:
         """What the head adds to each item's score, float32 [num_items]; feedback does not change it."""
         return None if self.head is None else self.head.scores(self.space.rows)
-
-    def search(self, text: str, count: int = COUNT) -> tuple[Match, ...]:
-        """Find titles as people type them, most similar first."""
-        return self.titles.search(text, count)
-
-    def understand(self, text: str) -> Request:
-        """Read a request in plain words; raises ConfigError where it is too long."""
-        return self.reader.read(text)
 
     def person(self, told: Preferences) -> Person:
         """Fit a person; call it again after every feedback.

@@ -95,55 +95,58 @@ def _mood(more: str, less: str = "") -> Mood:
     return Mood(tuple(filter(None, more.split("; "))), tuple(filter(None, less.split("; "))))
 
 
-_LIGHT = _mood("comedy; romance; childrens", "horror; war; crime; thriller")
-_DARK = _mood("film noir; crime; horror; thriller", "comedy; childrens; musical")
-_FUNNY = _mood("comedy")
-_SCARY = _mood("horror; thriller", "childrens; comedy")
-_TENSE = _mood("thriller; mystery; crime")
-_LIVELY = _mood("action; adventure")
-_SERIOUS = _mood("drama; history; documentary; war", "comedy; childrens")
-_WARM = _mood("romance; comedy; childrens; drama", "horror; war; crime")
-_REAL = _mood("documentary; biography; history")
-_FAMILY = _mood("childrens; animation", "horror; thriller; crime; war")
-_BRAIN = _mood("mystery; sci fi; drama", "action")
-_SAD = _mood("drama; romance; war", "comedy; action")
-_CALM = _mood("drama; romance; documentary", "action; horror; thriller; war")
-
 MOODS: dict[str, Mood] = {
-    word: mood
-    for words, mood in (
-        ("light lighter lighthearted cheerful easy easygoing fun happy happier breezy uplifting feelgood", _LIGHT),
-        ("dark darker bleak gloomy gritty grim grittier cynical moody sinister", _DARK),
-        ("funny funnier hilarious witty humorous silly goofy laugh laughs", _FUNNY),
-        ("scary scarier creepy frightening spooky terrifying eerie gory bloody", _SCARY),
-        ("tense tenser suspenseful suspense gripping thrilling twisty", _TENSE),
-        ("exciting explosive epic swashbuckling adrenaline", _LIVELY),
-        ("serious heavier heavy weighty deep deeper profound intense", _SERIOUS),
-        ("warm warmer heartwarming cosy cozy sweet gentle tender charming", _WARM),
-        ("real true factual informative educational", _REAL),
-        ("wholesome innocent clean harmless", _FAMILY),
-        ("clever smart intelligent thoughtful cerebral brainy mindbending puzzling strange weird", _BRAIN),
-        ("sad sadder tearjerker melancholic moving touching tragic emotional", _SAD),
-        ("calm calmer quiet relaxing relaxed slow slower soothing peaceful", _CALM),
-        ("violent violence", _mood("action; war; crime; horror", "childrens; romance")),
-        ("magical magic dreamy fairy", _mood("fantasy; animation; childrens")),
-        ("futuristic space robots aliens alien spaceships", _mood("sci fi")),
-        ("singing songs dancing", _mood("musical")),
+    phrase: mood
+    for phrases, mood in (
+        (
+            "light, lighter, lighthearted, light hearted, cheerful, easy, easygoing, fun, happy, happier, breezy, "
+            "uplifting, feelgood, feel good",
+            _mood("comedy; romance; childrens", "horror; war; crime; thriller"),
+        ),
+        (
+            "dark, darker, bleak, gloomy, gritty, grim, grittier, cynical, moody, sinister",
+            _mood("film noir; crime; horror; thriller", "comedy; childrens; musical"),
+        ),
+        ("funny, funnier, hilarious, witty, humorous, silly, goofy, laugh, laughs", _mood("comedy")),
+        (
+            "scary, scarier, creepy, frightening, spooky, terrifying, eerie, gory, bloody",
+            _mood("horror; thriller", "childrens; comedy"),
+        ),
+        (
+            "tense, tenser, suspenseful, suspense, gripping, thrilling, twisty, edge of my seat, edge of your seat",
+            _mood("thriller; mystery; crime"),
+        ),
+        ("exciting, explosive, epic, swashbuckling, adrenaline, fast paced", _mood("action; adventure")),
+        (
+            "serious, heavier, heavy, weighty, deep, deeper, profound, intense",
+            _mood("drama; history; documentary; war", "comedy; childrens"),
+        ),
+        (
+            "warm, warmer, heartwarming, heart warming, cosy, cozy, sweet, gentle, tender, charming",
+            _mood("romance; comedy; childrens; drama", "horror; war; crime"),
+        ),
+        ("real, true, factual, informative, educational", _mood("documentary; biography; history")),
+        ("wholesome, innocent, clean, harmless", _mood("childrens; animation", "horror; thriller; crime; war")),
+        (
+            "clever, smart, intelligent, thoughtful, cerebral, brainy, mindbending, mind bending, puzzling, strange, "
+            "weird",
+            _mood("mystery; sci fi; drama", "action"),
+        ),
+        (
+            "sad, sadder, tearjerker, tear jerker, melancholic, moving, touching, tragic, emotional",
+            _mood("drama; romance; war", "comedy; action"),
+        ),
+        (
+            "calm, calmer, quiet, relaxing, relaxed, slow, slower, soothing, peaceful",
+            _mood("drama; romance; documentary", "action; horror; thriller; war"),
+        ),
+        ("violent, violence", _mood("action; war; crime; horror", "childrens; romance")),
+        ("magical, magic, dreamy, fairy", _mood("fantasy; animation; childrens")),
+        ("futuristic, space, robots, aliens, alien, spaceships", _mood("sci fi")),
+        ("singing, songs, dancing", _mood("musical")),
     )
-    for word in words.split()
+    for phrase in phrases.split(", ")
 }
-MOODS.update(
-    {
-        "feel good": _LIGHT,
-        "light hearted": _LIGHT,
-        "heart warming": _WARM,
-        "mind bending": _BRAIN,
-        "edge of my seat": _TENSE,
-        "edge of your seat": _TENSE,
-        "fast paced": _LIVELY,
-        "tear jerker": _SAD,
-    }
-)
 OLD = _set("old older classic classics vintage oldie oldies")
 RECENT = _set("recent modern contemporary")
 NEW = _set("new newer newest latest")

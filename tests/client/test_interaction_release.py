@@ -13,9 +13,9 @@ from palate.client.interaction_release import (
     InteractionSum,
     interaction_sum,
     popularity_interaction_sum,
-    release_interactions,
 )
 from palate.client.opacus_release import interaction_sum as device_sum
+from palate.client.release import release_sum
 from palate.errors import ConfigError
 from palate.models.histories import Histories
 from palate.models.learning.interactions import sample_layout
@@ -185,7 +185,9 @@ def test_nobody_takes_part_and_nothing_is_summed():
     state = fresh_heads(table(), config(), 0)
     result = interaction_sum(table(), none, state, keys(0)[:0], [], config(), TERMS, interactions_per_round=B)
     assert not result.integers.any()
-    assert not release_interactions(result.integers, 0, TERMS, WordStream(bytes(32), Purpose.NOISE)).any()
+    assert not release_sum(
+        result.integers, 0, TERMS.mechanism(len(result.integers)), WordStream(bytes(32), Purpose.NOISE)
+    ).any()
 
 
 def counted(items: object, num_items: int, terms: ReleaseTerms) -> np.ndarray:
@@ -234,7 +236,7 @@ def test_a_repeated_item_counts_once_a_device():
 def test_noise_of_all_devices_has_the_sum_of_their_variances(monkeypatch: pytest.MonkeyPatch, at_once: int):
     monkeypatch.setattr(skellam, "MAX_VARIANCE", at_once)
     signal = np.arange(20_000, dtype=np.int64)
-    sent = release_interactions(signal, 10, TERMS, WordStream(bytes(32), Purpose.NOISE))
+    sent = release_sum(signal, 10, TERMS.mechanism(len(signal)), WordStream(bytes(32), Purpose.NOISE))
     noise = Ring(bits=TERMS.ring_bits).centre(sent) - signal
     assert noise.var() == pytest.approx(10 * TERMS.share_variance, rel=5 * math.sqrt(2 / 20_000))
     assert abs(noise.mean()) < 5 * math.sqrt(10 * TERMS.share_variance / 20_000)

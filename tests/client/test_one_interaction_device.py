@@ -13,8 +13,8 @@ from oracle.modules import build
 from torch.nn import functional
 
 from palate.client.interaction_release import InteractionSum, popularity_interaction_sum
-from palate.client.interaction_release import release_interactions as add_noise_of
 from palate.client.opacus_release import SkellamOptimizer, interaction_sum
+from palate.client.release import release_sum
 from palate.errors import ConfigError
 from palate.models.histories import Histories
 from palate.models.learning.interactions import SampleLayout, first_slots, interaction_samples, sample_layout
@@ -264,7 +264,7 @@ def test_a_bound_on_interactions_is_needed():
 
 def test_a_device_adds_its_noise_to_its_popularity_part():
     counts = popularity_interaction_sum(Histories.of_one(history(30)), NUM_ITEMS, TERMS, interactions_per_round=B)
-    sent = add_noise_of(counts, 1, TERMS, WordStream(SECRET, Purpose.NOISE))
+    sent = release_sum(counts, 1, TERMS.mechanism(len(counts)), WordStream(SECRET, Purpose.NOISE))
     noise = SkellamSampler(TERMS.share_variance).draw(NUM_ITEMS, WordStream(SECRET, Purpose.NOISE))
     expected = np.zeros(NUM_ITEMS, dtype=np.int64)
     expected[history(30)[-B:]] = TERMS.sensitivity

@@ -133,14 +133,14 @@ def test_undo_takes_back_all_of_an_action_or_nothing_and_counts_what_it_took_bac
             device.say("hide", f"film-{number:03}")
         before = len(device.entries())
         assert device.undo(32) == 31
-        assert device.marks() == {}
+        assert device.history.marks() == {}
         assert (len(device.entries()), device.entries()[-1].item) == (before, "film-000")
         assert device.undo() == 0
         for said in ("hide", "like"):
             for number in range(100, 120):
                 device.say(said, f"film-{number:03}")
         assert device.undo(20) == 16
-        assert (len(device.entries()), len(device.marks())) == (before + 4, 16)
+        assert (len(device.entries()), len(device.history.marks())) == (before + 4, 16)
 
 
 def test_a_moment_that_no_calendar_has_does_not_keep_the_history_from_being_shown(owner):

@@ -181,7 +181,7 @@ def test_a_table_without_popularity_claims_none(table, catalogue, training, cons
     shelf = Recommender(bare, catalogue, NAMES if constant else NAMES[1:], training)
     for person in (shelf.person(had(*CRIME)), shelf.person(had())):
         plain = person.recommend()
-        answers = [person.recommend(shelf.understand(asked)) for asked in ("popular crime", "obscure crime")]
+        answers = [person.recommend(shelf.reader.read(asked)) for asked in ("popular crime", "obscure crime")]
         assert items_of(answers[0]) == items_of(answers[1])
         assert [answer.understood for answer in answers] == ["Crime", "Crime"]
         assert all("nothing here says what is well known" in " ".join(answer.notes) for answer in answers)
@@ -215,7 +215,7 @@ def test_an_answer_is_plain_json_and_never_shows_the_person(shelf, catalogue):
 
 
 def test_a_request_in_words_becomes_a_list(shelf, catalogue):
-    request = shelf.understand("no war, scary, from the 80s, like picture number 42")
+    request = shelf.reader.read("no war, scary, from the 80s, like picture number 42")
     answer = shelf.person(had(*CRIME)).recommend(request)
     assert answer.understood.startswith("like Picture number 42")
     assert all("War" not in line.genres and 1980 <= line.year <= 1989 for line in answer.recommendations)
