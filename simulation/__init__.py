@@ -1,1 +1,1 @@
-"""What a private recommender would be worth on your data: datasets, virtual devices, baselines, reports."""
+"""Simulations: measure a private recommender on your data. Datasets, virtual devices, baselines, reports."""

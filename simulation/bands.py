@@ -1,4 +1,4 @@
-"""Users cut into groups, to see for whom a recommender works: by activity, by popularity of the item, by label."""
+"""Groups of users, to see for whom a recommender works: by activity, by popularity of the item, by label."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Partition:
     band
         Group of each user, int64 [m], indices into `labels`.
     labels
-        Name of each group; a group may have nobody.
+        Name of each group; a group may be empty.
     """
 
     band: Int64Array

@@ -1,4 +1,4 @@
-"""What a finished run may claim: the proven figure, what it rests on, and what independent accountants say."""
+"""The guarantee that a finished run may claim: the proven figure, its assumptions, and independent accountants."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from palate.server.coordinator import Coordinator
 from palate.simulation.config import SimulationConfig
 from palate.simulation.protection import device_rounds
 
-SEEDED = "no privacy: the noise was made from the seed, and whoever knows the seed can take it off"
+SEEDED = "no privacy: the noise was made from the seed, and whoever knows the seed can subtract it"
 PUBLIC_CATALOGUE = (
     "the list of items is public, here those that the data names and cleaning leaves; so is who takes part"
 )
@@ -75,7 +75,7 @@ def _notes(delta: float, population: int) -> list[str]:
 
 
 def _claim(popularity: SkellamEvent, train: SkellamEvent, rounds: int, terms: RunTerms, delta: float) -> dict[str, Any]:
-    """Account for one unit; where the sum protects it, also for a device's own message alone."""
+    """Account for one unit; if the sum protects it, also for a device's own message by itself."""
     claim = checked_epsilon([popularity, Composed(train, rounds)], delta)
     values: dict[str, Any] = {
         **as_dict(claim),

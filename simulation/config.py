@@ -1,4 +1,4 @@
-"""One typed configuration of a simulation: flags, TOML file and run folder all mean this."""
+"""The typed configuration of a simulation: flags, TOML files and run folders all become this."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class ContentOptions(BaseModel):
 class SimulationConfig(BaseModel):
     """Everything that is needed to repeat a run.
 
-    Whoever makes one says what they ask for; the rest is what the unit of protection uses, whatever door the request
-    came through. `model_fields_set`, of this and of its sections, holds what was asked for.
+    It is made from the values that were asked for; the rest are the defaults of the unit of protection, for every
+    interface. `model_fields_set`, of this and of its sections, holds what was asked for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,7 +91,7 @@ class SimulationConfig(BaseModel):
     @field_validator("baselines", mode="before")
     @classmethod
     def _names_of_baselines(cls, value: object) -> object:
-        """Read names from text, with commas; "all" and "none" are understood."""
+        """Read names from text, separated by commas; "all" and "none" are accepted."""
         if not isinstance(value, str):
             return value
         names = tuple(name.strip() for name in value.split(",") if name.strip())
@@ -144,7 +144,7 @@ class SimulationConfig(BaseModel):
             )
         if self.schedule.head and not MECHANISMS[self.unit].hides_rows:
             raise ConfigError(
-                f"schedule.head is {self.schedule.head:g}, and unit {self.unit!r} has no use for it",
+                f"schedule.head is {self.schedule.head:g}, and unit {self.unit!r} does not use it",
                 hint="leave it out, or use unit user: it compares the popularity of items with its noise",
             )
         require_together(self.unit, self.training, self.optimiser, self.release)
@@ -247,7 +247,7 @@ class SimulationConfig(BaseModel):
 
 
 def _note_asked(settings: BaseModel, asked: Mapping[str, Any]) -> None:
-    """Leave in `model_fields_set` what was asked for alone, here and in the sections."""
+    """Keep in `model_fields_set` only what was asked for, here and in the sections."""
     settings.model_fields_set.intersection_update(asked)
     for name in type(settings).model_fields:
         if isinstance(section := getattr(settings, name), BaseModel):

@@ -1,10 +1,10 @@
-"""What a run will cost, estimated: CPU-seconds and memory from a small model that was fitted to runs of this code.
+"""Estimate the cost of a run: CPU-seconds and memory, from a small model that was fitted to runs of this code.
 
 The model counts what the code does: a pass over all interactions, the heads of score models, the values that are
 clipped and noised, the ledgers, and a fit of everybody's recommender at each validation. Its constants were fitted to
 runs on the demo, ML-100K and ML-1M (13 settings, CPU-seconds of a round between 0.06 and 6.2): estimates were 0.6 to
-1.2 times what was measured. Updates on own items and the objective `bce` rest on one or two runs. Engines other than
-`vectorised` cost more.
+1.2 times what was measured. Updates on own items and the objective `bce` are based on one or two runs. Engines other
+than `vectorised` cost more.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Cost:
     Attributes
     ----------
     cpu_seconds
-        Of all rounds, validations and the final ranking; true within a factor of two where it was checked.
+        Of all rounds, validations and the final ranking; within a factor of two of the measurements where it was
+        checked.
     cpu_seconds_of_round
         Of one training round.
     memory_mb
@@ -72,7 +73,7 @@ def estimate(settings: SimulationConfig, data: Prepared) -> Cost:
     settings
         The settings that run.
     data
-        Its data; sizes alone are looked at.
+        Its data; only sizes are used.
     """
     schedule, training = settings.schedule, settings.training
     people, num_items = data.interactions.num_users, data.interactions.num_items

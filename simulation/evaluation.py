@@ -77,7 +77,7 @@ class Evaluation:
 
     @staticmethod
     def of_columns(columns: Mapping[str, Int32Array], top_k: int) -> Evaluation:
-        """Put an evaluation together from its `columns`; others are passed over."""
+        """Make an evaluation from its `columns`; other columns are ignored."""
         user, target, rank = (columns[name] for name in ("user", "target", "rank_sampled"))
         return Evaluation(user, target, rank, columns.get("rank_full"), columns.get("top_items"), top_k)
 
@@ -214,7 +214,7 @@ def _rank_all(scorer: Scorer, held_out: HeldOut, history: Histories, users: Int3
 
 
 def _require_shape(scores: Float32Array, expected: tuple[int, ...]) -> None:
-    """Refuse a scorer's answer that does not fit the question."""
+    """Refuse scores of the wrong shape."""
     if scores.shape != expected:
         raise DataError(
             f"the scorer answered with shape {scores.shape}, expected {expected}", hint="fit it on the same users"
@@ -223,7 +223,7 @@ def _require_shape(scores: Float32Array, expected: tuple[int, ...]) -> None:
 
 @dataclass(frozen=True)
 class BeyondAccuracy:
-    """What the recommendation lists look like, whoever they please.
+    """Properties of the recommendation lists, independent of accuracy.
 
     Attributes
     ----------
@@ -311,7 +311,7 @@ def summarise(
     Raises
     ------
     DataError
-        If the evaluation was a cheap one, without ranks in the whole catalogue.
+        If the evaluation has no ranks in the whole catalogue.
     """
     counts = np.bincount(train.items, minlength=num_items)
     full, shown = evaluation.metrics("full"), evaluation.top_items

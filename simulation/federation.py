@@ -42,7 +42,7 @@ def simulate(
     folder
         Its run folder; made if missing.
     watcher
-        Told how it goes.
+        Follows the run.
     fresh
         Delete the run that is in the folder first.
     ray_address
@@ -69,7 +69,7 @@ def simulate(
             try:
                 prepared = prepare(config, watcher.phase)
             except DataError:
-                if new:  # no run has begun: the folder stays free for the command that mends it
+                if new:  # no run has begun: leave the folder free for the corrected command
                     run_folder.clear(folder)
                 raise
             config = resolved(config, prepared, folder, watcher)
@@ -107,7 +107,7 @@ def run_on_engine(config: SimulationConfig, session: SimulationSession, *, ray_a
 
 
 def resolved(config: SimulationConfig, prepared: Prepared, folder: Path, watcher: Watcher) -> SimulationConfig:
-    """Return the configuration that is run; decided once, and kept in `resolved.toml` for whoever resumes."""
+    """Return the configuration that is run; decided once, and kept in `resolved.toml` for resumed runs."""
     run_folder.pin_data(folder, prepared.data_hash)
     if (folder / run_folder.RESOLVED).exists():
         return run_folder.read_config(folder, run_folder.RESOLVED)

@@ -1,4 +1,4 @@
-"""A finished run, ready to score: table, people and heads put together again from its folder."""
+"""A finished run, ready to score: table, people and heads, read from its folder."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def table_of(folder: Path, config: SimulationConfig, prepared: Prepared) -> Item
     saved = read_item_table(folder)
     if saved.catalogue != prepared.catalogue_hash:
         raise RunError(
-            f"{folder}: its item table is of another catalogue than {config.data} is now",
+            f"{folder}: its item table belongs to another catalogue than {config.data} has now",
             hint="the data has changed since; run it again with --fresh",
         )
     pin_data(folder, prepared.data_hash)

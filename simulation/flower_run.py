@@ -25,7 +25,7 @@ from palate.simulation.session import SimulationSession
 
 RunConfig = Mapping[str, bool | float | int | str]
 
-log = logging.getLogger("flwr")  # Flower shows its own log to whoever follows the run
+log = logging.getLogger("flwr")  # Flower shows its own log to those who follow the run
 
 _HELD = contextlib.ExitStack()
 """Keeps a run folder locked as long as its ServerApp's process lives, or until it opens another."""

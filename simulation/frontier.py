@@ -1,4 +1,4 @@
-"""The privacy-utility frontier: one run per dataset, unit, epsilon and seed, and what can be read off all of them.
+"""The privacy-utility frontier: one run per dataset, unit, epsilon and seed, and a summary of all of them.
 
 Every point is an ordinary run folder, made as `palate simulate` makes it, so that a sweep that was stopped goes on
 where it was and a longer one finds the points of a shorter one. Written: docs/formats/frontier.md.
@@ -41,13 +41,13 @@ class Sweep:
     units
         Units of protection, none of them "none".
     epsilons
-        Budgets, in increasing order; infinity stands for unit none, once for all units.
+        Budgets, in increasing order; infinity means unit none, once for all units.
     seeds
         Seeds of every point.
     delta
         Of every guarantee; the default of `palate simulate` where None.
     values
-        Other settings of every run, nested as in a TOML file; those of `SWEPT` in it are passed over.
+        Other settings of every run, nested as in a TOML file; those of `SWEPT` in it are ignored.
 
     Raises
     ------
@@ -80,7 +80,7 @@ class Sweep:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What was asked for, for frontier.json; null among the epsilons is unit none."""
+        """The request, for frontier.json; null among the epsilons is unit none."""
         return {
             "data": list(self.data),
             "units": list(self.units),
@@ -128,7 +128,7 @@ class Frontier:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know beside the numbers."""
+        """Notes that must be shown with the numbers."""
         protected = [point for point in self.sweep.points() if point.promises]
         seeded = any(config.privacy.noise == "seeded" for config in protected)
         meaning = [_meaning(protected[0].delta)] if protected and not seeded else []
@@ -136,7 +136,7 @@ class Frontier:
 
 
 def _meaning(delta: float | None) -> str:
-    """Say what it takes to read an epsilon of a sweep."""
+    """Describe an epsilon of a sweep: unit, delta, adjacency and assumptions."""
     trusted = f"{Assumption.SECURE_AGGREGATION}, and {Assumption.HONEST_FRACTION} (units user and both)"
     return (
         f"Every epsilon is for all rounds of a run together, per its unit, at delta {delta:g}; "
@@ -152,7 +152,7 @@ def run_sweep(
     references: Sequence[str],
     begins: Callable[[SimulationConfig, int], None] = lambda *_: None,
 ) -> Frontier:
-    """Run, resume or read every point, and the controls and references beside them.
+    """Run, resume or read every point, and its controls and references.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def run_sweep(
     folder
         Where runs/, controls/ and references/ go; made if missing.
     watcher
-        Told how each run goes.
+        Follows each run.
     references
         Baselines without privacy, once for a dataset with the first seed.
     begins

@@ -1,6 +1,6 @@
-"""What the runs of a frontier are laid beside: private controls at every budget, references once for a dataset.
+"""What the runs of a frontier are compared with: private controls at every budget, references once for a dataset.
 
-Both are kept as JSON beside the runs, and computed again only where the run or the data is another one.
+Both are kept as JSON, and computed again only if the run or the data has changed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def controls_of(config: SimulationConfig, run: Path, folder: Path, phase: Phase)
     folder
         The frontier's; kept in controls/ there.
     phase
-        Told what is going on.
+        Called with a line of text at each step.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def references_of(
     data_hash
         Hash of the data, where the runs know it.
     phase
-        Told what is going on.
+        Called with a line of text at each step.
 
     Returns
     -------

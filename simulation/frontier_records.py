@@ -1,4 +1,4 @@
-"""What a frontier leaves behind: an entry for every point and model, cells over seeds, and their files.
+"""Results of a frontier: an entry for every point and model, cells over seeds, and their files.
 
 Specified in docs/formats/frontier.md.
 """
@@ -34,7 +34,7 @@ METRICS = tuple(
     for ranking in RANKINGS
     for metric in ("hr@10", "ndcg@10", "recall@20", "mrr")
 )
-"""Names of every number that is kept of a model: part, ranking and metric."""
+"""Names of all stored metrics of a model: part, ranking and metric."""
 
 Kind = Literal["palate", "control", "reference"]
 
@@ -46,7 +46,7 @@ class _Model:
     Attributes
     ----------
     data, unit, epsilon, delta
-        Of the run, or of the run that a control stands beside; epsilon and delta are None without protection.
+        Of the run; for a control, of its run. Epsilon and delta are None without protection.
     kind
         "palate" is a run, "control" a baseline that spends the run's budget, "reference" one that is not private.
     model, label
@@ -73,11 +73,11 @@ class Entry(_Model):
     run
         Folder of the run; None for a reference, which belongs to the dataset.
     guarantee_epsilon
-        What is proven for what was released; None where nothing is claimed.
+        Epsilon that is proven for the release; None where nothing is claimed.
     cpu_seconds
         Processor time: training and ranking of a run, fitting and ranking of a baseline.
     metrics
-        By the names of `METRICS`; None where nobody could be asked.
+        By the names of `METRICS`; None where nobody could be evaluated.
     """
 
     seed: int
@@ -100,7 +100,7 @@ class Cell(_Model):
     cpu_seconds
         Mean over seeds.
     metrics
-        Mean and sample standard deviation (None for one seed) by name; None where nobody could be asked.
+        Mean and sample standard deviation (None for one seed) by name; None where nobody could be evaluated.
     """
 
     seeds: tuple[int, ...]
@@ -129,7 +129,7 @@ def entry_of_run(config: SimulationConfig, result: Mapping[str, Any], run: str) 
 
 
 def entry_of_baseline(found: Mapping[str, Any], config: SimulationConfig, kind: Kind, run: str | None) -> Entry:
-    """Read a baseline's result; that of a control stands beside a run, that of a reference beside a dataset."""
+    """Read a baseline's result; a control belongs to a run, a reference to a dataset."""
     private = kind == "control"
     return Entry(
         data=config.data,
@@ -191,7 +191,7 @@ def summary_of(cells: Iterable[Cell], *, part: str, swept: Mapping[str, Any], no
     swept
         What was asked for, by name.
     notes
-        What a reader must know beside the numbers.
+        Notes that must be shown with the numbers.
     """
     return {
         "format": FORMAT,
@@ -230,7 +230,7 @@ def table_of(entries: Sequence[Entry]) -> pl.DataFrame:
 
 
 def cell_grid(cells: Iterable[Cell], part: str, *, narrow: bool = False) -> Grid:
-    """Lay out what every model reached at every budget on "validation" or "test"; `narrow` fits 80 columns."""
+    """Table of what every model reached at every budget on "validation" or "test"; `narrow` fits 80 columns."""
     names = [f"{part}/{ranking}/{metric}" for ranking in ("sampled", "full") for metric in ("hr@10", "ndcg@10")]
     columns: tuple[str, ...]
     columns = "Model", "Unit", "Epsilon", "Proven", "Seeds", "HR@10", "NDCG@10", "HR@10 full", "NDCG@10 full", "CPU-s"

@@ -103,7 +103,7 @@ class ShardHost:
             raise WireError(f"the plan's unit is {plan.unit!r}, this run's is {self._config.unit!r}")
         if plan.terms is None and self._config.promises:
             raise WireError(f"unit {plan.unit!r} protects nothing, and these devices keep budgets")
-        training_of(plan)  # what cannot be answered must not be charged
+        training_of(plan)  # a request that cannot be answered must not be charged
         everyone = self._drawn(plan)
         taking_part = np.flatnonzero(everyone[self.users])
         if plan.terms is not None:
@@ -113,13 +113,13 @@ class ShardHost:
         return ItemUpdate(np.ascontiguousarray(self._train_round(plan, taking_part, None).update.T).reshape(-1))
 
     def _drawn(self, plan: RoundPlan) -> BoolArray:
-        """Who of the whole federation takes part, bool [num_users]."""
+        """Which users of the whole federation take part, bool [num_users]."""
         cohort = cohort_size(self._population, plan.participation)
         cap = self._config.privacy.cap
         return participants(self._config.seed, plan.server_round, self._population, cohort, cap=cap)
 
     def _surviving(self, plan: RoundPlan, everyone: BoolArray) -> BoolArray:
-        """Who of those that take part does not drop out, bool [num_users]."""
+        """Which of them do not drop out, bool [num_users]."""
         dropouts = cohort_of(self._config.privacy, self._population, plan.participation).dropouts
         return survivors(self._config.seed, plan.server_round, everyone, dropouts)
 
@@ -140,7 +140,7 @@ class ShardHost:
     def _release_people(
         self, plan: RoundPlan, taking_part: Int64Array, surviving: BoolArray, keys: list[bytes], words: WordStream
     ) -> ItemUpdate:
-        """Quantise each person's contribution as it is made; those who drop out have computed it in vain."""
+        """Quantise each person's contribution as it is made; devices that drop out compute theirs, too."""
         if plan.terms is None:
             raise WireError(f"unit {plan.unit!r} needs terms")
         mechanism, asked = plan.terms.mechanism(plan.update_size), self._metrics(plan, taking_part)
@@ -164,7 +164,7 @@ class ShardHost:
     def _release_interactions(
         self, plan: RoundPlan, taking_part: Int64Array, surviving: BoolArray, keys: list[bytes], words: WordStream
     ) -> ItemUpdate:
-        """Run one noised step; a device that drops out loses the round whole."""
+        """Run one noised step; a device that drops out loses the whole round."""
         if plan.terms is None:
             raise WireError(f"unit {plan.unit!r} needs terms")
         taking_part, keys = taking_part[surviving], [keys[place] for place in np.flatnonzero(surviving)]
@@ -205,11 +205,11 @@ class ShardHost:
         return trained
 
     def _fits(self, config: LocalTraining, taking_part: Int64Array) -> bool:
-        """Whether the heads that recommend are fitted as those that train, so that one fit does for both."""
+        """Whether heads for recommending are fitted like those for training, so that one fit serves both."""
         return self._serving == config and len(taking_part) == len(self.users)
 
     def _metrics(self, plan: RoundPlan, taking_part: Int64Array) -> Float32Array | None:
-        """Let the devices test the round's table, [m, NUM_METRICS]; None where they are not asked."""
+        """Return the devices' own metrics of the round's table, [m, NUM_METRICS]; None where they are not asked."""
         if not plan.asks_for_metrics:
             return None
         table = ItemTable(plan.fixed, plan.learned)
@@ -272,7 +272,7 @@ class ShardHost:
     def _keep(
         self, server_round: int, heads: State, people: Int64Array, trained: State, loss: float, devices: int
     ) -> None:
-        """Put the heads of those who took part back; in memory, and on disk those of this round and the one before."""
+        """Store the heads of those who took part: in memory, and on disk those of this round and the one before."""
         for name, value in trained.items():
             heads[name][torch.from_numpy(people)] = value
         self._heads = (server_round, heads)

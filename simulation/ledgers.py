@@ -1,8 +1,8 @@
-"""The ledgers of a simulated federation: every virtual device's and the server's, in the run folder.
+"""Ledgers of a simulated federation: every virtual device's and the server's, in the run folder.
 
 The same format, rules and order as on a real device (docs/formats/ledger.md), written in batches: one signature and
 one commit for all devices of a shard. The machine that simulates holds the key. A virtual device's payload is its
-shard's answer: that is what left the node.
+shard's answer: which is what left the node.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def device_name(user: int) -> str:
 
 
 def open_guard(folder: Path, user: int, promises: Promises) -> Guard:
-    """Return the guard of a virtual device that runs by itself, with a ledger file of its own."""
+    """Return the guard of a virtual device that runs by itself and has its own ledger file."""
     name = device_name(user)
     return Guard(folder / FOLDER / f"{name}.sqlite", read_signing_key(folder), name, promises)
 
@@ -95,7 +95,7 @@ class ShardLedgers:
             self._book.create([name for name in names if name not in known], promise.policy(smallest_cohort=1))
 
     def begin(self, plan: RoundPlan, taking_part: Int64Array) -> None:
-        """Charge a round to devices of the shard, int64 [m]; those that a killed process has charged stay charged.
+        """Charge a round to devices of the shard, int64 [m]; charges of a killed process stay.
 
         Raises
         ------
@@ -130,7 +130,7 @@ class ShardLedgers:
         run, number = plan.run, plan.server_round
         outcome = Outcome(run=run, round=number, status=RELEASED, payload=payload, receipt=NO_HASH)
         ends: list[tuple[str, Outcome]] = []
-        repeated: str | None = None  # one speaks for all: a shard's devices close with the same bytes
+        repeated: str | None = None  # one is enough: a shard's devices close with the same bytes
         for unit in intents(plan):
             for device in taking_part:
                 name = ledger_name(self._devices[device], unit)
@@ -180,7 +180,7 @@ class RunLedger(ServerLedger):
         super().__init__(folder / FOLDER / f"{SERVER}.sqlite", read_signing_key(folder), policies)
 
     def check(self, schedule: Sequence[RoundPlan]) -> None:
-        """Make sure that the rounds that ran are those that a claim is about to be made for.
+        """Check that the rounds that ran are those that a claim is about.
 
         Parameters
         ----------

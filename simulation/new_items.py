@@ -1,9 +1,9 @@
-"""How well new items are recommended: what a run does with items that nobody had while it learned.
+"""Evaluate new items: how well a run recommends items that nobody had while it learned.
 
 Every person who took a new item later is asked to find it, from what they had before, in two lists of a hundred: among
 other new items, where nothing but content can tell them apart, and among the whole catalogue, where a new item competes
-with what everybody knows. A random order stands beside them, exactly. Everything here needs all histories at once: it
-exists in simulations only.
+with what everybody knows. The exact figures of a random order are given, too. Everything here needs all histories at
+once: it exists in simulations only.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PROTOCOL = (
 
 
 def measured(folder: Path) -> dict[str, Any] | None:
-    """Return what a finished run does with new items, from its file or afresh; None where it tests none.
+    """Return the new-item results of a finished run, from its file or computed; None where it tests none.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def ranked_among(arrivals: Arrivals, num_items: int, *, seed: int) -> dict[str, 
 
 
 def random_order(candidates: int) -> dict[str, float]:
-    """Hit rate and NDCG that a random order has on average among so many, exactly."""
+    """Exact mean hit rate and NDCG of a random order of so many items."""
     first = min(TOP_K, candidates)
     gains = 1.0 / np.log2(np.arange(first) + 2.0)
     return {f"hr@{TOP_K}": first / candidates, f"ndcg@{TOP_K}": float(gains.sum()) / candidates}

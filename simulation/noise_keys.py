@@ -1,6 +1,6 @@
-"""Where the noise of a simulated federation comes from: a secret of the run, and never its seed.
+"""Noise keys of a simulated federation: they come from a secret of the run, never from its seed.
 
-Whoever knows the words behind the noise can take it off again. So a run makes 32 secret bytes from the operating
+Whoever knows the random words of the noise can subtract it. So a run takes 32 secret bytes from the operating
 system, derives every virtual device's key from them, and destroys them when it has finished: until then a run that
 was stopped goes on with the same noise. For experiments that must repeat to the last bit the secret can be made from
 the seed; what such a run releases is not private, and its outputs say so.
@@ -35,7 +35,7 @@ class NoiseKeys:
         return self._derive(b"shard", rules_hash, shard)
 
     def _derive(self, purpose: bytes, rules_hash: str, number: int) -> bytes:
-        # Of the rules and not of the round's number alone: other rules must never be answered under the same noise.
+        # Derived from the rules, not only from the round's number: other rules must never get the same noise.
         message = purpose + bytes.fromhex(rules_hash) + number.to_bytes(8, "big")
         return hashlib.blake2b(message, key=self.secret, digest_size=KEY_BYTES).digest()
 
@@ -56,7 +56,8 @@ def read_noise_key(folder: Path) -> NoiseKeys:
         secret = bytes.fromhex(path.read_text(encoding="ascii").strip())
     except (OSError, ValueError) as error:
         raise RunError(
-            f"{path} is missing or damaged, so the noise of this run cannot go on", hint="run it again with --fresh"
+            f"{path} is missing or damaged, so this run cannot continue with the same noise",
+            hint="run it again with --fresh",
         ) from error
     if len(secret) != KEY_BYTES:
         raise RunError(f"{path} holds {len(secret)} bytes, not {KEY_BYTES}", hint="run it again with --fresh")
@@ -64,5 +65,5 @@ def read_noise_key(folder: Path) -> NoiseKeys:
 
 
 def destroy_noise_key(folder: Path) -> None:
-    """Delete a finished run's secret: from here on nobody can take the noise off."""
+    """Delete a finished run's secret: after that nobody can subtract the noise."""
     (folder / FILE).unlink(missing_ok=True)

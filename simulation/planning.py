@@ -1,4 +1,4 @@
-"""What a request would run: every setting decided before it starts, with the reason for each and what it will cost."""
+"""Plan a run: every setting with its reason, and the cost, before the run starts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Plan:
     people, items, interactions
         Size of the data.
     protection
-        What will protect the people: an epsilon with its unit, delta and adjacency, and what it rests on; or nothing.
+        The planned guarantee: epsilon with its unit, delta, adjacency and assumptions; or none.
     noise_multipliers
         Noise in the sum over the sensitivity, of the popularity round and of a training round; None without protection.
     device_rounds
@@ -69,7 +69,7 @@ class Plan:
         return {each.name: each.reason for each in self.decisions}
 
     def decided(self) -> tuple[Setting, ...]:
-        """Return the settings that are no plain default: those to read."""
+        """Return the settings that do not have their default value."""
         return tuple(each for each in self.decisions if each.source is not Source.DEFAULT)
 
     def to_dict(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class Plan:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What the run works on and what it costs, in words."""
+        """Size of the data and cost of the run, as text."""
         found = {
             "data": f"{self.people:,} people, {self.items:,} items, {self.interactions:,} interactions",
             "rounds": f"{self.settings.schedule.rounds}, after one for popularity",
@@ -119,7 +119,7 @@ class Plan:
         return found
 
     def _repr_html_(self) -> str:
-        """Show the plan in a notebook: the promise, the cost, and the settings that are no plain default."""
+        """Show the plan in a notebook: guarantee, cost, and settings without their default value."""
         rows = [(each.name, shown(each.value), each.reason) for each in self.decided()]
         grids = [facts_grid("", "", self.facts), text_grid("Settings", ("", "Value", "Reason"), rows)]
         return cell(f"Plan: {self.settings.data}", grids, protection=self.protection)
@@ -164,7 +164,7 @@ def plan(asked: SimulationConfig | Mapping[str, Any], prepared: Prepared | None 
 
 
 def _promised(config: SimulationConfig, coordinator: Coordinator) -> Protection:
-    """Say what will be promised, with everything that it takes to read it; or that nothing is."""
+    """Say the planned guarantee with its meaning and assumptions; or that there is none."""
     label = label_of(config)
     if not config.promises or config.privacy.noise == "seeded":
         text = f"Unit {config.unit}: {label}."

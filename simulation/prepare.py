@@ -1,4 +1,4 @@
-"""From a configuration to everything that virtual devices need: data, split, public content.
+"""Prepare the data of a run from its configuration: interactions, split, public content.
 
 Deterministic: every process that prepares the same configuration has the same people and the same items, so that
 nodes on other machines need no data sent to them.
@@ -49,7 +49,7 @@ class Prepared:
     content
         Public content columns and their names.
     data_hash
-        SHA-256 of everybody's history and held-out items, in the order of the data; as private as they are.
+        SHA-256 of everybody's history and held-out items, in the order of the data; as private as these.
     reader
         What read titles and texts: "tfidf", or the sentence encoder's name and version; "off" if there was nothing.
     new_items
@@ -89,7 +89,7 @@ def prepare(config: SimulationConfig, phase: Callable[[str], None] | None = None
     config
         The run.
     phase
-        Told what takes long.
+        Called with a line of text before slow steps.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def prepare(config: SimulationConfig, phase: Callable[[str], None] | None = None
 
 
 def way_to_read(content: ContentOptions) -> str:
-    """Decide how titles and texts are read: with the sentence encoder where it is installed, unless told otherwise."""
+    """Decide how titles and texts are read: by default with the sentence encoder, if it is installed."""
     if not content.use or content.text_dim == 0:
         return NO_TEXT
     if content.text == "auto":
@@ -120,7 +120,7 @@ class _Talk:
 
 @dataclass(frozen=True)
 class _Source:
-    """Which data a name means at this moment: another folder or changed files are other data.
+    """Identity of the data behind a name at this moment: another folder or changed files are other data.
 
     Attributes
     ----------
@@ -142,7 +142,7 @@ class _Source:
                 return _Source(data, ())
             files = sorted(path.iterdir()) if path.is_dir() else [path]
             stats = [(file.name, file.stat()) for file in files]
-        except OSError:  # whoever reads it says what is wrong
+        except OSError:  # the reader will report what is wrong
             return _Source(data, ())
         return _Source(str(path.resolve()), tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats))
 
@@ -151,7 +151,7 @@ _held: WeakValueDictionary[tuple[str, ReadOptions], Interactions] = WeakValueDic
 
 
 def hold(data: str, read: ReadOptions, interactions: Interactions) -> None:
-    """Let this process's runs use a dataset that is loaded already, for as long as somebody keeps it.
+    """Let this process's runs use a loaded dataset for as long as somebody keeps a reference to it.
 
     A file that has changed is read again by loading it again: what was prepared from its old content is forgotten.
     """
@@ -186,7 +186,7 @@ def _content(catalogue: Catalogue, content: ContentOptions, phase: Callable[[str
     version, embeddings = TFIDF, None
     if content.text == EMBEDDING:
         version = f"{text.ENCODER} {text.VERSION}"
-        # An id that stands in for a missing title says nothing, however much it looks like a word.
+        # An id used in place of a missing title carries no meaning, even if it looks like a word.
         titles = [title if title != item else "" for title, item in zip(catalogue.titles, catalogue.ids, strict=True)]
         embeddings = embeddings_of(text.sentences(titles, catalogue.texts), phase=phase, version=version)
     features = content_features(
@@ -208,9 +208,9 @@ def _hash_of(split: Split) -> str:
 
 
 def places_by_id(catalogue: Catalogue) -> Int32Array:
-    """Where each item goes when they are sorted by id, int32 [num_items + 1]; the last is -1, for no item.
+    """Position of each item in the order of ids, int32 [num_items + 1]; the last is -1, for no item.
 
-    The order in which a private file first names its items would tell its first histories.
+    The order in which a private file first names its items would reveal its first histories.
     """
     order = np.array(sorted(range(catalogue.num_items), key=catalogue.ids.__getitem__), dtype=np.int64)
     place = np.empty(len(order) + 1, dtype=np.int32)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def round_words(line: RoundLine) -> str:
-    """Say in a line how a round went."""
+    """Describe a round in one line."""
     if line["purpose"] == "popularity":
         return f"popularity   {line['users_per_second']:>9,.0f} users/s"
     words = f"round {line['round']:>4}   {line['users_per_second']:>9,.0f} users/s"
@@ -35,12 +35,12 @@ def round_words(line: RoundLine) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes
     ----------
     words
-        What is going on, or how the last round went.
+        The current step, or the result of the last round.
     round, rounds
         Training rounds that are done, and all of them; both 0 while data is read.
     seconds_left
@@ -90,14 +90,14 @@ class Watcher:
             self._tell(f"resumed after round {done[-1]['round']}", lasting=True)
 
     def round_done(self, line: RoundLine) -> None:
-        """Tell of a finished round."""
+        """Report a finished round."""
         self._done = line["round"]
         if line["purpose"] == "train":
             self._walls.append(line["wall_seconds"])
         self._tell(round_words(line), lasting=True)
 
     def phase(self, words: str) -> None:
-        """Tell what is going on."""
+        """Report the current step."""
         self._tell(words)
 
     def _tell(self, words: str, *, lasting: bool = False, warning: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Options of protection, and what follows from them: who is counted on, in how many rounds.
+"""Options of protection, and what follows from them: honest shares, survivors and rounds of a device.
 
 Everything follows from public numbers: the budget, the rounds, the size of the federation and of the catalogue.
 """
@@ -48,7 +48,7 @@ class PrivacyOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Cohort:
-    """Who is counted on in a round: devices asked, devices that drop out, and honest shares of noise in the sum."""
+    """Devices of a round: asked, dropped out, and honest shares of noise in the sum."""
 
     size: int
     dropouts: int

@@ -17,7 +17,7 @@ from palate.simulation.prepare import EMBEDDING, NO_TEXT, Prepared, way_to_read
 from palate.simulation.tuning import is_tuned
 
 _NOT_SHOWN = ("auto", "tune")
-"""Settings that say what is to be decided, and are used up when it is."""
+"""Settings that request a decision; they are cleared once it is made."""
 
 
 def resolve(request: SimulationConfig, data: Prepared) -> tuple[SimulationConfig, tuple[Setting, ...]]:
@@ -57,7 +57,7 @@ def _from_data(request: SimulationConfig, data: Prepared) -> dict[str, Choice]:
     """Return what the data and the machine decide: who reads texts, and whether anything is recent."""
     found: dict[str, Choice] = {}
     text = way_to_read(request.content)
-    if text != request.content.text:  # whoever resumes reads in the same way
+    if text != request.content.text:  # a resumed run reads in the same way
         installed = "" if text == EMBEDDING else "not "
         reason = "texts are not used" if text == NO_TEXT else f"the sentence encoder is {installed}installed"
         found["content.text"] = Choice(text, reason)

@@ -1,4 +1,4 @@
-"""The result of a run: the model's metrics, the baselines' beside them, the costs. One JSON object."""
+"""The result of a run: metrics of the model and of the baselines, and costs. One JSON object."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def conclude(
     guarantee
         What the run may claim; None where nothing is protected.
     phase
-        Told what is going on.
+        Called with a line of text at each step.
     """
     interactions, split = prepared.interactions, prepared.split
     summaries = {part: _summary(prepared, part, evaluation) for part, evaluation in evaluations.items()}

@@ -53,7 +53,7 @@ def locked(folder: Path) -> Iterator[None]:
     EnvironmentProblem
         If the folder cannot be made or written.
     RunError
-        If another process is at work in it.
+        If another process is using it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +68,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RunError(
-                f"another process is at work in {folder}", hint="wait for it, or choose another --folder"
+                f"another process is using {folder}", hint="wait for it, or choose another --folder"
             ) from error
         yield
 
@@ -89,7 +89,7 @@ def claim(folder: Path, config: SimulationConfig) -> None:
                 hint="choose another --folder, or --fresh to delete that run and start anew",
             )
         return
-    strangers = sorted(entries(folder) - {"environment.json"})  # which a killed process may have left alone
+    strangers = sorted(entries(folder) - {"environment.json"})  # the only file that a killed process may have left
     if strangers:
         raise RunError(
             f"{folder} is not empty and not a run: it holds {strangers[0]}", hint="choose a new folder with --folder"
@@ -105,7 +105,7 @@ def read_config(folder: Path, name: str = ASKED) -> SimulationConfig:
         raise RunError(f"{folder} is not a run: it has no {name}", hint="palate simulate makes one")
     try:
         values = load_config(path)
-        if "unit" not in values:  # a default would stand in for it, and nobody asked for that
+        if "unit" not in values:  # otherwise a default that nobody asked for would be used
             raise ConfigError("it names no unit", hint="")
         return checked_config(values)
     except ConfigError as error:
@@ -118,7 +118,7 @@ def write_config(folder: Path, config: SimulationConfig, name: str = ASKED) -> N
 
 
 def pin_data(folder: Path, data_hash: str) -> None:
-    """Note which data the run is about, beside the devices' private state, or make sure that it still is.
+    """Record the hash of the run's data with the devices' private state, or check it against the record.
 
     Raises
     ------
@@ -167,7 +167,7 @@ def write_items(folder: Path, catalogue: Catalogue) -> None:
 
 
 def environment() -> dict[str, object]:
-    """Describe what the run depends on, for those who repeat it."""
+    """Describe the environment of the run, so that it can be repeated."""
     packages = {}
     for name in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):

@@ -1,7 +1,7 @@
 """A finished run folder, read whole and checked: docs/formats/run-folder.md.
 
-Every reader of runs (report, compare) goes through `read_run`, so a file that is missing, damaged or at odds with
-its neighbours ends in one `RunError` instead of a wrong number: item indices must lie in the catalogue, the item
+Every reader of runs (report, compare) goes through `read_run`, so a file that is missing, damaged or contradicts
+another one raises a `RunError` instead of giving a wrong number: item indices must be in the catalogue, the item
 table must have the hash that it claims, and the ranks must give the accuracy that result.json states.
 """
 
@@ -26,7 +26,7 @@ from palate.simulation.report.ranked import PARTS, RANKINGS, RankedUsers, read_e
 from palate.simulation.report.records import Environment, Result, RoundRecord
 
 RUNS = Path("runs")
-"""Where a run is looked for by name."""
+"""Where runs are found by name."""
 
 
 _HASHED = ("evaluation.parquet", "items.parquet", "rounds.jsonl")
@@ -59,7 +59,7 @@ class Run:
     Attributes
     ----------
     folder
-        Where it lies.
+        The run folder.
     config
         config.toml.
     environment, rounds, result
@@ -156,7 +156,7 @@ def read_item_table(folder: Path) -> SavedTable:
         If it is missing or damaged, or of an unknown format.
     """
     name = "item_table.safetensors"
-    file_bytes(folder, name, limit=1)  # a folder or a file that may not be read is for us to name
+    file_bytes(folder, name, limit=1)  # our error names the folder or file that cannot be read
     arrays, label = read_tensors(folder / name, TABLE_FORMAT)
     try:
         table = ItemTable(arrays["fixed"], arrays["learned"])
@@ -171,7 +171,7 @@ def read_item_table(folder: Path) -> SavedTable:
 
 
 def _require_hashes(folder: Path, files: dict[str, str]) -> None:
-    """Refuse files that are not what the writer wrote, before a parser sees them."""
+    """Refuse files that are not what the writer wrote, before they are parsed."""
     for name in _HASHED:
         if name in files and hashlib.sha256(file_bytes(folder, name)).hexdigest() != files[name]:
             raise damaged(folder, name, "its SHA-256 is not the one in result.json")

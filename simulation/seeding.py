@@ -1,4 +1,4 @@
-"""The simulation's seeded randomness. Device and server code cannot import this module; a test sees to it.
+"""The simulation's seeded randomness. Device and server code cannot import this module; a test checks it.
 
 On a real device a key comes from the operating system. Here it is a function of the seed, the round and the
 person, so that a run repeats exactly and its draws are the same whatever the number of shards. Nothing here makes

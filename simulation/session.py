@@ -1,4 +1,4 @@
-"""One simulation from start to result: drives nothing itself, watches every round of the Flower ServerApp.
+"""One simulation from start to result. It observes every round of the Flower ServerApp and drives none itself.
 
 The server applies rounds; the session measures them. It asks the shards for ranks (simulation only), writes the run
 folder, and concludes with the test metrics and the baselines on the same split.
@@ -86,11 +86,11 @@ class SimulationSession:
             if not have_keys(folder):
                 if snapshot is not None:
                     raise RunError(f"{folder}: the ledgers of this run are missing", hint="run it again with --fresh")
-                destroy_noise_key(folder)  # of a run that was cleared or begun halfway: its noise must not come twice
+                destroy_noise_key(folder)  # of a cleared or half-started run: its noise must not be used twice
                 make_noise_key(folder, seed=config.seed if config.privacy.noise == "seeded" else None)
                 make_keys(folder)
             if not self.coordinator.finished:
-                read_noise_key(folder)  # never made anew: a round would leave twice, with two noises
+                read_noise_key(folder)  # never a new one: a round would be released twice, with two noises
             popularity, train = self.coordinator.example_plans()
             self._ledger = RunLedger(folder, config.promises, [(popularity, 1), (train, config.schedule.rounds)])
             for line in self.lines:  # a process may have been killed between a checkpoint and its entry
@@ -211,7 +211,7 @@ class SimulationSession:
 
 
 def _private_validation(metrics: NoisyMetrics | None) -> dict[str, float] | None:
-    """Say what the devices found out about the table that the round started from, noise included."""
+    """Return the devices' own metrics of the table that the round started from, noise included."""
     if metrics is None:
         return None
     return {

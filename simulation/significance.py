@@ -1,4 +1,4 @@
-"""Is one model really better than another on the same users? Paired tests, because users differ far more than models.
+"""Paired tests of two models on the same users. Paired, because users differ far more than models do.
 
 Hit rate: the exact McNemar test on the users whom only one model served (for 0/1 outcomes the sign-flip permutation
 test is the same thing). NDCG: the sign-flip permutation test (Fisher 1935), which Smucker, Allan & Carterette (2007)
@@ -55,7 +55,7 @@ class Comparison:
     hit_rate, ndcg
         Differences at the cut-off.
     only_first, only_second
-        Users whom only one of the models served within the cut-off; McNemar's test is about these.
+        Users for whom only one of the models has a hit within the cut-off; McNemar's test uses these.
     """
 
     num_users: int
@@ -116,12 +116,12 @@ def compare(
 
 
 def mcnemar_p_value(only_first: int, only_second: int) -> float:
-    """Exact two-sided McNemar (1947) test: given that one model alone served a user, each is equally likely.
+    """Exact two-sided McNemar (1947) test: if only one model has a hit for a user, each is equally likely.
 
     Parameters
     ----------
     only_first, only_second
-        Users served by one of the models only; 1.0 when there are none.
+        Users with a hit of only one of the models; the result is 1.0 when there are none.
     """
     discordant = only_first + only_second
     return float(stats.binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
@@ -139,7 +139,7 @@ def permutation_p_value(differences: Float64Array, *, num_resamples: int, rng: n
     rng
         Draws the signs.
     """
-    # Flipping the sign of 0 changes nothing, and most users are served alike by both models.
+    # Flipping the sign of 0 changes nothing, and both models agree on most users.
     changed = differences[differences != 0]
     if len(changed) == 0:
         return 1.0

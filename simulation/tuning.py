@@ -1,7 +1,7 @@
 """The ridge on the user vector, chosen on validation data: a few candidates are trained for six rounds each.
 
-It depends on how much taste a history shows. Choosing looks at private data, so it is for unit `none` only; a protected
-run is planned from public numbers (`palate.server.resolving`).
+The best value depends on how informative histories are. The choice looks at private data, so it is for unit `none`
+only; a protected run is planned from public numbers (`palate.server.resolving`).
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ CONFIGS = st.builds(
 
 @pytest.mark.parametrize("unit", ["none", "interaction", "both"])
 def test_a_head_is_refused_where_there_is_no_noise_of_popularity_to_stand_out_of(unit):
-    with pytest.raises(ConfigError, match=f"head is 3, and unit '{unit}' has no use for it") as refused:
+    with pytest.raises(ConfigError, match=f"head is 3, and unit '{unit}' does not use it") as refused:
         checked_config({"unit": unit, "schedule": {"head": 3.0}})
     assert "unit user" in refused.value.hint
     assert checked_config({"schedule": {"head": 3.0}}).schedule.head == 3.0
