@@ -17,7 +17,10 @@ from palate.errors import ConfigError
 
 EpsilonOption = Annotated[float | None, typer.Option(help="Whole budget of this device; the fleet's unless given.")]
 DeltaOption = Annotated[float | None, typer.Option(help="Delta of the budget; the fleet's unless given.")]
-CohortOption = Annotated[int | None, typer.Option(help="Fewest devices in a round; 10 unless given.")]
+CohortOption = Annotated[int | None, typer.Option(help="Fewest devices in a round's sum; 10 unless given.")]
+PartiesOption = Annotated[
+    int | None, typer.Option(help="Fewest parties that must work together to read a vector: 1 or 2.")
+]
 
 
 @answering
@@ -52,11 +55,13 @@ def enrol(
     epsilon: EpsilonOption = None,
     delta: DeltaOption = None,
     smallest_cohort: CohortOption = None,
+    least_parties: PartiesOption = None,
     folder: FolderOption = None,
 ) -> Answer:
     """Ask to be taken into a fleet (--request), then take in the operator's answer (--welcome)."""
     from palate.client.fleet import enrolling
-    from palate.client.fleet.status_text import against_server, carried_words
+    from palate.client.fleet.status_text import carried_words
+    from palate.client.fleet.trust import joined_words
     from palate.privacy.enrolment import spaced
 
     place = device_folder(folder)
@@ -74,12 +79,15 @@ def enrol(
         epsilon=epsilon,
         delta=delta,
         smallest_cohort=smallest_cohort,
+        least_parties=least_parties,
         current=current,
         before=before,
     )
     note(f"fleet {read.fleet} at {read.address}, {read.num_items} items")
     note(f"welcome      {spaced(read.fingerprint)}\nserver key   {spaced(read.server_key)}")
-    note(f"authority    {spaced(read.authority_key)}")
+    if read.helper_key:
+        note(f"helper key   {spaced(read.helper_key)}")
+    note(f"authority    {spaced(read.authority_key) or 'server and helper admit devices together'}")
     note(
         f"it plans {read.rounds} rounds within epsilon {read.epsilon:g} at delta {read.delta:g}; "
         f"this device allows epsilon {limits.epsilon:g} at delta {limits.delta:g}, "
@@ -97,9 +105,8 @@ def enrol(
         )
     profile = enrolling.accept(place, read, catalogue, limits)
     values = {"fleet": read.fleet, "fingerprint": read.fingerprint, "guarantee_against_the_server": profile.guarantee}
-    joined = f"joined fleet {read.fleet}; against its server: {against_server(profile)}"
     next_ = "next: palate client import FILE, then palate client join"
-    return Answer({**values, "limits": limits.to_values()}, (joined, next_))
+    return Answer({**values, "limits": limits.to_values()}, (joined_words(profile), next_))
 
 
 @reads("item_column", "title_column", "rating_column", "time_column", "user_column", "columns", "date_order", "strict")

@@ -113,6 +113,7 @@ def limits_for(
     epsilon: float | None = None,
     delta: float | None = None,
     smallest_cohort: int | None = None,
+    least_parties: int | None = None,
     current: OwnerLimits | None = None,
     before: OwnerLimits | None = None,
 ) -> OwnerLimits:
@@ -122,7 +123,7 @@ def limits_for(
     ----------
     welcome
         What the fleet plans.
-    epsilon, delta, smallest_cohort
+    epsilon, delta, smallest_cohort, least_parties
         What the owner says.
     current
         The limits in this very fleet, if the device belongs to it already.
@@ -144,7 +145,12 @@ def limits_for(
                 f"the fleet plans to spend {name} {planned:g}, devices agree to at most {usual:g} unasked",
                 hint=f"agree with --{name} {planned:g}, or set a smaller one",
             )
-    wishes = {"epsilon": epsilon, "delta": delta, "smallest_cohort": smallest_cohort}
+    wishes = {
+        "epsilon": epsilon,
+        "delta": delta,
+        "smallest_cohort": smallest_cohort,
+        "least_parties": least_parties,
+    }
     # What the fleet states about failures and collusion is held against every offer, like its budget.
     planned_limits = OwnerLimits(
         epsilon=welcome.epsilon,
@@ -157,6 +163,12 @@ def limits_for(
     if before is not None and current is None:
         start = start.tightened(before)
     limits = start.with_changes({name: value for name, value in wishes.items() if value is not None})
+    parties = FleetProfile(welcome, limits).parties
+    if parties < limits.least_parties:
+        raise ConfigError(
+            f"{parties} party alone could read what this device sends, the owner asks for {limits.least_parties}",
+            hint="agree with --least-parties 1, or choose a fleet in which others admit the devices",
+        )
     if welcome.smallest_roster < limits.smallest_cohort:
         raise ConfigError(
             f"the fleet runs rounds of {welcome.smallest_roster} devices, this device wants {limits.smallest_cohort}",
@@ -200,10 +212,14 @@ def accept(folder: DeviceFolder, welcome: Welcome, catalogue: bytes, limits: Own
             raise ConfigError(
                 f"this device belongs to fleet {old.welcome.fleet!r}", hint="leave it first: palate client leave"
             )
-        if old is not None and old.welcome.authority_key != welcome.authority_key:
+        for who, harm in (("authority", "invent devices"), ("helper", "take masks off")):
+            found = getattr(welcome, f"{who}_key") or "none"
+            pinned = found if old is None else getattr(old.welcome, f"{who}_key") or "none"
+            if found == pinned:
+                continue
             raise ConfigError(
-                f"the welcome names the enrolment authority {welcome.authority_key[:16]}, this device pinned "
-                f"{old.welcome.authority_key[:16]}: another authority could invent devices",
+                f"the welcome names the {who} {found[:16]}, this device pinned {pinned[:16]}: "
+                f"another {who} could {harm}",
                 hint="ask the operator why; to trust the new one, leave first: palate client leave",
             )
         Catalogue.from_parquet(catalogue, num_items=welcome.num_items, hint=NEW_WELCOME)

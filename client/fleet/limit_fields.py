@@ -48,11 +48,19 @@ class LimitField:
 FIELDS = (
     LimitField("epsilon", "epsilon", "Whole budget of this device.", "number"),
     LimitField("delta", "delta", "Delta of the budget.", "number"),
-    LimitField("smallest_cohort", "smallest_cohort", "Fewest devices in a round.", "whole"),
+    LimitField("smallest_cohort", "smallest_cohort", "Fewest devices in a round's sum.", "whole"),
     LimitField("least_tau", "least_tau_thousandths", "Least share of a roster that must survive.", "share"),
-    LimitField("least_gamma", "least_gamma_thousandths", "Least share of corrupt devices to allow for.", "share"),
+    LimitField(
+        "least_gamma",
+        "least_gamma_thousandths",
+        "Least share of corrupt devices to allow for, of a roster or of all registered.",
+        "share",
+    ),
     LimitField("least_own_noise", "least_own_noise", "Least noise of this device over the sensitivity.", "number"),
     LimitField("most_rounds_a_day", "most_rounds_a_day", "Most rounds within 24 hours.", "whole"),
+    LimitField(
+        "least_parties", "least_parties", "Fewest parties that must work together to read a vector, 1 or 2.", "whole"
+    ),
 )
 
 

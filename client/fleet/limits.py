@@ -50,14 +50,20 @@ class OwnerLimits:
     epsilon, delta
         The device's whole budget at unit user; its ledger enforces it.
     smallest_cohort
-        Fewest devices on a roster, and fewest in a sum.
-    least_tau_thousandths, least_gamma_thousandths
-        Quorum of survivors and corrupt devices that an offer must allow for, at least, in thousandths of the roster.
+        Fewest devices on a roster, and fewest in a sum: the least batch of two aggregators.
+    least_tau_thousandths
+        Quorum of survivors among peers, at least, in thousandths of the roster.
+    least_gamma_thousandths
+        Corrupt devices that an offer must allow for, at least, in thousandths of the roster, or of all registered
+        devices of two aggregators.
     least_own_noise
         Standard deviation of this device's own share of noise over the sensitivity, at least; what protects it if
         everybody else in the round is corrupt. 0 asks for none.
     most_rounds_a_day
         Rounds begun within 24 hours, at most.
+    least_parties
+        Parties that would have to work together to read what this device sends, at least, by the keys that it pinned:
+        1, or 2 where the fleet protects also from a party that breaks the protocol.
 
     Raises
     ------
@@ -72,6 +78,7 @@ class OwnerLimits:
     least_gamma_thousandths: int = 0
     least_own_noise: float = 0.0
     most_rounds_a_day: int = 100
+    least_parties: int = 1
 
     def __post_init__(self) -> None:
         _check("epsilon", self.epsilon, above=0.0, most=1e6)
@@ -81,6 +88,7 @@ class OwnerLimits:
         _check("least_gamma_thousandths", self.least_gamma_thousandths, above=-1, most=499)
         _check("least_own_noise", self.least_own_noise, above=-math.ulp(0.0), most=1e6)
         _check("most_rounds_a_day", self.most_rounds_a_day, above=0, most=1 << 20)
+        _check("least_parties", self.least_parties, above=0, most=2)
 
     @property
     def promises(self) -> dict[Unit, Promise]:
@@ -112,6 +120,7 @@ class OwnerLimits:
             If a field is missing, unknown, of another type or out of range.
         """
         expected = {each.name: each.type for each in fields(OwnerLimits)}
+        values = {"least_parties": 1, **values}  # versions before it kept no such limit
         if set(values) != set(expected):
             raise ConfigError(
                 f"limits: {', '.join(sorted(set(values) ^ set(expected)))} are missing or not known",
@@ -122,7 +131,9 @@ class OwnerLimits:
                 raise ConfigError(f"limits: {name} must be {kind}", hint="enrol anew with this version of palate")
         return OwnerLimits(**values)
 
-    def check(self, plan: RoundPlan, offer: Offer | CollectionOffer, *, num_items: int, began_lately: int) -> None:
+    def check(
+        self, plan: RoundPlan, offer: Offer | CollectionOffer, *, num_items: int, began_lately: int, parties: int
+    ) -> None:
         """Refuse a round that the owner does not want.
 
         Parameters
@@ -133,6 +144,8 @@ class OwnerLimits:
             Rows of the fleet's catalogue.
         began_lately
             Rounds that this device began within the last 24 hours.
+        parties
+            How many would have to work together to read what this device sends (`FleetProfile.parties`).
 
         Raises
         ------
@@ -158,6 +171,7 @@ class OwnerLimits:
         floors = (
             ("the roster's planned size", terms.roster_size, self.smallest_cohort, "--smallest-cohort"),
             *of_offer,
+            ("the number of parties that would have to work together", parties, self.least_parties, "--least-parties"),
             ("this device's own noise over the sensitivity", own_noise, self.least_own_noise, "--least-own-noise"),
         )
         for what, value, least, option in floors:

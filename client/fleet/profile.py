@@ -90,6 +90,11 @@ class FleetProfile:
         parties = self.welcome.parties
         return None if parties is None else trust_of(parties)
 
+    @property
+    def parties(self) -> int:
+        """How many would have to work together to read what this device sends: 1 or 2."""
+        return 2 if self.guarantee == "malicious" else 1
+
     def with_limits(self, limits: OwnerLimits) -> FleetProfile:
         """Return the profile under other limits."""
         return replace(self, limits=limits)

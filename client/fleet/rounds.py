@@ -211,6 +211,7 @@ class SecureRounds(ABC):
             offer,
             num_items=self._profile.welcome.num_items,
             began_lately=self._round_log.began_lately(),
+            parties=self._profile.parties,
         )
 
     def _charge(self, plan: RoundPlan, offer: bytes, *, anchored: bool = False) -> RoundRecord:

@@ -13,6 +13,7 @@ from palate.client.fleet.member import ledger_guard
 from palate.client.fleet.profile import PAUSED, REMOVED_AT, FleetProfile
 from palate.client.fleet.round_log import RoundLog, RoundRecord
 from palate.client.fleet.tables import read_table
+from palate.client.fleet.trust import trust_sentence
 from palate.client.vault import Vault
 from palate.client.vault.history import History
 from palate.errors import RunError
@@ -115,6 +116,8 @@ class DeviceStatus:
                 "address": welcome.address,
                 "welcome_fingerprint": welcome.fingerprint,
                 "guarantee_against_the_server": profile.guarantee,
+                "parties_to_collude": profile.parties,
+                "trust": trust_sentence(profile),
                 "catalogue_items": welcome.num_items,
                 "limits": profile.limits.to_values(),
             }

@@ -11,6 +11,7 @@ from palate.client.fleet.limits import DEFAULT_DELTA
 from palate.client.fleet.profile import FleetProfile
 from palate.client.fleet.round_log import OPEN, RELEASED, RoundRecord
 from palate.client.fleet.status import BudgetGauge, DeviceStatus, round_json, spent_epsilon
+from palate.client.fleet.trust import against_server, trust_sentence
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.guarantee import round_up
 from palate.privacy.budget import Promise
@@ -66,19 +67,13 @@ def ending(record: RoundRecord) -> str:
     return f"{record.ended}; {sent}, no vector among it; the charge stands" if record.ended != OPEN else f"open; {sent}"
 
 
-def against_server(profile: FleetProfile) -> str:
-    """Say what protects from the fleet's server, and what that rests on."""
-    if profile.guarantee == "semi-honest":
-        return "protected if its operators keep to the protocol: they enrol devices, and could invent some"
-    colluding = profile.limits.least_gamma_thousandths / 10
-    return (
-        "protected also if its operators break the protocol, provided that others enrol the devices, as it states, "
-        + (
-            f"and at most {colluding:g}% of a round's devices collude with it"
-            if colluding
-            else "and none colludes with it"
-        )
-    )
+def _fleet_lines(profile: FleetProfile) -> Iterator[str]:
+    fleet = f"fleet      {profile.welcome.fleet} at {profile.welcome.address}"
+    if profile.trust is None:
+        yield f"{fleet}; against its server: {against_server(profile)}"
+    else:
+        yield fleet
+        yield f"trust      {trust_sentence(profile)}"
 
 
 def status_lines(status: DeviceStatus) -> Iterator[str]:
@@ -87,8 +82,7 @@ def status_lines(status: DeviceStatus) -> Iterator[str]:
     if status.profile is None:
         yield "fleet      none; palate client enrol --request FILE asks one to take this device in"
     else:
-        welcome = status.profile.welcome
-        yield f"fleet      {welcome.fleet} at {welcome.address}; against its server: {against_server(status.profile)}"
+        yield from _fleet_lines(status.profile)
     if status.removed_at is not None:
         yield (
             f"removed    {_day(status.removed_at)}  the fleet's operator has removed this device, and it is asked for "

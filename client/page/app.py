@@ -22,7 +22,8 @@ from palate.client.fleet.limit_fields import FIELDS, as_text, changes_in, from_t
 from palate.client.fleet.limits import DEFAULT_DELTA
 from palate.client.fleet.profile import FleetProfile, set_paused
 from palate.client.fleet.status import status_of
-from palate.client.fleet.status_text import against_server, carried_words, left_words
+from palate.client.fleet.status_text import carried_words, left_words
+from palate.client.fleet.trust import trust_sentence
 from palate.client.owner.device import Said
 from palate.client.owner.export import export_all
 from palate.client.owner.forgetting import OUT_OF_REACH
@@ -208,7 +209,7 @@ class Page:
         """Show it, with limits that could not be taken as they were typed."""
         with self.session.using() as device:
             status = status_of(device.folder)
-        against = "" if status.profile is None else against_server(status.profile)
+        trust = "" if status.profile is None else trust_sentence(status.profile)
         delta = DEFAULT_DELTA if status.budget is None else status.budget.delta
         carried = carried_words(status.carried_nano, delta) if status.carried_nano else ""
         limits = {} if status.profile is None else as_text(status.profile.limits)
@@ -217,7 +218,7 @@ class Page:
             "privacy",
             200 if problem is None else _status_of(problem),
             status=status,
-            against=against,
+            trust=trust,
             carried=carried,
             fields=FIELDS,
             shown=_mark_of(limits),

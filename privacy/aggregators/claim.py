@@ -13,14 +13,19 @@ class Trust:
 
     Attributes
     ----------
-    against_lies
-        Whether the guarantee also holds against an aggregator that breaks the protocol.
+    parties
+        How many parties would have to work together, at least, to read one person's vector: 1 or 2.
     sentence
         Who would have to work together to read one person's vector, for pages and reports.
     """
 
-    against_lies: bool
+    parties: int
     sentence: str
+
+    @property
+    def against_lies(self) -> bool:
+        """Whether the guarantee also holds against an aggregator that breaks the protocol."""
+        return self.parties > 1
 
 
 def trust_of(parties: Parties) -> Trust:
@@ -33,23 +38,23 @@ def trust_of(parties: Parties) -> Trust:
     """
     if parties.leader == parties.helper:
         return Trust(
-            against_lies=False,
+            parties=1,
             sentence="One party is both leader and helper, and can read what each device sends: nothing is protected.",
         )
     if parties.authority is None:
         return Trust(
-            against_lies=True,
+            parties=2,
             sentence="To read what one device sends, the leader and the helper would have to work together.",
         )
     if parties.authority in (parties.leader, parties.helper):
         who = "leader" if parties.authority == parties.leader else "helper"
         return Trust(
-            against_lies=False,
+            parties=1,
             sentence=f"The {who} admits devices alone: it can invent them and read what one device sends, unless it "
             "follows the protocol.",
         )
     return Trust(
-        against_lies=True,
+        parties=2,
         sentence="To read what one device sends, two of the three would have to work together: the leader, the helper "
         "and the authority that admits devices.",
     )

@@ -13,8 +13,8 @@ from palate.client.fleet.limits import RoundUnwelcome
 from palate.client.fleet.member import ledger_guard
 from palate.client.fleet.profile import FleetProfile
 from palate.client.fleet.round_log import RoundLog
-from palate.client.fleet.status_text import against_server
 from palate.client.fleet.tables import read_table
+from palate.client.fleet.trust import against_server
 from palate.client.fleet.worker import Worker
 from palate.client.vault import Vault
 from palate.errors import ConfigError
@@ -112,10 +112,10 @@ def test_what_the_fleet_states_about_collusion_and_failures_is_held_against_its_
         ({"tau_thousandths": 700}, "gamma in thousandths is 0, the owner asks for at least 200"),
     ):
         with pytest.raises(RoundUnwelcome, match=words):
-            limits.check(plan, lone.offer(plan, **changes), num_items=12, began_lately=0)
+            limits.check(plan, lone.offer(plan, **changes), num_items=12, began_lately=0, parties=2)
     plan = lone.plan(0, terms=replace(lone.terms.popularity, honest_shares=1))
     as_stated = lone.offer(plan, gamma_thousandths=200, tau_thousandths=700)
-    limits.check(plan, as_stated, num_items=12, began_lately=0)
+    limits.check(plan, as_stated, num_items=12, began_lately=0, parties=2)
 
 
 @pytest.mark.parametrize("name", ["authority", "server"])

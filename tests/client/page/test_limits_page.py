@@ -66,7 +66,7 @@ def test_limits_are_changed_by_the_form_and_noted_in_the_ledger(member: Visitor)
     limits = limits_of(member)
     assert limits.to_values() == {
         "epsilon": 4.125, "delta": 1e-5, "smallest_cohort": 7, "least_tau_thousandths": 667,
-        "least_gamma_thousandths": 100, "least_own_noise": 0.25, "most_rounds_a_day": 5,
+        "least_gamma_thousandths": 100, "least_own_noise": 0.25, "most_rounds_a_day": 5, "least_parties": 1,
     }  # fmt: skip
     assert form_on(text)["epsilon"] == "4.125"
     folder = member.session.device.folder

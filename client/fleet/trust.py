@@ -1,0 +1,38 @@
+"""In words: who could read what a device sends, by the keys that came with its welcome."""
+
+from __future__ import annotations
+
+from palate.client.fleet.profile import FleetProfile
+
+
+def against_server(profile: FleetProfile) -> str:
+    """Say what protects from the server of a fleet of peers, and what that rests on."""
+    if profile.guarantee == "semi-honest":
+        return "protected if its operators keep to the protocol: they enrol devices, and could invent some"
+    colluding = profile.limits.least_gamma_thousandths / 10
+    return (
+        "protected also if its operators break the protocol, provided that others enrol the devices, as it states, "
+        + (
+            f"and at most {colluding:g}% of a round's devices collude with it"
+            if colluding
+            else "and none colludes with it"
+        )
+    )
+
+
+def trust_sentence(profile: FleetProfile) -> str:
+    """Say, for a page, who would have to work together to read what this device sends."""
+    trust = profile.trust
+    if trust is None:
+        return f"Against that server you are {against_server(profile)}."
+    corrupt = profile.limits.least_gamma_thousandths / 10
+    allowed = f"up to {corrupt:g}% of all registered devices" if corrupt else "no device"
+    return trust.sentence + (f" The noise allows for {allowed} working with them." if trust.against_lies else "")
+
+
+def joined_words(profile: FleetProfile) -> str:
+    """Say that a device joined a fleet, and what its protection rests on."""
+    joined = f"joined fleet {profile.welcome.fleet}"
+    if profile.trust is None:
+        return f"{joined}; against its server: {against_server(profile)}"
+    return f"{joined}. {trust_sentence(profile)}"

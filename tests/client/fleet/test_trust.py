@@ -1,0 +1,66 @@
+"""Who could read what a device sends: worked out from the keys that it pinned, said in words, and held as a limit."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from palate.client.fleet import enrolling
+from palate.client.fleet.identity import DeviceKeys
+from palate.client.fleet.limits import RoundUnwelcome
+from palate.client.fleet.profile import FleetProfile
+from palate.client.fleet.status import status_of
+from palate.client.fleet.status_text import status_lines
+from palate.client.fleet.trust import trust_sentence
+from palate.client.vault import Vault
+from palate.errors import ConfigError
+
+
+def test_who_would_have_to_work_together_follows_from_the_pinned_keys(reporting_of):
+    """In words, in JSON and as a limit: by the keys of the welcome, never by what the leader says."""
+    fleet = reporting_of(limits={"least_gamma_thousandths": 50})
+    profile = fleet.devices[0].member.profile
+    assert (profile.parties, profile.guarantee) == (2, "malicious")
+    assert "two of the three would have to work together" in trust_sentence(profile)
+    assert "up to 5% of all registered devices" in trust_sentence(profile)
+    shown = status_of(fleet.devices[0].folder)
+    assert shown.to_json()["fleet"]["trust"] == trust_sentence(profile)
+    assert any(line == f"trust      {trust_sentence(profile)}" for line in status_lines(shown))
+    identity = fleet.devices[0].member.keys.signing.public_key()
+    for change, words in (
+        ({"authority_key": fleet.parties.leader.hex()}, "The leader admits devices alone"),
+        ({"authority_key": fleet.parties.helper.hex()}, "The helper admits devices alone"),
+        ({"helper_key": fleet.parties.leader.hex()}, "One party is both leader and helper"),
+    ):
+        weak = fleet.welcome(identity, smallest_roster=20, **change)
+        assert FleetProfile(weak, fleet.limits).parties == 1
+        assert trust_sentence(FleetProfile(weak, fleet.limits)).startswith(words)
+        with pytest.raises(ConfigError, match="1 party alone could read"):
+            enrolling.limits_for(weak, least_parties=2)
+        assert enrolling.limits_for(weak).least_parties == 1
+    together = fleet.welcome(identity, authority_key="", smallest_roster=20)
+    assert enrolling.limits_for(together, least_parties=2).least_parties == 2
+
+
+def test_a_round_is_refused_where_fewer_parties_could_read_it_than_the_owner_wants(reporting_of):
+    fleet = reporting_of()
+    device, plan = fleet.devices[0], fleet.plan(1)
+    fleet.third = fleet.helper_key  # the helper's operator admits the devices
+    device.kill()
+    with Vault.open(device.folder.vault) as vault:
+        FleetProfile.drop(vault)
+        welcome = fleet.welcome(DeviceKeys.load(vault).signing.public_key())
+    enrolling.accept(device.folder, welcome, fleet.catalogue, fleet.limits.with_changes({"least_parties": 2}))
+    device.start()
+    with pytest.raises(RoundUnwelcome, match="parties that would have to work together"):
+        fleet.answer_of(device, plan, fleet.collection(plan))
+    assert device.spent == 0
+
+
+def test_a_welcome_with_another_helper_is_refused_until_the_device_has_left(reporting):
+    device = reporting.devices[0]
+    identity = device.member.keys.signing.public_key()
+    device.kill()
+    reporting.helper_key = Ed25519PrivateKey.generate()
+    with pytest.raises(ConfigError, match="another helper could take masks off"):
+        enrolling.accept(device.folder, reporting.welcome(identity), reporting.catalogue, reporting.limits)
