@@ -44,7 +44,8 @@ class RawInteractions:
     ----------
     frame
         Columns `line` Int64, `user` and `item` String, and where the file has them `rating` and `moment` Float64; one
-        person's rows may lack `user`, and have `title` instead of `item` or beside it.
+        person's rows may lack `user`, and have `title` instead of `item` or beside it, and `code` and `other`
+        List(String): keys that catalogues may have, and other titles.
     has_time
         Whether there is a `moment`: a timestamp in seconds since 1970 or a rank.
     is_timestamp
@@ -59,6 +60,10 @@ class RawInteractions:
         Rows that were passed over: `line` Int64 and `trouble` String, the reason in words.
     unit
         "line" or "row": what `line` counts.
+    export
+        What kind of export it is; "" for a plain table.
+    left_out
+        Rows of an export that are no part of a history: why, in words -> how many.
     """
 
     frame: pl.DataFrame
@@ -69,6 +74,8 @@ class RawInteractions:
     other_columns: tuple[str, ...] = ()
     dropped: pl.DataFrame = field(default_factory=pl.DataFrame)
     unit: str = "row"
+    export: str = ""
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

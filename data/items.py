@@ -10,8 +10,9 @@ from typing import Final
 import polars as pl
 
 from palate.data.catalogue import Catalogue
+from palate.data.files import UNLIMITED, Limits
 from palate.data.options import ReadOptions
-from palate.data.tables import EXAMPLES, UNLIMITED, Limits, Source, Table, read_table
+from palate.data.tables import EXAMPLES, Source, Table, read_table
 from palate.data.values import ROLE_NAMES, as_text, find_column, named_column, shorten
 from palate.errors import DataError
 

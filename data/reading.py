@@ -15,25 +15,31 @@ from typing import Final
 
 import polars as pl
 
+from palate.data.files import UNLIMITED, Limits
 from palate.data.interactions import CleaningReport, Interactions, RawInteractions, clean
 from palate.data.items import read_items
 from palate.data.options import ReadOptions
-from palate.data.tables import EXAMPLES, SKIPPED, UNLIMITED, Limits, Source, Table, read_table
+from palate.data.tables import EXAMPLES, SKIPPED, Source, Table, read_table
 from palate.data.values import (
+    PERSONAL_ROLE_NAMES,
     RANK_NAMES,
     ROLE_NAMES,
     as_text,
     find_column,
+    lists_of_text,
     moments,
     named_column,
     numbers,
     plain_name,
     shorten,
+    titles_with_years,
     without_placeholders,
 )
 from palate.errors import DataError
 
 _ROLES: Final = ("user", "item", "title", "rating", "time")
+_MORE_ROLES: Final = ("year", "code", "other")
+"""Roles that help to find one person's items in a catalogue."""
 _WRONG_FIELDS: Final = "wrong number of fields"
 _KIND_OF: Final = {
     _WRONG_FIELDS: "malformed",
@@ -90,19 +96,19 @@ def read_interactions(
 
 
 def read_rows(
-    source: Source, options: ReadOptions | None = None, *, personal: bool = False, limits: Limits = UNLIMITED
+    source: Source | Table, options: ReadOptions | None = None, *, personal: bool = False, limits: Limits = UNLIMITED
 ) -> RawInteractions:
     """Read the usable rows of a file or a frame; each row that is passed over is accounted for.
 
     Parameters
     ----------
     source
-        As in `read_interactions`.
+        As in `read_interactions`, or a table that was read already.
     options
         Column names and strictness.
     personal
-        Whether these are one person's: then nobody needs to be named, a title is enough for an item, and a row without
-        a rating or a time is used.
+        Whether these are one person's: then nobody needs to be named, a title is enough for an item, a year beside it
+        becomes a part of it, and a row without a rating or a time is used.
     limits
         How large a file may be.
 
@@ -112,11 +118,14 @@ def read_rows(
         If the file or a column is missing, nothing usable is left, or `strict` meets a bad row.
     """
     options = options or ReadOptions()
-    table = read_table(source, columns=options.column_names, limits=limits)
+    table = source if isinstance(source, Table) else read_table(source, columns=options.column_names, limits=limits)
     chosen, notes = _choose_columns(table, options, personal=personal)
-    text = {role: as_text(table.frame[column]) for role, column in chosen.items()}
+    text = {role: as_text(table.frame[column]) for role, column in chosen.items() if role not in _MORE_ROLES}
     parsed: dict[str, pl.Series] = {"line": table.lines}
     parsed |= {role: text[role] for role in ("user", "item", "title") if role in text}
+    if "title" in parsed and "year" in chosen:
+        parsed["title"] = titles_with_years(parsed["title"], as_text(table.frame[chosen["year"]]))
+    parsed |= {role: lists_of_text(table.frame[chosen[role]]) for role in ("code", "other") if role in chosen}
     is_timestamp = "time" in chosen and plain_name(chosen["time"]) not in RANK_NAMES
     if "rating" in chosen:
         text["rating"] = without_placeholders(text["rating"])
@@ -125,7 +134,8 @@ def read_rows(
     if "time" in chosen:
         text["time"] = without_placeholders(text["time"])
         if is_timestamp:
-            parsed["moment"], note = moments(text["time"], options.date_order)
+            ask = "--day-first or --month-first" if personal else "--date-order"
+            parsed["moment"], note = moments(text["time"], options.date_order, ask=ask)
         else:
             parsed["moment"], note = numbers(text["time"])
         notes += [f"{chosen['time']}: {note}"] if note else []
@@ -152,9 +162,11 @@ def read_rows(
         other_columns=tuple(name for name in table.frame.columns if name not in chosen.values()),
         dropped=dropped,
         unit=table.unit,
+        export=table.export,
+        left_out=dict(Counter(table.left_out["reason"].to_list())),
     )
     if raw.frame.is_empty():
-        counts = Counter(dropped["trouble"].to_list())
+        counts = Counter(dropped["trouble"].to_list()) + Counter(raw.left_out)
         raise DataError(
             f"{table.name}: none of its {table.rows_read} rows can be used: "
             + ", ".join(f"{count} times {reason}" for reason, count in counts.most_common()),
@@ -173,6 +185,9 @@ def _choose_columns(table: Table, options: ReadOptions, *, personal: bool) -> tu
         found = name or find_column([other for other in names if other not in asked.values()], ROLE_NAMES[role])
         if found is not None and (name is not None or found not in chosen.values()):
             chosen[role] = found
+    if personal:
+        left = [name for name in names if name not in chosen.values()]
+        chosen |= {role: name for role in _MORE_ROLES if (name := find_column(left, PERSONAL_ROLE_NAMES[role]))}
     twice = [name for name, count in Counter(chosen.values()).items() if count > 1]
     if twice:
         raise DataError(f"{table.name}: column {twice[0]!r} was named for two roles", hint="name a column for each")

@@ -8,22 +8,20 @@ record; quoted text, where a record may span lines, goes through Python's csv mo
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import json
 import re
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import polars as pl
 
-from palate.data.importers import importer_of
+from palate.data.files import UNLIMITED, Limits, empty_file, read_bytes
+from palate.data.importers import Importer, importer_of, importer_of_text
+from palate.data.records import Record, columns_of, json_records
 from palate.data.values import KNOWN_NAMES, looks_like_a_value, plain_name, shorten
-from palate.errors import DataError, EnvironmentProblem
+from palate.errors import DataError
 
 if TYPE_CHECKING:
     import narwhals as nw
@@ -34,6 +32,7 @@ Source: TypeAlias = "str | Path | IntoDataFrame"
 
 EXAMPLES: Final = 5
 """Line numbers kept for each kind of trouble."""
+_LEFT_OUT: Final = pl.Schema({"line": pl.Int64, "reason": pl.String})
 SKIPPED: Final = "-"
 """Stands for a column that is left out, where columns are named by their position."""
 
@@ -46,35 +45,6 @@ _RECBOLE_TYPE = re.compile(r":(token|token_seq|float|float_seq)$")
 _PLAIN_CONTROL = frozenset(b"\t\n\r\x0b\x0c\x1a\x1b")
 _BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _PARQUET_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How large a file may be; it is checked before anything is unpacked or decoded.
-
-    Attributes
-    ----------
-    max_bytes
-        Of the file, and of what it unpacks to.
-    max_rows
-        Records in it.
-    """
-
-    max_bytes: int = 1 << 40
-    max_rows: int = 1 << 40
-
-    def check_rows(self, name: str, rows: int) -> None:
-        """Refuse a file with too many records; raises `DataError`."""
-        if rows > self.max_rows:
-            raise DataError(f"{name} has more than {self.max_rows:,} rows", hint="read it in parts")
-
-    def check_bytes(self, name: str, size: int) -> None:
-        """Refuse a file that is too large; raises `DataError`."""
-        if size > self.max_bytes:
-            raise DataError(f"{name} has more than {self.max_bytes:,} bytes", hint="read it in parts")
-
-
-UNLIMITED: Final = Limits()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +71,10 @@ class Table:
         Whether the file itself names its columns; if not they are called "column 1" and so on.
     lists
         Columns whose header declares them as words parted by blanks (RecBole's token_seq).
+    export
+        What kind of export it is; "" for a plain table.
+    left_out
+        Records of an export that are no part of a history, such as a list of plans: line Int64 and reason String.
     """
 
     name: str
@@ -112,6 +86,23 @@ class Table:
     notes: tuple[str, ...] = ()
     has_header: bool = True
     lists: frozenset[str] = frozenset()
+    export: str = ""
+    left_out: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_LEFT_OUT))
+
+    def converted(self, importer: Importer) -> Table:
+        """Return the table with the columns of the reader, without the records that the importer leaves out."""
+        reasons = [pl.when(rows).then(pl.lit(reason)) for reason, rows in importer.left_out.items()]
+        why = self.frame.with_columns(pl.coalesce(*reasons, pl.lit(None, dtype=pl.String)).alias("reason"))["reason"]
+        kept = why.is_null()
+        left_out = pl.DataFrame({"line": self.lines.filter(~kept), "reason": why.filter(why.is_not_null())})
+        return replace(
+            self,
+            frame=importer.convert(self.frame).filter(kept),
+            lines=self.lines.filter(kept),
+            notes=() if importer.quiet else self.notes,
+            export=importer.description,
+            left_out=left_out.cast(_LEFT_OUT),
+        )
 
 
 def read_table(source: Source, *, columns: Sequence[str] | None = None, limits: Limits = UNLIMITED) -> Table:
@@ -137,89 +128,56 @@ def read_table(source: Source, *, columns: Sequence[str] | None = None, limits: 
     ConfigError
         If an importer of another package cannot be used.
     """
-    known = None
-    if not isinstance(source, str | Path):
-        table = _of_frame(source)
-    else:
+    if isinstance(source, str | Path):
         path = Path(source)
-        data = read_bytes(path, limits)
-        known = importer_of(path.name) if columns is None else None
-        header, separator = (known.header, known.separator) if known else (columns, None)
-        if data.startswith(b"PAR1"):
-            table = _parquet(path.name, data, limits)
+        return table_of(path.name, read_bytes(path, limits), columns=columns, limits=limits)
+    table = _of_frame(source)
+    if columns is not None:
+        raise _has_names(table)
+    return table
+
+
+def table_of(name: str, data: bytes, *, columns: Sequence[str] | None = None, limits: Limits = UNLIMITED) -> Table:
+    """Read the content of a file, as `read_table`.
+
+    Parameters
+    ----------
+    name
+        Of the file.
+    data
+        Its content, unpacked.
+    columns, limits
+        As for `read_table`.
+
+    Raises
+    ------
+    DataError, ConfigError
+        As `read_table`.
+    """
+    known = importer_of(name) if columns is None else None
+    header, separator = (known.header, known.separator) if known else (columns, None)
+    if data.startswith(b"PAR1"):
+        table = _parquet(name, data, limits)
+    else:
+        text, notes = _decode(name, data)
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        by_text = None if columns is not None else importer_of_text(name, text)
+        if by_text is not None and by_text.records is not None:
+            known, table = by_text, _of_records(name, by_text.records(text), notes, limits)
+        elif text.lstrip().startswith(("{", "[")):
+            table = _of_records(name, json_records(text), notes, limits)
+        elif text.lstrip().startswith("<"):
+            raise DataError(f"{name} is XML or a web page that is no known export", hint="export it as CSV or JSON")
         else:
-            text, notes = _decode(path.name, data)
-            text = text.replace("\r\n", "\n").replace("\r", "\n")
-            if text.lstrip().startswith(("{", "[")):
-                table = _json(path.name, text, notes, limits)
-            else:
-                table = _delimited(path.name, text, header, separator, notes, limits)
-        if known is None and table.has_header and columns is None:
-            known = importer_of(path.name, frozenset(table.frame.columns))
+            table = _delimited(name, text, header, separator, notes, limits)
     if columns is not None and table.has_header:
-        raise DataError(f"{table.name} names its columns itself", hint="leave --columns out")
-    if known is None:
-        return table
-    return replace(table, frame=known.convert(table.frame), notes=() if known.quiet else table.notes)
+        raise _has_names(table)
+    known = known or importer_of(name, frozenset(table.frame.columns))
+    return table if known is None else table.converted(known)
 
 
-def read_bytes(path: Path, limits: Limits = UNLIMITED) -> bytes:
-    """Whole content of a file, unpacked where it is gzipped or alone in a zip archive; raises as `read_table`."""
-    try:
-        limits.check_bytes(path.name, path.stat().st_size)
-        with path.open("rb") as file:
-            data = _read_at_most(file, limits.max_bytes + 1)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise DataError(f"no such file: {path}", hint="check the path; palate data list shows the presets") from error
-    except IsADirectoryError as error:
-        raise DataError(f"{path} is a folder, not a file", hint="name the file inside it") from error
-    except PermissionError as error:
-        raise EnvironmentProblem(f"no permission to read {path}", hint="check the file's owner and mode") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}", hint="check the path") from error
-    limits.check_bytes(path.name, len(data))
-    if data.startswith(b"\x1f\x8b"):
-        try:
-            data = _read_at_most(cast("IO[bytes]", gzip.GzipFile(fileobj=io.BytesIO(data))), limits.max_bytes + 1)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(
-                f"{path.name} is a damaged gzip file: {error}", hint="fetch or compress it again"
-            ) from error
-    elif data.startswith(b"PK\x03\x04"):
-        data = _only_member(path.name, data, limits)
-    limits.check_bytes(path.name, len(data))
-    if not data.strip():
-        raise _empty(path.name)
-    return data
-
-
-def _read_at_most(file: IO[bytes], size: int) -> bytes:
-    parts, left = [], size
-    while left and (part := file.read(min(left, 1 << 24))):
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)
-
-
-def _only_member(name: str, data: bytes, limits: Limits) -> bytes:
-    """Content of the one file in a zip archive."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = [each for each in archive.infolist() if not each.is_dir() and "__MACOSX" not in each.filename]
-            if any(each.filename == "[Content_Types].xml" for each in members):
-                raise DataError(f"{name} is a spreadsheet", hint="save the sheet as CSV, then name that file")
-            if len(members) != 1:
-                inside = shorten([each.filename for each in members], 5)
-                raise DataError(f"{name} holds {len(members)} files: {inside}", hint="unpack it, and name one of them")
-            limits.check_bytes(name, members[0].file_size)
-            with archive.open(members[0]) as file:
-                return _read_at_most(file, limits.max_bytes + 1)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, zlib.error, ValueError) as error:
-        raise DataError(f"{name} is a zip archive that cannot be read: {error}", hint="unpack it first") from error
-
-
-def _empty(name: str) -> DataError:
-    return DataError(f"{name} is empty", hint="it needs a header line, and rows below it")
+def _has_names(table: Table) -> DataError:
+    return DataError(f"{table.name} names its columns itself", hint="leave --columns out")
 
 
 def _decode(name: str, data: bytes) -> tuple[str, tuple[str, ...]]:
@@ -257,7 +215,7 @@ def _delimited(
     """Read text with one separator; a record with too few or too many fields is malformed."""
     sample = [line for line in text[: 1 << 16].split("\n") if line.strip()][:_SAMPLE]
     if not sample:
-        raise _empty(name)  # nothing but a byte order mark
+        raise empty_file(name)  # nothing but a byte order mark
     separator = separator or _guess_separator(sample)
     quoted = separator in _QUOTING_SEPARATORS and '"' in text
     records = (_quoted if quoted else _plain)(name, text, separator, limits)
@@ -378,57 +336,15 @@ def _by_position(name: str, width: int, columns: Sequence[str]) -> list[str]:
     return [*columns, *(f"column {at + 1}" for at in range(len(columns), width))]
 
 
-def _json(name: str, text: str, notes: tuple[str, ...], limits: Limits) -> Table:
-    """Objects of a JSON list or of JSON lines; every field that any of them has is a column, values become text."""
-    found: list[dict[str, str | None]] = []
-    lines: list[int] = []
-    malformed: list[int] = []
-    for line, value in _json_values(text):
-        limits.check_rows(name, len(lines) + len(malformed) + 1)
-        if isinstance(value, dict) and value:
-            found.append({key: _json_text(field) for key, field in value.items()})
-            lines.append(line)
-        else:
-            malformed.append(line)
-    if not found:
+def _of_records(name: str, records: Iterable[Record], notes: tuple[str, ...], limits: Limits) -> Table:
+    """Table of records that name their own fields; every field that any of them has is a column."""
+    frame, lines, malformed = columns_of(name, records, limits)
+    if frame.is_empty():
         raise DataError(f"{name} holds no JSON objects", hint='each row must be an object such as {"item": "x"}')
-    frame = pl.from_dicts(found, infer_schema_length=None).select(pl.all().cast(pl.String).fill_null(""))
-    numbers = pl.Series("line", lines, pl.Int64)
     rows = len(lines) + len(malformed)
     return _checked(
-        Table(
-            name=name, frame=frame, lines=numbers, unit="line", rows_read=rows, malformed=tuple(malformed), notes=notes
-        )
+        Table(name=name, frame=frame, lines=lines, unit="line", rows_read=rows, malformed=malformed, notes=notes)
     )
-
-
-def _json_values(text: str) -> Iterator[tuple[int, object]]:
-    """Each value of a list, or of lines, with its line number; None for what is none. One damaged line costs itself."""
-    decoder, at, line, counted = json.JSONDecoder(), 0, 1, 0
-    blank = re.compile(r"[\s,]*")
-    opening = re.compile(r"\s*\[\s*(?=[\]{])").match(text)
-    at = opening.end() if opening else 0
-    while True:
-        at = blank.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
-        line, counted = line + text.count("\n", counted, at), at
-        if at == len(text) or (opening and text[at:].strip() == "]"):
-            return
-        try:
-            value, at = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            value, found = None, text.find("\n", at)
-            at = found if found >= 0 else len(text)
-        yield line, value
-
-
-def _json_text(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return str(int(value))
-    if isinstance(value, list):
-        return "|".join(_json_text(each) or "" for each in value)
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _parquet(name: str, data: bytes, limits: Limits) -> Table:

@@ -37,6 +37,12 @@ ROLE_NAMES: Final = {
     "age": "age",
 }
 """Usual names of the columns of each role."""
+PERSONAL_ROLE_NAMES: Final = {
+    "year": "year releaseyear yearreleased",
+    "code": "code",
+    "other": "other originaltitle originalname alternativetitle",
+}
+"""Usual names of further columns in one person's files: the title's year, public keys, other titles."""
 KNOWN_NAMES: Final = frozenset(name for names in ROLE_NAMES.values() for name in names.split()) | {"id"}
 RANK_NAMES: Final = frozenset(("order", "rank", "position", "sequence", "index"))
 """Names of times that say what came later, but not when."""
@@ -174,7 +180,22 @@ def numbers(text: pl.Series) -> tuple[pl.Series, str]:
     return plain.zip_with(read.is_null(), read), note if read.count() else ""
 
 
-def moments(text: pl.Series, order: DateOrder | None = None) -> tuple[pl.Series, str]:
+def titles_with_years(titles: pl.Series, years: pl.Series) -> pl.Series:
+    """Append years, as in "Heat (1995)", where there is one and the title does not end with it; String [n]."""
+    year = years.str.extract(r"^((?:1[89]|20)\d\d)(?:\.0*)?$", 1)
+    ends = titles.str.contains(r"\((?:1[89]|20)\d\d\)$") | (titles.str.extract(r".\b(\d{4})$", 1) == year)
+    dated = titles + " (" + year + ")"
+    return dated.zip_with(year.is_not_null() & (titles != "") & ~ends.fill_null(False), titles)
+
+
+def lists_of_text(column: pl.Series) -> pl.Series:
+    """Values as lists of trimmed text without empty ones, List(String) [n]; a plain value is a list of one."""
+    if not isinstance(column.dtype, pl.List):
+        column = as_text(column).reshape((-1, 1)).arr.to_list() if len(column) else column.cast(pl.List(pl.String))
+    return column.cast(pl.List(pl.String)).list.eval(pl.element().str.strip_chars().replace("", None).drop_nulls())
+
+
+def moments(text: pl.Series, order: DateOrder | None = None, *, ask: str = "--date-order") -> tuple[pl.Series, str]:
     """Read times: numbers of seconds or parts of them, or dates in any usual form; UTC where they name no zone.
 
     Parameters
@@ -183,6 +204,8 @@ def moments(text: pl.Series, order: DateOrder | None = None) -> tuple[pl.Series,
         Trimmed, String [n].
     order
         What comes first in dates such as 7/6/2020; None lets the column decide.
+    ask
+        The option that decides, for the note.
 
     Returns
     -------
@@ -209,12 +232,12 @@ def moments(text: pl.Series, order: DateOrder | None = None) -> tuple[pl.Series,
     note = ""
     if dates.count() < given:
         left = text.set(dates.is_not_null(), "")
-        others, note = _written_dates(left, order)
+        others, note = _written_dates(left, order, ask)
         dates = dates.zip_with(dates.is_not_null(), others)
     return _seconds(dates), note
 
 
-def _written_dates(text: pl.Series, order: DateOrder | None) -> tuple[pl.Series, str]:
+def _written_dates(text: pl.Series, order: DateOrder | None, ask: str) -> tuple[pl.Series, str]:
     """Read 13/02/2020, 7/6/20 9:15 PM, 2020/2/13, 13 Feb 2020 and February 13, 2020."""
     parts = text.str.extract_groups(_IN_NUMBERS).struct.unnest()
     first, second = (parts[name].cast(pl.Int64, strict=False) for name in ("day", "month"))
@@ -226,7 +249,7 @@ def _written_dates(text: pl.Series, order: DateOrder | None) -> tuple[pl.Series,
         else:
             by_slash = bool(text.filter(first.is_not_null())[0].count("/"))
             order = "month" if by_slash else "day"
-            note = f"its dates could be day or month first; they were read {order} first: say --date-order"
+            note = f"its dates could be day or month first; they were read {order} first: say {ask}"
         if day_first and month_first:
             note = (
                 f"{day_first} of its dates are day first, {month_first} month first; the others were read {order} first"

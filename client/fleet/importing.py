@@ -96,8 +96,8 @@ def import_file(
     """
     import polars as pl
 
+    from palate.data.files import Limits
     from palate.data.reading import read_rows
-    from palate.data.tables import Limits
 
     raw = read_rows(path, options, personal=True, limits=Limits(max_bytes=MAX_FILE_BYTES, max_rows=MAX_ROWS))
     frame, notes = raw.frame, list(raw.report.notes)

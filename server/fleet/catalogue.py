@@ -13,9 +13,9 @@ import numpy as np
 
 from palate.data.catalogue import Catalogue
 from palate.data.content import Content, ContentConfig, content_features
+from palate.data.files import Limits
 from palate.data.items import read_items
 from palate.data.options import ReadOptions
-from palate.data.tables import Limits
 from palate.errors import DataError
 from palate.privacy import files
 from palate.server.fleet import config as fleet_config

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from palate.data.files import read_bytes
 from palate.data.interactions import Interactions
-from palate.data.tables import read_bytes
 from palate.errors import DataError
 from palate.models.arrays import Int32Array, Int64Array
 from palate.models.histories import Histories

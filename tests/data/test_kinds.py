@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 import polars as pl
 import pytest
 
+from palate.data.files import Limits
 from palate.data.items import read_items
 from palate.data.options import ReadOptions
 from palate.data.reading import read_interactions, read_rows
-from palate.data.tables import Limits, read_table
+from palate.data.tables import read_table
 from palate.errors import DataError
 
 ROWS = [("a", "Amélie", 4.5, 1_700_000_000.0), ("b", "Café", 3.0, 1_700_000_100.0), ("a", "Café", 2.0, 1_700_000_200.0)]
