@@ -1,4 +1,4 @@
-"""What a baseline is: a name, whom to cite, what it can run on, and how it is fitted."""
+"""The definition of a baseline: name, citation, limits, and how it is fitted."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class FitData:
 
     @property
     def budget(self) -> Promise:
-        """The promise, for those that cannot do without.
+        """The promise, for baselines that need one.
 
         Raises
         ------
@@ -70,7 +70,7 @@ Fit = Callable[[FitData], Scorer]
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """A reference that is fitted and evaluated beside a run.
+    """A reference that is fitted and evaluated with a run.
 
     Attributes
     ----------

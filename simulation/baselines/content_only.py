@@ -1,6 +1,6 @@
-"""What popularity and public content can do alone: each user's ridge over fixed columns, nothing learned together.
+"""Popularity and public content without learned embeddings: each user's ridge over fixed columns.
 
-Separates what a federated model gains by learning embeddings from what everybody could have read off the box. It is
+Separates what a federated model gains by learning embeddings from what public columns already give. It is
 `dp_content` without the noise (Hu, Koren & Volinsky 2008, eq. 4): the same columns, the same weights of what is past.
 So the difference of the two is what noise costs, and nothing else.
 """

@@ -29,7 +29,7 @@ def fit_item_knn(data: FitData, num_neighbours: int = 50, shrinkage: float = 10.
     num_neighbours
         Neighbours kept per candidate.
     shrinkage
-        Pulls similarities that rest on few users towards 0.
+        Pulls similarities that are based on few users towards 0.
     """
     history, num_items = data.history, data.num_items
     matrix = history_matrix(history, num_items)

@@ -1,4 +1,4 @@
-"""No federation at all: what a device can do that never talks to anyone.
+"""No federation: what a single device can do without any communication.
 
 It knows its own history and the public catalogue, nothing about other people, so not even what is popular. Item
 embeddings of its own would be no use: an item that it has not had would keep its random start. What is left is a
@@ -18,7 +18,7 @@ from palate.simulation.baselines.scorers import FactorScorer
 
 
 def fit_local_only(data: FitData, regularisation: float = 30.0) -> FactorScorer:
-    """Solve one ridge per user over content columns, whatever is past as heavy as what is recent.
+    """Solve one ridge per user over content columns, with equal weights for old and recent interactions.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def fit_local_only(data: FitData, regularisation: float = 30.0) -> FactorScorer:
     require_positive(regularisation)
     content = data.content
     if content is None or content.shape[1] == 0:
-        raise ConfigError("the items have 0 content columns, a device alone needs some", hint="add genres or texts")
+        raise ConfigError("the items have no content columns; a single device needs some", hint="add genres or texts")
     training = LocalTraining(regularisation=regularisation, recency_half_life=math.inf)
     return FactorScorer(solve_users(content, data.history, training), content)
 

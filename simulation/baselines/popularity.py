@@ -1,4 +1,4 @@
-"""ItemPop: recommend what most people have had. No taste at all; every recommender must beat it."""
+"""ItemPop: recommend what most people have had. It is not personal; every recommender should beat it."""
 
 from __future__ import annotations
 

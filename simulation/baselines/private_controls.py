@@ -1,4 +1,4 @@
-"""What a privacy budget buys without learning anything together: noised popularity, alone or beside public content.
+"""Private controls that learn nothing together: noised popularity, alone or with public content.
 
 Each control spends the whole budget of a run, for whole people, on one release: the popularity sum, ``1/sqrt(n_u)`` on
 a person's items, through the integer mechanism (Agarwal, Kairouz & Liu 2021). Whatever a protected run reaches above
@@ -30,7 +30,7 @@ from palate.simulation.baselines.scorers import ConstantScorer, FactorScorer
 from palate.simulation.noise_keys import NoiseKeys
 
 SENSITIVITY = 4096
-"""Integer steps that a person's part is scaled to; finer ones cost and gain nothing that could be measured."""
+"""Integer steps that a person's part is scaled to; finer steps had no measurable cost or gain."""
 
 _CLIP_NORM = 1.0  # a person's part has this norm by construction
 _ROUND = hashlib.sha256(b"private control").hexdigest()  # of the one release, in place of a plan's hash

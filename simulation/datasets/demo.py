@@ -1,4 +1,4 @@
-"""The demo: invented films and viewers, believable enough that a newcomer can tell a good recommendation.
+"""The demo: invented films and viewers, believable enough to judge a recommendation by its title.
 
 Each viewer mixes circles of taste (a few strands, an era, a mood), drifts from one circle to another over four
 years, follows directors and sagas, and is drawn to what is popular or new. What is watched is sampled without

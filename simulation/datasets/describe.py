@@ -1,4 +1,4 @@
-"""What a dataset holds, in numbers: counts, density, who is active, what is popular, what cleaning dropped."""
+"""Describe a dataset in numbers: counts, density, activity, popularity, what cleaning dropped."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Description:
 
 
 def describe(interactions: Interactions) -> Description:
-    """Count what there is to count.
+    """Count everything that the description shows.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ from palate.errors import ConfigError, DataError, EnvironmentProblem
 from palate.simulation.datasets.presets import PRESETS, cache_folder, locate
 
 Progress = Callable[[int, int], None]
-"""Called with bytes done and bytes in all (0 where unknown)."""
+"""Called with bytes done and total bytes (0 if unknown)."""
 
 _CHUNK = 1 << 16
 _TIMEOUT_SECONDS = 20
@@ -94,7 +94,7 @@ _PACKAGES: MappingProxyType[str, Package] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Fetched:
-    """Where a dataset lies now.
+    """Where a dataset is now.
 
     Attributes
     ----------
@@ -118,7 +118,7 @@ def get(name: str, *, agree: Callable[[str], bool], progress: Progress | None = 
     agree
         Shown the owner's terms; returns whether the person agrees to them. Not asked when nothing is fetched.
     progress
-        Told how far the download is.
+        Called with the progress of the download.
 
     Raises
     ------

@@ -36,7 +36,7 @@ class Preset:
     licence
         The owner's terms, in short.
     redistribution
-        Whether the data may be passed on.
+        Whether the data may be redistributed.
     citation
         Whom to acknowledge.
     how_to_get
@@ -166,7 +166,7 @@ PRESETS: Final[Registry[Preset]] = Registry(
 )
 
 IN_MEMORY = "frame-"
-"""What the name of a dataset begins with that was a frame, and lies in no file."""
+"""Prefix of the name of a dataset that was a frame in memory, not a file."""
 
 _SUFFIXES = tuple(
     f"{kind}{packed}" for kind in (".csv", ".tsv", ".parquet", ".json", ".jsonl") for packed in ("", ".gz", ".zip")
@@ -269,7 +269,7 @@ def _unknown(spec: str) -> DataError:
     if spec.startswith(IN_MEMORY):
         return DataError(
             f"{spec} was a frame in memory, and is not in this process",
-            hint="load the same frame with palate.load in Python, and go on from there",
+            hint="load the same frame with palate.load in Python, and continue from there",
         )
     near = difflib.get_close_matches(spec, PRESETS.names, n=1)
     hint = f"did you mean {near[0]}? palate data list shows all" if near else "palate data list shows the names"

@@ -1,7 +1,7 @@
 """Leave-one-out: the newest interaction is the test item, the second-newest validation (He et al. 2017, section 4.1).
 
 Each held-out item is ranked against fixed negatives drawn without replacement from the items that the
-user has never interacted with. They serve evaluation alone: training draws its own and must not know these.
+user has never interacted with. They are used only for evaluation: training draws its own and must not know these.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Split:
 
 
 def split_for(interactions: Interactions, *, num_negatives: int = 99, seed: int) -> tuple[Split, str]:
-    """Split by NCF's files where they lie beside the whole of MovieLens 1M, else leave one out.
+    """Split by NCF's files if they are in the folder of the whole MovieLens 1M, otherwise leave one out.
 
     Returns
     -------

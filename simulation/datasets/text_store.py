@@ -1,4 +1,4 @@
-"""Sentence embeddings of a catalogue, made once and kept in the cache folder beside the datasets.
+"""Sentence embeddings of a catalogue, computed once and kept in the cache folder with the datasets.
 
 Only what is publicly known about items is ever read: a title, a description. A file is named by what its content
 depends on, the encoder's version and the sentences; it is written whole or not at all, and made again where it is
@@ -35,14 +35,14 @@ def embeddings_of(
     open_model: Callable[[], SentenceEncoder] = open_encoder,
     version: str,
 ) -> Float32Array:
-    """Read sentences, or remember having read them.
+    """Return embeddings of sentences, computed or from the cache.
 
     Parameters
     ----------
     texts
         Sentences of the items, "" where there is nothing to read, [num_items].
     phase
-        Told how far reading is; it takes about a second for two hundred titles.
+        Called with the progress of reading; it takes about a second for two hundred titles.
     open_model
         Opens the encoder; called only where something must be read.
     version

@@ -1,4 +1,4 @@
-"""Makes a demonstration device: the same vault, catalogue and table as a real one has, and somebody's history.
+"""Make a demonstration device: vault, catalogue and table like a real one, and an invented person's history.
 
 The table comes from a short private simulation of the embedded demo data: thousands of invented people, user-level
 noise, ledgers. Nobody's data is behind it, and no fleet: the device has no budget and takes part in no rounds.
@@ -45,7 +45,7 @@ MARK: Final = "demo.json"
 
 _EPSILON, _DELTA = 8.0, 1e-5
 _HISTORY = (30, 80)
-"""Films that the invented owner has seen: enough to know a taste, and few enough to read."""
+"""Films that the invented owner has seen: enough to show a taste, and few enough to read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ def clear_away(folder: DeviceFolder) -> None:
         )
     with suppress(NoVault):  # forgotten before
         forget_device(folder)
-    # The mark last: without it, a start that was cut off here could not go on.
+    # The marker file last: without it, an interrupted start could not be continued.
     for path in (folder.vault / tombstone.FILE, folder.lock, folder.home / MARK):
         path.unlink(missing_ok=True)
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""After the run: is every record intact, does every budget agree, and has everybody the same table?"""
+"""Checks after the run: every record is intact, all budgets agree, and everybody has the same table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from palate.simulation.fleet_demo.folders import DemoFleet
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that has to be so."""
+    """One check and its result."""
 
     what: str
     held: bool

@@ -33,7 +33,7 @@ _LONGEST_WAIT = {FleetStep.ADVERTISE: 2.0}
 _USUAL_WAIT = 0.15
 
 PALATE = (sys.executable, "-m", "palate.cli.main")
-"""What people type as `palate`."""
+"""The `palate` command."""
 
 
 class Program:
@@ -77,7 +77,7 @@ class Program:
             return 0.0
 
     def kill(self) -> None:
-        """End it and its children at once, as a crash would: nothing is said, nothing is cleaned up."""
+        """End it and its children at once, as a crash would: without messages and without clean-up."""
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -266,7 +266,7 @@ class FleetRun:
             time.sleep(_POLL_SECONDS)
 
     def _await_devices(self) -> None:
-        """Give the devices time to take the last table in."""
+        """Give the devices time to receive the last table."""
         deadline = time.monotonic() + _START_SECONDS
         while any(program.running for program in self._programs.values()) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)

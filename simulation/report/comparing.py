@@ -1,4 +1,4 @@
-"""Two runs side by side: what differs in the configuration, and whether one is really better for the same people.
+"""Compare two runs: differences in configuration, and whether one is significantly better for the same people.
 
 Differences are second run minus first, with the paired tests of `palate.simulation.significance` on each person's
 rank of the same held-out item.
@@ -55,7 +55,7 @@ class Ranked:
     contrasts
         Metrics, tested ones first.
     only_first, only_second
-        People whom only one of the runs served within the cut-off.
+        People for whom only one of the runs has a hit within the cut-off.
     """
 
     contrasts: tuple[Contrast, ...]
@@ -88,7 +88,7 @@ class Comparison:
 
     @property
     def names(self) -> tuple[str, str]:
-        """What to call the two: runs in different folders may share a name."""
+        """Names of the two runs; runs in different folders may share a name."""
         first, second = self.first.run, self.second.run
         return (first, second) if first != second else (f"{first} (first)", f"{second} (second)")
 
@@ -176,7 +176,7 @@ def compare_runs(first: Run, second: Run) -> Comparison:
 
 
 def comparison_grids(comparison: Comparison) -> list[Grid]:
-    """Lay the comparison out as tables: accuracy under both protocols, lists and cost, configuration."""
+    """Make tables of the comparison: accuracy under both protocols, lists and cost, configuration."""
     names = comparison.names
     grids = []
     for ranking, found in comparison.by_ranking.items():
@@ -200,7 +200,7 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
 
 
 def _require_comparable(first: Run, second: Run) -> None:
-    """Refuse runs whose ranks are not about the same items and people."""
+    """Refuse runs whose ranks are not of the same items and people."""
     names = f"{first.folder} and {second.folder}"
     again = "compare runs of the same data with the same cleaning options"
     if first.catalogue.ids != second.catalogue.ids:

@@ -101,7 +101,7 @@ def to_svg(figure: Figure, *, name: str, title: str, description: str) -> Markup
     name
         Unique in the page: keeps the identifiers of two figures apart, and makes them the same on every machine.
     title, description
-        What it is and what it shows, for those who cannot see it.
+        Alternative text: what it is and what it shows.
     """
     buffer = io.StringIO()
     style: dict[Any, Any] = {**_STYLE, "svg.hashsalt": name}

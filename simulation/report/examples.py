@@ -1,4 +1,4 @@
-"""Recommendations by title for a few people, so that a reader can judge with their own eyes.
+"""Recommendations by title for a few people, so that a reader can judge them.
 
 People are taken at fixed ranks of activity, from light to heavy, whether or not the model served them well. One more
 is added whom it did, said to be so, because a hit rate of a few per cent would seldom show a hit.

@@ -1,4 +1,4 @@
-"""The report's figures: how the rounds went, and for whom it works."""
+"""Figures of the report: accuracy and loss by round, and accuracy by group."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from palate.simulation.report.records import Result, RoundRecord
 from palate.simulation.report.tables import ROLES
 
 _WIDTH, _HEIGHT = 4.8, 3.0
-_LABEL_ROOM = 1.28  # the horizontal axis goes on past the last round, where the lines are named
+_LABEL_ROOM = 1.28  # the horizontal axis continues past the last round, where the lines are labelled
 
 
 def round_charts(rounds: Sequence[RoundRecord], result: Result) -> list[Chart]:
@@ -121,7 +121,7 @@ def _draw_accuracy(axes: Axes, rounds: Sequence[RoundRecord], result: Result) ->
 
 
 def _draw_reference(axes: Axes, rounds: Sequence[RoundRecord], result: Result) -> None:
-    """Mark the most-popular list's hit rate, where it was measured: below it nothing personal has been learned."""
+    """Mark the hit rate of the most-popular list, if it was measured: below it nothing personal was learned."""
     popularity = result.baselines.get("popularity")
     if popularity is None or popularity.validation is None:
         return

@@ -1,4 +1,4 @@
-"""Files of a run folder as bytes and frames; whatever is wrong with one is a `RunError` that names it."""
+"""Files of a run folder as bytes and frames; every problem with one is a `RunError` that names it."""
 
 from __future__ import annotations
 

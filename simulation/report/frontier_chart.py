@@ -1,4 +1,4 @@
-"""The frontier as a picture and a page: accuracy against epsilon, with private controls and references beside it."""
+"""The frontier as a picture and a page: accuracy against epsilon, with private controls and references."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METRICS = ("hr@10", "ndcg@10")
 PICTURE, PAGE = "frontier.png", "frontier.html"
 
 _WIDTH, _HEIGHT = 5.4, 4.4
-_GAP = 3.0  # unit none stands so far to the right of the largest epsilon, as a factor
+_GAP = 3.0  # factor from the largest epsilon to the position of unit none
 _DASHES: tuple[Any, ...] = ((0, (1, 1.6)), (0, (6, 2, 1.2, 2)))
 _UNIT_STYLES: Mapping[str, tuple[str, str]] = {
     "user": ("first", "o"),
@@ -80,12 +80,12 @@ class Panel:
 
     @property
     def popularity(self) -> Cell | None:
-        """The list that everybody gets, counted without privacy."""
+        """The most-popular list, counted without privacy."""
         return next((cell for cell in self._measured_references() if cell.model == "popularity"), None)
 
     @property
     def best_reference(self) -> Cell | None:
-        """The reference that this panel's metric likes best, popularity aside: more lines cannot be told apart."""
+        """The best reference by this panel's metric, without popularity: more lines could not be distinguished."""
         others = [cell for cell in self._measured_references() if cell.model != "popularity"]
         return max(others, key=lambda cell: mean(cell, self.metric), default=None)
 
@@ -99,7 +99,7 @@ class Panel:
 
     @property
     def control_unit(self) -> str | None:
-        """Whose controls are drawn: every unit of whole people has the same budget, so one stands for all."""
+        """The unit whose controls are drawn: every unit of whole people has the same budget, so one is enough."""
         found = {cell.unit for cell in self.cells if cell.kind == "control"}
         return next((unit for unit in self.units if unit in found), None)
 
@@ -111,7 +111,7 @@ def mean(cell: Cell, metric: str) -> float:
 
 
 def panels_of(cells: Iterable[Cell], *, part: str, ranking: str = "sampled") -> list[list[Panel]]:
-    """Lay the panels out: a row for each dataset that has been measured on this part, a column for each metric."""
+    """Arrange the panels: a row for each dataset that has been measured on this part, a column for each metric."""
     by_data: dict[str, list[Cell]] = {}
     for cell in cells:
         by_data.setdefault(cell.data, []).append(cell)
@@ -149,7 +149,7 @@ def chart_of(panel: Panel, *, name: str) -> Chart:
 
 
 def _legend(figure: Figure, axes: Axes, *, columns: int) -> None:
-    """Name the lines below the figure: what was swept first, then what it is compared with."""
+    """Name the lines below the figure: first the sweep, then what it is compared with."""
     handles, labels = axes.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda place: isinstance(handles[place], Line2D))  # horizontal lines last
     figure.legend(
@@ -173,7 +173,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         if not curve:
             continue
         _line(axes, panel, curve, colour=colour, marker=marker, label=f"{curve[0].label} ({unit})")
-        if panel.unprotected:  # an epsilon of infinity has no place on the axis: the line only leads there
+        if panel.unprotected:  # an epsilon of infinity is not on the axis: the line only points there
             ends = [(float(curve[-1].epsilon or 0.0), mean(curve[-1], panel.metric))]
             ends.append((without, mean(panel.unprotected, panel.metric)))
             axes.plot(*zip(*ends, strict=True), color=COLOURS[colour], linewidth=1.1, linestyle=(0, (1, 2)))
@@ -253,7 +253,7 @@ def _axes(axes: Axes, panel: Panel, epsilons: Sequence[float], without: float) -
 
 
 def _described(panel: Panel) -> str:
-    """Say what the picture shows for those who cannot see it."""
+    """Describe the picture as alternative text."""
     sentences = []
     for unit in panel.units:
         curve = panel.curve(kind="palate", unit=unit)
@@ -266,7 +266,7 @@ def _described(panel: Panel) -> str:
 
 
 def verdict(panel: Panel, unit: str) -> str:
-    """Say from which budget on learning together is worth more than the best private control, in one sentence."""
+    """Say from which budget on learning together beats the best private control, in one sentence."""
     own = panel.curve(kind="palate", unit=unit)
     rivals: dict[float | None, float] = {}
     for cell in panel.cells:
@@ -300,12 +300,12 @@ def write_page(cells: Sequence[Cell], folder: Path, *, part: str, notes: Sequenc
     part
         "validation" or "test".
     notes
-        What a reader must know beside the numbers.
+        Notes that must be shown with the numbers.
 
     Returns
     -------
     list
-        The files that were written; the page alone where nobody could be asked.
+        The files that were written; only the page where nobody could be evaluated.
 
     Raises
     ------

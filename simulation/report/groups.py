@@ -1,4 +1,4 @@
-"""For whom it works: the same accuracy by activity, by popularity of the item, and by demographic group."""
+"""Accuracy by group: by activity, by popularity of the item, and by demographic group."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from palate.simulation.report.tables import Grid, band_grid, headliners
 
 
 def groupings(result: Result, items: str) -> list[tuple[Chart, Grid]]:
-    """Draw and tabulate every way to cut the people of the run that has at least two groups.
+    """Draw and tabulate every grouping of the people of the run that has at least two groups.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What the run reached, in sentences for somebody who has never seen a metric, and what protects it."""
+"""The result of a run in sentences, for readers who know no metrics, and its guarantee."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def headline(result: Result) -> Headline:
 
 
 def protection(result: Result) -> Protection:
-    """Say what was promised; a run without protection says so loudest."""
+    """Say the guarantee; a run without one gets a warning."""
     facts = {"unit": result.unit, "protection": result.protection}
     if result.guarantee is None:
         why = (

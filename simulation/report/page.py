@@ -31,11 +31,11 @@ def write_report(
     folder
         The run folder.
     output
-        Where to write; report.html in the run folder by default, with plots/curves.png beside it.
+        Where to write; report.html in the run folder by default, together with plots/curves.png.
     history
         What each user had before the test item, for the examples; read again from the dataset by default.
     examples
-        False shows nobody's history, for a page that is passed on.
+        False shows nobody's history, for a page that is shared.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def report_page(run: Run, examples: list[Example], why_no_examples: str) -> str:
 
 
 def _examples(run: Run, history: Histories | None) -> tuple[list[Example], str]:
-    """Examples, or the reason why there are none: histories are not in the run folder, and the data may have gone."""
+    """Examples, or the reason why there are none: histories are not in the run folder, and the data may be missing."""
     if history is None:
         try:
             prepared = prepare(read_config(run.folder))
@@ -100,7 +100,7 @@ def _examples(run: Run, history: Histories | None) -> tuple[list[Example], str]:
 
 
 def _same_people(run: Run, users: tuple[str, ...]) -> bool:
-    """Tell whether the user indices of the run still mean the people that they meant."""
+    """Tell whether the user indices of the run still refer to the same people."""
     ranked = run.ranked["test"]
     return all(
         user < len(users) and users[user] == user_id

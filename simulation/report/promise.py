@@ -1,4 +1,4 @@
-"""A guarantee in words: the same sentences on the terminal and in the report."""
+"""Text of a guarantee: the same sentences on the terminal and in the report."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from palate.simulation.report.records import Claim, GuaranteeRecord
 
 
 def claim(found: Claim) -> str:
-    """Say what is claimed, for whom: one line; epsilon is rounded up."""
+    """Say the claim in one line; epsilon is rounded up."""
     return f"epsilon {round_up(found.epsilon)} at delta {found.delta:g} per {found.unit}"
 
 
 def facts(guarantee: GuaranteeRecord) -> dict[str, str]:
-    """Return everything that one must know to read the claim, by name."""
+    """Return everything that is needed to read the claim, by name."""
     noise, rounds = guarantee.noise_multipliers, guarantee.device_rounds
     checks = ", ".join(f"{check.accountant} {check.epsilon:.3f}" for check in guarantee.cross_checks)
     found = {"guarantee": claim(guarantee)}

@@ -1,4 +1,4 @@
-"""What a run recommends to one person, by title, beside what that person had lately."""
+"""What a run recommends to one person, by title, and what that person had recently."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Item:
 
     @property
     def described(self) -> str:
-        """Title with its year, unless the title says it itself."""
+        """Title with its year, unless the title contains it."""
         return f"{self.title} ({self.year})" if self.year and f"({self.year})" not in self.title else self.title
 
     def to_dict(self) -> dict[str, object]:
@@ -106,7 +106,7 @@ class Recommended:
 
     @property
     def grids(self) -> list[Grid]:
-        """The list, with the item that the person really chose next marked, and what they had lately."""
+        """The list, with the item that the person really chose next marked, and what they had recently."""
         rows = tuple(
             Row(
                 str(rank),
@@ -127,7 +127,7 @@ class Recommended:
         ]
 
     def _repr_html_(self) -> str:
-        """Show the list in a notebook, beside the newest items of the history."""
+        """Show the list in a notebook, with the newest items of the history."""
         return cell(f"For {self.user_id}", self.grids)
 
 

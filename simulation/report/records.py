@@ -1,6 +1,6 @@
-"""What a run folder's JSON says, as typed records: docs/formats/run-folder.md, one class per object.
+"""Typed records of a run folder's JSON, one class per object: docs/formats/run-folder.md.
 
-Keys that a later version adds are passed over; what is missing, of the wrong type or not finite is refused.
+Keys that a later version adds are ignored. Missing values, wrong types and numbers that are not finite are refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _Record(BaseModel):
 
 
 def _as_fields(value: Any) -> Any:
-    """Turn published names, such as "hr@10", back into the fields of `RankingMetrics`, wherever they stand."""
+    """Turn published names, such as "hr@10", back into the fields of `RankingMetrics`, at any depth."""
     if isinstance(value, list):
         return [_as_fields(inner) for inner in value]
     if not isinstance(value, dict):
@@ -93,21 +93,21 @@ class DeviceBytes(_Record):
 
 
 class NoiseMultipliers(_Record):
-    """Noise of a round over its sensitivity."""
+    """Noise multipliers: standard deviation of the noise of a round, divided by its sensitivity."""
 
     popularity: float
     train: float
 
 
 class LocalClaim(_Record):
-    """What a device's own message gives away by itself."""
+    """Guarantee of a device's own message by itself."""
 
     epsilon: float
     delta: float
 
 
 class Claim(_Record):
-    """An epsilon for one unit, and what it takes to read it."""
+    """An epsilon for one unit, with its meaning and assumptions."""
 
     epsilon: float
     delta: float
@@ -123,7 +123,7 @@ class Claim(_Record):
 
 
 class GuaranteeRecord(Claim):
-    """What a run promises: a claim, the mechanism behind it, and the same release's claims for other units."""
+    """The guarantee of a run: a claim, its mechanism, and the same release's claims for other units."""
 
     mechanism: str
     device_rounds: int
@@ -138,7 +138,7 @@ class GuaranteeRecord(Claim):
 class Result(_Record):
     """result.json: what the run reached, and at what cost.
 
-    `files` has the SHA-256 of other files of the folder, where the writer took it; they are checked before use.
+    `files` has the SHA-256 of other files of the folder, where the writer computed it; they are checked before use.
     """
 
     run: str

@@ -1,4 +1,4 @@
-"""HTML pages without a single outside asset: Jinja2 with autoescape, the style sheet inside, no scripts at all."""
+"""Self-contained HTML pages: Jinja2 with autoescape, the style sheet inside, no scripts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Protection:
-    """What protects people, or does not: what a page says first.
+    """The guarantee, or its absence: shown first on a page.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class Protection:
     title, text
         The message.
     facts
-        A guarantee in its parts, for those who must check it.
+        Details of the guarantee, by name.
     """
 
     protected: bool
@@ -51,7 +51,7 @@ def render(template: str, *, folder: Path = _HERE, **values: Any) -> str:
     template
         Name of the template.
     folder
-        Where it lies; it may extend and import those of this folder.
+        Its folder; it may extend and import templates of this folder.
     values
         What it names.
     """
@@ -75,7 +75,7 @@ def cell(title: str, grids: Sequence[Grid], *, note: str = "", protection: Prote
     note
         A sentence above them.
     protection
-        What protects the people; without protection it is a warning.
+        The guarantee; without one it is a warning.
     """
     return render("cell.html.j2", title=title, grids=grids, note=note, protection=protection)
 

@@ -1,4 +1,4 @@
-"""The report's tables: this run beside every baseline, for whom it works, and what it cost."""
+"""Tables of the report: this run and every baseline, accuracy by group, and costs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROLES = ("first", "second", "third")
 
 
 Tone = Literal["", "good", "bad", "unknown"]
-"""How a verdict is coloured on a terminal."""
+"""Colour of a verdict on a terminal."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Grid:
 
 
 def own_label(result: Result) -> str:
-    """Name this run beside its baselines."""
+    """Name of this run in tables with its baselines."""
     return f"Palate ({result.model})"
 
 
@@ -117,7 +117,7 @@ def accuracy_grid(result: Result, part: str, ranking: str) -> Grid:
     def cell(accuracy: RankingMetrics, column: str) -> Cell:
         text = score(accuracy.values[column])
         interval = accuracy.intervals.get(column)
-        # Equal as printed is equal: the reader cannot see more.
+        # Values that print equal count as equal: the reader sees no more digits.
         return Cell(text, _interval(interval) if interval else "", best=text == best[column])
 
     where = "sampled candidates" if ranking == "sampled" else "the whole catalogue"
@@ -134,7 +134,7 @@ def accuracy_grid(result: Result, part: str, ranking: str) -> Grid:
 
 
 def beyond_grid(result: Result) -> Grid:
-    """Show what the test lists look like; nothing is marked, for more is not always better."""
+    """Show properties of the test lists; nothing is marked, because more is not always better."""
     return Grid(
         caption="Test, the lists themselves",
         columns=("Model", "Coverage", "Gini", "Novelty", "Diversity"),
@@ -151,7 +151,7 @@ def beyond_grid(result: Result) -> Grid:
             )
             for index, (label, summary) in enumerate(measured(result, "test"))
         ),
-        notes=("Read beside accuracy: random lists would be the most novel and cover the most.",),
+        notes=("Read together with accuracy: random lists would be the most novel and cover the most.",),
     )
 
 
@@ -224,7 +224,7 @@ def baseline_cost_grid(result: Result) -> Grid:
 def text_grid(
     caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], notes: Sequence[str] = (), *, own: int = -1
 ) -> Grid:
-    """Lay texts out as a table; the first of each row is its label, and row `own` is this run's."""
+    """Make a table of texts; the first of each row is its label, and row `own` is this run's."""
     lines = (Row(first, tuple(map(Cell, rest)), own=place == own) for place, (first, *rest) in enumerate(rows))
     return Grid(caption, tuple(columns), tuple(lines), tuple(notes))
 

@@ -1,4 +1,4 @@
-"""The report in plain words: numbers as people say them, and what each metric means."""
+"""Text of the report: numbers as words, and what each metric means."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def metric_name(key: str) -> str:
 
 
 def p_value(value: float) -> str:
-    """Write a p-value without false precision."""
+    """Write a p-value with sensible precision."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
@@ -93,14 +93,14 @@ def flattened(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def recency_note(config: dict[str, Any], *, has_time: bool) -> str:
-    """Say whether the run's model weighs interactions by age, for those who compare it with baselines.
+    """Say whether the run's model weights interactions by age, which matters in comparisons with baselines.
 
     Parameters
     ----------
     config
         The run's configuration.
     has_time
-        Whether the order of a history is known; where it is not, nothing is recent.
+        Whether the order of a history is known; if not, nothing is recent.
     """
     training = config.get("training")
     half_life = training.get("recency_half_life") if isinstance(training, dict) else None
