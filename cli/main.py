@@ -48,6 +48,7 @@ COMMANDS: dict[str, Entry] = {
     "audit": Entry("palate.cli.audit:audit_app", "Check what a run promised and spent, and its record."),
     "frontier": Entry("palate.cli.frontier:frontier", "Measure accuracy at several privacy budgets, and plot it."),
     "server": Entry("palate.cli.server:server_app", "Run a fleet of real devices."),
+    "helper": Entry("palate.cli.helper:helper_app", "Help a fleet's server to add up what devices send, unseen."),
     "client": Entry(
         "palate.cli.client:client_app",
         "Your own device: recommendations, feedback, privacy, and the fleet that it belongs to.",

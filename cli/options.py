@@ -14,6 +14,8 @@ import click
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from palate.errors import ConfigError
+
 FORMER = frozenset({"--run-dir", "--home", "--dir", "--out"})
 """Former spellings of `--folder`; they go with the next version."""
 
@@ -48,6 +50,22 @@ def folder_option(
         show_default=show_default,
         metavar=metavar,
     )
+
+
+def listen_on(listen: str | None) -> tuple[str | None, int | None]:
+    """Read host and port of `--listen`; None for both where it was not given.
+
+    Raises
+    ------
+    ConfigError
+        If it is not host:port.
+    """
+    if listen is None:
+        return None, None
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"--listen {listen} is not host:port", hint="for example --listen 0.0.0.0:9092")
+    return host.strip("[]"), int(port)
 
 
 def print_json(value: object) -> None:

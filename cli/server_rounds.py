@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from palate.cli.options import listen_on
 from palate.cli.server_devices import HERE, FolderOption
+from palate.cli.signals import stop_signals
 from palate.cli.terminal import Answer, answering, note
 from palate.errors import ConfigError, PalateError, RunError
 from palate.server.fleet.config import load_config
@@ -177,7 +177,7 @@ def _serve(folder: FleetFolder, listen: str | None, devices: int | None, *, resu
 
     folder.require()
     config = load_config(folder.config)
-    bind, port = _listen_on(listen)
+    bind, port = listen_on(listen)
     if devices is not None and not config.cohort.smallest <= devices <= config.cohort.largest:
         raise ConfigError(
             f"--devices {devices} is not between cohort.smallest {config.cohort.smallest} and cohort.largest "
@@ -186,7 +186,7 @@ def _serve(folder: FleetFolder, listen: str | None, devices: int | None, *, resu
         )
     lines = RoundLines(Console(stderr=True), rounds=1 + config.schedule.rounds, delta=config.delta, clock=SystemClock())
 
-    with _signals() as received:
+    with stop_signals() as received:
         why = None
         with opened(
             folder,
@@ -223,32 +223,3 @@ def _serve(folder: FleetFolder, listen: str | None, devices: int | None, *, resu
             )
 
     return Answer({**found, "ended": why}, (), check=check)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Take SIGTERM and SIGINT as the wish to stop at once; a second one ends the process as it always does."""
-    received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        del frame
-        received.append(number)
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _listen_on(listen: str | None) -> tuple[str | None, int | None]:
-    if listen is None:
-        return None, None
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"--listen {listen} is not host:port", hint="for example --listen 0.0.0.0:9092")
-    return host.strip("[]"), int(port)

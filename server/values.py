@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from palate.errors import ConfigError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,6 +110,13 @@ def setting_refused(error: ValidationError, model: type[BaseModel], *, hint: str
     likely = similar(place, fields_of(model))
     hint = f"did you mean {likely}?" if likely else hint
     return ConfigError(f"{place} = {first['input']!r}: there is no such setting", hint=hint)
+
+
+def checked_name(value: str) -> str:
+    """Return the name of a fleet or of a run; raises ConfigError where it cannot be one."""
+    if not _NAME.fullmatch(value):
+        raise ConfigError(f"{value!r} is not a name", hint="use up to 63 letters, digits, dots, dashes and underscores")
+    return value
 
 
 def similar(name: str, names: Mapping[str, object]) -> str | None:

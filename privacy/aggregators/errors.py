@@ -6,7 +6,9 @@ from palate.privacy.secagg.errors import SecureAggregationError
 
 
 class CollectionError(SecureAggregationError):
-    """Base of this package's errors."""
+    """Base of this package's errors: the round was not applied."""
+
+    exit_code = 13
 
 
 class RegisterRefused(CollectionError):
@@ -62,6 +64,8 @@ class RoundKeyGone(CollectionError):
 
 class HelperRestored(CollectionError):
     """A device holds a head of this helper that is newer than the helper's own: an old state was put back."""
+
+    exit_code = 6
 
 
 class AnswerRefused(CollectionError):

@@ -6,7 +6,6 @@ Settings that are left out follow from the budget and the number of devices (`pa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +24,7 @@ from palate.server.fleet.planning import LARGEST_ROSTER, USUAL_DEVICES, cohort_c
 from palate.server.optimisers import OptimiserConfig, build_optimiser
 from palate.server.resolving import Choice, PublicNumbers, choices, complete, planned_settings
 from palate.server.settings import Schedule, ServerSettings, require_together
-from palate.server.values import fields_of, flat, merge, nested, read_toml, setting_refused, values_of
+from palate.server.values import checked_name, fields_of, flat, merge, nested, read_toml, setting_refused, values_of
 
 UNIT = str(Unit.USER)
 """Unit of protection of every fleet."""
@@ -35,8 +34,6 @@ _NOT_OF_FLEETS = {"schedule.participation", "schedule.timeout_seconds"}
 
 _USUAL_ITEMS = 1_000
 _MOST_LOST_IN_A_ROW = 3
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 class _Section(BaseModel):
@@ -237,11 +234,7 @@ class FleetConfig(_Section):
     @field_validator("name", "run")
     @classmethod
     def _is_a_name(cls, value: str) -> str:
-        if not _NAME.fullmatch(value):
-            raise ConfigError(
-                f"{value!r} is not a name", hint="use up to 63 letters, digits, dots, dashes and underscores"
-            )
-        return value
+        return checked_name(value)
 
     @model_validator(mode="after")
     def _can_run(self) -> FleetConfig:

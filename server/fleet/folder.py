@@ -131,28 +131,42 @@ class FleetFolder:
         RunError
             If another server runs this fleet.
         """
-        with (self.root / "fleet.lock").open("a") as file:
-            for left in range(_ATTEMPTS)[::-1]:  # whoever only looks holds it for a moment
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if not left:
-                        raise RunError(
-                            f"{self.root}: another palate server runs this fleet",
-                            hint="stop it first: palate server stop",
-                        ) from None
-                    time.sleep(_PAUSE_SECONDS)
+        busy = RunError(f"{self.root}: another palate server runs this fleet", hint="stop it first: palate server stop")
+        with held(self._lock, busy):
             yield
 
     def is_locked(self) -> bool:
         """Whether a server runs this fleet."""
-        with (self.root / "fleet.lock").open("a") as file:
+        return is_held(self._lock)
+
+    @property
+    def _lock(self) -> Path:
+        return self.root / "fleet.lock"
+
+
+@contextmanager
+def held(lock: Path, busy: RunError) -> Iterator[None]:
+    """Hold a folder alone by a lock on a file in it; raises `busy` where another process holds it."""
+    with lock.open("a") as file:
+        for left in range(_ATTEMPTS)[::-1]:  # whoever only looks holds it for a moment
             try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
             except BlockingIOError:
-                return True
-            return False
+                if not left:
+                    raise busy from None
+                time.sleep(_PAUSE_SECONDS)
+        yield
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds a folder by this file."""
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 def make_key(path: Path) -> Ed25519PrivateKey:

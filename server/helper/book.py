@@ -52,6 +52,8 @@ class SqliteBook:
         Name of the fleet, and the helper's signing key.
     clock
         Seconds since 1970.
+    anew
+        Write the anchor without reading it: it is lost for good.
 
     Raises
     ------
@@ -70,6 +72,7 @@ class SqliteBook:
         fleet: str,
         key: Ed25519PrivateKey,
         clock: Callable[[], int] = lambda: int(time.time()),
+        anew: bool = False,
     ) -> None:
         if not path.exists():
             raise LedgerUnreadable(f"there is no ledger at {path}", hint="restore it; a new one is a new helper")
@@ -83,7 +86,7 @@ class SqliteBook:
             with self._transaction():
                 schema.check(self._connection, fleet, key.public_key().public_bytes_raw())
             self._check_chain()
-            self._anchored = self._checked_anchor()
+            self._anchored = None if anew else self._checked_anchor()
             self.anchor()
             self.sweep()
         except BaseException:

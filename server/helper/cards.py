@@ -27,8 +27,7 @@ from palate.privacy.secagg.encoding import KEY_SIZE, SIGNATURE_SIZE
 
 HELPER_FORMAT: Final = "palate-helper-card/1"
 LEADER_FORMAT: Final = "palate-leader-card/1"
-ADDRESS: Final = r"^(\[[0-9a-fA-F:.]{2,64}\]|[A-Za-z0-9.-]{1,253}):([1-9][0-9]{0,4})$"
-"""host:port."""
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]{2,64}\]|[A-Za-z0-9.-]{1,253}):([1-9][0-9]{0,4})")
 _TAG = b"palate/helper/card/1"
 
 
@@ -88,8 +87,7 @@ class HelperCard:
             )
         except (KeyError, ValueError):
             raise _refused("a helper's card") from None
-        found = re.match(ADDRESS, card.address)
-        if card._values() != values or found is None or int(found[2]) > 65535:
+        if card._values() != values or not is_address(card.address):
             raise _refused("a helper's card")
         return card
 
@@ -155,6 +153,12 @@ class LeaderCard:
             "helper": self.parties.helper.hex(),
             "authority": "" if self.parties.authority is None else self.parties.authority.hex(),
         }
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is host:port."""
+    found = _ADDRESS.fullmatch(text)
+    return found is not None and int(found[2]) <= 65535
 
 
 def _der_of(pem: str) -> bytes:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from palate.errors import ConfigError
 from palate.privacy.aggregators.admission import MAX_REGISTERED
 from palate.privacy.aggregators.sealing import Suite
-from palate.server.helper.cards import ADDRESS
-from palate.server.values import read_toml, setting_refused
+from palate.server.helper.cards import is_address
+from palate.server.values import checked_name, read_toml, setting_refused
 
 SUITES = {"x25519": Suite.X25519, "x-wing": Suite.X_WING}
 
@@ -21,7 +22,7 @@ class HelperConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     fleet: str = Field(description="name of the fleet")
-    address: str = Field(pattern=ADDRESS, description="host:port that the leader connects to, as written in the card")
+    address: str = Field(description="host:port that the leader connects to, as written in the card")
     bind: str = Field("0.0.0.0", description="address to listen on")
     port: int = Field(9443, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     suite: Literal["x25519", "x-wing"] = Field(
@@ -34,6 +35,18 @@ class HelperConfig(BaseModel):
     anchor: str = Field(
         "anchor", description="file that keeps the end of the ledger, best on a medium that no backup restores"
     )
+
+    @field_validator("fleet")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        return checked_name(value)
+
+    @field_validator("address")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        if not is_address(value):
+            raise ConfigError(f"{value!r} is not host:port", hint="for example --address helper.example:9443")
+        return value
 
     @property
     def round_key_seconds(self) -> int:

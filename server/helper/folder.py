@@ -13,7 +13,6 @@ One process at a time uses a helper's folder: it holds a lock.
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from pathlib import Path
 
 from palate.errors import ConfigError, EnvironmentProblem, RunError
 from palate.privacy import files
+from palate.privacy.ledger.errors import Rollback, Tampered
 from palate.server.fleet.certificates import AUTHORITY_DAYS, KeyFiles, issue_server_certificate, make_authority
-from palate.server.fleet.folder import make_key, read_key
+from palate.server.fleet.folder import held, is_held, make_key, read_key
 from palate.server.helper.anchor import AnchorFile
 from palate.server.helper.book import SqliteBook
 from palate.server.helper.cards import HelperCard, LeaderCard
@@ -112,23 +112,20 @@ class HelperFolder:
         RunError
             If another process uses it.
         """
-        with (self.root / "helper.lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(
-                    f"{self.root}: another palate helper uses this folder", hint="stop it first: it answers by itself"
-                ) from None
+        busy = RunError(
+            f"{self.root}: another palate helper uses this folder",
+            hint="stop it first; one that runs answers by itself",
+        )
+        with held(self._lock, busy):
             yield
 
     def is_locked(self) -> bool:
         """Whether a helper runs here."""
-        with (self.root / "helper.lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            return False
+        return is_held(self._lock)
+
+    @property
+    def _lock(self) -> Path:
+        return self.root / "helper.lock"
 
 
 def make_helper(folder: HelperFolder, config: HelperConfig) -> HelperCard:
@@ -141,12 +138,18 @@ def make_helper(folder: HelperFolder, config: HelperConfig) -> HelperCard:
     EnvironmentProblem
         If the folder or the anchor cannot be written.
     """
-    if folder.key.exists():
+    if folder.config.exists() or folder.key.exists():
         raise ConfigError(f"{folder.root} holds a helper already", hint="choose another folder")
     try:
         folder.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise EnvironmentProblem(f"{folder.root}: {error.strerror}", hint="choose a folder you may write") from None
+    anchor = folder.root / config.anchor
+    if anchor.exists() or not anchor.parent.is_dir():
+        raise ConfigError(
+            f"the anchor cannot be {anchor}: it is there already, or its folder is not",
+            hint="choose a new file, in a folder on another medium",
+        )
     host = config.address.rpartition(":")[0].strip("[]")
     key = make_key(folder.key)
     make_authority(folder.tls_root.folder, name=f"{config.fleet} helper")
@@ -191,6 +194,26 @@ def trust(folder: HelperFolder, data: bytes) -> LeaderCard:
     return card
 
 
+def renew_anchor(folder: HelperFolder) -> AnchorFile:
+    """Write the anchor anew where it is missing or damaged; one that can be read is left as it is.
+
+    Raises
+    ------
+    ConfigError, RunError
+        If this is no helper's folder, or another process uses it.
+    LedgerUnreadable, Tampered, Rollback, Fork
+        If the ledger is damaged, or is not the one that a readable anchor saw.
+    """
+    config = folder.load_config()
+    anchor, lost = folder.anchor(config), False
+    try:
+        anchor.read()
+    except (Rollback, Tampered):
+        lost = True
+    with folder.locked(), closing(_book(folder, config, anew=lost)):
+        return anchor
+
+
 @contextmanager
 def opened(folder: HelperFolder, *, progress: Progress | None = None) -> Iterator[HelperService]:
     """Open a helper's folder, alone; its ledger is checked first.
@@ -203,23 +226,25 @@ def opened(folder: HelperFolder, *, progress: Progress | None = None) -> Iterato
         If the ledger is damaged, or is not the one that the anchor saw.
     """
     config, card = folder.load_config(), folder.leader()
-    key = read_key(folder.key)
-    with folder.locked():
-        book = SqliteBook(
-            folder.ledger,
-            secrets=RoundSecrets(folder.round_keys),
-            anchor=folder.anchor(config),
-            fleet=config.fleet,
-            key=key,
+    with folder.locked(), closing(_book(folder, config)) as book:
+        yield HelperService(
+            config.fleet,
+            read_key(folder.key),
+            card.parties,
+            book,
+            suite=SUITES[config.suite],
+            round_key_seconds=config.round_key_seconds,
+            most_devices=config.most_devices,
+            progress=progress,
         )
-        with closing(book):
-            yield HelperService(
-                config.fleet,
-                key,
-                card.parties,
-                book,
-                suite=SUITES[config.suite],
-                round_key_seconds=config.round_key_seconds,
-                most_devices=config.most_devices,
-                progress=progress,
-            )
+
+
+def _book(folder: HelperFolder, config: HelperConfig, *, anew: bool = False) -> SqliteBook:
+    return SqliteBook(
+        folder.ledger,
+        secrets=RoundSecrets(folder.round_keys),
+        anchor=folder.anchor(config),
+        fleet=config.fleet,
+        key=read_key(folder.key),
+        anew=anew,
+    )

@@ -248,7 +248,7 @@ class FileLink(_QueryLink):
         name = f"{query.question}-{sha256(query.body).hexdigest()[:16]}"
         asked, reply = self._folder / f"{name}.query", self._folder / f"{name}.reply"
         self._reply = reply
-        if not asked.exists():
+        if not asked.exists() and not reply.exists():
             files.replace(asked, query.to_file())
         deadline = time.monotonic() + self._wait
         while not reply.exists():

@@ -93,7 +93,8 @@ class Place:
 class Leader:
     """A leader that asks one helper, and its devices."""
 
-    def __init__(self, *, together: bool = False, devices: int = 6) -> None:
+    def __init__(self, *, together: bool = False, devices: int = 6, time: int = NOW) -> None:
+        self.time = time
         self.key, self.helper, self.authority = key_of(1), key_of(2), key_of(3)
         self.parties = Parties(
             leader=raw(self.key), helper=raw(self.helper), authority=None if together else raw(self.authority)
@@ -112,7 +113,7 @@ class Leader:
             "device": device,
             "identity_key": raw(self.identities[device]),
             "generation": 1,
-            "not_after": NOW + 50_000,
+            "not_after": self.time + 50_000,
         } | changes
         return self.sign(Certificate(**values))
 
@@ -123,7 +124,7 @@ class Leader:
 
     def register(self, certificates: list[Certificate], **changes: Any) -> Register:
         self.epoch += 1
-        values = {"fleet": FLEET, "epoch": self.epoch, "not_after": NOW + 50_000} | changes
+        values = {"fleet": FLEET, "epoch": self.epoch, "not_after": self.time + 50_000} | changes
         return self.sign(list_of(entries_of(certificates), **values))
 
     def revocation(self, number: int, *devices: int) -> Revocation:
@@ -144,7 +145,7 @@ class Leader:
         )
 
     def round(self, link, membership: Membership, server_round: int = 1, **changes: Any) -> Round:
-        return Round(self, membership, RoundKey.open(link.round_key(RUN, server_round), raw(self.helper)), changes)
+        return Round(self, membership, RoundKey.open(link.round_key(RUN, server_round), self.parties.helper), changes)
 
 
 class Round:
@@ -165,9 +166,9 @@ class Round:
             "corrupt": 1,
             "least_batch": 3,
             "most_reports": len(leader.identities),
-            "issued_at": NOW,
-            "report_before": NOW + 100,
-            "answer_before": NOW + 200,
+            "issued_at": leader.time,
+            "report_before": leader.time + 100,
+            "answer_before": leader.time + 200,
         } | changes
         self.offer = CollectionOffer(
             **values,
