@@ -3,8 +3,7 @@
 Content answers for items that nobody has had yet, and it spans the directions in which a noisy item update is most
 likely to be signal. Text is TF-IDF (Salton & Buckley 1988) reduced by a truncated SVD (latent semantic analysis,
 Deerwester et al. 1990); scikit-learn would do it, but thirty lines do not justify the dependency. Or it is sentence
-embeddings (`palate.data.text`), reduced to their principal components: then what a person types can be laid beside
-the items, and an item that joins later gets the same columns.
+embeddings (`palate.data.text`), reduced to their principal components.
 """
 
 from __future__ import annotations
@@ -57,28 +56,6 @@ class ContentConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class TextBasis:
-    """From a sentence's embedding to text columns: ``scaled (e - mean) @ directions``; public, as the catalogue is.
-
-    Attributes
-    ----------
-    mean
-        Mean embedding of the catalogue, float32 [width].
-    directions
-        Principal directions times the scale of the text columns, float32 [width, k].
-    """
-
-    mean: Float32Array
-    directions: Float32Array
-
-    def columns(self, embeddings: Float32Array) -> Float32Array:
-        """Text columns of other sentences, float32 [n, k] for [n, width]; a row of zeros (no text) stays so."""
-        told = np.any(embeddings != 0, axis=1)
-        columns = np.where(told[:, None], (embeddings - self.mean) @ self.directions, np.float32(0))
-        return np.asarray(columns, dtype=np.float32)
-
-
-@dataclass(frozen=True, eq=False)
 class Content:
     """Feature matrix of the catalogue.
 
@@ -88,13 +65,10 @@ class Content:
         Centred features, float32 [num_items, k]; k = 0 when nothing is known about the items.
     names
         What each column says, in words, [k].
-    basis
-        How a sentence becomes text columns; None where they are not made from embeddings.
     """
 
     columns: Float32Array
     names: tuple[str, ...]
-    basis: TextBasis | None = None
 
     @property
     def num_text(self) -> int:
@@ -155,10 +129,9 @@ def content_features(
             )
     needed = max(config.min_items, int(np.ceil(config.min_share * num_items)))
     indicators = _indicators(genres, np.asarray(years), needed=needed, recent_years=config.recent_years)
-    basis = None
     if embeddings is not None:
         scale = config.text_scale if indicators else config.lone_text_scale
-        text, basis = _principal_columns(embeddings, config.text_dim, scale)
+        text = _principal_columns(embeddings, config.text_dim, scale)
     else:
         words = list(texts)
         if titles is not None and (any(text.strip() for text in texts) or not any(genres)):
@@ -167,7 +140,7 @@ def content_features(
     names = [*indicators, *(f"{_TEXT}{index + 1}" for index in range(text.shape[1]))]
     raw = np.column_stack([*indicators.values(), text]) if names else np.zeros((num_items, 0))
     centred = raw - raw.mean(axis=0) if num_items else raw
-    return Content(np.ascontiguousarray(centred, dtype=np.float32), tuple(names), basis)
+    return Content(np.ascontiguousarray(centred, dtype=np.float32), tuple(names))
 
 
 def _indicators(
@@ -202,14 +175,14 @@ def _indicators(
     return columns
 
 
-def _principal_columns(embeddings: Float32Array, dim: int, scale: float) -> tuple[Float64Array, TextBasis | None]:
-    """Principal components of the embeddings, [num_items, k] with k <= dim, and how to make them of other sentences."""
+def _principal_columns(embeddings: Float32Array, dim: int, scale: float) -> Float64Array:
+    """Principal components of the embeddings, [num_items, k] with k <= dim; zeros where there is no text."""
     told = np.any(embeddings != 0, axis=1)
     known = embeddings[told].astype(np.float64)  # [num_told, width]
     rank = min(dim, len(known) - 1, embeddings.shape[1])
     nothing = np.zeros((len(embeddings), 0))
     if rank < 1:
-        return nothing, None
+        return nothing
     mean = known.mean(axis=0)
     # The width is a few hundred: its eigenvectors cost less than an SVD of the catalogue.
     variances, directions = np.linalg.eigh((known - mean).T @ (known - mean))
@@ -221,10 +194,10 @@ def _principal_columns(embeddings: Float32Array, dim: int, scale: float) -> tupl
     directions *= np.sign(directions[heaviest, np.arange(len(order))])
     size = np.sqrt(np.sum(variances[order]) / (len(embeddings) * max(len(order), 1)))  # items without text count as 0
     if size == 0:
-        return nothing, None
-    basis = TextBasis(mean.astype(np.float32), np.round(directions * (scale / size), decimals=6).astype(np.float32))
-    columns = np.round(np.asarray(basis.columns(embeddings), dtype=np.float64), decimals=6)
-    return np.asarray(columns + 0.0, dtype=np.float64), basis
+        return nothing
+    scaled = np.round(directions * (scale / size), decimals=6).astype(np.float32)
+    columns = np.where(told[:, None], (embeddings - mean.astype(np.float32)) @ scaled, np.float32(0))
+    return np.asarray(np.round(columns.astype(np.float64), decimals=6) + 0.0)
 
 
 def _text_columns(texts: Sequence[str], dim: int, scale: float) -> Float64Array:

@@ -276,18 +276,15 @@ class RankingMetrics:
         cuts = [name.removeprefix("hr@") for name in values if name.startswith("hr@")]
         if len(cuts) != 1 or not cuts[0].isdigit() or (k := int(cuts[0])) < 1:
             raise ValueError("not one hit rate at one cut-off")
-        names = {"num_users": "users", "recall_wide": f"recall@{2 * k}", "mrr": "mrr"}
-        found: dict[str, Any] = {"top_k": k}
-        intervals = values.get("intervals")
-        for field, name in (("hit_rate", f"hr@{k}"), ("ndcg", f"ndcg@{k}")):
-            own = intervals.get(name) if isinstance(intervals, Mapping) else None
-            if name not in values or not isinstance(own, Mapping):
-                raise ValueError(f"no {name}")
-            found[field] = {
-                "standard_error": own.get("se"),
-                **{part: own.get(part) for part in ("value", "low", "high")},
+        try:
+            estimates = {
+                field: {"standard_error": own["se"], **{part: own[part] for part in ("value", "low", "high")}}
+                for field, own in (
+                    ("hit_rate", values["intervals"][f"hr@{k}"]),
+                    ("ndcg", values["intervals"][f"ndcg@{k}"]),
+                )
             }
-        missing = [name for name in names.values() if name not in values]
-        if missing:
-            raise ValueError(f"no {', '.join(missing)}")
-        return found | {field: values[name] for field, name in names.items()}
+            means = {"num_users": values["users"], "recall_wide": values[f"recall@{2 * k}"], "mrr": values["mrr"]}
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no {error}") from None
+        return {"top_k": k, **estimates, **means}

@@ -194,36 +194,22 @@ class RequestReader:
         return Request(first_year=first, last_year=last, without_years=tuple(without))
 
     def _read_genres(self, scan: _Scan) -> Request:
-        asked = Request()
-        for at in range(len(scan.words)):
-            for length in range(max(self._longest, 3), 0, -1):
-                forms = words.stems(scan.phrase(at, length))
-                compound = next((words.COMPOUNDS[form] for form in forms if form in words.COMPOUNDS), None)
-                names = compound or [form for form in forms if form in self._genres][:1]
-                known = self._known(names)
-                if known:
-                    asked = asked.also(_genres(scan, at, known))
-                    scan.claim(at, at + length, facet=True)
-                    break
-        return asked
+        def meant(forms: tuple[str, ...], at: int) -> Request | None:
+            compound = next((words.COMPOUNDS[form] for form in forms if form in words.COMPOUNDS), None)
+            known = self._known(compound or [form for form in forms if form in self._genres][:1])
+            return _genres(scan, at, known) if known else None
+
+        return scan.phrases(max(self._longest, 3), meant)
 
     def _read_moods(self, scan: _Scan) -> Request:
-        asked = Request()
-        for at in range(len(scan.words)):
-            for length in range(_MOOD_WORDS, 0, -1):
-                forms = words.stems(scan.phrase(at, length))
-                mood = next((words.MOODS[form] for form in forms if form in words.MOODS), None)
-                if mood is None:
-                    continue
-                more, less = self._known(mood.more), self._known(mood.less)
-                if not more and not less:
-                    continue
-                if scan.negated(at):
-                    more, less = less, more
-                asked = asked.also(Request(more=more, less=less))
-                scan.claim(at, at + length, facet=True)
-                break
-        return asked
+        def meant(forms: tuple[str, ...], at: int) -> Request | None:
+            mood = next((words.MOODS[form] for form in forms if form in words.MOODS), None)
+            more, less = (self._known(mood.more), self._known(mood.less)) if mood else ((), ())
+            if not more and not less:
+                return None
+            return Request(more=less, less=more) if scan.negated(at) else Request(more=more, less=less)
+
+        return scan.phrases(_MOOD_WORDS, meant)
 
     def _known(self, names: Sequence[str]) -> tuple[str, ...]:
         return tuple(genre_facet(self._genres[name]) for name in names if name in self._genres)
@@ -313,6 +299,18 @@ class _Scan:
         if not ends_in_words or set(parts) & (_PUNCTUATION - {"-"}) or self.claimed[at : at + length].any():
             return ""
         return plain(" ".join(parts))
+
+    def phrases(self, longest: int, meant: Callable[[tuple[str, ...], int], Request | None]) -> Request:
+        """Claim the phrases of at most so many words whose forms mean something, at each word the longest one."""
+        asked = Request()
+        for at in range(len(self.words)):
+            for length in range(longest, 0, -1):
+                found = meant(words.stems(self.phrase(at, length)), at)
+                if found is not None:
+                    asked = asked.also(found)
+                    self.claim(at, at + length, facet=True)
+                    break
+        return asked
 
     def pauses(self, at: int) -> bool:
         """Whether what stands here ends a phrase."""

@@ -26,7 +26,6 @@ def forget(
     spent: Mapping[tuple[str, str], int],
     signer: Ed25519PrivateKey | None,
     further: Callable[[], None] = lambda: None,
-    wait_seconds: float = schema.WAIT_SECONDS,
 ) -> tombstone.Tombstone:
     """Destroy the vault of a folder for good; no key is needed for it, so that a lost one is no obstacle.
 
@@ -42,8 +41,6 @@ def forget(
         The key that signed them, taken out of the vault before; None if it is lost.
     further
         Destroys what else there is, as the ledger's file; called once the keys are gone.
-    wait_seconds
-        How long to wait for other programs.
 
     Returns
     -------
@@ -64,23 +61,21 @@ def forget(
             f"a charge of {min(spent.values())}, at least 0", hint="give the sums of the ledgers' charges"
         )
     files.own_folder(folder)
-    identity = _identity(folder, wait_seconds)
+    identity = _identity(folder)
     if identity is None:
         raise NoVault(f"{folder} has no vault", hint="name the folder of this device")
     before = tombstone.read(folder)
     if before is None or before.vault != identity[0]:
         tombstone.write(folder, tombstone.engrave(identity[0], spent, signer, before))
-    return finish(folder, further=further, wait_seconds=wait_seconds)
+    return finish(folder, further=further)
 
 
-def finish(
-    folder: Path, *, further: Callable[[], None] = lambda: None, wait_seconds: float = schema.WAIT_SECONDS
-) -> tombstone.Tombstone:
+def finish(folder: Path, *, further: Callable[[], None] = lambda: None) -> tombstone.Tombstone:
     """Go on with a `forget` that something stopped; raises as it. Nothing happens if it was finished."""
     stone = tombstone.read(folder)
     if stone is None:
         raise NoVault(f"nothing was begun to be forgotten in {folder}", hint="call forget first")
-    identity = _identity(folder, wait_seconds)
+    identity = _identity(folder)
     if identity is not None and identity[0] != stone.vault:
         return stone  # a new vault, begun after this tombstone
     keeper.FileKeeper(folder).shred(stone.vault)
@@ -94,16 +89,16 @@ def finish(
         files.shred(path)
     further()
     if refusal is not None:  # what the key opens goes; the row that says where the key lies stays, for the next try
-        _empty(folder, ("keys", "entries"), wait_seconds)
+        _empty(folder, ("keys", "entries"))
         raise refusal
-    _empty(folder, tuple(schema.SCHEMA), wait_seconds)
+    _empty(folder, tuple(schema.SCHEMA))
     for suffix in (*schema.SIDE_FILES, ""):
         (folder / f"{schema.FILE}{suffix}").unlink(missing_ok=True)
     whole.sync_folder(folder)
     return stone
 
 
-def _identity(folder: Path, wait_seconds: float) -> tuple[bytes, str] | None:
+def _identity(folder: Path) -> tuple[bytes, str] | None:
     """Id and keeper as the file says in clear; None if there is no file, or it is empty already.
 
     A file too damaged to say goes by a hash of its bytes, so that a second one is not taken for the first.
@@ -112,7 +107,7 @@ def _identity(folder: Path, wait_seconds: float) -> tuple[bytes, str] | None:
     if not path.is_file():
         return None
     try:
-        connection = schema.connect(path, wait_seconds=wait_seconds)
+        connection = schema.connect(path)
     except VaultTampered:
         return _damaged(path)
     try:
@@ -134,19 +129,19 @@ def _damaged(path: Path) -> tuple[bytes, str]:
     return sha256(path.read_bytes()).digest()[:ID_SIZE], keeper.FileKeeper.kind
 
 
-def _empty(folder: Path, tables: Sequence[str], wait_seconds: float) -> None:
+def _empty(folder: Path, tables: Sequence[str]) -> None:
     path = folder / schema.FILE
     if not path.is_file():
         return
     try:
-        _overwrite_rows(path, tables, wait_seconds)
+        _overwrite_rows(path, tables)
     except VaultTampered:  # SQLite cannot read it: overwrite the files as they are
         for suffix in (*schema.SIDE_FILES, ""):
             files.shred(folder / f"{schema.FILE}{suffix}")
 
 
-def _overwrite_rows(path: Path, tables: Sequence[str], wait_seconds: float) -> None:
-    connection = schema.connect(path, wait_seconds=wait_seconds)
+def _overwrite_rows(path: Path, tables: Sequence[str]) -> None:
+    connection = schema.connect(path)
     try:
         with named():
             if not schema.is_empty(connection):

@@ -21,6 +21,7 @@ APPLICATION_ID = 0x504C564C  # "PLVL"
 FILE = "vault.db"
 SIDE_FILES = ("-wal", "-shm", "-journal")
 WAIT_SECONDS = 30.0
+"""How long to wait for other programs that hold the file."""
 
 SCHEMA: Final = MappingProxyType(
     {
@@ -40,15 +41,8 @@ SCHEMA: Final = MappingProxyType(
 )
 
 
-def connect(path: Path, *, wait_seconds: float) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
     """Open a vault's file, or make an empty one, readable by its owner only.
-
-    Parameters
-    ----------
-    path
-        The file.
-    wait_seconds
-        How long to wait for other programs.
 
     Raises
     ------
@@ -66,7 +60,7 @@ def connect(path: Path, *, wait_seconds: float) -> sqlite3.Connection:
         except FileNotFoundError:
             continue
     # A vault may be handed from thread to thread; a lock keeps two threads from using it at once.
-    connection = sqlite3.connect(path, isolation_level=None, timeout=wait_seconds, check_same_thread=False)
+    connection = sqlite3.connect(path, isolation_level=None, timeout=WAIT_SECONDS, check_same_thread=False)
     try:
         for pragma in (
             "journal_mode = WAL",

@@ -13,7 +13,6 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from palate.client.vault import files, keeper, schema, tombstone
@@ -54,7 +53,6 @@ class Vault(SealedRows):
         *,
         keyring: keeper.Choice = "auto",
         carrying: tombstone.Tombstone | None = None,
-        wait_seconds: float = schema.WAIT_SECONDS,
     ) -> Vault:
         """Make a vault in a folder, which is made too if need be.
 
@@ -67,8 +65,6 @@ class Vault(SealedRows):
         carrying
             What a vault that was forgotten had spent. The caller takes it off the new budget; it is asked for where
             the folder has a tombstone, and written where it has none.
-        wait_seconds
-            How long to wait for other programs that use the file.
 
         Raises
         ------
@@ -88,7 +84,7 @@ class Vault(SealedRows):
             tombstone.write(folder, carrying)
         place = keeper.choose(folder, keyring)
         vault_id = os.urandom(ID_SIZE)
-        connection = schema.connect(folder / schema.FILE, wait_seconds=wait_seconds)
+        connection = schema.connect(folder / schema.FILE)
         try:
             with named():
                 connection.execute("BEGIN IMMEDIATE")
@@ -112,7 +108,7 @@ class Vault(SealedRows):
         return cls(folder, connection, vault_id, place.kind, master)
 
     @classmethod
-    def open(cls, folder: Path, *, wait_seconds: float = schema.WAIT_SECONDS) -> Vault:
+    def open(cls, folder: Path) -> Vault:
         """Open the vault of a folder, and check that its rows are those that it was left with.
 
         Raises
@@ -130,7 +126,7 @@ class Vault(SealedRows):
         if not os.path.lexists(path):
             raise _no_vault(folder)
         files.own_folder(folder)
-        connection = schema.connect(path, wait_seconds=wait_seconds)
+        connection = schema.connect(path)
         try:
             vault_id, kind, check = _identity(folder, connection)
             master = keeper.keeper_of(kind, folder).load(vault_id)
@@ -149,9 +145,7 @@ class Vault(SealedRows):
     def __enter__(self) -> Vault:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def has(self, purpose: Purpose, name: str) -> bool:

@@ -162,15 +162,6 @@ def test_embeddings_beside_genres_are_scaled_down():
     assert np.sqrt(np.mean(text**2)) == pytest.approx(0.15, rel=1e-4)
 
 
-def test_another_sentence_gets_the_columns_that_it_would_have_as_an_item():
-    given = vectors(40)
-    content = content_features(**bare(40), embeddings=given, config=ContentConfig(text_dim=5))
-    np.testing.assert_allclose(content.basis.columns(given), content.columns, atol=1e-5)
-    between = content.basis.columns((given[:1] + given[1:2]) / 2)
-    np.testing.assert_allclose(between[0], content.columns[:2].mean(axis=0), atol=1e-5)
-    assert not content.basis.columns(np.zeros((1, 12), dtype=np.float32)).any()
-
-
 def test_an_item_without_text_is_no_particular_item():
     given = vectors(20)
     given[7] = 0
@@ -189,7 +180,6 @@ def test_given_embeddings_texts_and_titles_are_not_read():
 def test_embeddings_that_say_nothing_make_no_column(nothing):
     content = content_features(**bare(9), embeddings=nothing)
     assert content.columns.shape == (9, 0)
-    assert content.basis is None
 
 
 def test_embeddings_of_another_catalogue_are_refused():

@@ -272,8 +272,9 @@ def test_two_programs_see_each_others_changes(vault, folder, notes):
         assert verified(vault) == verified(other) == 1
 
 
-def test_a_vault_that_is_held_for_too_long_says_so(vault, folder, notes):
-    with Vault.open(folder, wait_seconds=0.05) as other, vault.transaction(), pytest.raises(VaultLocked):
+def test_a_vault_that_is_held_for_too_long_says_so(vault, folder, notes, monkeypatch):
+    monkeypatch.setattr("palate.client.vault.schema.WAIT_SECONDS", 0.05)
+    with Vault.open(folder) as other, vault.transaction(), pytest.raises(VaultLocked):
         other.put(notes, "a", b"1")
     vault.check()
 

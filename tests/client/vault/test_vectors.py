@@ -103,7 +103,7 @@ def read_by_hand(path: Path, key_text: str) -> dict[tuple[str, str], bytes]:
 def _rebuild(folder: Path, vector: dict) -> None:
     """Make the files of a vector."""
     folder.mkdir(mode=0o700)
-    with closing(schema.connect(folder / "vault.db", wait_seconds=1.0)) as connection:
+    with closing(schema.connect(folder / "vault.db")) as connection:
         schema.create(connection)
         for table, columns in TABLES.items():
             for row in vector["tables"][table]:
