@@ -187,8 +187,7 @@ class DeviceHost:
         metrics: Float32Array | None = None
         clip_norm = 1.0 if plan.terms is None else plan.terms.clip_norm
 
-        def take(people: Int64Array, updates: Updates) -> None:
-            del people
+        def take(_: Int64Array, updates: Updates) -> None:
             if plan.active is not None:
                 updates = updates.on_rows(plan.active)
             contributions(updates, 0, 1, flat, clip_norm=clip_norm, metrics=metrics, share=plan.evaluation_share)

@@ -7,9 +7,7 @@ Copies on backups, and sectors that a disk has put elsewhere, are out of reach.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -108,13 +106,9 @@ def _spent(folder: DeviceFolder, signer: Ed25519PrivateKey | None) -> dict[tuple
 
 
 def _shred_all(folder: DeviceFolder) -> None:
-    for path in _others(folder):
-        with suppress(FileNotFoundError):
-            files.shred(path)
-
-
-def _others(folder: DeviceFolder) -> Iterator[Path]:
-    """Files of the device beside its vault; the lock is held, and says nothing."""
+    """Shred the files of the device beside its vault; the lock is held, and says nothing."""
     for path in (folder.ledger, folder.public_key, folder.catalogue, folder.table, folder.authority, folder.log):
-        found = (*path.parent.glob(f"{path.name}*"), *path.parent.glob(f".{path.name}.*.tmp"))  # drafts of a crash, too
-        yield from sorted(each for each in found if each.is_symlink() or not each.is_dir())
+        for found in (*path.parent.glob(f"{path.name}*"), *path.parent.glob(f".{path.name}.*.tmp")):  # drafts, too
+            if found.is_symlink() or not found.is_dir():
+                with suppress(FileNotFoundError):
+                    files.shred(found)

@@ -14,6 +14,7 @@ from palate.client.vault.history import Mark
 from palate.data.catalogue import Catalogue
 
 _DECIMALS = 4
+_FACETS = 8
 _BAR = 12
 _BAR_SPREADS = 2.0
 """Standard deviations of a person's scores that fill a bar."""
@@ -57,12 +58,12 @@ def explanation_lines(explanation: Explanation, catalogue: Catalogue) -> Iterato
         yield from (f"  {value:+.{_DECIMALS}f}  {words}" for words, value in terms)
 
 
-def portrait_lines(portrait: Portrait, *, count: int = 8) -> Iterator[str]:
+def portrait_lines(portrait: Portrait) -> Iterator[str]:
     """Say a taste: in a sentence, then facet by facet with a bar, then in words."""
     yield portrait.sentence
     yield f"from {portrait.history} items; weights are how far a kind stands above the mean item, in your own spread"
     kept = [one for one in portrait.interests if one.setting]
-    top, bottom = portrait.interests[:count], portrait.interests[count:][-count:]
+    top, bottom = portrait.interests[:_FACETS], portrait.interests[_FACETS:][-_FACETS:]
     for one in dict.fromkeys((*top, *(each for each in kept if each not in bottom), *bottom)):
         filled = min(round(abs(one.weight) / _BAR_SPREADS * _BAR), _BAR)
         bar = ("+" if one.weight >= 0 else "-") * filled

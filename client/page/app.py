@@ -163,9 +163,8 @@ class Page:
             ]
         return self._page("search", text=text, found=found, max_length=MAX_LENGTH, num_items=catalogue.num_items)
 
-    def profile(self, request: Request) -> Response:
+    def profile(self, _: Request) -> Response:
         """Show the taste in words and weights."""
-        del request
         with self.session.using() as device:
             portrait = device.person().portrait
             known = set(device.recommender.facets.items)
@@ -200,9 +199,8 @@ class Page:
             marked=named,
         )
 
-    def privacy(self, request: Request) -> Response:
+    def privacy(self, _: Request) -> Response:
         """Show the budget, the rounds, and what was sent in each of them."""
-        del request
         return self._privacy_page()
 
     def _privacy_page(self, typed: dict[str, str] | None = None, problem: PalateError | None = None) -> Response:
@@ -226,9 +224,8 @@ class Page:
             problem=problem,
         )
 
-    def about(self, request: Request) -> Response:
+    def about(self, _: Request) -> Response:
         """Say in plain words what is protected, and what is not."""
-        del request
         return self._page("about", guarantee=status_of(self.session.device.folder).profile)
 
     def file(self, request: Request) -> Response:
@@ -321,9 +318,8 @@ class Page:
             fleet = FleetProfile.require(device.vault).welcome.fleet
         return self._page("privacy", "leave", status_code, fleet=fleet, refused=status_code != 200)
 
-    def export(self, request: Request) -> Response:
+    def export(self, _: Request) -> Response:
         """Give the owner everything that the device keeps about them, as a file."""
-        del request
         with self.session.using() as device:
             found = export_all(device.folder)
         text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -351,20 +347,17 @@ class Page:
         )
         return HTMLResponse(text, status_code)
 
-    def _problem(self, request: Request, error: Exception) -> Response:
+    def _problem(self, _: Request, error: Exception) -> Response:
         """Say what is wrong and what to do, as the command would."""
-        del request
         assert isinstance(error, PalateError)
         return self._page("", "problem", _status_of(error), message=error.message, hint=error.hint)
 
-    def _missing(self, request: Request, error: Exception) -> Response:
-        del request
+    def _missing(self, _: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         return self._page("", "problem", error.status_code, message="There is no such page.", hint="")
 
-    def _defect(self, request: Request, error: Exception) -> Response:
+    def _defect(self, _: Request, error: Exception) -> Response:
         """Name the kind of error and nothing else: its text may quote what is private."""
-        del request
         return self._page("", "problem", 500, message=f"A defect in Palate: {type(error).__name__}.", hint="Report it.")
 
 

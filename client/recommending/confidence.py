@@ -37,11 +37,6 @@ class Track:
     found: int
     of: int
 
-    @property
-    def share(self) -> float:
-        """Share of them, in [0, 1]."""
-        return self.found / self.of
-
 
 @dataclass(frozen=True)
 class Confidence:
@@ -61,7 +56,7 @@ class Confidence:
     @property
     def level(self) -> Level:
         """In one word."""
-        known = self.track.share * self.evidence if self.track is not None else 0.0
+        known = self.track.found / self.track.of * self.evidence if self.track is not None else 0.0
         if known >= _STRONG:
             return "strong"
         return "fair" if known >= _FAIR else "a guess"

@@ -78,11 +78,6 @@ class Facets:
     years: Int32Array
 
     @property
-    def num_items(self) -> int:
-        """Number of items in the catalogue."""
-        return len(self.years)
-
-    @property
     def genres(self) -> tuple[str, ...]:
         """Genre names in alphabetical order."""
         return tuple(name.removeprefix("genre: ") for name in self.items if name.startswith("genre: "))
@@ -103,7 +98,7 @@ class Facets:
 
     def mask(self, names: Iterable[str]) -> BoolArray:
         """Items of any of these facets, bool [num_items]."""
-        inside = np.zeros(self.num_items, dtype=np.bool_)
+        inside = np.zeros(len(self.years), dtype=np.bool_)
         for name in names:
             inside[self.of(name)] = True
         return inside

@@ -27,6 +27,7 @@ from palate.models.arrays import FloatingArray, IntegerArray
 LEAST_WEIGHT = 0.2
 """Standard deviations below which a facet is not worth a sentence."""
 _SAID = 3
+_WORDS = 10
 _LEAST_OWN = 2
 _COMMON_SHARE = 0.1  # words in more of the catalogue than this are nobody's taste
 _SHORTEST = 4  # letters; shorter ASCII words are "his" and "own" rather than "spy", which the genres say
@@ -98,9 +99,7 @@ def _short(facet: str) -> str:
     return f"the {value}" if kind == "decade" else value or facet
 
 
-def portray(
-    space: Space, taste: Taste, told: Preferences, known: Facets, texts: Sequence[str] = (), *, num_words: int = 10
-) -> Portrait:
+def portray(space: Space, taste: Taste, told: Preferences, known: Facets, texts: Sequence[str] = ()) -> Portrait:
     """Describe a taste.
 
     Parameters
@@ -111,8 +110,6 @@ def portray(
         Facets of the catalogue.
     texts
         Descriptions, "" where unknown, [num_items]; none give no words.
-    num_words
-        At most so many words.
     """
     vector = taste.vector
     spread = math.sqrt(max(float(vector @ space.covariance @ vector), 0.0)) or COLD_SPREAD
@@ -126,12 +123,12 @@ def portray(
                 weight=float(contrast(space, items) @ vector) / spread,
                 own=count,
                 own_share=count / max(len(own), 1),
-                catalogue_share=len(items) / max(known.num_items, 1),
+                catalogue_share=len(items) / max(len(known.years), 1),
                 setting="pinned" if name in told.pinned else "muted" if name in told.muted else "",
             )
         )
     interests.sort(key=lambda one: (-one.weight, one.facet))
-    words = shared_words(texts, own, taste.weights, num_words) if len(texts) else ()
+    words = shared_words(texts, own, taste.weights, _WORDS) if len(texts) else ()
     return Portrait(tuple(interests), words, len(own))
 
 

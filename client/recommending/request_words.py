@@ -53,7 +53,6 @@ STOP = _set(
 )
 
 _SAME = (
-    ("action",),
     ("adventure", "adventurous"),
     ("animation", "animated", "anime", "cartoon"),
     ("childrens", "children", "child", "kids", "kid", "family", "kids and family", "for kids", "for children"),
@@ -64,14 +63,11 @@ _SAME = (
     ("fantasy", "fantastical"),
     ("film noir", "noir"),
     ("history", "historical", "period drama"),
-    ("horror",),
     ("musical", "music"),
     ("mystery", "whodunit", "whodunnit"),
     ("romance", "romantic", "love story"),
     ("sci fi", "science fiction", "scifi", "sf"),
     ("sport", "sports"),
-    ("thriller",),
-    ("war",),
     ("western", "cowboy"),
     ("biography", "biographical", "biopic"),
 )

@@ -57,7 +57,7 @@ class FileKeeper:
             whole.create(self._path, (_spell(os.urandom(KEY_SIZE)) + "\n").encode("ascii"))
         return self.load(vault)
 
-    def load(self, vault: bytes) -> bytes:
+    def load(self, _: bytes) -> bytes:
         """Read the key.
 
         Raises
@@ -67,7 +67,6 @@ class FileKeeper:
         LooseFile
             If it is a link, belongs to somebody else, or others have rights to it.
         """
-        del vault
         try:
             text = files.read_private(self._path, _READ_LIMIT)
         except FileNotFoundError:
@@ -77,9 +76,8 @@ class FileKeeper:
             ) from None
         return _read(text.decode("ascii", errors="replace").removesuffix("\n"), str(self._path))
 
-    def shred(self, vault: bytes) -> None:
+    def shred(self, _: bytes) -> None:
         """Overwrite and remove the file; raises as `files.shred`."""
-        del vault
         files.shred(self._path)
 
 
@@ -177,11 +175,6 @@ def choose(folder: Path, choice: Choice) -> Keeper:
         if asked == "os":
             raise
         return FileKeeper(folder)
-
-
-def keeper_of(kind: str, folder: Path) -> Keeper:
-    """Return the keeper that a vault names; raises `NoKeyring` where that is a keyring and there is none."""
-    return FileKeeper(folder) if kind == FileKeeper.kind else KeyringKeeper()
 
 
 def _system_keyring() -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 RESERVED = "vault"
 """The vault's own key: it seals the record of what the vault holds."""
@@ -19,25 +19,22 @@ class Purpose:
         Up to 32 lower-case letters, digits and hyphens; stands in the file in clear.
     exported
         Whether `Vault.export` shows it: the owner's data and public keys yes, secret keys no.
-    content
-        How `export` shows a value: JSON as it is, bytes in base64.
     """
 
     name: str
     exported: bool
-    content: Literal["json", "bytes"] = "bytes"
 
 
 IDENTITY = Purpose("identity", exported=False)
 """Secret keys: the device's own, its node's, and the one that signs its ledger."""
 
-SERVERS = Purpose("servers", exported=True, content="json")
+SERVERS = Purpose("servers", exported=True)
 """Servers that the owner joined, with their pinned public keys."""
 
-HISTORY = Purpose("history", exported=True, content="json")
+HISTORY = Purpose("history", exported=True)
 """Interactions, and what the owner dislikes or hides."""
 
-PROFILE = Purpose("profile", exported=True, content="json")
+PROFILE = Purpose("profile", exported=True)
 """Interests in words, as the owner edited them."""
 
 HEADS = Purpose("heads", exported=True)

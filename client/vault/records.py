@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -49,5 +50,5 @@ class Record(Generic[_T]):
 
     def drop(self, vault: Vault) -> None:
         """Remove the value; nothing happens if there is none."""
-        if vault.has(self.purpose, self.name):
+        with suppress(NotInVault):
             vault.delete(self.purpose, self.name)

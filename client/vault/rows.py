@@ -19,7 +19,6 @@ from palate.client.vault.sealing import SEALS_PER_KEY, DataKey, State
 
 MAX_VALUE_BYTES = 1 << 28
 MAX_NAME_BYTES = 512
-_ATTEMPTS = 5  # of reading past a key that another program changes just then
 
 
 class SealedRows:
@@ -66,11 +65,14 @@ class SealedRows:
         VaultTampered
             If it is not what was put there, or was taken away.
         """
-        value = self._found(purpose.name, name)
-        if value is None:
-            self.check()  # a row that somebody took away looks like one that never was
-            raise NotInVault(f"there is no such entry of {purpose.name}", hint="put it there first")
-        return value
+        with self.reading():  # key and entry as they are at one moment
+            key = self.key(purpose.name)
+            tag = b"" if key is None else key.name_tag(name)
+            row = self._row("SELECT version, sealed FROM entries WHERE purpose = ? AND tag = ?", (purpose.name, tag))
+            if key is None or row is None:
+                self.check()  # a row that somebody took away looks like one that never was
+                raise NotInVault(f"there is no such entry of {purpose.name}", hint="put it there first")
+            return key.open(tag, *row)[1]
 
     def put(self, purpose: Purpose, name: str, value: bytes) -> None:
         """Seal a value under a name, in place of what was there.
@@ -244,24 +246,6 @@ class SealedRows:
             cached = DataKey.unwrapped(self._master, self._vault_id, purpose, *row)
             self._keys[purpose] = cached
         return cached
-
-    def _found(self, purpose: str, name: str) -> bytes | None:
-        with self._lock:
-            for _ in range(_ATTEMPTS):
-                key = self.key(purpose)
-                if key is None:
-                    return None
-                tag = key.name_tag(name)
-                row = self._row(
-                    "SELECT k.id, e.version, e.sealed FROM keys k LEFT JOIN entries e "
-                    "ON e.purpose = k.purpose AND e.tag = ? WHERE k.purpose = ?",
-                    (tag, purpose),
-                )
-                if row is None or row[0] != key.key_id:  # rotated or erased by another program meanwhile
-                    self._keys.pop(purpose, None)
-                    continue
-                return None if row[1] is None else key.open(tag, row[1], row[2])[1]
-            raise VaultError("another program keeps changing the keys", hint="let it finish, then try again")
 
     def _put(self, purpose: str, name: str, value: bytes) -> None:
         key = self.key(purpose) or self._add_key(purpose)

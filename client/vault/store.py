@@ -129,7 +129,7 @@ class Vault(SealedRows):
         connection = schema.connect(path)
         try:
             vault_id, kind, check = _identity(folder, connection)
-            master = keeper.keeper_of(kind, folder).load(vault_id)
+            master = keeper.choose(folder, "file" if kind == keeper.FileKeeper.kind else "os").load(vault_id)
             if check_value(master, vault_id) != check:
                 raise WrongKey(
                     f"the key in the {kind} is not the one that vault {vault_id.hex()} was made with",
@@ -167,7 +167,7 @@ class Vault(SealedRows):
         """
         with self.reading():
             found = {
-                purpose.name: {label: _plain(purpose, value) for label, value in self.entries(purpose).items()}
+                purpose.name: {label: _plain(value) for label, value in self.entries(purpose).items()}
                 for name, purpose in sorted(PURPOSES.items())
                 if purpose.exported and self.key(name) is not None
             }
@@ -197,10 +197,8 @@ def _no_vault(folder: Path) -> NoVault:
     return NoVault(f"{folder} has no vault", hint="make one with palate client init, or name its folder with --folder")
 
 
-def _plain(purpose: Purpose, value: bytes) -> Any:
-    if purpose.content == "json":
-        try:
-            return json.loads(value)
-        except ValueError:
-            pass  # not written by us: shown as what it is
-    return {"base64": base64.b64encode(value).decode("ascii")}
+def _plain(value: bytes) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return {"base64": base64.b64encode(value).decode("ascii")}
