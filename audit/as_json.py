@@ -68,7 +68,7 @@ def _plan(unit: UnitPlan) -> dict[str, Any]:
         **{name: getattr(unit, name) for name in names},
         "projected": as_dict(unit.projected),
         "local": _local(unit.local),
-        "terms": [{"first": terms.first, "last": terms.last, **_terms(terms.intent)} for terms in unit.terms],
+        "terms": [{"first": first, "last": last, **_terms(intent)} for first, last, intent in unit.terms],
     }
 
 

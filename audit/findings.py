@@ -221,14 +221,12 @@ def plan_grids(unit: UnitPlan) -> list[Grid]:
     }
     rows = [
         _row(
-            f"{terms.first}" if terms.first == terms.last else f"{terms.first} to {terms.last}",
-            noise(terms.intent),
-            f"{terms.intent.clip_int:,}",
-            f"{terms.intent.m_honest:,}",
-            f"{terms.intent.n1:,}",
-            two_rho(terms.intent.charge_nano),
+            f"{first}" if first == last else f"{first} to {last}",
+            noise(intent),
+            *(f"{number:,}" for number in (intent.clip_int, intent.m_honest, intent.n1)),
+            two_rho(intent.charge_nano),
         )
-        for terms in unit.terms
+        for first, last, intent in unit.terms
     ]
     columns = ("Rounds", "Noise multiplier", "Sensitivity", "Honest shares", "Roster", "Each costs, 2 rho")
     terms_grid = Grid("Terms charged so far", columns, tuple(rows))

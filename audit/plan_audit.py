@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 
 from palate.audit.claim import RESOLVED, Resolved
 from palate.audit.ledger_audit import LedgerAudit
@@ -23,23 +24,6 @@ _PLAN_HINT = "palate plan answers without a run: give it the epsilon and the rou
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
-    """Rounds that were charged alike.
-
-    Attributes
-    ----------
-    first, last
-        Numbers of the first and the last of them, without a gap.
-    intent
-        One of them.
-    """
-
-    first: int
-    last: int
-    intent: Intent
-
-
-@dataclass(frozen=True, kw_only=True)
 class UnitPlan:
     """A unit's cost at the end of the schedule.
 
@@ -48,7 +32,7 @@ class UnitPlan:
     unit
         Whom it protects.
     terms
-        What was charged so far, in the order of rounds.
+        What was charged so far: first and last number of rounds charged alike without a gap, and one of them.
     rounds, charged
         Training rounds of the schedule, and those that were charged.
     cap
@@ -64,7 +48,7 @@ class UnitPlan:
     """
 
     unit: str
-    terms: tuple[Terms, ...]
+    terms: tuple[tuple[int, int, Intent], ...]
     rounds: int
     charged: int
     cap: int | None
@@ -148,16 +132,11 @@ def _unit_plan(record: LedgerAudit, server: LedgerRecord, config: Resolved) -> U
     )
 
 
-def _alike(intents: list[Intent]) -> tuple[Terms, ...]:
+def _alike(intents: list[Intent]) -> tuple[tuple[int, int, Intent], ...]:
     """Join consecutive rounds with the same sensitivity, noise and cohort."""
-    found: list[Terms] = []
-    for intent in intents:
-        before = found[-1] if found else None
-        if before is not None and before.last == intent.round - 1 and _numbers(before.intent) == _numbers(intent):
-            found[-1] = Terms(first=before.first, last=intent.round, intent=before.intent)
-        else:
-            found.append(Terms(first=intent.round, last=intent.round, intent=intent))
-    return tuple(found)
+    runs = groupby(enumerate(intents), key=lambda each: (each[1].round - each[0], _numbers(each[1])))
+    same = [[intent for _, intent in run] for _, run in runs]
+    return tuple((run[0].round, run[-1].round, run[0]) for run in same)
 
 
 def _numbers(intent: Intent) -> tuple[object, ...]:

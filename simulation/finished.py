@@ -86,11 +86,6 @@ def heads_of(folder: Path, config: SimulationConfig, table: ItemTable, num_users
     """
     if config.protects_interactions:
         return fresh_heads(table, serving_training(config.training, noised_head=True), num_users)
-    return _heads(folder, config, table, num_users)
-
-
-def _heads(folder: Path, config: SimulationConfig, table: ItemTable, num_users: int) -> State:
-    """Heads of all people, from the files of the shards."""
     state = fresh_heads(table, config.training, num_users)
     if not is_stateful(config.training):
         return state

@@ -58,23 +58,21 @@ def controls_of(config: SimulationConfig, run: Path, folder: Path, phase: Phase)
     # The controls' own code is not in the key: like a run, they are what the version that made them found.
     key = hashlib.sha256((run / "result.json").read_bytes()).hexdigest()
     path = folder / "controls" / f"{run.name}.json"
-    kept = _kept(path, {"run": key})
-    if kept is None:
-        training = read_config(run, RESOLVED).training
-        prepared = prepare(config)
-        found = run_baselines(
-            control_names(),
-            prepared.split,
-            content=prepared.public_columns,
+
+    def fit(name: str) -> Found:
+        phase(f"control {name}")
+        data = prepare(config)
+        return run_baselines(
+            [name],
+            data.split,
+            content=data.public_columns,
             seed=config.seed,
-            training=training,
+            training=read_config(run, RESOLVED).training,
             promise=promise,
             noise_seed=config.seed if config.privacy.noise == "seeded" else None,
-            progress=lambda name: phase(f"control {name}"),
-        )
-        kept = {name: result.to_dict() for name, result in found.items()}
-        _keep(path, {"run": key}, kept)
-    return list(kept.values())
+        )[name].to_dict()
+
+    return _fitted(path, {"run": key}, control_names(), fit)
 
 
 def references_of(
@@ -106,16 +104,14 @@ def references_of(
     digest = hashlib.sha256(shown.encode()).hexdigest()[:8]
     path = folder / "references" / f"{dataset_name(config.data)}-{digest}.json"
     label = {"data": data_hash or prepare(config).data_hash, "seed": config.seed}
-    kept = _kept(path, label) or {}
-    for name in names:
-        if name in kept:
-            continue
+
+    def fit(name: str) -> Found:
         prepared = prepare(config)
         phase(f"reference {name}")
         found = run_baselines([name], prepared.split, content=prepared.public_columns, seed=config.seed)
-        kept[name] = found[name].to_dict()
-        _keep(path, label, kept)
-    return [kept[name] for name in names]
+        return found[name].to_dict()
+
+    return _fitted(path, label, names, fit)
 
 
 def dataset_name(data: str) -> str:
@@ -123,18 +119,17 @@ def dataset_name(data: str) -> str:
     return Path(data).name.split(".")[0] or "data"
 
 
-def _kept(path: Path, label: Mapping[str, object]) -> dict[str, Found] | None:
-    """Read what was kept, if it is about the same; a damaged file is no loss, as it can be computed again."""
+def _fitted(path: Path, label: Mapping[str, object], names: Sequence[str], fit: Callable[[str], Found]) -> list[Found]:
+    """Return what is kept about the same, and fit and keep the rest; a damaged file is no loss."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
-        found: dict[str, Found] = read["results"]
-        return found if read["of"] == dict(label) else None
+        kept: dict[str, Found] = dict(read["results"]) if read["of"] == label else {}
     except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _keep(path: Path, label: Mapping[str, object], results: Mapping[str, Found]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.replace(
-        path, json.dumps({"of": dict(label), "results": results}, allow_nan=False).encode(), mode=files.SHARED
-    )
+        kept = {}
+    for name in names:
+        if name not in kept:
+            kept[name] = fit(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({"of": label, "results": kept}, allow_nan=False)
+            files.replace(path, text.encode(), mode=files.SHARED)
+    return [kept[name] for name in names]

@@ -6,7 +6,7 @@ Folders are made with the same functions as the commands use.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,24 +38,8 @@ _DEADLINES = {
 """Short, so that a killed device is not waited for long; the first step has time for 20 processes on two cores."""
 
 
-@dataclass(frozen=True)
-class Person:
-    """One person of the demonstration.
-
-    Attributes
-    ----------
-    name
-        Name in the demo data.
-    items
-        Keys of what this person has seen, oldest first.
-    """
-
-    name: str
-    items: tuple[str, ...]
-
-
-def choose(devices: int, seed: int) -> tuple[Catalogue, tuple[Person, ...]]:
-    """Draw people of the demo data, and return them with the public catalogue.
+def choose(devices: int, seed: int) -> tuple[Catalogue, dict[str, list[str]]]:
+    """Draw people of the demo data, and return what each has seen, oldest first, with the public catalogue.
 
     Raises
     ------
@@ -67,10 +51,7 @@ def choose(devices: int, seed: int) -> tuple[Catalogue, tuple[Person, ...]]:
         raise ConfigError(f"{devices} devices, but the demo data has {data.num_users} people", hint="ask for fewer")
     drawn = np.sort(np.random.default_rng(seed).choice(data.num_users, size=devices, replace=False))
     ids = data.catalogue.ids
-    people = tuple(
-        Person(data.users[user], tuple(ids[item] for item in data.item[data.user == user])) for user in drawn
-    )
-    return data.catalogue, people
+    return data.catalogue, {data.users[user]: [ids[item] for item in data.item[data.user == user]] for user in drawn}
 
 
 @dataclass(frozen=True)
@@ -95,7 +76,7 @@ class DemoFleet:
 def build(
     root: Path,
     catalogue: Catalogue,
-    people: Sequence[Person],
+    people: Mapping[str, Sequence[str]],
     *,
     rounds: int,
     epsilon: float,
@@ -109,7 +90,7 @@ def build(
     root
         An empty folder.
     catalogue, people
-        The public items, and who takes part.
+        The public items, and by name what everybody who takes part has seen.
     rounds
         Rounds of the run, the popularity round included.
     epsilon
@@ -140,14 +121,14 @@ def build(
     }
     make_fleet(fleet, root / "items.parquet", given)
     devices = {}
-    for number, person in enumerate(people):
-        folder = DeviceFolder(root / "devices" / person.name)
-        devices[_enrolled(fleet, folder, person, smallest)] = folder
-        progress(number + 1)
+    for name, items in people.items():
+        folder = DeviceFolder(root / "devices" / name)
+        devices[_enrolled(fleet, folder, items, smallest)] = folder
+        progress(len(devices))
     return DemoFleet(fleet, devices, logs)
 
 
-def _enrolled(fleet: FleetFolder, folder: DeviceFolder, person: Person, smallest: int) -> str:
+def _enrolled(fleet: FleetFolder, folder: DeviceFolder, items: Sequence[str], smallest: int) -> str:
     made = enrolling.begin(folder, keyring="file")
     request = folder.home / "request.json"
     enrolling.request(folder, request)
@@ -157,9 +138,7 @@ def _enrolled(fleet: FleetFolder, folder: DeviceFolder, person: Person, smallest
     read, catalogue = enrolling.read_welcome(archive)
     enrolling.accept(folder, read, catalogue, enrolling.limits_for(read, smallest_cohort=smallest))
     with Vault.open(folder.vault) as vault:
-        History(vault).add_many(
-            [Interaction(item=item, value=1.0, time=None, source="import") for item in person.items]
-        )
+        History(vault).add_many([Interaction(item=item, value=1.0, time=None, source="import") for item in items])
     return made.device
 
 

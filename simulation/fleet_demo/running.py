@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -183,8 +184,8 @@ class FleetRun:
     ) -> None:
         self._demo = demo
         self._waiting = list(kills)
-        self._due: list[tuple[float, Kill]] = []
-        self._returning: list[tuple[float, str]] = []
+        self._due: list[tuple[float, Callable[[], None]]] = []
+        self._returning = 0
         self._tell = tell
         self._device_program = tuple(device_program)
         self._server_program = tuple(server_program)
@@ -291,21 +292,21 @@ class FleetRun:
             return
         here = [a for a in self._waiting if (a.server_round, str(a.step)) == (event["round"], event["step"])]
         self._waiting = [kill for kill in self._waiting if kill not in here]
-        self._due += [(time.monotonic() + kill.seconds, kill) for kill in here]
+        self._due += [(time.monotonic() + kill.seconds, partial(self._kill, kill)) for kill in here]
 
     def _do_what_is_due(self) -> None:
         now = time.monotonic()
-        for moment, kill in list(self._due):
+        for moment, act in list(self._due):
             if moment <= now:
-                self._due.remove((moment, kill))
-                self._kill(kill, now)
-        for moment, name in list(self._returning):
-            if moment <= now:
-                self._returning.remove((moment, name))
-                self._start(name)
-                self._tell(f"{self._label(name)} is back")
+                self._due.remove((moment, act))
+                act()
 
-    def _kill(self, kill: Kill, now: float) -> None:
+    def _return(self, name: str) -> None:
+        self._returning -= 1
+        self._start(name)
+        self._tell(f"{self._label(name)} is back")
+
+    def _kill(self, kill: Kill) -> None:
         program = self._programs[kill.device]
         if not program.running:
             return
@@ -314,7 +315,8 @@ class FleetRun:
         after = ", comes back" if kill.returns else ""
         self._tell(f"{self._label(kill.device)} is killed in round {kill.server_round}, {kill.step.value}{after}")
         if kill.returns:
-            self._returning.append((now + _RETURN_SECONDS, kill.device))
+            self._returning += 1
+            self._due.append((time.monotonic() + _RETURN_SECONDS, partial(self._return, kill.device)))
 
     def _label(self, name: str) -> str:
         return f"device {self._numbers[name]}" if name else "the server"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from palate.server.values import flat
+
 _NOUNS = {
     "demo": "films",
     "ml-100k": "films",
@@ -81,15 +83,10 @@ def duration(seconds: float) -> str:
     return f"{seconds:,.1f} s" if seconds < 120 else f"{seconds / 60:,.1f} min"
 
 
-def flattened(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def flattened(config: dict[str, Any]) -> dict[str, str]:
     """Nested configuration as dotted names and text values, in the order of the file."""
-    flat: dict[str, str] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            flat |= flattened(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return flat
+    values = flat(config).items()
+    return {name: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in values}
 
 
 def recency_note(config: dict[str, Any], *, has_time: bool) -> str:

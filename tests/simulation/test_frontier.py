@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -123,7 +124,12 @@ def test_controls_stand_beside_every_protected_point_and_references_once_beside_
 def test_a_control_is_fitted_with_the_runs_own_budget_and_resolved_training(sweep, tmp_path, finished, monkeypatch):
     folder, _ = finished
     point, seen = sweep.points()[0], {}
-    monkeypatch.setattr(frontier_controls, "run_baselines", lambda names, split, **given: seen.update(given) or {})
+
+    def fitted(names, split, **given):
+        seen.update(given)
+        return dict.fromkeys(names, SimpleNamespace(to_dict=dict))
+
+    monkeypatch.setattr(frontier_controls, "run_baselines", fitted)
     run = tmp_path / "runs" / run_name(point)
     shutil.copytree(folder / "runs" / run_name(point), run)
     text = (run / RESOLVED).read_text()
