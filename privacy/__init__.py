@@ -1,1 +1,1 @@
-"""What leaves a device, and what protects it. Auditable alone: arrays in, arrays out."""
+"""What leaves a device, and what protects it. Can be audited by itself: arrays in, arrays out."""

@@ -37,7 +37,7 @@ from palate.privacy.mechanisms.terms import ReleaseTerms, RunTerms
 from palate.privacy.wire import RoundPlan
 
 SENSITIVITY = 4096
-"""Integer steps that the budget of an owner counts on unless told otherwise."""
+"""Default number of integer steps that the budget of an owner counts on."""
 
 ADJACENCY = "zero-out"
 PUBLIC = "the list of items is public, and so is who takes part"
@@ -49,11 +49,11 @@ class Protected(NamedTuple):
     Attributes
     ----------
     unit
-        Whose presence is hidden.
+        Unit whose presence is hidden.
     many
         Whether up to B clipped contributions of a round belong to the unit; otherwise one does.
     alone
-        Whether the noise of the own device must hide it; otherwise the noise of all honest devices in the sum does.
+        Whether the device's own noise must hide it; otherwise the noise of all honest devices in the sum does.
     """
 
     unit: Unit
@@ -178,7 +178,7 @@ def _protected(unit: str) -> tuple[Protected, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class RunBudget:
-    """What a run may spend, and on what.
+    """Budget of a run, and how it is divided.
 
     Attributes
     ----------
@@ -373,7 +373,7 @@ def for_roster(terms: RunTerms, quorum: Quorum, roster_size: int) -> RunTerms:
 def for_batch(terms: RunTerms, *, honest_shares: int, most_reports: int) -> RunTerms:
     """Spread the noise of a single device over the honest reports of the least batch; the sum never has less noise.
 
-    Words get as many bits as a sum of all reports needs, for they are sent packed.
+    Words get as many bits as a sum of all reports needs, because they are sent packed.
 
     Parameters
     ----------

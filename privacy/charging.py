@@ -1,6 +1,6 @@
-"""Rounds as entries of a ledger: the entry that charges a plan, and the event that an entry stands for.
+"""Rounds as entries of a ledger: the entry that charges a plan, and the event that an entry records.
 
-Devices and the server write the same entry about the same plan, so an auditor can lay their ledgers side by side.
+Devices and the server write the same entry about the same plan, so an auditor can compare their ledgers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from palate.privacy.wire import RoundPlan
 MECHANISM = "skellam"
 NO_SAMPLING = "none-claimed"
 ADJACENCIES = {str(kind).partition(":")[0]: kind for kind in Adjacency}
-"""Adjacencies by the word that a ledger has for them."""
+"""Adjacencies by their name in ledgers."""
 
 
 def intents(plan: RoundPlan) -> dict[Unit, Intent]:
@@ -46,7 +46,7 @@ def intents(plan: RoundPlan) -> dict[Unit, Intent]:
 
 
 def ledger_name(owner: str, unit: Unit) -> str:
-    """Name the ledger of an owner for a unit: its own name, and for interactions one more beside it."""
+    """Name the ledger of an owner for a unit: its own name, and for interactions a second one."""
     return owner if unit is Unit.USER else f"{owner}.{unit}"
 
 
@@ -76,7 +76,7 @@ def event_of(intent: Intent) -> SkellamEvent:
         unit=Unit(intent.unit),
         adjacency=ADJACENCIES[intent.adjacency],
     )
-    # One share is the device's own noise: the figure then rests on nobody else.
+    # One share is the device's own noise: the figure then depends on nobody else.
     return event if intent.m_honest > 1 else replace(event, assumptions=())
 
 

@@ -59,18 +59,18 @@ def device_number(identity_key: Ed25519PublicKey) -> int:
 
 
 def device_name(number: int) -> str:
-    """Spell a device's number: 16 hexadecimal digits, as ledgers and people have it."""
+    """Write a device's number as 16 hexadecimal digits."""
     return f"{number:016x}"
 
 
 def spaced(fingerprint: str) -> str:
-    """Part a fingerprint as both sides print it, for two people who read it to each other."""
+    """Group the digits of a fingerprint, so that two people can compare it aloud."""
     return " ".join(fingerprint[start : start + 4] for start in range(0, len(fingerprint), 4))
 
 
 @dataclass(frozen=True, eq=False)
 class EnrolmentRequest:
-    """What a device asks an operator for.
+    """A device's request to an operator.
 
     Attributes
     ----------
@@ -167,7 +167,7 @@ _WELCOME_AGAIN = "ask the operator for a new one: palate server enrol REQUEST --
 
 @dataclass(frozen=True, kw_only=True)
 class Welcome:
-    """What a device trusts and expects once it belongs to a fleet.
+    """Everything that a device trusts and expects as a member of a fleet.
 
     Attributes
     ----------
@@ -188,7 +188,7 @@ class Welcome:
     certificate
         The device's, hexadecimal: an `EnrolmentCertificate` among peers, else a `Certificate` of who admits.
     epsilon, delta, rounds
-        What the server plans to spend in all, in how many training rounds.
+        What the server plans to spend in total, and the number of training rounds.
     smallest_roster
         Fewest devices in a round that the server will run; the least batch of two aggregators.
     tau_thousandths
@@ -292,7 +292,7 @@ class Welcome:
         return sha256(self.to_json()).hexdigest()
 
     def check_for(self, identity_key: Ed25519PublicKey) -> None:
-        """Check that this welcome is for the holder of a signing key, and hangs together.
+        """Check that this welcome is for the holder of a signing key, and is consistent.
 
         Raises
         ------
@@ -422,7 +422,7 @@ def _names(form: str) -> set[str]:
 
 
 def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
-    """Read one file of an archive; what it says of its size is not believed."""
+    """Read one file of an archive; the size that the archive states is not trusted."""
     with archive.open(name) as member:
         data = member.read(most + 1)
     if len(data) > most:

@@ -1,9 +1,9 @@
-"""The one way to write a file whole or not at all, and on disk before anybody goes on. Everything in Palate uses it.
+"""Write a file whole or not at all, and on disk before the call returns. Everything in Palate uses this module.
 
 A file gets its name when it is complete: a new file by a hard link, which replaces nothing and follows no link, a
 replacement by renaming. After a crash or a power cut there is the old state or the new one, and at most a draft
-`.NAME.*.tmp` beside it. Where a file system has no hard links, a new file is written under its own name, and only a
-crash in the middle of that leaves a part of it.
+`.NAME.*.tmp` in the same folder. Where a file system has no hard links, a new file is written under its own name, and
+only a crash in the middle of that leaves a part of it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def create(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
-    """Write a file that is not there yet.
+    """Write a file that does not exist yet.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def create(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
     OSError
         If it cannot be written or synced; nothing of that name is left then.
     """
-    with _opened(path.parent) as folder:  # before anything is written: what cannot be waited for is not begun
+    with _opened(path.parent) as folder:  # before anything is written: without it the write cannot be made durable
         draft = _draft_of(path)
         _write_new(draft, content, mode)
         try:

@@ -45,7 +45,7 @@ FLEET_VERSION = 1
 MAX_COLUMN_NAME = 200
 NUM_METRICS = 3
 """Coordinates at the end of an update that carry a device's metrics, where the plan asks for them."""
-MAX_VALUES = 1 << 28  # 1 GiB of float32: more than any catalogue needs, less than a device must fear
+MAX_VALUES = 1 << 28  # 1 GiB of float32: more than any catalogue needs, and still safe for a device
 
 
 BAD_PLAN: Final = 100
@@ -88,7 +88,7 @@ class RoundPlan:
     fixed, learned
         The item table's blocks, float32 [num_items, fixed_dim] and [num_items, dim].
     active
-        Which items are learned: the update has rows for these alone, in their order; bool [num_items]. None for all.
+        Which items are learned: the update has rows for only these, in their order; bool [num_items]. None for all.
     columns
         Names of the fixed columns, [fixed_dim]; none where nobody reads them, in simulations.
     """
@@ -109,7 +109,7 @@ class RoundPlan:
 
     @property
     def asks_for_metrics(self) -> bool:
-        """Whether the device's metrics ride in the update."""
+        """Whether the update carries the device's metrics."""
         return self.purpose == "train" and self.evaluation_share > 0
 
     @property
@@ -338,7 +338,7 @@ _READING = threading.Lock()
 
 
 def array_of_npy(data: bytes) -> AnyArray:
-    """Read an array from the bytes of an .npy file, without room for more than came.
+    """Read an array from the bytes of an .npy file, without allocating more than arrived.
 
     `numpy.load` allocates what the header claims before it looks for the values: a hundred bytes could ask for all
     memory.

@@ -1,4 +1,4 @@
-"""How much noise a target needs, and how many rounds a budget still holds. Both err towards privacy.
+"""Noise that a target needs, and rounds that a budget still holds. Both err towards privacy.
 
 The noise is calibrated on the figure that is claimed afterwards (the proven one, `guarantee.account_for`). A
 calibrated run can therefore never report more than its target.
@@ -38,7 +38,7 @@ def smallest_noise_multiplier(
     epsilon
         Largest epsilon allowed; above 0.
     delta
-        Probability left over.
+        Failure probability of the guarantee.
     enforced_by
         Meter of a filter with the budget of (epsilon, delta) that must admit all events, charged one by one.
 

@@ -1,4 +1,4 @@
-"""Independent accountants must agree before a number is believed.
+"""Compare the claim with independent accountants; a number is used only if they agree.
 
 A Skellam release with fine enough integers is as good as a Gaussian one with the same noise multiplier, so the
 libraries are asked about that. Their figures are printed next to the claim and never replace it.
@@ -23,7 +23,7 @@ RDP_TOLERANCE = 1e-6
 
 
 class AccountantsDisagree(PrivacyError):
-    """Two accountants give different figures for the same events; none of them may be believed."""
+    """Two accountants give different figures for the same events; none of them can be trusted."""
 
     exit_code = 4
 
@@ -46,7 +46,7 @@ def cross_check(events: Sequence[Event], delta: float) -> tuple[CrossCheck, ...]
     events
         What was released.
     delta
-        Probability left over.
+        Failure probability of the guarantee.
 
     Returns
     -------

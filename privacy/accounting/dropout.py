@@ -18,7 +18,7 @@ from palate.privacy.errors import PrivacyError
 
 @dataclass(frozen=True, kw_only=True)
 class Quorum:
-    """Who must survive a round, and who may be lying, as fractions of the roster.
+    """Fractions of the roster: devices that must survive a round, and devices that may collude.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class Quorum:
 
 
 def local_event(event: SkellamEvent, honest: int) -> SkellamEvent:
-    """Give what one device alone released if secure aggregation fails: the same vector under a single share of noise.
+    """Return the release of a single device if secure aggregation fails: the same vector under one share of noise.
 
     Its epsilon is no protection by itself, and belongs next to the central one wherever that is shown.
 

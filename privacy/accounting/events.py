@@ -1,7 +1,7 @@
 """What was released, as frozen data: one event per noisy release. Epsilon is computed elsewhere.
 
 An event says how much noise covers how much of one person, who that person is (`unit`), what is compared with what
-(`adjacency`), and what has to be true of the world for it to hold (`assumptions`).
+(`adjacency`), and under which conditions it holds (`assumptions`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Adjacency(StrEnum):
 
 
 class Assumption(StrEnum):
-    """What the guarantee rests on besides the noise, in words for the person who reads it."""
+    """Assumptions of the guarantee besides the noise, as text."""
 
     TRUSTED_AGGREGATION = "whoever forms the sum shows nothing but the noisy sum"
     SECURE_AGGREGATION = "secure aggregation holds: the server sees the sum, not a device's own vector"
@@ -71,7 +71,7 @@ class SkellamEvent:
     sensitivity
         S, bound on the L2 norm of one unit's integer vector; a positive integer, checked in integers on the device.
     variance
-        V, variance of the noise in every coordinate of the sum, from honest shares alone; above 0.
+        V, variance of the noise in every coordinate of the sum, from honest shares only; above 0.
     num_values
         d, length of the vector, which bounds the L1 sensitivity; None where a record does not tell, as in a ledger.
 

@@ -1,4 +1,4 @@
-"""Budgets for schedules that are chosen on the way: prices that add up, so that a ledger can refuse what exceeds them.
+"""Budgets for adaptive schedules: prices that add up, so that a ledger can refuse a round that exceeds them.
 
 When the noise of a round may depend on earlier results, adding up epsilons afterwards proves nothing. Stopping on a
 running sum does, for zCDP (Whitehouse et al. 2023) and for squared mu of Gaussian privacy (Smith & Thakurta 2022;
@@ -55,7 +55,7 @@ class SkellamMeter:
     Attributes
     ----------
     sensitivity
-        S, the least in whole steps that any charged round has. Whoever charges must refuse a smaller one. 1 counts on
+        S, the least in whole steps that any charged round has. The caller must refuse a smaller one. 1 counts on
         nothing: the promise is then zCDP's.
     """
 
@@ -121,7 +121,7 @@ def budget_nano_for(meter: SkellamMeter, epsilon: float, delta: float) -> int:
     require_delta(delta)
     if meter.epsilon(1, delta) > epsilon:
         raise PrivacyError(
-            f"epsilon {epsilon:g} at delta {delta:g} is out of this filter's reach",
+            f"epsilon {epsilon:g} at delta {delta:g} is out of this filter's range",
             hint="choose a larger epsilon or delta",
         )
     return bisect_right(range(1, MAX_BUDGET_NANO), epsilon, key=lambda nano: meter.epsilon(nano, delta))

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from palate.privacy.accounting.checks import require_delta, require_positive
 
 # Relative margin for rounding in the root.
-_LOG_DELTA_ERROR = 1e-10  # more than `log_delta_at` is off, compared with sixty digits
+_LOG_DELTA_ERROR = 1e-10  # more than the error of `log_delta_at`, compared with sixty digits
 _MARGIN = 1e-12
 
 
@@ -36,7 +36,7 @@ def log_delta_at(mu: float, epsilon: float) -> float:
     PrivacyError
         If mu is not a finite positive number.
     """
-    from scipy.special import log_ndtr  # here and below: a device that only recommends knows terms and accounts nothing
+    from scipy.special import log_ndtr  # here and below: a device that only recommends needs no accounting
 
     require_positive("mu", mu)
     # delta = Phi(mu/2 - eps/mu) - e^eps Phi(-mu/2 - eps/mu), written as Phi(a) (1 - ratio).

@@ -1,4 +1,4 @@
-"""From events to what may be claimed: the tightest figure that is *proven* for the mechanism that ran.
+"""From events to a guarantee: the smallest figure that is *proven* for the mechanism that ran.
 
 Gaussian releases have an exact answer. Skellam releases have two proofs, of which the smaller figure counts: the Renyi
 bound of their paper, and, where the noise is fine enough, the exact answer for the Gaussians that it is a mixture of.
@@ -41,7 +41,7 @@ _MARGIN = 1e-12  # relative: covers the rounding of the sum of squared mu
 
 @dataclass(frozen=True, kw_only=True)
 class CrossCheck:
-    """What another accountant says about the same events, taken as Gaussian ones; information, not a claim."""
+    """Epsilon of another accountant for the same events as Gaussian ones; information, not a claim."""
 
     accountant: str
     epsilon: float
@@ -49,7 +49,7 @@ class CrossCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class Guarantee:
-    """An epsilon with everything that one must know to read it.
+    """An epsilon with its unit, adjacency, accountant and assumptions.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class Guarantee:
 
 
 def as_dict(guarantee: Guarantee) -> dict[str, Any]:
-    """Return a guarantee as JSON values: an epsilon never travels without what it takes to read it."""
+    """Return a guarantee as JSON values: an epsilon is never given without its meaning."""
     values: dict[str, Any] = json.loads(json.dumps(asdict(guarantee)))
     return values
 
@@ -104,7 +104,7 @@ def account_for(events: Sequence[Event], delta: float) -> Guarantee:
     events
         All releases, in any order; of one unit and one adjacency.
     delta
-        Probability left over, above 0 and below 1.
+        Failure probability of the guarantee, above 0 and below 1.
 
     Raises
     ------

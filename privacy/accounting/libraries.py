@@ -1,4 +1,4 @@
-"""Other people's accountants, asked about our events taken as Gaussian ones with the same noise multiplier.
+"""Independent accountants, asked about our events as Gaussian ones with the same noise multiplier.
 
 Google's dp_accounting (PLD and RDP) and Opacus (PRV and RDP). Each call makes a fresh accountant, because Opacus' share
 the state that they are given. Opacus' GDP accountant is not here: it is an approximation that under-reports.
@@ -70,7 +70,9 @@ def opacus_prv(events: Iterable[Event], delta: float) -> float:
 
     with _named_failure("Opacus' PRV", delta):
         figure = float(_opacus(PRVAccountant, events).get_epsilon(delta))
-        if not math.isfinite(figure):  # with next to no noise its grid overflows, and an infinity would be "no accord"
+        if not math.isfinite(
+            figure
+        ):  # with almost no noise its grid overflows, and an infinity would count as a disagreement
             raise ArithmeticError(f"its epsilon is {figure}")
     return figure
 

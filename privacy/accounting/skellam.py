@@ -1,10 +1,10 @@
-"""What integer Skellam noise proves: a Renyi bound, and a Gaussian that is never more private.
+"""Privacy of integer Skellam noise: a Renyi bound, and a Gaussian that is never more private.
 
 Shares of Skellam noise add up to Skellam noise, so the sum over any set of survivors is covered by these bounds with
 V the variance that the honest ones contributed.
 
 The Renyi bound (Agarwal, Kairouz & Liu 2021, Theorem 3.5 and Corollary 3.6) is proven for integer orders only, and its
-way to (epsilon, delta) loses some 7% of noise. Fine noise has an exact answer instead: but for a probability of
+way to (epsilon, delta) loses some 7% of noise. Fine noise has an exact answer instead: except with a probability of
 `gaussian_distance` a value, it is a Gaussian of variance `gaussian_variance` or more that was rounded at random, and so
 at least as private as that Gaussian on real numbers. docs/skellam-as-gaussians.md has the proof.
 """
@@ -70,8 +70,8 @@ _DEVIATIONS, _ROUNDING_VARIANCE = 12.0, 16.0  # 12 sqrt(V) and eta of the proof
 def gaussian_variance(variance: float) -> float:
     """Least variance of the Gaussians that Skellam noise of this variance is a mixture of: V - 12 sqrt(V) - 16.
 
-    Skellam noise behaves like a Gaussian whose variance is itself random, with mean V and standard deviation
-    sqrt(V / 3); twenty of these below the mean next to nothing is left. 16 goes into random rounding to whole numbers.
+    Skellam noise behaves like a Gaussian whose variance is itself random, with mean V and standard deviation sqrt(V /
+    3); almost nothing is more than twenty of these below the mean. 16 goes into random rounding to whole numbers.
 
     Raises
     ------

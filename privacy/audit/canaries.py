@@ -1,7 +1,8 @@
-"""Canaries: made-up people whose contributions are random directions (Andrew et al. 2023, arXiv:2302.03098).
+"""Canaries: invented people whose contributions are random directions (Andrew et al. 2023, arXiv:2302.03098).
 
 In d dimensions two random directions have a cosine of about 1/sqrt(d), so a thousand canaries can be looked for in one
-release, each as if it were alone. A fair coin decides for each whether it takes part; the attack is to tell which did.
+release, each as if it were the only one. A fair coin decides for each whether it takes part; the attack guesses which
+did.
 
 Directions and coins come from a numpy generator. Mechanisms take their randomness from word streams
 (`palate.privacy.integer.csprng`), so the two cannot be the same source.
@@ -17,7 +18,7 @@ from palate.models.arrays import BoolArray, Float32Array
 from palate.privacy.errors import PrivacyError
 
 MIN_CANARIES = 20
-"""Below it a coin may well leave one side too thin to measure its spread."""
+"""With fewer, one side may be too small to measure its spread."""
 
 _MAX_VALUES = 1 << 28  # a gibibyte of directions
 
@@ -31,7 +32,7 @@ class Canaries:
     directions
         Unit vectors, float32 [num_canaries, num_values].
     included
-        Whose coin says that they take part, bool [num_canaries].
+        Whether each canary takes part, bool [num_canaries].
     """
 
     directions: Float32Array
@@ -54,7 +55,7 @@ def draw_canaries(rng: np.random.Generator, count: int, num_values: int) -> Cana
     count
         Number of canaries.
     num_values
-        Dimensions of a contribution; at least `count`, so that directions are told apart.
+        Dimensions of a contribution; at least `count`, so that directions can be distinguished.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""How private a mechanism looks to an attacker: an estimate of mu, and a bound below which it cannot be.
+"""Estimate mu of a mechanism from an attacker's scores, and bound it from below.
 
 A Gaussian mechanism with parameter mu shifts the attacker's best score by mu standard deviations (Dong, Roth & Su
 2019), and mu gives epsilon at every delta through the exact formula. The estimate takes scores to be normal; scores
@@ -87,7 +87,7 @@ def fit_mu(scores: Float64Array, included: BoolArray, *, confidence: float = 0.9
 
 @dataclass(frozen=True, kw_only=True)
 class MuBound:
-    """A mu below which the mechanism is not, but for a probability of `error`.
+    """A lower bound on mu of the mechanism, except with a probability of `error`.
 
     Attributes
     ----------
@@ -163,7 +163,7 @@ def _share(scores: Float64Array, rng: np.random.Generator) -> tuple[Float64Array
 
 
 def _threshold(inside: Float64Array, outside: Float64Array, num_in: int, num_out: int, error: float) -> float:
-    """Threshold with the highest bound to expect on `num_in` and `num_out` other canaries, were scores normal."""
+    """Threshold with the highest expected bound on `num_in` and `num_out` other canaries, if scores are normal."""
     means = float(outside.mean()), float(inside.mean())
     spread = math.sqrt((inside.var() + outside.var()) / 2)
     candidates = np.linspace(means[0] - 2 * spread, means[1] + 2 * spread, _THRESHOLDS)
@@ -171,7 +171,7 @@ def _threshold(inside: Float64Array, outside: Float64Array, num_in: int, num_out
         return (means[0] + means[1]) / 2
     positives = num_out * ndtr((means[0] - candidates) / spread)
     negatives = num_in * ndtr((candidates - means[1]) / spread)
-    # Clopper-Pearson at counts that are not whole: the gamma functions of its formula do not mind.
+    # Clopper-Pearson at counts that are not whole: its formula with gamma functions allows that.
     upper = [
         betainccinv(k + 1, np.maximum(n - k, 0.5), error / 2) for k, n in ((positives, num_out), (negatives, num_in))
     ]

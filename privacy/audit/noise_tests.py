@@ -1,8 +1,8 @@
-"""Is the noise what the mechanism says? Tests on the integers of rounds in which every contribution was zero.
+"""Tests of the noise of a mechanism, on the integers of rounds in which every contribution was zero.
 
-Skellam noise of variance V has excess kurtosis 1/V. Every formula below carries it, though with the variances in use
-(millions) nothing could be told from Gaussian noise. A p-value is the probability that right noise looks at least as
-wrong; small ones count against the mechanism.
+Skellam noise of variance V has excess kurtosis 1/V. Every formula below carries it, although with the variances in use
+(millions) it cannot be distinguished from Gaussian noise. A p-value is the probability that right noise looks at least
+as wrong; small ones count against the mechanism.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class VarianceTest:
 
 @dataclass(frozen=True, kw_only=True)
 class CorrelationTest:
-    """The two rounds whose noise is most alike.
+    """The two rounds with the most similar noise.
 
     Attributes
     ----------
@@ -110,7 +110,7 @@ def shape_test(noise: Int64Array, variance: float, *, bins: int = _BINS) -> floa
 
 
 def low_bits_test(noise: Int64Array, variance: float, *, bits: int = _LOW_BITS) -> float:
-    """Pearson's chi-square p-value for the noise modulo 2^bits: noise on a grid shows what it was added to.
+    """Pearson's chi-square p-value for the noise modulo 2^bits: noise on a grid reveals what it was added to.
 
     The exact probabilities come from the characteristic function ``exp(V (cos t - 1))`` at the 2^bits-th roots of
     unity; for V above a few hundred all residues are alike.
@@ -150,7 +150,7 @@ def correlation_test(rounds: FloatingArray) -> CorrelationTest:
             f"noise of shape {rounds.shape} has no two rounds of two values", hint="give one row of noise a round"
         )
     lengths = np.linalg.norm(rounds, axis=1, keepdims=True)
-    # Where there is no noise at all nothing is used twice; the variance test speaks of that.
+    # Without any noise nothing is used twice; the variance test reports that.
     units = np.divide(rounds, lengths, out=np.zeros_like(rounds), where=lengths > 0)
     cosines = np.triu(units @ units.T, k=1)  # [num_rounds, num_rounds]
     first, second = divmod(int(np.abs(cosines).argmax()), len(rounds))
@@ -161,7 +161,7 @@ def correlation_test(rounds: FloatingArray) -> CorrelationTest:
 
 
 def _pearson(observed: IntegerArray, expected: Float64Array) -> float:
-    cells = [[0.0, 0.0]]  # thin cells are put together, for their counts are not normal
+    cells = [[0.0, 0.0]]  # small cells are merged, because their counts are not normal
     for place in np.argsort(expected):
         if cells[-1][1] >= _FEWEST_PER_BIN:
             cells.append([0.0, 0.0])

@@ -4,7 +4,7 @@ With m coins in one run, an (epsilon, delta)-private output lets nobody guess r 
 response would. No other assumption: not on the noise, nor on how canaries overlap. It is weak in return: even a perfect
 guesser proves only a few units of epsilon with a thousand canaries, and at no confidence beyond ``1 - 2 m delta / v``.
 
-The guesses must follow from the released output and public facts alone. Scores from which the *other* canaries were
+The guesses must follow only from the released output and public facts. Scores from which the *other* canaries were
 subtracted depend on the other coins past the mechanism; they are not covered.
 """
 
@@ -35,7 +35,7 @@ class OneRunBound:
     Attributes
     ----------
     epsilon
-        The release is not (epsilon, delta)-private for any smaller epsilon, but for a probability of `error`.
+        The release is not (epsilon, delta)-private for any smaller epsilon, except with a probability of `error`.
     guesses, correct
         Of the share of canaries that proves most.
     error
@@ -61,7 +61,7 @@ def p_value(*, canaries: int, guesses: int, correct: int, epsilon: float, delta:
     """
     if not (0 <= correct <= guesses <= canaries and epsilon >= 0):
         raise PrivacyError(
-            f"{correct} correct of {guesses} guesses on {canaries} canaries at epsilon {epsilon} cannot be",
+            f"{correct} correct of {guesses} guesses on {canaries} canaries at epsilon {epsilon} is impossible",
             hint="count correct guesses among the guesses, and guesses among the canaries",
         )
     if correct == 0:
@@ -88,7 +88,7 @@ def one_run_bound(
     Parameters
     ----------
     scores
-        One a canary, from the output and public facts alone, float64 [num_canaries].
+        One for each canary, from the output and public facts only, float64 [num_canaries].
     included
         Which took part: independent fair coins, bool [num_canaries].
     delta

@@ -1,4 +1,4 @@
-"""Random words that nobody can predict: AES-256 in counter mode (NIST SP 800-38A) under a key of one round.
+"""Unpredictable random words: AES-256 in counter mode (NIST SP 800-38A) under a key of one round.
 
 Rounding and noise take their words from separate streams of the same key, so that neither depends on how many words
 the other has used.
@@ -21,7 +21,7 @@ KEY_BYTES = 32
 
 
 class Purpose(IntEnum):
-    """What a stream is for; the upper half of its counter block."""
+    """Purpose of a stream; the upper half of its counter block."""
 
     ROUNDING = 1
     NOISE = 2

@@ -1,7 +1,7 @@
 """From floats to noised integers with a sensitivity that is exact: clip, scale, round at random, check, add noise.
 
-A clip in floating point bounds an L2 norm only up to rounding, and a norm in floating point is itself rounded. Nothing
-private rests on it: the exact bound is the check in integers.
+A clip in floating point bounds an L2 norm only up to rounding, and a norm in floating point is itself rounded. Privacy
+does not depend on it: the exact bound is the check in integers.
 
 The contribution is scaled to just below the integer bound S and rounded stochastically (Kairouz, Liu & Steinke 2021,
 "conditional randomised rounding"). Where the squared norm of the integers passes S^2, computed without
@@ -60,7 +60,7 @@ def l2_norms(values: Float32Array) -> Float64Array:
 
 
 def require_finite(values: Float32Array) -> None:
-    """Raise PrivacyError if a value is NaN or infinite: it would pass through every bound."""
+    """Raise PrivacyError if a value is NaN or infinite: no bound would stop it."""
     if not np.isfinite(values).all():
         count = int(np.count_nonzero(~np.isfinite(values)))
         raise PrivacyError(
@@ -149,7 +149,7 @@ class Quantiser:
     Raises
     ------
     PrivacyError
-        If a bound is outside its range, or if S is too small for d: rounding alone would fill it.
+        If a bound is outside its range, or if S is too small for d: rounding alone would use it up.
     """
 
     clip_norm: float
@@ -170,13 +170,13 @@ class Quantiser:
             raise PrivacyError(f"{self.size} values are not between 1 and {MAX_SIZE}", hint="check the table's shape")
         if self.target < self.sensitivity / 2:
             raise PrivacyError(
-                f"sensitivity {self.sensitivity} is too small for {self.size} values: rounding would fill it",
+                f"sensitivity {self.sensitivity} is too small for {self.size} values: rounding would use it up",
                 hint=f"use at least {min(MAX_SENSITIVITY, 1 << (math.isqrt(self.size) + 8).bit_length())}",
             )
 
     @property
     def target(self) -> float:
-        """Norm that a full contribution is scaled to, in integer steps; 0 if there is no room.
+        """Norm that a full contribution is scaled to, in integer steps; 0 if S is too small.
 
         The largest x with ``x^2 + d/4 + sqrt(2 log(1/beta)) (x + sqrt(d)/2) <= S^2``, which bounds the
         norm of a rounding with probability ``1 - beta`` (Kairouz et al. 2021, Theorem 1).
@@ -268,7 +268,7 @@ class IntegerMechanism:
     ring: Ring = field(default_factory=Ring)
 
     def __post_init__(self) -> None:
-        SkellamSampler(self.share_variance)  # refuses now what it would refuse in every round
+        SkellamSampler(self.share_variance)  # refuse now what every round would refuse
 
     def noise(self, stream: Words, *, shares: int = 1) -> Int64Array:
         """Draw the sum of some devices' noise in one go, exact by closure, int64 [d]."""
@@ -325,7 +325,7 @@ def quantise_samples(samples: Float32Array, quantiser: Quantiser, key: bytes) ->
     padded = -(-quantiser.size // _LANES_PER_WORD) * _LANES_PER_WORD  # every sample starts with a word of its own
     lanes = WordStream(key, Purpose.ROUNDING).lanes(count * padded).reshape(count, padded)[:, : quantiser.size]
     integers = dithered_floor(quantiser.scaled(samples), lanes, np.empty_like(samples))
-    if not quantiser.fits(integers).all():  # rare: whoever rounds again takes the words of those that follow
+    if not quantiser.fits(integers).all():  # rare: a sample that is rounded again uses the words of the following ones
         rounding = WordStream(key, Purpose.ROUNDING)
         return np.stack([quantiser.quantise(sample, rounding) for sample in samples])
     return integers.astype(np.int64)

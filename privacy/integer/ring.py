@@ -1,6 +1,6 @@
-"""Integers modulo 2^b: what masked vectors are made of (Bonawitz et al. 2017).
+"""Integers modulo 2^b, the elements of masked vectors (Bonawitz et al. 2017).
 
-Sums wrap around; `centre` reads them back as signed numbers. A wrap that was not meant harms accuracy, never privacy:
+Sums wrap around; `centre` reads them back as signed numbers. An unintended wrap harms accuracy, never privacy:
 reduction happens after the noise.
 """
 
@@ -46,7 +46,7 @@ class Ring:
 
     @staticmethod
     def fewest_bits(*, devices: int, sensitivity: int, sum_variance: int) -> int:
-        """Return the fewest bits with which `require_room` is content."""
+        """Return the fewest bits that `require_room` accepts."""
         return _largest_sum(devices, sensitivity, sum_variance).bit_length() + 1
 
     @property
@@ -73,7 +73,7 @@ class Ring:
         return lifted.view(np.int64) >> np.int64(unused)
 
     def require_room(self, *, devices: int, sensitivity: int, sum_variance: int) -> None:
-        """Check that a sum cannot wrap around, were one coordinate to carry every contribution.
+        """Check that a sum cannot wrap around, even if one coordinate carries every contribution.
 
         Parameters
         ----------

@@ -1,7 +1,7 @@
 """Skellam noise from an exact table (Agarwal, Kairouz & Liu 2021): the difference of two Poisson variables.
 
 With variance V its probabilities are ``P(k) = exp(-V) I_k(V)``, and the sum of independent shares with variances V_i
-is Skellam with variance ``sum V_i``: whoever drops out takes only their own share along.
+is Skellam with variance ``sum V_i``: a device that drops out removes only its own share.
 
 Draws invert the cumulative distribution of ``|k|``, tabulated with 127 bits, and take the sign from one bit more:
 
@@ -35,7 +35,7 @@ MAX_VARIANCE = 1 << 40
 _THRESHOLD_BITS = 127
 _LOW_BITS = 64
 _CUT_BITS = 128
-_START_BITS = 300  # Miller's start: so far out that what it neglects is below 2^-160 where the table begins
+_START_BITS = 300  # Miller's start: far enough out that the neglected part is below 2^-160 where the table begins
 _WORKING_BITS = 192
 _PMF_BITS = 224
 _GUIDE_BITS = 16

@@ -1,6 +1,6 @@
-"""Anchors against truncation and forks: what a chain alone cannot show, for its owner could sign a shorter one.
+"""Anchors against truncation and forks, which a chain alone cannot show: its owner could sign a shorter one.
 
-A device sends a salted commitment to its head with each round, which tells the server nothing about the head; the
+A device sends a salted commitment to its head with each round, which reveals nothing about the head to the server; the
 server countersigns it in the round's receipt. Whoever holds receipt, head and salt can prove what the ledger once was.
 """
 

@@ -1,4 +1,4 @@
-"""What an entry says: four kinds of event as canonical JSON, and the charge of a round in integers.
+"""Bodies of entries: four kinds of event as canonical JSON, and the charge of a round in integers.
 
 A charge is 2 rho of zero-concentrated privacy (Bun & Steinke 2016) for the mechanism with sensitivity S and variance V
 of the sum, in units of 1e-9 and rounded up, so that a sum of charges is exact and never too small. It is what is proven
@@ -59,7 +59,7 @@ def hash_text(data: bytes) -> str:
 
 
 def delta_text(delta: float) -> str:
-    """Spell a probability the one canonical way: 0.00001 is "1e-5".
+    """Write a probability in its canonical form: 0.00001 is "1e-5".
 
     Raises
     ------
@@ -100,7 +100,7 @@ class _Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy(_Event):
-    """What the owner of the ledger allows from here on.
+    """What the owner of the ledger allows from this entry on.
 
     Attributes
     ----------
@@ -185,7 +185,7 @@ class Outcome(_Event):
     ----------
     status
         "released" if bytes may have left; "withheld" if none could have and the charge is given back; "written-off" if
-        none are known to have and the charge stands all the same.
+        none are known to have, but the charge stands.
     payload
         Hash of the exact bytes that may have left; empty unless released.
     receipt

@@ -1,8 +1,8 @@
 """Entries of a ledger: each hash covers the one before, and a signature covers a batch of entries of many ledgers.
 
-One Ed25519 signature is the dearest part of an entry. A batch of entries, at most one a ledger, is therefore signed
-once: over the RFC 6962 root of the entries' hashes. Each entry keeps its way to that root, so it is still verified by
-itself. A device's own entry is a batch of one, with an empty way: the same format.
+An Ed25519 signature is the most expensive part of an entry. A batch of entries, at most one a ledger, is therefore
+signed once: over the RFC 6962 root of the entries' hashes. Each entry keeps its way to that root, so it is still
+verified by itself. A device's own entry is a batch of one, with an empty way: the same format.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ENTRY_PREFIX = framed(ENTRY_TAG) + HASH_SIZE.to_bytes(LENGTH_SIZE, "big")
 
 @dataclass(frozen=True)
 class Seal:
-    """A signature over a batch of entries, and one entry's way to it.
+    """A signature over a batch of entries, and one entry's inclusion proof.
 
     Attributes
     ----------

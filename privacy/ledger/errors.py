@@ -1,4 +1,4 @@
-"""All that can be wrong with a ledger, a proof or a note, by name: verification raises and never returns a flag."""
+"""Errors of ledgers, proofs and notes. Verification raises them and never returns a flag."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Fork(LedgerError):
 
 
 class OpenIntent(LedgerError):
-    """A round was charged, and nothing says whether its bytes left."""
+    """A round was charged and has no recorded outcome."""
 
     exit_code = 5
 

@@ -1,4 +1,4 @@
-"""One ledger as text: a header line and one line an entry, each canonical JSON, nothing in it that can be derived.
+"""One ledger as text: a header line and one line for each entry, each canonical JSON, without derived values.
 
 For auditors and for exchange: any byte that is changed is a named error (docs/formats/ledger.md).
 """
@@ -60,7 +60,7 @@ def export_ledger(path: Path, name: str, key: Ed25519PublicKey) -> bytes:
 
 
 def from_text(data: bytes, key: Ed25519PublicKey) -> tuple[str, list[Record]]:
-    """Read one ledger; verify its records before believing them.
+    """Read one ledger; verify its records before you trust them.
 
     Returns
     -------

@@ -13,7 +13,7 @@ LENGTH_SIZE = 4
 
 
 def framed(*parts: bytes) -> bytes:
-    """Join parts, each behind its length as four big-endian bytes."""
+    """Join parts, each preceded by its length as four big-endian bytes."""
     return b"".join(len(part).to_bytes(LENGTH_SIZE, "big") + part for part in parts)
 
 

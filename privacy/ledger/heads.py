@@ -2,7 +2,7 @@
 
 A machine that simulates thousands of devices need not keep thousands of anchors. Replayed in the order of writing, the
 file must pass through every state that was noted; a file that ends before is rolled back, one that passes by is forked.
-Notes that lie beside the file show only what happened to the file alone: keep a copy of the latest elsewhere.
+Notes in the same folder show only that the file alone was changed: keep a copy of the latest elsewhere.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LEDGER_FIELDS: dict[str, type] = {"entry": str, "ledger": str, "seq": int}
 
 @dataclass(frozen=True)
 class BookAnchor:
-    """What a file of ledgers once held.
+    """A former state of a file of ledgers.
 
     Attributes
     ----------
@@ -87,12 +87,12 @@ def anchor_of(book: LedgerBook, name: str) -> BookAnchor:
 
 
 def notes_of(path: Path) -> Path:
-    """Name the file of notes beside a file of ledgers: book.sqlite has book.anchors.jsonl; one writer each."""
+    """Name the file of notes of a file of ledgers: book.sqlite has book.anchors.jsonl; one writer each."""
     return path.with_suffix(NOTES_SUFFIX)
 
 
 def note_heads(path: Path, book: LedgerBook) -> None:
-    """Note the present state of a file of ledgers beside it, for an auditor to find or to copy; raises as below."""
+    """Note the present state of a file of ledgers in its file of notes; raises as below."""
     append_anchors(notes_of(path), [anchor_of(book, path.name)])
 
 
@@ -122,7 +122,7 @@ def read_anchors(data: bytes) -> tuple[list[BookAnchor], list[Anchor]]:
     Returns
     -------
     books, ledgers
-        In the order of the lines. A last line without its end is passed over: a crash may have cut it.
+        In the order of the lines. A last line without its end is ignored: a crash may have cut it.
 
     Raises
     ------
@@ -155,7 +155,7 @@ class AnchorWatch:
     book
         Name of the file that is replayed.
     books, ledgers
-        Anchors; those of other files, and of ledgers that the file does not hold, are passed over.
+        Anchors; those of other files, and of ledgers that the file does not hold, are ignored.
     """
 
     def __init__(self, book: str, books: Sequence[BookAnchor], ledgers: Sequence[Anchor]) -> None:
@@ -193,7 +193,7 @@ class AnchorWatch:
                     )
 
     def finish(self) -> None:
-        """Say what was found.
+        """Raise what was found.
 
         Raises
         ------

@@ -1,7 +1,7 @@
 """Merkle hash tree with proofs of inclusion and consistency (RFC 6962, section 2.1; checks as RFC 9162, 2.1).
 
-Whoever holds the root of an older tree can be shown, with a few hashes, that a leaf is in the newer tree and that the
-newer tree only added to the older one.
+A few hashes prove to the holder of an older root that a leaf is in the newer tree, and that the newer tree extends the
+older one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class MerkleTree:
 
     @staticmethod
     def of_hashes(hashes: Iterable[bytes]) -> MerkleTree:
-        """Build a tree from the hashes of its leaves, 32 bytes each, where their data is not at hand."""
+        """Build a tree from the hashes of its leaves, 32 bytes each, if their data is not available."""
         tree = MerkleTree()
         for each in hashes:
             tree._append_hash(each)
@@ -153,7 +153,7 @@ def batch_root(leaves: Sequence[bytes]) -> bytes:
 
 
 def root_from_path(data: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
-    """Root of the tree of `size` leaves that holds `data` at `index` beside the siblings `path`.
+    """Root of the tree of `size` leaves that holds `data` at `index`, from the siblings `path`.
 
     Raises
     ------
@@ -192,7 +192,7 @@ def verify_inclusion(data: bytes, index: int, size: int, path: Sequence[bytes], 
 
 
 def verify_consistency(old_size: int, size: int, old_root: bytes, root: bytes, proof: Sequence[bytes]) -> None:
-    """Check that a tree only added to an older one.
+    """Check that a tree extends an older one.
 
     Raises
     ------

@@ -56,7 +56,7 @@ class NoteKey:
 
     @property
     def key_id(self) -> bytes:
-        """Four bytes that tell keys of one name apart."""
+        """Four bytes that distinguish keys of one name."""
         return sha256(f"{self.name}\n".encode() + self._typed()).digest()[:4]
 
     def encode(self) -> str:
@@ -152,7 +152,7 @@ class Note:
         return self._with(Signature(name, key.key_id, time.to_bytes(8, "big") + made))
 
     def verified_by(self, keys: Sequence[NoteKey]) -> tuple[NoteKey, ...]:
-        """Keys out of a trusted list that signed this text; signatures of other keys are passed over.
+        """Keys out of a trusted list that signed this text; signatures of other keys are ignored.
 
         Raises
         ------

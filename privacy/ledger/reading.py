@@ -1,4 +1,4 @@
-"""Reads a ledger out of a file, alone: its bodies, and each entry's way to the signature it shares with others.
+"""Read a single ledger from a file: its bodies, and each entry's proof to the signature that it shares with others.
 
 Indices are not trusted: an index that was edited could hide a row, so every query goes through the table.
 """
@@ -23,7 +23,7 @@ from palate.privacy.ledger.merkle import MerkleTree
 from palate.privacy.ledger.state import LedgerState, advance
 
 Observer = Callable[[str, Event, LedgerState], None]
-"""Told of every entry as it is replayed: the ledger's name, what the entry says, and the state after it."""
+"""Called with every entry as it is replayed: the ledger's name, the event, and the state after it."""
 
 
 @contextmanager
@@ -165,7 +165,7 @@ def _signatures(connection: sqlite3.Connection) -> dict[int, tuple[int, bytes]]:
 
 
 def _check_strays(connection: sqlite3.Connection) -> None:
-    """Refuse a file in which something was deleted and not all that hung on it."""
+    """Refuse a file in which rows were deleted without the rows that refer to them."""
     for what, query in {
         "signed batches have no entries": "SELECT id FROM seals WHERE id NOT IN (SELECT seal FROM entries NOT INDEXED)",
         "entries have no ledger": "SELECT id FROM entries NOT INDEXED WHERE ledger NOT IN (SELECT id FROM ledgers)",

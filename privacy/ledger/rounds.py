@@ -15,7 +15,7 @@ from palate.privacy.ledger.store import LedgerBook
 
 
 class RoundKeeper:
-    """Takes one ledger of a book through its rounds: `begin`, `persist`, then `finish`; or `write_off`.
+    """Runs the rounds of one ledger of a book: `begin`, `persist`, then `finish`; or `write_off`.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class RoundKeeper:
         self._id = book.ledger_id(name)
 
     def begin(self, intent: Intent) -> bytes | None:
-        """Charge a round, or find out how far it came before.
+        """Charge a round, or find out how far it got before.
 
         Returns
         -------

@@ -1,7 +1,7 @@
 """Tables of a ledger file: SQLite in WAL mode, every commit on disk, nothing ever updated or deleted.
 
-The unique indices lead with what all virtual devices of a round share, so that a batch of thousands touches a few
-pages of each index and not one page a device.
+The unique indices begin with the columns that all virtual devices of a round share, so that a batch of thousands
+touches a few pages of each index and not one page a device.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SCHEMA: Final = MappingProxyType({**_TABLES, **_INDICES, **_TRIGGERS})
 
 
 def create(connection: sqlite3.Connection, key: bytes) -> None:
-    """Lay out an empty ledger file whose entries this public key will sign, inside the caller's transaction."""
+    """Create the tables of a ledger file whose entries this public key will sign, inside the caller's transaction."""
     for statement in SCHEMA.values():
         connection.execute(statement)
     connection.execute("INSERT INTO book VALUES (?)", (key,))
@@ -62,7 +62,7 @@ def create(connection: sqlite3.Connection, key: bytes) -> None:
 
 
 def is_empty(connection: sqlite3.Connection) -> bool:
-    """Whether a file holds nothing at all yet."""
+    """Whether a file is still empty."""
     return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
 
 

@@ -1,4 +1,4 @@
-"""What a ledger adds up to after each entry, and the rules that decide whether a next entry is allowed.
+"""State of a ledger after each entry, and the rules that decide whether a next entry is allowed.
 
 Writing and verifying use the same rules: a device refuses a round beyond its budget, whatever the server says, and an
 auditor finds the entry that should have been refused.
@@ -119,7 +119,7 @@ class LedgerState:
 
 
 def columns_of(seq: int, event: Event) -> Columns:
-    """Name what a table repeats of a body, so that its indices can enforce it."""
+    """Columns of a table that repeat parts of a body, so that its indices can enforce them."""
     if isinstance(event, Policy):
         return seq, event.kind, None, None
     return seq, event.kind, event.run, event.round
@@ -137,12 +137,12 @@ def advance(
     body
         Canonical JSON of the entry.
     stored_columns, stored_hash
-        What a table says beside the body; both must agree with it.
+        Values that a table stores next to the body; both must agree with it.
 
     Raises
     ------
     Tampered
-        If the body is malformed, out of sequence, at odds with what is stored beside it, or against the rules.
+        If the body is malformed, out of sequence, contradicts the stored columns, or is against the rules.
     BudgetExceeded
         If it charges more than was left.
     """

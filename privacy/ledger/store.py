@@ -141,7 +141,7 @@ class LedgerBook:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Hold the file alone, with states that are up to date; commit at the end or leave no trace.
+        """Lock the file, with up-to-date states; commit at the end or change nothing.
 
         Raises
         ------
@@ -183,7 +183,7 @@ class LedgerBook:
             anchor.check([entry for (entry,) in connection.execute(query, (self.ledger_id(anchor.name),))])
 
     def ledger_id(self, name: str) -> int:
-        """Row number of a ledger, for tables beside the entries; raises as `state`."""
+        """Row number of a ledger, for other tables of the file; raises as `state`."""
         self.state(name)
         return self._ids[name]
 

@@ -22,7 +22,7 @@ from palate.privacy.ledger.state import LedgerState, advance
 
 @dataclass(frozen=True)
 class Verified:
-    """A ledger that holds together.
+    """A verified ledger.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ def verify_records(
     key
         The key that must have signed them.
     anchors
-        Heads that the ledger is known to have had; those of other ledgers are passed over.
+        Heads that the ledger is known to have had; those of other ledgers are ignored.
     allow_open
         Accept rounds without an outcome, as a running device has them.
 
@@ -133,7 +133,7 @@ def verify_book(
     key, allow_open
         As `verify_records`.
     observe
-        Told of every entry, in the order of writing; what it is told holds if this function returns.
+        Called with every entry, in the order of writing; the entries are valid once this function returns.
 
     Returns
     -------

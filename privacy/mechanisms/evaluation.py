@@ -19,7 +19,7 @@ from palate.privacy.wire import NUM_METRICS, RoundPlan
 
 @dataclass(frozen=True)
 class NoisyMetrics:
-    """What a round says about the table that it started from.
+    """A round's metrics of the table that it started from.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class NoisyMetrics:
 def attach(
     updates: Float32Array, metrics: Float32Array, *, clip_norm: float, share: float, out: Float32Array
 ) -> Float32Array:
-    """Clip updates so that their metrics have room behind them.
+    """Clip updates so that their metrics fit within the same bound.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def attach(
 def split_metrics(
     total: Float64Array, plan: RoundPlan, *, noise_std: float
 ) -> tuple[Float64Array, NoisyMetrics | None]:
-    """Take the metrics off the end of a total.
+    """Split the metrics from the end of a total.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Units of protection: one object each, and the one place where a unit is looked up.
+"""Units of protection: one object each, and the only place where a unit is looked up.
 
 Devices, shards, servers and settings ask the object what its unit means for them; nobody else compares names of units.
 What a unit protects, and how much noise that takes, is in `palate.privacy.budget`. The registry is closed: a mechanism

@@ -1,7 +1,7 @@
-"""What a plan says about protection: the public numbers of one noisy release, the same for every device of a round.
+"""Terms of protection in a plan: the public numbers of one noisy release, the same for every device of a round.
 
-Whoever knows the terms can build the mechanism, name its accounting event and write the ledger's entry; nobody needs
-to be told an epsilon.
+The terms are enough to build the mechanism, name its accounting event and write the ledger's entry. Nobody needs an
+epsilon for that.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class ReleaseTerms:
 
 @dataclass(frozen=True, kw_only=True)
 class RunTerms:
-    """Terms of a whole run: one popularity round, then training rounds that are all alike."""
+    """Terms of a whole run: one popularity round, then equal training rounds."""
 
     popularity: ReleaseTerms
     train: ReleaseTerms

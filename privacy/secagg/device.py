@@ -1,4 +1,4 @@
-"""One device in one round: answers the server step by step, and trusts it in nothing (Bonawitz et al. 2017, figure 4).
+"""One device in one round: answers the server step by step, without trusting it (Bonawitz et al. 2017, figure 4).
 
 Every step has one answer. The same input again gets the same bytes; other input, a step out of order or a failed check
 ends the round: all secrets are dropped and every further call is refused. Private keys are dropped before the masked
@@ -72,7 +72,7 @@ class _Step(IntEnum):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Secrets:
-    """What a device must not keep once its masked vector is made."""
+    """Secrets that a device must drop once its masked vector is made."""
 
     cipher: X25519PrivateKey
     mask: X25519PrivateKey
@@ -180,7 +180,7 @@ class DeviceRound:
         return self._once(_Step.SHARE, roster, lambda: self._share(roster))
 
     def mask(self, inbox: bytes, vector: RingArray) -> bytes:
-        """R2: take in the peers' shares and return the vector under its masks; the private keys are gone then.
+        """R2: store the peers' shares and return the masked vector; the private keys are dropped then.
 
         Parameters
         ----------
@@ -229,7 +229,7 @@ class DeviceRound:
     def accept(self, receipt: bytes) -> dict[str, Any]:
         """R5: check the receipt and return its facts.
 
-        Whoever has sent a masked vector may do so, even if it was gone for R3 and R4.
+        A device that sent a masked vector may do so, even if it missed R3 and R4.
 
         Raises
         ------
@@ -353,7 +353,7 @@ class DeviceRound:
                 raise InboxRefused(f"the key of device {pair[1]} is of low order", hint="it is not honest") from None
             add_mask(masked, key, subtract=pair[0] > pair[1])
         del secrets, keys
-        self._secrets = None  # gone before anything leaves the device
+        self._secrets = None  # dropped before anything leaves the device
         self._sealing = {}
         message = MaskedVector(
             context=self.offer.context,
@@ -402,7 +402,7 @@ class DeviceRound:
 
     def _reveal(self, data: bytes) -> bytes:
         peers, sets = self._kept_peers(), self._kept_sets()
-        shares, self._held = self._held, {}  # one shot, whatever comes of it
+        shares, self._held = self._held, {}  # only one attempt, whatever its outcome
         message = Signatures.from_bytes(data)
         peers.check_round(message.context, message.root, message.roster_size, SignaturesRefused)
         message.verify(self._server_key, SignaturesRefused, "the list of signatures is not signed by this server")
@@ -412,7 +412,7 @@ class DeviceRound:
                 f"{len(message.signers)} devices signed the survivor sets, {needed} survivors must have",
                 hint="wait for the next round",
             )
-        # More than a quorum says nothing more.
+        # Signatures beyond the quorum are not needed.
         for rank, signature in list(zip(message.signers, message.signatures, strict=True))[:needed]:
             peers.verify_identity(rank)
             replace(self._consistency(peers.device(rank)), signature=signature).verify(

@@ -1,4 +1,4 @@
-"""One spelling for every message: fixed-width binary fields behind a magic number, a version and a type.
+"""A canonical encoding of messages: fixed-width binary fields after a magic number, a version and a type.
 
 After the habits of C2SP formats: numbers are big-endian, lists and texts carry their length, sets are bitmaps over the
 roster, and a reader refuses whatever would not have been written. Lengths are checked against the bytes that are there

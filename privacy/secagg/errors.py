@@ -1,4 +1,4 @@
-"""All that can go wrong in secure aggregation, by name: checks raise and never return a flag."""
+"""Errors of secure aggregation. Checks raise them and never return a flag."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class SecureAggregationError(PrivacyError):
 
 
 class MessageError(SecureAggregationError):
-    """Bytes that are not the one spelling of any message of this version."""
+    """Bytes that are not the canonical encoding of any message of this version."""
 
 
 class OfferRefused(SecureAggregationError):
@@ -54,7 +54,7 @@ class ConsistencyRefused(SecureAggregationError):
 
 
 class SignaturesRefused(SecureAggregationError):
-    """Too few devices, or not truly they, have signed the survivor sets that this device signed."""
+    """Too few valid signatures over the survivor sets that this device signed."""
 
 
 class RevealRefused(SecureAggregationError):
@@ -78,7 +78,7 @@ class Equivocation(SecureAggregationError):
 
 
 class QuorumLost(SecureAggregationError):
-    """Too few devices are left for the round to go on; nothing is revealed."""
+    """Too few devices are left to continue the round; nothing is revealed."""
 
 
 class ReconstructionFailed(SecureAggregationError):

@@ -1,7 +1,7 @@
-"""Who is who: an enrolment authority certifies the signing keys of devices (the PKI of Bonawitz et al. 2017).
+"""Enrolment: an authority certifies the signing keys of devices (the PKI of Bonawitz et al. 2017).
 
 Peers trust each other's keys because the authority signed them, never because the server passed them on: a server
-that made up devices of its own could otherwise surround one with them and read its vector.
+that invents devices could otherwise surround one with them and read its vector.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class EnrolmentCertificate(Message):
 
 
 class EnrolmentAuthority:
-    """Enrols devices; its key belongs on another machine than the server's, in other hands.
+    """Enrols devices; its key belongs on another machine than the server's, under other people's control.
 
     Parameters
     ----------

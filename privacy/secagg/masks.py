@@ -49,7 +49,7 @@ class PairKeys:
         return self._derive(_agree(own, theirs), _PAIR, devices)
 
     def self_mask(self, seed: bytes) -> bytes:
-        """Seed of the mask of one device alone, 32 bytes, from its secret b."""
+        """Seed of a device's self mask, 32 bytes, from its secret b."""
         return HKDF(hashes.SHA256(), KEY_SIZE, self._salt, framed(_SELF)).derive(seed)
 
     def _derive(self, secret: bytes, label: bytes, devices: tuple[int, int]) -> bytes:
@@ -95,7 +95,7 @@ def unseal(key: bytes, sender: int, receiver: int, sealed: bytes) -> bytes | Non
 
 
 def has_low_order(public_key: bytes) -> bool:
-    """Whether agreeing with an X25519 key gives zero, whoever tries (RFC 7748, section 6.1)."""
+    """Whether every key agreement with an X25519 key gives zero (RFC 7748, section 6.1)."""
     try:
         _agree(_PROBE, public_key)
     except ValueError:

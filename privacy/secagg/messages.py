@@ -358,7 +358,7 @@ class Reveal(DeviceMessage):
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt(RoundMessage):
-    """R5, down: what became of the round.
+    """R5, down: the outcome of the round.
 
     Attributes
     ----------
@@ -381,7 +381,8 @@ class Receipt(RoundMessage):
     def facts(self, *, confirmed: bool) -> dict[str, Any]:
         """Return what it vouches for, hashes in hexadecimal.
 
-        `confirmed` says whether these are the survivor sets that this device signed; False if it was gone by then.
+        `confirmed` says whether these are the survivor sets that this device signed; False if it had dropped out by
+        then.
         """
         hashes = {name: getattr(self, name).hex() for name in ("sets_hash", "sum_hash", "model_hash")}
         return {**hashes, "log_index": self.log_index, "confirmed": confirmed}

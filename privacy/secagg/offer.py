@@ -1,4 +1,4 @@
-"""A signed offer of secure aggregation for one round: all that every device must agree on (Bonawitz et al. 2017).
+"""A signed offer of secure aggregation for one round: everything that all devices must agree on (Bonawitz et al. 2017).
 
 The hash of the offer, *ctx*, enters every key and every signature of the round. It holds the hash of the plan, so that
 a server that sends different plans to different devices learns no sum at all.
@@ -201,7 +201,7 @@ class Offer(Message):
         return self.tau_thousandths * roster_size // _THOUSAND + 1
 
     def fewest_survivors(self, roster_size: int) -> int:
-        """Survivors without which no device goes on: the quorum, n_min, and m honest ones beside all corrupt ones."""
+        """Fewest survivors with which a device continues: quorum, n_min, and m honest ones besides all corrupt ones."""
         return max(self.n_min, self.quorum(roster_size), self.honest_shares + self.corrupt(roster_size))
 
     @property

@@ -1,6 +1,6 @@
-"""The roster as one device sees it: who its peers are, and by whose word (Bonawitz et al. 2017, section 6).
+"""The roster as one device sees it: its peers and their certificates (Bonawitz et al. 2017, section 6).
 
-A peer's keys are believed because its enrolled identity key signed them for this offer, and the identity key because
+A peer's keys are trusted because its enrolled identity key signed them for this offer, and the identity key because
 the authority's pinned key certified it.
 """
 

@@ -19,7 +19,7 @@ class DevicePolicy:
         Least n_min, at least 2.
     gamma_thousandths
         Corrupt devices that every offer must allow for at least, in thousandths of the roster: the most that the owner
-        believes may collude. It is about every roster that the server may choose, not about the fleet's average.
+        believes may collude. It holds for every roster that the server may choose, not for the fleet's average.
     largest_roster
         Most devices that this one is willing to share with.
 

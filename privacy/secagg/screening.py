@@ -1,4 +1,4 @@
-"""What the server checks of a message before it lets it into a round; a refusal changes nothing."""
+"""Checks of the server before a message enters a round; a refusal changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server in one round: passes messages on, adds masked vectors up and takes the masks off the sum, never off one.
+"""The server in one round: relays messages, adds masked vectors up and unmasks the sum, never a single vector.
 
 Bonawitz et al. 2017, figure 4. The round is a function of the messages that were accepted, in their order, and of the
 moments at which stages were closed. To survive a crash, store both and replay them into a new `ServerRound`: every
@@ -141,7 +141,7 @@ class ServerRound:
         return frozenset(self._accepted[stage])
 
     def receive(self, stage: Stage, device: int, data: bytes) -> None:
-        """Take a device's message; the same one again changes nothing.
+        """Accept a device's message; the same one again changes nothing.
 
         Parameters
         ----------
@@ -162,14 +162,14 @@ class ServerRound:
             If the stage is not open, or does not wait for this device.
         Equivocation
             If the device has signed another message for the stage before. It is excluded from the stage and what
-            follows; only a masked vector that is already in the sum stays there, for it cannot be told from the sum
-            any more, and the second one is dropped.
+            follows; only a masked vector that is already in the sum stays there, because it cannot be separated from
+            the sum any more, and the second one is dropped.
         """
         digest = sha256(data).digest()
         if self._accepted[stage].get(device) == digest:
             return
         if stage != self._stage:
-            raise StageClosed(f"stage {stage.name} is not open", hint="the round goes on without this message")
+            raise StageClosed(f"stage {stage.name} is not open", hint="the round continues without this message")
         expected = self.expected(stage)
         if device in self._excluded or (expected is not None and device not in expected):
             raise StageClosed(f"stage {stage.name} does not wait for device {device}", hint="it has left the round")
@@ -183,7 +183,7 @@ class ServerRound:
         self._accepted[stage][device] = digest
 
     def close(self, stage: Stage) -> dict[int, bytes]:
-        """End a stage and return the next message for every device that goes on; again, the same for the last ones.
+        """End a stage and return the next message for every device that continues; again, the same for the last ones.
 
         Parameters
         ----------
@@ -235,7 +235,7 @@ class ServerRound:
         return self._result
 
     def receipt(self, *, model_hash: str, log_index: int) -> bytes:
-        """R5: sign what became of the round, for every device on the roster.
+        """R5: sign the outcome of the round, for every device on the roster.
 
         Parameters
         ----------
@@ -347,7 +347,7 @@ class ServerRound:
 
     def _inbox(self, rank: int) -> bytes:
         senders = tuple(other for other in self._shared if other != rank)
-        # Where this device stands among the receivers of another: they skip the sender itself.
+        # Place of this device among the receivers of another: the sender itself is skipped.
         places = (rank if rank < other else rank - 1 for other in senders)
         return self._signed(
             Inbox(

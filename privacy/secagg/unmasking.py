@@ -1,8 +1,8 @@
-"""Taking the masks off a sum (Bonawitz et al. 2017, section 4): never off a single vector.
+"""Unmask a sum (Bonawitz et al. 2017, section 4), never a single vector.
 
 A survivor's own mask comes off with its reconstructed seed b, a dropped device's pairwise masks with its reconstructed
 mask key, each checked against what the device committed to. Wrong shares are found by decoding (`shamir.decode`) and
-whoever sent them is not used again.
+further shares of their sender are not used.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Unmasking:
         self.liars: set[int] = set()
 
     def add(self, holder: int, owners: Sequence[int], shares: Sequence[bytes]) -> None:
-        """Take in the shares that the device of rank `holder` has of those of ranks `owners`."""
+        """Add the shares that the device of rank `holder` has of those of ranks `owners`."""
         for owner, share in zip(owners, shares, strict=True):
             self._shares.setdefault(owner, {})[holder] = share
 

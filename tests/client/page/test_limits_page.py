@@ -83,7 +83,7 @@ def test_limits_are_changed_by_the_form_and_noted_in_the_ledger(member: Visitor)
     [
         ({"epsilon": "0"}, "epsilon is 0.0, it must be above 0 and at most 1e+06"),
         ({"epsilon": "nan"}, "epsilon is nan"),
-        ({"epsilon": "1e-7"}, "out of this filter's reach"),
+        ({"epsilon": "1e-7"}, "out of this filter's range"),
         ({"delta": "a lot"}, "--delta 'a lot' is not a number"),
         ({"smallest_cohort": "2.5"}, "--smallest-cohort '2.5' is not a whole number"),
         ({"smallest_cohort": "9" * 5000}, "is not a whole number"),

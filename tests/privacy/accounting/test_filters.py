@@ -66,5 +66,5 @@ def test_a_meter_refuses_what_it_cannot_price():
 
 
 def test_a_target_that_no_budget_can_promise_is_refused():
-    with pytest.raises(PrivacyError, match="out of this filter's reach"):
+    with pytest.raises(PrivacyError, match="out of this filter's range"):
         budget_nano_for(METER, 1e-7, DELTA)
