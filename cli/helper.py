@@ -281,7 +281,7 @@ def admit(
                 hint="compare them with their owners', then add --yes",
                 before="\n".join(shown),
             )
-        signed = [service.admit(each) for each in asked]
+        signed = service.admit(asked)
     files.replace(output, framed(*(each.to_bytes() for each in signed)), mode=files.SHARED)
     values = {"devices": [device_name(each.device) for each in signed], "file": str(output)}
     return Answer(values, [f"wrote {output}: {len(signed)} devices are admitted by both"])

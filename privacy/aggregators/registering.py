@@ -7,7 +7,8 @@ admits, the helper only checks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -51,14 +52,22 @@ def completed(statement: Statement, *, fleet: str, parties: Parties, key: Ed2551
     return statement
 
 
-def check_admissible(certificate: Certificate, *, newest: Certificate | None, holder: int | None, now: int) -> None:
+@dataclass(frozen=True)
+class LiveKey:
+    """The newest key of a device that the helper has signed for, 32 bytes, and its generation."""
+
+    generation: int
+    identity_key: bytes
+
+
+def check_admissible(certificate: Certificate, *, live: LiveKey | None, holder: int | None, now: int) -> None:
     """Check that a device may have this key: one live key a device, one device a key.
 
     Parameters
     ----------
     certificate
         What is to be signed.
-    newest
+    live
         What the helper has signed last for this device.
     holder
         The device for which it has signed this key before, if any.
@@ -71,33 +80,33 @@ def check_admissible(certificate: Certificate, *, newest: Certificate | None, ho
         If the generation goes back, a key changes without a new generation, another device has the key, or it has
         ended.
     """
+    device = f"{certificate.device:016x}"
     if certificate.not_after < now:
         raise RegisterRefused(f"the certificate ended at {certificate.not_after}", hint="ask the leader for a new one")
     if holder is not None and holder != certificate.device:
         raise RegisterRefused(f"device {holder:016x} has this key", hint="every device has a key of its own")
-    if newest is None:
+    if live is None:
         return
-    if certificate.generation < newest.generation:
+    if certificate.generation < live.generation:
         raise RegisterRefused(
-            f"generation {certificate.generation} of device {certificate.device:016x} is over, "
-            f"{newest.generation} is the newest",
+            f"generation {certificate.generation} of device {device} is over, {live.generation} is the newest",
             hint="ask the leader for the newest certificate",
         )
-    if certificate.generation == newest.generation and certificate.identity_key != newest.identity_key:
+    if certificate.generation == live.generation and certificate.identity_key != live.identity_key:
         raise RegisterRefused(
-            f"device {certificate.device:016x} has another key in generation {newest.generation}",
-            hint="a new key is a new generation",
+            f"device {device} has another key in generation {live.generation}", hint="a new key is a new generation"
         )
 
 
 def check_register(
     register: Register,
-    certificates: Sequence[Certificate],
+    certificates: Sequence[bytes],
     *,
     parties: Parties,
     revocation: Revocation | None,
     newest: Register | None,
-    signed: Callable[[int], Certificate | None],
+    live: Mapping[int, LiveKey],
+    verified: set[bytes],
 ) -> dict[int, Entry]:
     """Check a register with all signatures against the certificates of its devices, and return its list.
 
@@ -113,8 +122,10 @@ def check_register(
         The newest one, with all signatures.
     newest
         The register that was checked last.
-    signed
-        Gives, where leader and helper admit, what the helper has signed last for a device.
+    live
+        Where leader and helper admit: the keys that the helper has signed for, by device.
+    verified
+        Certificates whose signatures were verified before; those of this register join them.
 
     Raises
     ------
@@ -126,17 +137,21 @@ def check_register(
             f"the register is of epoch {register.epoch}, {newest.epoch} was checked before",
             hint="count the epoch up with every change",
         )
-    for each in certificates:
+    read = []
+    for data in certificates:
+        each = Certificate.from_bytes(data)
         if each.fleet != register.fleet:
             raise RegisterRefused(f"a certificate is for fleet {each.fleet!r}", hint="check the leader's list")
-        each.verify(parties)
-        last = signed(each.device) if parties.authority is None else each
-        if last is None or last.generation != each.generation or last.identity_key != each.identity_key:
+        if data not in verified:
+            each.verify(parties)
+            verified.add(data)
+        if parties.authority is None and live.get(each.device) != LiveKey(each.generation, each.identity_key):
             raise RegisterRefused(
                 f"the key of device {each.device:016x} is not the newest that was admitted here",
                 hint="have the helper's operator admit it: palate helper admit",
             )
-    entries = entries_of(certificates)
-    if len(entries) != len(certificates):
+        read.append(each)
+    entries = entries_of(read)
+    if len(entries) != len(read):
         raise RegisterRefused("a device has two certificates in the list", hint="send the newest one alone")
     return dict(Membership.checked(register, entries, parties, revocation).entries)

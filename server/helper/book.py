@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from palate.privacy.aggregators.admission import Certificate, Entry, Membership, Register, Revocation, entry_leaf
 from palate.privacy.aggregators.errors import AlreadyCollected, AnswerRefused, RegisterRefused, RoundKeyGone
 from palate.privacy.aggregators.messages import Answer
+from palate.privacy.aggregators.registering import LiveKey
 from palate.privacy.aggregators.sealing import RoundKey, RoundSecret, Suite
 from palate.privacy.ledger import schema as ledger_schema
 from palate.privacy.ledger.errors import Fork, LedgerUnreadable, Rollback, Tampered
@@ -245,31 +246,38 @@ class SqliteBook:
         row = self._one("SELECT revocation FROM revocations ORDER BY number DESC LIMIT 1")
         return None if row is None else Revocation.from_bytes(row[0])
 
-    def newest_certificate(self, device: int) -> Certificate | None:
-        """Return what the helper signed last for a device."""
-        row = self._one(
-            "SELECT certificate FROM certificates WHERE device = ? ORDER BY generation DESC, id DESC LIMIT 1",
-            DEVICE.write(device),
-        )
-        return None if row is None else Certificate.from_bytes(row[0])
+    def live_keys(self) -> dict[int, LiveKey]:
+        """Return what the helper signed last for each device."""
+        rows = self._connection.execute("SELECT device, generation, key FROM certificates ORDER BY generation, id")
+        return {int.from_bytes(device, "big"): LiveKey(generation, key) for device, generation, key in rows}
 
     def holder(self, identity_key: bytes) -> int | None:
         """Return the device for which the helper has signed a key."""
         row = self._one("SELECT device FROM certificates WHERE key = ? LIMIT 1", identity_key)
         return None if row is None else int.from_bytes(row[0], "big")
 
-    def keep_certificate(self, certificate: Certificate) -> None:
-        """Write down that a device is admitted; before its certificate leaves."""
+    def has_certificate(self, certificate: Certificate) -> bool:
+        """Whether the helper has signed this very certificate."""
+        query = "SELECT 1 FROM certificates WHERE device = ? AND certificate = ?"
+        return self._one(query, DEVICE.write(certificate.device), certificate.to_bytes()) is not None
+
+    @contextmanager
+    def admitting(self) -> Iterator[Callable[[Certificate], None]]:
+        """Write down that devices are admitted, all or none, before their certificates leave."""
         with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO certificates (device, generation, key, certificate) VALUES (?, ?, ?, ?)",
-                (
-                    DEVICE.write(certificate.device),
-                    certificate.generation,
-                    certificate.identity_key,
-                    certificate.to_bytes(),
-                ),
-            )
+
+            def keep(certificate: Certificate) -> None:
+                connection.execute(
+                    "INSERT INTO certificates (device, generation, key, certificate) VALUES (?, ?, ?, ?)",
+                    (
+                        DEVICE.write(certificate.device),
+                        certificate.generation,
+                        certificate.identity_key,
+                        certificate.to_bytes(),
+                    ),
+                )
+
+            yield keep
 
     def keep_register(self, register: Register, entries: Mapping[int, Entry], revocation: Revocation | None) -> None:
         """Write down a register that was checked, with its list, and a revocation; the same again changes nothing."""

@@ -15,7 +15,7 @@ from palate.privacy.aggregators.call import witness_name
 from palate.privacy.aggregators.errors import RegisterRefused
 from palate.privacy.aggregators.helper import Helper
 from palate.privacy.aggregators.messages import Answer
-from palate.privacy.aggregators.registering import Statement, check_admissible, check_register, completed
+from palate.privacy.aggregators.registering import LiveKey, Statement, check_admissible, check_register, completed
 from palate.privacy.aggregators.sealing import Suite
 from palate.privacy.ledger.checkpoint import TreeHead, open_checkpoint
 from palate.privacy.ledger.note import Note, NoteKey
@@ -61,6 +61,7 @@ class HelperService:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
+        self._verified: set[bytes] = set()
         self._helper = Helper(self.fleet, self.key, self.parties, self.book)
 
     def round_key(self, run: str, server_round: int) -> bytes:
@@ -79,7 +80,6 @@ class HelperService:
                 f"{len(certificates)} devices, this helper takes {self.most_devices}",
                 hint="raise most_devices in helper.toml",
             )
-        asked = [Certificate.from_bytes(each) for each in certificates]
         with self._lock:
             whole = self._completed(Register.from_bytes(register))
             out = self.book.newest_revocation()
@@ -93,34 +93,41 @@ class HelperService:
                 out = given
             entries = check_register(
                 whole,
-                asked,
+                certificates,
                 parties=self.parties,
                 revocation=out,
                 newest=self.book.newest_register(),
-                signed=self.book.newest_certificate,
+                live=self.book.live_keys(),
+                verified=self._verified,
             )
+            self._verified.intersection_update(certificates)  # those that are not in it any more are forgotten
             self.book.keep_register(whole, entries, out)
         log.info("register %d is checked: %d devices, root %s", whole.epoch, whole.size, whole.root.hex()[:16])
         return Countersigned(whole.to_bytes(), out.to_bytes() if revocation and out is not None else b"")
 
-    def admit(self, certificate: Certificate) -> Certificate:
-        """Sign, as one of the two that admit, for a device that the helper's operator has checked.
+    def admit(self, certificates: Sequence[Certificate]) -> list[Certificate]:
+        """Sign, as one of the two that admit, for devices that the helper's operator has checked: all or none.
 
         Raises
         ------
         RegisterRefused
-            If a third party admits, the leader has not signed, or the device or the key has another.
+            If a third party admits, the leader has not signed, or a device or a key has another.
         """
         if self.parties.authority is not None:
             raise RegisterRefused("a third party admits devices in this fleet", hint="ask the authority")
-        with self._lock:
-            whole = self._completed(certificate)
-            newest = self.book.newest_certificate(whole.device)
-            holder = self.book.holder(whole.identity_key)
-            check_admissible(whole, newest=newest, holder=holder, now=self.clock())
-            if newest != whole:
-                self.book.keep_certificate(whole)
-        return whole
+        signed = []
+        with self._lock, self.book.admitting() as keep:
+            live = self.book.live_keys()
+            for each in certificates:
+                whole = self._completed(each)
+                holder = self.book.holder(whole.identity_key)
+                check_admissible(whole, live=live.get(whole.device), holder=holder, now=self.clock())
+                if not self.book.has_certificate(whole):
+                    keep(whole)
+                live[whole.device] = LiveKey(whole.generation, whole.identity_key)
+                signed.append(whole)
+        self._verified.update(each.to_bytes() for each in signed)
+        return signed
 
     def answer(self, request: bytes) -> Answered:
         """Answer a round's request, or refuse it; raises as `Helper.answer`."""

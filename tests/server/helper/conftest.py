@@ -120,7 +120,7 @@ class Leader:
     def certificates(self, link: HelperService | None = None) -> list[Certificate]:
         """Of all devices; where both admit, the helper's operator signs them first."""
         found = [self.certificate(device) for device in self.identities]
-        return [link.admit(each) for each in found] if self.together and link is not None else found
+        return link.admit(found) if self.together and link is not None else found
 
     def register(self, certificates: list[Certificate], **changes: Any) -> Register:
         self.epoch += 1

@@ -194,20 +194,25 @@ def test_where_both_admit_the_helper_signs_for_nobody_whom_its_operator_did_not_
 def test_one_live_key_a_device_and_one_device_a_key(make_leader, make_place):
     leader = make_leader(together=True)
     service = make_place(leader).open()
-    first = service.admit(leader.certificate(100))
-    assert service.admit(leader.certificate(100)) == first
+
+    def admit(device, **changes):
+        (signed,) = service.admit([leader.certificate(device, **changes)])
+        return signed
+
+    first = admit(100)
+    assert admit(100) == first
     other = raw(key_of(77))
     with pytest.raises(RegisterRefused, match="device 0000000000000064 has another key in generation 1"):
-        service.admit(leader.certificate(100, identity_key=other))
+        admit(100, identity_key=other)
     with pytest.raises(RegisterRefused, match="device 0000000000000064 has this key"):
-        service.admit(leader.certificate(101, identity_key=first.identity_key))
+        admit(101, identity_key=first.identity_key)
     with pytest.raises(RegisterRefused, match="ended"):
-        service.admit(leader.certificate(101, not_after=NOW - 1))
-    newer = service.admit(leader.certificate(100, identity_key=other, generation=2))
+        admit(101, not_after=NOW - 1)
+    newer = admit(100, identity_key=other, generation=2)
     with pytest.raises(RegisterRefused, match="generation 1 of device 0000000000000064 is over"):
-        service.admit(leader.certificate(100))
+        admit(100)
     for listed, fine in ((first, False), (newer, True)):
-        others = [service.admit(leader.certificate(device)) for device in list(leader.identities)[1:]]
+        others = [admit(device) for device in list(leader.identities)[1:]]
         ask = leader.register([listed, *others]).to_bytes(), [each.to_bytes() for each in (listed, *others)]
         if fine:
             assert Register.from_bytes(service.countersign(*ask).register).size == 6
@@ -218,7 +223,7 @@ def test_one_live_key_a_device_and_one_device_a_key(make_leader, make_place):
 
 def test_where_a_third_party_admits_the_helper_signs_for_nobody(leader, place):
     with pytest.raises(RegisterRefused, match="third party"):
-        place.open().admit(leader.certificate(100))
+        place.open().admit([leader.certificate(100)])
 
 
 def test_a_register_of_another_list_fleet_or_age_is_refused(leader, place):
