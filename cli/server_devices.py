@@ -42,6 +42,12 @@ def init(
             help="Public key of a separate enrolment authority, from palate server authority.", metavar="FILE"
         ),
     ] = None,
+    helper: Annotated[
+        Path | None,
+        typer.Option(
+            help="Card of the helper, from palate helper init: rounds go through two aggregators.", metavar="FILE"
+        ),
+    ] = None,
     read: ReadOptions,
 ) -> None:
     """Make a fleet: keys, certificates, catalogue and fleet.toml, in a new folder."""
@@ -65,11 +71,15 @@ def init(
     if authority is not None:
         given["cohort"]["authority_is_separate"] = True
     fleet = FleetFolder(folder)
-    items, notes = make_fleet(fleet, catalogue, given, authority=authority, read=read)
+    card = None if helper is None else _read(helper)
+    items, notes = make_fleet(fleet, catalogue, given, authority=authority, helper=card, read=read)
     for words in notes:
         note(f"note: {words}")
     note(f"{fleet.root}: fleet {name}, {items:,} items, planned for {devices} devices")
-    if authority is None:
+    if helper is not None:
+        note(f"give {fleet.leader_card} to the helper's operator: palate helper trust leader.card")
+        note("server and helper admit devices together: palate server certify, then palate helper admit")
+    elif authority is None:
         note(f"the enrolment authority's key is {fleet.authority_key}: who holds it can invent devices, keep it safe")
     note(f"settings are in {fleet.config}; enrol devices: palate server enrol REQUEST --welcome FILE")
 
@@ -87,20 +97,39 @@ def authority(
 def certify(
     request: Annotated[Path, typer.Argument(help="What palate client enrol has written.", metavar="REQUEST")],
     *,
-    fleet: Annotated[str, typer.Option(help="Name of the fleet.")],
-    authority_key: Annotated[Path, typer.Option(help="The authority's key.", metavar="FILE")],
     certificate: Annotated[Path, typer.Option(help="Where to write the certificate.", metavar="FILE")],
+    fleet: Annotated[
+        str | None, typer.Option(help="Name of the fleet, with --authority-key.", show_default="the folder's")
+    ] = None,
+    authority_key: Annotated[
+        Path | None, typer.Option(help="Key of the separate authority that certifies.", metavar="FILE")
+    ] = None,
+    folder: FolderOption = HERE,
 ) -> None:
-    """Certify, as the authority, that a device belongs to a fleet."""
+    """Certify that a device belongs to a fleet: as its authority, or as the server of a fleet with a helper.
+
+    With --authority-key and --fleet, on the authority's machine. Without them, in a fleet that has a helper, the server
+    signs; the device belongs to the fleet once the helper's operator has admitted it too.
+    """
     from palate.privacy import files
     from palate.privacy.enrolment import EnrolmentRequest, device_name, spaced
     from palate.server.fleet.folder import read_key
     from palate.server.fleet.setup import certify as sign
+    from palate.server.fleet.setup import propose
 
     asked = EnrolmentRequest.open(_read(request))
-    files.replace(certificate, sign(asked, fleet, read_key(authority_key)).to_bytes())
+    if (fleet is None) != (authority_key is None):
+        raise ConfigError("--fleet and --authority-key go together", hint="with a helper give neither, but --folder")
+    if fleet is None or authority_key is None:
+        place = FleetFolder(folder)
+        place.require()
+        signed, then = propose(place, asked).to_bytes(), f"palate helper admit {certificate} -o {certificate}"
+    else:
+        signed = sign(asked, fleet, read_key(authority_key)).to_bytes()
+        then = f"palate server enrol {request} --certificate {certificate} --welcome FILE"
+    files.replace(certificate, signed)
     note(f"device {device_name(asked.device)}; compare with its owner:\n  request {spaced(asked.fingerprint)}")
-    note(f"the operators enrol it: palate server enrol {request} --certificate {certificate} --welcome FILE")
+    note(f"next: {then}" if fleet is None else f"the operators enrol it: {then}")
 
 
 @answering

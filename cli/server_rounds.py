@@ -172,7 +172,7 @@ def _serve(folder: FleetFolder, listen: str | None, devices: int | None, *, resu
     from palate.server.fleet.operation import HALTED, SPENT
     from palate.server.fleet.progress import RoundLines
     from palate.server.fleet.serving import opened
-    from palate.server.fleet.summary import GUARANTEES, status_of
+    from palate.server.fleet.summary import status_of
     from palate.server.fleet.watching import SystemClock
 
     folder.require()
@@ -198,7 +198,7 @@ def _serve(folder: FleetFolder, listen: str | None, devices: int | None, *, resu
             interrupted=lambda: bool(received),
         ) as fleet:
             note(f"fleet {config.name} on {fleet.address}; {len(fleet.books.enrolment.nodes())} devices are enrolled")
-            note(f"the guarantee is {fleet.guarantee}: it {GUARANTEES[fleet.guarantee]}")
+            note(f"the guarantee is {fleet.claim.against}: it {fleet.claim.meaning}")
             note(config.promise.words)
             if fleet.metrics_port is not None:
                 note(f"metrics: http://127.0.0.1:{fleet.metrics_port}/metrics")

@@ -122,8 +122,17 @@ class Collection:
     def __len__(self) -> int:
         return len(self._places)
 
-    def take(self, data: bytes, *, now: int) -> None:
+    def take(self, data: bytes, *, now: int, sender: int | None = None) -> None:
         """Check an upload and spool it; the same bytes again change nothing.
+
+        Parameters
+        ----------
+        data
+            The upload as it arrived.
+        now
+            The leader's clock, seconds since 1970.
+        sender
+            The device that the connection belongs to, where that is known.
 
         Raises
         ------
@@ -139,6 +148,8 @@ class Collection:
         report = upload.report
         if report.context != offer.context:
             raise ReportRefused("the report is for another offer", hint="ask for the open offer")
+        if sender is not None and report.device != sender:
+            raise ReportRefused("the report is another device's", hint="each device sends its own")
         entry = self._membership.entries.get(report.device)
         if entry is None or report.device in self._membership.revoked or now > entry.not_after:
             raise ReportRefused("the device is not registered, revoked, or its admission has ended", hint="renew it")

@@ -57,16 +57,13 @@ class Listen(_Section):
 class HelperParty(_Section):
     """The second aggregator: with one, a device sends one report a round instead of five messages."""
 
-    address: str = Field("", description="host:port of the helper's service")
     key: str = Field(
         "",
         pattern=r"^([0-9a-f]{64})?$",
-        description="the helper's signing key as palate helper init prints it; empty for a fleet whose devices share "
-        "masks among themselves",
+        description="the helper's signing key, as in keys/helper.card; empty where devices share masks with each other",
     )
-    tls_certificate: str = Field("", description="file of the certificate that the helper's service must show")
-    suite: Literal["x25519", "x-wing"] = Field(
-        "x25519", description="how devices seal to the helper; x-wing adds ML-KEM-768, against quantum computers"
+    link: Literal["https", "files"] = Field(
+        "https", description="how the helper is asked: its service, or files that somebody carries (helper/)"
     )
 
     @property

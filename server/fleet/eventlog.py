@@ -20,6 +20,8 @@ from palate.server.fleet.watching import (
     Answered,
     DeviceFailed,
     Happening,
+    HelperAway,
+    HelperDone,
     Lost,
     RoundBegun,
     RoundEnded,
@@ -81,6 +83,17 @@ class EventLog:
                 )  # fmt: skip
             case StepBegun(number, step, devices, seconds):
                 self.write("step-begun", round=number, step=str(step), devices=devices, deadline_seconds=seconds)
+            case HelperAway(number, why):
+                self.write("helper-away", round=number, why=why)
+            case HelperDone(number, reports, accepted, left_out, seconds):
+                self.write(
+                    "helper-answered",
+                    round=number,
+                    reports=reports,
+                    accepted=accepted,
+                    left_out=left_out,
+                    seconds=round(seconds, 3),
+                )
             case Waiting(online, needed):
                 self.write("waiting", online=online, needed=needed)
             case Lost(losses) if losses.rounds:

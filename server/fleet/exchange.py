@@ -12,7 +12,7 @@ from palate.models.table import ItemTable
 from palate.privacy.wire import FleetMessage, FleetStep, RoundPlan
 from palate.server.fleet.grid_messages import GONE, Answer, GridMessages
 from palate.server.fleet.state import FleetState
-from palate.server.fleet.watching import Answered, Clock, DeviceFailed, StepBegun, StepDone, Watcher
+from palate.server.fleet.watching import Answered, Clock, DeviceFailed, Happening, StepBegun, StepDone, Watcher
 
 POLL_SECONDS = 0.05
 LATE = 4
@@ -23,6 +23,8 @@ REMOVED = 9
 """Code for a device that is not enrolled any more."""
 REFUSED_HERE = 3
 """Code for an answer that secure aggregation does not take."""
+EXCLUDED = 6
+"""Code for a report that the helper left out."""
 
 Take = Callable[[FleetStep, str, bytes], None]
 
@@ -129,7 +131,7 @@ class Exchange:
         taken = 0
         self._watcher(StepBegun(self._number, step, len(bodies), seconds))
         for unknown in bodies.keys() - unsent.keys() if patient is None else ():
-            self._fail(step, unknown, REMOVED, "removed from the fleet")
+            self.fail(step, unknown, REMOVED, "removed from the fleet")
         while any(patient is None or device in patient for device in (*unsent, *waiting.values())):
             if self._interrupted():
                 raise Interrupted
@@ -152,9 +154,24 @@ class Exchange:
             if not progress or unsent:
                 self._clock.sleep(POLL_SECONDS)
         for device in (*unsent, *waiting.values()) if patient is None else ():
-            self._fail(step, device, LATE, "no answer in time")
+            self.fail(step, device, LATE, "no answer in time")
         self._watcher(StepDone(self._number, step, taken, len(bodies), self._clock.now() - begun))
         return taken
+
+    def fail(self, step: FleetStep, device: str, code: int, why: str) -> None:
+        """Note that a device has dropped out; `why` names a check or a code."""
+        self._state.failed(self._number, device, code)
+        self._watcher(DeviceFailed(self._number, step, device, why))
+
+    def tell(self, happening: Happening) -> None:
+        """Tell those who watch."""
+        self._watcher(happening)
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass; raises Interrupted if the server is to stop now."""
+        if self._interrupted():
+            raise Interrupted
+        self._clock.sleep(seconds)
 
     def _send(
         self,
@@ -186,7 +203,7 @@ class Exchange:
         latest = self._clock.now() - self._offline_seconds
         for device in [device for device, since in unsent.items() if since <= latest]:
             del unsent[device]
-            self._fail(step, device, GONE, "offline")
+            self.fail(step, device, GONE, "offline")
 
     def _drop_removed(self, step: FleetStep, unsent: dict[str, float], waiting: dict[str, str], *, note: bool) -> None:
         """Wait no longer for devices that the operator has removed meanwhile."""
@@ -195,7 +212,7 @@ class Exchange:
         for device in gone:
             unsent.pop(device, None)
             if note:
-                self._fail(step, device, REMOVED, "removed from the fleet")
+                self.fail(step, device, REMOVED, "removed from the fleet")
         for name in [name for name, device in waiting.items() if device in gone]:
             del waiting[name]
 
@@ -214,9 +231,5 @@ class Exchange:
                 else:
                     self._watcher(Answered(self._number, step, device))
                     return True
-        self._fail(step, device, code, why)
+        self.fail(step, device, code, why)
         return False
-
-    def _fail(self, step: FleetStep, device: str, code: int, why: str) -> None:
-        self._state.failed(self._number, device, code)
-        self._watcher(DeviceFailed(self._number, step, device, why))

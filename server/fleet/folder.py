@@ -5,6 +5,9 @@
     keys/                signing keys of server and authority, certificates (0700, files 0600)
     nodes/               who belongs to the fleet (`palate.server.fleet.transport.enrolment`)
     fleet.sqlite         rounds, messages, and the wish to stop
+    spool/               with a helper: reports of the open round
+    helper/              with a helper that is asked by files: questions and replies
+    leader.card          with a helper: what its operator needs (palate helper trust)
     run/                 checkpoint, item table, rounds.jsonl, log/ (the public record of rounds)
     ledgers/             what was charged: server.sqlite, public.key
     server.jsonl         what happened, one JSON object a line, without personal data
@@ -79,6 +82,26 @@ class FleetFolder:
     def authority_public_key(self) -> Path:
         """The public half, which devices pin."""
         return self.keys / "authority.pub"
+
+    @property
+    def helper_card(self) -> Path:
+        """What the helper's operator gave: its key, address and certificate; absent in a fleet of peers."""
+        return self.keys / "helper.card"
+
+    @property
+    def leader_card(self) -> Path:
+        """What the helper's operator is given."""
+        return self.root / "leader.card"
+
+    @property
+    def spools(self) -> Path:
+        """Reports of the open round, with a helper."""
+        return self.root / "spool"
+
+    @property
+    def helper_files(self) -> Path:
+        """Questions and replies of a helper that is asked by files."""
+        return self.root / "helper"
 
     @property
     def run(self) -> Path:

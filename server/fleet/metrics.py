@@ -12,6 +12,7 @@ from palate.server.fleet.watching import (
     Answered,
     DeviceFailed,
     Happening,
+    HelperDone,
     Lost,
     RoundBegun,
     RoundEnded,
@@ -46,6 +47,9 @@ class Metrics:
             "palate_answers", "Answers of devices that were taken.", ["step"], registry=self.registry
         )
         self._failures = Counter("palate_failures", "Devices that dropped out.", ["step"], registry=self.registry)
+        self._left_out = Counter(
+            "palate_left_out", "Reports that the helper left out.", ["reason"], registry=self.registry
+        )
         self._bytes = Counter("palate_bytes", "Bytes of secure aggregation.", ["direction"], registry=self.registry)
         self._steps = Histogram(
             "palate_step_seconds", "How long a step took.", ["step"], buckets=_SECONDS, registry=self.registry
@@ -96,6 +100,9 @@ class Metrics:
                 self._answers.labels(str(step)).inc()
             case DeviceFailed(step=step):
                 self._failures.labels(str(step)).inc()
+            case HelperDone(left_out=left_out):
+                for reason, count in left_out.items():
+                    self._left_out.labels(reason).inc(count)
             case StepDone(step=step, seconds=seconds):
                 self._steps.labels(str(step)).observe(seconds)
             case Lost(losses):

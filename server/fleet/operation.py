@@ -8,6 +8,7 @@ sum enters the table once, for the checkpoint names its last round; and whatever
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -15,12 +16,10 @@ from dataclasses import dataclass
 
 from palate.errors import FederationError, RunError
 from palate.privacy.accounting.events import Unit
-from palate.privacy.budget import for_roster
 from palate.privacy.charging import epsilon_of, intents
+from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.body import hash_text
-from palate.privacy.secagg.messages import Receipt
-from palate.privacy.secagg.offer import Offer
-from palate.privacy.secagg.server import RoundSum
+from palate.privacy.mechanisms.terms import RunTerms
 from palate.privacy.wire import REFUSED, FleetStep, ItemUpdate, RoundPlan
 from palate.server.coordinator import Coordinator
 from palate.server.decoding import UpdateSum
@@ -28,14 +27,17 @@ from palate.server.fleet.config import FleetConfig
 from palate.server.fleet.exchange import Exchange, Interrupted
 from palate.server.fleet.grid_messages import GridMessages
 from palate.server.fleet.losses import Losses
-from palate.server.fleet.rounds import FleetRound, Parties, RoundLost, largest_answer
+from palate.server.fleet.rounds import NewRound, OpenRound, RoundLost, RoundProtocol, RoundResult, largest_answer
 from palate.server.fleet.state import FleetState, Round, RoundStatus, Stop
 from palate.server.fleet.transparency import TransparencyLog
 from palate.server.fleet.transport.enrolment import Enrolment
-from palate.server.fleet.watching import Clock, Lost, RoundBegun, RoundEnded, RunEnded, Waiting, Watcher
+from palate.server.fleet.watching import Clock, HelperAway, Lost, RoundBegun, RoundEnded, RunEnded, Waiting, Watcher
+from palate.server.helper.link import HelperUnreachable
 from palate.server.ledger import ServerLedger
 from palate.server.settings import ServerSettings
 from palate.server.store import RunStore
+
+log = logging.getLogger(__name__)
 
 FINISHED = "all rounds are done"
 SPENT = "the budget does not pay for another round"
@@ -43,6 +45,8 @@ STOPPED = "the operator asked for it"
 HALTED = "too many rounds in a row were lost"
 
 _GATHER_SECONDS = 0.5
+_HELPER_SECONDS = 5.0
+"""Between two attempts to reach a helper that is away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,7 @@ class Operation:
         The coordinator's settings; its terms are for one device (`palate.privacy.budget.run_terms`).
     coordinator
         The run's state machine, as new; it is brought to where the books are.
-    books, parties, grid_messages, clock, watcher
+    books, protocol, grid_messages, clock, watcher
         What it works with.
     interrupted
         Asked again and again whether to stop at once.
@@ -90,7 +94,7 @@ class Operation:
         coordinator: Coordinator,
         *,
         books: Books,
-        parties: Parties,
+        protocol: RoundProtocol,
         grid_messages: GridMessages,
         clock: Clock,
         watcher: Watcher,
@@ -102,13 +106,14 @@ class Operation:
         self._settings = settings
         self._coordinator = coordinator
         self._books = books
-        self._parties = parties
+        self._protocol = protocol
         self._grid_messages = grid_messages
         self._clock = clock
         self._watcher = watcher
         self._interrupted = interrupted
         self._wall_clock = wall_clock
         self._wait_for = wait_for or config.cohort.devices
+        self._waiting: Waiting | None = None
         self._nodes = self._enrolled()
         self._catch_up()
 
@@ -136,14 +141,24 @@ class Operation:
         while not self._coordinator.finished:
             losses = self.losses
             if losses.halted:
-                return HALTED if self._can_pay(self._plan(losses.rounds[-1].roster_size)) else SPENT
+                return HALTED if self._can_pay(self._plan(self._terms)) else SPENT
             if self._books.state.stop_requested() is not None:
                 return STOPPED
             asked = self._gather(self._wait_for if first else self._config.cohort.smallest)
             if asked is None:
                 return STOPPED
+            try:
+                coming = self._protocol.prepare(asked)
+                if len(coming.asked) < self._config.cohort.smallest:  # those who are there are not all registered
+                    self._tell_waiting(len(coming.asked), self._config.cohort.smallest)
+                    self._clock.sleep(_GATHER_SECONDS)
+                    continue
+                begun = self._begin(coming)
+            except HelperUnreachable as error:
+                self._watcher(HelperAway(self._coordinator.next_round, error.message))
+                self._clock.sleep(_HELPER_SECONDS)
+                continue
             first = False
-            begun = self._begin(asked)
             if begun is None:
                 return SPENT
             self._watcher(RoundBegun(begun, resumed=False))
@@ -152,7 +167,6 @@ class Operation:
 
     def _gather(self, needed: int) -> list[str] | None:
         """Wait until enough devices are online, and say who is asked; None where the wish to stop comes first."""
-        told = -1
         while True:
             self._check_interrupt()
             self._nodes = self._enrolled()
@@ -163,38 +177,35 @@ class Operation:
                 if len(present) > largest:  # drawn anew every round; nothing is claimed for it
                     present = sorted(secrets.SystemRandom().sample(present, largest))
                 return present
-            if len(present) != told:
-                told = len(present)
-                self._watcher(Waiting(told, needed))
+            self._tell_waiting(len(present), needed)
             if self._books.state.stop_requested() is not None:
                 return None
             self._clock.sleep(_GATHER_SECONDS)
 
-    def _begin(self, asked: list[str]) -> Round | None:
-        """Plan, remember and charge the next round; None if the ledger cannot pay for it."""
-        plan = self._plan(len(asked))
+    def _tell_waiting(self, online: int, needed: int) -> None:
+        """Say that a round waits for devices, where that has changed."""
+        waiting = Waiting(online, needed)
+        if waiting != self._waiting:
+            self._waiting = waiting
+            self._watcher(waiting)
+
+    def _begin(self, coming: NewRound) -> Round | None:
+        """Plan and remember the next round; None if the ledger cannot pay for it."""
+        plan = self._plan(coming.terms(self._terms))
         if not self._can_pay(plan):
             return None
-        now = self._wall_clock()
-        offer = Offer.of_plan(
-            plan,
-            fleet=self._config.name,
-            gamma_thousandths=round(self._config.cohort.gamma * 1000),
-            tau_thousandths=round(self._config.cohort.tau * 1000),
-            n_min=self._config.cohort.smallest,
-            issued_at=int(now),
-        )
+        beginning = coming.begin(plan)
         begun = Round(
             number=plan.server_round,
             purpose=plan.purpose,
             status=RoundStatus.OPEN,
-            roster_size=len(asked),
+            roster_size=len(coming.asked),
             plan_hash=plan.content_hash,
-            offer=offer.sign(self._parties.server_key),
-            started_at=now,
+            offer=beginning.offer,
+            started_at=self._wall_clock(),
             epsilon=self.epsilon_spent(plan),  # said before it is charged: never less than what the ledger has
         )
-        self._books.state.begin_round(begun, asked)
+        self._books.state.begin_round(begun, coming.asked, beginning.collection)
         return begun
 
     def _can_pay(self, plan: RoundPlan) -> bool:
@@ -206,25 +217,34 @@ class Operation:
             return self._close(begun)
         number = begun.number
         in_the_table = number < self._coordinator.next_round
-        plan = None if in_the_table else self._plan(begun.roster_size)
+        current = self._protocol.open(begun, self._books.state)
+        try:
+            self._go_on_with(current, begun, in_the_table=in_the_table, resumed=resumed)
+        finally:
+            current.close()
+
+    def _go_on_with(self, current: OpenRound, begun: Round, *, in_the_table: bool, resumed: bool) -> None:
+        number = begun.number
+        plan = None if in_the_table else self._plan(current.terms(self._terms))
         if plan is not None:
             if plan.content_hash != begun.plan_hash:
                 loss = RoundLost(None, "its plan cannot be made again: table or configuration have changed")
                 return self._abandon(begun, loss, refused=False)
             self._books.ledger.begin(plan)
-        current = FleetRound(begun, self._books.state, self._parties)
         try:
-            found = current.result() if plan is None else current.run(
-                self._exchange(number, plan), plan, self._config.deadlines
-            )  # fmt: skip
+            if plan is None:
+                found = current.result()
+            else:
+                found = current.run(self._exchange(number, plan), plan, self._config.deadlines)
         except RoundLost as loss:
             self._books.state.update_round(number, advertised=current.advertised)
             members = self._books.state.members(number)
             declined = sum(member.failure == REFUSED for member in members)
             # After a restart devices may have been restarted too: they refuse this round, and wait for another one.
             refused = not resumed and 2 * declined > len(members)
-            self._abandon(begun, loss, refused=refused and loss.step is not FleetStep.ADVERTISE, declined=declined)
-            if refused and loss.step is FleetStep.ADVERTISE:
+            opening = loss.step in (FleetStep.ADVERTISE, FleetStep.REPORT)
+            self._abandon(begun, loss, refused=refused and not opening, declined=declined)
+            if refused and opening:
                 # To ask again would spend the budget for nothing.
                 raise FederationError(
                     f"round {number}: {declined} of {len(members)} devices refuse the plan",
@@ -240,24 +260,20 @@ class Operation:
             self._apply(plan, found)
         return self._conclude(begun, current, found)
 
-    def _apply(self, plan: RoundPlan, found: RoundSum) -> None:
+    def _apply(self, plan: RoundPlan, found: RoundResult) -> None:
         """Put a sum into the table, and the table on disk; from here on the round is in it."""
         total = UpdateSum(plan)
         total.add(ItemUpdate(found.vector))
         self._coordinator.apply(total.total(), survivors=len(found.survivors))
         self._books.store.save(self._coordinator.snapshot(), self._books.metadata)
 
-    def _conclude(self, begun: Round, current: FleetRound, found: RoundSum) -> None:
+    def _conclude(self, begun: Round, current: OpenRound, found: RoundResult) -> None:
         """Write down what a round made: in the public log, in the ledger, and for its devices."""
         run, number, table_hash = self._config.run, begun.number, self._coordinator.table.content_hash
-        unindexed = Receipt.from_bytes(current.receipt(model_hash=table_hash, log_index=0))
         index = self._books.log.record(
-            run,
-            number,
-            survivors=unindexed.sets_hash,
-            total=unindexed.sum_hash,
-            model=unindexed.model_hash,
+            run, number, survivors=found.sets_hash, total=found.sum_hash, model=bytes.fromhex(table_hash)
         )
+        self._witness(number)
         receipt = current.receipt(model_hash=table_hash, log_index=index)
         self._books.ledger.finish(run, number, table_hash, receipt=hash_text(receipt))
         self._books.state.update_round(
@@ -270,6 +286,15 @@ class Operation:
             receipt=receipt,
         )
         self._close(self._remembered(number))
+
+    def _witness(self, number: int) -> None:
+        """Have the log cosigned; a helper that is away sees it with the next round."""
+        try:
+            self._protocol.witness()
+        except HelperUnreachable as error:
+            self._watcher(HelperAway(number, error.message))
+        except PrivacyError as error:
+            log.warning("the helper does not cosign the public log: %s", error.message)
 
     def _close(self, applied: Round) -> None:
         """Send receipts, and forget the round's messages."""
@@ -314,6 +339,7 @@ class Operation:
         )
         lost_in, named = ("", "") if loss is None else ("" if loss.step is None else loss.step.value, loss.named)
         self._books.state.end_round(number, status, reason=reason, lost_in=lost_in, named=named)
+        self._protocol.forget(None)
         self._write_lines()
         self._watcher(RoundEnded(self._remembered(number), members, self._coordinator.applied))
         self._watcher(Lost(self.losses))
@@ -348,6 +374,7 @@ class Operation:
                 hint="restore the whole folder from one backup, or begin a new run under another name",
             )
         self._write_lines()
+        self._protocol.forget(self._open_round)
 
     def epsilon_spent(self, plan: RoundPlan | None = None) -> float:
         """Return what all charged rounds cost each person, at the run's delta; with one that is about to be charged."""
@@ -356,12 +383,20 @@ class Operation:
             charged.append(intents(plan)[Unit.USER])
         return epsilon_of(charged, self._config.delta)
 
-    def _plan(self, roster_size: int) -> RoundPlan:
+    @property
+    def _terms(self) -> RunTerms:
         terms = self._settings.terms
         if terms is None:
             raise RunError("a fleet's run has no terms of protection", hint="use palate simulate for unit none")
-        spread = for_roster(terms, self._config.cohort.quorum, roster_size)
-        self._coordinator.settings = self._settings.model_copy(update={"terms": spread})
+        return terms
+
+    @property
+    def _open_round(self) -> int | None:
+        unfinished = self._books.state.unfinished()
+        return None if unfinished is None else unfinished.number
+
+    def _plan(self, terms: RunTerms) -> RoundPlan:
+        self._coordinator.settings = self._settings.model_copy(update={"terms": terms})
         return self._coordinator.plan()
 
     def _exchange(self, number: int, plan: RoundPlan | None) -> Exchange:

@@ -14,6 +14,8 @@ from palate.server.fleet.watching import (
     Answered,
     Clock,
     Happening,
+    HelperAway,
+    HelperDone,
     Lost,
     RoundBegun,
     RoundEnded,
@@ -81,6 +83,11 @@ class RoundLines:
                 self._take_off()
                 if answers < devices and step is not FleetStep.RECEIPT:
                     self._say(f"  {step}: {answers} of {devices} answered in {seconds:.1f} s")
+            case HelperAway(number, why):
+                self._say(f"round {number} waits for the helper: {why}")
+            case HelperDone(_, reports, accepted, left_out, seconds):
+                without = "".join(f", {count} {reason}" for reason, count in left_out.items())
+                self._say(f"  helper: {accepted} of {reports} reports are in the sum{without}; {seconds:.1f} s")
             case RoundEnded(ended, members, applied):
                 self._round_ended(ended, members, applied)
             case Lost(losses) if losses.rounds and not losses.halted:

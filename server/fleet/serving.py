@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.data.catalogue import printable
 from palate.errors import ConfigError, RunError
 from palate.models.table import initial_embeddings
 from palate.privacy import files
-from palate.privacy.secagg.keys import Guarantee, claimed_guarantee
 from palate.server.coordinator import Coordinator
 from palate.server.fleet.catalogue import content_of, read_catalogue
 from palate.server.fleet.certificates import check_accepted
+from palate.server.fleet.claims import FleetClaim, claim_of, parties_of
+from palate.server.fleet.collecting import CollectionProtocol
 from palate.server.fleet.config import FleetConfig, load_config
 from palate.server.fleet.eventlog import EventLog, LogHandler
 from palate.server.fleet.folder import FleetFolder, read_key, read_public_key
@@ -26,13 +29,18 @@ from palate.server.fleet.grid_messages import GridMessages
 from palate.server.fleet.losses import Losses
 from palate.server.fleet.metrics import Metrics
 from palate.server.fleet.operation import Books, Operation
-from palate.server.fleet.rounds import Parties, largest_answer
+from palate.server.fleet.peers import Parties, PeerProtocol
+from palate.server.fleet.registering import RegisterKeeper
+from palate.server.fleet.rounds import RoundProtocol, largest_answer
 from palate.server.fleet.setup import tls_authority, tls_server
 from palate.server.fleet.state import FleetState
 from palate.server.fleet.transparency import TransparencyLog
 from palate.server.fleet.transport.http import FleetLimits
 from palate.server.fleet.transport.server import FleetServer
 from palate.server.fleet.watching import SystemClock, Watcher, watch_all
+from palate.server.helper.cards import HelperCard
+from palate.server.helper.link import HelperLink
+from palate.server.helper.remote import FileLink, HttpsLink
 from palate.server.ledger import ServerLedger
 from palate.server.store import RunStore
 
@@ -53,8 +61,8 @@ class Opened:
         What the operator decided.
     address
         Where the server listens.
-    guarantee
-        Against which server the guarantee may be claimed.
+    claim
+        Against whom the guarantee holds.
     operation
         Runs the rounds.
     books
@@ -65,7 +73,7 @@ class Opened:
 
     config: FleetConfig
     address: str
-    guarantee: Guarantee
+    claim: FleetClaim
     operation: Operation
     books: Books
     metrics_port: int | None
@@ -80,6 +88,7 @@ def opened(
     wait_for: int | None = None,
     resuming: bool = False,
     watchers: Sequence[Watcher] = (),
+    helper: HelperLink | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[Opened]:
     """Open a fleet's folder and listen, until the context ends.
@@ -96,6 +105,8 @@ def opened(
         Whether the operator wants to go on although rounds were lost in a row.
     watchers
         Who is told of what happens.
+    helper
+        The second aggregator, in place of the one that the folder names.
     interrupted
         Asked again and again whether to stop at once.
 
@@ -108,11 +119,9 @@ def opened(
     """
     folder.require()
     config = load_config(folder.config)
-    if config.helper.there:
-        raise ConfigError("rounds through a helper are not run yet", hint="leave section helper of fleet.toml out")
     with ExitStack() as stack:
         stack.enter_context(folder.locked())
-        signer, authority = read_key(folder.server_key), read_public_key(folder.authority_public_key)
+        signer = read_key(folder.server_key)
         catalogue, digest = read_catalogue(folder.catalogue)
         content = content_of(catalogue, config.content)
         columns = ("popularity", *map(printable, content.names))
@@ -177,7 +186,7 @@ def opened(
             settings,
             coordinator,
             books=books,
-            parties=Parties(signer, authority),
+            protocol=_protocol(folder, config, signer, books, helper, stack),
             grid_messages=GridMessages(server.grid),
             clock=SystemClock(),
             watcher=watch_all(watching),
@@ -189,17 +198,43 @@ def opened(
             state.forgive_losses()
             events.write("run-resumed", rounds=[each.number for each in losses.rounds])
         events.write("server-started", address=server.address, process=os.getpid())
-        guarantee = guarantee_of(folder, config)
-        yield Opened(config, server.address, guarantee, operation, books, None if metrics is None else metrics.port)
+        claim = claim_of(folder, config)
+        yield Opened(config, server.address, claim, operation, books, None if metrics is None else metrics.port)
 
 
-def guarantee_of(folder: FleetFolder, config: FleetConfig) -> Guarantee:
-    """Tell against which server the guarantee may be claimed: its operators enrol devices, or others do."""
-    return claimed_guarantee(
-        server_key=read_key(folder.server_key).public_key(),
-        authority_key=read_public_key(folder.authority_public_key),
-        authority_is_separate=folder.authority_is_separate(config.cohort.authority_is_separate),
-    )
+def _protocol(
+    folder: FleetFolder,
+    config: FleetConfig,
+    key: Ed25519PrivateKey,
+    books: Books,
+    helper: HelperLink | None,
+    stack: ExitStack,
+) -> RoundProtocol:
+    """Return how the rounds of this fleet are made: among peers, or with the helper that fleet.toml names."""
+    if not config.helper.there:
+        return PeerProtocol(config, Parties(key, read_public_key(folder.authority_public_key)), time.time)
+    link = _helper_of(folder, config, key, stack) if helper is None else helper
+    register = RegisterKeeper(config.name, parties_of(folder, config), key, books.state, books.enrolment, link)
+    return CollectionProtocol(config, register, link, books.log, folder.spools, time.time)
+
+
+def _helper_of(folder: FleetFolder, config: FleetConfig, key: Ed25519PrivateKey, stack: ExitStack) -> HelperLink:
+    """Reach the helper as fleet.toml says; ConfigError if the card in the folder is of another one."""
+    parties = parties_of(folder, config)
+    if config.helper.link == "files":
+        return FileLink(folder.helper_files, parties, key)
+    try:
+        card = HelperCard.open(folder.helper_card.read_bytes())
+    except OSError as error:
+        raise RunError(
+            f"{folder.helper_card} cannot be read: {error.strerror}", hint="ask the helper for it"
+        ) from error
+    if (card.key, card.fleet) != (parties.helper, config.name):
+        raise ConfigError(
+            f"{folder.helper_card} is of another helper than helper.key in fleet.toml",
+            hint="devices pin the helper's key: another helper is another fleet",
+        )
+    return stack.enter_context(HttpsLink(card, parties, key, patience_seconds=0.0))  # the operation asks again
 
 
 def _freeze(folder: FleetFolder, config: FleetConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,15 +15,22 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError, EnvironmentProblem
 from palate.privacy import files
+from palate.privacy.aggregators.admission import Certificate
 from palate.privacy.enrolment import EnrolmentRequest, Welcome, device_name
 from palate.privacy.secagg.errors import SecureAggregationError
 from palate.privacy.secagg.keys import EnrolmentAuthority, EnrolmentCertificate
 from palate.server.fleet.catalogue import content_of, make_catalogue, read_catalogue
 from palate.server.fleet.certificates import KeyFiles, issue_server_certificate, make_authority
-from palate.server.fleet.config import checked_config, load_config, to_toml
+from palate.server.fleet.claims import parties_of
+from palate.server.fleet.config import FleetConfig, checked_config, load_config, to_toml
 from palate.server.fleet.folder import FleetFolder, make_key, read_key, read_public_key, write_public_key
 from palate.server.fleet.transport.enrolment import Enrolment
+from palate.server.helper.admitting import certificates_in
+from palate.server.helper.cards import HelperCard, LeaderCard
 from palate.server.values import merge
+
+ADMISSION_SECONDS = 730 * 86_400
+"""How long an admission under two aggregators lasts."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ def make_fleet(
     given: Mapping[str, Any],
     *,
     authority: Path | None = None,
+    helper: bytes | None = None,
     read: ReadOptions | None = None,
 ) -> tuple[int, tuple[str, ...]]:
     """Make a fleet's folder; return the number of its items, and notes on how their file was read.
@@ -79,6 +88,9 @@ def make_fleet(
     authority
         Public key of a separate enrolment authority, as `make_authority_key` wrote it; without it the fleet enrols
         devices itself.
+    helper
+        Card of the helper, as `palate helper init` wrote it; without it devices share masks with each other. With it,
+        leader and helper admit devices together.
     read
         Column names of the file of items; what is None is guessed.
 
@@ -91,7 +103,17 @@ def make_fleet(
     """
     if folder.config.exists():
         raise ConfigError(f"{folder.root} holds a fleet already", hint="choose another folder")
+    card = None if helper is None else HelperCard.open(helper)
+    if card is not None:
+        if authority is not None:
+            raise ConfigError(
+                "a fleet with a helper has no enrolment authority: its server and the helper admit devices together",
+                hint="leave --authority out",
+            )
+        given = merge({"helper": {"key": card.key.hex()}}, given)
     config = checked_config(given)
+    if card is not None and card.fleet != config.name:
+        raise ConfigError(f"the card is of a helper of fleet {card.fleet!r}, not {config.name!r}", hint="use its name")
     config.server_settings()  # refuses a budget that no noise meets
     try:
         folder.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -106,9 +128,14 @@ def make_fleet(
     public = None if authority is None else read_public_key(authority)
     make_key(folder.server_key)
     write_public_key(folder.ledger_key, read_key(folder.server_key).public_key())
-    write_public_key(
-        folder.authority_public_key, make_key(folder.authority_key).public_key() if public is None else public
-    )
+    if card is None:
+        write_public_key(
+            folder.authority_public_key, make_key(folder.authority_key).public_key() if public is None else public
+        )
+    else:
+        files.replace(folder.helper_card, helper or b"")
+        leader = LeaderCard(fleet=config.name, parties=parties_of(folder, config))
+        files.replace(folder.leader_card, leader.sign(read_key(folder.server_key)), mode=files.SHARED)
     make_authority(tls_authority(folder).folder, name=f"{config.name} fleet")
     issue_server_certificate(tls_authority(folder), tls_server(folder).folder, hosts=[config.listen.host])
     files.replace(folder.config, to_toml(given).encode(), mode=files.SHARED)  # last: what holds it is a fleet
@@ -129,8 +156,28 @@ def make_authority_key(path: Path) -> Ed25519PublicKey:
 
 
 def certify(request: EnrolmentRequest, fleet: str, authority: Ed25519PrivateKey) -> EnrolmentCertificate:
-    """Sign, as the authority, that a device belongs to a fleet."""
+    """Sign, as the authority of a fleet of peers, that a device belongs to it."""
     return EnrolmentAuthority(fleet, authority).enrol(request.device, request.identity_key)
+
+
+def propose(folder: FleetFolder, request: EnrolmentRequest, *, now: float | None = None) -> Certificate:
+    """Sign, as the leader, that a device belongs to a fleet with a helper; the helper's operator must admit it too.
+
+    Raises
+    ------
+    ConfigError, RunError
+        If the fleet has no helper, or a file of it is missing.
+    """
+    config = load_config(folder.config)
+    _ = parties_of(folder, config)
+    certificate = Certificate(
+        fleet=config.name,
+        device=request.device,
+        identity_key=request.identity_key.public_bytes_raw(),
+        generation=1,  # another key is another device: its number follows from its key
+        not_after=int(time.time() if now is None else now) + ADMISSION_SECONDS,
+    )
+    return certificate.signed(read_key(folder.server_key))
 
 
 def welcome(
@@ -155,7 +202,8 @@ def welcome(
     authority_key
         The authority's key, where it is not in the folder.
     certificate
-        What a separate authority has signed with `certify`; no key is needed then.
+        What a separate authority has signed with `certify`; no key is needed then. With a helper: what `propose` made
+        and the helper's operator signed, alone or with those of other devices.
     readmit
         Take it although it was removed.
 
@@ -165,7 +213,6 @@ def welcome(
         If the authority's key is missing, or is not the fleet's; or the certificate is not; or the device was removed.
     """
     config, device = load_config(folder.config), device_name(request.device)
-    authority = read_public_key(folder.authority_public_key)
     with closing(Enrolment(folder.enrolment)) as enrolment:
         known = next((node for node in enrolment.all() if node.label == device), None)
         enrolled = known is not None and known.removed_at is None
@@ -176,36 +223,45 @@ def welcome(
             )
         if known is not None and (enrolled or certificate is None):
             certificate = known.certificate
-        if certificate is not None:
-            signed = EnrolmentCertificate.from_bytes(certificate)
+        if config.helper.there:
+            signed: EnrolmentCertificate | Certificate = _admitted(folder, config, request, certificate)
+        elif certificate is not None:
+            signed = _certified(request, config.name, folder, certificate)
         else:
-            signed = certify(request, config.name, _authority_key(folder, authority_key, authority))
-        _check(signed, request, config.name, authority)
+            key = _authority_key(folder, authority_key)
+            signed = certify(request, config.name, key)
         if not enrolled:
             enrolment.add(request.node_key_pem, label=device, certificate=signed.to_bytes())
     catalogue, digest = read_catalogue(folder.catalogue)
+    keys: dict[str, Any] = (
+        {"helper_key": config.helper.key, "authority_key": ""}
+        if config.helper.there
+        else {
+            "authority_key": read_public_key(folder.authority_public_key).public_bytes_raw().hex(),
+            "authority_is_separate": folder.authority_is_separate(config.cohort.authority_is_separate),
+            "tau_thousandths": round(config.cohort.tau * 1000),
+        }
+    )
     made = Welcome(
         fleet=config.name,
         address=config.listen.address,
         ca_certificate=tls_authority(folder).certificate.read_text(encoding="ascii"),
         server_key=read_key(folder.server_key).public_key().public_bytes_raw().hex(),
-        authority_key=authority.public_bytes_raw().hex(),
-        authority_is_separate=folder.authority_is_separate(config.cohort.authority_is_separate),
         certificate=signed.to_bytes().hex(),
         epsilon=config.epsilon,
         delta=config.delta,
         rounds=config.schedule.rounds,
         smallest_roster=config.cohort.smallest,
-        tau_thousandths=round(config.cohort.tau * 1000),
         gamma_thousandths=round(config.cohort.gamma * 1000),
         num_items=catalogue.num_items,
         catalogue_sha256=digest,
+        **keys,
     )
     archive = made.pack(folder.catalogue.read_bytes())
     return Welcomed(device, request.fingerprint, made.fingerprint, archive, enrolled)
 
 
-def _authority_key(folder: FleetFolder, path: Path | None, pinned: Ed25519PublicKey) -> Ed25519PrivateKey:
+def _authority_key(folder: FleetFolder, path: Path | None) -> Ed25519PrivateKey:
     path = path or folder.authority_key
     if not path.exists():
         raise ConfigError(
@@ -213,15 +269,35 @@ def _authority_key(folder: FleetFolder, path: Path | None, pinned: Ed25519Public
             hint="give --authority-key FILE, or --certificate FILE that the authority has signed",
         )
     key = read_key(path)
-    if key.public_key().public_bytes_raw() != pinned.public_bytes_raw():
+    if key.public_key().public_bytes_raw() != read_public_key(folder.authority_public_key).public_bytes_raw():
         raise ConfigError(f"{path} is not the key of this fleet's authority", hint="devices pin another one")
     return key
 
 
-def _check(certificate: EnrolmentCertificate, request: EnrolmentRequest, fleet: str, key: Ed25519PublicKey) -> None:
+def _certified(request: EnrolmentRequest, fleet: str, folder: FleetFolder, data: bytes) -> EnrolmentCertificate:
+    """Read and check what the authority of a fleet of peers has signed."""
     try:
-        certificate.check(key, fleet=fleet, issued_at=0)
+        certificate = EnrolmentCertificate.from_bytes(data)
+        certificate.check(read_public_key(folder.authority_public_key), fleet=fleet, issued_at=0)
     except SecureAggregationError as error:
         raise ConfigError(f"the certificate is not this fleet's: {error.message}", hint=error.hint) from None
     if certificate.identity_key != request.identity_key.public_bytes_raw() or certificate.device != request.device:
         raise ConfigError("the certificate is for another device", hint="let the authority sign this request")
+    return certificate
+
+
+def _admitted(folder: FleetFolder, config: FleetConfig, request: EnrolmentRequest, data: bytes | None) -> Certificate:
+    """Read and check what leader and helper have signed for a device."""
+    hint = "palate server certify REQUEST; the helper's operator admits it (palate helper admit); then --certificate"
+    if data is None:
+        raise ConfigError("the helper must admit the device as well", hint=hint)
+    try:
+        own = [each for each in certificates_in(data) if each.device == request.device]
+        if not own:
+            raise ConfigError("the certificate is for another device", hint=hint)
+        own[0].verify(parties_of(folder, config))
+    except SecureAggregationError as error:
+        raise ConfigError(f"the certificate is not this fleet's: {error.message}", hint=error.hint or hint) from None
+    if own[0].fleet != config.name or own[0].identity_key != request.identity_key.public_bytes_raw():
+        raise ConfigError("the certificate is of another fleet, or for another key", hint=hint)
+    return own[0]

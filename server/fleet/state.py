@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import wraps
 from hashlib import sha256
@@ -21,7 +21,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from palate.errors import EnvironmentProblem, RunError
 from palate.privacy.wire import FleetStep
 
-FORMAT = 3
+FORMAT = 4
 APPLICATION_ID = 0x504C4654  # "PLFT"
 
 _TABLES = (
@@ -35,6 +35,9 @@ _TABLES = (
     "down INTEGER NOT NULL DEFAULT 0, failure INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (round, device)) STRICT",
     "CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, round INTEGER NOT NULL, step TEXT NOT NULL, "
     "device TEXT, digest BLOB, body BLOB, UNIQUE (round, step, device, digest)) STRICT",
+    "CREATE TABLE collections (round INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, call BLOB NOT NULL, request BLOB, "
+    "answer BLOB, head BLOB) STRICT",
+    "CREATE TABLE registers (epoch INTEGER PRIMARY KEY, register BLOB NOT NULL, entries BLOB NOT NULL) STRICT",
     "CREATE TABLE control (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
 )
 _ROUND_COLUMNS = (
@@ -130,6 +133,29 @@ class Event:
     body: bytes
 
 
+@dataclass(frozen=True, kw_only=True)
+class CollectionRecord:
+    """What is remembered of a round under two aggregators, besides the uploads (`palate.server.fleet.spool`).
+
+    Attributes
+    ----------
+    epoch
+        Of the register that its offer names.
+    call
+        What devices are sent, as `CollectionCall` writes it.
+    request
+        What the helper is asked, once no report is taken any more.
+    answer, head
+        What it answered; the round is spent from here on.
+    """
+
+    epoch: int
+    call: bytes = field(repr=False)
+    request: bytes | None = field(default=None, repr=False)
+    answer: bytes | None = field(default=None, repr=False)
+    head: bytes | None = field(default=None, repr=False)
+
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -192,7 +218,7 @@ class FleetState:
     # rounds
 
     @_in_words
-    def begin_round(self, begun: Round, devices: Iterable[str]) -> None:
+    def begin_round(self, begun: Round, devices: Iterable[str], collection: CollectionRecord | None = None) -> None:
         """Remember a round that is about to be charged, and whom it asks."""
         with self._transaction():
             self._db.execute(
@@ -204,6 +230,11 @@ class FleetState:
             self._db.executemany(
                 "INSERT INTO members (round, device) VALUES (?, ?)", [(begun.number, device) for device in devices]
             )
+            if collection is not None:
+                self._db.execute(
+                    "INSERT INTO collections (round, epoch, call) VALUES (?, ?, ?)",
+                    (begun.number, collection.epoch, collection.call),
+                )
 
     @_in_words
     def update_round(self, number: int, /, **changes: str | int | float | bytes | None) -> None:
@@ -223,6 +254,7 @@ class FleetState:
                 (str(status), reason, lost_in, named, self._clock(), number),
             )
             self._db.execute("DELETE FROM events WHERE round = ?", (number,))
+            self._db.execute("DELETE FROM collections WHERE round = ?", (number,))
 
     @_in_words
     def rounds(self) -> tuple[Round, ...]:
@@ -306,6 +338,48 @@ class FleetState:
             "SELECT count(DISTINCT device) FROM events WHERE round = ? AND step = ?", (number, str(step))
         ).fetchone()
         return step, answers
+
+    # rounds under two aggregators
+
+    @_in_words
+    def collection(self, number: int) -> CollectionRecord | None:
+        """Return what is remembered of an open round; None among peers, or once the round is over."""
+        query = "SELECT epoch, call, request, answer, head FROM collections WHERE round = ?"
+        row = self._db.execute(query, (number,)).fetchone()
+        names = ("epoch", "call", "request", "answer", "head")
+        return None if row is None else CollectionRecord(**dict(zip(names, row, strict=True)))
+
+    @_in_words
+    def freeze(self, number: int, request: bytes | None, sizes: Iterable[tuple[str, int]] = ()) -> None:
+        """Keep the request before it is sent, and what devices have sent; or drop it, to go on collecting."""
+        with self._transaction():
+            self._db.execute("UPDATE collections SET request = ? WHERE round = ?", (request, number))
+            self._db.executemany(
+                "UPDATE members SET up = ? WHERE round = ? AND device = ?",
+                [(size, number, device) for device, size in sizes],
+            )
+
+    @_in_words
+    def keep_answer(self, number: int, answer: bytes, head: bytes) -> None:
+        """Keep the helper's answer, and the head of its ledger behind it, before they count."""
+        with self._transaction():
+            self._db.execute("UPDATE collections SET answer = ?, head = ? WHERE round = ?", (answer, head, number))
+
+    @_in_words
+    def register(self, epoch: int | None = None) -> tuple[bytes, bytes] | None:
+        """Return a register and its entries, the newest unless an epoch is given; None if it is not here."""
+        query = "SELECT register, entries FROM registers WHERE epoch = coalesce(?, (SELECT max(epoch) FROM registers))"
+        row = self._db.execute(query, (epoch,)).fetchone()
+        return None if row is None else (row[0], row[1])
+
+    @_in_words
+    def keep_register(self, epoch: int, register: bytes, entries: bytes) -> None:
+        """Keep a register that all who admit have signed; of older ones, those that open rounds name stay."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO registers VALUES (?, ?, ?)", (epoch, register, entries))
+            self._db.execute(
+                "DELETE FROM registers WHERE epoch < ? AND epoch NOT IN (SELECT epoch FROM collections)", (epoch,)
+            )
 
     # what other processes want
 

@@ -5,18 +5,14 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
+from palate.server.fleet.claims import claim_of
 from palate.server.fleet.config import load_config
 from palate.server.fleet.folder import FleetFolder
 from palate.server.fleet.losses import Losses
 from palate.server.fleet.progress import bytes_per_device
-from palate.server.fleet.serving import guarantee_of
+from palate.server.fleet.spool import reports_in, spool_name
 from palate.server.fleet.state import FleetState, Round, RoundStatus
 from palate.server.fleet.transport.enrolment import EnrolledNode, Enrolment
-
-GUARANTEES = {
-    "semi-honest": "holds against a server that follows the protocol and looks; its operators enrol the devices",
-    "malicious": "holds against any server, while at most the share gamma of a roster colludes with it",
-}
 
 
 def status_of(folder: FleetFolder) -> dict[str, Any]:
@@ -33,12 +29,12 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
     try:
         rounds, stop, unfinished = state.rounds(), state.stop_requested(), state.unfinished()
         losses = Losses.found(state, config.halt_after)
-        step, answers = None, 0
+        step, answers = "", 0
         if unfinished is not None:
-            step, answers = state.progress(unfinished.number)
+            step, answers = _progress(folder, state, unfinished)
     finally:
         state.close()
-    devices, guarantee = _devices(folder), guarantee_of(folder, config)
+    devices, claim = _devices(folder), claim_of(folder, config)
     applied = [each for each in rounds if each.status in (RoundStatus.APPLIED, RoundStatus.DONE)]
     return {
         "fleet": config.name,
@@ -59,15 +55,26 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
             "round": unfinished.number,
             "purpose": unfinished.purpose,
             "asked": unfinished.roster_size,
-            "step": str(step),
+            "step": step,
             "answers": answers,
         },
         "epsilon_spent": max((each.epsilon for each in rounds), default=0.0),
         "epsilon_budget": config.epsilon,
         **config.promise.reading,
-        "guarantee": {"against": guarantee, "meaning": GUARANTEES[guarantee]},
+        "helper": config.helper.there,
+        "guarantee": {"against": claim.against, "meaning": claim.meaning},
         "table": applied[-1].table_hash if applied else None,
     }
+
+
+def _progress(folder: FleetFolder, state: FleetState, unfinished: Round) -> tuple[str, int]:
+    """Name the open step of a round, and count the answers to it."""
+    collection = state.collection(unfinished.number)
+    if collection is None:
+        asked, answers = state.progress(unfinished.number)
+        return str(asked), answers
+    step = "report" if collection.request is None else "helper" if collection.answer is None else "receipt"
+    return step, reports_in(folder.spools / spool_name(unfinished.number))
 
 
 def devices_of(folder: FleetFolder) -> list[dict[str, Any]]:

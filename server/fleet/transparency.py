@@ -7,6 +7,7 @@ the log has only grown. One leaf a line, as canonical JSON: publish the folder a
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -65,6 +66,22 @@ class TransparencyLog:
     def checkpoint(self) -> bytes:
         """The signed head of the log as it is now."""
         return self.head.sign(self._signer).encode()
+
+    @property
+    def published(self) -> bytes:
+        """The checkpoint as it is published: with a cosignature, if there is one for the log as it is now."""
+        kept = self.checkpoint_path.read_bytes() if self.checkpoint_path.exists() else b""
+        return kept if kept.startswith(self.checkpoint) else self.checkpoint
+
+    def cosign(self, witness: Callable[[bytes, Callable[[int], Sequence[bytes]]], bytes]) -> None:
+        """Have a witness cosign the checkpoint, and publish it so.
+
+        Parameters
+        ----------
+        witness
+            Given the checkpoint, and a function that proves that it extends a smaller log, returns it cosigned.
+        """
+        files.replace(self.checkpoint_path, witness(self.checkpoint, self._tree.consistency_proof), mode=files.SHARED)
 
     @property
     def leaf_hashes(self) -> tuple[bytes, ...]:

@@ -93,6 +93,28 @@ class StepDone:
 
 
 @dataclass(frozen=True)
+class HelperAway:
+    """A round waits for the helper; `why` says what was wrong with the connection."""
+
+    number: int
+    why: str
+
+
+@dataclass(frozen=True)
+class HelperDone:
+    """The helper has answered for so many reports, with so many of them in its sum.
+
+    `left_out` counts the others by reason.
+    """
+
+    number: int
+    reports: int
+    accepted: int
+    left_out: dict[str, int]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class RoundEnded:
     """A round was applied or abandoned; so many are in the table now."""
 
@@ -115,7 +137,19 @@ class RunEnded:
     why: str
 
 
-Happening = Waiting | RoundBegun | StepBegun | Answered | DeviceFailed | StepDone | RoundEnded | Lost | RunEnded
+Happening = (
+    Waiting
+    | RoundBegun
+    | StepBegun
+    | Answered
+    | DeviceFailed
+    | StepDone
+    | HelperAway
+    | HelperDone
+    | RoundEnded
+    | Lost
+    | RunEnded
+)
 Watcher = Callable[[Happening], None]
 
 

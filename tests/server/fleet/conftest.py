@@ -15,6 +15,12 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from palate.models.table import ItemTable, initial_embeddings
+from palate.privacy.aggregators.admission import Certificate
+from palate.privacy.aggregators.admission import Parties as AggregatorParties
+from palate.privacy.aggregators.call import CollectionCall
+from palate.privacy.aggregators.device import Offered, check_receipt, make_report
+from palate.privacy.aggregators.messages import Head
+from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.charging import intents
 from palate.privacy.enrolment import device_name, device_number
 from palate.privacy.secagg.device import DeviceRound
@@ -23,20 +29,31 @@ from palate.privacy.secagg.offer import Offer
 from palate.privacy.secagg.policy import DevicePolicy
 from palate.privacy.wire import FleetMessage, FleetStep, RoundPlan
 from palate.server.coordinator import Coordinator
+from palate.server.fleet.collecting import CollectionProtocol
 from palate.server.fleet.config import FleetConfig, checked_config
 from palate.server.fleet.grid_messages import GONE, GridMessages
 from palate.server.fleet.operation import Books, Operation
-from palate.server.fleet.rounds import Parties
+from palate.server.fleet.peers import Parties, PeerProtocol
+from palate.server.fleet.registering import RegisterKeeper
+from palate.server.fleet.rounds import RoundProtocol
 from palate.server.fleet.state import FleetState
 from palate.server.fleet.transparency import TransparencyLog
 from palate.server.fleet.transport.enrolment import Enrolment
 from palate.server.fleet.watching import Watcher, watch_all
+from palate.server.helper.anchor import AnchorFile
+from palate.server.helper.book import SqliteBook
+from palate.server.helper.secrets_folder import RoundSecrets
+from palate.server.helper.service import HelperService
 from palate.server.ledger import ServerLedger
 from palate.server.store import RunStore
 
 NUM_ITEMS = 12
 CONTENT = np.random.default_rng(1).normal(size=(NUM_ITEMS, 2)).astype(np.float32)
 TaskIdentity.run_id = TaskIdentity.task_id = TaskIdentity.node_id = 1
+
+
+def raw(key: Ed25519PrivateKey) -> bytes:
+    return key.public_key().public_bytes_raw()
 
 
 class FakeClock:
@@ -75,6 +92,11 @@ class Device:
         key = Ed25519PrivateKey.generate()
         identity = DeviceIdentity(authority.enrol(device_number(key.public_key()), key.public_key()), key)
         return Device(identity, server_key=server_key, authority_key=authority.public_key, seed=seed)
+
+    @property
+    def certificate(self) -> bytes:
+        """What admits it."""
+        return self.identity.certificate.to_bytes()
 
     def restart(self) -> None:
         """Lose everything that was in memory."""
@@ -122,6 +144,72 @@ class Device:
         signed = self._rng.integers(-50, 50, plan.update_size)
         self.vectors[number] = signed.astype(np.int64).view(np.uint64).astype(np.uint32)
         return begun.advertise()
+
+
+class ReportingDevice(Device):
+    """The same under two aggregators: a report is made once, kept on disk, and sent again as it is."""
+
+    def __init__(self, key: Ed25519PrivateKey, admission: Certificate, parties: AggregatorParties, seed: int) -> None:
+        self.key, self.admission, self.parties = key, admission, parties
+        self.number, self.name = admission.device, device_name(admission.device)
+        self._rng = np.random.default_rng(seed)
+        self.vectors, self.charged, self.receipts, self.kept = {}, {}, {}, {}
+        self.offers: dict[int, CollectionOffer] = {}
+        self.table_hash = None
+        self.seen: Head | None = None
+        self.before = lambda step: None
+        self.clock: Callable[[], float] = lambda: 0.0
+
+    @property
+    def certificate(self) -> bytes:
+        return self.admission.to_bytes()
+
+    def restart(self) -> None:
+        """Lose nothing: what counts is on disk."""
+
+    def _body(self, fleet: FleetMessage, content: RecordDict) -> bytes:
+        if fleet.step is FleetStep.REPORT:
+            if fleet.server_round not in self.kept:
+                arrays = {name: array.numpy() for name, array in content.array_records["table"].items()}
+                plan = RoundPlan.from_parts(arrays, dict(content.config_records["plan"]))
+                self.kept[fleet.server_round] = self._report(plan, CollectionCall.from_bytes(fleet.body))
+            return self.kept[fleet.server_round]
+        receipt = (
+            check_receipt(fleet.body, self.offers[fleet.server_round], self.parties, self.seen)
+            if fleet.server_round in self.offers
+            else None
+        )
+        if receipt is not None and fleet.server_round not in self.receipts:
+            self.seen = receipt.head
+        return super()._body(fleet, content)
+
+    def _report(self, plan: RoundPlan, call: CollectionCall) -> bytes:
+        number = plan.server_round
+        offered = Offered.checked(
+            call.offer,
+            call.register,
+            call.round_key,
+            parties=self.parties,
+            fleet=self.admission.fleet,
+            gamma_thousandths=0,
+            least_epoch=0,
+            now=int(self.clock()),
+        )
+        offered.offer.check_plan(plan)
+        call.log_head(self.admission.fleet, self.parties, None)
+        (intent,) = intents(plan).values()
+        self.charged[number] = intent.charge_nano
+        signed = self._rng.integers(-50, 50, plan.update_size)
+        self.vectors[number] = (signed & ((1 << offered.offer.ring_bits) - 1)).astype(np.uint32)
+        self.offers[number] = offered.offer
+        return make_report(
+            offered,
+            self.vectors[number],
+            device=self.number,
+            identity=self.key,
+            ledger_head=bytes(32),
+            seen=self.seen,
+        )
 
 
 Fault = Callable[[Device, FleetStep, int], str]
@@ -182,8 +270,11 @@ class MemoryGrid:
 class MemoryFleet:
     """A fleet's folder, its devices, and a server that can be built anew from disk."""
 
-    def __init__(self, folder: Path, *, devices: int = 8, **settings: object) -> None:
+    def __init__(self, folder: Path, *, devices: int = 8, helper: bool = False, **settings: object) -> None:
         self.folder = folder
+        self.keys = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+        if helper:
+            settings = {"helper": {"key": self.keys[1].public_key().public_bytes_raw().hex()}, **settings}
         self.config: FleetConfig = checked_config(
             {
                 "name": "f",
@@ -196,18 +287,63 @@ class MemoryFleet:
             }
         )
         self.settings = self.config.server_settings()
-        self.keys = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-        authority = EnrolmentAuthority("f", self.keys[1])
-        self.devices = [Device.certified(authority, self.keys[0].public_key(), seed) for seed in range(devices)]
         self.clock = FakeClock()
+        if helper:
+            self.parties = AggregatorParties(leader=raw(self.keys[0]), helper=raw(self.keys[1]))
+            self.helper = self.helper_service()
+            self.devices = [self._admitted(seed) for seed in range(devices)]
+        else:
+            authority = EnrolmentAuthority("f", self.keys[1])
+            self.devices = [Device.certified(authority, self.keys[0].public_key(), seed) for seed in range(devices)]
         self.grid = MemoryGrid({100 + i: device for i, device in enumerate(self.devices)}, self.clock)
         enrolment = Enrolment(folder / "nodes.sqlite")
         for node, device in self.grid.devices.items():
             key = ec.generate_private_key(ec.SECP384R1()).public_key()
             pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-            made = enrolment.add(pem, label=device.name, certificate=device.identity.certificate.to_bytes())
+            made = enrolment.add(pem, label=device.name, certificate=device.certificate)
             enrolment._db.execute("update node set node_id = ? where node_id = ?", (node, made.node_id))
         enrolment.close()
+
+    def wall_clock(self) -> float:
+        """Seconds since 1970."""
+        return 1_700_000_000.0 + self.clock.now()
+
+    def helper_service(self) -> HelperService:
+        """Open the helper from its disk."""
+        home = self.folder / "helper"
+        anchor = AnchorFile(home / "anchor", "f", self.keys[1])
+        if not home.exists():
+            home.mkdir()
+            SqliteBook.create(home / "helper.sqlite", anchor)
+        book = SqliteBook(
+            home / "helper.sqlite",
+            secrets=RoundSecrets(home / "round-keys"),
+            anchor=anchor,
+            fleet="f",
+            key=self.keys[1],
+            clock=lambda: int(self.wall_clock()),
+        )
+        return HelperService("f", self.keys[1], self.parties, book, clock=lambda: int(self.wall_clock()))
+
+    def _admitted(self, seed: int) -> ReportingDevice:
+        key = Ed25519PrivateKey.generate()
+        asked = Certificate(
+            fleet="f",
+            device=device_number(key.public_key()),
+            identity_key=raw(key),
+            generation=1,
+            not_after=int(self.wall_clock()) + 10_000_000,
+        )
+        device = ReportingDevice(key, self.helper.admit(asked.signed(self.keys[0])), self.parties, seed)
+        device.clock = self.wall_clock
+        return device
+
+    def protocol(self) -> RoundProtocol:
+        """How the fleet's rounds are made."""
+        if not self.config.helper.there:
+            return PeerProtocol(self.config, Parties(self.keys[0], self.keys[1].public_key()), self.wall_clock)
+        keeper = RegisterKeeper("f", self.parties, self.keys[0], self.state, self.enrolment, self.helper)
+        return CollectionProtocol(self.config, keeper, self.helper, self.log, self.folder / "spool", self.wall_clock)
 
     def operation(self, watcher: Watcher | None = None, **settings: object) -> Operation:
         """Start the server: everything comes from disk."""
@@ -232,11 +368,11 @@ class MemoryFleet:
             self.settings,
             self.coordinator,
             books=books,
-            parties=Parties(self.keys[0], self.keys[1].public_key()),
+            protocol=self.protocol(),
             grid_messages=GridMessages(self.grid),
             clock=self.clock,
             watcher=watcher or watch_all([]),
-            wall_clock=lambda: 1_700_000_000.0 + self.clock.now(),
+            wall_clock=self.wall_clock,
             **settings,
         )
 
@@ -257,6 +393,12 @@ class MemoryFleet:
 def device_kind() -> type[Device]:
     """Devices without people."""
     return Device
+
+
+@pytest.fixture
+def reporting_kind() -> type[ReportingDevice]:
+    """Devices without people, under two aggregators."""
+    return ReportingDevice
 
 
 @pytest.fixture

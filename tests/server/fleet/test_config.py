@@ -13,7 +13,7 @@ from palate.server.fleet.config import checked_config, load_config, to_toml
 from palate.server.resolving import PROTECTED, planned
 
 GIVEN = {"name": "f", "run": "f-1", "listen": {"address": "h:1"}}
-HELPER = {"key": "ab" * 32, "address": "h:2"}
+HELPER = {"key": "ab" * 32}
 
 
 def test_what_is_left_out_follows_from_budget_and_devices():

@@ -13,8 +13,10 @@ from palate.privacy.charging import event_of
 from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.wire import NUM_METRICS, FleetStep
 from palate.server.fleet import operation as running
+from palate.server.fleet.spool import UploadSpool
 from palate.server.fleet.state import FleetState
 from palate.server.fleet.transparency import TransparencyLog
+from palate.server.helper.book import SqliteBook
 from palate.server.ledger import ServerLedger
 from palate.server.store import RunStore
 
@@ -23,6 +25,14 @@ DURABLE = [
     (ServerLedger, ["begin", "finish", "write_off"]),
     (RunStore, ["save", "write_rounds"]),
     (TransparencyLog, ["record"]),
+]
+UNDER_TWO = [
+    (FleetState, ["begin_round", "update_round", "end_round", "sent", "failed"]),
+    (FleetState, ["freeze", "keep_answer", "keep_register"]),
+    (UploadSpool, ["put"]),
+    *DURABLE[1:3],
+    (TransparencyLog, ["record", "cosign"]),
+    (SqliteBook, ["new_round_key", "keep_register", "record", "destroy", "keep_checkpoint"]),
 ]
 
 
@@ -40,18 +50,18 @@ def cut(monkeypatch):
         places: list[str] = []  # noqa: RUF012 - one test's own
 
     Cut.places = []
-    for owner, names in DURABLE:
-        for name in names:
-            real = getattr(owner, name)
+    every = [(owner, name) for owner, names in (*DURABLE, *UNDER_TWO) for name in names]
+    for owner, name in dict.fromkeys(every):
+        real = getattr(owner, name)
 
-            def counting(self, *arguments, _real=real, _name=f"{owner.__name__}.{name}", **more):
-                if Cut.writes == Cut.at:
-                    raise PowerCutError
-                Cut.writes += 1
-                Cut.places.append(_name)
-                return _real(self, *arguments, **more)
+        def counting(self, *arguments, _real=real, _name=f"{owner.__name__}.{name}", **more):
+            if Cut.writes == Cut.at:
+                raise PowerCutError
+            Cut.writes += 1
+            Cut.places.append(_name)
+            return _real(self, *arguments, **more)
 
-            monkeypatch.setattr(owner, name, counting)
+        monkeypatch.setattr(owner, name, counting)
     return Cut
 
 
@@ -77,6 +87,8 @@ def run_through(fleet, cut, cuts) -> int:
             fleet.operation().run()
         except PowerCutError:
             fleet.kill()
+            if fleet.config.helper.there:  # the power is gone everywhere
+                fleet.helper = fleet.helper_service()
             continue
         return life
     raise AssertionError("never finished")
@@ -100,6 +112,9 @@ def check(fleet, applied):
     assert fleet.log.head.size == len(done)
     # no device has paid for what the server has not, and none has paid twice
     prices = {each.round: each.charge_nano for each in fleet.ledger.charged(Unit.USER)}
+    if fleet.config.helper.there:  # one answer a round that was collected, and no upload is left
+        assert fleet.helper.book.head()[0] == len(done)
+        assert not list((fleet.folder / "spool").iterdir())
     for device in fleet.devices:
         assert device.charged.items() <= prices.items()
         assert all(len(set(copies)) == 1 for copies in receipts_by_round(fleet, device).values())
@@ -114,23 +129,25 @@ def receipts_by_round(fleet, device):
     return received
 
 
-def small(make_fleet):
+def small(make_fleet, helper=False):
     """Make the smallest fleet that can lose somebody."""
-    return make_fleet(devices=4, cohort={"devices": 4, "smallest": 2}, schedule={"rounds": 1, "dim": 3})
+    return make_fleet(devices=4, helper=helper, cohort={"devices": 4, "smallest": 2}, schedule={"rounds": 1, "dim": 3})
 
 
-def test_a_power_cut_before_any_write_changes_nothing_about_the_rounds(make_fleet, cut, applied):
-    fleet = small(make_fleet)
+@pytest.mark.parametrize("helper", [False, True])
+def test_a_power_cut_before_any_write_changes_nothing_about_the_rounds(make_fleet, cut, applied, helper):
+    fleet = small(make_fleet, helper)
     assert run_through(fleet, cut, []) == 1
     writes, places = cut.writes, list(cut.places)
-    assert {name.partition(".")[0] for name in places} == {owner.__name__ for owner, _ in DURABLE}
+    durable = [f"{owner.__name__}.{name}" for owner, names in (UNDER_TWO if helper else DURABLE) for name in names]
+    assert {*places} >= {*durable} - {"FleetState.failed", "ServerLedger.write_off"}
     # Every pair of neighbouring writes, the first time that it comes and the last: others differ in numbers alone.
     pairs = list(zip([None, *places], places, strict=False))
     chosen = sorted({*(pairs.index(pair) for pair in pairs), *({pair: at for at, pair in enumerate(pairs)}.values())})
     assert (chosen[0], chosen[-1]) == (0, writes - 1)
     assert len(chosen) > 25
     for at in chosen:
-        fleet = small(make_fleet)
+        fleet = small(make_fleet, helper)
         applied.clear()
         assert run_through(fleet, cut, [at]) == 2, places[at]
         assert [str(each.status) for each in fleet.state.rounds()] == ["done", "done"], places[at]
@@ -155,8 +172,9 @@ def test_a_fleet_that_learns_popular_items_alone_asks_for_the_same_rows_after_po
     }
 
 
-def test_what_is_sent_again_after_a_power_cut_is_the_same_to_the_byte(make_fleet, cut, applied):
-    fleet = small(make_fleet)
+@pytest.mark.parametrize("helper", [False, True])
+def test_what_is_sent_again_after_a_power_cut_is_the_same_to_the_byte(make_fleet, cut, applied, helper):
+    fleet = small(make_fleet, helper)
     run_through(fleet, cut, [12, 14, 8, 20, 9, 15, 11])
     sent = {}
     for step, number, node, body in fleet.grid.log:
@@ -167,10 +185,12 @@ def test_what_is_sent_again_after_a_power_cut_is_the_same_to_the_byte(make_fleet
 
 
 @pytest.mark.campaign(short=2, long=60)
-def test_many_power_cuts_with_failing_devices_neither_lose_nor_double_a_round(make_fleet, cut, applied, draw):
+@pytest.mark.parametrize("helper", [False, True])
+def test_many_power_cuts_with_failing_devices_neither_lose_nor_double_a_round(make_fleet, cut, applied, draw, helper):
     rng = np.random.default_rng(draw)
     fleet = make_fleet(
         devices=6,
+        helper=helper,
         cohort={"devices": 6, "smallest": 3},
         schedule={"rounds": 1, "dim": 3},
         privacy={"popularity_share": 0.5, "spare_rounds": 6},

@@ -103,7 +103,7 @@ def people(folder, tmp_path, device_kind):
 
 def test_a_fleet_runs_over_tls_from_the_first_welcome_to_the_last_table(folder, people):
     with opened(folder) as fleet:
-        assert fleet.guarantee == "semi-honest"
+        assert fleet.claim.against == "semi-honest"
         assert fleet.operation.run() == FINISHED
         with pytest.raises(RunError, match="another palate server runs this fleet"), opened(folder):
             pass

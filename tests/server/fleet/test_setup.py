@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from palate.client.fleet.enrolling import limits_for
 from palate.errors import ConfigError, EnvironmentProblem
 from palate.privacy.enrolment import EnrolmentRequest, Welcome
+from palate.server.fleet.claims import claim_of
 from palate.server.fleet.config import load_config
 from palate.server.fleet.folder import FleetFolder, make_key
-from palate.server.fleet.serving import guarantee_of, opened
+from palate.server.fleet.serving import opened
 from palate.server.fleet.setup import certify, make_authority_key, make_fleet, read_key, welcome
 from palate.server.fleet.state import FleetState
 
@@ -44,7 +45,7 @@ def test_devices_are_not_told_of_a_separate_authority_whose_key_lies_with_the_se
     make_fleet(folder, items, GIVEN)
     told, _ = Welcome.unpack(welcome(folder, request()).archive)
     assert told.authority_is_separate is False
-    assert guarantee_of(folder, load_config(folder.config)) == "semi-honest"
+    assert claim_of(folder, load_config(folder.config)).against == "semi-honest"
 
 
 def test_devices_are_told_of_an_authority_that_is_elsewhere(tmp_path, items):
@@ -55,7 +56,7 @@ def test_devices_are_told_of_an_authority_that_is_elsewhere(tmp_path, items):
     signed = certify(asking, "books", read_key(key)).to_bytes()
     told, _ = Welcome.unpack(welcome(folder, asking, certificate=signed).archive)
     assert told.authority_is_separate is True
-    assert guarantee_of(folder, load_config(folder.config)) == "malicious"
+    assert claim_of(folder, load_config(folder.config)).against == "malicious"
 
 
 def test_a_fleets_folder_is_for_its_owners_eyes(tmp_path, items):

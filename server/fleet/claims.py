@@ -1,0 +1,69 @@
+"""Against whom a fleet's guarantee holds, worked out from its keys and from where they lie: never from a wish."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from palate.errors import RunError
+from palate.privacy.aggregators.admission import Parties
+from palate.privacy.aggregators.claim import trust_of
+from palate.privacy.secagg.keys import Guarantee, claimed_guarantee
+from palate.server.fleet.config import FleetConfig
+from palate.server.fleet.folder import FleetFolder, read_key, read_public_key
+
+_AMONG_PEERS: Final[dict[Guarantee, str]] = {
+    "semi-honest": "holds against a server that follows the protocol and looks; its operators enrol the devices",
+    "malicious": "holds against any server, while at most the share gamma of a roster colludes with it",
+}
+
+
+@dataclass(frozen=True)
+class FleetClaim:
+    """What may be claimed.
+
+    Attributes
+    ----------
+    against
+        "malicious" where it holds against operators that break the protocol too, else "semi-honest".
+    meaning
+        Who would have to do what, in words that follow "the guarantee" or stand alone.
+    """
+
+    against: Guarantee
+    meaning: str
+
+
+def claim_of(folder: FleetFolder, config: FleetConfig) -> FleetClaim:
+    """Say against whom the guarantee of a fleet holds."""
+    if not config.helper.there:
+        against = claimed_guarantee(
+            server_key=read_key(folder.server_key).public_key(),
+            authority_key=read_public_key(folder.authority_public_key),
+            authority_is_separate=folder.authority_is_separate(config.cohort.authority_is_separate),
+        )
+        return FleetClaim(against, _AMONG_PEERS[against])
+    trust = trust_of(parties_of(folder, config))
+    corrupt = (
+        f"holds while at most {config.cohort.gamma:g} of the enrolled devices are corrupt"
+        if config.cohort.gamma
+        else "counts on every enrolled device to add its noise"
+    )
+    return FleetClaim("malicious" if trust.against_lies else "semi-honest", f"{corrupt}. {trust.sentence}")
+
+
+def parties_of(folder: FleetFolder, config: FleetConfig) -> Parties:
+    """Return the keys of a fleet with a helper; leader and helper admit devices together.
+
+    Raises
+    ------
+    RunError
+        If the fleet has no helper, or a key is missing.
+    """
+    if not config.helper.there:
+        raise RunError(
+            f"{folder.root}: this fleet has no helper", hint="palate server init --helper makes one that has"
+        )
+    return Parties(
+        leader=read_key(folder.server_key).public_key().public_bytes_raw(), helper=bytes.fromhex(config.helper.key)
+    )

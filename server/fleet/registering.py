@@ -1,0 +1,109 @@
+"""The register of enrolled devices as a leader keeps it: made anew when the list changes, signed by leader and helper.
+
+gamma is a share of those whom the newest register names, whoever is asked in a round. The leader signs first; the
+helper signs what lists devices alone that its own operator has admitted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from palate.errors import RunError
+from palate.privacy.aggregators.admission import (
+    Certificate,
+    Entry,
+    Membership,
+    Parties,
+    Register,
+    entries_of,
+    entry_leaf,
+    list_of,
+)
+from palate.privacy.secagg.encoding import KEY_SIZE
+from palate.server.fleet.state import FleetState
+from palate.server.fleet.transport.enrolment import Enrolment
+from palate.server.helper.link import HelperLink
+
+REGISTER_SECONDS = 30 * 86_400
+"""How long a register holds; it is made anew before."""
+_LEAF_SIZE = 8 + KEY_SIZE + 8
+
+
+@dataclass(frozen=True, eq=False)
+class RegisterKeeper:
+    """The register of one fleet.
+
+    Attributes
+    ----------
+    fleet, parties
+        Name of the fleet, and the keys of all.
+    key
+        The leader's.
+    state, enrolment
+        Where it is kept, and who is enrolled.
+    helper
+        Checks a new one, and signs it.
+    """
+
+    fleet: str
+    parties: Parties
+    key: Ed25519PrivateKey = field(repr=False)
+    state: FleetState
+    enrolment: Enrolment
+    helper: HelperLink
+
+    def current(self, *, now: int, until: int) -> Membership:
+        """Return the register for a round that ends at `until`, in seconds since 1970; asks the helper for a new one.
+
+        Raises
+        ------
+        HelperUnreachable, RegisterRefused
+            If the helper is away, or refuses the register.
+        """
+        kept = self.newest()
+        certificates = [each for each in certificates_in(self.enrolment) if each.not_after >= until]
+        entries = entries_of(certificates)
+        if kept is not None and kept.register.not_after >= until and kept.entries == entries:
+            return kept
+        epoch = 1 if kept is None else kept.register.epoch + 1
+        unsigned = list_of(entries, fleet=self.fleet, epoch=epoch, not_after=max(now + REGISTER_SECONDS, until))
+        live = [each for each in certificates if entries[each.device] == Entry(each.identity_key, each.not_after)]
+        signed = self.helper.countersign(unsigned.signed(self.key).to_bytes(), [each.to_bytes() for each in live])
+        return self.keep(Register.from_bytes(signed.register), entries)
+
+    def newest(self) -> Membership | None:
+        """Return the newest register, checked when it came; None before the first."""
+        return self._kept(None)
+
+    def of_epoch(self, epoch: int) -> Membership:
+        """Return the register that an open round names; RunError if it is gone."""
+        kept = self._kept(epoch)
+        if kept is None:
+            raise RunError(f"register {epoch} is gone", hint="restore fleet.sqlite from a backup")
+        return kept
+
+    def keep(self, register: Register, entries: dict[int, Entry]) -> Membership:
+        """Check a register with its list, and keep it; RegisterRefused if they do not belong together."""
+        membership = Membership.checked(register, entries, self.parties)
+        leaves = b"".join(entry_leaf(device, entries[device]) for device in sorted(entries))
+        self.state.keep_register(register.epoch, register.to_bytes(), leaves)
+        return membership
+
+    def _kept(self, epoch: int | None) -> Membership | None:
+        row = self.state.register(epoch)
+        return None if row is None else Membership(Register.from_bytes(row[0]), _entries(row[1]))
+
+
+def certificates_in(enrolment: Enrolment) -> list[Certificate]:
+    """Return the certificates of all who are enrolled now."""
+    return [Certificate.from_bytes(node.certificate) for node in enrolment.nodes()]
+
+
+def _entries(leaves: bytes) -> dict[int, Entry]:
+    records = (leaves[at : at + _LEAF_SIZE] for at in range(0, len(leaves), _LEAF_SIZE))
+    return {
+        int.from_bytes(each[:8], "big"): Entry(each[8 : 8 + KEY_SIZE], int.from_bytes(each[8 + KEY_SIZE :], "big"))
+        for each in records
+    }

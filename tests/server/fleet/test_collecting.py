@@ -1,0 +1,361 @@
+"""Rounds under two aggregators: exact sums, liars left out by name, a helper that is away, a register that follows."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from palate.privacy.accounting.events import Unit
+from palate.privacy.accounting.guarantee import account_for
+from palate.privacy.aggregators.call import witness_key
+from palate.privacy.aggregators.claim import trust_of
+from palate.privacy.aggregators.messages import CollectionReceipt, Upload
+from palate.privacy.aggregators.offer import CollectionOffer
+from palate.privacy.aggregators.sealing import Suite
+from palate.privacy.charging import event_of
+from palate.privacy.integer.ring import Ring
+from palate.privacy.ledger.checkpoint import open_checkpoint
+from palate.privacy.ledger.note import NoteKey
+from palate.privacy.ledger.verify import verify_ledger
+from palate.privacy.secagg.encoding import to_sign
+from palate.privacy.wire import NUM_METRICS, FleetStep
+from palate.server.fleet import operation as running
+from palate.server.fleet.eventlog import EventLog
+from palate.server.fleet.exchange import EXCLUDED, LATE, REFUSED_HERE, Interrupted
+from palate.server.fleet.state import Stop
+from palate.server.fleet.watching import DeviceFailed, HelperAway, HelperDone
+from palate.server.helper.link import HelperUnreachable
+
+
+@pytest.fixture
+def sums(monkeypatch):
+    """Every sum that enters a table, by round."""
+    seen = {}
+    real = running.Operation._apply
+
+    def applying(self, plan, found):
+        seen[plan.server_round] = (plan, found)
+        return real(self, plan, found)
+
+    monkeypatch.setattr(running.Operation, "_apply", applying)
+    return seen
+
+
+def check_sums(fleet, sums):
+    by_number = {device.number: device for device in fleet.devices}
+    for number, (plan, found) in sums.items():
+        ring = Ring(bits=plan.terms.ring_bits)
+        plain = ring.zeros(plan.update_size)
+        for survivor in found.survivors:
+            plain = ring.add(plain, by_number[survivor].vectors[number])
+        np.testing.assert_array_equal(found.vector, plain)
+
+
+def statuses(fleet):
+    return [str(each.status) for each in fleet.state.rounds()]
+
+
+def check_books(fleet):
+    """Ledger, rounds, log, table, receipts and the helper's ledger agree, and no upload is left."""
+    rounds = fleet.state.rounds()
+    assert [each.round for each in fleet.ledger.charged(Unit.USER)] == [each.number for each in rounds]
+    verify_ledger(fleet.folder / "server.sqlite", "server", fleet.keys[0].public_key())
+    done = [each for each in rounds if each.status == "done"]
+    assert [each.log_index for each in done] == list(range(len(done)))
+    assert fleet.store.load({"run": "f-1"}).table.content_hash == done[-1].table_hash
+    assert fleet.helper.book.head()[0] == len(done)
+    assert not list((fleet.folder / "spool").iterdir())
+    assert all(fleet.state.collection(each.number) is None for each in rounds)
+    prices = {each.round: each.charge_nano for each in fleet.ledger.charged(Unit.USER)}
+    for device in fleet.devices:
+        assert device.charged.items() <= prices.items()
+    for each in done:
+        receipt = CollectionReceipt.from_bytes(each.receipt)
+        assert (receipt.table_hash.hex(), receipt.log_index) == (each.table_hash, each.log_index)
+    log = fleet.log.published
+    witness = witness_key("f", fleet.parties.helper)
+    assert open_checkpoint(log, NoteKey("f", fleet.keys[0].public_key()), witnesses=[witness]).size == len(done)
+
+
+def tampered(fleet, device, change, at=1):
+    """A device that sends something else than its report in one round."""
+    real = device._body
+
+    def body(message, content):
+        sent = real(message, content)
+        if (message.step, message.server_round) == (FleetStep.REPORT, at):
+            return change(Upload.from_bytes(sent, Suite.X25519), sent)
+        return sent
+
+    device._body = body
+
+
+def test_every_round_is_the_exact_sum_of_the_reports(make_fleet, sums):
+    fleet = make_fleet(helper=True, privacy={"popularity_share": 0.3})
+    happened = []
+    assert fleet.operation(happened.append).run() == running.FINISHED
+    assert statuses(fleet) == ["done"] * 3
+    assert [len(found.survivors) for _, found in sums.values()] == [8, 8, 8]
+    check_sums(fleet, sums)
+    check_books(fleet)
+    assert all(set(device.receipts) == {0, 1, 2} for device in fleet.devices)
+    assert all(device.table_hash == fleet.coordinator.table.content_hash for device in fleet.devices)
+    assert all(device.seen.sequence == 3 for device in fleet.devices)
+    steps = {step for step, *_ in fleet.grid.log}
+    assert steps == {FleetStep.REPORT, FleetStep.RECEIPT}
+    assert [(each.reports, each.accepted) for each in happened if isinstance(each, HelperDone)] == [(8, 8)] * 3
+    spent = account_for([event_of(each) for each in fleet.ledger.charged(Unit.USER)], fleet.config.delta).epsilon
+    assert 0.98 * fleet.config.epsilon < spent <= fleet.config.epsilon
+
+
+def test_noise_and_words_are_those_of_the_least_batch(make_fleet, sums):
+    fleet = make_fleet(helper=True, cohort={"devices": 8, "smallest": 3, "gamma": 0.25})
+    fleet.operation().run()
+    plan, _ = sums[1]
+    offers = [CollectionOffer.open(each.offer, fleet.parties.leader) for each in fleet.state.rounds()]
+    # eight are asked, seven needed; two of eight enrolled may be corrupt
+    assert {(o.most_reports, o.least_batch, o.corrupt, o.honest_shares) for o in offers} == {(8, 7, 2, 5)}
+    assert (plan.terms.honest_shares, plan.terms.ring_bits, offers[1].ring_bits) == (5, 18, 18)
+    alone = fleet.settings.terms.train
+    assert alone.sum_variance <= 5 * plan.terms.share_variance < alone.sum_variance + 5
+
+
+def test_a_vector_of_popular_items_alone_is_collected(make_fleet, sums):
+    fleet = make_fleet(helper=True, schedule={"rounds": 1, "dim": 3, "head": 0.5})
+    assert fleet.operation().run() == running.FINISHED
+    active = fleet.coordinator.active
+    assert len(sums[1][1].vector) == 3 * active.sum() + NUM_METRICS
+    check_sums(fleet, sums)
+
+
+@pytest.mark.parametrize("fault", ["silent", "garbage", "stranger", "late", "101"])
+def test_one_device_that_fails_does_not_stop_a_round(make_fleet, sums, fault):
+    fleet = make_fleet(helper=True, deadlines={"report_seconds": 10.0})
+    failing = fleet.devices[0]
+    fleet.grid.fault = lambda device, at, number: fault if device is failing and at is FleetStep.REPORT else ""
+    assert fleet.operation().run() == running.FINISHED
+    assert {len(found.survivors) for _, found in sums.values()} == {7}
+    check_sums(fleet, sums)
+    check_books(fleet)
+    assert {member.device for member in fleet.state.members(1) if member.failure} == {failing.name}
+
+
+def test_a_round_with_too_few_reports_is_given_up_and_nothing_is_unmasked(make_fleet, sums):
+    fleet = make_fleet(helper=True, privacy={"popularity_share": 0.3, "spare_rounds": 1})
+    lost = {device.name for device in fleet.devices[:2]}
+    fleet.grid.fault = lambda device, at, number: "silent" if device.name in lost and number == 1 else ""
+    assert fleet.operation().run() == running.FINISHED
+    assert statuses(fleet) == ["done", "abandoned", "done", "done"]
+    assert "6 reports are here, the least batch is 7" in fleet.state.rounds()[1].reason
+    assert fleet.helper.book.head()[0] == 3
+    check_sums(fleet, sums)
+    check_books(fleet)
+
+
+def signed_again(device, upload, **changes):
+    report = replace(upload.report, **changes).signed(lambda body: device.key.sign(to_sign(body)))
+    return replace(upload, report=report).to_bytes()
+
+
+def test_reports_that_the_leader_refuses_have_a_name_for_it(make_fleet, sums):
+    fleet = make_fleet(helper=True, cohort={"devices": 8, "smallest": 3, "tau": 0.2})
+    a, b, c, d = sorted(fleet.devices, key=lambda device: device.name)[:4]  # in the order in which they are asked
+    tampered(fleet, a, lambda upload, sent: signed_again(a, upload, context=bytes(32)))
+    tampered(fleet, b, lambda upload, sent: replace(upload, words=bytes(len(upload.words))).to_bytes())
+    tampered(fleet, c, lambda upload, sent: a.kept[1])  # another's report
+    tampered(fleet, d, lambda upload, sent: c.kept[0])  # of the round before
+    happened = []
+    assert fleet.operation(happened.append).run() == running.FINISHED
+    whys = {each.device: each.why for each in happened if isinstance(each, DeviceFailed)}
+    assert whys == {device.name: "ReportRefused" for device in (a, b, c, d)}
+    assert {member.failure for member in fleet.state.members(1)} == {0, REFUSED_HERE}
+    assert len(sums[1][1].survivors) == 4
+    check_sums(fleet, sums)
+    check_books(fleet)
+
+
+def test_what_the_helper_leaves_out_is_named_counted_and_not_in_the_sum(make_fleet, sums, tmp_path):
+    fleet = make_fleet(helper=True, cohort={"devices": 8, "smallest": 3, "tau": 0.5})
+    liar = fleet.devices[0]
+    tampered(fleet, liar, lambda upload, sent: signed_again(liar, upload, sealed=secrets.token_bytes(80)))
+    happened = []
+    events = EventLog(tmp_path / "server.jsonl", fleet.config.promise)
+    assert fleet.operation(running_both(events, happened.append)).run() == running.FINISHED
+    (failed,) = [each for each in happened if isinstance(each, DeviceFailed)]
+    assert (failed.device, failed.why) == (liar.name, "left out by the helper: unsealable")
+    done = [each for each in happened if isinstance(each, HelperDone)]
+    assert [(each.accepted, each.left_out) for each in done] == [(8, {}), (7, {"unsealable": 1}), (8, {})]
+    assert liar.number not in sums[1][1].survivors
+    check_sums(fleet, sums)
+    check_books(fleet)
+    assert {member.device: member.failure for member in fleet.state.members(1)}[liar.name] == EXCLUDED
+    lines = [json.loads(line) for line in (tmp_path / "server.jsonl").read_text().splitlines()]
+    assert [line["left_out"] for line in lines if line["event"] == "helper-answered"][1] == {"unsealable": 1}
+    assert liar.name not in (tmp_path / "server.jsonl").read_text()
+
+
+def running_both(*watchers):
+    return lambda happening: [watcher(happening) for watcher in watchers]
+
+
+def test_a_round_of_which_the_helper_finds_too_few_valid_goes_on_or_is_given_up(make_fleet, sums):
+    fleet = make_fleet(helper=True, privacy={"popularity_share": 0.3, "spare_rounds": 1})
+    for liar in fleet.devices[:2]:
+        tampered(
+            fleet, liar, lambda upload, sent, liar=liar: signed_again(liar, upload, sealed=secrets.token_bytes(80))
+        )
+    assert fleet.operation().run() == running.FINISHED
+    assert statuses(fleet) == ["done", "abandoned", "done", "done"]
+    assert "of 8 reports the helper found too few valid" in fleet.state.rounds()[1].reason
+    assert fleet.helper.book.head()[0] == 3
+    check_sums(fleet, sums)
+
+
+def test_a_late_report_makes_up_for_what_the_helper_refused(make_fleet, sums):
+    fleet = make_fleet(helper=True, deadlines={"report_seconds": 100.0, "offline_seconds": 20.0})
+    liar, late = fleet.devices[:2]
+    tampered(fleet, liar, lambda upload, sent: signed_again(liar, upload, sealed=secrets.token_bytes(80)))
+    real, asked = fleet.helper.answer, []
+    node = 101
+    fleet.grid.fault = lambda device, at, number: (
+        "gone" if device is late and number == 1 and at is FleetStep.REPORT and not asked else ""
+    )
+
+    def answer(request):
+        asked.append(request)
+        fleet.grid.offline.discard(node)
+        return real(request)
+
+    fleet.helper.answer = answer
+    assert fleet.operation().run() == running.FINISHED
+    assert statuses(fleet) == ["done"] * 3
+    assert len(sums[1][1].survivors) == 7 - (late.number not in sums[1][1].survivors)
+
+
+class Link:
+    """A helper that is away, or refuses, when a test says so."""
+
+    def __init__(self, fleet) -> None:
+        self.inner = fleet.helper
+        self.away = lambda name: False
+        self.asked = []
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            self.asked.append(name)
+            if self.away(name):
+                raise HelperUnreachable("the helper does not answer")
+            return getattr(self.inner, name)(*arguments)
+
+        return call
+
+
+@pytest.mark.parametrize("missing", ["countersign", "round_key", "answer", "cosign"])
+def test_a_helper_that_is_away_for_a_while_is_asked_again_and_nothing_is_lost(make_fleet, sums, missing):
+    fleet = make_fleet(helper=True)
+    link = Link(fleet)
+    book = fleet.helper
+    fleet.helper = link
+    back = fleet.clock.now() + 300
+    link.away = lambda name: name == missing and fleet.clock.now() < back
+    if missing == "cosign":
+        link.away = lambda name: name == "cosign" and link.asked.count("cosign") < 3
+    happened = []
+    assert fleet.operation(happened.append).run() == running.FINISHED
+    fleet.helper = book
+    assert statuses(fleet) == ["done"] * 3
+    assert any(isinstance(each, HelperAway) for each in happened)
+    check_sums(fleet, sums)
+    check_books(fleet)
+
+
+def test_a_helper_that_stays_away_costs_the_round_and_the_fleet_stops(make_fleet):
+    fleet = make_fleet(helper=True, privacy={"popularity_share": 0.3, "spare_rounds": 0})
+    link = Link(fleet)
+    fleet.helper = link
+    link.away = lambda name: name == "answer"
+    before = fleet.clock.now()
+    assert fleet.operation().run() in (running.HALTED, running.SPENT)
+    assert "the helper did not answer in time" in fleet.state.rounds()[0].reason
+    assert 3500 < fleet.clock.now() - before < 4400
+
+
+def test_the_wish_to_stop_is_heard_while_the_helper_is_away_and_the_round_goes_on_later(make_fleet, sums):
+    fleet = make_fleet(helper=True)
+    link, helper = Link(fleet), fleet.helper
+    fleet.helper = link
+    link.away = lambda name: name == "answer" and (fleet.state.request_stop(Stop.NOW) or True)
+    with pytest.raises(Interrupted):
+        fleet.operation().run()
+    assert statuses(fleet) == ["open"]
+    fleet.kill()
+    fleet.helper = helper
+    again = fleet.operation()
+    fleet.state.request_stop(None)
+    assert again.run() == running.FINISHED
+    assert statuses(fleet) == ["done"] * 3
+    check_sums(fleet, sums)
+    check_books(fleet)
+
+
+def test_a_device_that_is_removed_is_in_no_later_register_and_gamma_is_of_those_enrolled(make_fleet, sums):
+    fleet = make_fleet(helper=True, cohort={"devices": 8, "smallest": 3, "gamma": 0.25})
+    built, gone = fleet.operation(), fleet.devices[0]
+    real = built._close
+
+    def closing(applied):
+        real(applied)
+        if applied.number == 0:
+            fleet.remove(gone)
+
+    built._close = closing
+    assert built.run() == running.FINISHED
+    offers = [CollectionOffer.open(each.offer, fleet.parties.leader) for each in fleet.state.rounds()]
+    assert [(each.most_reports, each.corrupt) for each in offers] == [(8, 2), (7, 1), (7, 1)]
+    assert offers[0].register_hash != offers[1].register_hash == offers[2].register_hash
+    assert set(gone.charged) == {0}
+    check_sums(fleet, sums)
+
+
+def test_a_register_is_kept_for_as_long_as_nobody_comes_or_goes(make_fleet):
+    fleet = make_fleet(helper=True)
+    link, helper = Link(fleet), fleet.helper
+    fleet.helper = link
+    fleet.operation().run()
+    assert link.asked.count("countersign") == 1
+    assert fleet.state.register()[0] == fleet.state.register(1)[0]
+    fleet.helper = helper
+    assert trust_of(fleet.parties).against_lies
+
+
+def test_devices_whose_admission_ends_before_the_answer_are_not_asked(make_fleet):
+    fleet = make_fleet(helper=True)
+    fleet.clock.sleep(10_000_000 - 4000)  # less than a round before the end of all certificates
+    built, sleep, waiting = fleet.operation(), fleet.clock.sleep, []
+
+    def sleeping(seconds):
+        sleep(seconds)
+        waiting.append(seconds)
+        if len(waiting) > 5:
+            fleet.state.request_stop(Stop.AFTER_ROUND)
+
+    fleet.clock.sleep = sleeping
+    assert built.run() == running.STOPPED
+    assert not fleet.state.rounds()
+    assert not any(device.charged for device in fleet.devices)
+
+
+def test_deadlines_of_the_offer_are_those_of_the_configuration(make_fleet):
+    fleet = make_fleet(helper=True, deadlines={"report_seconds": 77.0, "answer_seconds": 33.0})
+    silent = fleet.devices[0].name
+    fleet.grid.fault = lambda device, at, number: "silent" if device.name == silent and at is FleetStep.REPORT else ""
+    before = fleet.clock.now()
+    fleet.operation().run()
+    offers = [CollectionOffer.open(each.offer, fleet.parties.leader) for each in fleet.state.rounds()]
+    assert {(o.report_before - o.issued_at, o.answer_before - o.report_before) for o in offers} == {(77, 33)}
+    assert 3 * 77 <= fleet.clock.now() - before < 3 * 77 + 30
+    assert {member.failure for member in fleet.state.members(1)} == {0, LATE}

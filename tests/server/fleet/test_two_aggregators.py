@@ -1,0 +1,187 @@
+"""A fleet with a helper over TLS on this machine: leader and helper each with a folder, a port and keys."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from itertools import count
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from palate.client.fleet.identity import NodeKey
+from palate.client.fleet.transport.agent import FleetAgent
+from palate.client.fleet.transport.pacing import Pace
+from palate.errors import ConfigError
+from palate.privacy.aggregators.admission import Certificate
+from palate.privacy.enrolment import EnrolmentRequest, Welcome
+from palate.server.fleet.claims import claim_of
+from palate.server.fleet.config import load_config
+from palate.server.fleet.folder import FleetFolder
+from palate.server.fleet.operation import FINISHED
+from palate.server.fleet.serving import opened
+from palate.server.fleet.setup import make_fleet as make_folder
+from palate.server.fleet.setup import propose, welcome
+from palate.server.fleet.summary import rounds_of, status_of
+from palate.server.helper.config import checked_config
+from palate.server.helper.folder import HelperFolder, make_helper, trust
+from palate.server.helper.folder import opened as open_helper
+from palate.server.helper.http import HelperServer
+
+FAST = Pace(busy_poll_seconds=0.02, idle_poll_seconds=0.1, first_retry_seconds=0.05, max_retry_seconds=0.2)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def helper(tmp_path):
+    """A helper's folder, which does not know its leader yet."""
+    made = HelperFolder(tmp_path / "helper")
+    port = free_port()
+    make_helper(made, checked_config({"fleet": "books", "address": f"localhost:{port}", "port": port}))
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path, helper):
+    """The fleet's folder, made with the helper's card; both know each other."""
+    (tmp_path / "items.csv").write_text("item\n" + "".join(f"i{row}\n" for row in range(12)))
+    port = free_port()
+    given = {
+        "name": "books",
+        "run": "books-1",
+        "listen": {"address": f"localhost:{port}", "bind": "127.0.0.1", "port": port},
+        "cohort": {"devices": 4},
+        "schedule": {"rounds": 1, "dim": 2},
+        "deadlines": {"receipt_seconds": 5.0},
+    }
+    made = FleetFolder(tmp_path / "fleet")
+    make_folder(made, tmp_path / "items.csv", given, helper=helper.card.read_bytes())
+    trust(helper, made.leader_card.read_bytes())
+    return made
+
+
+class Enrolling:
+    """A device that asks to be taken in."""
+
+    def __init__(self) -> None:
+        self.node_key, self.key = NodeKey.make(), Ed25519PrivateKey.generate()
+        asked = EnrolmentRequest(self.key.public_key(), load_pem_public_key(self.node_key.public_pem))
+        self.request = EnrolmentRequest.open(asked.sign(self.key))
+
+    def admitted(self, folder, helper) -> Certificate:
+        with open_helper(helper) as service:
+            return service.admit(propose(folder, self.request))
+
+
+@pytest.fixture
+def people(folder, helper, tmp_path, reporting_kind):
+    """Four devices with agents in threads."""
+    agents, devices = [], []
+    for seed in range(4):
+        asking = Enrolling()
+        certificate = asking.admitted(folder, helper)
+        told, _ = Welcome.unpack(welcome(folder, asking.request, certificate=certificate.to_bytes()).archive)
+        told.check_for(asking.key.public_key())
+        authority = tmp_path / f"authority{seed}.crt"
+        authority.write_text(told.ca_certificate)
+        device = reporting_kind(asking.key, told.admission, told.parties, seed)
+        device.clock = time.time
+        agent = FleetAgent(f"localhost:{told.port}", asking.node_key, device.answer, authority=authority, pace=FAST)
+        thread = threading.Thread(target=agent.run, daemon=True)
+        thread.start()
+        agents.append((agent, thread))
+        devices.append(device)
+    yield devices
+    for agent, thread in agents:
+        agent.stop()
+        thread.join(10)
+
+
+def test_leader_helper_and_devices_run_rounds_over_tls(folder, helper, people):
+    with open_helper(helper) as service:
+        config = helper.load_config()
+        with HelperServer(service, helper.tls, host="127.0.0.1", port=config.port), opened(folder) as fleet:
+            assert fleet.claim.against == "malicious"
+            assert "the leader and the helper would have to work together" in fleet.claim.meaning
+            assert fleet.operation.run() == FINISHED
+        assert service.book.head()[0] == 2
+    found = status_of(folder)
+    assert (found["rounds_applied"], found["rounds_planned"], found["helper"]) == (2, 2, True)
+    assert found["guarantee"] == {
+        "against": "malicious",
+        "meaning": claim_of(folder, load_config(folder.config)).meaning,
+    }
+    for each in rounds_of(folder):
+        assert (each["status"], each["survivors"], each["failed"]) == ("done", 4, 0)
+        assert 350 < each["bytes_up_per_device"] < 600
+    assert all(device.table_hash == found["table"] for device in people)
+    events = [json.loads(line)["event"] for line in folder.events.read_text().splitlines()]
+    assert events.count("helper-answered") == 2
+
+
+def test_a_round_waits_for_a_helper_that_is_not_there_yet(folder, helper, people):
+    waited = []
+
+    def watch(happening):
+        waited.append(type(happening).__name__)
+
+    def later():
+        with open_helper(helper) as service:
+            server = HelperServer(service, helper.tls, host="127.0.0.1", port=helper.load_config().port)
+            while "HelperAway" not in waited:
+                time.sleep(0.05)
+            with server:
+                over.wait(60)
+
+    over = threading.Event()
+    thread = threading.Thread(target=later)
+    thread.start()
+    try:
+        with opened(folder, watchers=[watch]) as fleet:
+            assert fleet.operation.run() == FINISHED
+    finally:
+        over.set()
+        thread.join(10)
+    assert [each["survivors"] for each in rounds_of(folder)] == [4, 4]
+
+
+def test_a_device_that_the_helper_has_not_admitted_is_not_enrolled(folder, helper):
+    asking, other = Enrolling(), Enrolling()
+    proposed = propose(folder, asking.request)
+    for certificate, words in (
+        (None, "the helper must admit the device"),
+        (proposed.to_bytes(), "1 signatures where 2 must admit"),
+        (other.admitted(folder, helper).to_bytes(), "for another device"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            welcome(folder, asking.request, certificate=certificate)
+    assert status_of(folder)["devices_enrolled"] == 0
+    first = welcome(folder, asking.request, certificate=asking.admitted(folder, helper).to_bytes())
+    again = welcome(folder, asking.request)
+    assert (first.archive, again.again) == (again.archive, True)
+
+
+def test_a_card_of_another_helper_or_of_another_fleet_is_refused(tmp_path, folder, helper):
+    other, number = HelperFolder(tmp_path / "other"), count()
+    make_helper(other, checked_config({"fleet": "books", "address": "localhost:1"}))
+    folder.helper_card.write_bytes(other.card.read_bytes())
+    with pytest.raises(ConfigError, match="of another helper than"), opened(folder):
+        pass
+    given = {"name": "films", "run": "films-1", "listen": {"address": "localhost:1"}}
+    for card, more, words in (
+        (helper.card.read_bytes(), {}, "of a helper of fleet 'books', not 'films'"),
+        (b"{}", {}, "not a helper's card"),
+        (helper.card.read_bytes(), {"authority": tmp_path / "a.pub"}, "has no enrolment authority"),
+    ):
+        made = FleetFolder(tmp_path / f"no{next(number)}")
+        with pytest.raises(ConfigError, match=words):
+            make_folder(made, tmp_path / "items.csv", given, helper=card, **more)
+        assert not made.config.exists()
