@@ -46,6 +46,16 @@ _HEX32 = re.compile(r"[0-9a-f]{64}")
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]{2,64}\]|[A-Za-z0-9.-]{1,253}):([0-9]{1,5})")
 _PEERS_ONLY = {"authority_is_separate", "tau_thousandths"}
 _AGGREGATORS_ONLY = {"helper_key"}
+_RANGES: Final[dict[str, tuple[float, float]]] = {
+    "epsilon": (0.0, 1e6),
+    "delta": (0.0, 0.5),
+    "rounds": (0, 1 << 20),
+    "smallest_roster": (1, 1 << 20),
+    "tau_thousandths": (499, 999),
+    "gamma_thousandths": (-1, 499),
+    "num_items": (0, 1 << 28),
+}
+"""What numbers of a welcome are above, and the most that they may be."""
 _REQUEST_FIELDS = {"format", "device", "identity_key", "node_key", "signature"}
 
 
@@ -233,13 +243,10 @@ class Welcome:
         for name in ("server_key", "helper_key", "authority_key", "catalogue_sha256"):
             if not _HEX32.fullmatch(getattr(self, name)) and (getattr(self, name) or name not in optional):
                 raise _refused(f"{name} is not 64 hexadecimal digits")
-        _in_range("epsilon", self.epsilon, above=0.0, most=1e6)
-        _in_range("delta", self.delta, above=0.0, most=0.5)
-        for name, least, most in (
-            ("rounds", 1, 1 << 20), ("smallest_roster", 2, 1 << 20), ("tau_thousandths", 500, 999),
-            ("gamma_thousandths", 0, 499), ("num_items", 1, 1 << 28),
-        ):  # fmt: skip
-            _in_range(name, getattr(self, name), above=least - 1, most=most)
+        for name, (above, most) in _RANGES.items():
+            value = getattr(self, name)
+            if not above < value <= most:  # false for NaN too
+                raise _refused(f"{name} is {value}, it must be above {above} and at most {most}")
         try:
             x509.load_pem_x509_certificate(self.ca_certificate.encode("ascii"))
         except ValueError:
@@ -428,11 +435,6 @@ def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
     if len(data) > most:
         raise _refused(f"{name} in it has more than the {most} bytes that are accepted")
     return data
-
-
-def _in_range(name: str, value: float, *, above: float, most: float) -> None:
-    if not above < value <= most:  # false for NaN too
-        raise _refused(f"{name} is {value}, it must be above {above} and at most {most}")
 
 
 def _refused(what: str) -> EnrolmentFileRefused:

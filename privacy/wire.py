@@ -48,6 +48,13 @@ NUM_METRICS = 3
 MAX_VALUES = 1 << 28  # 1 GiB of float32: more than any catalogue needs, and still safe for a device
 
 
+_PLAN_SCALARS: Final[Mapping[str, type]] = {
+    **dict.fromkeys(("run", "purpose", "unit", "training"), str),
+    **dict.fromkeys(("server_round", "interactions_per_round"), int),
+    **dict.fromkeys(("participation", "evaluation_share"), float),
+}
+"""Fields of a plan that are sent as they are."""
+
 BAD_PLAN: Final = 100
 """Code of a device's error: a plan, a message or a question that is not understood. Codes, and in simulations the name
 of the error's type, are all that a server learns about what went wrong: texts may quote private data."""
@@ -149,17 +156,8 @@ class RoundPlan:
 
     def to_parts(self) -> tuple[dict[str, Float32Array], dict[str, Scalar]]:
         """Split into named arrays and scalars."""
-        scalars: dict[str, Scalar] = {
-            "version": PLAN_VERSION,
-            "run": self.run,
-            "server_round": self.server_round,
-            "purpose": self.purpose,
-            "unit": self.unit,
-            "participation": self.participation,
-            "training": self.training,
-            "evaluation_share": self.evaluation_share,
-            "interactions_per_round": self.interactions_per_round,
-        }
+        scalars: dict[str, Scalar] = {name: getattr(self, name) for name in _PLAN_SCALARS}
+        scalars["version"] = PLAN_VERSION
         if self.active is not None:
             scalars["active"] = np.packbits(self.active).tobytes().hex()
         if self.columns:
@@ -177,11 +175,9 @@ class RoundPlan:
         WireError
             If a field is missing, unknown, of the wrong type or shape, not finite, or too large.
         """
-        expected: dict[str, type] = dict.fromkeys(("run", "purpose", "unit", "training"), str)
-        expected |= dict.fromkeys(("version", "server_round", "interactions_per_round"), int)
-        expected |= dict.fromkeys(("participation", "evaluation_share"), float)
         given_terms = {name: value for name, value in scalars.items() if name.startswith("terms.")}
         scalars = {name: value for name, value in scalars.items() if name not in given_terms}
+        expected: dict[str, type] = {"version": int, **_PLAN_SCALARS}
         expected |= {name: str for name in ("active", "columns") if name in scalars}
         given = _typed("plan", scalars, expected, version=PLAN_VERSION)
         _same_names("plan arrays", set(arrays), {"fixed", "learned"})
@@ -262,13 +258,7 @@ class FleetMessage:
 
     def to_scalars(self) -> dict[str, str | int | bytes]:
         """Return the fields by name."""
-        return {
-            "version": FLEET_VERSION,
-            "step": str(self.step),
-            "run": self.run,
-            "server_round": self.server_round,
-            "body": self.body,
-        }
+        return {"version": FLEET_VERSION, **asdict(self), "step": str(self.step)}
 
     @staticmethod
     def from_scalars(values: Mapping[str, object]) -> FleetMessage:

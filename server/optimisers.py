@@ -40,9 +40,11 @@ class OptimiserConfig(BaseModel):
     momentum: float = Field(0.0, ge=0, lt=1, description="share of the last direction that is kept")
     second_momentum: float = Field(0.99, ge=0, lt=1, description="Adam's decay of squared directions")
     groups: int = Field(
-        0, ge=0, description="curvature: after every round filter noise from all that was learned, by so many groups "
-        "of items that go together; needs training.own_items_only; 0 for none"
-    )  # fmt: skip
+        0,
+        ge=0,
+        description="curvature: after every round filter noise from all that was learned, by so many groups of items "
+        "that go together; needs training.own_items_only; 0 for none",
+    )
 
 
 @dataclass(frozen=True)

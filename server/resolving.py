@@ -155,9 +155,7 @@ def choices(
     plan = planned(
         epsilon,
         delta,
-        numbers.cohort,
-        num_items=numbers.num_items,
-        content=numbers.content,
+        numbers,
         given={name: values[name] for name in AUTO if name not in auto},
         own_items=sections.training.objective == "whole",
         filterable=cannot_filter(on_own_items, sections.optimiser, sections.release) is None,
@@ -168,10 +166,8 @@ def choices(
 def planned(
     epsilon: float,
     delta: float,
-    cohort: int,
+    numbers: PublicNumbers,
     *,
-    num_items: int,
-    content: bool,
     given: Mapping[str, float] | None = None,
     own_items: bool = True,
     filterable: bool = True,
@@ -189,12 +185,8 @@ def planned(
 
     Parameters
     ----------
-    epsilon, delta
-        The budget of the run.
-    cohort
-        Devices of a round.
-    num_items, content
-        Size of the catalogue, and whether it has public columns.
+    epsilon, delta, numbers
+        The budget of the run, and what else a plan may know.
     given
         Those of `AUTO` that are not left to the plan, by name: what rests on them is planned to fit.
     own_items
@@ -202,7 +194,7 @@ def planned(
     filterable
         Whether the other settings leave the noise known (`palate.server.settings.cannot_filter`).
     """
-    given = given or {}
+    given, cohort, num_items = given or {}, numbers.cohort, numbers.num_items
     mu = 1.0 / calibrate_gaussian(epsilon=epsilon, delta=delta, rounds=1).noise_multiplier
     scale, step_size = float(PROTECTED["schedule"]["initial_scale"]), float(PROTECTED["optimiser"]["step_size"])
     strength, needed = cohort * mu, _POOR * math.sqrt(num_items)
@@ -222,7 +214,7 @@ def planned(
         }
     rich, very_rich = strength > _RICH, strength > _VERY_RICH
     share = min(max(min(0.6 / math.sqrt(epsilon), _ENOUGH_FOR_POPULARITY / strength), 0.1), 0.6)
-    head = very_rich and not content and bool(given.get("schedule.head", True))
+    head = very_rich and not numbers.content and bool(given.get("schedule.head", True))
     own = head and own_items and bool(given.get("training.own_items_only", True))
     groups = _GROUPS if own and filterable else 0
     filtered = head and bool(given.get("optimiser.groups", groups))  # which bears more rounds and rarer items

@@ -22,9 +22,11 @@ class Schedule(BaseModel):
     rounds: int = Field(12, ge=1, le=10_000, description="training rounds after the popularity round")
     dim: int = Field(64, ge=1, le=4096, description="width of the learned item embedding")
     initial_scale: float = Field(
-        0.1, gt=0, description="standard deviation of the starting embeddings; in means of the root of a history's "
-        "length if optimiser.relative"
-    )  # fmt: skip
+        0.1,
+        gt=0,
+        description="standard deviation of the starting embeddings; in means of the root of a history's length if "
+        "optimiser.relative",
+    )
     start: Literal["random", "content"] = Field(
         "random", description="starting embeddings: random, or mixtures of content once popularity is known"
     )
@@ -32,9 +34,11 @@ class Schedule(BaseModel):
         "log", description="how popularity becomes a column; saturating keeps the noise of rare items small"
     )
     head: float = Field(
-        0.0, ge=0, description="learn embeddings only of items whose popularity is at least so many standard "
-        "deviations of its noise; 0 for all, and with units other than user"
-    )  # fmt: skip
+        0.0,
+        ge=0,
+        description="learn embeddings only of items whose popularity is at least so many standard deviations of its "
+        "noise; 0 for all, and with units other than user",
+    )
     participation: float = Field(1.0, gt=0, le=1, description="share of devices in a round")
     timeout_seconds: float = Field(3600.0, gt=0, description="how long a round waits for answers")
 

@@ -27,6 +27,7 @@ from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.wire import ItemUpdate, RoundPlan
 from palate.server.fleet.folder import make_key, write_public_key
 from palate.server.ledger import SERVER, ServerLedger
+from palate.simulation.noise_keys import read_secret
 
 FOLDER = "ledgers"
 
@@ -50,11 +51,7 @@ def make_keys(folder: Path) -> None:
 
 def read_signing_key(folder: Path) -> Ed25519PrivateKey:
     """Read a run folder's key; raises RunError where it is missing or damaged."""
-    path = folder / FOLDER / "signing.key"
-    try:
-        return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text(encoding="ascii").strip()))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is missing or damaged", hint="run it again with --fresh") from error
+    return Ed25519PrivateKey.from_private_bytes(read_secret(folder / FOLDER / "signing.key"))
 
 
 def device_name(user: int) -> str:

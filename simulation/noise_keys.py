@@ -51,17 +51,20 @@ def make_noise_key(folder: Path, *, seed: int | None) -> None:
 
 def read_noise_key(folder: Path) -> NoiseKeys:
     """Read a run's secret; raises RunError where it is missing or damaged."""
-    path = folder / FILE
+    return NoiseKeys(read_secret(folder / FILE))
+
+
+def read_secret(path: Path) -> bytes:
+    """Read 32 secret bytes in hexadecimal; raises RunError where the file is missing or damaged."""
     try:
         secret = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        if len(secret) != KEY_BYTES:
+            raise ValueError(f"{len(secret)} bytes")
     except (OSError, ValueError) as error:
         raise RunError(
-            f"{path} is missing or damaged, so this run cannot continue with the same noise",
-            hint="run it again with --fresh",
+            f"{path} is missing or damaged, so this run cannot continue", hint="run it again with --fresh"
         ) from error
-    if len(secret) != KEY_BYTES:
-        raise RunError(f"{path} holds {len(secret)} bytes, not {KEY_BYTES}", hint="run it again with --fresh")
-    return NoiseKeys(secret)
+    return secret
 
 
 def destroy_noise_key(folder: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from palate.server.resolving import AUTO, planned
+from palate.server.resolving import AUTO, PublicNumbers, planned
 
 
-def plan(*numbers, **more):
+def plan(epsilon, delta, cohort, *, num_items, content, **more):
     """Values of a plan, without their reasons."""
-    return {name: choice.value for name, choice in planned(*numbers, **more).items()}
+    numbers = PublicNumbers(cohort=cohort, num_items=num_items, content=content)
+    return {name: choice.value for name, choice in planned(epsilon, delta, numbers, **more).items()}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_popularity_takes_a_smaller_share_the_larger_the_federation(epsilon):
 
 @pytest.mark.parametrize(("epsilon", "cohort"), [(0.5, 300), (1.0, 6000), (8.0, 6000), (8.0, 40_000)])
 def test_every_choice_has_a_reason_with_the_numbers_that_it_rests_on(epsilon, cohort):
-    decided = planned(epsilon, 1e-5, cohort, num_items=2000, content=False)
+    decided = planned(epsilon, 1e-5, PublicNumbers(cohort=cohort, num_items=2000, content=False))
     assert set(decided) == set(AUTO)
     assert all(choice.reason for choice in decided.values())
     for name in ("schedule.rounds", "schedule.dim", "privacy.popularity_share"):

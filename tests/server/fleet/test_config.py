@@ -10,7 +10,7 @@ from palate.errors import ConfigError
 from palate.privacy.errors import PrivacyError
 from palate.privacy.wire import FleetStep
 from palate.server.fleet.config import checked_config, load_config, to_toml
-from palate.server.resolving import PROTECTED, planned
+from palate.server.resolving import PROTECTED, PublicNumbers, planned
 
 GIVEN = {"name": "f", "run": "f-1", "listen": {"address": "h:1"}}
 HELPER = {"key": "ab" * 32}
@@ -18,7 +18,7 @@ HELPER = {"key": "ab" * 32}
 
 def test_what_is_left_out_follows_from_budget_and_devices():
     config = checked_config({**GIVEN, "epsilon": 4.0, "cohort": {"devices": 200}})
-    decided = planned(4.0, 1e-5, 200, num_items=1000, content=True)
+    decided = planned(4.0, 1e-5, PublicNumbers(cohort=200, num_items=1000, content=True))
     assert config.schedule.dim == decided["schedule.dim"].value
     assert config.schedule.rounds == decided["schedule.rounds"].value
     assert config.privacy.popularity_share == decided["privacy.popularity_share"].value
@@ -108,7 +108,7 @@ def test_a_quorum_that_is_left_out_fits_the_share_of_colluders():
 def test_with_a_helper_a_round_may_have_ten_thousand_devices_and_the_plan_of_a_simulation_of_them():
     asked = {**GIVEN, "cohort": {"devices": 6040}, "helper": HELPER, "content": {"items": 3706}}
     config = checked_config(asked)
-    decided = planned(8.0, 1e-5, 6040, num_items=3706, content=True)
+    decided = planned(8.0, 1e-5, PublicNumbers(cohort=6040, num_items=3706, content=True))
     assert config.schedule.rounds == decided["schedule.rounds"].value == 4
     assert config.schedule.dim == decided["schedule.dim"].value
     assert (config.privacy.spare_rounds, config.cohort.tau) == (0, 0.75)
@@ -119,7 +119,7 @@ def test_with_a_helper_a_round_may_have_ten_thousand_devices_and_the_plan_of_a_s
 def test_the_plan_of_a_fleet_knows_its_own_catalogue(described):
     catalogue = {"items": 3706, "described": described}
     config = checked_config({**GIVEN, "cohort": {"devices": 60_000}, "helper": HELPER, "content": catalogue})
-    decided = planned(8.0, 1e-5, 60_000, num_items=3706, content=described)
+    decided = planned(8.0, 1e-5, PublicNumbers(cohort=60_000, num_items=3706, content=described))
     assert (config.schedule.head > 0) is (not described)
     assert config.schedule.head == decided["schedule.head"].value
     assert config.schedule.dim == decided["schedule.dim"].value
