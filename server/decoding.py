@@ -53,9 +53,8 @@ def steps_per_unit(plan: RoundPlan) -> float:
         raise FederationError(f"no scale for unit {plan.unit!r}", hint="plan a unit that this version knows")
 
     def sample_size() -> int:
-        from palate.models.learning.interactions import (
-            sample_layout,  # PyTorch, for rounds of single interactions alone
-        )
+        # PyTorch, for rounds of single interactions alone
+        from palate.models.learning.interactions import sample_layout
 
         training = LocalTraining.model_validate_json(plan.training)
         return sample_layout(training, fixed_dim=plan.fixed.shape[1], dim=plan.learned.shape[1]).size

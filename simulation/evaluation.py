@@ -22,6 +22,9 @@ from palate.models.metrics import RankingMetrics
 from palate.simulation.bands import Band, Partition, accuracy_by, by_activity, by_label, by_popularity
 from palate.simulation.datasets.splits import HeldOut
 
+BATCH_USERS = 512
+"""Users scored at once; bounds memory to a few times so many rows of the catalogue."""
+
 
 class Scorer(Protocol):
     """Anything that can score the catalogue for a batch of users."""
@@ -127,8 +130,6 @@ def evaluate(
     history: Histories,
     *,
     top_k: int = 10,
-    users: Int32Array | None = None,
-    batch_users: int = 512,
     with_full: bool = True,
 ) -> Evaluation:
     """Rank the held-out item of every user that has one.
@@ -143,10 +144,6 @@ def evaluate(
         What each user has had before the held-out item; not recommended again.
     top_k
         Length of the recommendation lists.
-    users
-        Evaluate only these, int32 [n]; everybody by default. Those without a held-out item are left out.
-    batch_users
-        Users scored at once; bounds memory to a few times batch_users * num_items floats.
     with_full
         False ranks among the fixed negatives only, and uses the scorer's `score_items` where it has one.
 
@@ -157,13 +154,12 @@ def evaluate(
     NonFiniteScoreError
         If the model's scores are not finite.
     """
-    chosen = np.arange(history.num_users, dtype=np.int32) if users is None else np.asarray(users, dtype=np.int32)
-    chosen = chosen[held_out.item[chosen] >= 0]
+    chosen = np.flatnonzero(held_out.item[: history.num_users] >= 0).astype(np.int32)
     if len(chosen) == 0:
         raise DataError(
             f"none of {history.num_users} users has a held-out item", hint="histories need at least 3 interactions"
         )
-    batches = [chosen[start : start + batch_users] for start in range(0, len(chosen), batch_users)]
+    batches = [chosen[start : start + BATCH_USERS] for start in range(0, len(chosen), BATCH_USERS)]
     return Evaluation.concatenate(
         [
             _rank_all(scorer, held_out, history, batch, top_k)

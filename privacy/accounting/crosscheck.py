@@ -12,7 +12,7 @@ from dataclasses import replace
 from palate.privacy.accounting import libraries
 from palate.privacy.accounting.events import Composed, Event, GaussianEvent, flatten
 from palate.privacy.accounting.guarantee import CrossCheck, Guarantee, account_for
-from palate.privacy.accounting.rdp import event_rdp, rdp_to_epsilon
+from palate.privacy.accounting.rdp import composed_rdp, rdp_to_epsilon
 from palate.privacy.errors import PrivacyError
 
 NUMERIC_TOLERANCE = 0.05
@@ -60,14 +60,14 @@ def cross_check(events: Sequence[Event], delta: float) -> tuple[CrossCheck, ...]
     AccountantUnavailable
         If a library is missing or fails.
     """
-    events = gaussian_equivalent(events)
+    events, orders = gaussian_equivalent(events), libraries.SHARED_ORDERS
     numerical = [
         CrossCheck(accountant="exact Gaussian", epsilon=account_for(events, delta).epsilon),
         CrossCheck(accountant="dp_accounting PLD", epsilon=libraries.google_pld(events, delta)),
         CrossCheck(accountant="Opacus PRV", epsilon=libraries.opacus_prv(events, delta)),
     ]
     renyi = [
-        CrossCheck(accountant="RDP", epsilon=_own_rdp(events, delta)),
+        CrossCheck(accountant="RDP", epsilon=rdp_to_epsilon(composed_rdp(events, orders), delta, orders)[0]),
         CrossCheck(accountant="dp_accounting RDP", epsilon=libraries.google_rdp(events, delta)),
         CrossCheck(accountant="Opacus RDP", epsilon=libraries.opacus_rdp(events, delta)),
     ]
@@ -107,9 +107,3 @@ def checked_epsilon(events: Sequence[Event], delta: float) -> Guarantee:
     if claim.epsilon < tightest.epsilon:
         require_agreement([claim, tightest], NUMERIC_TOLERANCE)
     return replace(guarantee, cross_checks=checks)
-
-
-def _own_rdp(events: Sequence[Event], delta: float) -> float:
-    orders = libraries.SHARED_ORDERS
-    total = sum((count * event_rdp(event, orders) for event, count in flatten(events)), start=0 * orders)
-    return rdp_to_epsilon(total, delta, orders)[0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import lru_cache
 
 import numpy as np
 
@@ -43,22 +42,17 @@ def event_rdp(event: BasicEvent, orders: Float64Array = ORDERS) -> Float64Array:
             return skellam_rdp(event, orders)
 
 
-@lru_cache(maxsize=64)
-def _standard_rdp(event: BasicEvent) -> Float64Array:
-    return event_rdp(event)
-
-
-def composed_rdp(events: Iterable[Event]) -> Float64Array:
-    """Sum of the events' bounds at ORDERS, float64 [num_orders], rounded up.
+def composed_rdp(events: Iterable[Event], orders: Float64Array = ORDERS) -> Float64Array:
+    """Sum of the events' bounds at each order, float64 [num_orders], rounded up.
 
     Raises
     ------
     PrivacyError
         If the events are empty or cannot be composed.
     """
-    total = np.zeros_like(ORDERS)
+    total = np.zeros_like(orders)
     for event, count in flatten(events):
-        total += count * _standard_rdp(event)
+        total += count * event_rdp(event, orders)
     return total * (1 + _MARGIN)
 
 

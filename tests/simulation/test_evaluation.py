@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from palate.errors import DataError
 from palate.models.histories import Histories
 from palate.models.metrics import NonFiniteScoreError
+from palate.simulation import evaluation
 from palate.simulation.datasets.splits import HeldOut
 from palate.simulation.evaluation import Evaluation, evaluate, summarise
 from palate.simulation.report.records import ReadSummary
@@ -63,10 +64,18 @@ def slow_ranks(table, held_out, history, user):
     return sampled, full
 
 
+def among(held_out, users):
+    """Held-out items of these users alone."""
+    return HeldOut(
+        np.where(np.isin(np.arange(NUM_USERS), users), held_out.item, -1).astype(np.int32), held_out.negatives
+    )
+
+
 @pytest.mark.parametrize("batch_users", [1, 4, 512])
-def test_ranks_and_lists_equal_a_loop_over_users_for_any_batch_size(world, batch_users):
+def test_ranks_and_lists_equal_a_loop_over_users_for_any_batch_size(world, batch_users, monkeypatch):
+    monkeypatch.setattr(evaluation, "BATCH_USERS", batch_users)
     scorer, held_out, history = world
-    found = evaluate(scorer, held_out, history, top_k=4, batch_users=batch_users)
+    found = evaluate(scorer, held_out, history, top_k=4)
     users = [user for user in range(NUM_USERS) if held_out.item[user] >= 0]
     assert found.users.tolist() == users
     assert found.target.tolist() == held_out.item[users].tolist()
@@ -101,10 +110,11 @@ def test_an_item_among_its_own_negatives_does_not_beat_itself(world):
         assert evaluate(TableScorer(best), held_out, history, with_full=with_full).rank_sampled.max() == 0
 
 
-def test_only_the_users_asked_for_are_evaluated_in_their_order(world):
+def test_only_users_with_a_held_out_item_are_evaluated(world):
     scorer, held_out, history = world
-    found = evaluate(scorer, held_out, history, users=np.array([9, 4, 2], dtype=np.int32))
-    assert found.users.tolist() == [9, 2]
+    found = evaluate(scorer, among(held_out, [9, 4, 2]), history)
+    assert held_out.item[4] < 0
+    assert found.users.tolist() == [2, 9]
 
 
 @pytest.mark.parametrize("with_full", [True, False])
@@ -128,10 +138,7 @@ def test_no_held_out_items_and_wrong_shapes_are_refused(world):
 def test_joined_parts_equal_the_whole(world):
     scorer, held_out, history = world
     whole = evaluate(scorer, held_out, history)
-    parts = [
-        evaluate(scorer, held_out, history, users=users)
-        for users in np.array_split(np.arange(NUM_USERS, dtype=np.int32), 3)
-    ]
+    parts = [evaluate(scorer, among(held_out, users), history) for users in np.array_split(np.arange(NUM_USERS), 3)]
     assert Evaluation.concatenate(parts).to_frame().equals(whole.to_frame())
 
 
