@@ -18,7 +18,7 @@ _SURE = 0.9
 _LEAD = 0.1
 
 _DECADE = re.compile(r"(?:the )?((?:1[89]|20)?\d0)'?s", re.IGNORECASE)
-_YEARS = re.compile(r"(\d{4})?\s*(-)?\s*(\d{4})?")
+_YEAR = re.compile(r"\d{4}")
 
 
 class UnclearTitle(ConfigError):
@@ -123,23 +123,25 @@ def year_span(text: str) -> tuple[int | None, int | None]:
     ConfigError
         If it is none of them, or ends before it begins.
     """
-    text = text.strip()
-    decade = _DECADE.fullmatch(text)
-    if decade is not None:
-        year = int(decade[1])
-        begins = year if year >= 1000 else 1900 + year if year >= 30 else 2000 + year  # nobody asks for the 1920s so
-        return begins, begins + 9
-    found = _YEARS.fullmatch(text)
-    if found is None or not (found[1] or found[3]):
+    begins, dash, ends = text.strip().partition("-")
+    first, last = (_years(part.strip()) for part in (begins, ends))
+    if (begins.strip() and not first) or (ends.strip() and not last) or not (first or last):
         raise ConfigError(f"the years are {text!r}", hint="write 1995, 1990-1999, 1990-, -1999 or 90s")
-    first, last = (int(part) if part else None for part in (found[1], found[3]))
-    if not found[2]:
-        if found[1] and found[3]:
-            raise ConfigError(f"the years are {text!r}", hint=f"write {found[1]}-{found[3]}")
-        return first, first
-    if first is not None and last is not None and first > last:
-        raise ConfigError(f"the years {text!r} end before they begin", hint=f"write {last}-{first}")
-    return first, last
+    if first and last and first[0] > last[1]:
+        raise ConfigError(f"the years {text!r} end before they begin", hint=f"write {ends.strip()}-{begins.strip()}")
+    if first and not dash:
+        return first
+    return first[0] if first else None, last[1] if last else None
+
+
+def _years(text: str) -> tuple[int, int] | None:
+    """First and last of the years that a year or a decade names; None for anything else."""
+    decade = _DECADE.fullmatch(text)
+    if decade is None:
+        return (int(text), int(text)) if _YEAR.fullmatch(text) else None
+    year = int(decade[1])
+    begins = year if year >= 1000 else 1900 + year if year >= 30 else 2000 + year  # nobody asks for the 1920s so
+    return begins, begins + 9
 
 
 def mood_request(recommender: Recommender, text: str) -> Request:

@@ -84,7 +84,10 @@ def open_recommender(folder: DeviceFolder, vault: Vault) -> Recommender:
             names = (POPULARITY, *(f"column {at}" for at in range(2, table.fixed_dim + 1)))[: table.fixed_dim]
             notes.append(NO_NAMES)
     if table.num_items != catalogue.num_items:
-        raise _another(table, catalogue)
+        raise RunError(
+            f"the table has {table.num_items} items, the catalogue {catalogue.num_items}",
+            hint="the next round brings a table of this catalogue: palate client join",
+        )
     head = read_head(vault, training, table)
     encoder = _encode if text.is_installed() else None
     return Recommender(
@@ -133,10 +136,3 @@ def _content_alone(catalogue: Catalogue) -> tuple[ItemTable, tuple[str, ...]]:
             hint="take part in rounds: palate client join",
         )
     return ItemTable(content.columns, np.zeros((catalogue.num_items, 0), dtype=np.float32)), content.names
-
-
-def _another(table: ItemTable, catalogue: Catalogue) -> RunError:
-    return RunError(
-        f"the table has {table.num_items} items, the catalogue {catalogue.num_items}",
-        hint="the next round brings a table of this catalogue: palate client join",
-    )

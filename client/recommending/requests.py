@@ -6,7 +6,7 @@ Options of a command, controls of a page and sentences (`client/recommending/req
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from palate.client.recommending.explaining import joined
 from palate.data.catalogue import Catalogue
@@ -64,11 +64,7 @@ class Request:
     @property
     def asks(self) -> bool:
         """Whether anything was understood."""
-        said = (self.titles, self.unlike, self.genres, self.without, self.more, self.less, self.without_years)
-        years = self.first_year is not None or self.last_year is not None
-        return (
-            any(said) or years or self.new_only or bool(self.popularity) or (self.diversity, self.count) != (None, None)
-        )
+        return replace(self, not_understood=(), suggestions=()) != Request()
 
     def also(self, other: Request) -> Request:
         """Ask for both: lists are joined, spans of years narrowed, and what `other` says alone of the list counts."""

@@ -8,6 +8,7 @@ cut, and all files are overwritten and removed. Stopped anywhere, `finish` goes 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -107,26 +108,16 @@ def _identity(folder: Path) -> tuple[bytes, str] | None:
     if not path.is_file():
         return None
     try:
-        connection = schema.connect(path)
-    except VaultTampered:
-        return _damaged(path)
-    try:
-        with named():
+        with closing(schema.connect(path)) as connection, named():
             connection.execute("BEGIN IMMEDIATE")  # wait for a program that is just making a vault here
             if schema.is_empty(connection):
                 return None
             if connection.execute("PRAGMA application_id").fetchone()[0] != schema.APPLICATION_ID:
                 raise OtherVersion(f"{path} is not a vault", hint="name the folder of this device")
             row = connection.execute("SELECT id, keeper FROM vault").fetchone()
-        return None if row is None else (row[0], row[1])
     except VaultTampered:
-        return _damaged(path)
-    finally:
-        connection.close()
-
-
-def _damaged(path: Path) -> tuple[bytes, str]:
-    return sha256(path.read_bytes()).digest()[:ID_SIZE], keeper.FileKeeper.kind
+        return sha256(path.read_bytes()).digest()[:ID_SIZE], keeper.FileKeeper.kind
+    return None if row is None else (row[0], row[1])
 
 
 def _empty(folder: Path, tables: Sequence[str]) -> None:
@@ -141,21 +132,17 @@ def _empty(folder: Path, tables: Sequence[str]) -> None:
 
 
 def _overwrite_rows(path: Path, tables: Sequence[str]) -> None:
-    connection = schema.connect(path)
-    try:
-        with named():
-            if not schema.is_empty(connection):
-                connection.execute("BEGIN IMMEDIATE")
-                for table in tables:
-                    connection.execute(f"DELETE FROM {table}")
-                connection.execute("COMMIT")
-            # Once so that overwritten pages reach the file, once for what VACUUM wrote.
-            for statement in ("PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
-                row = connection.execute(statement).fetchone()
-                if row is not None and row[0]:
-                    raise VaultLocked(
-                        "the keys are destroyed, but another program still reads the vault's file",
-                        hint="close it, then go on with: palate client forget --yes",
-                    )
-    finally:
-        connection.close()
+    with closing(schema.connect(path)) as connection, named():
+        if not schema.is_empty(connection):
+            connection.execute("BEGIN IMMEDIATE")
+            for table in tables:
+                connection.execute(f"DELETE FROM {table}")
+            connection.execute("COMMIT")
+        # Once so that overwritten pages reach the file, once for what VACUUM wrote.
+        for statement in ("PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
+            row = connection.execute(statement).fetchone()
+            if row is not None and row[0]:
+                raise VaultLocked(
+                    "the keys are destroyed, but another program still reads the vault's file",
+                    hint="close it, then go on with: palate client forget --yes",
+                )

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, get_args
 
-from palate.client.vault.errors import EntryRefused, NotInVault
+from palate.client.vault.errors import EntryRefused
 from palate.client.vault.purposes import HISTORY
 from palate.client.vault.records import Record
 from palate.client.vault.store import Vault
@@ -113,21 +113,6 @@ class History:
             journal["next"] = first + len(interactions)
             self._note(journal, {"did": "add", "first": first, "count": len(interactions)})
             return list(numbered)
-
-    def remove(self, number: int) -> Interaction:
-        """Take one interaction out, and return it; `undo` can bring it back until `forget_steps`.
-
-        Raises
-        ------
-        NotInVault
-            If there is none of that number.
-        """
-        with self._vault.transaction():
-            taken = self._take([number])
-            if not taken:
-                raise NotInVault("there is no interaction of that number", hint="in_order() gives the numbers")
-            self._note(self._journal(), {"did": "remove", "entries": taken})
-            return Interaction(**taken[str(number)])
 
     def remove_item(self, item: str) -> int:
         """Take all interactions with an item out, as one step, and return how many there were."""

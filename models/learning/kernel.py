@@ -217,15 +217,14 @@ class Scorer:
         scores = np.empty((len(users), len(self.rows)), dtype=np.float32)
         chunk = max(1, _VALUES_PER_CHUNK // self.rows.numel())  # every person may get a copy of the rows
         for start in range(0, len(users), chunk):
-            people = torch.from_numpy(users[start : start + chunk].astype(np.int64))
-            heads = {name: value[people] for name, value in self.heads.items()}
+            people = users[start : start + chunk].astype(np.int64)
+            heads = select_heads(self.heads, people)
             with torch.no_grad():
                 scores[start : start + chunk] = self.model.batched(heads, self.rows.expand(len(people), -1, -1)).numpy()
         return scores
 
     def score_items(self, users: Int32Array, items: Int32Array) -> Float32Array:
         """Scores of chosen items, [B, n] to float32 [B, n]."""
-        people = torch.from_numpy(users.astype(np.int64))
-        heads = {name: value[people] for name, value in self.heads.items()}
+        heads = select_heads(self.heads, users.astype(np.int64))
         with torch.no_grad():
             return self.model.batched(heads, self.rows[torch.from_numpy(items.astype(np.int64))]).numpy()

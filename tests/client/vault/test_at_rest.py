@@ -119,7 +119,7 @@ def test_a_history_leaves_no_item_in_clear(vault, folder):
     history.add(f"{MARK}-1", 4.5, 1_700_000_000)
     assert in_clear(folder) == []
     history.mark(f"{MARK}-2", "hide")
-    history.remove(0)
+    history.remove_item(f"{MARK}-1")
     history.undo(2)
     vault.close()
     assert in_clear(folder) == []

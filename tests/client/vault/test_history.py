@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from palate.client.vault import HISTORY, Vault
-from palate.client.vault.errors import EntryRefused, NotInVault
+from palate.client.vault.errors import EntryRefused
 from palate.client.vault.history import BLOCK, UNDO_STEPS, History, Interaction
 
 
@@ -78,12 +78,10 @@ def test_an_import_is_all_or_nothing_and_one_step_back(vault, history):
     assert list(vault.entries(HISTORY)) == ["block-000000", "journal"]
 
 
-def test_removing_takes_one_and_names_what_is_not_there(history):
-    numbers = history.add_many([Interaction(item=item) for item in "abcb"])
-    assert history.remove(numbers[0]).item == "a"
+def test_removing_takes_all_of_an_item_and_is_one_step(history):
+    history.add_many([Interaction(item=item) for item in "abcb"])
+    assert history.remove_item("a") == 1
     assert items(history) == ["b", "c", "b"]
-    with pytest.raises(NotInVault):
-        history.remove(numbers[0])
     assert history.remove_item("b") == 2
     assert history.remove_item("b") == 0
     assert items(history) == ["c"]
@@ -128,7 +126,7 @@ def test_so_many_steps_are_kept_and_no_more(history):
 def test_what_was_removed_is_nowhere_once_the_steps_are_dropped(vault, history):
     history.add("secret film")
     history.add("other")
-    history.remove(0)
+    history.remove_item("secret film")
     assert "secret film" in str(vault.export())
     history.forget_steps()
     assert "secret film" not in str(vault.export())
@@ -140,7 +138,6 @@ changes = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.sampled_from("abc"), st.none() | st.integers(0, 50)),
         st.tuples(st.just("import"), st.integers(1, 150)),
-        st.tuples(st.just("remove"), st.integers(0, 200)),
         st.tuples(st.just("remove_item"), st.sampled_from(["a", "b", "1"])),
         st.tuples(st.just("mark"), st.sampled_from("ab"), st.sampled_from(["hide", "dislike", None])),
     ),
@@ -165,8 +162,6 @@ def test_taking_back_leads_through_every_earlier_state(vault, changes):
                 history.add(item, time=time)
             case ("import", count):
                 history.add_many([Interaction(item=f"{number}") for number in range(count)])
-            case ("remove", number) if number in dict(history.in_order()):
-                history.remove(number)
             case ("remove_item", item):
                 history.remove_item(item)
             case ("mark", item, kind):
