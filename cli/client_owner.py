@@ -250,7 +250,7 @@ def forget(
             before=f"history, profile, keys and ledger in {place.home} will be gone for good",
         )
     stone = forget_device(place)
-    spent = [{"unit": line.unit, "adjacency": line.adjacency, "spent_nano": line.spent_nano} for line in stone.spent]
+    spent = [{"unit": u, "adjacency": a, "spent_nano": nano} for (u, a), nano in sorted(stone.spent.items())]
     values = {"forgotten": stone.vault.hex(), "spent": spent, "out_of_reach": OUT_OF_REACH}
     words = f"forgotten; what stays is that {stone.in_words()} of privacy was spent"
     return Answer(values, [words], [f"out of reach: {OUT_OF_REACH}"])

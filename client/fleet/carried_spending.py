@@ -80,11 +80,11 @@ def put_back(vault: Vault) -> None:
 
 def _by_unit(stone: Tombstone) -> dict[Unit, int]:
     """Return the sums by unit; what cannot be taken off a budget is refused and not passed over."""
-    for line in stone.spent:
-        if line.unit not in set(Unit) or line.adjacency != ADJACENCY:
+    for unit, adjacency in stone.spent:
+        if unit not in set(Unit) or adjacency != ADJACENCY:
             raise OtherVersion(
-                f"the tombstone counts what was spent per {line.unit!r} under {line.adjacency!r}; budgets of this "
+                f"the tombstone counts what was spent per {unit!r} under {adjacency!r}; budgets of this "
                 f"version are about {', '.join(Unit)} under {ADJACENCY}",
                 hint="begin with the version of palate that wrote it",
             )
-    return {Unit(line.unit): line.spent_nano for line in stone.spent}
+    return {Unit(unit): nano for (unit, _), nano in stone.spent.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from palate.client.recommending.confidence import Confidence
-from palate.client.recommending.explaining import Explanation, Reasons
+from palate.client.recommending.explaining import Explanation
 from palate.client.recommending.requests import Request
 from palate.client.recommending.taste import Source
 from palate.data.catalogue import Catalogue
@@ -27,8 +27,8 @@ class Recommendation:
         Comparable within one list only.
     why
         The reasons in words.
-    reasons, confidence, explanation
-        The same as values.
+    confidence, explanation
+        How sure that is, and both sums of the score.
     """
 
     rank: int
@@ -40,7 +40,6 @@ class Recommendation:
     is_new: bool
     score: float
     why: str
-    reasons: Reasons
     confidence: Confidence
     explanation: Explanation
 

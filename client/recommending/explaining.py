@@ -139,49 +139,32 @@ def explain(
     return found
 
 
-@dataclass(frozen=True)
-class Reasons:
-    """What is worth saying of an explanation, strongest first.
+def reason(explanation: Explanation, own_facets: Sequence[str], catalogue: Catalogue) -> str:
+    """Say why an item is here, strongest first: "because of Heat (1995), Casino (1995) and the genre Crime".
 
-    Attributes
+    Parameters
     ----------
-    items
-        Rows of the history because of which the item is recommended.
-    facets
-        Names of the item's own facets that the taste is drawn to.
-    asked
-        What was asked or pinned that speaks for the item, in words.
-    popular
-        Whether popularity is all that speaks for it.
+    explanation
+        Of its score.
+    own_facets
+        Facets of the item itself.
+    catalogue
+        Has the titles.
     """
-
-    items: tuple[int, ...]
-    facets: tuple[str, ...]
-    asked: tuple[str, ...]
-    popular: bool
-
-    def sentence(self, catalogue: Catalogue) -> str:
-        """Say the reasons: "because of Heat (1995), Casino (1995) and the genre Crime"."""
-        because = [catalogue.titles[item] for item in self.items] + [facets.in_words(name) for name in self.facets]
-        said = [f"you asked for {joined(list(self.asked))}"] if self.asked else []
-        if because:
-            said.append(f"because of {joined(because)}")
-        return "; ".join(said) or ("popular with everybody" if self.popular else "close to the middle of your taste")
-
-
-def reasons(explanation: Explanation, own_facets: Sequence[str]) -> Reasons:
-    """Choose what to say of an explanation; `own_facets` are those of the item itself."""
     sources, own, score = explanation.sources, explanation.own, abs(explanation.score)
     least = _LEAST_OF_SCORE * score
-    said_items = [sources[place].item for place in _worth_saying(explanation.specific[:own], _SAID_ITEMS, least)]
+    items = [sources[place].item for place in _worth_saying(explanation.specific[:own], _SAID_ITEMS, least)]
     wishes = [place for place in range(own, len(sources)) if sources[place].kind in ("asked", "pinned")]
     spoken = _worth_saying(explanation.specific[wishes], _SAID_FACETS, _LEAST_WISH * score)
-    asked = [sources[wishes[place]].label for place in spoken]
     drawn = sorted(own_facets)
     pulls = np.array([explanation.columns.get(name, 0.0) for name in drawn])
-    said_facets = [drawn[place] for place in _worth_saying(pulls, _SAID_FACETS, least)]
-    popular = not said_items and explanation.columns.get(facets.POPULARITY, 0.0) > 0
-    return Reasons(tuple(said_items), tuple(said_facets), tuple(asked), popular)
+    because = [catalogue.titles[item] for item in items]
+    because += [facets.in_words(drawn[place]) for place in _worth_saying(pulls, _SAID_FACETS, least)]
+    said = [f"you asked for {joined([sources[wishes[place]].label for place in spoken])}"] if spoken else []
+    if because:
+        said.append(f"because of {joined(because)}")
+    popular = explanation.columns.get(facets.POPULARITY, 0.0) > 0
+    return "; ".join(said) or ("popular with everybody" if popular else "close to the middle of your taste")
 
 
 def _worth_saying(values: Float64Array, count: int, least: float) -> list[int]:

@@ -19,7 +19,7 @@ import numpy as np
 from palate.client.recommending import facets as names
 from palate.client.recommending.answers import Answer, Recommendation
 from palate.client.recommending.confidence import Track, confidence, track_record
-from palate.client.recommending.explaining import explain, reasons
+from palate.client.recommending.explaining import explain, reason
 from palate.client.recommending.facets import Facets, facets_of
 from palate.client.recommending.portrait import Portrait, portray
 from palate.client.recommending.preferences import Preferences
@@ -314,7 +314,6 @@ class Person:
         lines = []
         for rank, (explanation, how_sure) in enumerate(zip(explained, sure, strict=True), start=1):
             item = explanation.item
-            why = reasons(explanation, names.facets_of_item(item, catalogue))
             lines.append(
                 Recommendation(
                     rank=rank,
@@ -325,8 +324,7 @@ class Person:
                     genres=catalogue.genres[item],
                     is_new=bool(of.new[item]),
                     score=explanation.score,
-                    why=why.sentence(catalogue),
-                    reasons=why,
+                    why=reason(explanation, names.facets_of_item(item, catalogue), catalogue),
                     confidence=how_sure,
                     explanation=explanation,
                 )

@@ -33,23 +33,6 @@ _HEAD = {"format", "key", "previous", "vault"}
 _LINE = {"adjacency", "spent_nano", "unit"}
 
 
-@dataclass(frozen=True, order=True)
-class Spent:
-    """What was charged to one ledger.
-
-    Attributes
-    ----------
-    unit, adjacency
-        What its policy protected.
-    spent_nano
-        All charges together, in 1e-9 of 2 rho.
-    """
-
-    unit: str
-    adjacency: str
-    spent_nano: int
-
-
 @dataclass(frozen=True)
 class Tombstone:
     """What is left of a vault.
@@ -59,7 +42,7 @@ class Tombstone:
     vault
         Its id, 16 bytes.
     spent
-        What was ever charged, here and in vaults that were forgotten before; one for each unit, sorted.
+        What was ever charged, here and in vaults that were forgotten before, in 1e-9 of 2 rho by (unit, adjacency).
     previous
         SHA-256 of the tombstone before this one, or empty.
     key
@@ -69,18 +52,21 @@ class Tombstone:
     """
 
     vault: bytes
-    spent: tuple[Spent, ...]
+    spent: Mapping[tuple[str, str], int]
     previous: bytes
     key: bytes
     signature: bytes
 
     def spent_nano(self, unit: str, adjacency: str) -> int:
         """Look up what was charged for a unit, in 1e-9 of 2 rho; take it off any new budget."""
-        return sum(line.spent_nano for line in self.spent if (line.unit, line.adjacency) == (unit, adjacency))
+        return self.spent.get((unit, adjacency), 0)
 
     def in_words(self) -> str:
         """Say what was spent, for messages."""
-        return ", ".join(f"{line.spent_nano / 1e9:.9g} (2 rho) of unit {line.unit}" for line in self.spent) or "nothing"
+        return (
+            ", ".join(f"{nano / 1e9:.9g} (2 rho) of unit {unit}" for (unit, _), nano in sorted(self.spent.items()))
+            or "nothing"
+        )
 
     def to_bytes(self) -> bytes:
         """Write as lines of canonical JSON."""
@@ -94,7 +80,8 @@ class Tombstone:
             "vault": self.vault.hex(),
         }
         lines: list[dict[str, canonical.Value]] = [
-            {"adjacency": line.adjacency, "spent_nano": line.spent_nano, "unit": line.unit} for line in self.spent
+            {"adjacency": adjacency, "spent_nano": nano, "unit": unit}
+            for (unit, adjacency), nano in sorted(self.spent.items())
         ]
         return b"".join(_line(values) for values in (head, *lines))
 
@@ -116,11 +103,11 @@ def engrave(
         The tombstone that the vault was begun with.
     """
     totals = dict(spent)
-    for line in () if before is None else before.spent:
-        totals[line.unit, line.adjacency] = totals.get((line.unit, line.adjacency), 0) + line.spent_nano
+    for place, nano in ({} if before is None else before.spent).items():
+        totals[place] = totals.get(place, 0) + nano
     stone = Tombstone(
         vault=vault,
-        spent=tuple(sorted(Spent(unit, adjacency, nano) for (unit, adjacency), nano in totals.items())),
+        spent=totals,
         previous=b"" if before is None else sha256(before.to_bytes()).digest(),
         key=b"" if signer is None else signer.public_key().public_bytes_raw(),
         signature=b"",
@@ -146,13 +133,12 @@ def parse(data: bytes) -> Tombstone:
             raise ValueError("its fields are not those of a tombstone")
         stone = Tombstone(
             vault=bytes.fromhex(str(head["vault"])),
-            spent=tuple(Spent(str(s["unit"]), str(s["adjacency"]), int(s["spent_nano"])) for s in middle),
+            spent={(str(line["unit"]), str(line["adjacency"])): int(line["spent_nano"]) for line in middle},
             previous=bytes.fromhex(str(head["previous"])),
             key=bytes.fromhex(str(head["key"])),
             signature=bytes.fromhex(str(last["signature"])),
         )
-        names = [(line.unit, line.adjacency) for line in stone.spent]
-        if stone.to_bytes() != data or names != sorted(set(names)):
+        if stone.to_bytes() != data:  # also where a line is there twice, or out of order
             raise ValueError("it is not spelt as palate spells it")
         sizes = (len(stone.vault), len(stone.previous), len(stone.key), len(stone.signature))
         if sizes not in {(16, previous, *signed) for previous in (0, 32) for signed in ((0, 0), (32, 64))}:

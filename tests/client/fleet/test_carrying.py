@@ -108,7 +108,7 @@ def test_two_forgettings_add_up(lone):
     third = spend(lone, 2)
     begin_anew(lone, enrol=False)
     stone = tombstone.read(folder.vault)
-    assert stone.spent == (tombstone.Spent("user", ADJACENCY, first + second + third),)
+    assert stone.spent == {("user", ADJACENCY): first + second + third}
 
 
 def test_a_raised_budget_and_another_fleet_are_charged_for_it_too(lone):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from oracle.device import score_catalogue
 
-from palate.client.recommending.explaining import explain, joined, reasons
+from palate.client.recommending.explaining import explain, joined, reason
 from palate.client.recommending.facets import column_groups, facets_of_item, group_of
 from palate.client.recommending.taste import (
     DISLIKED_TARGET,
@@ -126,10 +126,8 @@ def test_reasons_name_what_speaks_for_this_item_rather_than_for_any():
     taste = fit(space, preferences_of([("had", 1), ("had", 30)]), LocalTraining(regularisation=1.0))
     groups = ("popularity", "genre: Crime", "genre: War")
     crime, war = explain(np.array([5, 25]), space, taste, groups)
-    assert reasons(crime, facets_of_item(5, catalogue)).items == (1,)
-    assert reasons(war, facets_of_item(25, catalogue)).items == (30,)
-    said = reasons(crime, facets_of_item(5, catalogue)).sentence(catalogue)
-    assert said == "because of Film 1 and the genre Crime"
+    said = [reason(each, facets_of_item(each.item, catalogue), catalogue) for each in (crime, war)]
+    assert said == ["because of Film 1 and the genre Crime", "because of Film 30 and the genre War"]
 
 
 def test_a_blockbuster_in_the_history_is_no_reason_for_every_other_blockbuster():
@@ -143,7 +141,8 @@ def test_a_blockbuster_in_the_history_is_no_reason_for_every_other_blockbuster()
     explanation = explain(np.array([5]), space, taste, ("popularity", "genre: Crime", "genre: War"))[0]
     sources = [source.item for source in explanation.sources]
     assert explanation.values[sources.index(30)] > 0, "the blockbuster does add to the score"
-    assert reasons(explanation, ("genre: Crime",)).items == (1,)
+    catalogue = Catalogue.of([f"Film {item}" for item in range(40)])
+    assert reason(explanation, ("genre: Crime",), catalogue) == "because of Film 1 and the genre Crime"
 
 
 def test_what_adds_hardly_anything_to_the_score_is_no_reason():
@@ -165,7 +164,7 @@ def test_what_adds_hardly_anything_to_the_score_is_no_reason():
         taste = fit(space, preferences_of([("dislike", 25)]), config)
         explanation = explain(np.array([5]), space, taste, ("popularity", "genre: Crime", "genre: War"))[0]
         assert explanation.columns["genre: Crime"] > 0
-        said[regularisation] = reasons(explanation, ("genre: Crime",)).sentence(catalogue)
+        said[regularisation] = reason(explanation, ("genre: Crime",), catalogue)
     assert said == {1.0: "because of the genre Crime", 20.0: "popular with everybody"}  # 7 % and 0.2 % of the score
 
 
@@ -175,7 +174,7 @@ def test_an_unknown_person_is_told_that_it_is_popularity():
     taste = fit(space, preferences_of([]), LocalTraining())
     explanation = explain(np.array([4]), space, taste, column_groups(FIXED, DIM, intercept=False))[0]
     catalogue = Catalogue(("a",), ("A",), ((),), np.zeros(1, dtype=np.int32), ("",))
-    assert reasons(explanation, ()).sentence(catalogue) == "popular with everybody"
+    assert reason(explanation, (), catalogue) == "popular with everybody"
 
 
 def test_columns_go_by_the_facet_that_they_speak_of():
