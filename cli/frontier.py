@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.console import Console
@@ -28,13 +27,6 @@ _ADVICE = {
     "validation": "The chart shows validation: choose on it, and report test once (--metric-part test).",
     "test": "The chart shows test: report it once, and choose nothing by it.",
 }
-
-
-class Part(StrEnum):
-    """Whose metrics the chart shows."""
-
-    VALIDATION = "validation"
-    TEST = "test"
 
 
 def _swept() -> tuple[str, ...]:
@@ -60,8 +52,8 @@ def frontier(
     ] = "user",
     references: Annotated[str, typer.Option(help="References without privacy: all, none, or a list of names.")] = "all",
     metric_part: Annotated[
-        Part, typer.Option(help="What the chart shows; both are written to frontier.parquet.")
-    ] = Part.VALIDATION,
+        Literal["validation", "test"], typer.Option(help="What the chart shows; both are written to frontier.parquet.")
+    ] = "validation",
     folder: Annotated[
         Path | None, folder_option("Folder of the frontier. [default: runs/frontier- and the datasets' names]", "--out")
     ] = None,
@@ -101,9 +93,10 @@ def frontier(
     quiet = quiet or as_json
     with _watched(sweep, place, Console(stderr=True, quiet=quiet)) as (watcher, begins):
         found = run_sweep(sweep, place, watcher, references=names, begins=begins)
-    summary = summary_of(found.cells, part=metric_part, swept=sweep.asked, notes=found.notes)
-    write_frontier(found.entries, summary, place)
-    files = write_page(found.cells, place, part=metric_part, notes=found.notes)
+    cells = found.cells
+    summary = summary_of(cells, part=metric_part, swept=sweep.asked, notes=found.notes)
+    write_frontier(found.table, summary, place)
+    files = write_page(cells, place, part=metric_part, notes=found.notes)
     closing = [_ADVICE[metric_part], *(f"written  {path}" for path in files)]
     return Answer(summary, _lines(found, metric_part), closing=() if quiet else closing)
 

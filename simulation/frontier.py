@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from palate.errors import ConfigError, RunError
 from palate.privacy.accounting.events import Adjacency, Assumption
 from palate.server.values import merge
@@ -19,7 +21,7 @@ from palate.simulation.claims import PUBLIC_CATALOGUE, SEEDED
 from palate.simulation.config import SimulationConfig, checked_config
 from palate.simulation.federation import simulate
 from palate.simulation.frontier_controls import controls_of, dataset_name, reference_names, references_of
-from palate.simulation.frontier_records import Cell, Entry, cells_of, entry_of_baseline, entry_of_run
+from palate.simulation.frontier_records import Cell, Entry, cells_of, entry_of_baseline, entry_of_run, table_of
 from palate.simulation.progress import Watcher
 from palate.simulation.protection import UNPROTECTED
 
@@ -122,9 +124,13 @@ class Frontier:
     """A finished sweep."""
 
     sweep: Sweep
-    entries: tuple[Entry, ...]
-    cells: tuple[Cell, ...]
+    table: pl.DataFrame
     skipped: tuple[str, ...]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every model at every budget, over seeds."""
+        return cells_of(self.table)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -198,7 +204,7 @@ def run_sweep(
                 skipped.append(f"{dataset_name(data)}, {found_reference['label']}: {found_reference['skipped']}")
                 continue
             entries.append(entry_of_baseline(found_reference, first, "reference", None))
-    return Frontier(sweep, tuple(entries), tuple(cells_of(entries)), tuple(skipped))
+    return Frontier(sweep, table_of(entries), tuple(skipped))
 
 
 def _data_hash(run: Path) -> str | None:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,18 +38,30 @@ METRICS = tuple(
 Kind = Literal["palate", "control", "reference"]
 
 
+Entry = dict[str, Any]
+"""What one model reached with one seed, by the columns of frontier.parquet."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Model:
-    """One model at one budget.
+class Cell:
+    """One model at one budget, over seeds.
 
     Attributes
     ----------
     data, unit, epsilon, delta
-        Of the run; for a control, of its run. Epsilon and delta are None without protection.
+        Of the run, or of the run that a control stands beside; epsilon and delta are None without protection.
     kind
         "palate" is a run, "control" a baseline that spends the run's budget, "reference" one that is not private.
     model, label
         Its name, and its name for people.
+    seeds
+        Which seeds were run.
+    guarantee_epsilon
+        The largest over seeds of what is proven for what was released; None where nothing is claimed.
+    cpu_seconds
+        Mean over seeds.
+    metrics
+        Mean and sample standard deviation (None for one seed) by name; None where nobody could be asked.
     """
 
     data: str
@@ -60,49 +71,6 @@ class _Model:
     kind: Kind
     model: str
     label: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry(_Model):
-    """What one model reached with one seed; a row of frontier.parquet.
-
-    Attributes
-    ----------
-    seed
-        Of the run.
-    run
-        Folder of the run; None for a reference, which belongs to the dataset.
-    guarantee_epsilon
-        Epsilon that is proven for the release; None where nothing is claimed.
-    cpu_seconds
-        Processor time: training and ranking of a run, fitting and ranking of a baseline.
-    metrics
-        By the names of `METRICS`; None where nobody could be evaluated.
-    """
-
-    seed: int
-    run: str | None
-    guarantee_epsilon: float | None
-    cpu_seconds: float
-    metrics: Mapping[str, float | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell(_Model):
-    """One model at one budget, over seeds.
-
-    Attributes
-    ----------
-    seeds
-        Which seeds were run.
-    guarantee_epsilon
-        The largest over seeds.
-    cpu_seconds
-        Mean over seeds.
-    metrics
-        Mean and sample standard deviation (None for one seed) by name; None where nobody could be evaluated.
-    """
-
     seeds: tuple[int, ...]
     guarantee_epsilon: float | None
     cpu_seconds: float
@@ -112,39 +80,39 @@ class Cell(_Model):
 def entry_of_run(config: SimulationConfig, result: Mapping[str, Any], run: str) -> Entry:
     """Read a run's result."""
     guarantee = result["guarantee"]
-    return Entry(
-        data=config.data,
-        unit=config.unit,
-        epsilon=config.epsilon,
-        delta=config.delta,
-        seed=config.seed,
-        kind="palate",
-        model=str(result["model"]),
-        label=f"Palate {result['model']}",
-        run=run,
-        guarantee_epsilon=guarantee["epsilon"] if guarantee else None,
-        cpu_seconds=float(result["cpu_seconds"]["total"]),
-        metrics=_metrics(result),
-    )
+    return {
+        "data": config.data,
+        "unit": config.unit,
+        "epsilon": config.epsilon,
+        "delta": config.delta,
+        "seed": config.seed,
+        "kind": "palate",
+        "model": str(result["model"]),
+        "label": f"Palate {result['model']}",
+        "run": run,
+        "guarantee_epsilon": guarantee["epsilon"] if guarantee else None,
+        "cpu_seconds": float(result["cpu_seconds"]["total"]),
+        **_metrics(result),
+    }
 
 
 def entry_of_baseline(found: Mapping[str, Any], config: SimulationConfig, kind: Kind, run: str | None) -> Entry:
-    """Read a baseline's result; a control belongs to a run, a reference to a dataset."""
+    """Read a baseline's result; that of a control stands beside a run, that of a reference beside a dataset."""
     private = kind == "control"
-    return Entry(
-        data=config.data,
-        unit=config.unit if private else UNPROTECTED,
-        epsilon=config.epsilon if private else None,
-        delta=config.delta if private else None,
-        seed=config.seed,
-        kind=kind,
-        model=str(found["name"]),
-        label=BASELINES[str(found["name"])].label,  # without the budget, which is a column of its own here
-        run=run,
-        guarantee_epsilon=None,
-        cpu_seconds=float(found["cpu_seconds"]),
-        metrics=_metrics(found),
-    )
+    return {
+        "data": config.data,
+        "unit": config.unit if private else UNPROTECTED,
+        "epsilon": config.epsilon if private else None,
+        "delta": config.delta if private else None,
+        "seed": config.seed,
+        "kind": kind,
+        "model": str(found["name"]),
+        "label": BASELINES[str(found["name"])].label,  # without the budget, which is a column of its own here
+        "run": run,
+        "guarantee_epsilon": None,
+        "cpu_seconds": float(found["cpu_seconds"]),
+        **_metrics(found),
+    }
 
 
 def _metrics(found: Mapping[str, Any]) -> dict[str, float | None]:
@@ -155,28 +123,30 @@ def _metrics(found: Mapping[str, Any]) -> dict[str, float | None]:
     return values
 
 
-def cells_of(entries: Iterable[Entry]) -> Iterator[Cell]:
+def table_of(entries: Sequence[Entry]) -> pl.DataFrame:
+    """Return the rows of frontier.parquet."""
+    texts = dict.fromkeys(["kind", "model", "label", "run"], pl.String)
+    floats = dict.fromkeys(["guarantee_epsilon", "cpu_seconds", *METRICS], pl.Float64)
+    schema = {"data": pl.String, "unit": pl.String, "epsilon": pl.Float64, "delta": pl.Float64, "seed": pl.Int64}
+    return pl.DataFrame(entries, schema={**schema, **texts, **floats})
+
+
+def cells_of(table: pl.DataFrame) -> list[Cell]:
     """Put the seeds of each model at each budget together, in the order in which they first appear."""
-    groups: dict[tuple[object, ...], list[Entry]] = {}
-    for entry in entries:
-        groups.setdefault((entry.data, entry.unit, entry.epsilon, entry.kind, entry.model), []).append(entry)
-    for group in groups.values():
-        first = group[0]
-        claimed = [entry.guarantee_epsilon for entry in group if entry.guarantee_epsilon is not None]
-        yield Cell(
-            **{each.name: getattr(first, each.name) for each in fields(_Model)},
-            seeds=tuple(entry.seed for entry in group),
-            guarantee_epsilon=max(claimed, default=None),
-            cpu_seconds=statistics.fmean(entry.cpu_seconds for entry in group),
-            metrics={name: _mean_and_spread([entry.metrics[name] for entry in group]) for name in METRICS},
-        )
-
-
-def _mean_and_spread(values: Sequence[float | None]) -> tuple[float, float | None] | None:
-    known = [value for value in values if value is not None]
-    if not known:
-        return None
-    return statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None
+    groups = table.group_by("data", "unit", "epsilon", "delta", "kind", "model", "label", maintain_order=True)
+    means = groups.agg(
+        pl.col("seed").alias("seeds"),
+        pl.col("guarantee_epsilon").max(),
+        pl.col("cpu_seconds").mean(),
+        pl.col(METRICS).mean(),
+        pl.col(METRICS).std().name.suffix("/sd"),
+    )
+    cells = []
+    for row in means.iter_rows(named=True):
+        found = {name: (row.pop(name), row.pop(f"{name}/sd")) for name in METRICS}
+        metrics = {name: None if mean is None else (mean, spread) for name, (mean, spread) in found.items()}
+        cells.append(Cell(**row | {"seeds": tuple(row["seeds"])}, metrics=metrics))
+    return cells
 
 
 def summary_of(cells: Iterable[Cell], *, part: str, swept: Mapping[str, Any], notes: Iterable[str]) -> dict[str, Any]:
@@ -221,14 +191,6 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def table_of(entries: Sequence[Entry]) -> pl.DataFrame:
-    """Return the rows of frontier.parquet."""
-    texts = dict.fromkeys(["kind", "model", "label", "run"], pl.String)
-    floats = dict.fromkeys(["guarantee_epsilon", "cpu_seconds", *METRICS], pl.Float64)
-    schema = {"data": pl.String, "unit": pl.String, "epsilon": pl.Float64, "delta": pl.Float64, "seed": pl.Int64}
-    return pl.DataFrame([vars(entry) | dict(entry.metrics) for entry in entries], schema={**schema, **texts, **floats})
-
-
 def cell_grid(cells: Iterable[Cell], part: str, *, narrow: bool = False) -> Grid:
     """Table of what every model reached at every budget on "validation" or "test"; `narrow` fits 80 columns."""
     names = [f"{part}/{ranking}/{metric}" for ranking in ("sampled", "full") for metric in ("hr@10", "ndcg@10")]
@@ -260,7 +222,7 @@ def _metric_cell(found: tuple[float, float | None] | None) -> Shown:
     return Shown(f"{found[0]:.4f}", "" if found[1] is None else f"± {found[1]:.3f}")
 
 
-def write_frontier(entries: Sequence[Entry], summary: Mapping[str, Any], folder: Path) -> None:
+def write_frontier(table: pl.DataFrame, summary: Mapping[str, Any], folder: Path) -> None:
     """Write frontier.parquet, and then frontier.json: a folder with the latter holds a whole frontier."""
-    files.replace(folder / TABLE, parquet_bytes(table_of(entries)), mode=files.SHARED)
+    files.replace(folder / TABLE, parquet_bytes(table), mode=files.SHARED)
     files.replace(folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False).encode(), mode=files.SHARED)

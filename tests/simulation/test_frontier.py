@@ -23,7 +23,7 @@ from palate.simulation.config import checked_config
 from palate.simulation.federation import simulate
 from palate.simulation.frontier import Sweep, run_name, run_sweep
 from palate.simulation.frontier_controls import control_names, reference_names
-from palate.simulation.frontier_records import METRICS, Cell, cells_of
+from palate.simulation.frontier_records import METRICS, Cell, cells_of, table_of
 from palate.simulation.prepare import _prepare
 from palate.simulation.progress import Watcher
 from palate.simulation.report import frontier_chart
@@ -60,6 +60,11 @@ def palate(capsys, monkeypatch, tmp_path) -> Callable[..., tuple[int, str, str]]
         return code, captured.out, captured.err
 
     return call
+
+
+def entries_of(found) -> list[SimpleNamespace]:
+    rows = found.table.iter_rows(named=True)
+    return [SimpleNamespace(**row, metrics={name: row[name] for name in METRICS}) for row in rows]
 
 
 def test_a_sweep_runs_whole_curves_and_the_unprotected_point_once_for_all_units():
@@ -102,7 +107,7 @@ def test_every_point_is_a_run_that_palate_simulate_takes_for_finished(sweep, fin
     for point in sweep.points():
         run = folder / "runs" / run_name(point)
         result = simulate(point, run, Watcher())
-        entry = next(entry for entry in found.entries if entry.kind == "palate" and entry.run == run_name(point))
+        entry = next(entry for entry in entries_of(found) if entry.kind == "palate" and entry.run == run_name(point))
         assert (entry.unit, entry.epsilon, entry.seed) == (result["unit"], result["epsilon"], result["seed"])
         for name in METRICS:
             part, ranking, metric = name.split("/")
@@ -115,9 +120,9 @@ def test_every_point_is_a_run_that_palate_simulate_takes_for_finished(sweep, fin
 
 def test_controls_stand_beside_every_protected_point_and_references_once_beside_the_data(finished):
     _, found = finished
-    controls = [(e.model, e.epsilon, e.seed) for e in found.entries if e.kind == "control"]
+    controls = [(e.model, e.epsilon, e.seed) for e in entries_of(found) if e.kind == "control"]
     assert sorted(controls) == sorted((name, 2.0, seed) for name in control_names() for seed in (1, 2))
-    references = [(e.model, e.epsilon, e.unit, e.run) for e in found.entries if e.kind == "reference"]
+    references = [(e.model, e.epsilon, e.unit, e.run) for e in entries_of(found) if e.kind == "reference"]
     assert references == [("popularity", None, "none", None), ("ease", None, "none", None)]
 
 
@@ -151,7 +156,7 @@ def test_a_sweep_that_has_finished_is_read_and_nothing_is_prepared_again(sweep, 
     for module in (frontier_controls, __import__("palate.simulation.federation", fromlist=["prepare"])):
         monkeypatch.setattr(module, "prepare", lambda config: pytest.fail("data was read again"))
     again = run_sweep(sweep, folder, Watcher(), references=("popularity", "ease"))
-    assert again.entries == before.entries
+    assert again.table.equals(before.table)
 
 
 def test_a_sweep_that_was_stopped_goes_on_after_its_last_finished_run(sweep, tmp_path, monkeypatch):
@@ -171,7 +176,7 @@ def test_a_sweep_that_was_stopped_goes_on_after_its_last_finished_run(sweep, tmp
     written = first.stat().st_mtime_ns
     found = run_sweep(short, tmp_path, Watcher(), references=())
     assert first.stat().st_mtime_ns == written
-    assert [entry.run for entry in found.entries if entry.kind == "palate"] == calls[2:]
+    assert [entry.run for entry in entries_of(found) if entry.kind == "palate"] == calls[2:]
 
 
 def test_a_control_is_fitted_again_when_its_run_is_another(sweep, finished, tmp_path):
@@ -209,12 +214,12 @@ def test_noise_from_the_seed_is_said_beside_the_numbers():
     seeded = Sweep(
         data=("demo",), units=("user",), epsilons=(1.0,), seeds=(1,), values={"privacy": {"noise": "seeded"}}
     )
-    assert frontier.Frontier(seeded, (), (), ("skipped",)).notes == (SEEDED, "skipped")
+    assert frontier.Frontier(seeded, table_of([]), ("skipped",)).notes == (SEEDED, "skipped")
 
 
 def test_an_epsilon_is_shown_with_what_it_takes_to_read_it():
     plain = Sweep(data=("demo",), units=("user",), epsilons=(1.0,), seeds=(1,))
-    (meaning,) = frontier.Frontier(plain, (), (), ()).notes
+    (meaning,) = frontier.Frontier(plain, table_of([]), ()).notes
     for words in ("per its unit", "delta 1e-05", "replaced by zeros", "secure aggregation holds", "list of items"):
         assert words in meaning
 
@@ -222,7 +227,9 @@ def test_an_epsilon_is_shown_with_what_it_takes_to_read_it():
 def test_cells_are_means_and_standard_deviations_over_seeds(finished):
     _, found = finished
     for cell in found.cells:
-        entries = [e for e in found.entries if (e.kind, e.model, e.epsilon) == (cell.kind, cell.model, cell.epsilon)]
+        entries = [
+            e for e in entries_of(found) if (e.kind, e.model, e.epsilon) == (cell.kind, cell.model, cell.epsilon)
+        ]
         assert cell.seeds == tuple(entry.seed for entry in entries)
         values = [entry.metrics[NDCG] for entry in entries]
         mean, sd = cell.metrics[NDCG]
@@ -231,10 +238,11 @@ def test_cells_are_means_and_standard_deviations_over_seeds(finished):
 
 
 def test_metrics_that_nobody_could_be_asked_for_stay_unknown(finished):
-    entry = finished[1].entries[0]
-    unknown = replace(entry, seed=2, metrics=dict.fromkeys(METRICS))
-    (alone,) = cells_of([unknown])
-    (both,) = cells_of([entry, unknown])
+    entry = entries_of(finished[1])[0]
+    row = finished[1].table.row(0, named=True)
+    unknown = row | {"seed": 2} | dict.fromkeys(METRICS)
+    (alone,) = cells_of(table_of([unknown]))
+    (both,) = cells_of(table_of([row, unknown]))
     assert alone.metrics[NDCG] is None
     assert both.metrics[NDCG] == (entry.metrics[NDCG], None)
 
