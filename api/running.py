@@ -92,7 +92,7 @@ class Metrics:
     def _repr_html_(self) -> str:
         """Show the run beside its baselines in a notebook."""
         grids = [accuracy_grid(self.result, "test", ranking) for ranking in ("sampled", "full")]
-        return cell(f"Metrics: {self.result.run}", grids, note=headline(self.result).sampled)
+        return cell(f"Metrics: {self.result.run}", grids, note=headline(self.result))
 
 
 @dataclass(frozen=True)
@@ -252,13 +252,13 @@ class Run:
             Heads that were kept from an earlier audit.
         """
         from palate.audit.budget_audit import audit_budget
-        from palate.audit.ledger_audit import audit_ledgers, read_anchor_files
+        from palate.audit.ledger_audit import audit_ledgers
         from palate.audit.opening import open_source
 
         ledgers, budget = None, None
         try:
             source = open_source(str(self.folder), key)
-            ledgers = audit_ledgers(source, read_anchor_files(source, None if anchors is None else Path(anchors)))
+            ledgers = audit_ledgers(source, None if anchors is None else Path(anchors))
             ledgers.raise_gravest(allow_open=True)
             budget = audit_budget(ledgers)
             budget.raise_first()
@@ -317,7 +317,7 @@ class Run:
         """Show the run in a notebook: its promise, and its accuracy beside the baselines."""
         result = self.record.result
         grid = accuracy_grid(result, "test", "sampled")
-        return cell(f"Run: {result.run}", [grid], note=headline(result).sampled, protection=protection(result))
+        return cell(f"Run: {result.run}", [grid], note=headline(result), protection=protection(result))
 
 
 def simulate(

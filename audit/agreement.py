@@ -38,9 +38,7 @@ def contradictions(records: Sequence[LedgerRecord], *, whole: bool) -> list[Cont
         devices = [record for record in records if record.policy.unit == unit and not record.is_server]
         servers = [record for record in records if record.policy.unit == unit and record.is_server]
         if len(servers) != 1:
-            found.append(
-                Contradiction(f"the server has {len(servers)} ledgers for unit {unit}, 1 is expected", hint=_ASK)
-            )
+            found.append(_contradiction(f"the server has {len(servers)} ledgers for unit {unit}, 1 is expected"))
             continue
         found += _compare(servers[0], devices)
         if whole:
@@ -55,13 +53,13 @@ def missing_shards(books: Sequence[Path]) -> list[Contradiction]:
     gone = [name for name in expected if name not in names]
     if not gone:
         return []
-    return [Contradiction(f"{gone[0]} is missing: there are {len(names)} files of devices", hint=_ASK)]
+    return [_contradiction(f"{gone[0]} is missing: there are {len(names)} files of devices")]
 
 
 def _doubled(records: Sequence[LedgerRecord]) -> list[Contradiction]:
     counts = Counter(record.name for record in records)
     return [
-        Contradiction(f"ledger {name} is in {count} files, where it could be charged {count} times over", hint=_ASK)
+        _contradiction(f"ledger {name} is in {count} files, where it could be charged {count} times over")
         for name, count in counts.items()
         if count > 1
     ]
@@ -74,14 +72,10 @@ def _compare(server: LedgerRecord, devices: Sequence[LedgerRecord]) -> list[Cont
         for key, charged in device.rounds.items():
             counterpart = announced.get(key)
             if counterpart is None:
-                found.append(
-                    Contradiction(f"{device.name} was charged for {_named(key)}, which the server's lacks", hint=_ASK)
-                )
+                found.append(_contradiction(f"{device.name} was charged for {_named(key)}, which the server's lacks"))
             elif counterpart.intent != charged.intent:
                 differing = ", ".join(_differing(counterpart.intent, charged.intent))
-                found.append(
-                    Contradiction(f"{device.name} and the server differ about {_named(key)}: {differing}", hint=_ASK)
-                )
+                found.append(_contradiction(f"{device.name} and the server differ about {_named(key)}: {differing}"))
     return found
 
 
@@ -93,10 +87,9 @@ def _count_shares(server: LedgerRecord, devices: Sequence[LedgerRecord]) -> list
         intent, count = charged.intent, shares[key]
         if charged.status == RELEASED and not intent.m_honest <= count <= intent.n1:
             found.append(
-                Contradiction(
+                _contradiction(
                     f"{count} devices were charged for {_named(key)}; "
-                    f"its noise counts on at least {intent.m_honest} and at most {intent.n1}",
-                    hint=_ASK,
+                    f"its noise counts on at least {intent.m_honest} and at most {intent.n1}"
                 )
             )
     return found
@@ -104,6 +97,10 @@ def _count_shares(server: LedgerRecord, devices: Sequence[LedgerRecord]) -> list
 
 def _differing(first: Intent, second: Intent) -> list[str]:
     return [field.name for field in fields(Intent) if getattr(first, field.name) != getattr(second, field.name)]
+
+
+def _contradiction(message: str) -> Contradiction:
+    return Contradiction(message, hint=_ASK)
 
 
 def _named(key: tuple[str, int]) -> str:

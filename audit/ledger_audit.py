@@ -15,7 +15,6 @@ from palate.audit.agreement import contradictions, missing_shards
 from palate.audit.opening import SERVER_BOOK, Source
 from palate.audit.records import LedgerRecord
 from palate.errors import ConfigError
-from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger import reading
 from palate.privacy.ledger.anchors import Anchor
 from palate.privacy.ledger.body import Event
@@ -51,23 +50,6 @@ _GRAVITY: tuple[type[LedgerError], ...] = (
     OpenIntent,
     LedgerError,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Anchors:
-    """Heads that the ledgers are known to have had.
-
-    Attributes
-    ----------
-    books, ledgers
-        Of whole files, and of single ledgers.
-    elsewhere
-        Some were given by the reader, and not found beside the ledgers.
-    """
-
-    books: tuple[BookAnchor, ...] = ()
-    ledgers: tuple[Anchor, ...] = ()
-    elsewhere: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,37 +121,9 @@ class LedgerAudit:
                 raise fault
 
 
-def read_anchor_files(source: Source, given: Path | None = None) -> Anchors:
-    """Read the anchors beside the ledgers, and those that an auditor kept.
-
-    Raises
-    ------
-    LedgerUnreadable
-        If a file holds something else.
-    RunError, EnvironmentProblem
-        If the given file is not there or may not be read.
-    """
-    paths = [notes_of(book) for book in source.books if is_file(notes_of(book))]
-    if source.run is not None:  # also of files that are gone
-        paths = sorted(source.folder.glob(f"*{NOTES_SUFFIX}"))
-    if given is not None:
-        paths.append(given)
-    books: list[BookAnchor] = []
-    ledgers: list[Anchor] = []
-    for path in paths:
-        try:
-            more = read_anchors(file_bytes(path.parent, path.name))
-        except LedgerUnreadable as error:
-            raise _in_file(path.name, error) from None
-        books += more[0]
-        ledgers += more[1]
-    elsewhere = given is not None and given.resolve().parent != source.folder.resolve()
-    return Anchors(books=tuple(books), ledgers=tuple(ledgers), elsewhere=elsewhere)
-
-
 def audit_ledgers(
     source: Source,
-    anchors: Anchors | None = None,
+    anchors: Path | None = None,
     *,
     device: str | None = None,
     progress: Callable[[str], None] | None = None,
@@ -181,7 +135,7 @@ def audit_ledgers(
     source
         What to verify.
     anchors
-        Heads that it must have had.
+        File of heads that it must have had, beside those that lie with the ledgers.
     device
         Verify this ledger alone, beside the server's; None for all.
     progress
@@ -191,10 +145,13 @@ def audit_ledgers(
     ------
     ConfigError
         If there is no ledger of that name.
+    LedgerUnreadable
+        If a file of anchors holds something else.
+    RunError, EnvironmentProblem
+        If the given file is not there or may not be read.
     """
     begun = time.perf_counter()
-    known = anchors or Anchors()
-    found = _Findings(source, known, progress or (lambda _: None))
+    found = _Findings(source, anchors, progress or (lambda _: None))
     if source.text is not None:
         found.read_text(source.text, device)
     elif device is not None:
@@ -203,13 +160,15 @@ def audit_ledgers(
         for book in source.books:
             found.read_book(book)
     found.compare(whole=device is None)
-    faults = sorted(found.faults, key=_gravity)
+    faults = sorted(
+        found.faults, key=lambda fault: next(rank for rank, kind in enumerate(_GRAVITY) if isinstance(fault, kind))
+    )
     return LedgerAudit(
         source=source,
         records=tuple(found.records),
         faults=tuple(faults),
         anchors_checked=found.checked,
-        anchors_elsewhere=known.elsewhere,
+        anchors_elsewhere=anchors is not None and anchors.resolve().parent != source.folder.resolve(),
         heads=tuple(found.heads),
         device=device,
         seconds=time.perf_counter() - begun,
@@ -219,10 +178,21 @@ def audit_ledgers(
 class _Findings:
     """What an audit gathers on its way through the files."""
 
-    def __init__(self, source: Source, anchors: Anchors, progress: Callable[[str], None]) -> None:
+    def __init__(self, source: Source, anchors: Path | None, progress: Callable[[str], None]) -> None:
         self.source = source
-        self.anchors = anchors
         self.progress = progress
+        self.book_anchors: list[BookAnchor] = []
+        self.ledger_anchors: list[Anchor] = []
+        paths = [notes_of(book) for book in source.books if is_file(notes_of(book))]
+        if source.run is not None:  # also of files that are gone
+            paths = sorted(source.folder.glob(f"*{NOTES_SUFFIX}"))
+        for path in [*paths, anchors] if anchors else paths:
+            try:
+                books, ledgers = read_anchors(file_bytes(path.parent, path.name))
+            except LedgerUnreadable as error:
+                raise _in_file(path.name, error) from None
+            self.book_anchors += books
+            self.ledger_anchors += ledgers
         self.records: list[LedgerRecord] = []
         self.faults: list[LedgerError] = []
         self.heads: list[BookAnchor] = []
@@ -232,7 +202,7 @@ class _Findings:
         """Verify every ledger of a file."""
         self.progress(path.name)
         events: dict[str, list[Event]] = {}
-        watch = AnchorWatch(path.name, self.anchors.books, self.anchors.ledgers)
+        watch = AnchorWatch(path.name, self.book_anchors, self.ledger_anchors)
 
         def observe(name: str, event: Event, state: LedgerState) -> None:
             events.setdefault(name, []).append(event)
@@ -290,14 +260,14 @@ class _Findings:
             return
         self.faults += missing_shards(self.source.books)
         present = {book.name for book in self.source.books}
-        gone = sorted({anchor.book for anchor in self.anchors.books} - present)
+        gone = sorted({anchor.book for anchor in self.book_anchors} - present)
         self.faults += [Rollback(f"{name} is gone, an anchor saw its entries") for name in gone]
         unverified = any(not isinstance(fault, OpenIntent) for fault in self.faults)
         if unverified:  # every ledger of a file that did not verify would seem to be missing
             return
         if whole:
             names = {record.name for record in self.records}
-            gone = sorted({anchor.name for anchor in self.anchors.ledgers} - names)
+            gone = sorted({anchor.name for anchor in self.ledger_anchors} - names)
             self.faults += [Rollback(f"ledger {name} is gone, an anchor saw its entries") for name in gone]
         self.faults += contradictions(self.records, whole=whole)
 
@@ -307,7 +277,7 @@ class _Findings:
         except LedgerError as error:
             self.faults.append(_in_file(book, error))
             return
-        own = [anchor for anchor in self.anchors.ledgers if anchor.name == verified.name]
+        own = [anchor for anchor in self.ledger_anchors if anchor.name == verified.name]
         self.checked += len(own)
         for anchor in own:
             try:
@@ -330,7 +300,7 @@ class _Findings:
         )
 
 
-def _gravity(fault: PrivacyError) -> int:
+def _gravity(fault: LedgerError) -> int:
     return next(rank for rank, kind in enumerate(_GRAVITY) if isinstance(fault, kind))
 
 

@@ -11,7 +11,7 @@ import typer
 from palate.audit import findings
 from palate.audit.as_json import budget_dict, ledger_dict, plan_dict
 from palate.audit.budget_audit import BudgetAudit, audit_budget
-from palate.audit.ledger_audit import LedgerAudit, audit_ledgers, read_anchor_files
+from palate.audit.ledger_audit import LedgerAudit, audit_ledgers
 from palate.audit.opening import open_source
 from palate.audit.plan_audit import audit_plan
 from palate.cli.attack import attack
@@ -141,7 +141,7 @@ def _audited(target: str, key: str | None, anchors: Path | None, device: str | N
         note(f"verifying {len(source.books)} files", style="dim")
     return audit_ledgers(
         source,
-        read_anchor_files(source, anchors),
+        anchors,
         device=device,
         progress=lambda name: note(f"verifying {name}", style="dim") if few else None,
     )

@@ -128,7 +128,7 @@ def _result_lines(result: dict[str, Any]) -> Iterator[Line]:
         for label, model in measured(record, "test")
     ]
     yield text_grid("", ("test", "HR@10", "NDCG@10", "HR@10 full", "NDCG@10 full"), models, own=0)
-    yield headline(record).sampled
+    yield headline(record)
     cost = record.cpu_seconds
     yield (
         f"{record.protocol}. {cost.total:.1f} CPU-s of training and ranking, {cost.per_round_median:.2f} a round; "

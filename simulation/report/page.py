@@ -12,8 +12,16 @@ from palate.simulation.report.figures import round_charts, save_curves
 from palate.simulation.report.groups import groupings
 from palate.simulation.report.headline import headline, protection
 from palate.simulation.report.rendering import render, save
-from palate.simulation.report.tables import accuracy_grid, baseline_cost_grid, beyond_grid, cost_grid, facts_grid
-from palate.simulation.report.words import definitions, flattened, noun, recency_note
+from palate.simulation.report.tables import (
+    ROLES,
+    accuracy_grid,
+    baseline_cost_grid,
+    beyond_grid,
+    cost_grid,
+    facts_grid,
+    headliners,
+)
+from palate.simulation.report.words import definitions, flattened, noun, percent, recency_note
 from palate.simulation.run_folder import read_config
 from palate.simulation.run_reader import Run, read_run
 
@@ -68,7 +76,11 @@ def report_page(run: Run, examples: list[Example], why_no_examples: str) -> str:
         "report.html.j2",
         result=result,
         items=items,
-        headline=headline(result),
+        headlines=[headline(result, ranking) for ranking in ("sampled", "full")],
+        bars=[
+            (label, summary.sampled.hit_rate.value, percent(summary.sampled.hit_rate.value), role)
+            for (label, summary), role in zip(headliners(result).items(), ROLES, strict=False)
+        ],
         protection=protection(result),
         accuracy={part: [accuracy_grid(result, part, ranking) for ranking in ("sampled", "full")] for part in parts},
         beyond=beyond_grid(result),
