@@ -6,7 +6,7 @@ from typing import ClassVar
 
 
 class PalateError(Exception):
-    """Something that the person at the keyboard can mend.
+    """An error that the user can fix.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class RunError(PalateError):
 
 
 class EnvironmentProblem(PalateError):
-    """The machine refuses: no write access, a missing optional package, an unreachable download."""
+    """The machine prevents it: no write access, a missing optional package, an unreachable download."""
 
     exit_code = 12
 

@@ -131,7 +131,7 @@ def load(
 ) -> Data:
     """Load a dataset: a name that `palate data list` shows, a file, a folder, or a frame.
 
-    A frame stays in memory: no run writes it down. Whoever opens the run in another session loads the same frame first.
+    A frame stays in memory; no run saves it. To open the run in another session, load the same frame first.
 
     Parameters
     ----------

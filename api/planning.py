@@ -47,7 +47,7 @@ def plan(
     seed
         Seed of everything random but the noise.
     baselines
-        References to compute beside the run, by name or as objects; all unless given, and none for an empty list.
+        References to compute with the run, by name or as objects; all unless given, and none for an empty list.
     settings
         Any other setting by its dotted name, such as {"training.recency_half_life": 20}; docs/configuration.md lists
         them. A name given above wins.

@@ -90,21 +90,21 @@ class Metrics:
         return f"Metrics(test, sampled candidates: {shown})"
 
     def _repr_html_(self) -> str:
-        """Show the run beside its baselines in a notebook."""
+        """Show the run and its baselines in a notebook."""
         grids = [accuracy_grid(self.result, "test", ranking) for ranking in ("sampled", "full")]
         return cell(f"Metrics: {self.result.run}", grids, note=headline(self.result))
 
 
 @dataclass(frozen=True)
 class Guarantee:
-    """What a run promises the people in it, and what that rests on; or that it promises nothing.
+    """The privacy guarantee of a run with its assumptions; or that there is none.
 
     Attributes
     ----------
     unit
         What it covers; "none" is no privacy.
     record
-        The claim with everything that it takes to read it; None where nothing is promised.
+        The claim with its meaning and assumptions; None where nothing is promised.
     shown
         The claim in a line (`title`), the compared worlds and assumptions (`text`), and all of its parts (`facts`).
 
@@ -156,9 +156,9 @@ class AuditResult:
     ledgers
         Chains, signatures, budgets and agreement of all ledgers; None where there is no record.
     budget
-        What was promised and spent, from the ledgers alone; None where the record is not intact.
+        Budget and spending, only from the ledgers; None if the record is not intact.
     faults
-        Everything that is wrong, gravest first; each has a message, a hint and an exit code.
+        Faults, worst first; each has a message, a hint and an exit code.
     """
 
     ledgers: LedgerAudit | None = field(repr=False)
@@ -190,7 +190,7 @@ class Run:
     Attributes
     ----------
     folder
-        The run folder; everything needed to repeat the run lies in it.
+        The run folder; it has everything needed to repeat the run.
     data
         The data that it was made from, where it was made in this session.
 
@@ -226,12 +226,12 @@ class Run:
 
     @property
     def metrics(self) -> Metrics:
-        """Accuracy on held-out items, beside the baselines; exact, and not covered by the guarantee."""
+        """Accuracy on held-out items, of the run and its baselines; exact, and not covered by the guarantee."""
         return Metrics(self.record.result)
 
     @property
     def guarantee(self) -> Guarantee:
-        """What the run promises, and what that rests on."""
+        """The guarantee of the run, with its assumptions."""
         result = self.record.result
         return Guarantee(result.unit, result.guarantee, protection(result))
 
@@ -241,12 +241,12 @@ class Run:
         return Table.open(self.folder)
 
     def audit(self, *, key: str | None = None, anchors: str | PathLike[str] | None = None) -> AuditResult:
-        """Verify the run's ledgers and compute from them alone what was spent, as `palate audit` does.
+        """Verify the run's ledgers and compute only from them what was spent, as `palate audit` does.
 
         Parameters
         ----------
         key
-            Public key to verify with: 64 hexadecimal digits or a file; by default the one beside the ledgers, which
+            Public key to verify with: 64 hexadecimal digits or a file; by default the one in the ledgers' folder, which
             proves less.
         anchors
             Heads that were kept from an earlier audit.
@@ -275,7 +275,7 @@ class Run:
         path
             Where to write.
         examples
-            False shows nobody's history, for a page that is passed on.
+            False shows nobody's history, for a page that is shared.
 
         Raises
         ------
@@ -290,7 +290,7 @@ class Run:
         return write_report(self.folder, output=None if path is None else Path(path), examples=examples)
 
     def recommend(self, user: str, n: int = 10) -> Recommended:
-        """Recommend to one person of the run's data: titles with scores, best first, beside what they had lately.
+        """Recommend to one person of the run's data: titles with scores, best first, and what they had recently.
 
         Raises
         ------
@@ -314,7 +314,7 @@ class Run:
             self.data.hold()
 
     def _repr_html_(self) -> str:
-        """Show the run in a notebook: its promise, and its accuracy beside the baselines."""
+        """Show the run in a notebook: its guarantee, and its accuracy with the baselines'."""
         result = self.record.result
         grid = accuracy_grid(result, "test", "sampled")
         return cell(f"Run: {result.run}", [grid], note=headline(result), protection=protection(result))
@@ -331,7 +331,7 @@ def simulate(
 ) -> Run:
     """Train a federated recommender on virtual devices and measure it, as `palate simulate` does.
 
-    A run that was stopped goes on after its last finished round; one that has finished is returned at once.
+    A run that was stopped continues after its last finished round; a finished run is returned at once.
 
     Parameters
     ----------

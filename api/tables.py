@@ -90,7 +90,7 @@ class Table:
         Parameters
         ----------
         title
-            Title or id of an item; capitals do not matter.
+            Title or id of an item; case is ignored.
         n
             How many.
 

@@ -16,7 +16,7 @@ from palate.privacy.ledger.body import RELEASED, Intent
 from palate.privacy.ledger.errors import Contradiction
 
 _SHARD = "shard-"
-_ASK = "ask whoever keeps the ledgers; one of the two was not written by the run"
+_ASK = "ask the person who keeps the ledgers; one of the two was not written by the run"
 
 
 def contradictions(records: Sequence[LedgerRecord], *, whole: bool) -> list[Contradiction]:

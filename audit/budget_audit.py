@@ -1,7 +1,8 @@
-"""What was promised, spent and left, computed from the ledgers alone and laid beside what the run claims.
+"""Budget, spending and rest, computed only from the ledgers, and compared with the claim of the run.
 
 The guarantee covers the device that spent most. Its figure is the proven one for Skellam noise and vectors of any
-length, for a ledger does not tell how long they were; independent accountants are asked about Gaussian noise as wide.
+length, because a ledger does not record their length. Independent accountants are asked about Gaussian noise of that
+size.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ CLAIM_TOLERANCE = 1e-2
 """Most that a claim may differ from the record: far above rounding, far below anything that one would do on purpose."""
 
 QUANTILES = {"least": 0.0, "median": 0.5, "nine tenths": 0.9, "most": 1.0}
-"""Which devices stand for all of them, by the share of devices that spent no more."""
+"""Quantiles of devices, by the share of devices that spent no more."""
 
 
 class ClaimNotSupported(PalateError):
@@ -103,9 +104,9 @@ class UnitBudget:
     devices
         How many devices' ledgers there are.
     spread
-        Devices that stand for all, by the keys of QUANTILES; empty without devices.
+        Spending at the quantiles, by the keys of QUANTILES; empty without devices.
     local
-        What one device's share of noise alone would give over the same rounds, if secure aggregation failed.
+        Guarantee of one device's share of noise alone over the same rounds, if secure aggregation failed.
     rounds
         Round by round, of the server's ledger, or of the only one.
     rounds_left
@@ -140,7 +141,7 @@ class UnitBudget:
 
     @property
     def needs_aggregation(self) -> bool:
-        """Whether the guarantee rests on a sum, and not on each device's own noise."""
+        """Whether the guarantee depends on a sum, and not on each device's own noise."""
         return bool(self.guarantee and self.guarantee.assumptions)
 
     def raise_first(self) -> None:
@@ -179,7 +180,7 @@ class UnitBudget:
             shown = f"{self.epsilon:.4f}" + (f" to {ceiling:.4f}" if ceiling > self.epsilon else "")
             raise ClaimNotSupported(
                 f"result.json claims epsilon {self.claim.epsilon:.4f} per {self.unit}, the ledgers give {shown}",
-                hint="believe the ledgers; the result belongs to other rounds or was edited",
+                hint="trust the ledgers; the result belongs to other rounds or was edited",
             )
         if self.claim.delta != self.delta:
             raise ClaimNotSupported(
@@ -224,7 +225,7 @@ def audit_budget(
     check
         Ask independent accountants too; seconds for each unit.
     progress
-        Told before they are asked.
+        Called before the accountants are asked.
 
     Raises
     ------

@@ -184,7 +184,7 @@ class Plan:
 
     @property
     def local(self) -> Guarantee:
-        """What one device's share alone would give over the same rounds."""
+        """Epsilon of one device's share alone over the same rounds."""
         return account_for([Composed(self._share, self.most_rounds)], self.request.delta)
 
     @property

@@ -8,7 +8,7 @@ from palate.audit.opening import Source
 from palate.simulation.report.files import file_record, is_file
 
 RESULT, RESOLVED = "result.json", "resolved.toml"
-_SEEDED = "The noise of this run is made from its seed: whoever knows the seed can take it off."
+_SEEDED = "The noise of this run is made from its seed: whoever knows the seed can subtract it."
 
 
 class _Strict(BaseModel):
@@ -64,10 +64,10 @@ class Resolved(_Strict):
 
 
 def read_claims(source: Source) -> tuple[dict[str, Claim], str]:
-    """Read what a run claims, by unit, and why it protects nobody all the same ("" where nothing says so).
+    """Read what a run claims, by unit, and why it protects nobody in spite of that ("" if nothing says so).
 
     An experiment may make its noise from the seed: the record is then right about how wide the noise was, and wrong
-    about who can take it off. A run that has not finished claims nothing.
+    about who can subtract it. A run that has not finished claims nothing.
 
     Raises
     ------

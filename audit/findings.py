@@ -1,4 +1,4 @@
-"""What an audit found, as sentences and tables: described once, for the terminal and for the page."""
+"""Findings of an audit as sentences and tables, for the terminal and for the page."""
 
 from __future__ import annotations
 
@@ -292,7 +292,7 @@ def _anchors(audit: LedgerAudit) -> Check:
     passed = f"The record is a continuation of {counted(audit.anchors_checked, 'earlier state')} of itself."
     if audit.anchors_elsewhere:
         return Check(name, Verdict.PASSED, passed)
-    beside = "They lie beside the ledgers: whoever could cut off the one could cut off the other."
+    beside = "They are in the ledgers' folder: anybody who could truncate the ledgers could truncate them."
     return Check(name, Verdict.NOT_SHOWN, f"{passed} {beside}")
 
 

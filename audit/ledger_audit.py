@@ -1,7 +1,7 @@
-"""Is the record intact? Every ledger is verified, compared with its anchors and with its counterparts.
+"""Check that a record is intact: verify every ledger, and compare it with its anchors and its counterparts.
 
-What is wrong is collected rather than raised at the first fault, so that an auditor sees all of it; whoever only needs
-to know calls `raise_gravest`. No figure may be taken from a record with a fault other than an open round.
+Faults are collected instead of raised one by one, so that an auditor sees all of them; `raise_gravest` raises the
+worst. No figure may be taken from a record with a fault other than an open round.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ class LedgerAudit:
     source
         What was audited.
     records
-        The ledgers that hold together.
+        The ledgers that verified.
     faults
-        What is wrong, gravest first; empty for an intact record.
+        Faults, worst first; empty for an intact record.
     anchors_checked
         Anchors that were compared.
     anchors_elsewhere
@@ -92,7 +92,7 @@ class LedgerAudit:
 
     @property
     def entries(self) -> int:
-        """Entries of all ledgers that hold together."""
+        """Entries of all ledgers that verified."""
         return sum(record.state.seq for record in self.records)
 
     @property
@@ -109,7 +109,7 @@ class LedgerAudit:
         return b"".join(ledger_line(Anchor(record.name, record.state.seq, record.state.head)) for record in own)
 
     def raise_gravest(self, *, allow_open: bool = False) -> None:
-        """Raise the gravest fault, if there is one.
+        """Raise the worst fault, if there is one.
 
         Raises
         ------
@@ -135,11 +135,11 @@ def audit_ledgers(
     source
         What to verify.
     anchors
-        File of heads that it must have had, beside those that lie with the ledgers.
+        File of heads that it must have had, in addition to those in the ledgers' folder.
     device
-        Verify this ledger alone, beside the server's; None for all.
+        Verify only this ledger and the server's; None for all.
     progress
-        Told the name of each file before it is read.
+        Called with the name of each file before it is read.
 
     Raises
     ------
@@ -222,7 +222,7 @@ class _Findings:
         self.heads.append(BookAnchor(path.name, sum(state.seq for state in states.values()), digest_of(states)))
 
     def read_one(self, device: str) -> None:
-        """Verify one ledger by itself, and the server's beside it."""
+        """Verify one ledger, and the server's."""
         book = self._book_of(device)
         for path in self.source.books:
             if path.name == SERVER_BOOK and path != book and self.source.run is not None:
@@ -253,7 +253,7 @@ class _Findings:
                 OpenIntent(
                     f"{total} charged rounds in {len(open_in)} ledgers have no outcome, the first is round {number} "
                     f"of {run} in {open_in[0].name}",
-                    hint="let the run go on, or its devices settle; the charges count until then",
+                    hint="let the run continue, or its devices close the rounds; the charges count until then",
                 )
             )
         if self.source.run is None:

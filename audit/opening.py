@@ -16,7 +16,7 @@ KEY_NAME = "public.key"
 SERVER_BOOK = "server.sqlite"
 
 BESIDE = (
-    "The key lies beside the ledger: whoever could replace the one could replace the other. "
+    "The key is in the ledger's folder: anybody who could replace the ledger could replace the key. "
     "Give the key from elsewhere with --key."
 )
 
@@ -36,7 +36,7 @@ class Key:
     origin
         Words for the reader.
     beside
-        It was found beside the ledger, which proves less.
+        It was found in the ledger's folder, which proves less.
     """
 
     public: Ed25519PublicKey
@@ -60,7 +60,7 @@ class Source:
     run
         The run folder; None for a single file, of which no counterpart is known.
     folder
-        Where the files lie.
+        Folder of the files.
     books
         Files of ledgers, the server's first.
     text
@@ -90,14 +90,14 @@ def open_source(target: str, key: str | None = None) -> Source:
     target
         A run folder or its name under runs/, a file of ledgers (.sqlite), or an exported one.
     key
-        64 hexadecimal digits, or a file that holds them; by default what lies beside the ledger.
+        64 hexadecimal digits, or a file that holds them; by default the one in the ledger's folder.
 
     Raises
     ------
     RunError
         If there is no such run or file, or the run keeps no ledgers.
     ConfigError
-        If the key is none, or none is given and none lies beside.
+        If the key cannot be used, or none is given and none is in the folder.
     EnvironmentProblem
         If a file may not be read.
     """

@@ -21,7 +21,7 @@ class Round:
     intent
         What was charged.
     status
-        "released", "withheld", or "open" where nothing says how it ended.
+        "released", "withheld", or "open" without a recorded outcome.
     """
 
     intent: Intent

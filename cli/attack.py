@@ -45,7 +45,7 @@ def attack(
         str | None,
         typer.Option(
             help="Public key that must have signed the ledger: 64 hexadecimal digits, or a file.",
-            show_default="public.key beside the ledger",
+            show_default="public.key in the ledger's folder",
         ),
     ] = None,
     seed: Annotated[

@@ -35,7 +35,7 @@ KeyOption = Annotated[
         "--key",
         help="Public key, 64 hexadecimal digits or a file with them.",
         metavar="HEX|FILE",
-        show_default="public.key beside the ledger, which proves less",
+        show_default="public.key in the ledger's folder, which proves less",
     ),
 ]
 AnchorsOption = Annotated[

@@ -34,7 +34,7 @@ class ContentConfig:
     text_scale
         Root mean square over the text columns; the indicator of a genre which one item in ten has is at 0.3.
     lone_text_scale
-        The same for sentence embeddings that are all there is: no genre and no year stands beside them.
+        The same for sentence embeddings without any genre or year.
     min_items, min_share
         An indicator is dropped unless it splits off at least this many items, and this share of the catalogue.
     recent_years
@@ -218,7 +218,7 @@ def _text_columns(texts: Sequence[str], dim: int, scale: float) -> Float64Array:
     size = np.sqrt(np.mean(columns**2))
     if size == 0:
         return np.zeros((len(texts), 0))
-    # The last bits, and the sign of zero, depend on where an array happens to lie in memory; a run must not.
+    # The last bits, and the sign of zero, depend on the address of an array in memory; a run must not.
     return np.asarray(np.round(columns * (scale / size), decimals=6) + 0.0)
 
 

@@ -160,7 +160,7 @@ def _names(folder: Path) -> Iterator[str]:
 
 
 def _stored(path: Path, limits: Limits) -> bytes:
-    """Content of a file as it lies on disk."""
+    """Content of a file, not unpacked."""
     try:
         limits.check_bytes(path.name, path.stat().st_size)
         with path.open("rb") as file:

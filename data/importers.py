@@ -40,7 +40,7 @@ class Importer:
     records
         For exports that are no tables: makes records of their text, for `palate.data.records.columns_of`.
     holds
-        What stands near the beginning of such a text.
+        Text near the beginning of such a file.
     convert
         Renames and combines columns to those that the reader guesses: user, item, title, rating, time, genres, year;
         `code`, keys that catalogues may have, as an ISBN; `other`, other titles of the item; text or List(String).
@@ -126,7 +126,7 @@ def first_given(frame: pl.DataFrame, *columns: str) -> pl.Expr:
 
 
 def unless(values: pl.Expr, *nothing: str) -> pl.Expr:
-    """Values, but "" in the place of those that stand for nothing."""
+    """Values, with "" in place of markers for missing ones."""
     return pl.when(values.is_in(nothing)).then(pl.lit("")).otherwise(values)
 
 

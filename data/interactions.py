@@ -1,7 +1,7 @@
 """Rows of a file -> interactions: minimum rating, one row for a user-item pair, k-core, dense ids, time order.
 
 Users and items are numbered by first appearance in the file, as pandas.factorize does; NCF's numbering
-of MovieLens 1M (He et al. 2017) is the same. The original ids are text and live beside the numbers.
+of MovieLens 1M (He et al. 2017) is the same. The original ids are text and are kept with the numbers.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class RawInteractions:
     other_columns
         Columns that nothing was taken from.
     dropped
-        Rows that were passed over: `line` Int64 and `trouble` String, the reason in words.
+        Rows that were skipped: `line` Int64 and `trouble` String, the reason in words.
     unit
         "line" or "row": what `line` counts.
     export

@@ -1,6 +1,6 @@
-"""What is publicly known of the items, from a file or a frame: title, genres, year, description.
+"""Read the public facts of items from a file or a frame: title, genres, year, description.
 
-Every program of Palate that reads a list of items does it here. A row that cannot be used is passed over and noted.
+This is the only reader of items in Palate. A row that cannot be used is skipped and noted.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ def read_items(
     }
     if options.strict and any(passed_over.values()):
         line, words = min((lines[0], words) for words, lines in passed_over.items() if lines)
-        raise DataError(f"{table.name}, {table.unit} {line} {words}", hint="mend the file, or leave out --strict")
+        raise DataError(f"{table.name}, {table.unit} {line} {words}", hint="correct the file, or leave out --strict")
     if unique.is_empty():
         raise DataError(f"{table.name} has no items", hint="give every item a key of its own")
     notes = [*table.notes, *([f"{table.name}: {genres_note}"] if genres_note else [])]
     for words, lines in passed_over.items():
         if lines:
             first = ", ".join(map(str, lines[:EXAMPLES])) + (" ..." if len(lines) > EXAMPLES else "")
-            notes.append(f"{table.name}: {len(lines):,} {table.unit}s passed over, each {words} ({first})")
+            notes.append(f"{table.name}: {len(lines):,} {table.unit}s skipped, each {words} ({first})")
     return _described(unique), tuple(notes)
 
 

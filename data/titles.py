@@ -1,4 +1,4 @@
-"""Find a title as people type it: without its year, with its article in front, with a slip of the finger.
+"""Find a title as people type it: without its year, with its article in front, with typos.
 
 Catalogues write "Matrix, The (1999)" and "Seven (Se7en) (1995)"; people write "the matrix" and "se7en". Each title is
 indexed under all such forms. Similarity is the normalised indel distance (rapidfuzz' `ratio`: Hyyro, Pinzon &
@@ -51,7 +51,7 @@ def title_forms(title: str) -> tuple[str, ...]:
     """Plain forms under which a title may be typed, the fullest first.
 
     "Matrix, The (1999)" gives "the matrix" and "matrix", "Seven (Se7en) (1995)" gives "seven se7en", "seven", "se7en";
-    `short_forms` gives what stands before a colon.
+    `short_forms` gives the part before a colon.
     """
     name, _ = title_year(title)
     inner = _PARENTHESES.findall(name)
@@ -63,7 +63,7 @@ def title_forms(title: str) -> tuple[str, ...]:
 
 
 def short_forms(title: str) -> tuple[str, ...]:
-    """Plain forms of what stands before a colon or a dash: "terminator 2" of "Terminator 2: Judgment Day (1991)"."""
+    """Plain forms of the part before a colon or a dash: "terminator 2" of "Terminator 2: Judgment Day (1991)"."""
     outer = _PARENTHESES.sub(" ", title_year(title)[0]).strip()
     head = _SUBTITLE.split(outer)[0]
     return tuple(form for form in dict.fromkeys(_forms(head)) if form) if head != outer else ()
@@ -158,7 +158,7 @@ class TitleIndex:
     def search(self, text: str, count: int = 10) -> tuple[Match, ...]:
         """Find titles for a person to choose from, most similar first.
 
-        A title that starts with the text, or holds it as a word, comes before one that is merely spelt alike.
+        A title that starts with the text, or holds it as a word, comes before one that is only spelt similarly.
         """
         name, year = title_year(text)
         wanted = plain(name)

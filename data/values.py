@@ -288,7 +288,7 @@ def _seconds(dates: pl.Series) -> pl.Series:
 
 
 def _in_seconds(plain: pl.Series) -> pl.Series:
-    """Timestamps in milli-, micro- or nanoseconds are told by their size: seconds have 12 digits only after 5138."""
+    """Timestamps in milli-, micro- or nanoseconds are recognised by size: seconds have 12 digits only after 5138."""
     finite = plain.filter(plain.is_finite())
     middle = finite.median() if len(finite) else 0.0
     scale = next((scale for scale in (1e9, 1e6, 1e3) if isinstance(middle, float) and abs(middle) / scale >= 1e8), 1.0)

@@ -1,4 +1,4 @@
-"""The conformance suite: what Palate's own models, datasets, baselines and importers are held to, for those of others.
+"""The conformance suite for models, datasets, baselines and importers; Palate's own parts pass it.
 
 A test file of the other package is three lines; pytest finds the checks in the class, and is not needed otherwise::
 

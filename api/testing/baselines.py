@@ -83,7 +83,7 @@ class BaselineConformance(Conformance):
                 self.expect_close(score_items(some, items), expected, f"{name}: scores of candidates")
 
     def test_it_says_why_it_cannot_run(self) -> None:
-        """What lacks content, a budget or a small catalogue is skipped with the reason, and not by an error."""
+        """A baseline that lacks content, a budget or a small catalogue is skipped with the reason, without an error."""
         baseline, data = self.baseline, self._data()
         reason = baseline.obstacle(data.num_items, data.content, data.promise)
         self.expect(reason is None, f"cannot run on small data with content and a budget: {reason}")

@@ -54,7 +54,7 @@ class ModelConformance(Conformance):
             self.expect(np.isfinite(scores).all(), f"scores of {what} are not finite")
 
     def test_a_score_depends_on_its_own_head_and_row_alone(self) -> None:
-        """Every head scores as it does alone, and so does every row."""
+        """Every head and every row scores as it does by itself."""
         state, rows = self._state(), self._rows()
         together = self.model.batched(state, rows)
         for head in range(_HEADS):
@@ -144,7 +144,7 @@ class ModelConformance(Conformance):
             self.expect(objective in self.model.objectives, f"serves with the untrainable {objective!r}")
 
     def test_one_device_learns_what_it_learns_in_a_batch(self) -> None:
-        """A round of local training with every objective: finite, not nothing, and the same alone as among others."""
+        """A round of local training with every objective: finite, not zero, and the same alone as in a batch."""
         from palate.models.learning.kernel import fresh_heads, select_heads, train
 
         rng = np.random.default_rng(8)

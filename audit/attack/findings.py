@@ -1,4 +1,4 @@
-"""What an attack has shown, as sentences and tables, for the terminal and for the page."""
+"""Findings of an attack as sentences and tables, for the terminal and for the page."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The game: canaries send contributions through the mechanism's own code, and the attacker looks for each in the sums.
 
 The attacker is the one of differential privacy: they know what every other device contributed and subtract it, so that
-the noise alone hides a canary. Honest devices who do not survive, and colluders, have taken their noise away: what is
+the noise alone hides a canary. Honest devices who do not survive, and colluders, have removed their noise: what is
 left are the m shares that the claim counts on.
 """
 
@@ -24,7 +24,7 @@ from palate.privacy.integer.quantise import IntegerMechanism
 from palate.privacy.mechanisms.terms import ReleaseTerms
 
 OVERLENGTH = np.float32(4.0)
-"""Canaries are so many times longer than the clip norm: a clip that does not happen shows."""
+"""Length of a canary in clip norms: a missing clip is noticed."""
 
 ZERO_INPUT_VALUES = 1 << 19
 """Noise values of zero-input rounds for each mechanism: a standard deviation of 0.99 of the claim is ten standard
@@ -122,7 +122,7 @@ def play(
     key
         Gives 32 secret bytes for every device and round; from the operating system unless a test must repeat itself.
     watch
-        Is told how many rounds are done.
+        Called with the number of rounds that are done.
 
     Raises
     ------

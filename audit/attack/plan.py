@@ -37,7 +37,7 @@ class Game:
     Attributes
     ----------
     canaries
-        In all repeats together, about.
+        Approximate number in all repeats together.
     num_values
         Length of a contribution; shortened where a round's sensitivity is too small for it.
     repeats
@@ -91,7 +91,7 @@ class AttackPlan:
 
     @property
     def events(self) -> list[Event]:
-        """What the accountant is told about the rounds."""
+        """The rounds as events for the accountant."""
         return [
             Composed(
                 SkellamEvent(
@@ -188,7 +188,7 @@ def plan_of_run(source: Source, game: Game) -> AttackPlan:
 def plan_of(
     rounds: tuple[ReleaseTerms, ...], *, delta: float, game: Game, source: str, claimed_values: int | None = None
 ) -> AttackPlan:
-    """Fit an attack to rounds: no more canaries than the smallest roster has devices, and vectors that S has room for.
+    """Fit an attack to rounds: no more canaries than the smallest roster has devices, and vectors that fit S.
 
     Raises
     ------
@@ -213,7 +213,7 @@ def plan_of(
 
 
 def _longest(terms: ReleaseTerms, wanted: int) -> int:
-    """Longest vector that the terms' sensitivity has room for, halving what was wanted."""
+    """Longest vector that fits the terms' sensitivity, halving the requested length."""
     while wanted > MIN_CANARIES:
         try:
             terms.mechanism(wanted)

@@ -1,8 +1,9 @@
-"""What the game proves: a lower bound beside the claim, an estimate beside the theory, and whether the noise is right.
+"""Results of the game: a lower bound against the claim, an estimate against the theory, and tests of the noise.
 
 Findings are judged at levels so strict that a right mechanism is accused less than once in 100,000 audits: the error
 probabilities below add up to 9e-6. The one-run certificate is not among them: with delta in it, it cannot reach such a
-level (its p-value is at least about ``2 m delta / v``). What is not found may still be there: an audit refutes.
+level (its p-value is at least about ``2 m delta / v``). An audit can only refute: faults that it does not find may
+still exist.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def definitions(k: int, items: str) -> dict[str, str]:
         "Novelty": "How rare the recommendations are, in bits; one more bit is half as many people.",
         "Diversity": "How different the items of one list are by their public description: 0 is all alike.",
         "95% interval": (
-            "Where the number would lie for other people of the same kind. It says nothing about other seeds of "
+            "Where the number would be for other people of the same kind. It says nothing about other seeds of "
             "training, or other data."
         ),
     }

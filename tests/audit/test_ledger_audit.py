@@ -44,7 +44,7 @@ def test_a_key_beside_the_ledger_is_said_to_prove_less(run, audit):
     code, out, _ = audit("ledger", run)
     assert code == 0
     assert "The record of small is intact." in out
-    assert "The key lies beside the ledger" in " ".join(out.split())
+    assert "The key is in the ledger's folder" in " ".join(out.split())
 
 
 def test_a_key_file_from_elsewhere_proves_more(run, tmp_path, audit_json, hexkey):

@@ -75,7 +75,7 @@ def test_the_page_says_what_a_privacy_officer_asks(page, run):
         "2,981-fold",
         f"The run claims epsilon {epsilon} at delta 1e-05; its target was 8.",
         "Each of 6 devices",
-        "The key lies beside the ledger",
+        "The key is in the ledger's folder",
         "secure aggregation holds",
         "One device's own message.",
         "That is no protection by itself.",

@@ -77,7 +77,7 @@ def test_bad_lines_of_an_items_file_are_noted_or_refused(tmp_path):
     path.write_text("item,title\n1,A\n2\n3,C\n")
     items, notes = read_items(path)
     assert items.ids == ("1", "3")
-    assert notes == ("items.csv: 1 lines passed over, each has a wrong number of fields (3)",)
+    assert notes == ("items.csv: 1 lines skipped, each has a wrong number of fields (3)",)
     with pytest.raises(DataError, match="line 3"):
         read_items(path, ReadOptions(strict=True))
 
