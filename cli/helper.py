@@ -252,8 +252,9 @@ def keys(
 
 @answering
 def admit(
-    certificates: Annotated[
-        list[Path], typer.Argument(help="Certificates that the server has signed.", metavar="CERTIFICATES...")
+    found: Annotated[
+        list[Path],
+        typer.Argument(help="Certificates that the server has signed; and the devices' requests.", metavar="FILES..."),
     ],
     *,
     output: OutputOption,
@@ -262,26 +263,31 @@ def admit(
 ) -> Answer:
     """Sign for devices, where server and helper admit them together; check first who they are.
 
-    Whoever admits alone could fill a round with devices of their own. So sign only for a key that its owner has shown
-    you, by another way than through the server.
+    Whoever admits alone could fill a round with devices of their own. So sign only for what its owner has shown you, by
+    another way than through the server. With its request, a device is shown by the fingerprint that its owner sees.
     """
     from palate.privacy import files
     from palate.privacy.enrolment import device_name, spaced
     from palate.privacy.ledger.framing import framed
-    from palate.server.helper.admitting import certificates_in
+    from palate.server.helper.admitting import asked_in
     from palate.server.helper.folder import opened
 
-    asked = [each for path in certificates for each in certificates_in(_read(path))]
+    asked = asked_in(map(_read, found))
     with opened(HelperFolder(folder)) as service:
-        if not yes:
-            shown = (f"device {device_name(each.device)}  key {spaced(each.identity_key.hex())}" for each in asked)
-            confirm(
-                f"Have the owners of these {len(asked)} keys shown them to you?",
-                nobody="there is nobody to compare the keys",
-                hint="compare them with their owners', then add --yes",
-                before="\n".join(shown),
+        for each in asked:
+            shown = (
+                f"key {spaced(each.certificate.identity_key.hex())}"
+                if each.request is None
+                else f"request {spaced(each.request.fingerprint)}"
             )
-        signed = service.admit(asked)
+            note(f"device {device_name(each.certificate.device)}  {shown}")
+        if not yes:
+            confirm(
+                f"Have the owners of these {len(asked)} devices shown you the same?",
+                nobody="there is nobody to compare these with their owners",
+                hint="compare them, then add --yes",
+            )
+        signed = service.admit([each.certificate for each in asked])
     files.replace(output, framed(*(each.to_bytes() for each in signed)), mode=files.SHARED)
     values = {"devices": [device_name(each.device) for each in signed], "file": str(output)}
     return Answer(values, [f"wrote {output}: {len(signed)} devices are admitted by both"])
@@ -339,7 +345,7 @@ _COMMANDS: dict[Callable[..., None], str] = {
     status: "status --json",
     answer: "answer answer-0f3c9a51d27be684.query -o answer-0f3c9a51d27be684.reply",
     keys: "keys --run books-0a1b2c3d --rounds 20 -o books.keys",
-    admit: "admit devices.certificates -o signed.certificates",
+    admit: "admit device.crt request.json -o signed.crt",
     anchor: "anchor",
 }
 """Every command, in the order of the help, with an example of its arguments."""

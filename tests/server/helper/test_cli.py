@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
 from palate.cli.helper import helper_app
@@ -20,6 +21,7 @@ from palate.errors import ConfigError, RunError
 from palate.privacy.aggregators.admission import Parties
 from palate.privacy.aggregators.errors import AlreadyCollected, RegisterRefused, RequestRefused, TooFewReports
 from palate.privacy.aggregators.messages import Answer
+from palate.privacy.enrolment import EnrolmentRequest, spaced
 from palate.privacy.ledger.errors import LedgerUnreadable, Rollback
 from palate.privacy.ledger.framing import framed
 from palate.server.helper.admitting import certificates_in
@@ -194,6 +196,7 @@ def test_a_helper_admits_whom_its_operator_names(call, met, tmp_path):
     (tmp_path / "one").write_bytes(certificates[0].to_bytes())
     (tmp_path / "more").write_bytes(framed(*(each.to_bytes() for each in certificates[1:])))
     assert "nobody to compare" in call("admit", "one", "-o", "signed", fails=ConfigError)
+    assert not (tmp_path / "signed").exists()
     call("admit", "one", "more", "-o", "signed", "--yes")
     signed = certificates_in((tmp_path / "signed").read_bytes())
     assert [each.body for each in signed] == [each.body for each in certificates]
@@ -202,6 +205,23 @@ def test_a_helper_admits_whom_its_operator_names(call, met, tmp_path):
     (tmp_path / "foreign").write_bytes(certificates[0].signed(key_of(55)).to_bytes())
     call("admit", "foreign", "-o", "out", "--yes", fails=RegisterRefused)
     assert status(call)["devices_admitted_here"] == 6
+
+
+def test_a_device_is_shown_by_the_fingerprint_that_its_owner_sees(call, met, tmp_path):
+    leader, key = met(together=True), key_of(4711)
+    request = EnrolmentRequest(key.public_key(), ec.generate_private_key(ec.SECP384R1()).public_key())
+    (tmp_path / "request.json").write_bytes(request.sign(key))
+    leader.identities = {request.device: key, 7: key_of(4712)}
+    for name, device, identity in (("right", request.device, key), ("wrong", 7, key), ("other", 7, key_of(4712))):
+        certificate = leader.certificate(device, identity_key=raw(identity))
+        (tmp_path / name).write_bytes(certificate.to_bytes())
+    shown = call("admit", "right", "request.json", "-o", "signed", "--yes").stderr
+    assert f"device {request.device:016x}  request {spaced(request.fingerprint)}" in shown
+    wrong = call("admit", "request.json", "wrong", "-o", "out", "--yes", fails=RegisterRefused)
+    assert f"has the key of device {request.device:016x}" in wrong
+    none = call("admit", "other", "request.json", "-o", "out", "--yes", fails=RegisterRefused)
+    assert f"no certificate for {request.device:016x}" in none
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_old_ledger_is_shown_and_refused(call, met, tmp_path):
