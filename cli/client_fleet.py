@@ -10,7 +10,7 @@ import typer
 from palate.cli.client_folder import FolderOption, device_folder
 from palate.cli.fields import keyword, reads, replacing
 from palate.cli.options import JsonOption
-from palate.cli.terminal import Answer, answering, confirm, note, say
+from palate.cli.terminal import Answer, answering, confirm, note, say, somebody_is_there
 from palate.client.fleet.limit_fields import FIELDS, changes_in
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError
@@ -113,46 +113,57 @@ def enrol(
 @answering
 def import_(
     file: Annotated[
-        Path, typer.Argument(help="CSV, TSV, JSON or Parquet, packed or not, with items or titles; ratings and times.")
+        Path, typer.Argument(help="An export, as a file, a zip archive or a folder; or a table with items or titles.")
     ],
     *,
     read: ReadOptions,
+    day_first: Annotated[
+        bool | None, typer.Option("--day-first/--month-first", help="How to read dates such as 3/4/2020.")
+    ] = None,
     user: Annotated[str | None, typer.Option(help="Take the rows of this user only.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Import without asking.")] = False,
     folder: FolderOption = None,
 ) -> Answer:
-    """Put interactions from a file into the vault; nothing of them leaves the device in clear."""
-    from dataclasses import asdict
+    """Put your history into the vault: Letterboxd, Netflix, IMDb, Goodreads, Spotify and others, or any table.
 
+    It shows what it found, and asks. Nothing of it leaves the device in clear.
+    """
     from palate.client.fleet.folder import NEW_WELCOME
-    from palate.client.fleet.importing import import_file
+    from palate.client.fleet.import_text import import_lines
+    from palate.client.fleet.importing import plan_import
     from palate.client.fleet.profile import FleetProfile
     from palate.client.vault import Vault
     from palate.client.vault.history import History
     from palate.data.catalogue import Catalogue
 
     place = device_folder(folder)
+    if day_first is not None:
+        read = read.model_copy(update={"date_order": "day" if day_first else "month"})
     with Vault.open(place.vault) as vault:
         profile, catalogue = FleetProfile.load(vault), None
         if place.catalogue.is_file():  # a demonstration device has one without a fleet
             num_items = None if profile is None else profile.welcome.num_items
             data = place.catalogue.read_bytes()
             catalogue = Catalogue.from_parquet(data, num_items=num_items, hint=NEW_WELCOME)
-        done = import_file(file, History(vault), catalogue, options=read, user=user)
-    lines = [f"{done.rows} rows, {done.added} new interactions"]
-    lines.append(f"columns read: {', '.join(f'{name} as {role}' for role, name in done.columns.items())}")
-    if done.passed_over:
-        lines.append(f"columns passed over: {', '.join(done.passed_over)}")
-    if done.dropped:
-        lines.append(f"rows passed over: {done.dropped}")
-        lines += [f"  {reason}" for reason in done.reasons]
-        if done.dropped > len(done.reasons):
-            lines.append(f"  and {done.dropped - len(done.reasons)} more")
-    if done.unknown and catalogue is not None:
-        kept = f"{done.unknown} of them are not in the catalogue, and kept for a later one"
-        lines.append(f"{kept}: {', '.join(done.examples)}")
-    elif catalogue is None:
-        lines.append("this device belongs to no fleet yet: items are matched once there is a catalogue")
-    return Answer(asdict(done), lines, [f"note: {words}" for words in done.notes])
+        history = History(vault)
+        plan = plan_import(file, history, catalogue, options=read, user=user)
+        lines = import_lines(plan, has_catalogue=catalogue is not None)
+        notes = [f"note: {words}" for words in plan.notes]
+        asked = bool(plan.entries) and not yes
+        if asked and not somebody_is_there():
+            return Answer({**plan.to_json(), "imported": False}, lines, notes, check=_refuse_to_guess)
+        if asked:
+            for words in (*lines, *notes):
+                note(words)
+            confirm("Import this?", nobody="", hint="palate client import --help says how files are read")
+            lines, notes = [], []
+        plan.write(history)
+    done = "imported; palate client undo takes it back" if plan.entries else "all of it is in your history already"
+    return Answer({**plan.to_json(), "imported": bool(plan.entries)}, [*lines, done], notes)
+
+
+def _refuse_to_guess() -> None:
+    raise ConfigError("nothing was imported: there is nobody to agree", hint="look at the preview, then add --yes")
 
 
 def join(

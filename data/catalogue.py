@@ -66,6 +66,13 @@ class Catalogue:
         """Row of each item by its key, and by ``title:`` and any usual form of its title that no other item has."""
         return _Rows(self)
 
+    @cached_property
+    def title_index(self) -> TitleIndex:
+        """The titles, ready to be searched."""
+        from palate.data.titles import TitleIndex
+
+        return TitleIndex(self.titles, self.years)
+
     def about(self, row: int) -> dict[str, Any]:
         """Say what is known of an item as plain values: its key, title, year (None where unknown) and genres."""
         year = int(self.years[row]) or None
@@ -191,14 +198,15 @@ class _Rows(Mapping[str, int]):
         for row, title in enumerate(catalogue.titles):
             seen[title] = -1 if title in seen else row
         self._catalogue = catalogue
-        self._shared = {title for title, row in seen.items() if row < 0}
         self._exact = {TITLE_PREFIX + title: row for title, row in seen.items() if title and row >= 0}
         self._exact |= {key: row for row, key in enumerate(catalogue.ids)}
 
     def __getitem__(self, key: str) -> int:
         row = self._exact.get(key)
-        if row is None and key.startswith(TITLE_PREFIX):
-            row = self._named(key.removeprefix(TITLE_PREFIX))
+        title = key.removeprefix(TITLE_PREFIX)
+        if row is None and title and title != key:
+            found = self._catalogue.title_index.identify(title, likely=False)
+            row = None if found is None else found[0]
         if row is None:
             raise KeyError(key)
         return row
@@ -208,23 +216,6 @@ class _Rows(Mapping[str, int]):
 
     def __len__(self) -> int:
         return len(self._exact)
-
-    @cached_property
-    def _index(self) -> TitleIndex:
-        from palate.data.titles import TitleIndex
-
-        return TitleIndex(self._catalogue.titles, self._catalogue.years)
-
-    def _named(self, title: str) -> int | None:
-        """Row of the one item that has a form of this title, and no other year."""
-        if not title or title in self._shared:
-            return None
-        from palate.data.titles import title_year
-
-        year = title_year(title)[1]
-        years = self._catalogue.years
-        found = [row for row in self._index.exact(title) if year is None or years[row] in (year, UNKNOWN_YEAR)]
-        return found[0] if len(found) == 1 else None
 
 
 def printable(words: str) -> str:

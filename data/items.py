@@ -23,7 +23,7 @@ _YEAR = r"\b((?:1[89]|20)\d\d)\b"
 
 
 def read_items(
-    source: Source, options: ReadOptions | None = None, *, keys_alone: bool = False, limits: Limits = UNLIMITED
+    source: Source | Table, options: ReadOptions | None = None, *, keys_alone: bool = False, limits: Limits = UNLIMITED
 ) -> tuple[Catalogue, tuple[str, ...]]:
     """Read a file or a frame that describes items.
 
@@ -51,7 +51,7 @@ def read_items(
         If the file cannot be read, has no item column or no items, or `strict` meets a bad row.
     """
     options = options or ReadOptions()
-    table = read_table(source, columns=options.column_names, limits=limits)
+    table = source if isinstance(source, Table) else read_table(source, columns=options.column_names, limits=limits)
     found = _choose_columns(table, options, keys_alone=keys_alone)
     text = {role: as_text(table.frame[name]) for role, name in found.items()}
     nothing = pl.Series([""] * len(table.frame), dtype=pl.String)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from rapidfuzz import fuzz, process
@@ -27,15 +28,25 @@ _NOT_WORD = re.compile(r"[\W_]+")
 _SHORT = 4
 """Titles of so few letters have too many neighbours for fuzzy matching: they must match letter by letter."""
 _SHORT_FORM = 0.97
+_SLIP = 90.0
+"""Percent of similarity from which a title may be another with a slip, if it has the same numbers."""
+_LEAD = 5.0
+"""Percent by which it must be more similar than all other items."""
+_LONG = 8
+"""Titles of fewer letters need the same year for that."""
+_SIGNS = str.maketrans("", "", "'\u2019\u2122\u00ae\u00a9")
+_ROMAN = {"ii": "2", "iii": "3", "iv": "4", "vi": "6", "vii": "7", "viii": "8", "ix": "9", "xi": "11", "xii": "12"}
+"""Roman numbers that are no words or letters by themselves, as i, v and x are."""
 _LEAST_OF_BEST = 0.7
 """Below this share of the best similarity a title is not worth showing."""
 
 
 def plain(text: str) -> str:
     """Reduce text to lower-case words without accents or punctuation; "&" reads "and"."""
-    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    text = unicodedata.normalize("NFKD", text.translate(_SIGNS)).casefold()
+    folded = unicodedata.normalize("NFKD", text)
     letters = "".join(letter for letter in folded if not unicodedata.combining(letter))
-    letters = letters.replace("&", " and ").replace("'", "").replace("\u2019", "")
+    letters = letters.replace("&", " and ")
     return _NOT_WORD.sub(" ", letters).strip()
 
 
@@ -51,9 +62,11 @@ def title_forms(title: str) -> tuple[str, ...]:
     """Plain forms under which a title may be typed, the fullest first.
 
     "Matrix, The (1999)" gives "the matrix" and "matrix", "Seven (Se7en) (1995)" gives "seven se7en", "seven", "se7en";
-    `short_forms` gives the part before a colon.
+    "Blade Runner 2049" gives "blade runner 2049" and "blade runner". `short_forms` gives the part before a colon.
     """
-    name, _ = title_year(title)
+    name, year = title_year(title)
+    if year is not None and not title.rstrip().endswith(")"):
+        return tuple(dict.fromkeys((*_forms(title), *title_forms(name))))
     inner = _PARENTHESES.findall(name)
     outer = _PARENTHESES.sub(" ", name).strip()
     forms: dict[str, None] = {}
@@ -77,6 +90,18 @@ def _forms(name: str) -> tuple[str, str]:
 def _article_first(name: str) -> str:
     found = _TRAILING.match(name.strip().casefold())
     return f"{found.group(2)} {found.group(1)}" if found else name
+
+
+def _arabic(form: str) -> str:
+    """Write the Roman numbers of a plain form in digits, so that "rocky ii" and "rocky 2" are one."""
+    return " ".join(_ROMAN.get(word, word) for word in form.split(" "))
+
+
+def _numbers(form: str) -> list[str]:
+    return [word for word in form.split(" ") if any(letter.isdecimal() for letter in word)]
+
+
+Certainty = Literal["exact", "likely"]
 
 
 @dataclass(frozen=True)
@@ -114,30 +139,128 @@ class TitleIndex:
         years: IntegerArray,
         popularity: FloatingArray | None = None,
     ) -> None:
-        self._years = years
+        self._years = np.array(
+            [int(year) or title_year(title)[1] or 0 for title, year in zip(titles, years, strict=True)], dtype=np.int32
+        )
         self._rank = np.zeros(len(titles)) if popularity is None else -popularity.astype(np.float64)
         self._forms: list[str] = []
         self._owners: list[int] = []
+        self._first: list[str] = []
         self._whole: list[bool] = []
         self._exact: dict[tuple[str, bool], list[int]] = {}
         for item, title in enumerate(titles):
             forms = title_forms(title)
+            self._first.append(_arabic(forms[0]))
             short = [form for form in short_forms(title) if form not in forms]
             for form, whole in [*((form, True) for form in forms), *((form, False) for form in short)]:
                 self._forms.append(form)
                 self._owners.append(item)
                 self._whole.append(whole)
-                self._exact.setdefault((form, whole), []).append(item)
+                self._exact.setdefault((_arabic(form), whole), []).append(item)
+
+    @property
+    def num_forms(self) -> int:
+        """Number of forms of all titles."""
+        return len(self._forms)
 
     def exact(self, text: str) -> tuple[int, ...]:
         """Items of which the text is a form, the best known first; a year at its end must agree where it can."""
         name, year = title_year(text)
+        if year is not None and not text.rstrip().endswith(")") and (found := self._of_forms(_forms(text), whole=True)):
+            return tuple(self._ordered(found))  # the year is a part of the title
         forms = title_forms(text)
         for whole in (True, False):
-            found = [item for form in forms for item in self._exact.get((form, whole), ())]
+            found = self._of_forms(forms, whole=whole)
             if found:
                 break
-        return tuple(self._ordered(self._of_year(list(dict.fromkeys(found)), year if name != text else None)))
+        return tuple(self._ordered(self._of_year(found, year if name != text else None)))
+
+    def identify(
+        self, title: str, others: Sequence[str] = (), *, likely: bool = True, slips: bool = True
+    ) -> tuple[int, Certainty] | None:
+        """Find the one item that a title of somebody's history is; remakes are told apart by the year.
+
+        Exact is a form of the whole title with the same year, or where either has none; or what stands before its colon
+        with the same year. Likely is a form with the year before or after, one without its subtitle in the same year,
+        another title of the same item, or a slip of a letter that leaves all numbers as they are.
+
+        Parameters
+        ----------
+        title
+            With a year at its end, if it is known.
+        others
+            Other titles of the same item, best first.
+        likely
+            Whether to look for more than exact titles.
+        slips
+            Whether to look for slips, too: it compares the title with all others.
+
+        Returns
+        -------
+        tuple or None
+            Row of the item and how certain it is; None where no item is like it, or several are.
+        """
+        name, year = title_year(title)
+        written = title_forms(title)
+        if not title.rstrip().endswith(")") and year is not None:  # the year may be a part of the title
+            found = self._single(self._of_forms(_forms(title), whole=True), _forms(title))
+            if found is not None:
+                return found, "exact"
+        near, exact_year = {0, year}, {year}
+        whole = self._of_forms(written, whole=True)
+        short = self._of_forms(written, whole=False)
+        agreeing = whole if year is None else [item for item in whole if int(self._years[item]) in near]
+        found = self._single(self._of_year(agreeing, year), written)
+        if found is None and not agreeing and year is not None:
+            found = self._single([item for item in short if self._years[item] in exact_year], written)
+        if found is not None:
+            return found, "exact"
+        if not likely or agreeing:
+            return None
+        candidates = [
+            [item for item in whole if year is not None and abs(int(self._years[item]) - year) == 1],
+            [item for item in self._of_forms(short_forms(title), whole=True) if self._years[item] in exact_year],
+        ]
+        dated = (other if year is None or title_year(other)[1] else f"{other} ({year})" for other in others)
+        candidates += [self._agreeing(self._of_forms(title_forms(other), whole=True), year) for other in dated]
+        for items in candidates:
+            found = self._single(items, written)
+            if found is not None:
+                return found, "likely"
+        found = self._slip(plain(_article_first(name)), year) if slips else None
+        return None if found is None else (found, "likely")
+
+    def _of_forms(self, forms: Iterable[str], *, whole: bool) -> list[int]:
+        """Items that have one of the forms, without repeats."""
+        return list(dict.fromkeys(item for form in forms for item in self._exact.get((_arabic(form), whole), ())))
+
+    def _agreeing(self, items: list[int], year: int | None) -> list[int]:
+        return self._of_year([item for item in items if year is None or int(self._years[item]) in (0, year)], year)
+
+    def _single(self, items: list[int], forms: Sequence[str]) -> int | None:
+        """Return the one of some items; of several, the one whose first form is that of the text."""
+        if len(items) > 1:
+            items = [item for item in items if self._first[item] == _arabic(forms[0])]
+        return items[0] if len(items) == 1 else None
+
+    def _slip(self, wanted: str, year: int | None) -> int | None:
+        """Return the one item whose title is this with a slip of a letter, and that has no other year."""
+        if len(wanted) <= _SHORT:
+            return None
+        best: dict[int, float] = {}
+        for form, score, index in process.extract(wanted, self._forms, scorer=fuzz.ratio, score_cutoff=_SLIP, limit=50):
+            item = self._owners[index]
+            its_year = int(self._years[item])
+            if not self._whole[index] or _numbers(_arabic(form)) != _numbers(_arabic(wanted)):
+                continue
+            if year is not None and its_year and abs(its_year - year) > 1:
+                continue
+            if len(wanted) >= _LONG or (year is not None and its_year == year):
+                best[item] = max(best.get(item, 0.0), score)
+        ranked = sorted(best, key=lambda item: -best[item])
+        if not ranked or (len(ranked) > 1 and best[ranked[1]] > best[ranked[0]] - _LEAD):
+            return None
+        return ranked[0]
 
     def closest(self, text: str, *, least: float) -> Match | None:
         """Find the title that the whole text is meant to be, or None if no title is at least so similar, in [0, 1]."""
@@ -183,6 +306,11 @@ class TitleIndex:
 
     def _ordered(self, items: list[int]) -> list[int]:
         return sorted(items, key=lambda item: (self._rank[item], item))
+
+
+def alike(one: str, other: str) -> float:
+    """Similarity of two titles without their years, in percent; words may stand in any order."""
+    return fuzz.token_set_ratio(title_forms(one)[0], title_forms(other)[0])
 
 
 def _similarity(wanted: str, form: str) -> float:

@@ -1,15 +1,18 @@
 """From a file into the history: what one person had, with a key or a title, and perhaps a rating and a time.
 
-The file is read as every other (`palate.data.reading`). A row that cannot be used is passed over and listed; items that
-the catalogue does not know are kept: a later one may.
+First a plan is made, which changes nothing and can be shown; then it is written as one step. An item has one entry from
+imports: with its newest time and its newest rating. So importing a newer export changes entries, and importing the same
+one changes nothing. A row that cannot be used is passed over and listed; items that the catalogue does not know are
+kept by their title: a later catalogue may know them.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from palate.client.vault.errors import EntryRefused
 from palate.client.vault.history import History, Interaction
@@ -17,69 +20,123 @@ from palate.data.catalogue import TITLE_PREFIX, Catalogue, printable
 from palate.errors import DataError
 
 if TYPE_CHECKING:
+    from palate.data.interactions import RawInteractions
     from palate.data.options import ReadOptions
+    from palate.data.personal import PersonalRows
+    from palate.data.titles import Certainty
 
 MAX_FILE_BYTES: Final = 1 << 28
 MAX_ROWS: Final = 1_000_000
 EXAMPLES: Final = 3
+"""Titles that are shown of each kind."""
 LISTED: Final = 20
 """Rows that were passed over and are named, at most."""
+_UNALIKE: Final = 50
+"""Percent of similarity below which a file's key and title are of different items: its keys are another catalogue's."""
+
+_MOST_COMPARED: Final = 100_000_000
+"""Comparisons of titles that may have slips, some 20 seconds of them; from then on titles must be written alike."""
+
+Found = Literal["exact", "likely", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Imported:
-    """What came of a file.
+class ImportPlan:
+    """What an import would do; nothing is changed before `write`.
 
     Attributes
     ----------
+    files
+        Names of the files that were read, with what kind of export each is, or "".
+    not_read
+        Files beside them.
     rows
-        Rows of the file, or of one person in it.
-    added
-        Interactions that the history did not have.
-    known
-        Of those, how many are about items of the catalogue.
-    unknown
-        The others: kept for a later catalogue.
+        Rows of the files, or of one person in them; also those that were passed over.
+    exact, likely, unknown
+        How many different items are in the catalogue, are probably in it, and are not.
     examples
-        A few names of unknown items.
+        Of each of these kinds a few: the title as it was written, and the catalogue's; that is "" for unknown ones.
+    added, changed, unchanged
+        Entries that the history does not have, has otherwise, and has already.
     columns
-        Which column was read as what.
+        Which column was read as what; empty for known exports.
     passed_over
-        Columns of the file that nothing was taken from.
+        Columns that nothing was taken from; empty for known exports.
+    left_out
+        Rows that say nothing about what was had: why, in words -> how many.
     dropped
         How many rows could not be used.
     reasons
         The first of them: "line 3: the rating is no number".
     notes
         What was guessed, in sentences.
+    entries, replaced
+        The new and the changed entries, in the order of the files; numbers of those that they take the place of.
     """
 
+    files: dict[str, str]
+    not_read: tuple[str, ...]
     rows: int
-    added: int
-    known: int
+    exact: int
+    likely: int
     unknown: int
-    examples: tuple[str, ...]
+    examples: dict[Found, tuple[tuple[str, str], ...]]
+    added: int
+    changed: int
+    unchanged: int
     columns: dict[str, str]
     passed_over: tuple[str, ...]
+    left_out: dict[str, int]
     dropped: int
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
+    entries: tuple[Interaction, ...] = field(repr=False)
+    replaced: tuple[int, ...] = field(repr=False)
+
+    def write(self, history: History) -> None:
+        """Change the history, as one step that `History.undo` takes back."""
+        history.add_many(self.entries, replacing=self.replaced)
+
+    def to_json(self) -> dict[str, Any]:
+        """All facts but the entries as plain values."""
+        return {name: value for name, value in vars(self).items() if name not in ("entries", "replaced")}
 
 
-def import_file(
+@dataclass(frozen=True)
+class _Said:
+    """What rows say about an item: the newest rating and the newest time, where they have one."""
+
+    written: str
+    found: Found
+    rating: float | None
+    time: int | None
+
+    def after(self, earlier: _Said) -> _Said:
+        """Join with what an earlier row says; the one with the later time is the newer, without times this one is."""
+        older, newer = earlier, self
+        if self.time is not None and earlier.time is not None and earlier.time > self.time:
+            older, newer = newer, older
+        return replace(
+            newer,
+            rating=older.rating if newer.rating is None else newer.rating,
+            time=older.time if newer.time is None else newer.time,
+        )
+
+
+def plan_import(
     path: Path,
     history: History,
     catalogue: Catalogue | None,
     *,
     options: ReadOptions | None = None,
     user: str | None = None,
-) -> Imported:
-    """Take a file's interactions into a history.
+) -> ImportPlan:
+    """Read a file, an archive or a folder, and plan what it would change in a history.
 
     Parameters
     ----------
     path
-        Any file that `palate.data.reading.read_rows` reads, up to `MAX_FILE_BYTES` and `MAX_ROWS`.
+        What `palate.data.personal.read_personal` reads, up to `MAX_FILE_BYTES` and `MAX_ROWS`.
     history
         Where to.
     catalogue
@@ -92,71 +149,196 @@ def import_file(
     Raises
     ------
     DataError
-        If the file cannot be read, lacks a column, or has no row that can be used; nothing is imported then.
+        If nothing can be read, a column is missing, or no row can be used.
     """
+    from palate.data.files import Limits
+    from palate.data.options import ReadOptions
+    from palate.data.personal import read_personal
+
+    limits = Limits(max_bytes=MAX_FILE_BYTES, max_rows=MAX_ROWS)
+    read = read_personal(path, options or ReadOptions(), limits)
+    catalogue = Catalogue.of(()) if catalogue is None else catalogue
+    matcher = _Matcher(catalogue)
+    said: dict[str, _Said] = {}
+    dropped: list[str] = []
+    notes = list(read.notes)
+    used = 0
+    for name, raw in read.files.items():
+        rows, noted = _rows_of(name, raw, user)
+        notes += noted
+        where = f"{name}, " if len(read.files) > 1 else ""
+        odd = raw.dropped.rows()
+        for row in rows:
+            try:
+                key, one = _said(row, matcher, read.titles)
+            except EntryRefused as error:
+                odd.append((row["line"], error.message))
+                continue
+            said[key] = one.after(said[key]) if key in said else one
+            used += 1
+        dropped += [f"{where}{raw.unit} {line}: {reason}" for line, reason in sorted(odd)]
+    if not said:
+        raise DataError(
+            f"{path.name}: none of its {len(dropped)} rows can be imported; {dropped[0]}",
+            hint="mend the file, or say which column is what: --title-column, --time-column and so on",
+        )
+    if used > len(said):
+        notes.append(
+            f"an item counts once, with its newest time and rating; rows that repeat one: {used - len(said):,}"
+        )
+    if matcher.is_exhausted:
+        notes.append("so many titles are unknown that only the first of them were looked for with slips of a letter")
+    entries, replaced, changed = _changes(said, history, matcher)
+    return _plan(read, said, catalogue, used + len(dropped), dropped, notes, entries, replaced, changed)
+
+
+def _rows_of(name: str, raw: RawInteractions, user: str | None) -> tuple[Iterable[dict[str, Any]], list[str]]:
+    """Rows of one person, and notes on the file."""
     import polars as pl
 
-    from palate.data.files import Limits
-    from palate.data.reading import read_rows
-
-    raw = read_rows(path, options, personal=True, limits=Limits(max_bytes=MAX_FILE_BYTES, max_rows=MAX_ROWS))
     frame, notes = raw.frame, list(raw.report.notes)
     if user is not None:
         if "user" not in frame.columns:
-            raise DataError(
-                f"{path.name} has no column of users", hint="leave --user out, or name it with --user-column"
-            )
+            raise DataError(f"{name} has no column of users", hint="leave --user out, or name it with --user-column")
         frame = frame.filter(pl.col("user") == user)
         if frame.is_empty():
-            raise DataError(f"{path.name} has no rows of user {user!r}", hint="look up how the file writes it")
+            raise DataError(f"{name} has no rows of user {user!r}", hint="look up how the file writes it")
     elif "user" in frame.columns and (users := frame["user"].n_unique()) > 1:
         notes.append(
             f"the file has rows of {users:,} users in {raw.columns['user']}, and all were taken; "
-            "to take one person's: palate client undo, then import again with --user"
-        )
-    catalogue = Catalogue.of(()) if catalogue is None else catalogue
-    named: list[Interaction] = []
-    dropped = raw.dropped.rows()
-    for row in frame.iter_rows(named=True):
-        try:
-            named.append(_interaction(row, catalogue))
-        except EntryRefused as error:
-            dropped.append((row["line"], error.message))
-    dropped.sort()
-    reasons = tuple(f"{raw.unit} {line}: {reason}" for line, reason in dropped[:LISTED])
-    if not named:
-        raise DataError(
-            f"{path.name}: none of its {len(dropped)} rows can be imported; {reasons[0]}",
-            hint="mend the file, or say which column is what: --title-column, --time-column and so on",
+            "to take one person's, import with --user"
         )
     if "rating" in raw.columns and (unrated := frame["rating"].null_count()):
         notes.append(f"{unrated:,} rows have no rating; they count as had")
-    had = {(entry.item, entry.value, entry.time) for _, entry in history.in_order()}
-    new = [entry for entry in dict.fromkeys(named) if (entry.item, entry.value, entry.time) not in had]
-    history.add_many(new)
-    unknown = [entry.item for entry in new if entry.item not in catalogue.rows]
-    return Imported(
-        rows=len(named) + len(dropped),
-        added=len(new),
-        known=len(new) - len(unknown),
-        unknown=len(unknown),
-        examples=tuple(item.removeprefix(TITLE_PREFIX) for item in dict.fromkeys(unknown))[:EXAMPLES],
-        columns={role: printable(name) for role, name in raw.columns.items()},
-        passed_over=tuple(map(printable, raw.other_columns)),
+    return frame.iter_rows(named=True), notes
+
+
+class _Matcher:
+    """Finds the items of rows in a catalogue; each title is looked up once."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._titles: dict[tuple[str, ...], tuple[int, Certainty] | None] = {}
+        self._compared = 0
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether so many titles were unknown that the others were not looked for with slips."""
+        return self._compared > _MOST_COMPARED
+
+    def find(self, key: str, title: str, codes: Iterable[str] = (), others: Iterable[str] = ()) -> tuple[str, Found]:
+        """Return the key for a history, and how certain it is."""
+        from palate.data.titles import alike
+
+        catalogue, rows = self._catalogue, self._catalogue.rows
+        for code in codes:
+            if code in rows:
+                return catalogue.ids[rows[code]], "exact"
+        by_title = self._by_title((title, *others)) if title else None
+        if by_title is not None and by_title[1] == "exact":
+            return catalogue.ids[by_title[0]], "exact"
+        at = rows.get(key) if key else None
+        if at is not None:
+            listed = catalogue.titles[at]
+            if not title or listed == key or alike(title, listed) >= _UNALIKE:
+                return catalogue.ids[at], "exact"
+            key = ""  # it is another item of this catalogue
+        if by_title is not None:
+            return catalogue.ids[by_title[0]], "likely"
+        return key or TITLE_PREFIX + title, "unknown"
+
+    def same(self, key: str) -> str:
+        """Return the key under which an entry of the history would be imported now."""
+        title = key.removeprefix(TITLE_PREFIX)
+        return self.find("" if title != key else key, title if title != key else "")[0]
+
+    def _by_title(self, titles: tuple[str, ...]) -> tuple[int, Certainty] | None:
+        if not self._catalogue.num_items:
+            return None
+        if titles not in self._titles:
+            index = self._catalogue.title_index
+            found = index.identify(titles[0], titles[1:], slips=not self.is_exhausted)
+            self._compared += index.num_forms if found is None else 0
+            self._titles[titles] = found
+        return self._titles[titles]
+
+
+def _said(row: dict[str, Any], matcher: _Matcher, titles: dict[str, str] | Any) -> tuple[str, _Said]:
+    """Return the key of a row's item, and what the row says about it; raises EntryRefused if it cannot be an entry."""
+    own, title = str(row.get("item") or ""), str(row.get("title") or "")
+    title = title or titles.get(own, "")
+    key, found = matcher.find(own, title, row.get("code") or (), row.get("other") or ())
+    rating, moment = row.get("rating"), row.get("moment")
+    time = math.floor(moment) if isinstance(moment, float) else None
+    Interaction(item=key, value=1.0 if rating is None else rating, time=time, source="import")
+    return key, _Said(title or own, found, rating, time)
+
+
+def _changes(said: dict[str, _Said], history: History, matcher: _Matcher) -> tuple[list[Interaction], list[int], int]:
+    """Entries that are new or changed, numbers of those that they take the place of, and how many are changed."""
+    imported: dict[str, list[tuple[int, Interaction]]] = {}
+    had = set()
+    for number, entry in history.in_order():
+        had.add((entry.item, entry.value, entry.time))
+        if entry.source == "import":
+            imported.setdefault(matcher.same(entry.item), []).append((number, entry))
+    entries, replaced, changed = [], [], 0
+    for key, one in said.items():
+        before = imported.get(key, [])
+        joined = one
+        for _, entry in reversed(before):
+            known = _Said(one.written, one.found, None if entry.value == 1.0 else entry.value, entry.time)
+            joined = joined.after(known)
+        new = Interaction(
+            item=key, value=1.0 if joined.rating is None else joined.rating, time=joined.time, source="import"
+        )
+        if (len(before) == 1 and before[0][1] == new) or (not before and (key, new.value, new.time) in had):
+            continue
+        entries.append(new)
+        replaced += [number for number, _ in before]
+        changed += bool(before)
+    return entries, replaced, changed
+
+
+def _plan(
+    read: PersonalRows,
+    said: dict[str, _Said],
+    catalogue: Catalogue,
+    rows: int,
+    dropped: list[str],
+    notes: list[str],
+    entries: list[Interaction],
+    replaced: list[int],
+    changed: int,
+) -> ImportPlan:
+    """Put together what is to be shown."""
+    kinds: dict[Found, list[tuple[str, str]]] = {"exact": [], "likely": [], "unknown": []}
+    for key, one in said.items():
+        listed = "" if one.found == "unknown" else catalogue.titles[catalogue.rows[key]]
+        kinds[one.found].append((printable(one.written), listed))
+    plain = [raw for raw in read.files.values() if not raw.export]
+    return ImportPlan(
+        files={printable(name): raw.export for name, raw in read.files.items()},
+        not_read=tuple(map(printable, read.not_read)),
+        rows=rows,
+        exact=len(kinds["exact"]),
+        likely=len(kinds["likely"]),
+        unknown=len(kinds["unknown"]),
+        examples={kind: _examples(found) for kind, found in kinds.items()},
+        added=len(entries) - changed,
+        changed=changed,
+        unchanged=len(said) - len(entries),
+        columns={role: printable(name) for raw in plain for role, name in raw.columns.items()},
+        passed_over=tuple(printable(name) for raw in plain for name in raw.other_columns),
+        left_out=read.left_out,
         dropped=len(dropped),
-        reasons=reasons,
+        reasons=tuple(map(printable, dropped[:LISTED])),
         notes=tuple(map(printable, notes)),
+        entries=tuple(entries),
+        replaced=tuple(replaced),
     )
 
 
-def _interaction(row: dict[str, object], catalogue: Catalogue) -> Interaction:
-    """Return an entry under the key that the catalogue has for it; raises EntryRefused if it cannot be one."""
-    key, title = str(row.get("item") or ""), str(row.get("title") or "")
-    by_title = TITLE_PREFIX + title
-    at = catalogue.rows.get(key) if key else None
-    if at is None and title:
-        at = catalogue.rows.get(by_title)
-    item = catalogue.ids[at] if at is not None else key or by_title
-    rating, moment = row.get("rating"), row.get("moment")
-    time = None if not isinstance(moment, float) else math.floor(moment)
-    return Interaction(item=item, value=rating if isinstance(rating, float) else 1.0, time=time, source="import")
+def _examples(found: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Return some titles to show: those that are written otherwise than the catalogue's first, for they say more."""
+    return tuple(sorted(found, key=lambda pair: pair[0] == pair[1])[:EXAMPLES])

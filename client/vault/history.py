@@ -94,8 +94,15 @@ class History:
         """Add one interaction and return its number; raises as `Interaction`."""
         return self.add_many([Interaction(item=item, value=value, time=time, source=source)])[0]
 
-    def add_many(self, interactions: Iterable[Interaction]) -> list[int]:
+    def add_many(self, interactions: Iterable[Interaction], *, replacing: Iterable[int] = ()) -> list[int]:
         """Add interactions as one step, in this order.
+
+        Parameters
+        ----------
+        interactions
+            What to add.
+        replacing
+            Numbers of those that they take the place of; `undo` brings them back.
 
         Returns
         -------
@@ -106,12 +113,14 @@ class History:
         if not interactions:
             return []
         with self._vault.transaction():
+            replaced = self._take(replacing)
             journal = self._journal()
             first = int(journal["next"])
             numbered = {first + place: asdict(entry) for place, entry in enumerate(interactions)}
             self._insert(numbered)
             journal["next"] = first + len(interactions)
-            self._note(journal, {"did": "add", "first": first, "count": len(interactions)})
+            step = {"did": "add", "first": first, "count": len(interactions)}
+            self._note(journal, {**step, "entries": replaced} if replaced else step)
             return list(numbered)
 
     def remove_item(self, item: str) -> int:
@@ -187,6 +196,7 @@ class History:
         match step["did"]:
             case "add":
                 self._take(range(step["first"], step["first"] + step["count"]))
+                self._insert({int(number): entry for number, entry in step.get("entries", {}).items()})
             case "remove":
                 self._insert({int(number): entry for number, entry in step["entries"].items()})
             case "mark":

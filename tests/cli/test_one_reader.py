@@ -80,11 +80,11 @@ def test_the_same_two_files_pass_through_every_command(files, palate):
     palate("server", "init", "--name", "films", *address, "--catalogue", "movies.csv", "--folder", "fleet")
     palate("client", "init", "--keyring", "file")
     (files / "device" / "catalogue.parquet").write_bytes((files / "fleet" / "catalogue.parquet").read_bytes())
-    taken = json.loads(palate("client", "import", "ratings.csv", "--user", "7", "--json"))
+    taken = json.loads(palate("client", "import", "ratings.csv", "--user", "7", "--yes", "--json"))
     assert (taken["added"], taken["unknown"], taken["dropped"]) == (taken["rows"], 0, 0)
     assert taken["columns"] == {"user": "userId", "item": "movieId", "rating": "rating", "time": "timestamp"}
-    films = json.loads(palate("client", "import", "movies.csv", "--json"))
-    assert (films["known"], films["unknown"]) == (10, 0)
+    films = json.loads(palate("client", "import", "movies.csv", "--yes", "--json"))
+    assert (films["exact"], films["unknown"]) == (10, 0)
 
 
 @pytest.mark.parametrize(
@@ -99,4 +99,5 @@ def test_every_command_takes_the_columns_by_position(files, palate, command):
     (files / "odd.csv").write_text("ann,007,4\nann,008,2\nbob,007,5\n")
     if command[0] == "client":
         palate("client", "init", "--keyring", "file")
+        command = (*command, "--yes")
     palate(*command, "--columns", "user,item,rating")

@@ -124,9 +124,16 @@ def test_a_welcome_for_somebody_else_or_a_damaged_one_changes_nothing(terminal, 
 def test_imports_are_counted_and_unknown_items_are_shown_and_kept(joined, tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("title,rating\nTitle 3,4\nUnheard of,5\n", encoding="utf-8")
-    text = joined("import", str(path))
-    assert "2 rows, 2 new interactions" in text
-    assert "1 of them are not in the catalogue, and kept for a later one: Unheard of" in text
+    code, text = joined.ends("import", str(path))
+    assert (code, text.splitlines()[-2:]) == (
+        2,
+        ["nothing was imported: there is nobody to agree", "look at the preview, then add --yes"],
+    )
+    assert joined.json("status")["interactions"] == 0
+    text = joined("import", str(path), "--yes")
+    assert "2 rows about 2 items" in text
+    assert "1 not in it; kept, and looked for again in a later one\n    Unheard of" in text
+    assert "2 new, 0 changed, 0 as they were" in text
     assert joined.json("import", str(path))["added"] == 0
     with Vault.open(DeviceFolder(joined.home).vault) as vault:
         assert [entry.item for _, entry in History(vault).in_order()] == ["i3", "title:Unheard of"]
@@ -167,7 +174,7 @@ def test_limits_are_changed_one_by_one_and_noted_in_the_ledger(joined):
 def test_leaving_keeps_ledger_and_history_and_takes_the_keys(joined, tmp_path, operator):
     path = tmp_path / "mine.csv"
     path.write_text("item\ni1\n", encoding="utf-8")
-    joined("import", str(path))
+    joined("import", str(path), "--yes")
     before = joined.json("status")
     code, text = joined.ends("leave")
     assert (code, text.partition("\n")[0]) == (2, "there is nobody to confirm")

@@ -10,7 +10,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from palate.client.fleet.importing import import_file
+from palate.client.fleet.importing import plan_import
 from palate.client.vault import Vault
 from palate.client.vault.history import History
 from palate.data.catalogue import Catalogue
@@ -58,15 +58,18 @@ def test_a_broken_file_is_taken_whole_or_refused_in_words_and_nothing_is_lost(tm
         for number in range(repeats):
             path = tmp_path / f"{number}.{kind}"
             path.write_bytes(broken(content, chance))
-            before, added = history.in_order(), 0
+            before, added, replaced = history.in_order(), 0, ()
             try:
-                added = import_file(path, history, CATALOGUE).added
+                plan = plan_import(path, history, CATALOGUE)
+                plan.write(history)
+                added, replaced = plan.added, plan.replaced
                 taken += 1
             except PalateError as error:
                 refused.append(error)
             after = history.in_order()
             assert len(after) == len(before) + added, number
-            assert {entry for _, entry in before} <= {entry for _, entry in after}, number
+            assert {entry for at, entry in before if at not in replaced} <= {entry for _, entry in after}, number
+            assert {entry.item for _, entry in before} <= {entry.item for _, entry in after}, number
         vault.check()
     assert all(error.message and error.hint for error in refused)
     assert len(refused) > 5, "hardly anything was broken"

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from palate.client.fleet.importing import import_file
+from palate.client.fleet.importing import plan_import
 from palate.client.vault import Vault
 from palate.client.vault.history import History
 from palate.data.catalogue import Catalogue
@@ -23,6 +23,12 @@ CATALOGUE = replace(Catalogue.of(("i1", "i2", "i3")), titles=("Heat (1995)", "Ra
 def history(tmp_path):
     with Vault.create(tmp_path / "vault", keyring="file") as vault:
         yield History(vault)
+
+
+def import_file(path, history, catalogue, **how):
+    plan = plan_import(path, history, catalogue, **how)
+    plan.write(history)
+    return plan
 
 
 def entries(history):
@@ -38,7 +44,8 @@ def test_items_titles_ratings_and_times_come_in_from_csv(history, tmp_path):
     text = 'title,rating,time,else\nHeat (1995),4.5,20,x\n"Ran, or: Chaos",,10,\nUnheard of,3,,\n'
     path = written(tmp_path / "a.csv", text)
     done = import_file(path, history, CATALOGUE)
-    assert (done.rows, done.added, done.known, done.unknown, done.examples) == (3, 3, 2, 1, ("Unheard of",))
+    assert (done.rows, done.added, done.exact, done.unknown) == (3, 3, 2, 1)
+    assert done.examples["unknown"] == (("Unheard of", ""),)
     # Without a time, an entry stays behind the one before it.
     assert entries(history) == [("i2", 1.0, 10), ("title:Unheard of", 3.0, None), ("i1", 4.5, 20)]
 
@@ -107,10 +114,55 @@ def test_dates_of_parquet_files_are_moments_in_utc(history, tmp_path):
 
 def test_a_file_that_comes_twice_adds_nothing(history, tmp_path):
     path = written(tmp_path / "a.csv", "item,time\ni1,1\ni1,1\ni1,2\nzz,3\n")
-    assert import_file(path, history, CATALOGUE).added == 3
+    assert import_file(path, history, CATALOGUE).added == 2
     again = import_file(path, history, CATALOGUE)
-    assert (again.rows, again.added, again.unknown) == (4, 0, 0)
-    assert len(entries(history)) == 3
+    assert (again.rows, again.added, again.changed, again.unchanged) == (4, 0, 0, 2)
+    assert entries(history) == [("i1", 1.0, 2), ("zz", 1.0, 3)]
+
+
+def test_a_newer_export_changes_entries_and_one_undo_brings_the_older_ones_back(history, tmp_path):
+    path = tmp_path / "a.csv"
+    import_file(written(path, "title,rating,time\nHeat (1995),2,10\nNot yet,3,11\n"), history, CATALOGUE)
+    before = entries(history)
+    done = import_file(written(path, "title,rating,time\nHeat (1995),5,20\nNot yet,3,11\n"), history, CATALOGUE)
+    assert (done.added, done.changed, done.unchanged) == (0, 1, 1)
+    assert entries(history) == [("title:Not yet", 3.0, 11), ("i1", 5.0, 20)]
+    assert history.undo()
+    assert entries(history) == before
+
+
+def test_an_older_export_fills_gaps_but_never_takes_a_newer_rating_back(history, tmp_path):
+    import_file(written(tmp_path / "a.csv", "title,rating,time\nHeat (1995),5,20\n"), history, CATALOGUE)
+    import_file(written(tmp_path / "b.csv", "title,rating,time\nHeat (1995),2,10\n"), history, CATALOGUE)
+    import_file(written(tmp_path / "c.csv", "title,time\nHeat (1995),30\n"), history, CATALOGUE)
+    assert entries(history) == [("i1", 5.0, 30)]
+
+
+def test_what_was_kept_by_its_title_is_the_same_entry_once_the_catalogue_has_it(history, tmp_path):
+    path = written(tmp_path / "a.csv", "title,time\nHeat (1995),10\n")
+    import_file(path, history, None)
+    assert entries(history) == [("title:Heat (1995)", 1.0, 10)]
+    done = import_file(path, history, CATALOGUE)
+    assert (done.added, done.changed) == (0, 1)
+    assert entries(history) == [("i1", 1.0, 10)]
+
+
+def test_entries_by_hand_are_left_alone(history, tmp_path):
+    history.add("i1", 1.0, 5)
+    import_file(written(tmp_path / "a.csv", "title,rating,time\nHeat (1995),4,10\n"), history, CATALOGUE)
+    assert entries(history) == [("i1", 1.0, 5), ("i1", 4.0, 10)]
+
+
+def test_a_plan_changes_nothing_until_it_is_written(history, tmp_path):
+    plan = plan_import(written(tmp_path / "a.csv", "title\nHeat (1995)\n"), history, CATALOGUE)
+    assert plan.added == 1
+    assert entries(history) == []
+
+
+def test_a_key_of_another_numbering_is_not_taken_for_an_item_of_this_catalogue(history, tmp_path):
+    text = "item,title\ni1,Something else entirely\ni2,Heat (1986)\ni3,Heat\n"
+    import_file(written(tmp_path / "a.csv", text), history, CATALOGUE)
+    assert [item for item, *_ in entries(history)] == ["title:Something else entirely", "i3"]
 
 
 def test_a_later_catalogue_finds_what_was_kept_for_it(history, tmp_path):
@@ -177,7 +229,7 @@ def test_titles_are_matched_as_people_write_them(history, tmp_path):
     path = written(tmp_path / "a.csv", "title,time\n" + "".join(f'"{title}",{at}\n' for at, title in enumerate(titles)))
     import_file(path, history, films)
     found = [item for item, *_ in entries(history)]
-    assert found == ["m", "m", "a", "g", "title:heat", "title:The Matrix (2021)"]
+    assert found == ["m", "a", "g", "title:heat", "title:The Matrix (2021)"]
 
 
 def test_the_rows_of_one_of_several_users_can_be_taken(history, tmp_path):

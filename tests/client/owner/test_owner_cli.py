@@ -205,19 +205,26 @@ def test_what_was_imported_by_its_title_can_be_removed_listed_or_not(owner, tmp_
 def test_an_import_is_matched_with_the_catalogue_that_is_there_though_no_fleet_gave_it(owner, tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("title,stars\nCasino (1995),4\nUnheard of,2\n", encoding="utf-8")
-    text = owner("import", str(path))
-    assert "1 of them are not in the catalogue, and kept for a later one: Unheard of" in text
+    text = owner("import", str(path), "--yes")
+    assert "1 not in it; kept, and looked for again in a later one\n    Unheard of" in text
     assert "columns read: title as title, stars as rating" in text
     entries = owner.json("history")["entries"]
     assert [entry["item"] for entry in entries[-2:]] == ["film-002", "title:Unheard of"]
     assert owner.json("import", str(path)) == {
+        "imported": False,
+        "files": {"mine.csv": ""},
+        "not_read": [],
         "rows": 2,
+        "exact": 1,
+        "likely": 0,
+        "unknown": 1,
+        "examples": {"exact": [["Casino (1995)", "Casino (1995)"]], "likely": [], "unknown": [["Unheard of", ""]]},
         "added": 0,
-        "known": 0,
-        "unknown": 0,
-        "examples": [],
+        "changed": 0,
+        "unchanged": 2,
         "columns": {"title": "title", "rating": "stars"},
         "passed_over": [],
+        "left_out": {},
         "dropped": 0,
         "reasons": [],
         "notes": [],
