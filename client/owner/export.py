@@ -59,6 +59,11 @@ def export_all(folder: DeviceFolder) -> dict[str, Any]:
         }
 
 
+def export_bytes(folder: DeviceFolder) -> bytes:
+    """Return the owner's data as a JSON file; raises as `export_all`."""
+    return json.dumps(export_all(folder), indent=1, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+
+
 def export_to(folder: DeviceFolder, path: Path) -> int:
     """Write the owner's data into a new file that nobody else may read, and return its size in bytes.
 
@@ -71,7 +76,7 @@ def export_to(folder: DeviceFolder, path: Path) -> int:
     """
     if path.exists() or path.is_symlink():
         raise ConfigError(f"{path} is there already", hint="name a new file; an old export is not overwritten")
-    data = json.dumps(export_all(folder), indent=1, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+    data = export_bytes(folder)
     try:
         files.create(path.absolute(), data)
     except FileExistsError:

@@ -5,7 +5,6 @@ It works without scripts. Addresses are relative throughout, for access control 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast, get_args
@@ -25,7 +24,7 @@ from palate.client.fleet.status import status_of
 from palate.client.fleet.status_text import carried_words, left_words
 from palate.client.fleet.trust import trust_sentence
 from palate.client.owner.device import Said
-from palate.client.owner.export import export_all
+from palate.client.owner.export import export_bytes
 from palate.client.owner.forgetting import OUT_OF_REACH
 from palate.client.page.access import FORM_TOKEN, MAX_QUERY_BYTES, form_of
 from palate.client.page.list_controls import COUNTS, MAX_YEAR, ListControls
@@ -110,11 +109,7 @@ class Page:
         return Starlette(
             routes=[Route(path, view, methods=["POST"]) for path, view in changes.items()]
             + [Route(path, view, methods=["GET"]) for path, view in views.items()],
-            exception_handlers={
-                PalateError: self._problem,
-                HTTPException: self._missing,
-                Exception: self._defect,
-            },
+            exception_handlers=dict.fromkeys((PalateError, HTTPException, Exception), self._failed),
         )
 
     def home(self, request: Request) -> Response:
@@ -199,12 +194,10 @@ class Page:
             marked=named,
         )
 
-    def privacy(self, _: Request) -> Response:
-        """Show the budget, the rounds, and what was sent in each of them."""
-        return self._privacy_page()
-
-    def _privacy_page(self, typed: dict[str, str] | None = None, problem: PalateError | None = None) -> Response:
-        """Show it, with limits that could not be taken as they were typed."""
+    def privacy(
+        self, _: Request | None = None, typed: dict[str, str] | None = None, problem: PalateError | None = None
+    ) -> Response:
+        """Show the budget, and what was sent in each round; and limits that could not be taken as they were typed."""
         with self.session.using() as device:
             status = status_of(device.folder)
         trust = "" if status.profile is None else trust_sentence(status.profile)
@@ -298,7 +291,7 @@ class Page:
                 if changes:
                     enrolling.change_limits(device.folder, **changes)
             except (ConfigError, RunError, PrivacyError) as error:
-                return self._privacy_page(typed, error)
+                return self.privacy(None, typed, error)
             changed = "Your limits are changed; every round from now on is held against them."
             self.session.notify(changed if changes else "Your limits are as they were.")
         return RedirectResponse("./privacy#said", status_code=303)  # the form was far down the page
@@ -321,10 +314,9 @@ class Page:
     def export(self, _: Request) -> Response:
         """Give the owner everything that the device keeps about them, as a file."""
         with self.session.using() as device:
-            found = export_all(device.folder)
-        text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+            found = export_bytes(device.folder)
         headers = {"content-disposition": 'attachment; filename="palate-export.json"'}
-        return Response(text.encode("utf-8"), media_type="application/json", headers=headers)
+        return Response(found, media_type="application/json", headers=headers)
 
     def forget(self, request: Request) -> Response:
         """Destroy the device for good, once the owner has typed the word; the page ends with it."""
@@ -347,17 +339,13 @@ class Page:
         )
         return HTMLResponse(text, status_code)
 
-    def _problem(self, _: Request, error: Exception) -> Response:
-        """Say what is wrong and what to do, as the command would."""
-        assert isinstance(error, PalateError)
-        return self._page("", "problem", _status_of(error), message=error.message, hint=error.hint)
-
-    def _missing(self, _: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return self._page("", "problem", error.status_code, message="There is no such page.", hint="")
-
-    def _defect(self, _: Request, error: Exception) -> Response:
-        """Name the kind of error and nothing else: its text may quote what is private."""
+    def _failed(self, _: Request, error: Exception) -> Response:
+        """Say what is wrong and what to do, as the command would; of a defect its kind alone, for it may quote data."""
+        match error:
+            case PalateError():
+                return self._page("", "problem", _status_of(error), message=error.message, hint=error.hint)
+            case HTTPException():
+                return self._page("", "problem", error.status_code, message="There is no such page.", hint="")
         return self._page("", "problem", 500, message=f"A defect in Palate: {type(error).__name__}.", hint="Report it.")
 
 

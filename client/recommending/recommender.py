@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
@@ -204,18 +203,15 @@ class Recommender:
     def nudges(self, request: Request) -> list[Nudge]:
         """Turn what a request asks for more or less of into nudges."""
 
-        def facet(name: str, step: float, label: str) -> Nudge:
-            return Nudge(_kind(step), label, contrast(self.space, self.facets.of(name)), step)
+        def nudge(items: IntegerArray, step: float, label: str) -> Nudge:
+            return Nudge("asked" if step > 0 else "refused", label, contrast(self.space, items), step)
 
-        def title(item: int, step: float, label: str) -> Nudge:
-            words = f"{label} {self.catalogue.titles[item]}"
-            return Nudge(_kind(step), words, contrast(self.space, np.array([item])), step)
-
-        found = [facet(name, GENRE, names.in_words(name)) for name in request.genres if name not in request.more]
-        found += [facet(name, MORE, f"more of {names.in_words(name)}") for name in request.more]
-        found += [facet(name, LESS, f"less of {names.in_words(name)}") for name in request.less]
-        found += [title(item, TITLE, "something like") for item in request.titles]
-        found += [title(item, UNLIKE, "nothing like") for item in request.unlike]
+        of, named, titles = self.facets.of, names.in_words, self.catalogue.titles
+        found = [nudge(of(name), GENRE, named(name)) for name in request.genres if name not in request.more]
+        found += [nudge(of(name), MORE, f"more of {named(name)}") for name in request.more]
+        found += [nudge(of(name), LESS, f"less of {named(name)}") for name in request.less]
+        found += [nudge(np.array([item]), TITLE, f"something like {titles[item]}") for item in request.titles]
+        found += [nudge(np.array([item]), UNLIKE, f"nothing like {titles[item]}") for item in request.unlike]
         return found
 
 
@@ -339,7 +335,3 @@ class Person:
             notes.append("nothing here says what is well known: that wish changes nothing")
             request = replace(request, popularity=0)
         return Answer(tuple(lines), request, request.sentence(catalogue), tuple(notes))
-
-
-def _kind(step: float) -> Literal["asked", "refused"]:
-    return "asked" if step > 0 else "refused"

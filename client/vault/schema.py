@@ -114,12 +114,6 @@ def check(connection: sqlite3.Connection) -> None:
         )
 
 
-def scrub(connection: sqlite3.Connection) -> bool:
-    """Write the log back into the file and cut it to nothing; False if another program reads just now."""
-    busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-    return not busy
-
-
 def failure(error: sqlite3.Error) -> VaultError:
     """Give a failure of SQLite a name; its words name tables at most, never what is in them."""
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
