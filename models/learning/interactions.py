@@ -23,7 +23,7 @@ from palate.errors import ConfigError
 from palate.models.arrays import BoolArray, Float64Array, Int32Array, Int64Array, IntegerArray, UInt64Array
 from palate.models.sampling import draw_items, stream
 from palate.models.scores.base import ScoreModel, Shape, State
-from palate.models.scores.registry import head_size
+from palate.models.scores.registry import initial_head
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
@@ -96,8 +96,8 @@ def sample_layout(config: LocalTraining, *, fixed_dim: int, dim: int) -> SampleL
             hint="use --objective bce, or unit user",
         )
     shape = Shape(fixed_dim=fixed_dim, dim=dim, hidden=config.hidden)
-    head = head_size(config.model, config.objective, shape)
-    return SampleLayout(head_size=head, slots=1 + config.negatives, dim=dim)
+    head = initial_head(config.model, config.objective, shape)
+    return SampleLayout(head_size=sum(value.size for value in head.values()), slots=1 + config.negatives, dim=dim)
 
 
 def interaction_samples(keys: UInt64Array, positives: Int32Array, *, negatives: int, num_items: int) -> Int32Array:

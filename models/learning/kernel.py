@@ -19,7 +19,7 @@ from palate.models.learning.ridge import ClosedForm, closed_form, solve_users
 from palate.models.learning.sgd import blocks, train_bce, train_residual_head
 from palate.models.learning.updates import RowValues, Updates
 from palate.models.scores.base import ScoreModel, Shape, State
-from palate.models.scores.registry import initial_state, score_model
+from palate.models.scores.registry import initial_head, score_model
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
@@ -52,8 +52,8 @@ class Trained:
 def fresh_heads(table: ItemTable, config: LocalTraining, num_users: int) -> State:
     """Every head at the public starting point, [num_users, ...]."""
     shape = Shape(fixed_dim=table.fixed_dim, dim=table.dim, hidden=config.hidden)
-    state = initial_state(config.model, config.objective, shape)
-    return {name: value.expand(num_users, *value.shape).clone() for name, value in state.items()}
+    start = initial_head(config.model, config.objective, shape)
+    return {name: torch.from_numpy(value).expand(num_users, *value.shape).clone() for name, value in start.items()}
 
 
 def select_heads(heads: State, people: Int64Array) -> State:

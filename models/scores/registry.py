@@ -1,6 +1,6 @@
 """Score models by name. To add one, add a file in this folder and a line here, or an entry point in another package.
 
-Only `initial_state` loads PyTorch. Looking a model up, counting its parameters and recommending do not need it.
+Nothing here loads PyTorch: looking a model up, counting its parameters and recommending do not need it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from palate.errors import ConfigError
 from palate.models.arrays import Float32Array
 from palate.models.registry import Registry
-from palate.models.scores.base import ScoreModel, Shape, State
+from palate.models.scores.base import ScoreModel, Shape
 
 _PUBLIC_SEED = 1729  # heads start alike everywhere; what makes them personal is the device's own history
 
@@ -66,15 +66,3 @@ def score_model(name: str, objective: str) -> type[ScoreModel]:
 def initial_head(name: str, objective: str, shape: Shape) -> dict[str, Float32Array]:
     """Return the public starting point of a head as NumPy arrays without batch dimension."""
     return score_model(name, objective).initial(shape, np.random.default_rng(_PUBLIC_SEED))
-
-
-def initial_state(name: str, objective: str, shape: Shape) -> State:
-    """Return the public starting point of a head as tensors without batch dimension."""
-    import torch
-
-    return {key: torch.from_numpy(value) for key, value in initial_head(name, objective, shape).items()}
-
-
-def head_size(name: str, objective: str, shape: Shape) -> int:
-    """Count the trainable values of a head."""
-    return sum(value.size for value in initial_head(name, objective, shape).values())

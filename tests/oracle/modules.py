@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from palate.models.scores.base import ScoreModel, Shape
-from palate.models.scores.registry import initial_state, score_model
+from palate.models.scores.registry import initial_head, score_model
 
 
 class Head(nn.Module):
@@ -96,6 +96,11 @@ _MODULES: dict[str, Callable[[type[ScoreModel], Shape], Head]] = {
     "autoencoder": _GMFHead,
     "sequential": _GMFHead,
 }
+
+
+def initial_state(name: str, objective: str, shape: Shape) -> dict[str, Tensor]:
+    """Public starting point of a head as tensors."""
+    return {key: torch.from_numpy(value) for key, value in initial_head(name, objective, shape).items()}
 
 
 def build(name: str, objective: str, shape: Shape) -> Head:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from oracle.device import score_catalogue
+from oracle.modules import initial_state
 
 from palate.client.recommending.explaining import explain, joined, reason
 from palate.client.recommending.facets import column_groups, facets_of_item, group_of
@@ -19,7 +20,7 @@ from palate.client.recommending.taste import (
 )
 from palate.data.catalogue import Catalogue
 from palate.models.scores.base import ResidualHead, ScoreModel, Shape
-from palate.models.scores.registry import SCORE_MODELS, initial_state
+from palate.models.scores.registry import SCORE_MODELS
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 

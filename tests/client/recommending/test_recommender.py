@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from oracle.device import score_catalogue
+from oracle.modules import initial_state
 
 from palate.client.recommending.recommender import Recommender
 from palate.client.recommending.requests import Request
@@ -16,7 +17,7 @@ from palate.errors import ConfigError
 from palate.models import lists
 from palate.models.new_items import introduce
 from palate.models.scores.base import Shape
-from palate.models.scores.registry import SCORE_MODELS, initial_state
+from palate.models.scores.registry import SCORE_MODELS
 from palate.models.serving import serving_training
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
