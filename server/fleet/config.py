@@ -80,7 +80,7 @@ class Cohort(_Section):
     largest: int = Field(
         LARGEST_ROSTER, ge=2, le=MAX_REGISTERED, description="most devices asked in a round; drawn if more are online"
     )
-    tau: float = Field(0.5, gt=0, lt=1, description="a round needs more than this share of its roster to survive")
+    tau: float = Field(0.5, gt=0, lt=1, description="share of those asked that a round needs; among peers more than it")
     gamma: float = Field(
         0.0,
         ge=0,
@@ -118,8 +118,8 @@ class Cohort(_Section):
         return round(self.gamma * 1000) * enrolled // 1000
 
     def least_batch(self, asked: int) -> int:
-        """B, fewest reports in a sum where so many devices are asked."""
-        return max(self.smallest, round(self.tau * 1000) * asked // 1000 + 1)
+        """B, fewest reports in a sum where so many devices are asked with a helper: at least the share tau."""
+        return max(self.smallest, -(-round(self.tau * 1000) * asked // 1000))
 
     def require_peers(self) -> None:
         """Check what a round among peers needs.

@@ -334,7 +334,7 @@ class MemoryFleet:
             generation=1,
             not_after=int(self.wall_clock()) + 10_000_000,
         )
-        device = ReportingDevice(key, self.helper.admit(asked.signed(self.keys[0])), self.parties, seed)
+        device = ReportingDevice(key, self.helper.admit([asked.signed(self.keys[0])])[0], self.parties, seed)
         device.clock = self.wall_clock
         return device
 

@@ -127,6 +127,7 @@ def test_the_plan_of_a_fleet_knows_its_own_catalogue(described):
 
 def test_the_least_batch_is_a_share_of_those_who_are_asked_and_corrupt_devices_one_of_those_enrolled():
     cohort = checked_config({**GIVEN, "cohort": {"devices": 1000, "gamma": 0.05}, "helper": HELPER}).cohort
-    assert cohort.least_batch(1000) == 751
+    assert cohort.least_batch(1000) == 750
+    assert [cohort.model_copy(update={"smallest": 2}).least_batch(asked) for asked in (4, 5, 8)] == [3, 4, 6]
     assert cohort.least_batch(600) == cohort.smallest == 500
     assert (cohort.corrupt(1000), cohort.corrupt(1019), cohort.corrupt(1020)) == (50, 50, 51)

@@ -78,7 +78,7 @@ class Enrolling:
 
     def admitted(self, folder, helper) -> Certificate:
         with open_helper(helper) as service:
-            return service.admit(propose(folder, self.request))
+            return service.admit([propose(folder, self.request)])[0]
 
 
 @pytest.fixture
