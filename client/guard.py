@@ -137,7 +137,7 @@ class Guard:
         plan
             The round.
         compute
-            Makes the answer; called only when the charge is on disk. It must not fail for reasons that lie in the
+            Makes the answer; called only when the charge is on disk. It must not fail for reasons that are in the
             person's data: a failure can be seen.
 
         Raises
@@ -175,7 +175,7 @@ class Guard:
             return tuple(Anchor(name, book.state(name).seq, book.state(name).head) for name in self._names)
 
     def check_heads(self, heads: Iterable[Anchor]) -> None:
-        """Refuse to go on with a ledger that lacks entries which it once had: its budget would begin anew.
+        """Refuse a ledger that lacks entries which it once had: its budget would start anew.
 
         Raises
         ------

@@ -161,8 +161,8 @@ class DeviceHost:
                 terms,
                 interactions_per_round=plan.interactions_per_round,
             )
-        except Exception as error:  # by its type alone: a text may quote the history
-            log.error("round %d failed with %s, noise alone is sent", plan.server_round, type(error).__name__)
+        except Exception as error:  # only its type: a text may quote the history
+            log.error("round %d failed with %s, only noise is sent", plan.server_round, type(error).__name__)
             noise = SkellamSampler(terms.share_variance).draw(plan.update_size, WordStream(secret, Purpose.NOISE))
             return Ring(bits=terms.ring_bits).reduce(noise), None
         return Ring(bits=terms.ring_bits).reduce(sums.integers), _only(sums.heads)
@@ -170,7 +170,7 @@ class DeviceHost:
     def _contribution_or_zeros(self, plan: RoundPlan) -> tuple[Float32Array, State | None]:
         try:
             contribution, state = self._contribution(plan)
-        except Exception as error:  # by its type alone, as above
+        except Exception as error:  # only its type, as above
             log.error("round %d failed with %s, zeros are sent", plan.server_round, type(error).__name__)
         else:
             if np.isfinite(contribution).all():

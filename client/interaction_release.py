@@ -1,7 +1,7 @@
 """What leaves devices at units interaction and both: the integers of single interactions, for one device or thousands.
 
 Samples are quantised device by device under the devices' own secrets, so the sum of integers is theirs to the last
-one, and heads take the noise of their own streams. What a shard spares is the noise on the items: the sum of n shares
+one, and heads take the noise of their own streams. A shard saves the noise on the items: the sum of n shares
 is one draw of n times the variance (closure under summation). A device clips and draws its noise inside Opacus
 (`palate.client.opacus_release`); a test holds both to the same integers.
 
@@ -49,7 +49,7 @@ class InteractionSum:
     Attributes
     ----------
     integers
-        Sum of the devices' quantised item parts, int64 [dim * num_items]; a device alone has added its noise.
+        Sum of the devices' quantised item parts, int64 [dim * num_items]; a single device has added its noise.
     heads
         The devices' noised heads, [n, ...].
     """
@@ -92,7 +92,7 @@ def interaction_sum(
     terms
         Clip norm C and sensitivity S of one interaction, and a device's share of noise.
     interactions_per_round
-        B: so many of the most recent interactions take part; also the divisor of the heads' step.
+        B, most of the most recent interactions that take part; also the divisor of the heads' step.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def _clipped(gradients: Float64Array, clip_norm: float) -> Float32Array:
 
 
 def _chunks(histories: Histories, samples: int) -> Iterator[tuple[int, int]]:
-    """Cut devices into runs of about so many interactions, or of one device."""
+    """Divide devices into runs of about so many interactions, or of one device."""
     start = 0
     while start < histories.num_users:
         limit = histories.indptr[start] + samples

@@ -46,14 +46,14 @@ class _Samples(nn.Parameter):
 
 
 class SkellamOptimizer(DPOptimizer):
-    """A `DPOptimizer` whose noisy gradient is a vector of integers; nothing is stepped, for the integers are sent.
+    """A `DPOptimizer` whose noisy gradient is a vector of integers; it takes no step, because the integers are sent.
 
     Parameters
     ----------
     samples
         What is clipped, float32 or float64 [N, d], a row each; taken for gradients.
     clip_norm, noise_multiplier
-        C of a sample; of the noise, for whoever asks Opacus.
+        C of a sample; the noise multiplier, only for Opacus' own records.
     quantise
         Turns the clipped samples, float32 [N, d], into the integers of their sum, int64 [k].
     noise

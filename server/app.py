@@ -28,7 +28,7 @@ class Session(Protocol):
 
     @property
     def observers(self) -> Iterable[RoundObserver]:
-        """Those who are told of every round."""
+        """Observers of every round."""
         ...
 
     def finish(self, grid: Grid) -> None:

@@ -189,7 +189,7 @@ class Coordinator:
                 active=self.active,
             )
             change = self._optimiser.step(aggregate)
-            if self.active is not None:  # rows that nothing pulls at move by rounding alone
+            if self.active is not None:  # rows without updates would move by rounding only
                 change[~self.active] = 0.0
             self.table = self.table.with_learned((self.table.learned + change).astype(np.float32))
             update_rms = float(np.sqrt(np.mean(change**2)))
@@ -197,7 +197,7 @@ class Coordinator:
         return RoundOutcome(done, plan.purpose, self.table, update_rms, metrics)
 
     def abandon(self) -> None:
-        """Give the round up; the next one asks for the same under a number of its own."""
+        """Abandon the round; the next one asks for the same under a new number."""
         self.next_round += 1
 
     def _take_popularity(self, noise: float) -> None:
@@ -241,7 +241,7 @@ class Coordinator:
         )
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on after a snapshot's round."""
+        """Continue after a snapshot's round."""
         self.next_round, self.applied = snapshot.server_round + 1, snapshot.applied
         self.table, self.popularity = snapshot.table, snapshot.popularity
         self._optimiser.state = dict(snapshot.optimiser)
@@ -259,6 +259,6 @@ def sum_of_user_weights(popularity: Float32Array, devices: int) -> float:
     """Estimate ``W = sum_u n_u^-1/2``, from below, by the popularity sum, whose total is ``sum_u n_u^1/2``.
 
     By Cauchy and Schwarz W is at least ``N^2 / sum_u n_u^1/2``, with equality where all are equally active. W is the
-    sum of user weights for the default exponent, 1/2; for other exponents it stands in.
+    sum of user weights for the default exponent, 1/2; for other exponents it is an approximation.
     """
     return devices**2 / max(float(popularity.sum(dtype=np.float64)), 1.0)

@@ -53,7 +53,7 @@ def steps_per_unit(plan: RoundPlan) -> float:
         raise FederationError(f"no scale for unit {plan.unit!r}", hint="plan a unit that this version knows")
 
     def sample_size() -> int:
-        # PyTorch, for rounds of single interactions alone
+        # PyTorch, only for rounds of single interactions
         from palate.models.learning.interactions import sample_layout
 
         training = LocalTraining.model_validate_json(plan.training)

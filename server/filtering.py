@@ -3,7 +3,7 @@
 Items that go together (films of one kind, places of one town) have embeddings that span few directions, though all
 items together span all of them. Of rows with known noise a mixture of Gaussians is learned, and each row becomes its
 posterior mean under it: the piecewise linear estimator of Yu, Sapiro & Mallat (2012, IEEE Trans. Image Processing
-21(5), section II), for rows instead of patches of a picture. Rows of like popularity differ in how much signal they
+21(5), section II), for rows instead of patches of a picture. Rows of similar popularity differ in how much signal they
 hold, and by how much is not known: each group is a mixture over sizes of its signal as well (Gaussian scale mixtures:
 Portilla, Strela, Wainwright & Simoncelli 2003, IEEE Trans. Image Processing 12(11), section III). Several mixtures from
 different starts are averaged (bagging: Breiman 1996). All it sees has been released already: post-processing, which

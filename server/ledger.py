@@ -1,7 +1,7 @@
 """The server's own ledger: a round is charged before its plan leaves, and closed by the table that it made.
 
 The same format and rules as on a device (docs/formats/ledger.md). A server that fails with a round open finds it open
-again, charged once; a round that came to nothing is written off, and its charge stands.
+again, charged once; a failed round is written off, and its charge stands.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ServerLedger:
             note_heads(self._path, self._book)
 
     def write_off(self, run: str, server_round: int) -> None:
-        """Close a round that came to nothing, unless it is closed; its charge stands."""
+        """Close a failed round, unless it is closed; its charge stands."""
         for name in self._open_in(run, server_round):
             RoundKeeper(self._book, name).write_off(run, server_round)
             note_heads(self._path, self._book)

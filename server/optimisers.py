@@ -146,11 +146,11 @@ class Adam(Optimiser):
 
 
 class Curvature(Optimiser):
-    """Two-sided curvature preconditioning from the aggregate alone.
+    """Two-sided curvature preconditioning from the aggregate only.
 
     The ridge loss has about the item Hessian ``h_i M``: a scalar per item, ``h_i = a0 W + sum_{u has i} w_u`` (W the
     sum of all user weights), times one matrix of the user vectors, taken to be the same for all items. ``h`` is known
-    from the popularity sum. M is not, and need not be sent: the aggregate's own column covariance stands in for it, as
+    from the popularity sum. M is not, and need not be sent: the aggregate's own column covariance replaces it, as
     in one-sided Shampoo (Gupta, Koren & Singer 2018) and Muon (Jordan et al. 2024), so that ``G (G'G)^(-1/2)`` moves
     all taste directions at an equal pace.
 
@@ -176,7 +176,7 @@ class Curvature(Optimiser):
         """Return the way from what earlier rounds were taken for to what all rounds together are taken for now.
 
         What is filtered gets the size that the sum has, and so the step size keeps its meaning. The state has rows for
-        the items that are learned alone.
+        only the items that are learned.
         """
         decayed = self.config.decay ** (aggregate.server_round - 1)
         rows = slice(None) if aggregate.active is None else aggregate.active

@@ -109,7 +109,7 @@ class PublicNumbers:
 
 def defaults_of(unit: str) -> dict[str, Any]:
     """Return the settings of a unit that differ from those without protection, nested as in a TOML file."""
-    if unit not in MECHANISMS:  # refused by whoever validates the settings
+    if unit not in MECHANISMS:  # refused when the settings are validated
         return PROTECTED
     mechanism = MECHANISMS[unit]
     if not mechanism.protects:
@@ -172,25 +172,25 @@ def planned(
     own_items: bool = True,
     filterable: bool = True,
 ) -> dict[str, Choice]:
-    """Decide `AUTO` from public numbers alone.
+    """Decide `AUTO` from public numbers only.
 
-    What counts is how far a sum stands out of its noise: the cohort times mu, the Gaussian privacy parameter of the
-    budget. A direction of taste is hidden by the norm of the noise, which grows with the root of the number of items:
-    where that hides it, nearly all of the budget goes to popularity, and start and step are so short that columns which
-    hold nothing but noise weigh next to nothing beside popularity and content. Where a sum stands out very far and
-    there is no public content, the tail of a catalogue would only add noise to the directions that are found: many
-    columns are learned for popular items alone, from updates that pull at a person's own items alone, and what is
-    learned is filtered by groups of items that go together (`palate.server.filtering`). Found on validation data of
-    public datasets (docs/experiments.md).
+    The plan depends on the signal-to-noise ratio of a sum: the cohort times mu, the Gaussian privacy parameter of the
+    budget. The norm of the noise grows with the root of the number of items and can hide a direction of taste. If it
+    does, nearly all of the budget goes to popularity, and start and step are so short that columns of mere noise have
+    next to no weight compared with popularity and content. If the ratio is very high and there is no public content,
+    the tail of a catalogue would only add noise to the directions that are found. Then many columns are learned, for
+    popular items only, from updates on a person's own items only, and the result is filtered by groups of items that go
+    together (`palate.server.filtering`). The rules were found on validation data of public datasets
+    (docs/experiments.md).
 
     Parameters
     ----------
     epsilon, delta, numbers
         The budget of the run, and what else a plan may know.
     given
-        Those of `AUTO` that are not left to the plan, by name: what rests on them is planned to fit.
+        Those of `AUTO` that are not left to the plan, by name: the rest is planned to fit them.
     own_items
-        Whether local training is one that updates on own items alone were measured with: objective "whole".
+        Whether updates on own items were measured with this local training: objective "whole".
     filterable
         Whether the other settings leave the noise known (`palate.server.settings.cannot_filter`).
     """
@@ -199,13 +199,13 @@ def planned(
     scale, step_size = float(PROTECTED["schedule"]["initial_scale"]), float(PROTECTED["optimiser"]["step_size"])
     strength, needed = cohort * mu, _POOR * math.sqrt(num_items)
     signal = f"{cohort:,} devices at epsilon {epsilon:g}: their sum is {strength:,.0f} times its noise"
-    if strength < needed:  # a sharper popularity is worth more than what could be learned
+    if strength < needed:  # a more exact popularity is worth more than anything that could be learned
         poor = f"{signal}, and {num_items:,} items need {needed:,.0f} before taste can be learned"
-        small = f"{poor}; what is learned is kept small beside popularity and content"
+        small = f"{poor}; learned columns are kept small compared with popularity and content"
         return {
             "schedule.dim": Choice(8, f"{poor}; few columns"),
-            "schedule.rounds": Choice(1, f"{poor}; one round, and popularity, content and own history recommend"),
-            "schedule.head": Choice(0.0, f"{poor}; no items are singled out"),
+            "schedule.rounds": Choice(1, f"{poor}; one round; lists come from popularity, content and own history"),
+            "schedule.head": Choice(0.0, f"{poor}; no items are selected"),
             "schedule.initial_scale": Choice(scale / 100, small),
             "optimiser.step_size": Choice(step_size / 10, small),
             "optimiser.groups": Choice(0, f"{poor}; there is nothing to filter"),
@@ -219,8 +219,8 @@ def planned(
     groups = _GROUPS if own and filterable else 0
     filtered = head and bool(given.get("optimiser.groups", groups))  # which bears more rounds and rarer items
     wide = f"{signal}, and no item has public columns"
-    popular, dense = "embeddings of popular items alone; the others keep their popularity", "all items are learned"
-    pull = "a person's update pulls at the own items alone, and the noise of all covers every item that is learned"
+    popular, dense = "only popular items have embeddings; the others keep their popularity", "all items are learned"
+    pull = "updates are on a person's own items only, and the noise of all covers every item that is learned"
     return {
         "schedule.dim": Choice(112 if head else 32 if very_rich else 16 if rich else 8, wide if head else signal),
         "schedule.rounds": Choice(7 if filtered else 4 if rich else 3, f"{signal}, filtered" if filtered else signal),
@@ -235,6 +235,6 @@ def planned(
             if groups
             else "the noise is filtered only where updates are on own items and nothing else changes it",
         ),
-        "training.own_items_only": Choice(own, pull if own else "dense unless popular items alone are learned"),
-        "privacy.popularity_share": Choice(share, f"{signal}; popularity needs so much of the budget"),
+        "training.own_items_only": Choice(own, pull if own else "dense unless only popular items are learned"),
+        "privacy.popularity_share": Choice(share, f"{signal}; popularity needs this share of the budget"),
     }

@@ -1,7 +1,7 @@
 """The run folder as the server keeps it: crash-safe checkpoints, metrics line by line.
 
-A checkpoint is written beside its final name, flushed, and renamed: after kill -9 there is the old one or the
-new one, never half of either. `rounds.jsonl` is cut back to the checkpoint when a run is resumed.
+A checkpoint is written to a temporary name in the same folder, flushed, and renamed: after kill -9 there is the old one
+or the new one, never half of either. `rounds.jsonl` is cut back to the checkpoint when a run is resumed.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def read_tensors(path: Path, expected_format: str) -> tuple[dict[str, AnyArray],
 
 
 def _owned(arrays: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
-    """Contiguous arrays: safetensors writes memory as it lies."""
+    """Contiguous arrays: safetensors writes memory in its order."""
     return {name: np.ascontiguousarray(value) for name, value in arrays.items()}
 
 

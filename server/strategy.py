@@ -24,7 +24,7 @@ _POLL_SECONDS = 0.1
 
 
 class RoundObserver(Protocol):
-    """Told of every round; a simulation measures and draws progress here."""
+    """Called with every round; a simulation measures and shows progress here."""
 
     def round_started(self, plan: RoundPlan) -> None:
         """Take note that a round begins."""

@@ -1,4 +1,4 @@
-"""Forget me: the whole device, but for a tombstone that says how much privacy was spent.
+"""Forget the whole device, except for a tombstone that says how much privacy was spent.
 
 What was sent cannot be called back, so neither can what was spent: without the tombstone, forgetting would make the
 budget begin anew (`palate.client.vault.tombstone`). Ledger, catalogue, table and log are overwritten with the vault.
@@ -29,7 +29,7 @@ OUT_OF_REACH = (
 
 
 def forget_device(folder: DeviceFolder) -> Tombstone:
-    """Destroy everything that a device keeps, or go on with that where something stopped it.
+    """Destroy everything that a device keeps, or continue an interrupted destruction.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def _signer(folder: DeviceFolder) -> Ed25519PrivateKey | None:
 
 
 def _check_nothing_was_spent(folder: DeviceFolder) -> None:
-    """Refuse where the vault knows of charges, and the ledger that holds them is gone."""
+    """Refuse if the vault knows of charges and their ledger is missing."""
     with Vault.open(folder.vault) as vault:
         if RoundLog(vault).heads():
             raise RunError(
@@ -106,7 +106,7 @@ def _spent(folder: DeviceFolder, signer: Ed25519PrivateKey | None) -> dict[tuple
 
 
 def _shred_all(folder: DeviceFolder) -> None:
-    """Shred the files of the device beside its vault; the lock is held, and says nothing."""
+    """Shred the files of the device other than its vault; the lock file is held, and has no content."""
     for path in (folder.ledger, folder.public_key, folder.catalogue, folder.table, folder.authority, folder.log):
         for found in (*path.parent.glob(f"{path.name}*"), *path.parent.glob(f".{path.name}.*.tmp")):  # drafts, too
             if found.is_symlink() or not found.is_dir():

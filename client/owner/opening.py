@@ -31,7 +31,9 @@ from palate.models.training import LocalTraining
 FORMAT: Final = "palate-shelf/2"
 _CATALOGUE: Final = Record[dict[str, Any]](TABLES, "shelf")
 
-NO_TABLE = "no table has come yet: these go by genres and years alone; take part in rounds with palate client join"
+NO_TABLE = (
+    "no table has arrived yet: these lists use only genres and years; take part in rounds with palate client join"
+)
 NO_TRAINING = "the parameters of the run that made the table are not on this device: the usual ones are used"
 NO_NAMES = "what the table's columns say is not known: reasons are less exact until another table comes"
 
@@ -52,7 +54,7 @@ def stamp(folder: DeviceFolder) -> Stamp:
 
 
 def open_recommender(folder: DeviceFolder, vault: Vault) -> Recommender:
-    """Make a device's table ready; the notes of the result say what its owner should know of it.
+    """Prepare a device's table; the notes of the result are for its owner.
 
     Raises
     ------

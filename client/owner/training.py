@@ -1,4 +1,4 @@
-"""What comes with every plan beside the table, and the table alone does not say: parameters of training, column names.
+"""Parts of a plan that the table does not contain: parameters of training, and column names.
 
 Both are public. A list is fitted as the run trains, and explained by the names; a device keeps the last ones.
 """

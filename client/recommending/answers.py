@@ -80,7 +80,7 @@ class Answer:
     understood
         The request, said back.
     notes
-        What the reader should know of the list.
+        Notes to show with the list.
     """
 
     recommendations: tuple[Recommendation, ...]

@@ -1,6 +1,6 @@
 """How sure a recommendation is: how well lists have known this person, times how much is known about such items.
 
-The question "would a list have found what I chose?" has honest examples on the device: the person's own newest items.
+The question "would a list have found what I chose?" has unbiased examples on the device: the person's newest items.
 Each is scored by the taste that was fitted without it (leave-one-out residuals in closed form: Allen 1974), and the
 `track` is how many of them would have been in a list of ten from the whole catalogue, had they been unknown.
 
@@ -55,7 +55,7 @@ class Confidence:
 
     @property
     def level(self) -> Level:
-        """In one word."""
+        """As one word."""
         known = self.track.found / self.track.of * self.evidence if self.track is not None else 0.0
         if known >= _STRONG:
             return "strong"
@@ -90,7 +90,7 @@ def track_record(space: Space, taste: Taste, bar: float) -> Track | None:
     space, taste
         The item table, prepared, and the taste fitted in it.
     bar
-        Score of the tenth best item that the person does not know, by the taste alone.
+        Score of the tenth best item that the person does not know, only by the taste.
 
     Returns
     -------

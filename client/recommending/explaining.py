@@ -168,7 +168,7 @@ def reason(explanation: Explanation, own_facets: Sequence[str], catalogue: Catal
 
 
 def _worth_saying(values: Float64Array, count: int, least: float) -> list[int]:
-    """Places of the largest values above nought, largest first; none below `least`, or small beside the first."""
+    """Places of the largest positive values, largest first; none below `least`, or small compared with the first."""
     order = np.argsort(-values, kind="stable")[:count]
     return [
         int(place)

@@ -1,7 +1,7 @@
 """Facets: the kinds of item that a person can name, and which columns of the table speak of each.
 
 A facet's name is the one that its column has in `data/content.py`: "genre: Crime", "decade: 1990s". So a profile, a
-request and an explanation call the same thing by the same word.
+request and an explanation use the same name for the same thing.
 """
 
 from __future__ import annotations

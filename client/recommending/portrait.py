@@ -61,7 +61,7 @@ class Interest:
 
 @dataclass(frozen=True)
 class Portrait:
-    """A person's taste, for that person alone.
+    """A person's taste, shown only to that person.
 
     Attributes
     ----------

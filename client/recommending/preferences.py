@@ -1,4 +1,4 @@
-"""What a person told their own device, in rows of today's table; nothing here is ever sent."""
+"""A person's preferences on their own device, as rows of the current table; never sent."""
 
 from __future__ import annotations
 

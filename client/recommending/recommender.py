@@ -70,9 +70,9 @@ class Recommender:
     encoder
         Compares unknown words of a request with genres; it is called only when there are some.
     table_hash
-        Content hash of the table, for whoever shows a list; empty where nobody has learned anything.
+        Content hash of the table, to show with lists; empty without a learned table.
     notes
-        What whoever reads its lists should know of the table.
+        Notes about the table, to show with its lists.
 
     Raises
     ------
@@ -157,7 +157,7 @@ class Recommender:
         Raises
         ------
         ConfigError
-            If what was told is about an item that the table does not have.
+            If a preference is about an item that the table does not have.
         """
         known = told.known
         if len(known) and known[-1] >= self.space.num_items:
@@ -286,7 +286,7 @@ class Person:
         ]
         for kind, settings, step in kept:
             for name in settings:
-                # a facet may be gone from a later catalogue: the owner's setting is kept, and rests
+                # a later catalogue may lack a facet: the owner's setting is kept but unused
                 if name in self._of.facets.items:
                     label = f"{'more' if step > 0 else 'less'} of {names.in_words(name)} ({kind})"
                     own.append(Nudge(kind, label, contrast(space, self._of.facets.items[name]), step))

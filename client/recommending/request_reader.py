@@ -139,7 +139,7 @@ class RequestReader:
         return None
 
     def _suggested(self, scan: _Scan, start: int) -> Request:
-        """Suggest what is nearly a title at a word."""
+        """Suggest titles that are similar to the words from here."""
         end = start
         while end < len(scan.words) and scan.words[end] not in _PUNCTUATION | {"but", "from", "not"}:
             end += 1
@@ -301,7 +301,7 @@ class _Scan:
         return plain(" ".join(parts))
 
     def phrases(self, longest: int, meant: Callable[[tuple[str, ...], int], Request | None]) -> Request:
-        """Claim the phrases of at most so many words whose forms mean something, at each word the longest one."""
+        """Claim phrases with a known meaning, of at most so many words, at each word the longest one."""
         asked = Request()
         for at in range(len(self.words)):
             for length in range(longest, 0, -1):
@@ -313,11 +313,11 @@ class _Scan:
         return asked
 
     def pauses(self, at: int) -> bool:
-        """Whether what stands here ends a phrase."""
+        """Whether the word here ends a phrase."""
         return at >= len(self.words) or self.words[at] in _PUNCTUATION | {"and", "or", "nor", "but", "from", "with"}
 
     def how_known(self, at: int) -> tuple[int, str]:
-        """Word that says how "known" is meant, and where it stands: "well known", "less-known"."""
+        """Word that qualifies "known", and its place: "well known", "less-known"."""
         before = at - 2 if at > 1 and self.words[at - 1] == "-" else at - 1
         return (before, self.words[before]) if before >= 0 else (at, "")
 
@@ -340,7 +340,7 @@ class _Scan:
         return 2 if following and words.LIKE_OF.get(word) == following else 0
 
     def negator(self, at: int, *, facets: bool = True) -> str:
-        """Word that negates what stands here, "" if there is none: it may be parted from it by small words only."""
+        """Word that negates the word here, "" if there is none; only small words may be between them."""
         if self._begins_anew(at):
             return ""
         for before in range(at - 1, -1, -1):
@@ -354,7 +354,7 @@ class _Scan:
         return ""
 
     def _begins_anew(self, at: int) -> bool:
-        """Whether a word asks for what follows, whatever was turned down before: "no horror and more drama"."""
+        """Whether a word asks for what follows, in spite of an earlier negation: "no horror and more drama"."""
         if self.words[at] not in words.VERBS | words.LIKE and self.words[at] != "more":
             return False
         while at and self.words[at - 1] in words.DEGREES:
@@ -371,7 +371,7 @@ def _title(item: int, *, unlike: bool = False) -> Request:
 
 
 def _genres(scan: _Scan, at: int, known: tuple[str, ...]) -> Request:
-    """Ask for genres that are named at a word as it is meant: more or less of them, one of them, or none."""
+    """Ask for genres that are named at a word: more or less of them, one of them, or none."""
     negator = scan.negator(at)
     if negator in ("less", "fewer"):
         return Request(less=known)
@@ -381,7 +381,7 @@ def _genres(scan: _Scan, at: int, known: tuple[str, ...]) -> Request:
 
 
 def _years_at(scan: _Scan, at: int) -> tuple[int | None, int | None, int, int] | None:
-    """Span of years that is said at a word: first, last, and the words that say it."""
+    """Span of years at a word: first, last, and the words that were read."""
     single = _span(scan, at)
     if single is None:
         return None

@@ -67,7 +67,7 @@ class Request:
         return replace(self, not_understood=(), suggestions=()) != Request()
 
     def also(self, other: Request) -> Request:
-        """Ask for both: lists are joined, spans of years narrowed, and what `other` says alone of the list counts."""
+        """Ask for both: lists are joined, years narrowed; other settings come from `other`, where it has them."""
         firsts = [year for year in (self.first_year, other.first_year) if year is not None]
         lasts = [year for year in (self.last_year, other.last_year) if year is not None]
         both = {

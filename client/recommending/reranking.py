@@ -1,4 +1,4 @@
-"""Diverse lists: maximal marginal relevance (Carbonell & Goldstein 1998) behind a dial that keeps its word.
+"""Diverse lists: maximal marginal relevance (Carbonell & Goldstein 1998), controlled by one exact setting.
 
 MMR picks one item after another, each time the one with the largest
 

@@ -35,7 +35,7 @@ LIKED_WEIGHT = 1.0
 """What an item that was liked outright counts at least, however long ago: as much as the newest."""
 DISLIKED_WEIGHT = 0.5
 DISLIKED_TARGET = -0.5
-"""Below indifference, so that things like it fall too; nought they all have already. Chosen on validation items of
+"""Below indifference, so that similar items fall too; all items already have 0. Chosen on validation items of
 MovieLens 1M with ratings of 1 and 2 as dislikes: a stronger pull finds fewer of the items that people come to like."""
 COLD_SPREAD = 0.1
 """Standard deviation of the scores of a person of whom nothing is known, who gets what is popular."""
@@ -43,7 +43,7 @@ _SAID: dict[SourceKind, str] = {
     "had": "you had {}",
     "liked": "you like {}",
     "disliked": "you do not like {}",
-    "popular": "what is popular, for nothing is known of your taste",
+    "popular": "what is popular, because nothing is known of your taste",
     "head": "this device's own trained layer",
 }
 _TOP = 20
@@ -124,7 +124,7 @@ class Nudge:
 
 
 def contrast(space: Space, items: IntegerArray) -> Float64Array:
-    """Direction from the mean row to the mean of some items, float64 [k]; it leaves popularity alone."""
+    """Direction from the mean row to the mean of some items, float64 [k]; without popularity."""
     if len(items) == 0:
         return np.zeros_like(space.mean)
     direction = space.rows[items].mean(axis=0, dtype=np.float64) - space.mean
@@ -231,7 +231,7 @@ def fit(space: Space, told: Preferences, training: LocalTraining, nudges: Sequen
 
 
 def reach(scores: Float32Array) -> float:
-    """How far the best stand out: the 20th best score less the mean score; `COLD_SPREAD` where all are equal.
+    """Spread of the best scores: the 20th best score less the mean score; `COLD_SPREAD` where all are equal.
 
     Scores of a taste have a long tail, so that their standard deviation says little about what it takes to reach the
     top of a list; this does, whatever the catalogue and the history.
