@@ -23,36 +23,15 @@ from palate.models.arrays import BoolArray, Float32Array, Float64Array, IntegerA
 _TEXT = "text "
 
 
-@dataclass(frozen=True, kw_only=True)
-class ContentConfig:
-    """Which columns are made.
-
-    Attributes
-    ----------
-    text_dim
-        Columns that the words are reduced to; 0 leaves text out.
-    text_scale
-        Root mean square over the text columns; the indicator of a genre which one item in ten has is at 0.3.
-    lone_text_scale
-        The same for sentence embeddings without any genre or year.
-    min_items, min_share
-        An indicator is dropped unless it splits off at least this many items, and this share of the catalogue.
-    recent_years
-        The newest years that also get a column each, besides their decade.
-    """
-
-    text_dim: int = 64
-    text_scale: float = 0.15
-    lone_text_scale: float = 0.3
-    min_items: int = 5
-    min_share: float = 0.003
-    recent_years: int = 6
-
-    def __post_init__(self) -> None:
-        for name in ("text_dim", "text_scale", "lone_text_scale", "min_items", "min_share", "recent_years"):
-            value = getattr(self, name)
-            if not value >= 0:
-                raise ConfigError(f"content {name} is {value}, it must be at least 0", hint="leave it at its default")
+TEXT_DIM = 64
+"""Columns that text is reduced to, unless another number is asked for."""
+TEXT_SCALE, LONE_TEXT_SCALE = 0.15, 0.3
+"""Root mean square over the text columns, and over those of sentence embeddings without any genre or year beside them;
+the indicator of a genre which one item in ten has is at 0.3."""
+MIN_ITEMS, MIN_SHARE = 5, 0.003
+"""An indicator is dropped unless it splits off at least this many items, and this share of the catalogue."""
+RECENT_YEARS = 6
+"""The newest years that also get a column each, besides their decade."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +62,12 @@ def content_features(
     texts: Sequence[str],
     titles: Sequence[str] | None = None,
     embeddings: Float32Array | None = None,
-    config: ContentConfig | None = None,
+    text_dim: int = TEXT_DIM,
 ) -> Content:
     """Turn what is publicly known about the items into columns.
 
     Genre and decade indicators stay 0 or 1 before centring, so that their weight in a ridge does not depend on
-    how rare they are; text columns are scaled as one block to `text_scale`, or to `lone_text_scale`.
+    how rare they are; text columns are scaled as one block to `TEXT_SCALE`, or to `LONE_TEXT_SCALE`.
 
     Parameters
     ----------
@@ -104,8 +83,8 @@ def content_features(
     embeddings
         Sentence embeddings of titles and texts (`palate.data.text`), float32 [num_items, width], zeros where there is
         nothing to read. Given them, texts and titles themselves are not read.
-    config
-        Which columns are made.
+    text_dim
+        Columns that text is reduced to; 0 leaves text out.
 
     Returns
     -------
@@ -117,7 +96,6 @@ def content_features(
     ConfigError
         If the inputs disagree on the number of items.
     """
-    config = config or ContentConfig()
     num_items = len(genres)
     given = {"years": years, "texts": texts, "titles": titles or genres}
     given |= {} if embeddings is None else {"embeddings": embeddings}
@@ -127,25 +105,23 @@ def content_features(
                 f"content has {length} {name} for {num_items} items",
                 hint="give one entry per item, empty where unknown",
             )
-    needed = max(config.min_items, int(np.ceil(config.min_share * num_items)))
-    indicators = _indicators(genres, np.asarray(years), needed=needed, recent_years=config.recent_years)
+    needed = max(MIN_ITEMS, int(np.ceil(MIN_SHARE * num_items)))
+    indicators = _indicators(genres, np.asarray(years), needed=needed)
     if embeddings is not None:
-        scale = config.text_scale if indicators else config.lone_text_scale
-        text = _principal_columns(embeddings, config.text_dim, scale)
+        scale = TEXT_SCALE if indicators else LONE_TEXT_SCALE
+        text = _principal_columns(embeddings, text_dim, scale)
     else:
         words = list(texts)
         if titles is not None and (any(text.strip() for text in texts) or not any(genres)):
             words = [f"{title} {text}" for title, text in zip(titles, texts, strict=True)]
-        text = _text_columns(words, config.text_dim, config.text_scale)  # [num_items, text_dim or fewer]
+        text = _text_columns(words, text_dim, TEXT_SCALE)  # [num_items, text_dim or fewer]
     names = [*indicators, *(f"{_TEXT}{index + 1}" for index in range(text.shape[1]))]
     raw = np.column_stack([*indicators.values(), text]) if names else np.zeros((num_items, 0))
     centred = raw - raw.mean(axis=0) if num_items else raw
     return Content(np.ascontiguousarray(centred, dtype=np.float32), tuple(names))
 
 
-def _indicators(
-    genres: Sequence[Sequence[str]], years: IntegerArray, *, needed: int, recent_years: int
-) -> dict[str, BoolArray]:
+def _indicators(genres: Sequence[Sequence[str]], years: IntegerArray, *, needed: int) -> dict[str, BoolArray]:
     """Yes-or-no columns by name, bool [num_items] each; both sides of each split have `needed` items."""
     columns: dict[str, BoolArray] = {}
 
@@ -166,7 +142,7 @@ def _indicators(
     decades = years // 10 * 10
     for decade in np.unique(decades[dated]):
         add(f"decade: {decade}s", dated & (decades == decade), everything)
-    for year in np.unique(years[dated])[::-1][:recent_years][::-1]:
+    for year in np.unique(years[dated])[::-1][:RECENT_YEARS][::-1]:
         add(f"year: {year}", years == year, decades == year // 10 * 10)
     # Tastes for a genre often split by era: old and new horror have different friends.
     median = int(np.median(years[dated]))

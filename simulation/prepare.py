@@ -17,7 +17,7 @@ import numpy as np
 
 from palate.data import text
 from palate.data.catalogue import Catalogue
-from palate.data.content import Content, ContentConfig, content_features
+from palate.data.content import Content, content_features
 from palate.data.interactions import Interactions
 from palate.data.options import ReadOptions
 from palate.models.arrays import Float32Array, Int32Array, Int64Array
@@ -195,7 +195,7 @@ def _content(catalogue: Catalogue, content: ContentOptions, phase: Callable[[str
         texts=catalogue.texts,
         titles=catalogue.titles,
         embeddings=embeddings,
-        config=ContentConfig(text_dim=0 if content.text == NO_TEXT else content.text_dim),
+        text_dim=0 if content.text == NO_TEXT else content.text_dim,
     )
     return features, version if features.num_text else NO_TEXT
 

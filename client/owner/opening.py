@@ -124,13 +124,13 @@ def _catalogue(vault: Vault, data: bytes) -> Catalogue:
 
 def _content_alone(catalogue: Catalogue) -> tuple[ItemTable, tuple[str, ...]]:
     """Return a table of genres and years, of which nobody has learned anything, and the names of its columns."""
-    from palate.data.content import ContentConfig, content_features
+    from palate.data.content import content_features
 
     content = content_features(
         genres=catalogue.genres,
         years=catalogue.years,
         texts=("",) * catalogue.num_items,
-        config=ContentConfig(text_dim=0),
+        text_dim=0,
     )
     if not content.names:
         raise RunError(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from palate.data.catalogue import Catalogue
-from palate.data.content import Content, ContentConfig, content_features
+from palate.data.content import Content, content_features
 from palate.data.files import Limits
 from palate.data.items import read_items
 from palate.data.options import ReadOptions
@@ -78,5 +78,5 @@ def content_of(catalogue: Catalogue, options: fleet_config.Content) -> Content:
         years=catalogue.years,
         texts=catalogue.texts,
         titles=catalogue.titles,
-        config=ContentConfig(text_dim=options.text_dim),
+        text_dim=options.text_dim,
     )

@@ -5,10 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palate.data.content import ContentConfig, content_features, tf_idf
+from palate.data.content import TEXT_SCALE, content_features, tf_idf
 from palate.errors import ConfigError
 
-EVERYTHING = ContentConfig(min_items=1, min_share=0.0)
+
+@pytest.fixture
+def everything(monkeypatch):
+    """However few items an indicator splits off, it is kept."""
+    monkeypatch.setattr("palate.data.content.MIN_ITEMS", 1)
+    monkeypatch.setattr("palate.data.content.MIN_SHARE", 0.0)
 
 
 def films():
@@ -18,8 +23,8 @@ def films():
     return {"genres": genres, "years": years, "texts": texts}
 
 
-def test_names_say_in_words_what_the_columns_hold():
-    names = content_features(**films(), config=EVERYTHING).names
+def test_names_say_in_words_what_the_columns_hold(everything):
+    names = content_features(**films()).names
     assert names[:3] == ("genre: Comedy", "genre: Drama", "genre: War")
     assert "decade: 1970s" in names
     assert "year: 1999" in names
@@ -27,26 +32,26 @@ def test_names_say_in_words_what_the_columns_hold():
     assert names[-1].startswith("text ")
 
 
-def test_a_genre_column_is_its_indicator_less_its_share():
-    content = content_features(**films(), config=EVERYTHING)
+def test_a_genre_column_is_its_indicator_less_its_share(everything):
+    content = content_features(**films())
     column = content.columns[:, content.names.index("genre: Comedy")]
     expected = np.array([1, 1, 0, 0, 0, 0] * 3) - 1 / 3
     np.testing.assert_allclose(column, expected, atol=1e-6)
 
 
-def test_an_era_column_splits_its_genre_at_the_median_year():
+def test_an_era_column_splits_its_genre_at_the_median_year(everything):
     data = {"genres": [("War",)] * 4 + [()] * 2, "years": np.array([1950, 1960, 1980, 1990, 0, 0]), "texts": [""] * 6}
-    content = content_features(**data, config=EVERYTHING)
+    content = content_features(**data)
     column = content.columns[:, content.names.index("genre: War, after 1970")]
     np.testing.assert_allclose(column > 0, [False, False, True, True, False, False])
 
 
-def test_columns_are_centred_float32_and_text_has_the_asked_size():
-    content = content_features(**films(), config=EVERYTHING)
+def test_columns_are_centred_float32_and_text_has_the_asked_size(everything):
+    content = content_features(**films())
     assert content.columns.dtype == np.float32
     np.testing.assert_allclose(content.columns.mean(axis=0), 0.0, atol=1e-6)
     text = content.columns[:, [name.startswith("text") for name in content.names]]
-    assert np.sqrt(np.mean(text**2)) == pytest.approx(EVERYTHING.text_scale, rel=1e-5)
+    assert np.sqrt(np.mean(text**2)) == pytest.approx(TEXT_SCALE, rel=1e-5)
 
 
 def test_a_column_that_splits_off_too_few_items_is_dropped():
@@ -98,7 +103,7 @@ def test_any_text_gives_finite_centred_columns(texts, text_dim):
         genres=[()] * len(texts),
         years=np.zeros(len(texts), dtype=int),
         texts=texts,
-        config=ContentConfig(text_dim=text_dim),
+        text_dim=text_dim,
     )
     assert np.isfinite(content.columns).all()
     assert content.columns.shape[1] <= text_dim
@@ -128,12 +133,6 @@ def test_inputs_of_different_lengths_are_refused():
         content_features(genres=[()], years=np.zeros(2, dtype=int), texts=[""])
 
 
-@pytest.mark.parametrize("wrong", [{"text_dim": -1}, {"min_share": float("nan")}])
-def test_settings_below_zero_are_refused(wrong):
-    with pytest.raises(ConfigError, match="at least 0"):
-        ContentConfig(**wrong)
-
-
 def vectors(num_items, width=12, seed=1):
     return np.random.default_rng(seed).normal(size=(num_items, width)).astype(np.float32)
 
@@ -145,7 +144,7 @@ def bare(num_items, **more):
 def test_embeddings_become_their_principal_components():
     """Against numpy's SVD: the same subspace, the same distances up to the block's scale, largest spread first."""
     given = vectors(30)
-    content = content_features(**bare(30), embeddings=given, config=ContentConfig(text_dim=4))
+    content = content_features(**bare(30), embeddings=given, text_dim=4)
     assert content.names == ("text 1", "text 2", "text 3", "text 4")
     left, values, _ = np.linalg.svd(given - given.mean(axis=0), full_matrices=False)
     scores = left[:, :4] * values[:4]

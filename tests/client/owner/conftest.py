@@ -17,7 +17,7 @@ from palate.client.owner.training import TRAINING as KEPT_TRAINING
 from palate.client.vault import Vault
 from palate.client.vault.history import History, Interaction
 from palate.data.catalogue import Catalogue
-from palate.data.content import Content, ContentConfig, content_features
+from palate.data.content import Content, content_features
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
@@ -41,9 +41,7 @@ def film_frame() -> pl.DataFrame:
 
 
 def content_of(catalogue: Catalogue) -> Content:
-    return content_features(
-        genres=catalogue.genres, years=catalogue.years, texts=catalogue.texts, config=ContentConfig(text_dim=0)
-    )
+    return content_features(genres=catalogue.genres, years=catalogue.years, texts=catalogue.texts, text_dim=0)
 
 
 def film_table(catalogue_bytes: bytes) -> ItemTable:

@@ -26,7 +26,7 @@ from palate.client.page.app import Page
 from palate.client.page.session import DeviceSession
 from palate.client.vault import Vault
 from palate.client.vault.history import History, Interaction
-from palate.data.content import ContentConfig, content_features
+from palate.data.content import content_features
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
@@ -49,7 +49,7 @@ def make_device(home: Path, *, num_items: int = NUM_ITEMS, history: int = HISTOR
     pl.DataFrame({"item": keys, "title": titles, "genres": genres, "year": years, "text": texts}).write_parquet(
         folder.catalogue
     )
-    content = content_features(genres=genres, years=years, texts=texts, config=ContentConfig(text_dim=0)).columns
+    content = content_features(genres=genres, years=years, texts=texts, text_dim=0).columns
     popularity = rng.gamma(1.0, size=(num_items, 1))
     learned = content @ rng.normal(size=(content.shape[1], dim)) + 0.3 * rng.normal(size=(num_items, dim))
     table = ItemTable(np.concatenate([popularity, content], axis=1).astype(np.float32), learned.astype(np.float32))
