@@ -149,7 +149,7 @@ def start(
         server = HelperServer(service, place.tls, host=bind or config.bind, port=config.port if port is None else port)
         with server:
             answered = service.book.head()[0]
-            note(f"helper of {config.fleet} on {server.address}; {answered} rounds are answered")
+            note(f"helper of {config.fleet} on {server.address}; {_count(answered, 'round')} answered")
             while not received:
                 time.sleep(0.1)
     note("stopped; a round that is not answered yet can still be")
@@ -165,7 +165,8 @@ def status(*, folder: FolderOption = HERE) -> Answer:
     values, problem = found.values, found.problem
     last = f", the last on {values['last_answered_at']}" if values["last_answered_at"] else ""
     anchor = "the anchor agrees" if problem is None else "THE ANCHOR DOES NOT AGREE"
-    first = f"{values['rounds_answered']} rounds answered{last}; {values['keys_open']} keys open; {anchor}"
+    first = f"{_count(values['rounds_answered'], 'round')} answered{last}; "
+    first += f"{_count(values['keys_open'], 'key')} open; {anchor}"
     left_out = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in values["left_out"].items())
     register = (
         "none yet"
@@ -245,7 +246,7 @@ def keys(
     files.replace(output, issued_ahead(made), mode=files.SHARED)
     end = RoundKey.from_bytes(made[-1][2]).not_after
     until = time.strftime("%Y-%m-%d", time.gmtime(end))
-    text = f"wrote {output}: keys of {rounds} rounds of run {run}, good until {until}"
+    text = f"wrote {output}: {_count(rounds, 'key')} of run {run}, good until {until}"
     values = {"run": run, "first": first, "rounds": rounds, "not_after": end, "file": str(output)}
     return Answer(values, [text], [f"give it to the server's operator; the private halves stay in {folder}"])
 
@@ -265,6 +266,7 @@ def admit(
 
     Whoever admits alone could fill a round with devices of their own. So sign only for what its owner has shown you, by
     another way than through the server. With its request, a device is shown by the fingerprint that its owner sees.
+    Works while the helper runs.
     """
     from palate.privacy import files
     from palate.privacy.enrolment import device_name, spaced
@@ -273,7 +275,7 @@ def admit(
     from palate.server.helper.folder import opened
 
     asked = asked_in(map(_read, found))
-    with opened(HelperFolder(folder)) as service:
+    with opened(HelperFolder(folder), alone=False) as service:
         for each in asked:
             shown = (
                 f"key {spaced(each.certificate.identity_key.hex())}"
@@ -283,14 +285,14 @@ def admit(
             note(f"device {device_name(each.certificate.device)}  {shown}")
         if not yes:
             confirm(
-                f"Have the owners of these {len(asked)} devices shown you the same?",
+                f"Have you compared {_count(len(asked), 'fingerprint')} with the owners of the devices?",
                 nobody="there is nobody to compare these with their owners",
                 hint="compare them, then add --yes",
             )
         signed = service.admit([each.certificate for each in asked])
     files.replace(output, framed(*(each.to_bytes() for each in signed)), mode=files.SHARED)
     values = {"devices": [device_name(each.device) for each in signed], "file": str(output)}
-    return Answer(values, [f"wrote {output}: {len(signed)} devices are admitted by both"])
+    return Answer(values, [f"wrote {output}: {_count(len(signed), 'device')} admitted by both"])
 
 
 @answering
@@ -310,6 +312,10 @@ def anchor(*, yes: YesOption = False, folder: FolderOption = HERE) -> Answer:
         )
     path = renew_anchor(place).path
     return Answer({"anchor": str(path)}, [f"the anchor {path} agrees with the ledger"])
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def _read(path: Path) -> bytes:

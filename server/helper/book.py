@@ -55,6 +55,8 @@ class SqliteBook:
         Seconds since 1970.
     anew
         Write the anchor without reading it: it is lost for good.
+    alone
+        Whether no other process has the ledger open; then what a crash left undone is finished first.
 
     Raises
     ------
@@ -74,6 +76,7 @@ class SqliteBook:
         key: Ed25519PrivateKey,
         clock: Callable[[], int] = lambda: int(time.time()),
         anew: bool = False,
+        alone: bool = True,
     ) -> None:
         if not path.exists():
             raise LedgerUnreadable(f"there is no ledger at {path}", hint="restore it; a new one is a new helper")
@@ -88,8 +91,9 @@ class SqliteBook:
                 schema.check(self._connection, fleet, key.public_key().public_bytes_raw())
             self._check_chain()
             self._anchored = None if anew else self._checked_anchor()
-            self.anchor()
-            self.sweep()
+            if alone:
+                self.anchor()
+                self.sweep()
         except BaseException:
             self.close()
             raise

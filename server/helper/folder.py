@@ -14,7 +14,7 @@ One process at a time uses a helper's folder: it holds a lock.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -215,8 +215,17 @@ def renew_anchor(folder: HelperFolder) -> AnchorFile:
 
 
 @contextmanager
-def opened(folder: HelperFolder, *, progress: Progress | None = None) -> Iterator[HelperService]:
-    """Open a helper's folder, alone; its ledger is checked first.
+def opened(folder: HelperFolder, *, progress: Progress | None = None, alone: bool = True) -> Iterator[HelperService]:
+    """Open a helper's folder; its ledger is checked first.
+
+    Parameters
+    ----------
+    folder
+        The helper's.
+    progress
+        Told how many reports of how many are done.
+    alone
+        Whether to hold the folder. Whoever only admits devices may do so beside a helper that runs.
 
     Raises
     ------
@@ -226,20 +235,22 @@ def opened(folder: HelperFolder, *, progress: Progress | None = None) -> Iterato
         If the ledger is damaged, or is not the one that the anchor saw.
     """
     config, card = folder.load_config(), folder.leader()
-    with folder.locked(), closing(_book(folder, config)) as book:
-        yield HelperService(
+    with folder.locked() if alone else nullcontext():
+        service = HelperService(
             config.fleet,
             read_key(folder.key),
             card.parties,
-            book,
+            _book(folder, config, alone=alone),
             suite=SUITES[config.suite],
             round_key_seconds=config.round_key_seconds,
             most_devices=config.most_devices,
             progress=progress,
         )
+        with closing(service):
+            yield service
 
 
-def _book(folder: HelperFolder, config: HelperConfig, *, anew: bool = False) -> SqliteBook:
+def _book(folder: HelperFolder, config: HelperConfig, *, anew: bool = False, alone: bool = True) -> SqliteBook:
     return SqliteBook(
         folder.ledger,
         secrets=RoundSecrets(folder.round_keys),
@@ -247,4 +258,5 @@ def _book(folder: HelperFolder, config: HelperConfig, *, anew: bool = False) -> 
         fleet=config.fleet,
         key=read_key(folder.key),
         anew=anew,
+        alone=alone,
     )

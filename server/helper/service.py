@@ -64,6 +64,11 @@ class HelperService:
         self._verified: set[bytes] = set()
         self._helper = Helper(self.fleet, self.key, self.parties, self.book)
 
+    def close(self) -> None:
+        """Finish the question that is under way, and close the ledger."""
+        with self._lock:
+            self.book.close()
+
     def round_key(self, run: str, server_round: int) -> bytes:
         """Return the signed key of a round."""
         with self._lock:

@@ -130,9 +130,9 @@ class Leader:
     def revocation(self, number: int, *devices: int) -> Revocation:
         return self.sign(Revocation(fleet=FLEET, number=number, devices=devices))
 
-    def registered(self, link, service: HelperService | None = None, *revoked: int) -> Membership:
+    def registered(self, link, certificates: list[Certificate] | None = None, *revoked: int) -> Membership:
         """Have a register checked, and return it as the leader looks devices up in it."""
-        certificates = self.certificates(service or link)
+        certificates = self.certificates(link) if certificates is None else certificates
         revocation = self.revocation(1, *revoked).to_bytes() if revoked else b""
         signed = link.countersign(
             self.register(certificates).to_bytes(), [each.to_bytes() for each in certificates], revocation

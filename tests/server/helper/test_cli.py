@@ -164,8 +164,8 @@ def test_a_round_without_a_network(call, met, tmp_path):
     assert (values["rounds_answered"], values["reports_in_sums"], values["keys_open"]) == (1, 6, 1)
     assert (values["devices_registered"], values["anchor_sequence"]) == (6, 1)
     first = call("status").stdout.splitlines()[0]
-    assert first.startswith("1 rounds answered, the last on 20")
-    assert first.endswith("; 1 keys open; the anchor agrees")
+    assert first.startswith("1 round answered, the last on 20")
+    assert first.endswith("; 1 key open; the anchor agrees")
     assert not any(f"{device:016x}" in call("status").output for device in leader.identities)
 
 
@@ -276,7 +276,7 @@ class Process:
 
 
 def test_a_helper_as_a_process_answers_and_stops(call, met, tmp_path):
-    leader = met(address=f"127.0.0.1:{free_port()}")
+    leader = met(together=True, address=f"127.0.0.1:{free_port()}")
     folder = HelperFolder(tmp_path / "helper")
     process = Process(folder.root)
     try:
@@ -284,7 +284,9 @@ def test_a_helper_as_a_process_answers_and_stops(call, met, tmp_path):
         assert status(call)["running"]
         assert "another palate helper uses this folder" in call("start", fails=RunError)
         with HttpsLink(HelperCard.open(folder.card.read_bytes()), leader.parties, leader.key) as link:
-            made = leader.round(link, leader.registered(link))
+            (tmp_path / "asked").write_bytes(framed(*(each.to_bytes() for each in leader.certificates())))
+            call("admit", "asked", "-o", "signed", "--yes")  # beside the helper that runs
+            made = leader.round(link, leader.registered(link, certificates_in((tmp_path / "signed").read_bytes())))
             collection = made.collection()
             answered = link.answer(collection.freeze())
         assert np.array_equal(collection.finish(answered.answer).integers, made.signed_sum())
