@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,11 @@ from palate.cli.terminal import Answer, answering, confirm, note, say, somebody_
 from palate.client.fleet.limit_fields import FIELDS, changes_in
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from palate.client.fleet.folder import DeviceFolder
+    from palate.client.fleet.profile import FleetProfile
+    from palate.privacy.enrolment import Welcome
 
 EpsilonOption = Annotated[float | None, typer.Option(help="Whole budget of this device; the fleet's unless given.")]
 DeltaOption = Annotated[float | None, typer.Option(help="Delta of the budget; the fleet's unless given.")]
@@ -60,8 +65,6 @@ def enrol(
 ) -> Answer:
     """Ask to be taken into a fleet (--request), then take in the operator's answer (--welcome)."""
     from palate.client.fleet import enrolling
-    from palate.client.fleet.status_text import carried_words
-    from palate.client.fleet.trust import joined_words
     from palate.privacy.enrolment import spaced
 
     place = device_folder(folder)
@@ -73,40 +76,46 @@ def enrol(
         return Answer({"request": str(request), "fingerprint": fingerprint}, told)
     assert welcome is not None
     read, catalogue = enrolling.read_welcome(welcome)
+    note(f"welcome      {spaced(read.fingerprint)}")
+    wishes = {"epsilon": epsilon, "delta": delta, "smallest_cohort": smallest_cohort, "least_parties": least_parties}
+    question = "Are the fingerprints the operator's, and do you agree?"
+    nobody = "there is nobody to compare the fingerprints"
+    profile = _agree(place, read, catalogue, wishes, question="" if yes else question, nobody=nobody)
+    values = {"fleet": read.fleet, "fingerprint": read.fingerprint, "guarantee_against_the_server": profile.guarantee}
+    next_ = "next: palate client import FILE, then palate client join"
+    return Answer({**values, "limits": profile.limits.to_values()}, (f"joined fleet {read.fleet}", next_))
+
+
+def _agree(
+    place: DeviceFolder, welcome: Welcome, catalogue: bytes, wishes: dict[str, Any], *, question: str, nobody: str
+) -> FleetProfile:
+    """Show what a fleet plans and what this device would allow, ask unless there is no question, and join."""
+    from palate.client.fleet import enrolling
+    from palate.client.fleet.profile import FleetProfile
+    from palate.client.fleet.status_text import carried_words
+    from palate.client.fleet.trust import trust_sentence
+    from palate.privacy.enrolment import spaced
+
     current, before, carried = enrolling.membership_of(place)
-    limits = enrolling.limits_for(
-        read,
-        epsilon=epsilon,
-        delta=delta,
-        smallest_cohort=smallest_cohort,
-        least_parties=least_parties,
-        current=current,
-        before=before,
-    )
-    note(f"fleet {read.fleet} at {read.address}, {read.num_items} items")
-    note(f"welcome      {spaced(read.fingerprint)}\nserver key   {spaced(read.server_key)}")
-    if read.helper_key:
-        note(f"helper key   {spaced(read.helper_key)}")
-    note(f"authority    {spaced(read.authority_key) or 'server and helper admit devices together'}")
+    limits = enrolling.limits_for(welcome, **wishes, current=current, before=before)
+    note(f"fleet {welcome.fleet} at {welcome.address}, {welcome.num_items} items")
+    note(f"server key   {spaced(welcome.server_key)}")
+    if welcome.helper_key:
+        note(f"helper key   {spaced(welcome.helper_key)}")
+    note(f"authority    {spaced(welcome.authority_key) or 'server and helper admit devices together'}")
     note(
-        f"it plans {read.rounds} rounds within epsilon {read.epsilon:g} at delta {read.delta:g}; "
+        f"it plans {welcome.rounds} rounds within epsilon {welcome.epsilon:g} at delta {welcome.delta:g}; "
         f"this device allows epsilon {limits.epsilon:g} at delta {limits.delta:g}, "
         f"and rounds of at least {limits.smallest_cohort} devices"
     )
     for promise in limits.promises.values():
         note(promise.words)
+    note(trust_sentence(FleetProfile(welcome, limits)))
     if carried:
         note(carried_words(carried, limits.delta))
-    if not yes:
-        confirm(
-            "Are the fingerprints the operator's, and do you agree?",
-            nobody="there is nobody to compare the fingerprints",
-            hint="compare them with the operator's, then add --yes",
-        )
-    profile = enrolling.accept(place, read, catalogue, limits)
-    values = {"fleet": read.fleet, "fingerprint": read.fingerprint, "guarantee_against_the_server": profile.guarantee}
-    next_ = "next: palate client import FILE, then palate client join"
-    return Answer({**values, "limits": limits.to_values()}, (joined_words(profile), next_))
+    if question:
+        confirm(question, nobody=nobody, hint="read what it says and compare it, then add --yes")
+    return enrolling.accept(place, welcome, catalogue, limits)
 
 
 @reads("item_column", "title_column", "rating_column", "time_column", "user_column", "columns", "date_order", "strict")
@@ -167,7 +176,18 @@ def _refuse_to_guess() -> None:
 
 
 def join(
+    link: Annotated[
+        str | None, typer.Argument(help="An invitation: makes the device if there is none, enrols it, and joins.")
+    ] = None,
     folder: FolderOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Agree to plan and limits without being asked.")] = False,
+    epsilon: EpsilonOption = None,
+    delta: DeltaOption = None,
+    smallest_cohort: CohortOption = None,
+    least_parties: PartiesOption = None,
+    wait_seconds: Annotated[
+        float, typer.Option(min=0.0, help="How long to wait until whoever admits devices has signed.")
+    ] = 86_400.0,
     address: Annotated[str | None, typer.Option(help="Another address of the server, host:port.")] = None,
     stay: Annotated[bool, typer.Option("--stay", help="Wait for the next run when one is over.")] = False,
     train_seconds: Annotated[
@@ -176,17 +196,24 @@ def join(
     idle_seconds: Annotated[float, typer.Option(min=0.0, help="When an idle worker process ends.")] = 60.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Take part in rounds until the fleet's run is over, or Ctrl-C."""
+    """Take part in rounds until the fleet's run is over, or Ctrl-C; with an invitation, join its fleet first."""
     from palate.client.fleet.logs import logged_to
     from palate.client.fleet.member import Member, take_part
     from palate.client.fleet.status_text import RoundLines
 
     place = device_folder(folder)
+    wishes = {"epsilon": epsilon, "delta": delta, "smallest_cohort": smallest_cohort, "least_parties": least_parties}
+    if link is not None:
+        _accept_invitation(place, link, wishes, yes=yes, wait_seconds=wait_seconds)
+    elif yes or any(value is not None for value in wishes.values()):
+        raise ConfigError("limits are agreed to with an invitation alone", hint="later on: palate client limits --help")
     lines = RoundLines(say, as_json=as_json)
     with place.locked(), logged_to(place.log, note), Member.opened(place) as member:
         note(f"device {member.keys.name} in fleet {member.profile.welcome.fleet}; Ctrl-C ends it")
-        for promise in member.profile.limits.promises.values():
+        for promise in member.profile.limits.promises.values() if link is None else ():
             note(promise.words)
+        if not member.taste():
+            note("this device has no history yet and sends noise alone: palate client import FILE")
         finished_run = take_part(
             member,
             address=address,
@@ -199,6 +226,49 @@ def join(
         note("stopped; rounds go on when you join again")
     else:
         note(f"run {finished_run} is over; its table is here: palate client status")
+
+
+def _accept_invitation(
+    place: DeviceFolder, link: str, wishes: dict[str, Any], *, yes: bool, wait_seconds: float
+) -> None:
+    """Make the device where there is none, have it enrolled, and join; nothing happens to one that has joined."""
+    from palate.client.fleet import enrolling, joining
+    from palate.client.fleet.profile import FleetProfile
+    from palate.client.vault import Vault
+    from palate.client.vault.errors import NoVault
+    from palate.privacy.enrolment import spaced
+    from palate.privacy.invitation import Invitation
+
+    invitation = Invitation.parse(link)
+    card = joining.card_of(invitation)
+    try:
+        with Vault.open(place.vault) as vault:
+            profile = FleetProfile.load(vault)
+    except NoVault:
+        made, profile = enrolling.begin(place), None
+        note(f"device {made.device} in {place.home}")
+        if made.keeper == "file":
+            note("the vault's key lies in a file beside it: whoever copies the whole folder can open it")
+    if profile is not None and (profile.welcome.fleet, profile.welcome.server_key) == (card.fleet, card.server_key):
+        note(f"this device belongs to fleet {card.fleet} already")
+        return
+    if profile is not None:
+        raise ConfigError(
+            f"this device belongs to fleet {profile.welcome.fleet!r}", hint="leave it first: palate client leave"
+        )
+    welcome, catalogue = joining.ask(
+        place,
+        invitation,
+        card,
+        wait_seconds=wait_seconds,
+        waits=lambda fingerprint: note(
+            f"request      {spaced(fingerprint)}\n"
+            "waiting until whoever admits devices has signed for this request; Ctrl-C ends it"
+        ),
+    )
+    question, nobody = "" if yes else "Do you agree?", "there is nobody to agree"
+    profile = _agree(place, welcome, catalogue, wishes, question=question, nobody=nobody)
+    note(f"joined fleet {profile.welcome.fleet}")
 
 
 @answering

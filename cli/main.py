@@ -49,6 +49,9 @@ COMMANDS: dict[str, Entry] = {
     "frontier": Entry("palate.cli.frontier:frontier", "Measure accuracy at several privacy budgets, and plot it."),
     "server": Entry("palate.cli.server:server_app", "Run a fleet of real devices."),
     "helper": Entry("palate.cli.helper:helper_app", "Help a fleet's server to add up what devices send, unseen."),
+    "authority": Entry(
+        "palate.cli.authority:authority_app", "Admit devices to a fleet: keys, certificates, invitations."
+    ),
     "client": Entry(
         "palate.cli.client:client_app",
         "Your own device: recommendations, feedback, privacy, and the fleet that it belongs to.",

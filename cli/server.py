@@ -7,16 +7,16 @@ from collections.abc import Callable
 import typer
 
 from palate.cli.server_demo import demo
-from palate.cli.server_devices import authority, certify, devices, enrol, init, remove
+from palate.cli.server_devices import admit, devices, enrol, init, remove, waiting
 from palate.cli.server_rounds import resume, rounds, start, status, stop
 
 server_app = typer.Typer(no_args_is_help=True)
 
 _COMMANDS: dict[Callable[..., None], str] = {
     init: "init --name books --address fleet.example:9092 --catalogue items.csv",
-    authority: "authority authority.key",
-    certify: "certify request.json --fleet books --authority-key authority.key --certificate device.crt",
     enrol: "enrol request.json --welcome welcome.zip",
+    waiting: "waiting -o requests",
+    admit: "admit certificates",
     remove: "remove 0f3c9a51d27be684",
     devices: "devices",
     start: "start --devices 12",

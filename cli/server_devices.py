@@ -38,9 +38,7 @@ def init(
     rounds: Annotated[int | None, typer.Option(help="Training rounds.", show_default="from budget and devices")] = None,
     authority: Annotated[
         Path | None,
-        typer.Option(
-            help="Public key of a separate enrolment authority, from palate server authority.", metavar="FILE"
-        ),
+        typer.Option(help="Public key of a separate enrolment authority, from palate authority init.", metavar="FILE"),
     ] = None,
     helper: Annotated[
         Path | None,
@@ -78,58 +76,10 @@ def init(
     note(f"{fleet.root}: fleet {name}, {items:,} items, planned for {devices} devices")
     if helper is not None:
         note(f"give {fleet.leader_card} to the helper's operator: palate helper trust leader.card")
-        note("server and helper admit devices together: palate server certify, then palate helper admit")
+        note("server and helper admit devices together: palate authority certify, then palate helper admit")
     elif authority is None:
         note(f"the enrolment authority's key is {fleet.authority_key}: who holds it can invent devices, keep it safe")
     note(f"settings are in {fleet.config}; enrol devices: palate server enrol REQUEST --welcome FILE")
-
-
-def authority(
-    key: Annotated[Path, typer.Argument(help="File for the key; FILE.pub is what the fleet needs.", metavar="FILE")],
-) -> None:
-    """Make the key of a separate enrolment authority, on a machine that the server's operators do not control."""
-    from palate.server.fleet.setup import make_authority_key
-
-    make_authority_key(key)
-    note(f"{key} is the authority's key, it signs with palate server certify; give the operators {key.stem}.pub")
-
-
-def certify(
-    request: Annotated[Path, typer.Argument(help="What palate client enrol has written.", metavar="REQUEST")],
-    *,
-    certificate: Annotated[Path, typer.Option(help="Where to write the certificate.", metavar="FILE")],
-    fleet: Annotated[
-        str | None, typer.Option(help="Name of the fleet, with --authority-key.", show_default="the folder's")
-    ] = None,
-    authority_key: Annotated[
-        Path | None, typer.Option(help="Key of the separate authority that certifies.", metavar="FILE")
-    ] = None,
-    folder: FolderOption = HERE,
-) -> None:
-    """Certify that a device belongs to a fleet: as its authority, or as the server of a fleet with a helper.
-
-    With --authority-key and --fleet, on the authority's machine. Without them, in a fleet that has a helper, the server
-    signs; the device belongs to the fleet once the helper's operator has admitted it too.
-    """
-    from palate.privacy import files
-    from palate.privacy.enrolment import EnrolmentRequest, device_name, spaced
-    from palate.server.fleet.folder import read_key
-    from palate.server.fleet.setup import certify as sign
-    from palate.server.fleet.setup import propose
-
-    asked = EnrolmentRequest.open(_read(request))
-    if (fleet is None) != (authority_key is None):
-        raise ConfigError("--fleet and --authority-key go together", hint="with a helper give neither, but --folder")
-    if fleet is None or authority_key is None:
-        place = FleetFolder(folder)
-        place.require()
-        signed, then = propose(place, asked).to_bytes(), f"palate helper admit {certificate} -o {certificate}"
-    else:
-        signed = sign(asked, fleet, read_key(authority_key)).to_bytes()
-        then = f"palate server enrol {request} --certificate {certificate} --welcome FILE"
-    files.replace(certificate, signed)
-    note(f"device {device_name(asked.device)}; compare with its owner:\n  request {spaced(asked.fingerprint)}")
-    note(f"next: {then}" if fleet is None else f"the operators enrol it: {then}")
 
 
 @answering
@@ -173,6 +123,53 @@ def enrol(
     known = "was enrolled before" if made.again else "is enrolled"
     compare = f"  request {spaced(made.request_fingerprint)}", f"  welcome {spaced(made.welcome_fingerprint)}"
     return Answer(values, (), [f"device {made.device} {known}; compare with its owner:", *compare])
+
+
+@answering
+def waiting(
+    *,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write their requests, for whoever admits.", metavar="FILE")
+    ] = None,
+    folder: FolderOption = HERE,
+) -> Answer:
+    """List devices that came with an invitation and wait until whoever admits has signed for them."""
+    from palate.privacy import files
+    from palate.privacy.enrolment import spaced
+    from palate.server.fleet import inviting
+
+    fleet = FleetFolder(folder)
+    fleet.require()
+    found = inviting.waiting(fleet)
+    notes = []
+    if output is not None:
+        files.replace(output, inviting.requests_of(found))
+        notes.append(f"wrote {output}; next: palate authority certify {output} -o FILE, then palate server admit FILE")
+    values = [
+        {"device": each.device, "since": each.since, "request_fingerprint": each.request.fingerprint} for each in found
+    ]
+    lines = [f"{len(found)} devices wait"]
+    lines += [f"{each.device}  {_day(each.since)}  request {spaced(each.request.fingerprint)}" for each in found]
+    return Answer(values, lines, notes)
+
+
+@answering
+def admit(
+    certificates: Annotated[
+        Path, typer.Argument(help="What palate authority certify or palate helper admit wrote.", metavar="CERTIFICATES")
+    ],
+    *,
+    folder: FolderOption = HERE,
+) -> Answer:
+    """Take in the devices that wait and that are certified now; each gets its welcome when it asks again."""
+    from palate.server.fleet import inviting
+
+    fleet = FleetFolder(folder)
+    fleet.require()
+    taken = inviting.admit(fleet, _read(certificates))
+    left = len(inviting.waiting(fleet))
+    lines = [*(f"device {each} is enrolled" for each in taken), f"{left} devices wait"]
+    return Answer({"enrolled": taken, "waiting": left}, lines)
 
 
 @answering

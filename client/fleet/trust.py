@@ -28,11 +28,3 @@ def trust_sentence(profile: FleetProfile) -> str:
     corrupt = profile.limits.least_gamma_thousandths / 10
     allowed = f"up to {corrupt:g}% of all registered devices" if corrupt else "no device"
     return trust.sentence + (f" The noise allows for {allowed} working with them." if trust.against_lies else "")
-
-
-def joined_words(profile: FleetProfile) -> str:
-    """Say that a device joined a fleet, and what its protection rests on."""
-    joined = f"joined fleet {profile.welcome.fleet}"
-    if profile.trust is None:
-        return f"{joined}; against its server: {against_server(profile)}"
-    return f"{joined}. {trust_sentence(profile)}"

@@ -59,6 +59,11 @@ class FleetFolder:
         return self.root / "nodes"
 
     @property
+    def invitations(self) -> Path:
+        """Public halves of one-time codes, and who used them."""
+        return self.nodes / "invitations.sqlite"
+
+    @property
     def enrolment(self) -> Path:
         """The list itself."""
         return self.nodes / "fleet.sqlite"

@@ -26,6 +26,7 @@ from palate.server.fleet.config import FleetConfig, load_config
 from palate.server.fleet.eventlog import EventLog, LogHandler
 from palate.server.fleet.folder import FleetFolder, read_key, read_public_key
 from palate.server.fleet.grid_messages import GridMessages
+from palate.server.fleet.inviting import Doorkeeper
 from palate.server.fleet.losses import Losses
 from palate.server.fleet.metrics import Metrics
 from palate.server.fleet.operation import Books, Operation
@@ -171,6 +172,7 @@ def opened(
                 host=bind or config.listen.bind,
                 port=config.listen.port if port is None else port,
                 limits=FleetLimits(max_reply_bytes=largest + _WRAPPING_BYTES),
+                open_calls=Doorkeeper(folder).calls,
             )
         )
         books = Books(

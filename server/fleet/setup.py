@@ -155,9 +155,11 @@ def make_authority_key(path: Path) -> Ed25519PublicKey:
     return key.public_key()
 
 
-def certify(request: EnrolmentRequest, fleet: str, authority: Ed25519PrivateKey) -> EnrolmentCertificate:
-    """Sign, as the authority of a fleet of peers, that a device belongs to it."""
-    return EnrolmentAuthority(fleet, authority).enrol(request.device, request.identity_key)
+def certify(
+    request: EnrolmentRequest, fleet: str, authority: Ed25519PrivateKey, *, not_after: int = 0
+) -> EnrolmentCertificate:
+    """Sign, as the authority of a fleet of peers, that a device belongs to it; until `not_after`, or without an end."""
+    return EnrolmentAuthority(fleet, authority).enrol(request.device, request.identity_key, not_after=not_after)
 
 
 def propose(folder: FleetFolder, request: EnrolmentRequest, *, now: float | None = None) -> Certificate:
@@ -288,7 +290,7 @@ def _certified(request: EnrolmentRequest, fleet: str, folder: FleetFolder, data:
 
 def _admitted(folder: FleetFolder, config: FleetConfig, request: EnrolmentRequest, data: bytes | None) -> Certificate:
     """Read and check what leader and helper have signed for a device."""
-    hint = "palate server certify REQUEST; the helper's operator admits it (palate helper admit); then --certificate"
+    hint = "palate authority certify REQUEST; the helper's operator admits it (palate helper admit); then --certificate"
     if data is None:
         raise ConfigError("the helper must admit the device as well", hint=hint)
     try:

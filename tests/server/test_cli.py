@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
+from palate.cli.authority import authority_app
 from palate.cli.server import server_app
 from palate.errors import ConfigError, DataError, RunError
 from palate.privacy.enrolment import EnrolmentFileRefused, EnrolmentRequest, Welcome
@@ -27,7 +28,8 @@ def call(tmp_path, monkeypatch):
     (tmp_path / "items.csv").write_text(ITEMS)
 
     def run(*arguments, fails=None):
-        result = CliRunner().invoke(server_app, [str(each) for each in arguments])
+        app, arguments = (authority_app, arguments[1:]) if arguments[0] == "authority" else (server_app, arguments)
+        result = CliRunner().invoke(app, [str(each) for each in arguments])
         if fails is None:
             assert result.exception is None, result.exception
         else:
@@ -114,16 +116,16 @@ def test_a_request_that_was_edited_is_refused(init, call, tmp_path):
 
 
 def test_a_separate_authority_signs_on_its_own_machine(init, call, tmp_path):
-    call("authority", "authority.key")
+    call("authority", "init", "authority.key")
     init("--authority", "authority.pub")
     folder = FleetFolder(tmp_path / "fleet")
     assert not folder.authority_key.exists()
     key, _ = request_file(tmp_path)
     enrol = ["enrol", "request.json", "--welcome", "w.zip"]
     assert "authority's key is not at" in call(*enrol, fails=ConfigError)
-    call("authority", "other.key")
+    call("authority", "init", "other.key")
     assert "not the key of this fleet's authority" in call(*enrol, "--authority-key", "other.key", fails=ConfigError)
-    certify = ["certify", "request.json", "--fleet", "books", "--certificate", "c.crt", "--authority-key"]
+    certify = ["authority", "certify", "request.json", "--fleet", "books", "-o", "c.crt", "--key"]
     call(*certify, "other.key")
     assert "not this fleet's" in call(*enrol, "--certificate", "c.crt", fails=ConfigError)
     call(*certify, "authority.key")
@@ -171,9 +173,9 @@ def test_stop_leaves_the_wish_for_the_server_that_runs(init, call, tmp_path):
 def test_help_of_every_command_has_an_example(call):
     for command in (
         "init",
-        "authority",
-        "certify",
         "enrol",
+        "waiting",
+        "admit",
         "start",
         "resume",
         "stop",
@@ -247,10 +249,10 @@ def test_a_removed_device_comes_back_only_on_purpose_and_with_the_welcome_that_i
 
 
 def test_what_a_separate_authority_has_signed_readmits_without_its_key(init, call, tmp_path):
-    call("authority", "authority.key")
+    call("authority", "init", "authority.key")
     init("--authority", "authority.pub")
     _, request = request_file(tmp_path)
-    call("certify", "request.json", "--fleet", "books", "--authority-key", "authority.key", "--certificate", "c.crt")
+    call("authority", "certify", "request.json", "--fleet", "books", "--key", "authority.key", "-o", "c.crt")
     call("enrol", "request.json", "--welcome", "w.zip", "--certificate", "c.crt")
     call("remove", f"{request.device:016x}")
     call("enrol", "request.json", "--welcome", "w2.zip", "--readmit")

@@ -109,8 +109,10 @@ class Link:
         """Close the connections."""
         self._client.close()
 
-    def call(self, path: str, body: bytes, *, timeout_seconds: float | None = None) -> bytes:
-        """Send one signed request and return the answer's body.
+    def call(
+        self, path: str, body: bytes, *, timeout_seconds: float | None = None, max_bytes: int = MAX_ANSWER_BYTES
+    ) -> bytes:
+        """Send one signed request and return the answer's body, of at most `max_bytes`.
 
         Raises
         ------
@@ -128,7 +130,7 @@ class Link:
         timeout = self._client.timeout if timeout_seconds is None else httpx.Timeout(timeout_seconds)
         try:
             with self._client.stream("POST", path, content=body, headers=self._headers(), timeout=timeout) as response:
-                content = self._read(response)
+                content = self._read(response, max_bytes)
         except httpx.ConnectError as error:
             if _is_certificate_error(error):
                 raise ServerNotTrusted(
@@ -152,12 +154,12 @@ class Link:
             "flwr-signature": base64.b64encode(self._key.sign(timestamp.encode("ascii"))).decode("ascii"),
         }
 
-    def _read(self, response: httpx.Response) -> bytes:
+    def _read(self, response: httpx.Response, max_bytes: int) -> bytes:
         content = bytearray()
         for chunk in response.iter_raw():
             content += chunk
-            if len(content) > MAX_ANSWER_BYTES:
-                raise BadAnswer(f"{self.address} sent more than {MAX_ANSWER_BYTES} bytes", hint="is it a fleet server?")
+            if len(content) > max_bytes:
+                raise BadAnswer(f"{self.address} sent more than {max_bytes} bytes", hint="is it a fleet server?")
         return bytes(content)
 
     def _check(self, path: str, response: httpx.Response) -> None:

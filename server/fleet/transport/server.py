@@ -12,15 +12,17 @@ Flower's own SuperLink would do more: its Control API lets whoever reaches the p
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, MutableMapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from palate.errors import ConfigError
 from palate.server.fleet.certificates import server_tls
 from palate.server.fleet.transport.authentication import Authenticator
 from palate.server.fleet.transport.enrolment import Enrolment
-from palate.server.fleet.transport.http import FleetLimits, SignedHttp
+from palate.server.fleet.transport.http import FleetLimits, Handler, SignedHttp
 from palate.server.fleet.transport.listening import HttpsServer
 from palate.server.fleet.transport.mailbox import Mailbox
 from palate.server.fleet.transport.presence import Presence
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 
 ENROLMENT_FILE = "fleet.sqlite"
 MEDIA_TYPE = "application/protobuf"
+MAX_OPEN_BYTES = 1 << 13
 
 
 class FleetServer:
@@ -46,6 +49,8 @@ class FleetServer:
         Where to listen; port 0 takes a free one, see `address`.
     limits
         What devices may cost.
+    open_calls
+        What anybody may ask, by path; a request has at most `MAX_OPEN_BYTES`.
 
     Raises
     ------
@@ -64,6 +69,7 @@ class FleetServer:
         host: str = "127.0.0.1",
         port: int = 0,
         limits: FleetLimits | None = None,
+        open_calls: Mapping[str, Handler[None]] | None = None,
     ) -> None:
         tls = server_tls(certificate, key)
         self._limits = FleetLimits() if limits is None else limits
@@ -75,7 +81,17 @@ class FleetServer:
         app = SignedHttp(
             self._api.calls, lambda _, headers: authenticator.check(headers), self._limits, media_type=MEDIA_TYPE
         )
-        self._https = HttpsServer(app, tls, host=host, port=port, limits=self._limits, name="fleet-server")
+        strangers: SignedHttp[None] = SignedHttp(
+            open_calls or {},
+            lambda *_: None,
+            replace(self._limits, max_body_bytes=MAX_OPEN_BYTES),
+            media_type=MEDIA_TYPE,
+        )
+
+        async def dispatch(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+            await (strangers if scope.get("path") in (open_calls or {}) else app)(scope, receive, send)
+
+        self._https = HttpsServer(dispatch, tls, host=host, port=port, limits=self._limits, name="fleet-server")
         self._grid: FleetGrid | None = None
 
     def __enter__(self) -> Self:

@@ -1,0 +1,159 @@
+"""`palate authority`: who admits devices to a fleet. Each command with its example."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from palate.cli.server_devices import HERE, FolderOption
+from palate.cli.terminal import Answer, answering
+from palate.errors import ConfigError
+
+OutputOption = Annotated[Path, typer.Option("-o", "--output", help="Where to write them.", metavar="FILE")]
+
+authority_app = typer.Typer(
+    help="Admit devices to a fleet: keys, certificates, invitations.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+_EXAMPLES = """\b
+Examples:
+  palate authority invite --count 20 -o links.txt
+  palate authority init authority.key
+  palate authority certify requests --fleet books --key authority.key -o certificates"""
+
+
+@authority_app.callback(epilog=_EXAMPLES)
+def authority() -> None:
+    """Admit devices to a fleet.
+
+    Whoever admits could invent devices. So let others than the server's operators hold the key, and make sure that a
+    person stands behind every device, once.
+    """
+
+
+@answering
+def init(
+    key: Annotated[Path, typer.Argument(help="File for the key; FILE.pub is what the fleet needs.", metavar="FILE")],
+) -> Answer:
+    """Make the key of a separate authority, on a machine that the server's operators do not control."""
+    from palate.server.fleet.setup import make_authority_key
+
+    public = make_authority_key(key)
+    line = f"{key} is the authority's key, it signs with palate authority certify; give the operators {key.stem}.pub"
+    return Answer({"key": str(key), "public_key": public.public_bytes_raw().hex()}, (), [line])
+
+
+@answering
+def certify(
+    requests: Annotated[
+        list[Path],
+        typer.Argument(help="What palate client enrol or palate server waiting has written.", metavar="REQUESTS..."),
+    ],
+    *,
+    output: OutputOption,
+    fleet: Annotated[
+        str | None, typer.Option(help="Name of the fleet, with --key.", show_default="the folder's")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Key of a separate authority that certifies.", metavar="FILE")
+    ] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=36_500, help="Until when it admits, with --key.", show_default="no end")
+    ] = None,
+    folder: FolderOption = HERE,
+) -> Answer:
+    """Certify that devices belong to a fleet; compare the fingerprints with their owners first.
+
+    With --key and --fleet, on the authority's machine. Without them, in a fleet that has a helper, the server signs;
+    the devices belong to the fleet once the helper's operator has admitted them too.
+    """
+    from palate.privacy import files
+    from palate.privacy.enrolment import EnrolmentRequest, device_name, spaced
+    from palate.privacy.ledger.framing import framed
+    from palate.server.fleet.folder import FleetFolder, read_key
+    from palate.server.fleet.setup import certify as sign
+    from palate.server.fleet.setup import propose
+    from palate.server.helper.queries import parts_of
+
+    if (fleet is None) != (key is None) or (days is not None and key is None):
+        raise ConfigError("--fleet, --key and --days go together", hint="with a helper give none, but --folder")
+    asked = []
+    for path in requests:
+        data = _read(path)
+        single = data.lstrip().startswith(b"{")
+        asked += [EnrolmentRequest.open(each) for each in ([data] if single else parts_of(data))]
+    if not asked:
+        raise ConfigError("there is no request in these files", hint="palate server waiting says who waits")
+    if fleet is None or key is None:
+        place = FleetFolder(folder)
+        place.require()
+        signed = [propose(place, each).to_bytes() for each in asked]
+        then = f"the helper's operator signs too: palate helper admit {output} -o {output}; after that, "
+    else:
+        signer, end = read_key(key), 0 if days is None else int(time.time()) + days * 86_400
+        signed, then = [sign(each, fleet, signer, not_after=end).to_bytes() for each in asked], ""
+    files.replace(output, signed[0] if len(signed) == 1 else framed(*signed))
+    lines = [f"device {device_name(each.device)}  request {spaced(each.fingerprint)}" for each in asked]
+    then += (
+        f"the operators enrol: palate server enrol REQUEST --certificate {output} --welcome FILE; "
+        f"or, those that wait, palate server admit {output}"
+    )
+    return Answer({"devices": [device_name(each.device) for each in asked], "file": str(output)}, lines, [then])
+
+
+@answering
+def invite(
+    *,
+    count: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many devices may join with them.")],
+    output: OutputOption,
+    days: Annotated[float, typer.Option(min=0.01, max=3_650, help="How long they count.")] = 14.0,
+    folder: FolderOption = HERE,
+) -> Answer:
+    """Make one-time invitations: links that make a device, enrol it and join in one command.
+
+    Each link takes in one device. The fleet keeps no code, only what checks it; so keep the file until the links are
+    handed out, then delete it. Works while the server runs.
+    """
+    from palate.privacy import files
+    from palate.server.fleet import inviting
+    from palate.server.fleet.folder import FleetFolder
+
+    fleet = FleetFolder(folder)
+    fleet.require()
+    if output.exists():
+        raise ConfigError(f"{output} is there already, and may hold links", hint="name another file")
+    made = inviting.invite(fleet, count, days=days)
+    files.replace(output, "".join(f"{each}\n" for each in made).encode("ascii"))
+    lines = [
+        f"wrote {output}: {count} links, each for one device, good for {days:g} days",
+        "a person runs: palate client join 'LINK'",
+    ]
+    if not fleet.authority_key.exists():
+        lines.append("devices that come wait until others have signed for them: palate server waiting -o requests")
+    values = {"file": str(output), "count": count, "days": days, "fingerprint": made[0].card_fingerprint.hex()}
+    return Answer(values, lines)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="check the path") from error
+
+
+_COMMANDS: dict[Callable[..., None], str] = {
+    init: "init authority.key",
+    certify: "certify requests --fleet books --key authority.key -o certificates",
+    invite: "invite --count 20 -o links.txt",
+}
+"""Every command, in the order of the help, with an example of its arguments."""
+
+for _command, _example in _COMMANDS.items():
+    authority_app.command(_command.__name__, epilog=f"Example: palate authority {_example}")(_command)
