@@ -130,6 +130,7 @@ def import_(
         bool | None, typer.Option("--day-first/--month-first", help="How to read dates such as 3/4/2020.")
     ] = None,
     user: Annotated[str | None, typer.Option(help="Take the rows of this user only.")] = None,
+    only_exact: Annotated[bool, typer.Option("--only-exact", help="Keep likely titles as unknown ones.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Import without asking.")] = False,
     folder: FolderOption = None,
 ) -> Answer:
@@ -155,7 +156,7 @@ def import_(
             data = place.catalogue.read_bytes()
             catalogue = Catalogue.from_parquet(data, num_items=num_items, hint=NEW_WELCOME)
         history = History(vault)
-        plan = plan_import(file, history, catalogue, options=read, user=user)
+        plan = plan_import(file, history, catalogue, options=read, user=user, likely=not only_exact)
         lines = import_lines(plan, has_catalogue=catalogue is not None)
         notes = [f"note: {words}" for words in plan.notes]
         asked = bool(plan.entries) and not yes

@@ -214,6 +214,11 @@ def _unnamed(names: Sequence[str]) -> list[str]:
 
 
 def _no_column(table: Table, role: str, *, personal: bool) -> DataError:
+    if table.export and role == "user":
+        return DataError(
+            f"{table.name} is one person's export ({table.export}), so it has no users",
+            hint="palate client import takes it",
+        )
     names = table.frame.columns
     roles = "title,rating,time" if personal else "user,item,rating,time"
     in_order = f"--columns {roles} names the fields in order, {SKIPPED} skips one"

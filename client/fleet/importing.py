@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from palate.data.personal import PersonalRows
     from palate.data.titles import Certainty
 
+Found = Literal["exact", "likely", "unknown"]
+
 MAX_FILE_BYTES: Final = 1 << 28
 MAX_ROWS: Final = 1_000_000
-EXAMPLES: Final = 3
-"""Titles that are shown of each kind."""
+EXAMPLES: Final[dict[Found, int]] = {"exact": 3, "likely": 10, "unknown": 3}
+"""Titles that are shown of each kind; the likely ones are to be agreed to."""
 LISTED: Final = 20
 """Rows that were passed over and are named, at most."""
 _UNALIKE: Final = 50
@@ -36,8 +38,6 @@ _UNALIKE: Final = 50
 
 _MOST_COMPARED: Final = 100_000_000
 """Comparisons of titles that may have slips, some 20 seconds of them; from then on titles must be written alike."""
-
-Found = Literal["exact", "likely", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +130,7 @@ def plan_import(
     *,
     options: ReadOptions | None = None,
     user: str | None = None,
+    likely: bool = True,
 ) -> ImportPlan:
     """Read a file, an archive or a folder, and plan what it would change in a history.
 
@@ -145,6 +146,8 @@ def plan_import(
         Column names; what is None is guessed.
     user
         Take the rows of this user only, where the file has those of several.
+    likely
+        Whether likely titles are taken for the catalogue's; else they are unknown.
 
     Raises
     ------
@@ -158,7 +161,7 @@ def plan_import(
     limits = Limits(max_bytes=MAX_FILE_BYTES, max_rows=MAX_ROWS)
     read = read_personal(path, options or ReadOptions(), limits)
     catalogue = Catalogue.of(()) if catalogue is None else catalogue
-    matcher = _Matcher(catalogue)
+    matcher = _Matcher(catalogue, likely=likely)
     said: dict[str, _Said] = {}
     dropped: list[str] = []
     notes = list(read.notes)
@@ -208,7 +211,8 @@ def _rows_of(name: str, raw: RawInteractions, user: str | None) -> tuple[Iterabl
             f"the file has rows of {users:,} users in {raw.columns['user']}, and all were taken; "
             "to take one person's, import with --user"
         )
-    if "rating" in raw.columns and (unrated := frame["rating"].null_count()):
+    unrated = frame["rating"].null_count() if "rating" in raw.columns else 0
+    if unrated and not (raw.export and unrated == len(frame)):
         notes.append(f"{unrated:,} rows have no rating; they count as had")
     return frame.iter_rows(named=True), notes
 
@@ -216,8 +220,9 @@ def _rows_of(name: str, raw: RawInteractions, user: str | None) -> tuple[Iterabl
 class _Matcher:
     """Finds the items of rows in a catalogue; each title is looked up once."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, *, likely: bool) -> None:
         self._catalogue = catalogue
+        self._likely = likely
         self._titles: dict[tuple[str, ...], tuple[int, Certainty] | None] = {}
         self._compared = 0
 
@@ -257,8 +262,8 @@ class _Matcher:
             return None
         if titles not in self._titles:
             index = self._catalogue.title_index
-            found = index.identify(titles[0], titles[1:], slips=not self.is_exhausted)
-            self._compared += index.num_forms if found is None else 0
+            found = index.identify(titles[0], titles[1:], likely=self._likely, slips=not self.is_exhausted)
+            self._compared += index.num_forms if found is None and self._likely else 0
             self._titles[titles] = found
         return self._titles[titles]
 
@@ -324,7 +329,7 @@ def _plan(
         exact=len(kinds["exact"]),
         likely=len(kinds["likely"]),
         unknown=len(kinds["unknown"]),
-        examples={kind: _examples(found) for kind, found in kinds.items()},
+        examples={kind: _examples(found, EXAMPLES[kind]) for kind, found in kinds.items()},
         added=len(entries) - changed,
         changed=changed,
         unchanged=len(said) - len(entries),
@@ -339,6 +344,6 @@ def _plan(
     )
 
 
-def _examples(found: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+def _examples(found: list[tuple[str, str]], count: int) -> tuple[tuple[str, str], ...]:
     """Return some titles to show: those that are written otherwise than the catalogue's first, for they say more."""
-    return tuple(sorted(found, key=lambda pair: pair[0] == pair[1])[:EXAMPLES])
+    return tuple(sorted(found, key=lambda pair: pair[0] == pair[1])[:count])

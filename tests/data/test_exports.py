@@ -13,6 +13,7 @@ import pytest
 from palate.data.files import Limits
 from palate.data.options import ReadOptions
 from palate.data.personal import read_personal
+from palate.data.reading import read_rows
 from palate.errors import DataError
 
 LIMITS = Limits(max_bytes=1 << 20, max_rows=1000)
@@ -343,6 +344,13 @@ def test_an_archive_without_a_history_is_refused_in_words(tmp_path, files, words
     with pytest.raises(DataError, match=words) as caught:
         read(tmp_path / "a.zip")
     assert caught.value.hint
+
+
+def test_an_export_of_one_person_is_no_table_for_a_simulation(tmp_path):
+    (tmp_path / "a.csv").write_text(EXPORTS["IMDb"][0], encoding="utf-8")
+    with pytest.raises(DataError, match="is one person's export") as caught:
+        read_rows(tmp_path / "a.csv")
+    assert caught.value.hint == "palate client import takes it"
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,14 @@ def test_a_year_beside_or_within_a_title_is_the_same(imported):
     assert (plan.unchanged, set(within)) == (2, {"2", "5"})
 
 
+def test_likely_titles_are_kept_as_unknown_ones_if_the_owner_says_so(imported):
+    text = letterboxd(("Heat", 1996), ("Psycho", 1960))
+    plan, found = imported(text, FILMS, likely=False)
+    assert (plan.exact, plan.likely, plan.unknown, set(found)) == (1, 0, 1, {"5", "title:Heat (1996)"})
+    plan, found = imported(text, FILMS)
+    assert (plan.likely, plan.changed, set(found)) == (1, 1, {"1", "5"})
+
+
 def test_an_original_title_makes_a_film_likely(imported):
     text = (
         "Const,Your Rating,Date Rated,Title,Original Title,Year\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import zipfile
 from dataclasses import replace
 
 import polars as pl
@@ -29,6 +30,16 @@ def valid(kind: str) -> bytes:
         return file.getvalue()
     if kind == "json":
         return json.dumps(ROWS).encode()
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in ("ratings.csv", "watched.csv"):
+                archive.writestr(name, "Date,Name,Year,Letterboxd URI\n2024-01-02,Heat,1995,x\n2024-01-02,Ran,1985,y\n")
+        return file.getvalue()
+    if kind == "xml":
+        one = "<anime><series_title>Heat</series_title><my_score>9</my_score><my_status>Completed</my_status></anime>"
+        return f"<myanimelist>{one}{one.replace('Heat', 'Ran')}</myanimelist>".encode()
+    if kind == "txt":
+        return b"Ran (A. Bell)\n- Your Note | Added on Sunday, 4 June 2023 12:18:46\n\nx\n==========\n" * 3
     if kind == "jsonl":
         return b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)
     return frame.write_csv(separator="\t" if kind == "tsv" else ",").encode()
@@ -49,7 +60,7 @@ def broken(content: bytes, chance: random.Random) -> bytes:
 
 
 @pytest.mark.campaign(short=60, long=2000)
-@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl", "parquet"])
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl", "parquet", "zip", "xml", "txt"])
 def test_a_broken_file_is_taken_whole_or_refused_in_words_and_nothing_is_lost(tmp_path, kind, repeats):
     chance, content = random.Random(f"imports of {kind}"), valid(kind)
     taken, refused = 0, []
@@ -73,4 +84,6 @@ def test_a_broken_file_is_taken_whole_or_refused_in_words_and_nothing_is_lost(tm
         vault.check()
     assert all(error.message and error.hint for error in refused)
     assert len(refused) > 5, "hardly anything was broken"
-    assert taken > 2 or kind in ("json", "parquet"), "nothing got through: this says nothing about histories"
+    assert taken > 2 or kind in ("json", "parquet", "zip", "xml"), (
+        "nothing got through: this says nothing about histories"
+    )
