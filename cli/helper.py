@@ -228,7 +228,7 @@ def answer(
 def keys(
     *,
     run: Annotated[str, typer.Option(help="Name of the run, from palate server status.")],
-    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="How many rounds, spare ones included.")],
+    rounds: Annotated[int, typer.Option(min=1, max=1_000, help="How many rounds, spare ones included.")],
     output: OutputOption,
     first: Annotated[int, typer.Option(min=0, help="Number of the first round.")] = 0,
     folder: FolderOption = HERE,

@@ -74,7 +74,13 @@ def init(
     for words in notes:
         note(f"note: {words}")
     note(f"{fleet.root}: fleet {name}, {items:,} items, planned for {devices} devices")
-    if helper is not None:
+    if card is not None:
+        from palate.privacy.enrolment import spaced
+        from palate.server.helper.cards import HelperCard, LeaderCard
+
+        own = LeaderCard.open(fleet.leader_card.read_bytes())
+        note(f"helper's card  {spaced(HelperCard.open(card).fingerprint)}\nleader's card  {spaced(own.fingerprint)}")
+        note("compare both with the helper's operator, by another way than the cards came")
         note(f"give {fleet.leader_card} to the helper's operator: palate helper trust leader.card")
         note("server and helper admit devices together: palate authority certify, then palate helper admit")
     elif authority is None:

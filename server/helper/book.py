@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.privacy.aggregators.admission import Certificate, Entry, Membership, Register, Revocation, entry_leaf
-from palate.privacy.aggregators.errors import AlreadyCollected, AnswerRefused, RegisterRefused, RoundKeyGone
+from palate.privacy.aggregators.errors import (
+    AlreadyCollected,
+    AnswerRefused,
+    RegisterRefused,
+    RequestRefused,
+    RoundKeyGone,
+)
 from palate.privacy.aggregators.messages import Answer
 from palate.privacy.aggregators.registering import LiveKey
 from palate.privacy.aggregators.sealing import RoundKey, RoundSecret, Suite
@@ -34,6 +40,8 @@ if TYPE_CHECKING:
 
 KEPT_LISTS = 8
 """Registers whose lists are kept: offers of older ones are refused."""
+MAX_OPEN_KEYS = 10_000
+"""Round keys that may be there at once, answered or not: a leader cannot fill the disk with them."""
 _ENTRY_SIZE = 48
 _RESTORE = "restore the newest ledger"
 
@@ -184,6 +192,8 @@ class SqliteBook:
         ------
         RoundKeyGone
             If its private half was destroyed.
+        RequestRefused
+            If more keys are open than any fleet needs.
         """
         with self._transaction() as connection:
             row = self._one("SELECT key FROM round_keys WHERE run = ? AND round = ?", run, server_round)
@@ -195,6 +205,12 @@ class SqliteBook:
                         hint="it has answered or expired; ask for the next round's",
                     )
                 return known
+            (open_keys,) = self._one("SELECT count(*) FROM round_keys WHERE not_after >= ?", self._clock()) or (0,)
+            if open_keys >= MAX_OPEN_KEYS:
+                raise RequestRefused(
+                    f"{open_keys} round keys have not expired",
+                    hint="is the leader's program in order? wait for their end",
+                )
             (number,) = self._one("SELECT coalesce(max(number), 0) + 1 FROM round_keys") or (1,)
             secret = RoundSecret.generate(suite)
             made = secret.published(self._key, fleet=self._fleet, index=number, not_after=not_after)

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from palate.errors import EnvironmentProblem
 from palate.privacy import files
 from palate.privacy.aggregators.sealing import RoundSecret, Suite
+from palate.privacy.ledger.framing import HASH_SIZE
 
 _ENDING = ".key"
 _TAG_FILE = "CACHEDIR.TAG"
@@ -71,8 +73,9 @@ class RoundSecrets:
 
     def hashes(self) -> Iterator[bytes]:
         """Yield the hashes of the round keys whose private halves are here."""
-        for path in sorted(self._folder.glob(f"*{_ENDING}")):
-            yield bytes.fromhex(path.stem)
+        for path in sorted(self._folder.glob(f"{'?' * 2 * HASH_SIZE}{_ENDING}")):
+            with suppress(ValueError):  # not ours
+                yield bytes.fromhex(path.stem)
 
     def sweep_drafts(self) -> None:
         """Destroy what a crash has left half written."""

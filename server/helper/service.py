@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -72,7 +73,6 @@ class HelperService:
     def round_key(self, run: str, server_round: int) -> bytes:
         """Return the signed key of a round."""
         with self._lock:
-            self.book.sweep()
             end = self.clock() + self.round_key_seconds
             made = self.book.new_round_key(run, server_round, self.suite, not_after=end)
         log.info("round key %d is for round %d of run %s", made.index, server_round, run)
@@ -140,7 +140,9 @@ class HelperService:
             answer = self._helper.answer(request, now=self.clock(), progress=self.progress)
             head = self._helper.head_after(answer)
         made = Answer.from_bytes(answer)
-        log.info("answer %d: %d of %d reports", made.sequence, made.accepted, made.reports)
+        why = Counter(reason.name.lower().replace("_", " ") for _, reason in made.excluded)
+        left_out = "".join(f", {count} left out: {reason}" for reason, count in sorted(why.items()))
+        log.info("answer %d: %d of %d reports%s", made.sequence, made.accepted, made.reports, left_out)
         return Answered(answer, head.to_bytes())
 
     def head(self) -> bytes:

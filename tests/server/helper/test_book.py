@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from palate.errors import EnvironmentProblem
-from palate.privacy.aggregators.errors import AlreadyCollected, HelperRestored, RoundKeyGone
+from palate.privacy.aggregators.errors import AlreadyCollected, HelperRestored, RequestRefused, RoundKeyGone
 from palate.privacy.aggregators.messages import Answer, Head
 from palate.privacy.ledger.errors import Fork, LedgerUnreadable, Rollback, Tampered
 from palate.server.helper.anchor import AnchorFile
@@ -78,6 +78,9 @@ def test_the_private_half_of_a_key_is_destroyed_once_it_has_expired(leader, plac
     service.round_key(RUN, 1)
     place.time = NOW + 501
     service.round_key(RUN, 2)
+    with pytest.raises(RoundKeyGone):
+        service.round_key(RUN, 1)
+    service.sweep()
     assert len(private_halves(place)) == 1
     with pytest.raises(RoundKeyGone):
         service.round_key(RUN, 1)
@@ -106,6 +109,25 @@ def test_backup_programs_leave_the_private_halves_out(place):
     place.open()
     assert (place.secrets / "CACHEDIR.TAG").read_bytes().startswith(b"Signature: 8a477f597d28d172789f06886806bc55\n")
     assert place.secrets.stat().st_mode & 0o077 == 0
+
+
+def test_a_leader_cannot_fill_the_disk_with_keys(place, monkeypatch):
+    monkeypatch.setattr("palate.server.helper.book.MAX_OPEN_KEYS", 2)
+    service = place.open(round_key_seconds=500)
+    keys = [service.round_key(RUN, number) for number in (1, 2)]
+    with pytest.raises(RequestRefused, match="2 round keys"):
+        service.round_key(RUN, 3)
+    assert service.round_key(RUN, 2) == keys[1]
+    place.time = NOW + 501
+    service.round_key(RUN, 3)
+
+
+def test_a_strange_file_among_the_private_halves_is_left_alone(place):
+    place.open().book.close()
+    for name in ("notes.key", f"{'z' * 64}.key"):
+        (place.secrets / name).write_text("mine")
+    place.open()
+    assert len(private_halves(place)) == 2
 
 
 class Killed(BaseException):

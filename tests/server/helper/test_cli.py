@@ -306,6 +306,7 @@ def test_kill_9_at_any_moment_loses_no_round_and_answers_no_second_set(met, tmp_
         with HttpsLink(card, leader.parties, leader.key, patience_seconds=0.0) as link:
             membership = leader.registered(link)
             for number in range(repeats):
+                leader.time = int(time.time())  # a campaign lasts longer than an offer
                 made = leader.round(link, membership, number)
                 first, second = made.collection(), made.collection(100, 101, 102)
                 requests = [first.freeze(), second.freeze()]
