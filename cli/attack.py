@@ -20,6 +20,18 @@ _QUORUM = Quorum(tau=0.6, gamma=0.2)
 _GAME = Game()
 
 
+KeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        help="Public key, 64 hexadecimal digits or a file with them.",
+        metavar="HEX|FILE",
+        show_default="public.key in the ledger's folder, which proves less",
+    ),
+]
+HtmlOption = Annotated[Path | None, typer.Option("--html", help="Also write an HTML page, e.g. --html audit.html.")]
+
+
 @answering
 def attack(
     run: Annotated[
@@ -41,20 +53,12 @@ def attack(
     repeats: Annotated[
         int | None, typer.Option(help="Times to play all rounds.", show_default="until there are as many canaries")
     ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            help="Public key that must have signed the ledger: 64 hexadecimal digits, or a file.",
-            show_default="public.key in the ledger's folder",
-        ),
-    ] = None,
+    key: KeyOption = None,
     seed: Annotated[
         int | None,
         typer.Option(help="Seed of canaries and coins; noise is always fresh.", show_default="from the system"),
     ] = None,
-    html: Annotated[
-        Path | None, typer.Option("--html", help="Also write an HTML page, e.g. --html attack.html.")
-    ] = None,
+    html: HtmlOption = None,
 ) -> Answer:
     """Attack the mechanism with canaries, test its noise, and compare with what is claimed; exit code 7 if it fails.
 

@@ -14,7 +14,7 @@ from palate.audit.budget_audit import BudgetAudit, audit_budget
 from palate.audit.ledger_audit import LedgerAudit, audit_ledgers
 from palate.audit.opening import open_source
 from palate.audit.plan_audit import audit_plan
-from palate.cli.attack import attack
+from palate.cli.attack import HtmlOption, KeyOption, attack
 from palate.cli.terminal import Answer, Line, answering, note
 from palate.privacy import files
 
@@ -29,20 +29,10 @@ Target = Annotated[
     str,
     typer.Argument(help="Run folder, its name under runs/, or a file of ledgers.", metavar="RUN|FILE"),
 ]
-KeyOption = Annotated[
-    str | None,
-    typer.Option(
-        "--key",
-        help="Public key, 64 hexadecimal digits or a file with them.",
-        metavar="HEX|FILE",
-        show_default="public.key in the ledger's folder, which proves less",
-    ),
-]
 AnchorsOption = Annotated[
     Path | None,
     typer.Option("--anchors", help="Heads that you kept from an earlier audit, e.g. --anchors heads.jsonl."),
 ]
-HtmlOption = Annotated[Path | None, typer.Option("--html", help="Also write an HTML page, e.g. --html audit.html.")]
 
 
 @audit_app.command("ledger")

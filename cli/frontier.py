@@ -14,7 +14,7 @@ from rich.console import Console
 from palate.cli.options import JsonOption, QuietOption, folder_option
 from palate.cli.settings import with_settings
 from palate.cli.terminal import Answer, Line, answering
-from palate.errors import ConfigError, EnvironmentProblem
+from palate.errors import ConfigError
 from palate.simulation.config import SimulationConfig
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def frontier(
     if references not in ("all", "none"):
         names = tuple(_listed("references", references, str))
     place = folder or Path("runs") / f"frontier-{'-'.join(dataset_name(each) for each in sweep.data)}"
-    _make(place / RUNS)
+    (place / RUNS).mkdir(parents=True, exist_ok=True)
     quiet = quiet or as_json
     with _watched(sweep, place, Console(stderr=True, quiet=quiet)) as (watcher, begins):
         found = run_sweep(sweep, place, watcher, references=names, begins=begins)
@@ -139,15 +139,6 @@ def _listed(name: str, text: str, kind: Callable[[str], _Value]) -> Sequence[_Va
     except ValueError as error:
         raise ConfigError(
             f"--{name} {text!r} is not a list of numbers", hint=f"separate numbers by commas, for example --{name} 1,2"
-        ) from error
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EnvironmentProblem(
-            f"cannot write to {folder}: {error.strerror}", hint="choose another place with --folder"
         ) from error
 
 

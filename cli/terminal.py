@@ -19,9 +19,7 @@ from palate.cli.options import JsonOption, print_json
 from palate.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress
-    from rich.table import Table
 
     from palate.simulation.report.tables import Grid
 
@@ -134,7 +132,7 @@ def _print(line: Line) -> None:
     elif isinstance(line, tuple):
         say(line[0], style=line[1])
     else:
-        print_grid(line)
+        _print_grid(line)
 
 
 def _line(text: str, style: str, *, err: bool) -> None:
@@ -146,25 +144,19 @@ def _line(text: str, style: str, *, err: bool) -> None:
     Console(stderr=err).print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-def print_grid(grid: Grid, *, console: Console | None = None) -> None:
-    """Print a table with its caption and notes; whatever it quotes is text, never markup."""
+def _print_grid(grid: Grid) -> None:
+    """Print a table with its caption and notes: numbers to the right, verdicts in colour, this run's row in bold.
+
+    Whatever it quotes is text, never markup.
+    """
     from rich.console import Console
-
-    console = console or Console()
-    if grid.caption:
-        console.print(f"\n{grid.caption}", style="bold", highlight=False, markup=False)
-    if grid.rows:
-        console.print(rich_table(grid), highlight=False)
-    for text in grid.notes:
-        console.print(text, style="dim", highlight=False, markup=False)
-
-
-def rich_table(grid: Grid) -> Table:
-    """Lay a table out for a terminal: columns of numbers to the right, verdicts in colour, this run's row in bold."""
     from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    if grid.caption:
+        console.print(f"\n{grid.caption}", style="bold", highlight=False, markup=False)
     table = Table(*map(escape, grid.columns), box=None, pad_edge=False, show_header=any(grid.columns))
     for place, column in enumerate(table.columns):
         texts = [row.label if place == 0 else row.cells[place - 1].text for row in grid.rows]
@@ -173,7 +165,10 @@ def rich_table(grid: Grid) -> Table:
     for row in grid.rows:
         cells = (Text(cell.text, style=_TONES[cell.tone]) for cell in row.cells)
         table.add_row(Text(row.label), *cells, style="bold" if row.own else "")
-    return table
+    if grid.rows:
+        console.print(table, highlight=False)
+    for text in grid.notes:
+        console.print(text, style="dim", highlight=False, markup=False)
 
 
 def watched(what: str, total: int) -> tuple[Progress, Callable[[int], None]]:

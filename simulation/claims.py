@@ -52,6 +52,12 @@ def guarantee_of(
     targets = {str(unit): promise.epsilon for unit, promise in config.promises.items()}
     for claim in claims:
         claim["target_epsilon"] = targets[claim["unit"]]
+    notes, population = [], coordinator.settings.population
+    if config.delta * population >= 1:
+        notes.append(
+            f"delta {config.delta:g} is not below one over {population:,} people: it would allow a release that gives "
+            "one of them away; choose a smaller --delta"
+        )
     return {
         **claims[0],
         "mechanism": f"Skellam noise on clipped, quantised updates ({MECHANISMS[config.unit].source})",
@@ -61,17 +67,8 @@ def guarantee_of(
         "honest_shares": terms.train.honest_shares,
         "roster_size": terms.train.roster_size,
         "further": claims[1:],
-        "notes": _notes(config.delta, coordinator.settings.population),
+        "notes": notes,
     }
-
-
-def _notes(delta: float, population: int) -> list[str]:
-    if delta * population < 1:
-        return []
-    return [
-        f"delta {delta:g} is not below one over {population:,} people: it would allow a release that gives one of them "
-        "away; choose a smaller --delta"
-    ]
 
 
 def _claim(popularity: SkellamEvent, train: SkellamEvent, rounds: int, terms: RunTerms, delta: float) -> dict[str, Any]:

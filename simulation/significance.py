@@ -48,18 +48,12 @@ class Comparison:
 
     Attributes
     ----------
-    num_users
-        Users compared.
-    top_k
-        Cut-off.
     hit_rate, ndcg
         Differences at the cut-off.
     only_first, only_second
         Users for whom only one of the models has a hit within the cut-off; McNemar's test uses these.
     """
 
-    num_users: int
-    top_k: int
     hit_rate: Difference
     ndcg: Difference
     only_first: int
@@ -92,13 +86,13 @@ def compare(
     DataError
         If the users, their held-out items or the cut-offs differ, or there are fewer than 2 users.
     """
-    if not np.array_equal(first.users, second.users) or not np.array_equal(first.target, second.target):
-        raise DataError(
-            f"{len(first.users)} and {len(second.users)} users do not match one to one",
-            hint="evaluate both models on the same split and the same users",
-        )
     if first.top_k != second.top_k:
         raise DataError(f"cut-offs {first.top_k} and {second.top_k} differ", hint="evaluate both with one top_k")
+    if not np.array_equal(first.users, second.users):
+        counts = f"{len(first.users)} and {len(second.users)}"
+        raise DataError(f"{counts} users do not match one to one", hint="evaluate both models on the same users")
+    if differing := int(np.sum(first.target != second.target)):
+        raise DataError(f"different items are held out for {differing:,} users", hint="evaluate both on one split")
     if len(first.users) < 2:
         raise DataError(f"{len(first.users)} users to compare, at least 2 are needed", hint="evaluate more users")
     ranks, k = (first.ranks(ranking), second.ranks(ranking)), first.top_k
@@ -106,8 +100,6 @@ def compare(
     gains = metrics.ndcg(ranks[0], k) - metrics.ndcg(ranks[1], k)
     only_first, only_second = int(np.sum(hits > 0)), int(np.sum(hits < 0))
     return Comparison(
-        num_users=len(hits),
-        top_k=k,
         hit_rate=_difference(hits, mcnemar_p_value(only_first, only_second), num_resamples, rng),
         ndcg=_difference(gains, permutation_p_value(gains, num_resamples=num_resamples, rng=rng), num_resamples, rng),
         only_first=only_first,

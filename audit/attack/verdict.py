@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+from pydantic_core import to_jsonable_python
 
 from palate.audit.attack.game import Builder, KeySource, Observed, Watcher, fresh_key, play
 from palate.audit.attack.plan import AttackPlan
@@ -151,9 +152,10 @@ class AttackResult:
                 "num_values": plan.num_values,
                 "base_devices": plan.base_devices,
             },
-            "findings": [vars(finding) for finding in self.findings],
+            "findings": self.findings,
         }
-        return {name: _finite(value) for name, value in values.items()}
+        plain: dict[str, Any] = to_jsonable_python(values, inf_nan_mode="null")
+        return plain
 
 
 def attack(
@@ -250,11 +252,3 @@ def _reuse(seen: Observed) -> Finding:
 def _tested(name: str, p_value: float, level: float, words: str) -> Finding:
     words = f"{words}; p-value {p_value:.2g}"
     return Finding(name=name, value=p_value, bound=level, held=p_value >= level, words=words)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

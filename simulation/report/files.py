@@ -6,7 +6,6 @@ import tomllib
 from pathlib import Path
 from typing import TypeVar
 
-import polars as pl
 from pydantic import BaseModel, ValidationError
 
 from palate.errors import EnvironmentProblem, RunError
@@ -81,23 +80,3 @@ def as_record(folder: Path, name: str, text: bytes, kind: type[_Record]) -> _Rec
         raise damaged(folder, name, f"{where}: {first['msg']}" if where else first["msg"]) from error
     except ValueError as error:  # both of tomllib and of UTF-8
         raise damaged(folder, name, str(error)) from error
-
-
-def file_frame(folder: Path, name: str, columns: tuple[str, ...]) -> pl.DataFrame:
-    """One Parquet file of the run, which must have these columns.
-
-    Raises
-    ------
-    RunError
-        If it is missing, damaged, or lacks a column.
-    """
-    data = file_bytes(folder, name)
-    try:
-        # From memory: what is damaged must not be looked at lazily. polars panics on some damaged Parquet.
-        frame = pl.read_parquet(data)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        raise damaged(folder, name, str(error)) from error
-    missing = [column for column in columns if column not in frame.columns]
-    if missing:
-        raise damaged(folder, name, f"no column {', '.join(missing)}")
-    return frame

@@ -179,7 +179,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
             axes.plot(*zip(*ends, strict=True), color=COLOURS[colour], linewidth=1.1, linestyle=(0, (1, 2)))
     if panel.unprotected:
         label = f"{panel.unprotected.label}, no privacy"
-        _line(axes, panel, [panel.unprotected], colour="first", marker="o", label=label, without=without)
+        _line(axes, panel, [panel.unprotected], colour="first", marker="o", label=label, dash="", without=without)
     for model, (dash, marker) in _CONTROL_STYLES.items():
         curve = panel.curve(kind="control", unit=panel.control_unit or "", model=model)
         if curve:

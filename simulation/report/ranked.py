@@ -11,12 +11,10 @@ import polars as pl
 from palate.data.catalogue import Catalogue
 from palate.errors import DataError
 from palate.simulation.evaluation import Evaluation
-from palate.simulation.report.files import damaged, file_frame
+from palate.simulation.report.files import damaged, file_bytes
 
 PARTS = ("validation", "test")
 RANKINGS = ("sampled", "full")
-
-_EVALUATION_COLUMNS = ("part", "user", "user_id", "target", "rank_sampled", "rank_full", "top_items")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +69,11 @@ def read_evaluation(folder: Path, num_items: int, top_k: int) -> dict[str, Ranke
         If it is missing or damaged, or an index points outside the catalogue.
     """
     name = "evaluation.parquet"
-    frame = file_frame(folder, name, _EVALUATION_COLUMNS)
+    data = file_bytes(folder, name)
     found = {}
     try:
-        frame = frame.select(
+        # From memory: what is damaged must not be looked at lazily. polars panics on some damaged Parquet.
+        frame = pl.read_parquet(data).select(
             pl.col("part", "user_id").cast(pl.String),
             pl.col("user", "target", "rank_sampled", "rank_full").cast(pl.Int32),
             pl.col("top_items").cast(pl.List(pl.Int32)).list.to_array(top_k),
@@ -94,7 +93,7 @@ def read_evaluation(folder: Path, num_items: int, top_k: int) -> dict[str, Ranke
                 )
                 _require_indices(evaluation, num_items)
                 found[part] = RankedUsers(tuple(rows["user_id"]), evaluation)
-    except (pl.exceptions.PolarsError, ValueError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         raise damaged(folder, name, str(error)) from error
     return found
 

@@ -68,7 +68,7 @@ def test_runs_of_different_catalogues_are_refused(make_run: Callable[..., object
 
 
 @pytest.mark.parametrize(
-    ("column", "complaint"), [("target", "hold out different items for 120 people"), ("user_id", "different people")]
+    ("column", "complaint"), [("target", "different items are held out for 120 users"), ("user_id", "different people")]
 )
 def test_runs_with_other_held_out_items_or_people_are_refused(
     make_run: Callable[..., object], tmp_path: Path, column: str, complaint: str
