@@ -21,9 +21,8 @@ from palate.privacy.budget import Promise
 from palate.privacy.charging import intents, ledger_name
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.anchors import Anchor
-from palate.privacy.ledger.body import Intent, Policy
+from palate.privacy.ledger.body import RELEASED, Intent, Policy
 from palate.privacy.ledger.errors import Fork, Rollback
-from palate.privacy.ledger.rounds import RoundKeeper
 from palate.privacy.ledger.state import LedgerState
 from palate.privacy.ledger.store import LedgerBook
 from palate.privacy.wire import ItemUpdate, RoundPlan
@@ -88,7 +87,7 @@ class Guard:
         with self._opened() as book:
             self._admit(plan, charges, book)
             self._close_rounds(book, but=(plan.run, plan.server_round))
-            kept = [RoundKeeper(book, ledger_name(self._device, unit)).begin(charges[unit]) for unit in charges]
+            kept = [book.begin(ledger_name(self._device, unit), charge) for unit, charge in charges.items()]
             return next((payload for payload in kept if payload is not None), None)
 
     def check(self, plan: RoundPlan) -> None:
@@ -107,7 +106,7 @@ class Guard:
         """
         with self._opened() as book:
             for name in self._names:
-                RoundKeeper(book, name).persist(run, server_round, payload)
+                book.persist(name, run, server_round, payload)
 
     def finish(self, run: str, server_round: int, *, receipt: bytes = b"") -> bool:
         """Close a round, with the server's receipt if one came; nothing happens to one that is closed already.
@@ -121,7 +120,7 @@ class Guard:
         with self._opened() as book:
             for name in self._names:
                 if (run, server_round) in book.state(name).open:
-                    released |= self._close(RoundKeeper(book, name), run, server_round, receipt)
+                    released |= book.close_round(name, run, server_round, receipt=receipt).status == RELEASED
         return released
 
     def last_round(self, run: str) -> int:
@@ -235,17 +234,8 @@ class Guard:
 
     def _close_rounds(self, book: LedgerBook, but: tuple[str, int] | None = None) -> None:
         for name in book.names:
-            keeper = RoundKeeper(book, name)
             for run, number in [key for key in book.state(name).open if key != but]:
-                self._close(keeper, run, number)
-
-    @staticmethod
-    def _close(keeper: RoundKeeper, run: str, server_round: int, receipt: bytes = b"") -> bool:
-        if not keeper.has_bytes(run, server_round):
-            keeper.write_off(run, server_round)
-            return False
-        keeper.finish(run, server_round, receipt=receipt)
-        return True
+                book.close_round(name, run, number)
 
     def _open_ledgers(self, book: LedgerBook) -> None:
         for unit, promise in self._promises.items():

@@ -15,7 +15,6 @@ from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import intents, ledger_name
 from palate.privacy.ledger.body import NO_HASH, RELEASED, Intent, Outcome, Policy
 from palate.privacy.ledger.heads import note_heads
-from palate.privacy.ledger.rounds import RoundKeeper
 from palate.privacy.ledger.store import LedgerBook
 from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.wire import RoundPlan
@@ -49,7 +48,7 @@ class ServerLedger:
         for unit, intent in intents(plan).items():
             name = ledger_name(SERVER, unit)
             if (plan.run, plan.server_round) not in self._book.state(name).closed:
-                RoundKeeper(self._book, name).begin(intent)
+                self._book.begin(name, intent)
 
     def finish(self, run: str, server_round: int, table_hash: str, *, receipt: str = NO_HASH) -> None:
         """Close a round with the item table that it made, unless it is closed; `receipt` is a hash, or empty."""
@@ -62,7 +61,7 @@ class ServerLedger:
     def write_off(self, run: str, server_round: int) -> None:
         """Close a failed round, unless it is closed; its charge stands."""
         for name in self._open_in(run, server_round):
-            RoundKeeper(self._book, name).write_off(run, server_round)
+            self._book.close_round(name, run, server_round)
             note_heads(self._path, self._book)
 
     def left_nano(self, unit: Unit) -> int:

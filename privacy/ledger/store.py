@@ -2,6 +2,11 @@
 
 A commit is on disk before it returns, and an entry that the rules refuse is never written. Several programs may hold
 the same file; each sees what the others wrote before it writes.
+
+A round takes three steps, in an order that survives a crash at any point: `begin`, `persist`, `close_round`. INTENT is
+on disk before anything private is touched; the exact bytes are on disk before they can leave; OUTCOME comes last. A
+retry therefore resends the same bytes or refuses: two noisy answers to one round would be two releases for the price of
+one. A charge never comes back; ledgers of earlier versions may hold rounds that were withheld.
 """
 
 from __future__ import annotations
@@ -162,9 +167,84 @@ class LedgerBook:
             state.apply(event, entry)
         self._forget_pending(keep_new=True)
 
-    def append_within(self, connection: sqlite3.Connection, name: str, event: bodies.Event) -> None:
-        """Write one entry inside a `transaction` that writes more than the entry; raises as `append`."""
-        self._insert(connection, [(name, event)])
+    def begin(self, name: str, intent: bodies.Intent) -> bytes | None:
+        """Charge a round, or find out how far it came before.
+
+        Returns
+        -------
+        payload
+            The bytes to send again, or None: nothing could have left yet, compute the round.
+
+        Raises
+        ------
+        RoundRefused
+            If the round is closed, or was charged with other parameters.
+        BudgetExceeded, PolicyRefused
+            If the ledger refuses the round; nothing is written.
+        """
+        with self.transaction() as connection:
+            begun = self.state(name).open.get((intent.run, intent.round))
+            if begun is None:
+                self._insert(connection, [(name, intent)])
+                return None
+            if begun != intent:
+                raise RoundRefused(
+                    f"round {intent.round} of {intent.run} was charged with other parameters",
+                    hint="a retry must ask for exactly the same round",
+                )
+            return self._kept(connection, name, intent.run, intent.round)
+
+    def persist(self, name: str, run: str, round: int, payload: bytes) -> None:
+        """Keep the exact bytes of a charged round; only then may they be sent.
+
+        Raises
+        ------
+        RoundRefused
+            If the round is not open, or other bytes are kept for it.
+        """
+        with self.transaction() as connection:
+            kept = self._kept(connection, name, run, round)
+            if kept is None:
+                connection.execute("INSERT INTO outbox VALUES (?, ?, ?, ?)", (self._ids[name], run, round, payload))
+            elif kept != payload:
+                raise RoundRefused(
+                    f"round {round} of {run} has other bytes already: {bodies.hash_text(kept)}",
+                    hint="resend the stored bytes",
+                )
+
+    def close_round(self, name: str, run: str, round: int, *, receipt: bytes = b"") -> bodies.Outcome:
+        """Close a round: released, with the server's receipt if one came, if bytes are kept; else written off.
+
+        Kept bytes may have left, and are dropped now. The charge of both stands. That a round ended without bytes may
+        itself have been seen, and may depend on private data.
+
+        Raises
+        ------
+        RoundRefused
+            If the round is not open.
+        """
+        with self.transaction() as connection:
+            payload = self._kept(connection, name, run, round)
+            outcome = bodies.Outcome(
+                run=run,
+                round=round,
+                status=bodies.WRITTEN_OFF if payload is None else bodies.RELEASED,
+                payload=bodies.NO_HASH if payload is None else bodies.hash_text(payload),
+                receipt=bodies.NO_HASH if payload is None or not receipt else bodies.hash_text(receipt),
+            )
+            self._insert(connection, [(name, outcome)])
+            connection.execute(
+                "DELETE FROM outbox WHERE ledger = ? AND run = ? AND round = ?", (self._ids[name], run, round)
+            )
+            return outcome
+
+    def _kept(self, connection: sqlite3.Connection, name: str, run: str, round: int) -> bytes | None:
+        """Bytes that are kept for an open round."""
+        if (run, round) not in self.state(name).open:
+            raise RoundRefused(f"round {round} of {run} was not charged, or is closed already")
+        query = "SELECT payload FROM outbox WHERE ledger = ? AND run = ? AND round = ?"
+        row = connection.execute(query, (self._ids[name], run, round)).fetchone()
+        return bytes(row[0]) if row else None
 
     def check_anchor(self, anchor: Anchor) -> None:
         """Compare a ledger with the end that it once had.
@@ -179,13 +259,9 @@ class LedgerBook:
             If there is no such ledger.
         """
         with self.transaction() as connection:
+            self.state(anchor.name)  # refuses one that is not there
             query = "SELECT hash FROM entries NOT INDEXED WHERE ledger = ? ORDER BY seq"
-            anchor.check([entry for (entry,) in connection.execute(query, (self.ledger_id(anchor.name),))])
-
-    def ledger_id(self, name: str) -> int:
-        """Row number of a ledger, for other tables of the file; raises as `state`."""
-        self.state(name)
-        return self._ids[name]
+            anchor.check([entry for (entry,) in connection.execute(query, (self._ids[anchor.name],))])
 
     def _refresh(self) -> None:
         version = self._connection.execute("PRAGMA data_version").fetchone()[0]

@@ -17,7 +17,6 @@ from palate.privacy.charging import intents
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.body import RELEASED, WRITTEN_OFF, Intent, Outcome, Policy, hash_text
 from palate.privacy.ledger.errors import BudgetExceeded, PolicyRefused, RoundRefused
-from palate.privacy.ledger.rounds import RoundKeeper
 from palate.privacy.ledger.store import LedgerBook
 from palate.privacy.ledger.verify import Verified, verify_ledger
 from palate.privacy.wire import ItemUpdate, RoundPlan
@@ -105,7 +104,7 @@ def test_the_charge_is_on_disk_before_anything_is_computed(guard, path):
 def test_the_bytes_are_on_disk_before_they_are_returned(guard, path):
     update = guard.charged(PLAN, answer(1))
     with LedgerBook(path, SIGNER) as book:
-        assert RoundKeeper(book, "me").begin(intents(PLAN)[Unit.USER]) == update.vector.tobytes()
+        assert book.begin("me", intents(PLAN)[Unit.USER]) == update.vector.tobytes()
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -223,7 +222,7 @@ def test_a_crash_while_computing_stays_charged_when_the_server_moves_on(guard, p
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_crash_at_any_step_loses_nothing_and_charges_nothing_twice(guard, path, monkeypatch, step, moment):
     """Whatever had been persisted is what is sent in the end; a round never has two answers."""
-    real = getattr(RoundKeeper, step)
+    real = getattr(LedgerBook, step)
 
     def failing(self, *arguments):
         if moment == "after":
@@ -237,7 +236,7 @@ def test_a_crash_at_any_step_loses_nothing_and_charges_nothing_twice(guard, path
         return answer(len(computed))()
 
     with monkeypatch.context() as patched:
-        patched.setattr(RoundKeeper, step, failing)
+        patched.setattr(LedgerBook, step, failing)
         with pytest.raises(CrashError):
             guard.charged(PLAN, compute)
     reborn = Guard(path, SIGNER, "me", PROMISES)
@@ -254,7 +253,7 @@ def test_a_crash_at_any_step_loses_nothing_and_charges_nothing_twice(guard, path
 @pytest.mark.parametrize("step", ["begin", "persist"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_crash_followed_by_another_round_gives_no_charge_back(guard, path, monkeypatch, step, moment):
-    real = getattr(RoundKeeper, step)
+    real = getattr(LedgerBook, step)
 
     def failing(self, *arguments):
         if moment == "after":
@@ -262,7 +261,7 @@ def test_a_crash_followed_by_another_round_gives_no_charge_back(guard, path, mon
         raise CrashError
 
     with monkeypatch.context() as patched:
-        patched.setattr(RoundKeeper, step, failing)
+        patched.setattr(LedgerBook, step, failing)
         with pytest.raises(CrashError):
             guard.charged(number(1), answer(1))
     guard.charged(number(2), answer(2))

@@ -24,7 +24,7 @@ from palate.privacy.budget import Promise
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.csprng import Purpose, WordStream
 from palate.privacy.ledger.errors import BudgetExceeded
-from palate.privacy.ledger.rounds import RoundKeeper
+from palate.privacy.ledger.store import LedgerBook
 from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import NUM_METRICS, RoundPlan, WireError
@@ -289,7 +289,7 @@ def test_a_round_that_fails_inside_is_answered_with_noise_and_stays_charged(tmp_
 def test_a_head_is_kept_only_with_the_bytes_of_its_round(tmp_path, monkeypatch):
     host = guarded(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(RoundKeeper, "persist", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        patched.setattr(LedgerBook, "persist", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
             host.answer(PROTECTED)
     assert not host._heads

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -28,7 +30,7 @@ def plan(number: int, *, share_variance: int = TERMS.share_variance) -> RoundPla
         training="{}",
         fixed=np.zeros((3, 1), dtype=np.float32),
         learned=np.zeros((3, 2), dtype=np.float32),
-        terms=ReleaseTerms(**{**TERMS.to_scalars(), "share_variance": share_variance}),
+        terms=replace(TERMS, share_variance=share_variance),
     )
 
 

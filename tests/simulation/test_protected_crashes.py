@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from palate.errors import FederationError, RunError
-from palate.privacy.ledger.rounds import RoundKeeper
+from palate.privacy.ledger.store import LedgerBook
 from palate.server.ledger import ServerLedger
 from palate.server.store import RunStore
 from palate.simulation.ledgers import ShardLedgers
@@ -179,22 +179,22 @@ def test_a_crash_of_a_device_by_itself_changes_neither_table_nor_charges(
     config = protected(settings, engine="devices", **changes)
     undisturbed, folder = tmp_path / "whole" / "run", tmp_path / "cut" / "run"
     run(config, undisturbed)
-    begin, persist = RoundKeeper.begin, RoundKeeper.persist
+    begin, persist = LedgerBook.begin, LedgerBook.persist
 
-    def failing_begin(self, intent):
-        done = begin(self, intent)
-        if (self._name, intent.round) == ("device-000005", 1):
+    def failing_begin(self, name, intent):
+        done = begin(self, name, intent)
+        if (name, intent.round) == ("device-000005", 1):
             raise PowerCutError
         return done
 
-    def failing_persist(self, name, number, payload):
-        persist(self, name, number, payload)
-        if (self._name, number) == ("device-000006", 1):
+    def failing_persist(self, name, run, number, payload):
+        persist(self, name, run, number, payload)
+        if (name, number) == ("device-000006", 1):
             raise PowerCutError
 
     with monkeypatch.context() as patched:
-        patched.setattr(RoundKeeper, "begin", failing_begin)
-        patched.setattr(RoundKeeper, "persist", failing_persist)
+        patched.setattr(LedgerBook, "begin", failing_begin)
+        patched.setattr(LedgerBook, "persist", failing_persist)
         with pytest.raises(FederationError, match="PowerCutError"):
             run(config, folder)
     run(config, folder)
