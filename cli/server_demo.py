@@ -32,6 +32,9 @@ def demo(
     kill_server: Annotated[
         bool, typer.Option("--kill-server", help="Kill the server as well, once, and start it again.")
     ] = False,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Without a helper: devices share masks with each other.")
+    ] = False,
     epsilon: Annotated[float, typer.Option(help="Privacy budget of the run, per user.")] = 8.0,
     seed: Annotated[int, typer.Option(help="Draws people and accidents; keys and noise are never seeded.")] = 1,
     folder: Annotated[
@@ -41,15 +44,15 @@ def demo(
 ) -> Answer:
     """Bring up a whole fleet on this machine: real processes, TLS, secure aggregation, and devices that die.
 
-    A server and its devices talk over the loopback interface as they would over a network. Some devices are killed with
-    SIGKILL in the middle of a round, some come back. In the end all ledgers, budgets and tables are checked. People and
-    films are the embedded demo's; with so few devices the noise hides nearly all of what could be learned.
+    A server, a helper and devices talk over the loopback interface as they would over a network. Some devices are
+    killed with SIGKILL in the middle of a round, some come back. In the end ledgers, budgets and tables are checked.
+    People and films are the embedded demo's; with so few devices the noise hides nearly all of what could be learned.
     """
     if folder is not None and folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty", hint="choose a new folder")
     root = folder or Path(tempfile.mkdtemp(prefix="palate-fleet-"))
     try:
-        found = _run(root, devices, rounds, kill, kill_server, epsilon, seed, timeout_seconds)
+        found = _run(root, devices, rounds, kill, kill_server, peers, epsilon, seed, timeout_seconds)
     except KeyboardInterrupt:
         kept = "nothing of it is left" if folder is None else f"what there was is in {folder}"
         raise KeyboardInterrupt(f"server and devices were stopped, {kept}; the demo begins anew each time") from None
@@ -60,10 +63,19 @@ def demo(
 
 
 def _run(
-    root: Path, devices: int, rounds: int, kill: float, kill_server: bool, epsilon: float, seed: int, timeout: float
+    root: Path,
+    devices: int,
+    rounds: int,
+    kill: float,
+    kill_server: bool,
+    peers: bool,
+    epsilon: float,
+    seed: int,
+    timeout: float,
 ) -> dict[str, Any]:
     from palate.server.fleet.config import load_config
     from palate.server.fleet.summary import rounds_of, status_of
+    from palate.server.helper.status import status_of as helper_status
     from palate.simulation.fleet_demo.checks import examine
     from palate.simulation.fleet_demo.folders import build, choose
     from palate.simulation.fleet_demo.running import FleetRun, plan_kills
@@ -79,11 +91,15 @@ def _run(
             rounds=rounds,
             epsilon=epsilon,
             smallest=max(2, devices // 2),
+            with_helper=not peers,
             progress=lambda done: progress.update(enrolling, completed=done),
         )
         progress.remove_task(enrolling)
-        console.print(f"a server and {devices} devices, {catalogue.num_items} items, TLS on the loopback interface")
-        kills = plan_kills(list(demo_fleet.devices), rounds=rounds, share=kill, server=kill_server, seed=seed)
+        who = "a server" if peers else "a server, a helper"
+        console.print(f"{who} and {devices} devices, {catalogue.num_items} items, TLS on the loopback interface")
+        kills = plan_kills(
+            list(demo_fleet.devices), rounds=rounds, share=kill, server=kill_server, seed=seed, with_helper=not peers
+        )
         running = FleetRun(demo_fleet, kills, console.print)
         task = progress.add_task("starting processes", total=rounds)
 
@@ -121,6 +137,8 @@ def _run(
         "seconds": outcome.seconds,
         "idle_agent_memory_mb": statistics.median(outcome.idle_memory_mb) if outcome.idle_memory_mb else None,
         "server_memory_mb": outcome.server_memory_mb,
+        "helper_memory_mb": None if peers else outcome.helper_memory_mb,
+        "helper": None if demo_fleet.helper is None else helper_status(demo_fleet.helper).values,
     }
 
 
@@ -142,8 +160,17 @@ def _lines(found: dict[str, Any]) -> Iterator[Line]:
         f"{found['delta']:g}: {found['words']}"
     )
     yield f"the guarantee is {found['guarantee']['against']}: it {found['guarantee']['meaning']}"
+    if found["helper"] is not None:
+        done = [each for each in found["rounds"] if each["status"] == "done"]
+        size = statistics.mean(each["bytes_up_per_device"] for each in done) / 1e3 if done else 0.0
+        reports = found["helper"]["reports"]
+        yield (
+            f"the server saw {reports} reports of {size:.1f} KB, uniform words without their masks, and {len(done)} "
+            f"sums; the helper saw {reports} sealed seeds and no word of a vector"
+        )
     memory = found["idle_agent_memory_mb"]
+    helper = "" if found["helper_memory_mb"] is None else f", the helper {found['helper_memory_mb']:.0f} MB"
     yield (
         f"{found['seconds']:.0f} s; an idle device holds {0 if memory is None else memory:.0f} MB, the server "
-        f"{found['server_memory_mb']:.0f} MB at most"
+        f"{found['server_memory_mb']:.0f} MB at most{helper}"
     )

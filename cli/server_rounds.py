@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,6 +27,8 @@ ListenOption = Annotated[
     str | None, typer.Option(help="host:port to listen on, in place of fleet.toml's.", metavar="HOST:PORT")
 ]
 
+UntilDoneOption = Annotated[bool, typer.Option("--until-done", help="End after the last round.")]
+
 _QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
 
@@ -43,9 +46,13 @@ def start(
     devices: Annotated[
         int | None, typer.Option(help="Devices that the first round waits for.", show_default="cohort.devices")
     ] = None,
+    until_done: UntilDoneOption = False,
 ) -> Answer:
-    """Listen, and run rounds until all are done; goes on where a server before it stopped or was killed."""
-    return _serve(FleetFolder(folder), listen, devices)
+    """Listen, and run all rounds; goes on where a server before it stopped or was killed.
+
+    After the last round it stays, for devices that come for the table, until palate server stop.
+    """
+    return _serve(FleetFolder(folder), listen, devices, until_done=until_done)
 
 
 @answering
@@ -53,6 +60,7 @@ def resume(
     *,
     folder: FolderOption = HERE,
     listen: ListenOption = None,
+    until_done: UntilDoneOption = False,
 ) -> Answer:
     """Go on with a run that has begun; refuses where none has.
 
@@ -63,7 +71,7 @@ def resume(
     fleet = FleetFolder(folder)
     if not rounds_of(fleet):
         raise RunError(f"{fleet.root}: no round has begun", hint="begin with palate server start")
-    return _serve(fleet, listen, None, resuming=True)
+    return _serve(fleet, listen, None, resuming=True, until_done=until_done)
 
 
 def stop(
@@ -163,13 +171,15 @@ def round_grid(rounds: Sequence[Mapping[str, Any]]) -> Grid:
     return text_grid("", columns, rows)
 
 
-def _serve(folder: FleetFolder, listen: str | None, devices: int | None, *, resuming: bool = False) -> Answer:
+def _serve(
+    folder: FleetFolder, listen: str | None, devices: int | None, *, until_done: bool, resuming: bool = False
+) -> Answer:
     for variable, value in _QUIET.items():  # before Flower is imported: it reads them once
         os.environ.setdefault(variable, value)
     from rich.console import Console
 
     from palate.server.fleet.exchange import Interrupted
-    from palate.server.fleet.operation import HALTED, SPENT
+    from palate.server.fleet.operation import FINISHED, HALTED, SPENT
     from palate.server.fleet.progress import RoundLines
     from palate.server.fleet.serving import opened
     from palate.server.fleet.summary import status_of
@@ -207,6 +217,10 @@ def _serve(folder: FleetFolder, listen: str | None, devices: int | None, *, resu
                     why = fleet.operation.run()
                 except Interrupted:
                     note("stopped; an open round stays open, and palate server resume goes on with it")
+                if why == FINISHED and not until_done:
+                    note("the server stays, and gives the table to devices that come; palate server stop ends it")
+                    with suppress(Interrupted):
+                        fleet.operation.stay()
             losses = fleet.operation.losses
         if signal.SIGINT in received:
             raise KeyboardInterrupt

@@ -44,12 +44,14 @@ def claim_of(folder: FleetFolder, config: FleetConfig) -> FleetClaim:
         )
         return FleetClaim(against, _AMONG_PEERS[against])
     trust = trust_of(parties_of(folder, config))
-    corrupt = (
-        f"holds while at most {config.cohort.gamma:g} of the enrolled devices are corrupt"
-        if config.cohort.gamma
-        else "counts on every enrolled device to add its noise"
+    who = "a server or a helper that breaks the protocol" if trust.against_lies else "parties that follow the protocol"
+    gamma = config.cohort.gamma
+    noise = (
+        f"at most {gamma:g} of the enrolled devices are corrupt" if gamma else "every device in a sum adds its noise"
     )
-    return FleetClaim("malicious" if trust.against_lies else "semi-honest", f"{corrupt}. {trust.sentence}")
+    return FleetClaim(
+        "malicious" if trust.against_lies else "semi-honest", f"holds against {who}, while {noise}. {trust.sentence}"
+    )
 
 
 def parties_of(folder: FleetFolder, config: FleetConfig) -> Parties:

@@ -114,6 +114,7 @@ class Operation:
         self._wall_clock = wall_clock
         self._wait_for = wait_for or config.cohort.devices
         self._waiting: Waiting | None = None
+        self._served: set[str] = set()  # who is there and has been handed the last table
         self._nodes = self._enrolled()
         self._catch_up()
 
@@ -307,10 +308,24 @@ class Operation:
         """Send the last receipt with the last table to everybody who is there: for them the run is over."""
         applied = [each for each in self._books.state.rounds() if each.receipt is not None]
         if applied:
-            self._nodes = self._enrolled()
+            self._nodes, online = self._enrolled(), self._grid_messages.online()
             self._deliver(applied[-1], list(self._nodes), last=True)
+            self._served = {device for device, node in self._nodes.items() if node in online}
 
-    def _deliver(self, applied: Round, devices: list[str], *, last: bool = False) -> None:
+    def stay(self) -> None:
+        """Hand the last table to devices that come after the last round, until somebody wants to stop."""
+        applied = [each for each in self._books.state.rounds() if each.receipt is not None]
+        while applied and not self._interrupted() and self._books.state.stop_requested() is None:
+            self._nodes, online = self._enrolled(), self._grid_messages.online()
+            here = {device for device, node in self._nodes.items() if node in online}
+            fresh, self._served = here - self._served, here  # who goes and comes back is handed it again
+            if fresh:
+                self._deliver(applied[-1], sorted(fresh), last=True, patient=fresh)
+            self._clock.sleep(_GATHER_SECONDS)
+
+    def _deliver(
+        self, applied: Round, devices: list[str], *, last: bool = False, patient: set[str] | None = None
+    ) -> None:
         # Who has failed in the round may be gone, and is not waited for.
         alive = {member.device for member in self._books.state.members(applied.number) if not member.failure}
         exchange = self._exchange(applied.number, None)
@@ -320,7 +335,7 @@ class Operation:
             seconds=self._config.deadlines.receipt_seconds,
             take=_take_note,
             table=self._coordinator.table if last else None,
-            patient=alive,
+            patient=alive if patient is None else patient,
         )
 
     def _abandon(self, begun: Round, loss: RoundLost, *, refused: bool, declined: int = 0) -> None:

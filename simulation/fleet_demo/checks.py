@@ -9,10 +9,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from palate.client.fleet.status import status_of
 from palate.errors import PalateError
 from palate.privacy.accounting.events import Unit
+from palate.privacy.aggregators.call import witness_key
 from palate.privacy.charging import ledger_name
+from palate.privacy.ledger.checkpoint import open_checkpoint
+from palate.privacy.ledger.note import Note, NoteKey
 from palate.privacy.ledger.verify import verify_book
-from palate.server.fleet.folder import read_public_key
+from palate.server.fleet.claims import parties_of
+from palate.server.fleet.config import load_config
+from palate.server.fleet.folder import FleetFolder, read_public_key
 from palate.server.fleet.summary import rounds_of
+from palate.server.helper.folder import HelperFolder
+from palate.server.helper.status import status_of as helper_status
 from palate.server.ledger import SERVER
 from palate.simulation.fleet_demo.folders import DemoFleet
 
@@ -69,4 +76,25 @@ def examine(demo: DemoFleet) -> list[Check]:
         Check("receipts", wrong_tables == 0, f"{receipts} signed receipts, each for the table that the server made")
     )
     checks.append(Check("last table", last > 0, f"{last} of {total} devices have verified and kept it"))
+    if demo.helper is not None:
+        checks += _of_two_aggregators(demo.fleet, demo.helper, len(applied))
     return checks
+
+
+def _of_two_aggregators(fleet: FleetFolder, helper: HelperFolder, applied: int) -> list[Check]:
+    """Check that the helper answered once for every sum, and that it has cosigned the public log to its end."""
+    found = helper_status(helper)
+    answered, config = found.values["rounds_answered"], load_config(fleet.config)
+    server = NoteKey(config.name, read_public_key(fleet.ledger_key))
+    witness = witness_key(config.name, parties_of(fleet, config).helper)
+    note = (fleet.log / "checkpoint").read_bytes()
+    size = open_checkpoint(note, server, witnesses=[witness]).size
+    cosigned = len(Note.decode(note).signatures) == 2
+    return [
+        Check(
+            "helper's ledger",
+            found.problem is None and answered == applied,
+            f"{answered} rounds answered, {applied} sums in the table; its anchor agrees",
+        ),
+        Check("public log", size == applied and cosigned, f"{size} rounds, signed by the server and by the helper"),
+    ]

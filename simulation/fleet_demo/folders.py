@@ -21,8 +21,11 @@ from palate.data.catalogue import Catalogue
 from palate.errors import ConfigError
 from palate.privacy import files
 from palate.privacy.enrolment import EnrolmentRequest
+from palate.privacy.ledger.framing import framed
 from palate.server.fleet.folder import FleetFolder
-from palate.server.fleet.setup import make_fleet, welcome
+from palate.server.fleet.setup import make_fleet, propose, welcome
+from palate.server.helper.config import checked_config
+from palate.server.helper.folder import HelperFolder, make_helper, opened, trust
 from palate.simulation.datasets.presets import load
 
 _DEADLINES = {
@@ -32,6 +35,8 @@ _DEADLINES = {
     "confirm_seconds": 15.0,
     "reveal_seconds": 15.0,
     "receipt_seconds": 10.0,
+    "report_seconds": 90.0,
+    "answer_seconds": 120.0,
     "offline_seconds": 8.0,
     "pause_seconds": 1.0,
 }
@@ -66,11 +71,14 @@ class DemoFleet:
         Folders of the devices, by name; the names are those that the server knows.
     logs
         Where processes print to.
+    helper
+        The folder of the helper; None where devices share masks with each other.
     """
 
     fleet: FleetFolder
     devices: dict[str, DeviceFolder]
     logs: Path
+    helper: HelperFolder | None = None
 
 
 def build(
@@ -81,9 +89,10 @@ def build(
     rounds: int,
     epsilon: float,
     smallest: int,
+    with_helper: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> DemoFleet:
-    """Make a fleet and enrol a device for every person.
+    """Make a fleet, with a helper or without, and enrol a device for every person.
 
     Parameters
     ----------
@@ -97,6 +106,8 @@ def build(
         Budget of the run.
     smallest
         Fewest devices of a round.
+    with_helper
+        Whether rounds go through two aggregators.
     progress
         Called with the number of devices that are ready.
 
@@ -119,22 +130,55 @@ def build(
         "deadlines": _DEADLINES,
         "schedule": {"rounds": rounds - 1},
     }
-    make_fleet(fleet, root / "items.parquet", given)
-    devices = {}
-    for name, items in people.items():
+    helper, card = None, None
+    if with_helper:
+        helper, port = HelperFolder(root / "helper"), _free_port()
+        make_helper(
+            helper,
+            checked_config({"fleet": "demo", "address": f"127.0.0.1:{port}", "bind": "127.0.0.1", "port": port}),
+        )
+        card = helper.card.read_bytes()
+        given["privacy"] = {"spare_rounds": 1}  # of devices that are killed a round may lose too many
+    make_fleet(fleet, root / "items.parquet", given, helper=card)
+    if helper is not None:
+        trust(helper, fleet.leader_card.read_bytes())
+    asking: dict[str, tuple[DeviceFolder, EnrolmentRequest]] = {}
+    for name in people:
         folder = DeviceFolder(root / "devices" / name)
-        devices[_enrolled(fleet, folder, items, smallest)] = folder
+        asking[name] = folder, _request(folder)
+    certificates = None if helper is None else _admitted(fleet, helper, [request for _, request in asking.values()])
+    devices = {}
+    for name, (folder, request) in asking.items():
+        devices[_enrolled(fleet, folder, request, certificates, people[name], smallest)] = folder
         progress(len(devices))
-    return DemoFleet(fleet, devices, logs)
+    return DemoFleet(fleet, devices, logs, helper)
 
 
-def _enrolled(fleet: FleetFolder, folder: DeviceFolder, items: Sequence[str], smallest: int) -> str:
-    made = enrolling.begin(folder, keyring="file")
-    request = folder.home / "request.json"
-    enrolling.request(folder, request)
-    answer = welcome(fleet, EnrolmentRequest.open(request.read_bytes()))
+def _request(folder: DeviceFolder) -> EnrolmentRequest:
+    enrolling.begin(folder, keyring="file")
+    path = folder.home / "request.json"
+    enrolling.request(folder, path)
+    return EnrolmentRequest.open(path.read_bytes())
+
+
+def _admitted(fleet: FleetFolder, helper: HelperFolder, requests: Sequence[EnrolmentRequest]) -> bytes:
+    """Have both parties sign for all devices, and return the certificates as the helper's command writes them."""
+    with opened(helper) as service:
+        signed = service.admit([propose(fleet, request) for request in requests])
+    return framed(*(each.to_bytes() for each in signed))
+
+
+def _enrolled(
+    fleet: FleetFolder,
+    folder: DeviceFolder,
+    request: EnrolmentRequest,
+    certificates: bytes | None,
+    items: Sequence[str],
+    smallest: int,
+) -> str:
+    made = welcome(fleet, request, certificate=certificates)
     archive = folder.home / "welcome.zip"
-    files.replace(archive, answer.archive)
+    files.replace(archive, made.archive)
     read, catalogue = enrolling.read_welcome(archive)
     enrolling.accept(folder, read, catalogue, enrolling.limits_for(read, smallest_cohort=smallest))
     with Vault.open(folder.vault) as vault:

@@ -30,7 +30,7 @@ _START_SECONDS = 60.0
 _RETURN_SECONDS = 3.0
 _STEPS = (FleetStep.ADVERTISE, FleetStep.SHARE, FleetStep.MASK, FleetStep.CONFIRM, FleetStep.REVEAL)
 _PATIENCE_SECONDS = 10.0
-_LONGEST_WAIT = {FleetStep.ADVERTISE: 2.0}
+_LONGEST_WAIT = {FleetStep.ADVERTISE: 2.0, FleetStep.REPORT: 2.0}
 _USUAL_WAIT = 0.15
 
 PALATE = (sys.executable, "-m", "palate.cli.main")
@@ -132,8 +132,8 @@ class Outcome:
         The kills that took place, in their order.
     idle_memory_mb
         Resident memory of every agent before the first round, in megabytes.
-    server_memory_mb
-        The most that the server held, in megabytes.
+    server_memory_mb, helper_memory_mb
+        The most that server and helper held, in megabytes.
     seconds
         Wall time of the rounds.
     """
@@ -141,19 +141,25 @@ class Outcome:
     kills: list[Kill] = field(default_factory=list)
     idle_memory_mb: list[float] = field(default_factory=list)
     server_memory_mb: float = 0.0
+    helper_memory_mb: float = 0.0
     seconds: float = 0.0
 
 
-def plan_kills(devices: Sequence[str], *, rounds: int, share: float, server: bool, seed: int) -> list[Kill]:
+def plan_kills(
+    devices: Sequence[str], *, rounds: int, share: float, server: bool, seed: int, with_helper: bool = False
+) -> list[Kill]:
     """Draw who is killed, and when: every second one comes back."""
+    steps = (FleetStep.REPORT,) if with_helper else _STEPS
     rng = np.random.default_rng(seed)
     victims = rng.permutation(len(devices))[: round(share * len(devices))]
-    drawn = [_kill(devices[victim], rounds, rng, returns=bool(place % 2)) for place, victim in enumerate(victims)]
-    return drawn + ([_kill("", rounds, rng, returns=True)] if server else [])
+    drawn = [
+        _kill(devices[victim], rounds, steps, rng, returns=bool(place % 2)) for place, victim in enumerate(victims)
+    ]
+    return drawn + ([_kill("", rounds, steps, rng, returns=True)] if server else [])
 
 
-def _kill(device: str, rounds: int, rng: np.random.Generator, *, returns: bool) -> Kill:
-    step = _STEPS[int(rng.integers(len(_STEPS)))]
+def _kill(device: str, rounds: int, steps: Sequence[FleetStep], rng: np.random.Generator, *, returns: bool) -> Kill:
+    step = steps[int(rng.integers(len(steps)))]
     wait = float(rng.uniform(0.0, _LONGEST_WAIT.get(step, _USUAL_WAIT)))
     return Kill(device=device, server_round=int(rng.integers(rounds)), step=step, seconds=wait, returns=returns)
 
@@ -190,6 +196,7 @@ class FleetRun:
         self._device_program = tuple(device_program)
         self._server_program = tuple(server_program)
         self._programs: dict[str, Program] = {}
+        self._helper: Program | None = None
         self._numbers = {name: number for number, name in enumerate(demo.devices, start=1)}
         self._read = 0
         self.outcome = Outcome()
@@ -221,6 +228,8 @@ class FleetRun:
                     self._notice(event)
                     progress(event)
                 self._do_what_is_due()
+                if self._helper is not None:
+                    self.outcome.helper_memory_mb = max(self.outcome.helper_memory_mb, self._helper.memory_mb())
                 self.outcome.server_memory_mb = max(self.outcome.server_memory_mb, self._server.memory_mb())
                 time.sleep(_POLL_SECONDS)
             for event in self._events():
@@ -240,7 +249,11 @@ class FleetRun:
 
     @contextmanager
     def _all_programs(self) -> Iterator[None]:
+        helper = self._demo.helper
         try:
+            if helper is not None:  # first, though a round would wait for it
+                command = (*PALATE, "helper", "start", "--folder", str(helper.root))
+                self._helper = Program(command, self._demo.logs / "the-helper.log")
             self._start("")
             self._await_server()
             for name in self._demo.devices:
@@ -249,12 +262,14 @@ class FleetRun:
         finally:
             for program in self._programs.values():
                 program.stop()
+            if self._helper is not None:
+                self._helper.stop()
 
     def _start(self, name: str) -> None:
         if name:
             command = (*self._device_program, "client", "join", "--folder", str(self._demo.devices[name].home))
         else:
-            command = (*self._server_program, "server", "start", "--folder", str(self._demo.fleet.root))
+            command = (*self._server_program, "server", "start", "--until-done", "--folder", str(self._demo.fleet.root))
         self._programs[name] = Program(command, self._demo.logs / f"{self._label(name).replace(' ', '-')}.log")
 
     def _await_server(self) -> None:

@@ -279,3 +279,28 @@ def test_the_wish_to_stop_now_leaves_the_round_open_and_it_goes_on_later(make_fl
     assert len(sums[1].survivors) == 8
     check_sums(fleet, sums)
     check_books(fleet)
+
+
+def test_a_server_that_stays_gives_the_table_to_who_comes_later_until_it_is_to_stop(make_fleet):
+    fleet = make_fleet()
+    fleet.grid.offline = {100}
+    built = fleet.operation(wait_for=7)
+    assert built.run() == running.FINISHED
+    late = fleet.devices[0]
+    assert late.table_hash is None
+    asked = len(fleet.grid.log)
+    sleep, waits = fleet.clock.sleep, []
+
+    def sleeping(seconds):
+        sleep(seconds)
+        waits.append(seconds)
+        if len(waits) == 3:
+            fleet.grid.offline = set()
+        if len(waits) > 8:
+            fleet.state.request_stop(Stop.AFTER_ROUND)
+
+    fleet.clock.sleep = sleeping
+    built.stay()
+    assert late.table_hash == fleet.coordinator.table.content_hash
+    assert len(fleet.grid.log) == asked + 1  # once, and nobody else again
+    check_books(fleet)

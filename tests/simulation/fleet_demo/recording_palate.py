@@ -35,7 +35,8 @@ def record_sums() -> None:
 
     def recording(self, plan, found):
         survivors = np.array([device_name(number) for number in found.survivors])
-        np.savez(RECORDS / f"sum-{plan.server_round}.npz", total=found.vector, survivors=survivors)
+        bits = plan.terms.ring_bits
+        np.savez(RECORDS / f"sum-{plan.server_round}.npz", total=found.vector, survivors=survivors, bits=bits)
         apply_sum(self, plan, found)
 
     Operation._apply = recording

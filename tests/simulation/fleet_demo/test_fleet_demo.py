@@ -19,22 +19,26 @@ from palate.simulation.fleet_demo.folders import build, choose
 from palate.simulation.fleet_demo.running import FleetRun, Kill, plan_kills
 
 RECORDING = (sys.executable, str(Path(__file__).with_name("recording_palate.py")))
-RING = 2**32
+AMONG_PEERS = FleetStep.MASK, FleetStep.CONFIRM, FleetStep.REVEAL
+UNDER_TWO = FleetStep.REPORT, FleetStep.REPORT, FleetStep.REPORT
 
 
+@pytest.mark.parametrize("steps", [AMONG_PEERS, UNDER_TWO])
 def test_a_third_of_the_devices_and_the_server_die_and_every_sum_is_exactly_the_survivors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: tuple[FleetStep, FleetStep, FleetStep]
 ):
     records = tmp_path / "records"
     records.mkdir()
     monkeypatch.setenv("PALATE_TEST_RECORDS", str(records))
     catalogue, people = choose(6, seed=1)
-    stage = build(tmp_path / "fleet", catalogue, people, rounds=3, epsilon=8.0, smallest=3)
+    stage = build(
+        tmp_path / "fleet", catalogue, people, rounds=3, epsilon=8.0, smallest=3, with_helper=steps is UNDER_TWO
+    )
     names = list(stage.devices)
     kills = [
-        Kill(device=names[0], server_round=0, step=FleetStep.MASK, seconds=0.0, returns=True),
-        Kill(device=names[1], server_round=1, step=FleetStep.CONFIRM, seconds=0.0, returns=False),
-        Kill(device="", server_round=1, step=FleetStep.REVEAL, seconds=0.05, returns=True),
+        Kill(device=names[0], server_round=0, step=steps[0], seconds=0.0, returns=True),
+        Kill(device=names[1], server_round=1, step=steps[1], seconds=0.0, returns=False),
+        Kill(device="", server_round=1, step=steps[2], seconds=0.05, returns=True),
     ]
     told: list[str] = []
     running = FleetRun(stage, kills, told.append, device_program=RECORDING, server_program=RECORDING)
@@ -48,7 +52,9 @@ def test_a_third_of_the_devices_and_the_server_die_and_every_sum_is_exactly_the_
         found = np.load(records / f"sum-{each['round']}.npz")
         vectors = [np.load(records / f"vector-{each['round']}-{homes[name]}.npy") for name in found["survivors"]]
         assert len(vectors) == each["survivors"] >= 3  # of six two are killed, and on a busy machine one may be late
-        expected = np.sum([vector.astype(np.uint64) for vector in vectors], axis=0) % RING
+        expected = np.sum([vector.astype(np.uint64) for vector in vectors], axis=0, dtype=np.uint64) % (
+            1 << int(found["bits"])
+        )
         np.testing.assert_array_equal(found["total"], expected.astype(np.uint32))
     assert [check.words for check in examine(stage) if not check.held] == []
 
