@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import tomli_w
+from click.exceptions import Exit
 
 import palate
-from palate.cli import simulate as simulate_command
 from palate.cli.main import main
 from palate.server.fleet.config import checked_config as checked_fleet
 from palate.server.fleet.config import to_toml
@@ -76,7 +76,7 @@ def by_sweep(asked: dict[str, Any]) -> SimulationConfig:
     )
     (point,) = sweep.points()
     every = SimulationConfig.model_fields["baselines"].default
-    return point.config.model_copy(update={"baselines": every})  # a sweep computes references of its own
+    return point.model_copy(update={"baselines": every})  # a sweep computes references of its own
 
 
 def by_resuming(asked: dict[str, Any]) -> SimulationConfig:
@@ -89,7 +89,12 @@ def by_resuming(asked: dict[str, Any]) -> SimulationConfig:
 def test_the_same_request_is_the_same_run_through_every_door(request_, small_data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     taken: list[SimulationConfig] = []
-    monkeypatch.setattr(simulate_command, "_run", lambda config, *rest, **more: taken.append(config))
+
+    def run(config: SimulationConfig, *rest: object, **more: object) -> None:
+        taken.append(config)
+        raise Exit(0)
+
+    monkeypatch.setattr("palate.simulation.federation.simulate", run)
 
     def take(words: list[str]) -> SimulationConfig:
         assert main(["simulate", *words]) == 0
