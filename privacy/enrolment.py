@@ -37,6 +37,8 @@ AGGREGATORS_FORMAT: Final = "palate-welcome/2"
 """Of a welcome into a fleet with two aggregators."""
 WELCOME_NAME: Final = "welcome.json"
 CATALOGUE_NAME: Final = "catalogue.parquet"
+ADMISSION_PATH: Final = "/v1/palate/admission"
+"""Where an enrolled device fetches its newest certificate."""
 MAX_WELCOME_BYTES: Final = 1 << 16
 MAX_CATALOGUE_BYTES: Final = 1 << 28
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -26,6 +26,9 @@ from palate.client.vault import Vault
 from palate.client.vault.history import History
 from palate.errors import RunError
 from palate.privacy import files
+from palate.privacy.aggregators.admission import RENEW_SECONDS, Certificate
+from palate.privacy.enrolment import ADMISSION_PATH
+from palate.privacy.secagg.errors import SecureAggregationError
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +127,37 @@ class Member:
         return ReportRounds(vault=self.vault, **parts)
 
 
+def renew_admission(member: Member, address: str, *, now: int) -> Member:
+    """Fetch a longer admission where less than a quarter of this one's life is left; the member with it.
+
+    Only under two aggregators. What comes must be for the same device and key, and signed by all who admit, under the
+    keys that this device pinned. A server that has none yet, or does not answer, changes nothing.
+    """
+    from palate.client.fleet.transport.link import FleetError, Link  # Flower is not needed, HTTP is
+
+    welcome, parties = member.profile.welcome, member.profile.welcome.parties
+    if parties is None or welcome.admission.not_after - now >= RENEW_SECONDS:
+        return member
+    own = welcome.admission
+    try:
+        with Link(address, member.keys.node, authority=member.folder.authority) as link:
+            found = Certificate.from_bytes(link.call(ADMISSION_PATH, b""))
+        found.verify(parties)
+    except (FleetError, SecureAggregationError) as error:
+        log.warning("the admission was not renewed: %s", error.message)
+        return member
+    if replace(found, not_after=own.not_after, signatures=()) != replace(own, signatures=()):
+        log.warning("the admission was not renewed: another device's came")
+        return member
+    if found.not_after <= own.not_after:
+        return member
+    profile = replace(member.profile, welcome=replace(welcome, certificate=found.to_bytes().hex()))
+    with member.vault.transaction():
+        profile.save(member.vault)
+    log.info("the admission is renewed until %d", found.not_after)
+    return replace(member, profile=profile)
+
+
 def ledger_guard(folder: DeviceFolder, vault: Vault, keys: DeviceKeys, profile: FleetProfile) -> Guard:
     """Return the guard of a device's ledger file, less what a device that was forgotten had spent."""
     limits = profile.limits
@@ -182,6 +216,7 @@ def take_part(
 
     member.check_catalogue()
     files.replace(member.folder.authority, member.profile.welcome.ca_certificate.encode("ascii"))
+    member = renew_admission(member, address or member.profile.welcome.address, now=int(time.time()))
     rounds = member.rounds(member.worker(timeout_seconds=timeout_seconds, idle_seconds=idle_seconds), watch)
     program, run_over, ended = relay_to(rounds), threading.Event(), threading.Event()
     answers_due = 0

@@ -105,7 +105,7 @@ class ReportRounds(SecureRounds):
         if ends < offered.offer.answer_before:
             raise RoundUnwelcome(
                 f"this device's admission ends at {ends}, before the answer is due at {offered.offer.answer_before}",
-                hint="it renews itself while it is online; otherwise ask who admits devices",
+                hint="palate client join renews it when it starts; if that does not help, ask who admits devices",
             )
         log = call.log_head(welcome.fleet, self._parties, seen.log)
         self._check_logged(call)

@@ -44,6 +44,10 @@ from palate.privacy.secagg.encoding import (
 )
 
 MAX_REGISTERED = 1 << 24
+ADMISSION_SECONDS = 730 * 86_400
+"""How long an admission by leader and helper lasts."""
+RENEW_SECONDS = ADMISSION_SECONDS // 4
+"""With less of its life left, an admission is renewed."""
 
 _PARTIES = b"palate two aggregators parties v1"
 _REGISTER = b"palate two aggregators register v1"

@@ -7,13 +7,14 @@ admits, the helper only checks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.privacy.aggregators.admission import (
+    ADMISSION_SECONDS,
     Certificate,
     Entry,
     Membership,
@@ -23,6 +24,9 @@ from palate.privacy.aggregators.admission import (
     entries_of,
 )
 from palate.privacy.aggregators.errors import RegisterRefused
+
+_CLOCK_SECONDS = 86_400
+"""By how much the clocks of leader and helper may differ."""
 
 Statement = TypeVar("Statement", Certificate, Register, Revocation)
 
@@ -95,6 +99,26 @@ def check_admissible(certificate: Certificate, *, live: LiveKey | None, holder: 
     if certificate.generation == live.generation and certificate.identity_key != live.identity_key:
         raise RegisterRefused(
             f"device {device} has another key in generation {live.generation}", hint="a new key is a new generation"
+        )
+
+
+def check_renewal(certificate: Certificate, *, live: LiveKey | None, revoked: Container[int], now: int) -> None:
+    """Check that a certificate only lengthens what was admitted before: the same key of a device that is not revoked.
+
+    Raises
+    ------
+    RegisterRefused
+        If it is for a device or a key that was never admitted, for one that is revoked, or lasts too long.
+    """
+    name = f"device {certificate.device:016x}"
+    if live is None or (live.generation, live.identity_key) != (certificate.generation, certificate.identity_key):
+        raise RegisterRefused(f"{name} was not admitted here with this key", hint="palate helper admit")
+    if certificate.device in revoked:
+        raise RegisterRefused(f"{name} is revoked", hint="it must be admitted anew")
+    if not now < certificate.not_after <= now + ADMISSION_SECONDS + _CLOCK_SECONDS:
+        raise RegisterRefused(
+            f"{name} would be admitted until {certificate.not_after}, at most {ADMISSION_SECONDS} seconds are allowed",
+            hint="check the leader's clock",
         )
 
 

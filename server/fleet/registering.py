@@ -6,12 +6,15 @@ helper signs what lists devices alone that its own operator has admitted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass, field, replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.errors import RunError
 from palate.privacy.aggregators.admission import (
+    ADMISSION_SECONDS,
+    RENEW_SECONDS,
     Certificate,
     Entry,
     Membership,
@@ -21,10 +24,14 @@ from palate.privacy.aggregators.admission import (
     entry_leaf,
     list_of,
 )
+from palate.privacy.aggregators.errors import RegisterRefused
+from palate.privacy.enrolment import device_name
 from palate.privacy.secagg.encoding import KEY_SIZE
 from palate.server.fleet.state import FleetState
 from palate.server.fleet.transport.enrolment import Enrolment
 from palate.server.helper.link import HelperLink
+
+log = logging.getLogger(__name__)
 
 REGISTER_SECONDS = 30 * 86_400
 """How long a register holds; it is made anew before."""
@@ -63,6 +70,7 @@ class RegisterKeeper:
             If the helper is away, or refuses the register.
         """
         kept = self.newest()
+        self._renew(now)
         certificates = [each for each in certificates_in(self.enrolment) if each.not_after >= until]
         entries = entries_of(certificates)
         if kept is not None and kept.register.not_after >= until and kept.entries == entries:
@@ -72,6 +80,22 @@ class RegisterKeeper:
         live = [each for each in certificates if entries[each.device] == Entry(each.identity_key, each.not_after)]
         signed = self.helper.countersign(unsigned.signed(self.key).to_bytes(), [each.to_bytes() for each in live])
         return self.keep(Register.from_bytes(signed.register), entries)
+
+    def _renew(self, now: int) -> None:
+        """Lengthen admissions with less than a quarter of their life left; devices fetch theirs when they next join."""
+        ending = [each for each in certificates_in(self.enrolment) if each.not_after - now < RENEW_SECONDS]
+        if not ending:
+            return
+        longer = [replace(each, not_after=now + ADMISSION_SECONDS, signatures=()).signed(self.key) for each in ending]
+        try:
+            signed = self.helper.renew([each.to_bytes() for each in longer])
+        except RegisterRefused as error:  # none is renewed; those that have not ended go on
+            log.warning("the helper does not renew %d admissions: %s", len(longer), error.message)
+            return
+        certificates = [Certificate.from_bytes(each) for each in signed]
+        for each in certificates:
+            each.verify(self.parties)
+        self.enrolment.renew({device_name(each.device): each.to_bytes() for each in certificates})
 
     def newest(self) -> Membership | None:
         """Return the newest register, checked when it came; None before the first."""

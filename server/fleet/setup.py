@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError, EnvironmentProblem
 from palate.privacy import files
-from palate.privacy.aggregators.admission import Certificate
+from palate.privacy.aggregators.admission import ADMISSION_SECONDS, Certificate
 from palate.privacy.enrolment import EnrolmentRequest, Welcome, device_name
 from palate.privacy.secagg.errors import SecureAggregationError
 from palate.privacy.secagg.keys import EnrolmentAuthority, EnrolmentCertificate
@@ -28,9 +28,6 @@ from palate.server.fleet.transport.enrolment import Enrolment
 from palate.server.helper.admitting import certificates_in
 from palate.server.helper.cards import HelperCard, LeaderCard
 from palate.server.values import merge
-
-ADMISSION_SECONDS = 730 * 86_400
-"""How long an admission under two aggregators lasts."""
 
 
 @dataclass(frozen=True)

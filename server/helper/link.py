@@ -89,6 +89,25 @@ class HelperLink(Protocol):
             If a signature is missing, the list is another, the epoch goes back, or a key is not the device's newest.
         """
 
+    def renew(self, certificates: Sequence[bytes]) -> list[bytes]:
+        """Have the helper sign longer admissions of devices that it has admitted.
+
+        Parameters
+        ----------
+        certificates
+            Of the same devices and keys, with a later end and the leader's signature (`Certificate`).
+
+        Returns
+        -------
+        list
+            The same with both signatures.
+
+        Raises
+        ------
+        RegisterRefused
+            If one is for another key, for a device that is revoked or was never admitted, or lasts too long.
+        """
+
     def answer(self, request: bytes) -> Answered:
         """Ask for the sum of masks of one round; raises as `palate.privacy.aggregators.helper.Helper.answer`."""
 

@@ -7,6 +7,7 @@ a file all three follow each other. The same question has the same bytes, and as
 |---|---|---|
 | round-key | run, round | signed round key |
 | register | register, revocation, certificates | register, revocation |
+| renew | certificates that the leader signed | the same, signed by both |
 | answer | request | answer, head |
 | head | nothing | head |
 | log-size | nothing | leaves that were seen last |
@@ -39,6 +40,7 @@ class Question(StrEnum):
 
     ROUND_KEY = "round-key"
     REGISTER = "register"
+    RENEW = "renew"
     ANSWER = "answer"
     HEAD = "head"
     LOG_SIZE = "log-size"

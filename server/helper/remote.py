@@ -59,6 +59,10 @@ class _QueryLink(ABC):
         """Have the helper check a register, and keep it for the offers that will name it."""
         return Countersigned(*self._ask(Question.REGISTER, register, revocation, *certificates))
 
+    def renew(self, certificates: Sequence[bytes]) -> list[bytes]:
+        """Have the helper sign longer admissions of devices that it has admitted."""
+        return self._ask(Question.RENEW, *certificates)
+
     def answer(self, request: bytes) -> Answered:
         """Ask for the sum of masks of one round."""
         return Answered(*self._ask(Question.ANSWER, request))

@@ -85,15 +85,14 @@ def _parts(service: HelperService, query: Query) -> Sequence[bytes]:
                 raise RequestRefused("a register and a revocation are missing", hint="check the leader")
             signed = service.countersign(parts[0], parts[2:], parts[1])
             return [signed.register, signed.revocation]
+        case Question.RENEW:
+            return service.renew(parts)
         case Question.ANSWER:
             answered = service.answer(*_exactly(parts, 1))
             return [answered.answer, answered.head]
-        case Question.HEAD:
+        case Question.HEAD | Question.LOG_SIZE:
             _exactly(parts, 0)
-            return [service.head()]
-        case Question.LOG_SIZE:
-            _exactly(parts, 0)
-            return [number(service.log_size())]
+            return [service.head() if query.question is Question.HEAD else number(service.log_size())]
         case Question.COSIGN:
             if not parts:
                 raise RequestRefused("the checkpoint is missing", hint="check the leader")

@@ -16,7 +16,14 @@ from palate.privacy.aggregators.call import witness_name
 from palate.privacy.aggregators.errors import RegisterRefused
 from palate.privacy.aggregators.helper import Helper
 from palate.privacy.aggregators.messages import Answer
-from palate.privacy.aggregators.registering import LiveKey, Statement, check_admissible, check_register, completed
+from palate.privacy.aggregators.registering import (
+    LiveKey,
+    Statement,
+    check_admissible,
+    check_register,
+    check_renewal,
+    completed,
+)
 from palate.privacy.aggregators.sealing import Suite
 from palate.privacy.ledger.checkpoint import TreeHead, open_checkpoint
 from palate.privacy.ledger.note import Note, NoteKey
@@ -133,6 +140,22 @@ class HelperService:
                 signed.append(whole)
         self._verified.update(each.to_bytes() for each in signed)
         return signed
+
+    def renew(self, certificates: Sequence[bytes]) -> list[bytes]:
+        """Sign longer admissions of devices that were admitted here, without asking the operator again.
+
+        Raises
+        ------
+        RegisterRefused
+            If one is for another key, for a device that is revoked or was never admitted, or lasts too long.
+        """
+        asked = [Certificate.from_bytes(each) for each in certificates]
+        with self._lock:
+            live, out = self.book.live_keys(), self.book.newest_revocation()
+        for each in asked:
+            gone = out.devices if out is not None else ()
+            check_renewal(each, live=live.get(each.device), revoked=gone, now=self.clock())
+        return [each.to_bytes() for each in self.admit(asked)]
 
     def answer(self, request: bytes) -> Answered:
         """Answer a round's request, or refuse it; raises as `Helper.answer`."""

@@ -12,7 +12,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -141,6 +141,14 @@ class Enrolment:
                 ) from error
             self._read()
         return node
+
+    def renew(self, certificates: Mapping[str, bytes]) -> None:
+        """Replace the certificates of enrolled nodes, by label."""
+        with self._lock:
+            with self._transaction():
+                query = "update node set certificate = ? where label = ? and removed_at is null"
+                self._db.executemany(query, [(certificate, label) for label, certificate in certificates.items()])
+            self._read()
 
     def remove(self, node_id: int) -> None:
         """Strike a node off; its key is refused from the next request on, and is told why.

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from palate.errors import ConfigError
+from palate.privacy.enrolment import ADMISSION_PATH
 from palate.server.fleet.certificates import server_tls
 from palate.server.fleet.transport.authentication import Authenticator
 from palate.server.fleet.transport.enrolment import Enrolment
@@ -79,7 +80,10 @@ class FleetServer:
         self._api = FleetApi(self._mailbox, self._presence)
         authenticator = Authenticator(self.enrolment)
         app = SignedHttp(
-            self._api.calls, lambda _, headers: authenticator.check(headers), self._limits, media_type=MEDIA_TYPE
+            {**self._api.calls, ADMISSION_PATH: lambda node, _: node.certificate},
+            lambda _, headers: authenticator.check(headers),
+            self._limits,
+            media_type=MEDIA_TYPE,
         )
         strangers: SignedHttp[None] = SignedHttp(
             open_calls or {},
