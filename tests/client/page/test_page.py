@@ -358,7 +358,7 @@ def test_a_device_of_no_fleet_and_no_table_says_so(folder: DeviceFolder) -> None
     with Vault.open(folder.vault) as vault:
         owner = visitor(folder, vault)
         text = owner.get("").text
-        assert "No table has come yet" in text
+        assert "No table has arrived yet" in text
         assert len(items_of(text)) == 10
         assert "belongs to no fleet" in owner.get("privacy").text
         folder.catalogue.unlink()
