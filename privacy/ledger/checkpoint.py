@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from palate.privacy.ledger import canonical, merkle
 from palate.privacy.ledger.errors import BadNote, BadProof, Fork, Rollback
 from palate.privacy.ledger.framing import HASH_SIZE
-from palate.privacy.ledger.note import COSIGNATURE, Note, NoteKey, decode64, encode64
+from palate.privacy.ledger.note import COSIGNATURE, Note, NoteKey, check_key_name, decode64, encode64
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,7 @@ class TreeHead:
     root: bytes
 
     def __post_init__(self) -> None:
-        bad = not self.origin or "+" in self.origin or not self.origin.isprintable()
-        if bad or any(character.isspace() for character in self.origin):
-            raise BadNote("the origin must not be empty, nor hold white space or +")
+        check_key_name(self.origin)
         if not 0 <= self.size <= canonical.MAX_INT:
             raise BadNote(f"tree size {self.size} is not within 0 ... {canonical.MAX_INT}")
         if len(self.root) != HASH_SIZE:

@@ -6,7 +6,7 @@ older one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 
 from palate.privacy.ledger.errors import BadProof
@@ -163,20 +163,28 @@ def root_from_path(data: bytes, index: int, size: int, path: Sequence[bytes]) ->
     if not 0 <= index < size:
         raise BadProof(f"leaf {index} is not in a tree of {size} leaves")
     _check_hashes(path)
-    node, last, result = index, size - 1, leaf_hash(data)
+    result = leaf_hash(data)
+    for sibling, is_left in _way_up(index, size - 1, path, f"leaf {index} of {size}"):
+        result = node_hash(sibling, result) if is_left else node_hash(result, sibling)
+    return result
+
+
+def _way_up(node: int, last: int, path: Sequence[bytes], what: str) -> Iterator[tuple[bytes, bool]]:
+    """Walk from a node to the root: each sibling of a proof, and whether it stands to the left (RFC 9162, 2.1.3.2).
+
+    `node` is the place of the node in its level, and `last` that of the last one there.
+    """
     for sibling in path:
         if last == 0:
-            raise BadProof(f"{len(path)} hashes are too many for leaf {index} of {size}")
-        if node & 1 or node == last:
-            result = node_hash(sibling, result)
+            raise BadProof(f"{len(path)} hashes are too many for {what}")
+        is_left = bool(node & 1) or node == last
+        yield sibling, is_left
+        if is_left:
             while not node & 1 and node:
                 node, last = node >> 1, last >> 1
-        else:
-            result = node_hash(result, sibling)
         node, last = node >> 1, last >> 1
     if last != 0:
-        raise BadProof(f"{len(path)} hashes are too few for leaf {index} of {size}")
-    return result
+        raise BadProof(f"{len(path)} hashes are too few for {what}")
 
 
 def verify_inclusion(data: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> None:
@@ -215,18 +223,10 @@ def verify_consistency(old_size: int, size: int, old_root: bytes, root: bytes, p
     while node & 1:
         node, last = node >> 1, last >> 1
     old_result = result = nodes[0]
-    for sibling in nodes[1:]:
-        if last == 0:
-            raise BadProof(f"{len(proof)} hashes are too many for {old_size} and {size} leaves")
-        if node & 1 or node == last:
-            old_result, result = node_hash(sibling, old_result), node_hash(sibling, result)
-            while not node & 1 and node:
-                node, last = node >> 1, last >> 1
-        else:
-            result = node_hash(result, sibling)
-        node, last = node >> 1, last >> 1
-    if last != 0:
-        raise BadProof(f"{len(proof)} hashes are too few for {old_size} and {size} leaves")
+    for sibling, is_left in _way_up(node, last, nodes[1:], f"{old_size} and {size} leaves"):
+        if is_left:
+            old_result = node_hash(sibling, old_result)
+        result = node_hash(sibling, result) if is_left else node_hash(result, sibling)
     if old_result != old_root or result != root:
         raise BadProof(f"the tree of {size} leaves does not extend the one of {old_size} with this root")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -23,6 +23,12 @@ MAX_SIGNATURES = 64
 MAX_TIME = (1 << 63) - 1
 
 _SIZES = {ED25519: 64, COSIGNATURE: 72}  # a cosignature starts with its time, eight bytes
+
+
+def check_key_name(name: str) -> None:
+    """Raise BadNote for a name that no key, and so no log, can have."""
+    if not name or "+" in name or any(c.isspace() or not c.isprintable() for c in name):
+        raise BadNote("the name of a key or a log must not be empty, nor hold white space or +")
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,7 @@ class NoteKey:
     kind: int = ED25519
 
     def __post_init__(self) -> None:
-        if not self.name or "+" in self.name or any(c.isspace() or not c.isprintable() for c in self.name):
-            raise BadNote("the name of a key must not be empty, nor hold white space or +")
+        check_key_name(self.name)
         if self.kind not in _SIZES:
             raise BadNote(f"key type {self.kind} is neither {ED25519} nor {COSIGNATURE}")
 
@@ -163,7 +168,7 @@ class Note:
         for key in keys:
             own = [line for line in self.signatures if (line.name, line.key_id) == (key.name, key.key_id)]
             for line in own:
-                _VERIFY[key.kind](key.key, self.text, line)
+                _verify(key, self.text, line)
             if own:
                 found.append(key)
         if not found:
@@ -178,30 +183,19 @@ def _cosigned_message(text: str, time: int) -> bytes:
     return f"cosignature/v1\ntime {time}\n{text}".encode()
 
 
-def _verify_plain(key: Ed25519PublicKey, text: str, line: Signature) -> None:
-    _verify(key, line, line.value, text.encode(), ED25519)
-
-
-def _verify_cosignature(key: Ed25519PublicKey, text: str, line: Signature) -> None:
-    time = int.from_bytes(line.value[:8], "big")
-    if time > MAX_TIME:
-        raise BadNote(f"the cosignature of {line.name} is from beyond {MAX_TIME}")
-    _verify(key, line, line.value[8:], _cosigned_message(text, time), COSIGNATURE)
-
-
-def _verify(key: Ed25519PublicKey, line: Signature, signature: bytes, message: bytes, kind: int) -> None:
-    if len(line.value) != _SIZES[kind]:
-        raise BadNote(f"the signature of {line.name} has {len(line.value)} bytes, not {_SIZES[kind]}")
+def _verify(key: NoteKey, text: str, line: Signature) -> None:
+    if len(line.value) != _SIZES[key.kind]:
+        raise BadNote(f"the signature of {line.name} has {len(line.value)} bytes, not {_SIZES[key.kind]}")
+    message, signature = text.encode(), line.value
+    if key.kind == COSIGNATURE:
+        time = int.from_bytes(line.value[:8], "big")
+        if time > MAX_TIME:
+            raise BadNote(f"the cosignature of {line.name} is from beyond {MAX_TIME}")
+        message, signature = _cosigned_message(text, time), line.value[8:]
     try:
-        key.verify(signature, message)
+        key.key.verify(signature, message)
     except InvalidSignature:
         raise BadNote(f"the signature of {line.name} does not fit: the note was edited") from None
-
-
-_VERIFY: dict[int, Callable[[Ed25519PublicKey, str, Signature], None]] = {
-    ED25519: _verify_plain,
-    COSIGNATURE: _verify_cosignature,
-}
 
 
 def _parse_line(line: str) -> Signature:
