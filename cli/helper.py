@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -68,13 +68,10 @@ def init(
 ) -> Answer:
     """Make a helper: keys, certificate, ledger and helper.card, in a new folder."""
     from palate.privacy.enrolment import spaced
-    from palate.server.helper.config import checked_config
+    from palate.server.helper.config import at_address, checked_config
     from palate.server.helper.folder import make_helper
 
-    port = address.rpartition(":")[2]
-    asked: dict[str, Any] = {"fleet": fleet, "address": address, "suite": suite}
-    if port.isdecimal():
-        asked["port"] = int(port)
+    asked = {"fleet": fleet, "suite": suite, **at_address(address)}
     if anchor is not None:
         asked["anchor"] = str(anchor.resolve())
     place = HelperFolder(folder)
@@ -296,6 +293,30 @@ def admit(
 
 
 @answering
+def move(
+    *,
+    address: Annotated[str, typer.Option(help="host:port that the server connects to from now on.")],
+    folder: FolderOption = HERE,
+) -> Answer:
+    """Give the helper another address: a new certificate and a new helper.card, with the same keys.
+
+    The fleet stays what it is. The server's operator puts the new card in the place of the old one, in keys/.
+    """
+    from palate.privacy.enrolment import spaced
+    from palate.server.helper.folder import move as give
+
+    place = HelperFolder(folder)
+    card = give(place, address)
+    lines = [
+        f"helper of {card.fleet} at {card.address}",
+        f"card         {spaced(card.fingerprint)}",
+        f"give {place.card} to the server's operator, who puts it in keys/ of the fleet's folder, and starts again",
+    ]
+    values = {"address": card.address, "card": str(place.card), "card_fingerprint": card.fingerprint}
+    return Answer(values, lines)
+
+
+@answering
 def anchor(*, yes: YesOption = False, folder: FolderOption = HERE) -> Answer:
     """Write the anchor anew where it is lost for good; one that is there is only checked.
 
@@ -352,6 +373,7 @@ _COMMANDS: dict[Callable[..., None], str] = {
     answer: "answer answer-0f3c9a51d27be684.query -o answer-0f3c9a51d27be684.reply",
     keys: "keys --run books-0a1b2c3d --rounds 20 -o books.keys",
     admit: "admit device.crt request.json -o signed.crt",
+    move: "move --address new.example:9443",
     anchor: "anchor",
 }
 """Every command, in the order of the help, with an example of its arguments."""

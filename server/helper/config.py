@@ -73,6 +73,12 @@ def checked_config(asked: dict[str, Any]) -> HelperConfig:
         raise setting_refused(error, HelperConfig, hint="helper.toml says what each means") from error
 
 
+def at_address(address: str) -> dict[str, Any]:
+    """Return the settings that follow from an address: itself, and its port to listen on."""
+    port = address.rpartition(":")[2]
+    return {"address": address} | ({"port": int(port)} if port.isdecimal() else {})
+
+
 def to_toml(config: HelperConfig) -> str:
     """Write a helper.toml with every setting and what it means."""
     import tomli_w

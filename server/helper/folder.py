@@ -18,6 +18,8 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from palate.errors import ConfigError, EnvironmentProblem, RunError
 from palate.privacy import files
 from palate.privacy.ledger.errors import Rollback, Tampered
@@ -26,7 +28,7 @@ from palate.server.fleet.folder import held, is_held, make_key, read_key
 from palate.server.helper.anchor import AnchorFile
 from palate.server.helper.book import SqliteBook
 from palate.server.helper.cards import HelperCard, LeaderCard
-from palate.server.helper.config import SUITES, HelperConfig, load_config, to_toml
+from palate.server.helper.config import SUITES, HelperConfig, at_address, checked_config, load_config, to_toml
 from palate.server.helper.secrets_folder import RoundSecrets
 from palate.server.helper.service import HelperService, Progress
 
@@ -150,9 +152,31 @@ def make_helper(folder: HelperFolder, config: HelperConfig) -> HelperCard:
             f"the anchor cannot be {anchor}: it is there already, or its folder is not",
             hint="choose a new file, in a folder on another medium",
         )
-    host = config.address.rpartition(":")[0].strip("[]")
     key = make_key(folder.key)
     make_authority(folder.tls_root.folder, name=f"{config.fleet} helper")
+    RoundSecrets(folder.round_keys)
+    SqliteBook.create(folder.ledger, folder.anchor(config))
+    return _write_card(folder, config, key)
+
+
+def move(folder: HelperFolder, address: str) -> HelperCard:
+    """Give a helper another address: a certificate for it under the same root, and a new card with the same keys.
+
+    Raises
+    ------
+    ConfigError, RunError
+        If this is no helper's folder, the helper runs, or the address is none.
+    """
+    config = checked_config({**folder.load_config().model_dump(), **at_address(address)})
+    with folder.locked():
+        for path in (folder.tls.key, folder.tls.certificate):
+            path.unlink(missing_ok=True)
+        return _write_card(folder, config, read_key(folder.key))
+
+
+def _write_card(folder: HelperFolder, config: HelperConfig, key: Ed25519PrivateKey) -> HelperCard:
+    """Issue the service's certificate, and write card and settings."""
+    host = config.address.rpartition(":")[0].strip("[]")
     issue_server_certificate(folder.tls_root, folder.tls.folder, hosts=[host], days=AUTHORITY_DAYS)
     card = HelperCard(
         fleet=config.fleet,
@@ -160,10 +184,8 @@ def make_helper(folder: HelperFolder, config: HelperConfig) -> HelperCard:
         key=key.public_key().public_bytes_raw(),
         certificate=folder.tls_root.certificate.read_text(encoding="ascii"),
     )
-    RoundSecrets(folder.round_keys)
-    SqliteBook.create(folder.ledger, folder.anchor(config))
     files.replace(folder.card, card.sign(key), mode=files.SHARED)
-    files.replace(folder.config, to_toml(config).encode(), mode=files.SHARED)
+    files.replace(folder.config, to_toml(config).encode(), mode=files.SHARED)  # last: what holds it is a helper
     return card
 
 

@@ -24,6 +24,7 @@ from palate.privacy.aggregators.messages import Answer
 from palate.privacy.enrolment import EnrolmentRequest, spaced
 from palate.privacy.ledger.errors import LedgerUnreadable, Rollback
 from palate.privacy.ledger.framing import framed
+from palate.server.fleet.certificates import check_accepted
 from palate.server.helper.admitting import certificates_in
 from palate.server.helper.cards import HelperCard, LeaderCard
 from palate.server.helper.folder import HelperFolder, opened
@@ -247,6 +248,21 @@ def test_an_anchor_that_is_lost_is_written_anew_once_somebody_vouches(call, met,
     assert "nobody to vouch" in call("anchor", fails=ConfigError)
     call("anchor", "--yes")
     assert status(call)["anchor_sequence"] == 0
+
+
+def test_a_helper_that_moves_keeps_its_keys(call, met, tmp_path):
+    met()
+    folder = HelperFolder(tmp_path / "helper")
+    before = HelperCard.open(folder.card.read_bytes())
+    call("move", "--address", "localhost:7777")
+    card = HelperCard.open(folder.card.read_bytes())
+    assert (card.address, card.key, card.certificate) == ("localhost:7777", before.key, before.certificate)
+    config = folder.load_config()
+    assert (config.port, config.anchor) == (7777, str(tmp_path / "stick" / "anchor"))
+    check_accepted(folder.tls, folder.tls_root.certificate, "localhost")
+    assert "is not host:port" in call("move", "--address", "nonsense", fails=ConfigError)
+    with folder.locked():
+        assert "uses this folder" in call("move", "--address", "localhost:7778", fails=RunError)
 
 
 def free_port() -> int:
