@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -32,6 +33,8 @@ _SLIP = 90.0
 """Percent of similarity from which a title may be another with a slip, if it has the same numbers."""
 _LEAD = 5.0
 """Percent by which it must be more similar than all other items."""
+_END = 4
+"""Letters at the beginning and the end of a title by which others are found that may be the same with a slip."""
 _LONG = 8
 """Titles of fewer letters need the same year for that."""
 _SIGNS = str.maketrans("", "", "'\u2019\u2122\u00ae\u00a9")
@@ -43,9 +46,10 @@ _LEAST_OF_BEST = 0.7
 
 def plain(text: str) -> str:
     """Reduce text to lower-case words without accents or punctuation; "&" reads "and"."""
-    text = unicodedata.normalize("NFKD", text.translate(_SIGNS)).casefold()
-    folded = unicodedata.normalize("NFKD", text)
-    letters = "".join(letter for letter in folded if not unicodedata.combining(letter))
+    letters = text.translate(_SIGNS).casefold()
+    if not letters.isascii():
+        folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", letters).casefold())
+        letters = "".join(letter for letter in folded if not unicodedata.combining(letter))
     letters = letters.replace("&", " and ")
     return _NOT_WORD.sub(" ", letters).strip()
 
@@ -95,6 +99,10 @@ def _article_first(name: str) -> str:
 def _arabic(form: str) -> str:
     """Write the Roman numbers of a plain form in digits, so that "rocky ii" and "rocky 2" are one."""
     return " ".join(_ROMAN.get(word, word) for word in form.split(" "))
+
+
+def _ends(form: str) -> tuple[str, str]:
+    return f"{form[:_END]} ...", f"... {form[-_END:]}"
 
 
 def _numbers(form: str) -> list[str]:
@@ -158,11 +166,6 @@ class TitleIndex:
                 self._whole.append(whole)
                 self._exact.setdefault((_arabic(form), whole), []).append(item)
 
-    @property
-    def num_forms(self) -> int:
-        """Number of forms of all titles."""
-        return len(self._forms)
-
     def exact(self, text: str) -> tuple[int, ...]:
         """Items of which the text is a form, the best known first; a year at its end must agree where it can."""
         name, year = title_year(text)
@@ -175,9 +178,7 @@ class TitleIndex:
                 break
         return tuple(self._ordered(self._of_year(found, year if name != text else None)))
 
-    def identify(
-        self, title: str, others: Sequence[str] = (), *, likely: bool = True, slips: bool = True
-    ) -> tuple[int, Certainty] | None:
+    def identify(self, title: str, others: Sequence[str] = (), *, likely: bool = True) -> tuple[int, Certainty] | None:
         """Find the one item that a title of somebody's history is; remakes are told apart by the year.
 
         Exact is a form of the whole title with the same year, or where either has none; or what stands before its colon
@@ -192,8 +193,6 @@ class TitleIndex:
             Other titles of the same item, best first.
         likely
             Whether to look for more than exact titles.
-        slips
-            Whether to look for slips, too: it compares the title with all others.
 
         Returns
         -------
@@ -227,7 +226,7 @@ class TitleIndex:
             found = self._single(items, written)
             if found is not None:
                 return found, "likely"
-        found = self._slip(plain(_article_first(name)), year) if slips else None
+        found = self._slip(_forms(name)[1], year)
         return None if found is None else (found, "likely")
 
     def _of_forms(self, forms: Iterable[str], *, whole: bool) -> list[int]:
@@ -243,15 +242,25 @@ class TitleIndex:
             items = [item for item in items if self._first[item] == _arabic(forms[0])]
         return items[0] if len(items) == 1 else None
 
+    @cached_property
+    def _by_end(self) -> dict[str, list[int]]:
+        """Whole forms by how they begin and how they end: one slip leaves one of both as it is."""
+        found: dict[str, list[int]] = {}
+        for index, (form, whole) in enumerate(zip(self._forms, self._whole, strict=True)):
+            for end in _ends(form) if whole else ():
+                found.setdefault(end, []).append(index)
+        return found
+
     def _slip(self, wanted: str, year: int | None) -> int | None:
         """Return the one item whose title is this with a slip of a letter, and that has no other year."""
         if len(wanted) <= _SHORT:
             return None
         best: dict[int, float] = {}
-        for form, score, index in process.extract(wanted, self._forms, scorer=fuzz.ratio, score_cutoff=_SLIP, limit=50):
+        alike = {index: self._forms[index] for end in _ends(wanted) for index in self._by_end.get(end, ())}
+        for form, score, index in process.extract(wanted, alike, scorer=fuzz.ratio, score_cutoff=_SLIP, limit=50):
             item = self._owners[index]
             its_year = int(self._years[item])
-            if not self._whole[index] or _numbers(_arabic(form)) != _numbers(_arabic(wanted)):
+            if _numbers(_arabic(form)) != _numbers(_arabic(wanted)):
                 continue
             if year is not None and its_year and abs(its_year - year) > 1:
                 continue

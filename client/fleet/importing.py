@@ -36,9 +36,6 @@ LISTED: Final = 20
 _UNALIKE: Final = 50
 """Percent of similarity below which a file's key and title are of different items: its keys are another catalogue's."""
 
-_MOST_COMPARED: Final = 100_000_000
-"""Comparisons of titles that may have slips, some 20 seconds of them; from then on titles must be written alike."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ImportPlan:
@@ -189,8 +186,6 @@ def plan_import(
         notes.append(
             f"an item counts once, with its newest time and rating; rows that repeat one: {used - len(said):,}"
         )
-    if matcher.is_exhausted:
-        notes.append("so many titles are unknown that only the first of them were looked for with slips of a letter")
     entries, replaced, changed = _changes(said, history, matcher)
     return _plan(read, said, catalogue, used + len(dropped), dropped, notes, entries, replaced, changed)
 
@@ -224,12 +219,6 @@ class _Matcher:
         self._catalogue = catalogue
         self._likely = likely
         self._titles: dict[tuple[str, ...], tuple[int, Certainty] | None] = {}
-        self._compared = 0
-
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether so many titles were unknown that the others were not looked for with slips."""
-        return self._compared > _MOST_COMPARED
 
     def find(self, key: str, title: str, codes: Iterable[str] = (), others: Iterable[str] = ()) -> tuple[str, Found]:
         """Return the key for a history, and how certain it is."""
@@ -261,9 +250,7 @@ class _Matcher:
         if not self._catalogue.num_items:
             return None
         if titles not in self._titles:
-            index = self._catalogue.title_index
-            found = index.identify(titles[0], titles[1:], likely=self._likely, slips=not self.is_exhausted)
-            self._compared += index.num_forms if found is None and self._likely else 0
+            found = self._catalogue.title_index.identify(titles[0], titles[1:], likely=self._likely)
             self._titles[titles] = found
         return self._titles[titles]
 
