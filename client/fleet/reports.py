@@ -72,9 +72,10 @@ class ReportRounds(SecureRounds):
         history, head = self._history(), self._round_log.head(plan.run, name)
         if record is None or not begun:
             record = self._charge(plan, call.offer, anchored=True)
-        kept = self._guard.begin(plan)  # it is charged: this only asks whether there are bytes
-        if kept is not None:
-            return kept
+        else:
+            kept = self._guard.begin(plan)  # it is charged: this only asks whether there are bytes
+            if kept is not None:
+                return kept
         contribution = self._trainer.contribute(plan, history, head)
         report = make_report(
             offered,

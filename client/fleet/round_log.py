@@ -47,7 +47,8 @@ class RoundRecord:
     epsilon, total_epsilon
         What the round and all rounds up to it prove together at the owner's delta, in the sum.
     local_epsilon
-        The same for the round if secure aggregation failed: under this device's own share of noise.
+        The same for the round under this device's own share of noise: if secure aggregation failed, or if leader and
+        helper worked together.
     sent
         The transcript: by step, the hash of what was asked, and bytes and SHA-256 of the answer.
     ended

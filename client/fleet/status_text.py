@@ -137,7 +137,8 @@ def left_words(fleet: str) -> str:
 
 
 def _alone(record: RoundRecord) -> str:
-    return f"{round_up(record.local_epsilon)} if secure aggregation failed"
+    alone = "leader and helper worked together" if record.anchor else "secure aggregation failed"
+    return f"{round_up(record.local_epsilon)} if {alone}"
 
 
 def _day(seconds: int) -> str:

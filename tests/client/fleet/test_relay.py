@@ -8,6 +8,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from palate.client.fleet.relay import relay_to
+from palate.privacy.aggregators.messages import Upload
+from palate.privacy.aggregators.planes import unpack
+from palate.privacy.aggregators.sealing import Suite
 from palate.privacy.wire import BAD_PLAN, FAILED, REFUSED, FleetMessage, FleetStep
 
 
@@ -56,6 +59,26 @@ def test_a_round_runs_over_flower_messages(lone):
     receipt = lone.message(FleetStep.RECEIPT, plan, server.receipt(model_hash=table.content_hash, log_index=0))
     for handle in handles.values():
         assert handle(wrapped(receipt, table=table)).content["fleet"]["body"] == b""
+
+
+def test_all_that_leaves_under_two_aggregators_is_the_report(reporting):
+    """One message up, of one record, whose body is an upload in its one spelling: masked words alone."""
+    plan, device = reporting.plan(1), reporting.devices[0]
+    call = reporting.collection(plan)
+    asked = wrapped(reporting.message(FleetStep.REPORT, plan, call.to_bytes()), plan=plan)
+    reply = relay_to(device.rounds)(asked)
+    assert set(reply.content) == {"fleet"}
+    assert set(reply.content["fleet"]) == {"version", "step", "run", "server_round", "body"}
+    body = reply.content["fleet"]["body"]
+    upload = Upload.from_bytes(body, Suite.X25519)
+    assert upload.to_bytes() == body
+    assert upload.report.device == device.number
+    words = unpack(upload.words, plan.update_size, 24)
+    assert not np.array_equal(words, device.trainer.vectors[1] % (1 << 24))
+    without_plan = relay_to(device.rounds)(wrapped(reporting.message(FleetStep.REPORT, plan, call.to_bytes())))
+    assert (without_plan.error.code, without_plan.error.reason) == (BAD_PLAN, "BadPlan")
+    stranger = relay_to(device.rounds)(wrapped(reporting.ask(plan), plan=plan))
+    assert (stranger.error.code, stranger.error.reason) == (REFUSED, "Refused")
 
 
 def code_of(device, message):
