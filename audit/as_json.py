@@ -27,7 +27,7 @@ def ledger_dict(audit: LedgerAudit) -> dict[str, Any]:
         "faults": [
             {"error": type(fault).__name__, "message": fault.message, "hint": fault.hint} for fault in audit.faults
         ],
-        "checks": [{"name": c.name, "verdict": str(c.verdict), "text": c.text} for c in checks(audit)],
+        "checks": [asdict(check) for check in checks(audit)],
         "key": {"public": source.key.digits, "origin": source.key.origin, "beside_the_ledger": source.key.beside},
         "ledgers": len(audit.records),
         "entries": audit.entries,

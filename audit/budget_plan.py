@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -33,12 +32,8 @@ DROPOUTS = (0.0, 0.1, 0.3)
 MAX_ROUNDS, _MAX_DEVICES = 10**6, 10**9
 
 
-class Question(StrEnum):
-    """What a plan answers."""
-
-    COST = "cost"
-    NOISE = "noise"
-    ROUNDS = "rounds"
+Question = Literal["cost", "noise", "rounds"]
+"""What a plan answers."""
 
 
 class PlanRequest(BaseModel):
@@ -64,7 +59,8 @@ class PlanRequest(BaseModel):
     devices: int = Field(1000, ge=1, le=_MAX_DEVICES, description="devices in the federation")
     cohort: int = Field(1000, ge=1, le=_MAX_DEVICES, description="devices asked in each round")
     cap: int | None = Field(None, ge=1, le=MAX_ROUNDS, description="most rounds in which one device takes part")
-    quorum: Quorum = Field(description="who must survive a round, and who may collude")
+    tau: float = Field(0.6, description="tau: a round needs more than this share of its cohort")
+    gamma: float = Field(0.2, description="gamma: share of the cohort that may collude with the server")
     sensitivity: int = Field(2**12, ge=1, le=2**30, description="L2 bound of a device's integer vector")
     num_values: int | None = Field(None, ge=1, le=2**40, description="length of a device's vector")
 
@@ -79,7 +75,7 @@ class PlanRequest(BaseModel):
                 hint="ask for the cost (--noise-multiplier 2 --rounds 50), the noise (--epsilon 8 --rounds 50) "
                 "or the rounds left (--epsilon 8 --noise-multiplier 2)",
             )
-        if self.spent_rounds and self.question is not Question.ROUNDS:
+        if self.spent_rounds and self.question != "rounds":
             raise ConfigError(
                 f"spent_rounds is {self.spent_rounds}, but the rounds left are not asked for",
                 hint="give --epsilon and --noise-multiplier without --rounds, or leave out --spent-rounds",
@@ -97,11 +93,16 @@ class PlanRequest(BaseModel):
         return self
 
     @property
+    def quorum(self) -> Quorum:
+        """Who must survive a round, and who may collude."""
+        return Quorum(tau=self.tau, gamma=self.gamma)
+
+    @property
     def question(self) -> Question:
         """What is asked for: the one that is not given."""
         if self.rounds is None:
-            return Question.ROUNDS
-        return Question.NOISE if self.noise_multiplier is None else Question.COST
+            return "rounds"
+        return "noise" if self.noise_multiplier is None else "cost"
 
     @property
     def budget(self) -> float:
@@ -225,7 +226,7 @@ class Plan:
         cohort = request.cohort
         return {
             "notice": NOTICE,
-            "question": str(request.question),
+            "question": request.question,
             "target_epsilon": request.epsilon,
             "delta": request.delta,
             "noise_multiplier": event.noise_multiplier,
@@ -263,9 +264,11 @@ class Plan:
 def requested(**numbers: Any) -> PlanRequest:
     """Return the request for these numbers; raises ConfigError or PrivacyError if they cannot be planned."""
     try:
-        return PlanRequest(**numbers)
+        request = PlanRequest(**numbers)
     except ValidationError as error:
         raise setting_refused(error, PlanRequest, hint="see palate plan --help") from error
+    request.quorum.survivors_needed(request.cohort)  # refuses what no round could keep
+    return request
 
 
 def make_plan(request: PlanRequest) -> Plan:

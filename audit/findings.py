@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from typing import Literal
 
 from palate.audit.budget_audit import Spending, UnitBudget
 from palate.audit.ledger_audit import LedgerAudit, counts_by_book
@@ -34,15 +34,10 @@ _QUANTILES = {
 _MOST_ROUNDS, _MOST_FILES = 24, 20  # rows of a table; --json has all
 
 
-class Verdict(StrEnum):
-    """How a check ended."""
+Verdict = Literal["passed", "failed", "not shown"]
+"""How a check ended."""
 
-    PASSED = "passed"
-    FAILED = "failed"
-    NOT_SHOWN = "not shown"
-
-
-_TONES: dict[Verdict, Tone] = {Verdict.PASSED: "good", Verdict.FAILED: "bad", Verdict.NOT_SHOWN: "unknown"}
+_TONES: dict[Verdict, Tone] = {"passed": "good", "failed": "bad", "not shown": "unknown"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,7 @@ def checks(audit: LedgerAudit) -> list[Check]:
         _check("Open rounds", _of(faults, OpenIntent), "Every charged round has an outcome.", partly=broken),
         Check(
             "Key",
-            Verdict.NOT_SHOWN if key.beside else Verdict.PASSED,
+            "not shown" if key.beside else "passed",
             f"{key.digits[:_KEY_DIGITS]}... ({key.origin}). {BESIDE if key.beside else ''}".strip(),
         ),
     ]
@@ -95,7 +90,7 @@ def checks(audit: LedgerAudit) -> list[Check]:
 
 def check_grid(audit: LedgerAudit) -> Grid:
     """Show what was checked, and how it ended."""
-    rows = (Row(c.name, (Cell(str(c.verdict), tone=_TONES[c.verdict]), Cell(c.text))) for c in checks(audit))
+    rows = (Row(c.name, (Cell(c.verdict, tone=_TONES[c.verdict]), Cell(c.text))) for c in checks(audit))
     return Grid("What was checked", ("Check", "Verdict", ""), tuple(rows))
 
 
@@ -263,10 +258,10 @@ def _check(
 ) -> Check:
     if faults:
         more = f" ({counted(len(faults) - 1, 'more fault')})" if len(faults) > 1 else ""
-        return Check(name, Verdict.FAILED, f"{faults[0].message}{more}.")
+        return Check(name, "failed", f"{faults[0].message}{more}.")
     if partly:
-        return Check(name, Verdict.NOT_SHOWN, "Not known of the ledgers that do not hold together.")
-    return Check(name, Verdict.PASSED, passed)
+        return Check(name, "not shown", "Not known of the ledgers that do not hold together.")
+    return Check(name, "passed", passed)
 
 
 def _agreement(audit: LedgerAudit) -> Check:
@@ -274,9 +269,9 @@ def _agreement(audit: LedgerAudit) -> Check:
     found = _of(audit.faults, Contradiction)
     devices = sum(not record.is_server for record in audit.records)
     if not found and not audit.intact:
-        return Check(name, Verdict.NOT_SHOWN, "Not compared: the other faults have to be explained first.")
+        return Check(name, "not shown", "Not compared: the other faults have to be explained first.")
     if audit.source.run is None or not devices:
-        return Check(name, Verdict.NOT_SHOWN, "Only one side's ledger is here: there is nothing to compare it with.")
+        return Check(name, "not shown", "Only one side's ledger is here: there is nothing to compare it with.")
     rounds = max((len(record.rounds) for record in audit.records if record.is_server), default=0)
     agree = f"The server and {counted(devices, 'device ledger')} say the same about {counted(rounds, 'round')}"
     shares = "." if audit.device else ", and each sum had the shares of noise that it counts on."
@@ -288,12 +283,12 @@ def _anchors(audit: LedgerAudit) -> Check:
     if found:
         return _check(name, found, "")
     if not audit.anchors_checked:
-        return Check(name, Verdict.NOT_SHOWN, NO_ANCHOR)
+        return Check(name, "not shown", NO_ANCHOR)
     passed = f"The record is a continuation of {counted(audit.anchors_checked, 'earlier state')} of itself."
     if audit.anchors_elsewhere:
-        return Check(name, Verdict.PASSED, passed)
+        return Check(name, "passed", passed)
     beside = "They are in the ledgers' folder: anybody who could truncate the ledgers could truncate them."
-    return Check(name, Verdict.NOT_SHOWN, f"{passed} {beside}")
+    return Check(name, "not shown", f"{passed} {beside}")
 
 
 def _of(faults: tuple[LedgerError, ...], kind: type[LedgerError]) -> list[LedgerError]:

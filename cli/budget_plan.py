@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from palate.audit.budget_plan import NOTICE, Plan, Question
+from palate.audit.budget_plan import NOTICE, Plan
 from palate.audit.findings import accountant_grid, counted, meaning_grid
 from palate.cli.terminal import Line
 from palate.privacy.accounting.guarantee import LOCAL_WARNING, round_up
@@ -46,9 +46,9 @@ def _headline(made: Plan) -> str:
     noise = round_up(made.event.noise_multiplier)
     claim = f"at delta {request.delta:g} per {promised.unit}"
     rounds = counted(made.rounds, "round")
-    if request.question is Question.NOISE:
+    if request.question == "noise":
         return f"Epsilon {request.epsilon:g} {claim} over {rounds} needs noise multiplier {noise}."
-    if request.question is Question.COST:
+    if request.question == "cost":
         return f"Epsilon {round_up(promised.epsilon)} {claim} is the cost of {rounds} with noise multiplier {noise}."
     after = f" after {request.spent_rounds:,} spent" if request.spent_rounds else ""
     budget = f"of epsilon {request.epsilon:g} {claim}{after}, with noise multiplier {noise}"

@@ -14,7 +14,6 @@ from palate.cli.fields import option, replacing
 from palate.cli.settings import RUN_PANELS, with_settings
 from palate.cli.terminal import Answer, Line, answering, note
 from palate.errors import ConfigError
-from palate.privacy.accounting.dropout import Quorum
 from palate.server.values import flat
 from palate.simulation.config import SimulationConfig
 from palate.simulation.report.tables import facts_grid, text_grid
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from palate.simulation.planning import Plan
 
 _DEFAULT_DEVICES, _DEFAULT_BITS, _MAX_BITS = 1000, 12, 30
-_QUORUM = Quorum(tau=0.6, gamma=0.2)
 _PLOT_SUFFIXES = (".png", ".svg")
 _WITHOUT_DATA = "Without data"
 _NUMBERS = {
@@ -35,42 +33,37 @@ _NUMBERS = {
     "cap": "all rounds",
     "sensitivity": f"2^{_DEFAULT_BITS}",
     "num_values": "any length",
+    "tau": "0.6",
+    "gamma": "0.2",
 }
 """Fields of a request that have an option, and what to say of their defaults."""
+_SPELLINGS = {"tau": "--quorum", "gamma": "--corrupt"}
 
 
 def _without_data(help: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=_WITHOUT_DATA, **more)
 
 
-def _numbers(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
 @with_settings(SimulationConfig, RUN_PANELS)
 @replacing(
     "numbers",
     [
-        option(name, PlanRequest.model_fields[name], default=default, panel=_WITHOUT_DATA)
+        option(
+            name,
+            PlanRequest.model_fields[name],
+            spelling=_SPELLINGS.get(name, ""),
+            default=default,
+            panel=_WITHOUT_DATA,
+        )
         for name, default in _NUMBERS.items()
     ],
-    _numbers,
+    lambda values: {name: value for name, value in values.items() if value is not None},
 )
 @answering
 def plan(
     asked: dict[str, Any],
     *,
     numbers: dict[str, Any],
-    quorum: Annotated[
-        float | None,
-        _without_data("tau: a round needs more than this share of its cohort.", show_default=f"{_QUORUM.tau:g}"),
-    ] = None,
-    corrupt: Annotated[
-        float | None,
-        _without_data(
-            "gamma: share of the cohort that may collude with the server.", show_default=f"{_QUORUM.gamma:g}"
-        ),
-    ] = None,
     bits: Annotated[
         int | None, _without_data("Sensitivity as a power of two.", show_default=str(_DEFAULT_BITS))
     ] = None,
@@ -95,9 +88,10 @@ def plan(
       palate plan --noise-multiplier 2 --rounds 50
       palate plan --epsilon 8 --rounds 300 --devices 6040 --cohort 200 --cap 5 --plot budget.png
     """
-    given = _numbers({"tau": quorum, "gamma": corrupt, "bits": bits})
-    if numbers or given or plot is not None or check:
-        return _plan_budget(asked, numbers | given, plot=plot, check=check)
+    if bits is not None:
+        numbers["sensitivity"] = _power_of_two(bits, numbers.get("sensitivity"))
+    if numbers or plot is not None or check:
+        return _plan_budget(asked, numbers, plot=plot, check=check)
     from palate.simulation.planning import plan as plan_run
 
     made = plan_run(asked)
@@ -128,12 +122,9 @@ def _plan_budget(asked: dict[str, Any], numbers: dict[str, Any], *, plot: Path |
         raise ConfigError(
             f"--plot {plot.name} ends in neither {' nor '.join(_PLOT_SUFFIXES)}", hint="for example --plot budget.png"
         )
-    quorum = Quorum(tau=numbers.pop("tau", _QUORUM.tau), gamma=numbers.pop("gamma", _QUORUM.gamma))
     devices = numbers.pop("devices", numbers.get("cohort", _DEFAULT_DEVICES))
     cohort = numbers.pop("cohort", devices)
-    if "bits" in numbers:
-        numbers["sensitivity"] = _power_of_two(numbers.pop("bits"), numbers.get("sensitivity"))
-    made = make_plan(requested(devices=devices, cohort=cohort, quorum=quorum, **budget, **numbers))
+    made = make_plan(requested(devices=devices, cohort=cohort, **budget, **numbers))
     if check:
         note("asking independent accountants: seconds, or a minute where epsilon is large", style="dim")
         made = cross_checked(made)

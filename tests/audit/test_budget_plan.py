@@ -7,13 +7,12 @@ import pytest
 
 from palate.audit.budget_plan import Plan, make_plan, requested
 from palate.errors import ConfigError
-from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.events import Composed
 from palate.privacy.accounting.guarantee import account_for
 
 
 def plan(**numbers: int | float) -> Plan:
-    return make_plan(requested(**{"noise_multiplier": 2.0, "quorum": Quorum(tau=0.6, gamma=0.2), **numbers}))
+    return make_plan(requested(**{"noise_multiplier": 2.0, **numbers}))
 
 
 def test_a_cap_is_the_main_lever():
