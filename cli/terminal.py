@@ -161,7 +161,7 @@ def _print_grid(grid: Grid) -> None:
     for place, column in enumerate(table.columns):
         texts = [row.label if place == 0 else row.cells[place - 1].text for row in grid.rows]
         if place and all(text[:1] in _NUMERIC for text in texts if text):
-            column.justify, column.no_wrap = "right", True
+            column.justify = "right"
     for row in grid.rows:
         cells = (Text(cell.text, style=_TONES[cell.tone]) for cell in row.cells)
         table.add_row(Text(row.label), *cells, style="bold" if row.own else "")
