@@ -26,6 +26,7 @@ MAX_MEMBERS: Final = 10_000
 MAX_RATIO: Final = 200
 """Unpacked size of a member over its packed size, from a size where it matters; exports of text reach 30."""
 _RATIO_FROM = 1 << 20
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second is an empty archive
 _LEFT_OUT = frozenset(("__macosx", "deleted", "orphaned", "likes", "lists"))
 """Folders of archives that hold no history: of macOS, and Letterboxd's what was deleted, liked and listed."""
 _ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, zlib.error, ValueError)
@@ -71,7 +72,7 @@ def read_bytes(path: Path, limits: Limits = UNLIMITED) -> bytes:
         If the file may not be read.
     """
     data = _stored(path, limits)
-    if data.startswith(b"PK\x03\x04"):
+    if data.startswith(_ZIP):
         with _archive(path.name, data) as archive:
             members = [each for each in _members(path.name, archive) if "__MACOSX" not in each.filename]
             if len(members) != 1:
@@ -116,7 +117,7 @@ def read_known_files(
         found = [(name, _gunzipped(name, _stored(path / name, limits), limits)) for name in known]
         return _known(path.name, found, names), tuple(name for name in names if name not in known)
     data = _stored(path, limits)
-    if not data.startswith(b"PK\x03\x04"):
+    if not data.startswith(_ZIP):
         return [(path.name, _not_empty(path.name, _gunzipped(path.name, data, limits)))], ()
     with _archive(path.name, data) as archive:
         members = sorted(_members(path.name, archive), key=lambda each: each.filename)

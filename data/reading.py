@@ -185,6 +185,9 @@ def _choose_columns(table: Table, options: ReadOptions, *, personal: bool) -> tu
         found = name or find_column([other for other in names if other not in asked.values()], ROLE_NAMES[role])
         if found is not None and (name is not None or found not in chosen.values()):
             chosen[role] = found
+    may_be_titles = personal and "title" not in chosen and "item" in chosen and asked["item"] is None
+    if may_be_titles and as_text(table.frame[chosen["item"]]).str.contains(r"\S \S").any():  # keys have no blanks
+        chosen["title"] = chosen.pop("item")
     if personal:
         left = [name for name in names if name not in chosen.values()]
         chosen |= {role: name for role in _MORE_ROLES if (name := find_column(left, PERSONAL_ROLE_NAMES[role]))}

@@ -216,7 +216,7 @@ def _delimited(
     sample = [line for line in text[: 1 << 16].split("\n") if line.strip()][:_SAMPLE]
     if not sample:
         raise empty_file(name)  # nothing but a byte order mark
-    separator = separator or _guess_separator(sample)
+    separator = separator or ("\t" if columns and len(columns) == 1 else _guess_separator(sample))
     quoted = separator in _QUOTING_SEPARATORS and '"' in text
     records = (_quoted if quoted else _plain)(name, text, separator, limits)
     first: list[str] = records["fields"][0].to_list()

@@ -27,8 +27,9 @@ ROLE_NAMES: Final = {
     "accountid person personid client clientid profileid",
     "item": _ITEM,
     "title": "title movietitle itemtitle name itemname productname filmname moviename",
-    "rating": "rating ratings score stars overall",
-    "time": "timestamp time ts datetime date unixreviewtime createdat eventtime order rank position sequence",
+    "rating": "rating ratings score stars overall myrating yourrating userrating",
+    "time": "timestamp time ts datetime date unixreviewtime createdat eventtime watched watchedat "
+    "datewatched watcheddate dateread daterated playedat lastplayed orderdate order rank position sequence",
     "genres": "genres genre categories category class tags",
     "year": "year releaseyear releasedate date",
     "description": "description overview summary text abstract plot",

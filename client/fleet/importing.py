@@ -237,8 +237,10 @@ class _Matcher:
             if not title or listed == key or alike(title, listed) >= _UNALIKE:
                 return catalogue.ids[at], "exact"
             key = ""  # it is another item of this catalogue
+        if not title and key and not key.isdecimal():  # people name a column of titles "movie", too
+            by_title = self._by_title((key,))
         if by_title is not None:
-            return catalogue.ids[by_title[0]], "likely"
+            return catalogue.ids[by_title[0]], by_title[1]
         return key or TITLE_PREFIX + title, "unknown"
 
     def same(self, key: str) -> str:

@@ -346,6 +346,20 @@ def test_an_archive_without_a_history_is_refused_in_words(tmp_path, files, words
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("text", "options", "expected"),
+    [
+        ("movie,watched\nHeat of night,2024-01-02\nRan,2024-01-02\n", {}, [("Heat of night", None), ("Ran", None)]),
+        ("Heat (1995)\nRan (1985)\nTwo Words (1999)\n", {"columns": "title"}, [("Heat (1995)", None)]),
+        ("Film;My Rating\nHeat it;4,5\n", {}, [("Heat it", 4.5)]),
+    ],
+)
+def test_a_plain_list_of_titles_is_read(tmp_path, text, options, expected):
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    [raw] = read(tmp_path / "a.csv", **options).files.values()
+    assert [(title, rating) for title, rating, _ in rows(raw)][: len(expected)] == expected
+
+
 def test_an_export_of_one_person_is_no_table_for_a_simulation(tmp_path):
     (tmp_path / "a.csv").write_text(EXPORTS["IMDb"][0], encoding="utf-8")
     with pytest.raises(DataError, match="is one person's export") as caught:

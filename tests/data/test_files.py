@@ -85,6 +85,11 @@ def test_too_many_members_are_refused(tmp_path, monkeypatch):
     refused(tmp_path / "folder", "more than 3 files")
 
 
+def test_an_empty_archive_is_refused_in_words(tmp_path):
+    (tmp_path / "a.zip").write_bytes(zipped({}))
+    refused(tmp_path / "a.zip", "holds no file that is known as an export; it has nothing")
+
+
 def test_a_zip_in_a_zip_is_not_opened(tmp_path):
     (tmp_path / "a.zip").write_bytes(zipped({"inner.zip": zipped({"a.csv": b"title\nHeat\n"}), "b.txt": b"x"}))
     refused(tmp_path / "a.zip", "holds no file that is known")

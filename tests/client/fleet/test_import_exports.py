@@ -100,6 +100,13 @@ def test_likely_titles_are_kept_as_unknown_ones_if_the_owner_says_so(imported):
     assert (plan.likely, plan.changed, set(found)) == (1, 1, {"1", "5"})
 
 
+def test_a_column_of_movies_may_hold_titles(imported):
+    _, found = imported("movie,rating\npsycho (1960),4\n7,3\n", FILMS)
+    assert set(found) == {"5", "title:7"}
+    _, found = imported("movie,rating\nHeat(1986),4\n7,3\n", FILMS)
+    assert set(found) == {"5", "title:7", "2", "7"}
+
+
 def test_an_original_title_makes_a_film_likely(imported):
     text = (
         "Const,Your Rating,Date Rated,Title,Original Title,Year\n"
