@@ -34,9 +34,9 @@ NEAR_BEST = 0.99
 HIT_RATE, NDCG = ("test", "sampled", "hr@10"), ("test", "sampled", "ndcg@10")
 TARGETS = {
     "ml-1m": (
-        ("HR@10", HIT_RATE, 0.725, False),
-        ("NDCG@10", NDCG, 0.445, False),
-        ("HR@10, above it look for a leak", HIT_RATE, 0.735, True),
+        ("HR@10", HIT_RATE, 0.77, False),
+        ("NDCG@10", NDCG, 0.52, False),
+        ("HR@10, above it look for a leak", HIT_RATE, 0.83, True),  # SASRec, which models the order, reports .82
     ),
     "ml-100k": (("HR@10, against popularity", HIT_RATE, 0.40, False),),
 }

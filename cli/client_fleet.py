@@ -72,8 +72,8 @@ def enrol(
         raise ConfigError("enrol takes one of --request and --welcome", hint="begin with --request request.json")
     if request is not None:
         fingerprint = enrolling.request(place, request)
-        told = f"wrote {request}", f"fingerprint {spaced(fingerprint)}", "give both to the operator, by two ways"
-        return Answer({"request": str(request), "fingerprint": fingerprint}, told)
+        lines = f"wrote {request}", f"fingerprint {spaced(fingerprint)}", "give both to the operator, by two ways"
+        return Answer({"request": str(request), "fingerprint": fingerprint}, lines)
     assert welcome is not None
     read, catalogue = enrolling.read_welcome(welcome)
     note(f"welcome      {spaced(read.fingerprint)}")

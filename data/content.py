@@ -153,8 +153,8 @@ def _indicators(genres: Sequence[Sequence[str]], years: IntegerArray, *, needed:
 
 def _principal_columns(embeddings: Float32Array, dim: int, scale: float) -> Float64Array:
     """Principal components of the embeddings, [num_items, k] with k <= dim; zeros where there is no text."""
-    told = np.any(embeddings != 0, axis=1)
-    known = embeddings[told].astype(np.float64)  # [num_told, width]
+    described = np.any(embeddings != 0, axis=1)
+    known = embeddings[described].astype(np.float64)  # [num_described, width]
     rank = min(dim, len(known) - 1, embeddings.shape[1])
     nothing = np.zeros((len(embeddings), 0))
     if rank < 1:
@@ -172,7 +172,7 @@ def _principal_columns(embeddings: Float32Array, dim: int, scale: float) -> Floa
     if size == 0:
         return nothing
     scaled = np.round(directions * (scale / size), decimals=6).astype(np.float32)
-    columns = np.where(told[:, None], (embeddings - mean.astype(np.float32)) @ scaled, np.float32(0))
+    columns = np.where(described[:, None], (embeddings - mean.astype(np.float32)) @ scaled, np.float32(0))
     return np.asarray(np.round(columns.astype(np.float64), decimals=6) + 0.0)
 
 

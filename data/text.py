@@ -99,12 +99,12 @@ class SentenceEncoder:
         -------
         float32 [len(texts), 384], rounded to `DECIMALS`
         """
-        told = [index for index, text in enumerate(texts) if text.strip()]
-        tokens = [encoded.ids for encoded in self._tokeniser.encode_batch([texts[index] for index in told])]
+        written = [index for index, text in enumerate(texts) if text.strip()]
+        tokens = [encoded.ids for encoded in self._tokeniser.encode_batch([texts[index] for index in written])]
         width = 384
         vectors = np.zeros((len(texts), width), dtype=np.float32)
-        if told:
-            vectors[told] = self._model.embed(tokens)
+        if written:
+            vectors[written] = self._model.embed(tokens)
         return np.asarray(np.round(vectors, decimals=DECIMALS) + np.float32(0.0))
 
 

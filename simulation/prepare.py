@@ -99,7 +99,7 @@ def prepare(config: SimulationConfig, phase: Callable[[str], None] | None = None
         If the run asks for a sentence encoder that is not installed.
     """
     content = config.content.model_copy(update={"text": way_to_read(config.content)})
-    return _prepare(_Source.of(config.data), config.read, content, config.new_items, _Talk(phase))
+    return _prepare(_Source.of(config.data), config.read, content, config.new_items, _Listener(phase))
 
 
 def way_to_read(content: ContentOptions) -> str:
@@ -112,8 +112,8 @@ def way_to_read(content: ContentOptions) -> str:
 
 
 @dataclass(frozen=True)
-class _Talk:
-    """Whom to tell; all are equal, so that what is remembered does not depend on the listener."""
+class _Listener:
+    """Hears of slow steps. All are equal, so that what is remembered does not depend on the listener."""
 
     phase: Callable[[str], None] | None = field(default=None, compare=False)
 
@@ -162,7 +162,9 @@ def hold(data: str, read: ReadOptions, interactions: Interactions) -> None:
 
 
 @lru_cache(maxsize=2)
-def _prepare(source: _Source, read: ReadOptions, content: ContentOptions, new_items: float, talk: _Talk) -> Prepared:
+def _prepare(
+    source: _Source, read: ReadOptions, content: ContentOptions, new_items: float, listener: _Listener
+) -> Prepared:
     interactions = _held.get((source.name, read)) or load(source.name, options=read)
     arrivals = None
     if new_items:
@@ -172,7 +174,7 @@ def _prepare(source: _Source, read: ReadOptions, content: ContentOptions, new_it
     place = places_by_id(interactions.catalogue)
     interactions, split = renumbered(interactions, split, place)
     arrivals = arrivals.renumbered(place) if arrivals is not None else None
-    features, reader = _content(interactions.catalogue, content, talk.phase)
+    features, reader = _content(interactions.catalogue, content, listener.phase)
     fresh = np.zeros(0, dtype=np.int64) if arrivals is None else arrivals.items
     if arrivals is not None:
         protocol = f"{protocol}; {len(fresh)} new items are in nobody's history"

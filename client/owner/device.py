@@ -110,8 +110,8 @@ class OwnerDevice:
         """Return the owner's taste, fitted anew after any feedback, here or in another program."""
         recommender, state = self.recommender, self._feedback()
         if self._person is None or self._person[0] != state:
-            told, _ = read_preferences(*state, recommender.catalogue.rows)
-            self._person = (state, recommender.person(told))
+            preferences, _ = read_preferences(*state, recommender.catalogue.rows)
+            self._person = (state, recommender.person(preferences))
         return self._person[1]
 
     def say(self, said: Said, item: str) -> bool:

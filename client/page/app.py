@@ -144,12 +144,12 @@ class Page:
         """Find titles, to add them or to say something about them."""
         text = " ".join(request.query_params.get("q", "").split())[:MAX_LENGTH]
         with self.session.using() as device:
-            told, _ = device.preferences()
+            preferences, _ = device.preferences()
             states = {
-                "liked": told.liked,
-                "in your history": set(told.items.tolist()) - told.liked,
-                "disliked": told.disliked,
-                "hidden": told.hidden,
+                "liked": preferences.liked,
+                "in your history": set(preferences.items.tolist()) - preferences.liked,
+                "disliked": preferences.disliked,
+                "hidden": preferences.hidden,
             }
             catalogue = device.catalogue
             found = [

@@ -99,12 +99,12 @@ def _short(facet: str) -> str:
     return f"the {value}" if kind == "decade" else value or facet
 
 
-def portray(space: Space, taste: Taste, told: Preferences, known: Facets, texts: Sequence[str] = ()) -> Portrait:
+def portray(space: Space, taste: Taste, preferences: Preferences, known: Facets, texts: Sequence[str] = ()) -> Portrait:
     """Describe a taste.
 
     Parameters
     ----------
-    space, taste, told
+    space, taste, preferences
         The item table, the taste fitted in it, and what it was fitted to.
     known
         Facets of the catalogue.
@@ -113,7 +113,7 @@ def portray(space: Space, taste: Taste, told: Preferences, known: Facets, texts:
     """
     vector = taste.vector
     spread = math.sqrt(max(float(vector @ space.covariance @ vector), 0.0)) or COLD_SPREAD
-    own = np.asarray(told.items, dtype=np.int64)
+    own = np.asarray(preferences.items, dtype=np.int64)
     interests = []
     for name, items in known.items.items():
         count = int(np.isin(own, items).sum())
@@ -124,7 +124,7 @@ def portray(space: Space, taste: Taste, told: Preferences, known: Facets, texts:
                 own=count,
                 own_share=count / max(len(own), 1),
                 catalogue_share=len(items) / max(len(known.years), 1),
-                setting="pinned" if name in told.pinned else "muted" if name in told.muted else "",
+                setting="pinned" if name in preferences.pinned else "muted" if name in preferences.muted else "",
             )
         )
     interests.sort(key=lambda one: (-one.weight, one.facet))

@@ -151,7 +151,7 @@ class Recommender:
         """What the head adds to each item's score, float32 [num_items]; feedback does not change it."""
         return None if self.head is None else self.head.scores(self.space.rows)
 
-    def person(self, told: Preferences) -> Person:
+    def person(self, preferences: Preferences) -> Person:
         """Fit a person; call it again after every feedback.
 
         Raises
@@ -159,13 +159,13 @@ class Recommender:
         ConfigError
             If a preference is about an item that the table does not have.
         """
-        known = told.known
+        known = preferences.known
         if len(known) and known[-1] >= self.space.num_items:
             raise ConfigError(
                 f"feedback is about item {known[-1]}, the table has {self.space.num_items}",
                 hint="use rows of this table's catalogue",
             )
-        return Person(self, told)
+        return Person(self, preferences)
 
     def open_items(self, request: Request) -> BoolArray:
         """Items that a request allows, bool [num_items].
@@ -218,9 +218,9 @@ class Recommender:
 class Person:
     """One person's fitted taste. Nothing of it is ever printed or sent."""
 
-    def __init__(self, recommender: Recommender, told: Preferences) -> None:
+    def __init__(self, recommender: Recommender, preferences: Preferences) -> None:
         self._of = recommender
-        self.told = told
+        self.preferences = preferences
         self.taste: Taste = self._fit([])
 
     def __repr__(self) -> str:
@@ -236,7 +236,7 @@ class Person:
         """How well lists have known the person, without what is asked for now."""
         linear = self.scores if self._of.head is None else self.taste.scores(self._of.space.rows)
         unknown = np.ones(len(linear), dtype=np.bool_)
-        unknown[self.told.known] = False
+        unknown[self.preferences.known] = False
         best = best_items(linear, unknown, COUNT)
         return track_record(self._of.space, self.taste, float(linear[best[-1]])) if len(best) else None
 
@@ -245,7 +245,7 @@ class Person:
         """The taste in words and weights."""
         catalogue = self._of.catalogue
         texts = catalogue.texts if any(catalogue.texts) else ()
-        return portray(self._of.space, self.taste, self.told, self._of.facets, texts)
+        return portray(self._of.space, self.taste, self.preferences, self._of.facets, texts)
 
     def recommend(self, request: Request | None = None) -> Answer:
         """Recommend what was not had, disliked or hidden.
@@ -272,7 +272,7 @@ class Person:
         taste = self._fit(nudges) if nudges else self.taste
         scores = self._scores(taste) if nudges else self.scores
         allowed = self._of.open_items(request)
-        allowed[self.told.known] = False
+        allowed[self.preferences.known] = False
         best = best_items(scores, allowed, max(pool_size(count), count) if dial > 0 else count)
         if dial > 0 and len(best):
             best = best[rerank(scores[best], self._features(best), count, dial)]
@@ -281,8 +281,8 @@ class Person:
     def _fit(self, nudges: list[Nudge]) -> Taste:
         space, own = self._of.space, list[Nudge]()
         kept: list[tuple[NudgeKind, tuple[str, ...], float]] = [
-            ("pinned", self.told.pinned, PIN),
-            ("muted", self.told.muted, MUTE),
+            ("pinned", self.preferences.pinned, PIN),
+            ("muted", self.preferences.muted, MUTE),
         ]
         for kind, settings, step in kept:
             for name in settings:
@@ -290,7 +290,7 @@ class Person:
                 if name in self._of.facets.items:
                     label = f"{'more' if step > 0 else 'less'} of {names.in_words(name)} ({kind})"
                     own.append(Nudge(kind, label, contrast(space, self._of.facets.items[name]), step))
-        return fit(space, self.told, self._of.training, [*own, *nudges])
+        return fit(space, self.preferences, self._of.training, [*own, *nudges])
 
     def _scores(self, taste: Taste) -> Float32Array:
         linear = taste.scores(self._of.space.rows)

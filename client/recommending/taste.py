@@ -180,14 +180,14 @@ class Taste:
         return np.asarray(rows @ self.vector.astype(np.float32))
 
 
-def fit(space: Space, told: Preferences, training: LocalTraining, nudges: Sequence[Nudge] = ()) -> Taste:
+def fit(space: Space, preferences: Preferences, training: LocalTraining, nudges: Sequence[Nudge] = ()) -> Taste:
     """Fit a taste in closed form.
 
     Parameters
     ----------
     space
         The item table, prepared.
-    told
+    preferences
         What counts of what the person said.
     training
         Half-life and floor of the weights; the ridge's parameters are in `space`.
@@ -199,12 +199,12 @@ def fit(space: Space, told: Preferences, training: LocalTraining, nudges: Sequen
     Taste
         Without any history it is popularity, besides dislikes and nudges.
     """
-    own = np.asarray(told.items, dtype=np.int64)
+    own = np.asarray(preferences.items, dtype=np.int64)
     ages = np.arange(len(own))[::-1]
     own_weights = pooling_weights(ages, training).astype(np.float64)
-    liked = np.isin(own, np.array(sorted(told.liked), dtype=np.int64))
+    liked = np.isin(own, np.array(sorted(preferences.liked), dtype=np.int64))
     own_weights[liked] = np.maximum(own_weights[liked], LIKED_WEIGHT)
-    disliked = np.array(told.disliked, dtype=np.int64)
+    disliked = np.array(preferences.disliked, dtype=np.int64)
     spoken = space.rows[np.concatenate([own, disliked])].astype(np.float64)  # [n, k]
     weights = np.concatenate([own_weights, np.full(len(disliked), DISLIKED_WEIGHT)])
     targets = np.concatenate([np.ones(len(own)), np.full(len(disliked), DISLIKED_TARGET)])

@@ -62,8 +62,8 @@ class Losses:
     def words(self) -> str:
         """What was lost, and in which steps, in one line."""
         count = len(self.rounds)
-        told = "; ".join(f"round {each.number}, {each.reason}" for each in self.rounds[-self.halt_after :])
-        return f"{count} {'round' if count == 1 else 'rounds in a row'} lost, what they cost stays charged: {told}"
+        reasons = "; ".join(f"round {each.number}, {each.reason}" for each in self.rounds[-self.halt_after :])
+        return f"{count} {'round' if count == 1 else 'rounds in a row'} lost, what they cost stays charged: {reasons}"
 
     @property
     def hint(self) -> str:

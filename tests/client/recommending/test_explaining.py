@@ -51,7 +51,7 @@ def trained_head(name: str, state: dict[str, torch.Tensor]) -> ResidualHead:
     return ResidualHead(SCORE_MODELS[name], parameters, len(FIXED) + DIM)
 
 
-def told():
+def preferences():
     events = [("had", int(item)) for item in ITEMS]
     return preferences_of([*events, ("dislike", 60), ("like", 9)])
 
@@ -95,7 +95,7 @@ def test_an_items_term_is_what_setting_its_target_to_nought_takes_from_the_score
     config = LocalTraining(model="gmf", unobserved_weight=0.2, regularisation=0.5)
     space = space_of(table().rows, config, popularity=0)
     nudge = Nudge("asked", "crime", contrast(space, np.arange(30, 40)), 0.7)
-    taste = fit(space, told(), config, [nudge])
+    taste = fit(space, preferences(), config, [nudge])
     wide = space.rows.astype(np.float64)
     own = [source.item for source in taste.sources if source.item >= 0]
     weights = np.concatenate([taste.weights, [DISLIKED_WEIGHT]])

@@ -29,8 +29,8 @@ def shelf(films):
 def drawn(films, shelf, *events: tuple[str, int | str]):
     found, space = shelf
     crime = [films.titles.index(title) for title in ("Heat (1995)", "Godfather, The (1972)", "Seven (Se7en) (1995)")]
-    told = preferences_of([*(("had", item) for item in crime), *events])
-    return portray(space, fit(space, told, CONFIG), told, found), fit(space, told, CONFIG)
+    preferences = preferences_of([*(("had", item) for item in crime), *events])
+    return portray(space, fit(space, preferences, CONFIG), preferences, found), fit(space, preferences, CONFIG)
 
 
 def test_a_weight_is_how_much_higher_a_facets_items_score_popularity_aside(films, shelf):
@@ -61,8 +61,8 @@ def test_it_shows_what_was_pinned_and_muted(films, shelf):
 
 def test_of_somebody_unknown_it_says_that(films, shelf):
     found, space = shelf
-    told = preferences_of([])
-    assert portray(space, fit(space, told, CONFIG), told, found).sentence == "nothing is known yet"
+    preferences = preferences_of([])
+    assert portray(space, fit(space, preferences, CONFIG), preferences, found).sentence == "nothing is known yet"
 
 
 def test_words_are_those_that_own_texts_share_and_others_lack():

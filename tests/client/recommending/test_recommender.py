@@ -64,8 +64,8 @@ def test_recommending_does_not_load_pytorch():
 
 
 def test_the_plain_list_is_the_best_of_what_was_not_had_disliked_or_hidden(shelf):
-    told = had(*CRIME, extra=(("dislike", 25), ("hide", 29)))
-    person = shelf.person(told)
+    preferences = had(*CRIME, extra=(("dislike", 25), ("hide", 29)))
+    person = shelf.person(preferences)
     gone = np.zeros((1, len(person.scores)), dtype=bool)
     gone[0, [*CRIME, 25, 29]] = True
     assert items_of(person.recommend()) == lists.top_items(person.scores[None], gone, 10)[0].tolist()
@@ -82,8 +82,8 @@ def test_hiding_changes_no_score_and_undo_brings_the_list_back(shelf):
 
 
 def test_feedback_counts_in_the_next_list(shelf, catalogue):
-    def share(told, genre: str) -> float:
-        chosen = items_of(shelf.person(told).recommend(Request(count=20)))
+    def share(preferences, genre: str) -> float:
+        chosen = items_of(shelf.person(preferences).recommend(Request(count=20)))
         return float(np.mean([genre in catalogue.genres[item] for item in chosen]))
 
     liked = had(*CRIME, extra=tuple(("like", item) for item in (2, 6, 10, 14)))
@@ -156,8 +156,8 @@ def test_a_wish_for_the_less_known_brings_what_is_less_popular(shelf, table):
 
 
 def test_the_dial_never_makes_a_list_less_diverse(shelf, table):
-    for told in (had(), had(*CRIME), had(3, 6)):
-        person, previous = shelf.person(told), -1.0
+    for preferences in (had(), had(*CRIME), had(3, 6)):
+        person, previous = shelf.person(preferences), -1.0
         for notch in range(NOTCHES + 1):
             chosen = np.array([items_of(person.recommend(Request(diversity=notch / NOTCHES)))])
             found = lists.intra_list_diversity(chosen, table.fixed[:, 1:]) or 0.0
@@ -204,8 +204,8 @@ def test_new_items_are_recommended_for_their_content(table, catalogue, training)
 
 def test_an_answer_is_plain_json_and_never_shows_the_person(shelf, catalogue):
     person = shelf.person(had(*CRIME, extra=(("pin", "genre: War"),)))
-    told = json.loads(json.dumps(person.recommend().to_dict(catalogue, explain=True)))
-    first = told["recommendations"][0]
+    preferences = json.loads(json.dumps(person.recommend().to_dict(catalogue, explain=True)))
+    first = preferences["recommendations"][0]
     *items, pinned = first["sources"]
     assert [(source["item"], source["title"]) for source in items] == [
         (catalogue.ids[item], catalogue.titles[item]) for item in CRIME

@@ -47,18 +47,18 @@ def test_without_feedback_the_taste_is_the_ridge_of_training(seed):
 def test_with_likes_and_dislikes_the_taste_is_the_brute_force_minimiser(seed):
     rows, space = case(seed)
     wide = rows.astype(np.float64)
-    told = had(5, 9, 2, 30, extra=(("like", 9), ("had", 31), ("dislike", 40), ("dislike", 41)))
-    assert told.items.tolist() == [5, 2, 30, 9, 31]
+    preferences = had(5, 9, 2, 30, extra=(("like", 9), ("had", 31), ("dislike", 40), ("dislike", 41)))
+    assert preferences.items.tolist() == [5, 2, 30, 9, 31]
     weights = recency_weights(np.array([4, 3, 2, 1, 0]), half_life=3.0, floor=TRAINING.recency_floor).astype(float)
     weights[3] = 1.0  # what was liked does not fade
 
     def loss(user: np.ndarray) -> float:
-        own = sum(w * (1 - wide[i] @ user) ** 2 for i, w in zip(told.items, weights, strict=True))
+        own = sum(w * (1 - wide[i] @ user) ** 2 for i, w in zip(preferences.items, weights, strict=True))
         against = sum(DISLIKED_WEIGHT * (DISLIKED_TARGET - wide[i] @ user) ** 2 for i in (40, 41))
         return own + against + 0.13 * np.sum((wide @ user) ** 2) + 0.7 * user @ user
 
     found = minimize(loss, np.zeros(5), method="BFGS", options={"gtol": 1e-10})
-    np.testing.assert_allclose(fit(space, told, TRAINING).vector, found.x, atol=1e-5)
+    np.testing.assert_allclose(fit(space, preferences, TRAINING).vector, found.x, atol=1e-5)
 
 
 def test_a_dislike_lowers_the_item_and_what_is_like_it_and_a_like_raises_them():
@@ -74,10 +74,10 @@ def test_a_dislike_lowers_the_item_and_what_is_like_it_and_a_like_raises_them():
 
 def test_a_nudge_moves_its_direction_by_the_step_in_units_of_reach():
     rows, space = case(2)
-    told, items = had(1, 2, 3), np.arange(20, 28)
-    before = fit(space, told, TRAINING)
+    preferences, items = had(1, 2, 3), np.arange(20, 28)
+    before = fit(space, preferences, TRAINING)
     direction = contrast(space, items)
-    after = fit(space, told, TRAINING, [Nudge("asked", "these", direction, 0.5)])
+    after = fit(space, preferences, TRAINING, [Nudge("asked", "these", direction, 0.5)])
     moved = direction @ (after.vector - before.vector)
     assert moved == pytest.approx(0.5 * reach(before.scores(rows)) / 1.05, rel=1e-5)
     centred = rows[items][:, 1:].mean(axis=0) - rows[:, 1:].mean(axis=0)
@@ -88,9 +88,11 @@ def test_nudges_for_and_against_the_same_thing_cancel():
     rows, space = case(3)
     direction = contrast(space, np.arange(5))
     nudges = [Nudge("asked", "more", direction, 1.0), Nudge("refused", "less", direction, -1.0)]
-    told = had(10, 11)
+    preferences = had(10, 11)
     np.testing.assert_allclose(
-        fit(space, told, TRAINING, nudges).scores(rows), fit(space, told, TRAINING).scores(rows), atol=1e-5
+        fit(space, preferences, TRAINING, nudges).scores(rows),
+        fit(space, preferences, TRAINING).scores(rows),
+        atol=1e-5,
     )
 
 
