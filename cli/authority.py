@@ -64,43 +64,60 @@ def certify(
     key: Annotated[
         Path | None, typer.Option(help="Key of a separate authority that certifies.", metavar="FILE")
     ] = None,
+    helper: Annotated[
+        bool, typer.Option("--helper", help="The fleet has a helper: sign the register of all devices as well.")
+    ] = False,
     days: Annotated[
-        int | None, typer.Option(min=1, max=36_500, help="Until when it admits, with --key.", show_default="no end")
+        int | None,
+        typer.Option(
+            min=1, max=36_500, help="How long it admits, with --key.", show_default="no end; 730 with --helper"
+        ),
     ] = None,
     folder: FolderOption = HERE,
 ) -> Answer:
     """Certify that devices belong to a fleet; compare the fingerprints with their owners first.
 
-    With --key and --fleet, on the authority's machine. Without them, in a fleet that has a helper, the server signs;
-    the devices belong to the fleet once the helper's operator has admitted them too.
+    With --key and --fleet, on the authority's machine; with --helper, where the fleet has a helper. Without a key, in a
+    fleet that has a helper, the server signs; the devices belong to it once the helper's operator has admitted them.
     """
     from palate.privacy import files
     from palate.privacy.enrolment import EnrolmentRequest, device_name, spaced
     from palate.privacy.ledger.framing import framed
+    from palate.privacy.secagg.encoding import MAGIC
     from palate.server.fleet.folder import FleetFolder, read_key
     from palate.server.fleet.setup import certify as sign
-    from palate.server.fleet.setup import propose
+    from palate.server.fleet.setup import propose, with_register
     from palate.server.helper.queries import parts_of
 
-    if (fleet is None) != (key is None) or (days is not None and key is None):
-        raise ConfigError("--fleet, --key and --days go together", hint="with a helper give none, but --folder")
-    asked = []
+    if (fleet is None) != (key is None) or (key is None and (days is not None or helper)):
+        raise ConfigError(
+            "--days and --helper need --fleet and --key", hint="the server of a fleet signs with --folder"
+        )
+    asked, known = [], []
     for path in requests:
         data = _read(path)
         single = data.lstrip().startswith(b"{")
-        asked += [EnrolmentRequest.open(each) for each in ([data] if single else parts_of(data))]
-    if not asked:
+        for part in [data] if single else parts_of(data):
+            if part.startswith(MAGIC):
+                known.append(part)
+            else:
+                asked.append(EnrolmentRequest.open(part))
+    if not asked and not known:
         raise ConfigError("there is no request in these files", hint="palate server waiting says who waits")
     if fleet is None or key is None:
         place = FleetFolder(folder)
         place.require()
         signed = [propose(place, each).to_bytes() for each in asked]
         then = f"the helper's operator signs too: palate helper admit {output} -o {output}; after that, "
+    elif helper:
+        signed, then = with_register(asked, known, fleet, read_key(key), days=days, now=int(time.time())), ""
     else:
         signer, end = read_key(key), 0 if days is None else int(time.time()) + days * 86_400
         signed, then = [sign(each, fleet, signer, not_after=end).to_bytes() for each in asked], ""
     files.replace(output, signed[0] if len(signed) == 1 else framed(*signed))
     lines = [f"device {device_name(each.device)}  request {spaced(each.fingerprint)}" for each in asked]
+    if helper:
+        lines.append(f"the register names {len(signed) - 1} devices")
     then += (
         f"the operators enrol: palate server enrol REQUEST --certificate {output} --welcome FILE; "
         f"or, those that wait, palate server admit {output}"

@@ -82,7 +82,10 @@ def init(
         note(f"helper's card  {spaced(HelperCard.open(card).fingerprint)}\nleader's card  {spaced(own.fingerprint)}")
         note("compare both with the helper's operator, by another way than the cards came")
         note(f"give {fleet.leader_card} to the helper's operator: palate helper trust leader.card")
-        note("server and helper admit devices together: palate authority certify, then palate helper admit")
+        if authority is None:
+            note("server and helper admit devices together: palate authority certify, then palate helper admit")
+        else:
+            note("the authority admits devices: palate server waiting, palate authority certify --helper")
     elif authority is None:
         note(f"the enrolment authority's key is {fleet.authority_key}: who holds it can invent devices, keep it safe")
     note(f"settings are in {fleet.config}; enrol devices: palate server enrol REQUEST --welcome FILE")
@@ -149,7 +152,7 @@ def waiting(
     found = inviting.waiting(fleet)
     notes = []
     if output is not None:
-        files.replace(output, inviting.requests_of(found))
+        files.replace(output, inviting.requests_of(fleet, found))
         notes.append(f"wrote {output}; next: palate authority certify {output} -o FILE, then palate server admit FILE")
     values = [
         {"device": each.device, "since": each.since, "request_fingerprint": each.request.fingerprint} for each in found

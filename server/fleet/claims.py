@@ -55,7 +55,7 @@ def claim_of(folder: FleetFolder, config: FleetConfig) -> FleetClaim:
 
 
 def parties_of(folder: FleetFolder, config: FleetConfig) -> Parties:
-    """Return the keys of a fleet with a helper; leader and helper admit devices together.
+    """Return the keys of a fleet with a helper; without an authority, leader and helper admit devices together.
 
     Raises
     ------
@@ -66,6 +66,9 @@ def parties_of(folder: FleetFolder, config: FleetConfig) -> Parties:
         raise RunError(
             f"{folder.root}: this fleet has no helper", hint="palate server init --helper makes one that has"
         )
+    authority = folder.authority_public_key
     return Parties(
-        leader=read_key(folder.server_key).public_key().public_bytes_raw(), helper=bytes.fromhex(config.helper.key)
+        leader=read_key(folder.server_key).public_key().public_bytes_raw(),
+        helper=bytes.fromhex(config.helper.key),
+        authority=read_public_key(authority).public_bytes_raw() if authority.exists() else None,
     )

@@ -17,16 +17,19 @@ from pathlib import Path
 from typing import Self
 
 from palate.errors import ConfigError, RunError
-from palate.privacy.aggregators.admission import Certificate
+from palate.privacy.aggregators.admission import Certificate, Register, entries_of
 from palate.privacy.enrolment import EnrolmentFileRefused, EnrolmentRequest, device_name
 from palate.privacy.invitation import CARD_PATH, JOIN_PATH, FleetCard, Invitation, Joining
 from palate.privacy.ledger.framing import framed
-from palate.privacy.secagg.encoding import MAGIC
+from palate.privacy.secagg.encoding import MAGIC, Kind, header
 from palate.privacy.secagg.errors import SecureAggregationError
 from palate.privacy.secagg.keys import EnrolmentCertificate
-from palate.server.fleet.config import load_config
+from palate.server.fleet.claims import parties_of
+from palate.server.fleet.config import FleetConfig, load_config
 from palate.server.fleet.folder import FleetFolder, read_key, read_public_key
+from palate.server.fleet.registering import certificates_in, keep_register
 from palate.server.fleet.setup import tls_authority, welcome
+from palate.server.fleet.state import FleetState
 from palate.server.fleet.transport.enrolment import Enrolment
 from palate.server.fleet.transport.http import Refused
 from palate.server.helper.queries import parts_of
@@ -190,9 +193,18 @@ def waiting(folder: FleetFolder) -> list[Waiting]:
         return [each for each in invitations.used() if each.device not in known]
 
 
-def requests_of(devices: list[Waiting]) -> bytes:
-    """Put the requests of devices that wait into one file, for whoever admits."""
-    return framed(*(each.request_bytes for each in devices))
+def requests_of(folder: FleetFolder, devices: list[Waiting]) -> bytes:
+    """Put the requests of devices that wait into one file, for whoever admits.
+
+    Where a third party admits to a fleet with a helper, it must sign the register of all devices as well: then the
+    certificates of those that are enrolled come first.
+    """
+    enrolled: list[bytes] = []
+    config = load_config(folder.config)
+    if config.helper.there and parties_of(folder, config).authority is not None:
+        with closing(Enrolment(folder.enrolment)) as enrolment:
+            enrolled = [node.certificate for node in enrolment.nodes()]
+    return framed(*enrolled, *(each.request_bytes for each in devices))
 
 
 def admit(folder: FleetFolder, data: bytes) -> list[str]:
@@ -203,23 +215,43 @@ def admit(folder: FleetFolder, data: bytes) -> list[str]:
     folder
         The fleet's.
     data
-        Certificates: one, or several behind their lengths.
+        Certificates: one, or several behind their lengths; and the register, where a third party signs it.
 
     Raises
     ------
     ConfigError
         If a certificate is not this fleet's.
     """
-    read = Certificate.from_bytes if load_config(folder.config).helper.there else EnrolmentCertificate.from_bytes
+    config = load_config(folder.config)
+    read = Certificate.from_bytes if config.helper.there else EnrolmentCertificate.from_bytes
     try:
         parts = [data] if data.startswith(MAGIC) else parts_of(data)
+        registers = [Register.from_bytes(each) for each in parts if each.startswith(header(Kind.REGISTER))]
+        parts = [each for each in parts if not each.startswith(header(Kind.REGISTER))]
         signed = {read(each).device: each for each in parts}
     except SecureAggregationError as error:
         raise ConfigError(f"these are no certificates: {error.message}", hint="palate authority certify") from None
     taken = [each for each in waiting(folder) if each.request.device in signed]
     for each in taken:
         welcome(folder, each.request, certificate=signed[each.request.device])
+    if registers:
+        with closing(Enrolment(folder.enrolment)) as enrolment:
+            enrolment.renew({device_name(device): data for device, data in signed.items()})
+    for register in registers:
+        _keep_register(folder, config, register)
     return [each.device for each in taken]
+
+
+def _keep_register(folder: FleetFolder, config: FleetConfig, register: Register) -> None:
+    """Keep what a third party has signed of all who are enrolled."""
+    with closing(Enrolment(folder.enrolment)) as enrolment, closing(FleetState(folder.state)) as state:
+        try:
+            keep_register(state, register, entries_of(certificates_in(enrolment)), parties_of(folder, config))
+        except SecureAggregationError as error:
+            raise ConfigError(
+                f"the register is not of those who are enrolled: {error.message}",
+                hint="the list has changed meanwhile: palate server waiting -o FILE, and let it be signed again",
+            ) from None
 
 
 class Doorkeeper:

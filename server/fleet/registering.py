@@ -29,7 +29,7 @@ from palate.privacy.enrolment import device_name
 from palate.privacy.secagg.encoding import KEY_SIZE
 from palate.server.fleet.state import FleetState
 from palate.server.fleet.transport.enrolment import Enrolment
-from palate.server.helper.link import HelperLink
+from palate.server.helper.link import HelperLink, HelperUnreachable
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class RegisterKeeper:
     state: FleetState
     enrolment: Enrolment
     helper: HelperLink
+    _checked: set[int] = field(default_factory=set, repr=False)
 
     def current(self, *, now: int, until: int) -> Membership:
         """Return the register for a round that ends at `until`, in seconds since 1970; asks the helper for a new one.
@@ -70,6 +71,8 @@ class RegisterKeeper:
             If the helper is away, or refuses the register.
         """
         kept = self.newest()
+        if self.parties.authority is not None:
+            return self._of_authority(kept, until)
         self._renew(now)
         certificates = [each for each in certificates_in(self.enrolment) if each.not_after >= until]
         entries = entries_of(certificates)
@@ -80,6 +83,22 @@ class RegisterKeeper:
         live = [each for each in certificates if entries[each.device] == Entry(each.identity_key, each.not_after)]
         signed = self.helper.countersign(unsigned.signed(self.key).to_bytes(), [each.to_bytes() for each in live])
         return self.keep(Register.from_bytes(signed.register), entries)
+
+    def _of_authority(self, kept: Membership | None, until: int) -> Membership:
+        """Return the register that a third party has signed, once the helper has checked it."""
+        if kept is None or kept.register.not_after < until:
+            raise HelperUnreachable(
+                "the authority has signed no register that lasts until the end of the round",
+                hint="palate server waiting -o FILE, palate authority certify --helper, palate server admit",
+            )
+        if kept.register.epoch not in self._checked:
+            named = [Certificate.from_bytes(node.certificate) for node in self.enrolment.all()]
+            named = [
+                each for each in named if kept.entries.get(each.device) == Entry(each.identity_key, each.not_after)
+            ]
+            self.helper.countersign(kept.register.to_bytes(), [each.to_bytes() for each in named])
+            self._checked.add(kept.register.epoch)
+        return kept
 
     def _renew(self, now: int) -> None:
         """Lengthen admissions with less than a quarter of their life left; devices fetch theirs when they next join."""
@@ -110,14 +129,19 @@ class RegisterKeeper:
 
     def keep(self, register: Register, entries: dict[int, Entry]) -> Membership:
         """Check a register with its list, and keep it; RegisterRefused if they do not belong together."""
-        membership = Membership.checked(register, entries, self.parties)
-        leaves = b"".join(entry_leaf(device, entries[device]) for device in sorted(entries))
-        self.state.keep_register(register.epoch, register.to_bytes(), leaves)
-        return membership
+        return keep_register(self.state, register, entries, self.parties)
 
     def _kept(self, epoch: int | None) -> Membership | None:
         row = self.state.register(epoch)
         return None if row is None else Membership(Register.from_bytes(row[0]), _entries(row[1]))
+
+
+def keep_register(state: FleetState, register: Register, entries: dict[int, Entry], parties: Parties) -> Membership:
+    """Check a register with its list, and keep it; RegisterRefused if they do not belong together."""
+    membership = Membership.checked(register, entries, parties)
+    leaves = b"".join(entry_leaf(device, entries[device]) for device in sorted(entries))
+    state.keep_register(register.epoch, register.to_bytes(), leaves)
+    return membership
 
 
 def certificates_in(enrolment: Enrolment) -> list[Certificate]:

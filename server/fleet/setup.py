@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError, EnvironmentProblem
 from palate.privacy import files
-from palate.privacy.aggregators.admission import ADMISSION_SECONDS, Certificate
+from palate.privacy.aggregators.admission import ADMISSION_SECONDS, Certificate, Parties, entries_of, list_of
 from palate.privacy.enrolment import EnrolmentRequest, Welcome, device_name
 from palate.privacy.secagg.errors import SecureAggregationError
 from palate.privacy.secagg.keys import EnrolmentAuthority, EnrolmentCertificate
@@ -28,6 +28,9 @@ from palate.server.fleet.transport.enrolment import Enrolment
 from palate.server.helper.admitting import certificates_in
 from palate.server.helper.cards import HelperCard, LeaderCard
 from palate.server.values import merge
+
+REGISTER_SECONDS = 180 * 86_400
+"""How long a register holds that a third party has signed."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,6 @@ def make_fleet(
         raise ConfigError(f"{folder.root} holds a fleet already", hint="choose another folder")
     card = None if helper is None else HelperCard.open(helper)
     if card is not None:
-        if authority is not None:
-            raise ConfigError(
-                "a fleet with a helper has no enrolment authority: its server and the helper admit devices together",
-                hint="leave --authority out",
-            )
         given = merge({"helper": {"key": card.key.hex()}}, given)
     config = checked_config(given)
     if card is not None and card.fleet != config.name:
@@ -125,11 +123,11 @@ def make_fleet(
     public = None if authority is None else read_public_key(authority)
     make_key(folder.server_key)
     write_public_key(folder.ledger_key, read_key(folder.server_key).public_key())
-    if card is None:
-        write_public_key(
-            folder.authority_public_key, make_key(folder.authority_key).public_key() if public is None else public
-        )
-    else:
+    if card is None and public is None:
+        public = make_key(folder.authority_key).public_key()
+    if public is not None:
+        write_public_key(folder.authority_public_key, public)
+    if card is not None:
         files.replace(folder.helper_card, helper or b"")
         leader = LeaderCard(fleet=config.name, parties=parties_of(folder, config))
         files.replace(folder.leader_card, leader.sign(read_key(folder.server_key)), mode=files.SHARED)
@@ -159,6 +157,66 @@ def certify(
     return EnrolmentAuthority(fleet, authority).enrol(request.device, request.identity_key, not_after=not_after)
 
 
+def admit_alone(request: EnrolmentRequest, fleet: str, authority: Ed25519PrivateKey, *, not_after: int) -> Certificate:
+    """Sign, as the authority of a fleet with a helper, that a device belongs to it."""
+    certificate = Certificate(
+        fleet=fleet,
+        device=request.device,
+        identity_key=request.identity_key.public_bytes_raw(),
+        generation=1,  # another key is another device: its number follows from its key
+        not_after=not_after,
+    )
+    return certificate.signed(authority)
+
+
+def with_register(
+    asked: Sequence[EnrolmentRequest],
+    known: Sequence[bytes],
+    fleet: str,
+    authority: Ed25519PrivateKey,
+    *,
+    days: int | None,
+    now: int,
+) -> list[bytes]:
+    """Sign, as the authority of a fleet with a helper, for new devices, and the register of all.
+
+    Parameters
+    ----------
+    asked, known
+        Requests of new devices, and certificates of those that are enrolled.
+    fleet, authority
+        Name of the fleet, and the authority's key.
+    days
+        How long an admission lasts; two years unless given. With less than a quarter left, one is renewed.
+    now
+        Seconds since 1970; the epoch of the register.
+
+    Returns
+    -------
+    list
+        Certificates of all, and the register.
+
+    Raises
+    ------
+    ConfigError
+        If a certificate is not this authority's.
+    """
+    life = ADMISSION_SECONDS if days is None else days * 86_400
+    key = authority.public_key().public_bytes_raw()
+    certificates = []
+    try:
+        for each in map(Certificate.from_bytes, known):
+            each.verify(Parties(leader=b"", helper=b"", authority=key))
+            renewed = replace(each, not_after=now + life, signatures=()).signed(authority)
+            certificates.append(renewed if each.not_after - now < life // 4 else each)
+    except SecureAggregationError as error:
+        raise ConfigError(f"a certificate is not this authority's: {error.message}", hint="check --key") from None
+    certificates += [admit_alone(each, fleet, authority, not_after=now + life) for each in asked]
+    entries = entries_of(certificates)
+    register = list_of(entries, fleet=fleet, epoch=now, not_after=now + REGISTER_SECONDS).signed(authority)
+    return [*(each.to_bytes() for each in certificates), register.to_bytes()]
+
+
 def propose(folder: FleetFolder, request: EnrolmentRequest, *, now: float | None = None) -> Certificate:
     """Sign, as the leader, that a device belongs to a fleet with a helper; the helper's operator must admit it too.
 
@@ -168,7 +226,8 @@ def propose(folder: FleetFolder, request: EnrolmentRequest, *, now: float | None
         If the fleet has no helper, or a file of it is missing.
     """
     config = load_config(folder.config)
-    _ = parties_of(folder, config)
+    if parties_of(folder, config).authority is not None:
+        raise ConfigError("a third party admits devices to this fleet", hint="palate authority certify --helper --key")
     certificate = Certificate(
         fleet=config.name,
         device=request.device,
@@ -233,7 +292,7 @@ def welcome(
             enrolment.add(request.node_key_pem, label=device, certificate=signed.to_bytes())
     catalogue, digest = read_catalogue(folder.catalogue)
     keys: dict[str, Any] = (
-        {"helper_key": config.helper.key, "authority_key": ""}
+        {"helper_key": config.helper.key, "authority_key": (parties_of(folder, config).authority or b"").hex()}
         if config.helper.there
         else {
             "authority_key": read_public_key(folder.authority_public_key).public_bytes_raw().hex(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -19,14 +20,23 @@ from palate.client.fleet.profile import FleetProfile
 from palate.client.fleet.transport.link import Refused, ServerNotTrusted
 from palate.client.vault import Vault
 from palate.errors import ConfigError
-from palate.privacy.enrolment import EnrolmentFileRefused
+from palate.privacy.aggregators.claim import trust_of
+from palate.privacy.enrolment import EnrolmentFileRefused, EnrolmentRequest
 from palate.privacy.invitation import Invitation
 from palate.privacy.ledger.framing import framed
 from palate.privacy.secagg.keys import EnrolmentAuthority, EnrolmentCertificate
+from palate.server.fleet.claims import parties_of
+from palate.server.fleet.config import load_config
 from palate.server.fleet.folder import FleetFolder, read_key
 from palate.server.fleet.inviting import Doorkeeper, Invitations, admit, card_of, invite, requests_of, waiting
-from palate.server.fleet.setup import certify, make_authority_key, make_fleet, tls_server
+from palate.server.fleet.registering import RegisterKeeper
+from palate.server.fleet.setup import certify, make_authority_key, make_fleet, propose, tls_server
+from palate.server.fleet.state import FleetState
 from palate.server.fleet.transport.server import FleetServer
+from palate.server.helper.config import checked_config
+from palate.server.helper.folder import HelperFolder, make_helper, trust
+from palate.server.helper.folder import opened as open_helper
+from palate.server.helper.link import HelperUnreachable
 from palate.server.helper.queries import parts_of
 
 
@@ -38,7 +48,7 @@ def _key_files(monkeypatch):
 class Running:
     """A fleet whose server takes devices in, without rounds."""
 
-    def __init__(self, path, *, separate=False):
+    def __init__(self, path, *, separate=False, helper=None):
         self.path, self.folder = path, FleetFolder(path / "fleet")
         items = path / "items.csv"
         items.write_text("item\n" + "".join(f"i{row}\n" for row in range(12)))
@@ -51,7 +61,8 @@ class Running:
         }
         self.authority = path / "elsewhere" / "authority.key"
         make_authority_key(self.authority)
-        make_fleet(self.folder, items, given, authority=self.authority.with_suffix(".pub") if separate else None)
+        public = self.authority.with_suffix(".pub") if separate else None
+        make_fleet(self.folder, items, given, authority=public, helper=helper)
         tls = tls_server(self.folder)
         self.server = FleetServer(
             self.folder.nodes, certificate=tls.certificate, key=tls.key, open_calls=Doorkeeper(self.folder).calls
@@ -162,7 +173,7 @@ def test_a_device_waits_for_a_separate_authority_and_is_then_taken_in(separate):
     assert not separate.server.enrolment.nodes()
     found = waiting(separate.folder)
     assert len(found) == 2
-    asked = [type(found[0].request).open(each) for each in parts_of(requests_of(found))]
+    asked = [type(found[0].request).open(each) for each in parts_of(requests_of(separate.folder, found))]
     stranger = EnrolmentAuthority.generate("books")._key
     false = framed(*(certify(each, "books", stranger).to_bytes() for each in asked))
     with pytest.raises(ConfigError, match="not this fleet's"):
@@ -262,3 +273,52 @@ def test_a_separate_authority_signs_a_file_of_requests(separate, monkeypatch):
     assert "0 devices wait" in run(server_app, "admit", "signed")
     ends = {EnrolmentCertificate.from_bytes(node.certificate).not_after for node in separate.server.enrolment.nodes()}
     assert all(89 * 86_400 < end - time.time() < 91 * 86_400 for end in ends)
+
+
+def test_a_third_party_admits_to_a_fleet_with_a_helper_and_signs_its_register(tmp_path, monkeypatch):
+    """By files: requests and certificates to the authority, certificates and register back; the helper checks them."""
+    place = HelperFolder(tmp_path / "helper")
+    make_helper(place, checked_config({"fleet": "books", "address": "localhost:1", "port": 1}))
+    fleet = Running(tmp_path, separate=True, helper=place.card.read_bytes())
+    trust(place, fleet.folder.leader_card.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    config = load_config(fleet.folder.config)
+    parties = parties_of(fleet.folder, config)
+    assert parties.authority == read_key(fleet.authority).public_key().public_bytes_raw()
+    now = int(time.time())
+
+    def run(app, *arguments):
+        result = CliRunner().invoke(app, list(arguments))
+        assert result.exception is None, result.output
+        return result.output
+
+    def certify(*more):
+        run(server_app, "waiting", "-o", "requests")
+        key = ["--key", str(fleet.authority), "--fleet", "books", "--helper"]
+        return run(authority_app, "certify", "requests", *key, "-o", "signed", *more)
+
+    with fleet.server, open_helper(place) as service, closing(FleetState(fleet.folder.state)) as state:
+        keeper = RegisterKeeper(
+            "books", parties, read_key(fleet.folder.server_key), state, fleet.server.enrolment, service
+        )
+        with pytest.raises(HelperUnreachable, match="has signed no register"):
+            keeper.current(now=now, until=now + 60)
+        for count, name in enumerate(("one", "other"), start=1):
+            (link,) = fleet.links()
+            device = fleet.device(name)
+            with pytest.raises(StillWaiting):
+                fleet.ask(device, link)
+            assert f"the register names {count} devices" in certify()
+            run(server_app, "admit", "signed")
+            welcome, _ = fleet.ask(device, link)
+            assert "two of the three" in trust_of(welcome.parties).sentence
+            membership = keeper.current(now=now, until=now + 60)
+            assert membership.size == count
+            assert service.most_registered() == count
+            time.sleep(1.0)  # the next register's epoch is a later second
+        stale = (tmp_path / "signed").read_bytes()
+        fleet.server.enrolment.remove(fleet.server.enrolment.nodes()[0].node_id)
+        with pytest.raises(ConfigError, match="not of those who are enrolled"):
+            admit(fleet.folder, stale)
+        with pytest.raises(ConfigError, match="a third party admits"):
+            propose(fleet.folder, EnrolmentRequest.open(parts_of((tmp_path / "requests").read_bytes())[-1]))
