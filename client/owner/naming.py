@@ -13,9 +13,6 @@ from palate.data.titles import plain
 from palate.errors import ConfigError
 
 CANDIDATES = 5
-_SURE = 0.9
-"""Similarity from which a title is taken for the one that was meant, if no other is nearly as like."""
-_LEAD = 0.1
 
 _DECADE = re.compile(r"(?:the )?((?:1[89]|20)?\d0)'?s", re.IGNORECASE)
 _YEAR = re.compile(r"\d{4}")
@@ -69,12 +66,10 @@ def item_named(recommender: Recommender, text: str) -> int:
     if exact:
         candidates = exact[:CANDIDATES]
     else:
-        found = recommender.titles.search(text, CANDIDATES)
-        closest = recommender.titles.closest(text, least=_SURE)
-        rivals = [match for match in found if closest is not None and match.item != closest.item]
-        if closest is not None and all(match.similarity < closest.similarity - _LEAD for match in rivals):
-            return closest.item
-        candidates = tuple(match.item for match in found)
+        found = recommender.titles.identify(text)
+        if found is not None:
+            return found[0]
+        candidates = tuple(match.item for match in recommender.titles.search(text, CANDIDATES))
     raise UnclearTitle(text, candidates, tuple(recommender.catalogue.titles[item] for item in candidates))
 
 
