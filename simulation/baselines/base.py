@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from palate.errors import ConfigError
@@ -81,9 +81,7 @@ class Baseline:
     citation
         Paper, with its year; "" for none.
     fit
-        Fits it with its default hyperparameters.
-    variants
-        Other hyperparameters worth trying on validation, by what they are.
+        Fits it.
     max_items
         Largest catalogue that is practical; None for any.
     needs_content
@@ -96,7 +94,6 @@ class Baseline:
     label: str
     citation: str = ""
     fit: Fit
-    variants: Mapping[str, Fit] = field(default_factory=dict)
     max_items: int | None = None
     needs_content: bool = False
     spends_budget: bool = False

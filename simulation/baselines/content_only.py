@@ -7,8 +7,6 @@ So the difference of the two is what noise costs, and nothing else.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from palate.models.arrays import Float32Array
@@ -22,12 +20,10 @@ from palate.simulation.baselines.base import Baseline, FitData
 from palate.simulation.baselines.scorers import FactorScorer
 
 
-def fit_content_only(data: FitData, regularisation: float | None = None) -> FactorScorer:
-    """Solve one ridge per user over exact popularity and public content; the run's own ridge unless given."""
-    ridge = {} if regularisation is None else {"regularisation": regularisation}
+def fit_content_only(data: FitData) -> FactorScorer:
+    """Solve one ridge per user over exact popularity and public content; the ridge is the run's own."""
     counts = popularity_sum(data.summed or data.history, data.num_items)
-    training = data.training.model_copy(update=ridge)
-    return fit_on_public_columns(data.history, saturating_column(counts), data.content, training)
+    return fit_on_public_columns(data.history, saturating_column(counts), data.content, data.training)
 
 
 def fit_on_public_columns(
@@ -62,5 +58,4 @@ CONTENT_ONLY = Baseline(
     label="Popularity and content",
     citation="Hu, Koren & Volinsky (2008), eq. 4, on public columns",
     fit=fit_content_only,
-    variants={f"regularisation={reg:g}": partial(fit_content_only, regularisation=reg) for reg in (10.0, 100.0)},
 )

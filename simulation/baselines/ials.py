@@ -9,8 +9,6 @@ of iALS on item recommendation benchmarks", eq. 2 to 5, which is what makes it c
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from palate.models.arrays import Float32Array, FloatingArray, Int64Array
@@ -133,10 +131,4 @@ IALS = Baseline(
     label="iALS",
     citation="Hu, Koren & Volinsky (2008); Rendle, Krichene, Zhang & Koren (2022), Revisiting iALS",
     fit=fit_ials,
-    variants={
-        "regularisation=0.002": partial(fit_ials, regularisation=0.002),
-        "regularisation=0.015": partial(fit_ials, regularisation=0.015),
-        # Short histories want everything pulled harder towards zero.
-        "unobserved_weight=0.5, regularisation=0.015": partial(fit_ials, unobserved_weight=0.5, regularisation=0.015),
-    },
 )

@@ -8,7 +8,6 @@ ridge over public content, and where there is no content there is nothing to tel
 from __future__ import annotations
 
 import math
-from functools import partial
 
 from palate.errors import ConfigError
 from palate.models.learning.ridge import solve_users
@@ -38,6 +37,5 @@ LOCAL_ONLY = Baseline(
     label="Local only (no federation)",
     citation="Hu, Koren & Volinsky (2008), eq. 4, on public content",
     fit=fit_local_only,
-    variants={f"regularisation={reg:g}": partial(fit_local_only, regularisation=reg) for reg in (10.0, 100.0)},
     needs_content=True,
 )

@@ -2,8 +2,7 @@
 
 Each learns from all histories in one place and without privacy (but `local_only`, which learns from one at a time, and
 the two that spend a budget): a reference for what privacy and federation cost, not a competitor. Defaults were chosen
-once, by NDCG@10 on the validation items of ML-1M, from the grids that the variants are taken from; test items played no
-part. For other data `palate.simulation.baselines.running.best_on_validation` chooses again.
+once, by NDCG@10 on the validation items of ML-1M; test items played no part.
 """
 
 from __future__ import annotations

@@ -14,15 +14,10 @@ from dataclasses import dataclass, replace
 from palate.models.arrays import Float32Array
 from palate.models.training import LocalTraining
 from palate.privacy.budget import Promise
-from palate.simulation.baselines.base import Baseline, Fit, FitData
+from palate.simulation.baselines.base import Baseline, FitData
 from palate.simulation.baselines.registry import BASELINES
 from palate.simulation.datasets.splits import Split
 from palate.simulation.evaluation import Evaluation, Summary, evaluate, summarise
-
-DEFAULT_VARIANT = "default"
-
-Select = Callable[[Baseline, Split, FitData], tuple[str, Fit]]
-"""Chooses a variant of a baseline, by name, looking at nothing but validation; `FitData` holds the training history."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,21 +30,18 @@ class BaselineResult:
         From the registry; the label of what spends a budget names it.
     skipped
         Why it could not run; everything below is then empty.
-    variant
-        Which hyperparameters: "default" or a name in the registry's variants.
     validation, test
         Summaries; validation is None when nobody has a validation item.
     test_evaluation
         Ranks per user, for paired tests.
     cpu_seconds
-        Processor time of selecting, fitting and evaluating.
+        Processor time of fitting and evaluating.
     """
 
     name: str
     label: str
     citation: str
     skipped: str | None = None
-    variant: str = DEFAULT_VARIANT
     validation: Summary | None = None
     test: Summary | None = None
     test_evaluation: Evaluation | None = None
@@ -64,25 +56,10 @@ class BaselineResult:
             "label": self.label,
             "citation": self.citation,
             "skipped": self.skipped,
-            "variant": self.variant,
             "validation": self.validation.to_dict() if self.validation else None,
             "test": self.test.to_dict() if self.test else None,
             "cpu_seconds": self.cpu_seconds,
         }
-
-
-def best_on_validation(baseline: Baseline, split: Split, data: FitData) -> tuple[str, Fit]:
-    """Select the variant with the highest sampled NDCG on validation; the default where there is no validation."""
-    choices = {DEFAULT_VARIANT: baseline.fit, **baseline.variants}
-    if len(choices) == 1 or not (split.validation.item >= 0).any():
-        return DEFAULT_VARIANT, baseline.fit
-
-    def quality(name: str) -> float:
-        found = evaluate(choices[name](data), split.validation, data.history, with_full=False)
-        return found.metrics().ndcg.value
-
-    best = max(choices, key=quality)
-    return best, choices[best]
 
 
 def run_baselines(
@@ -95,7 +72,6 @@ def run_baselines(
     training: LocalTraining | None = None,
     promise: Promise | None = None,
     noise_seed: int | None = None,
-    select: Select | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, BaselineResult]:
     """Fit and evaluate some baselines.
@@ -118,8 +94,6 @@ def run_baselines(
         The run's budget for whole people, which each private control spends as a whole; without one they are skipped.
     noise_seed
         Makes the controls' noise repeat; None takes it from the operating system. As for the run itself.
-    select
-        Chooses hyperparameters, such as `best_on_validation`; the defaults of the registry otherwise.
     progress
         Called with the name before each baseline.
 
@@ -152,15 +126,13 @@ def run_baselines(
             results[entry.name] = BaselineResult(entry.name, entry.label, entry.citation, skipped=skipped)
             continue
         started = time.process_time()
-        variant, fit = select(entry, split, data) if select is not None else (DEFAULT_VARIANT, entry.fit)
-        validation = summary(evaluate(fit(data), split.validation, data.history), data) if ranked else None
+        validation = summary(evaluate(entry.fit(data), split.validation, data.history), data) if ranked else None
         everything = replace(data, history=split.full_train)
-        tested = evaluate(fit(everything), split.test, everything.history)
+        tested = evaluate(entry.fit(everything), split.test, everything.history)
         results[entry.name] = BaselineResult(
             entry.name,
             entry.label_under(promise),
             entry.citation,
-            variant=variant,
             validation=validation,
             test=summary(tested, everything),
             test_evaluation=tested,

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,10 +10,9 @@ from palate.errors import ConfigError
 from palate.models.histories import Histories
 from palate.privacy.accounting.events import Unit
 from palate.privacy.budget import Promise
-from palate.simulation.baselines import running
 from palate.simulation.baselines.base import FitData
 from palate.simulation.baselines.registry import BASELINES
-from palate.simulation.baselines.running import best_on_validation, run_baselines
+from palate.simulation.baselines.running import run_baselines
 from palate.simulation.datasets.splits import HeldOut, Split
 from palate.simulation.evaluation import evaluate
 
@@ -62,15 +60,6 @@ def test_every_model_of_taste_beats_popularity_on_planted_tastes(world, name):
         for which in ("popularity", name)
     )
     assert found > popular + 0.02
-
-
-@pytest.mark.parametrize("name", [name for name, entry in BASELINES.items() if entry.variants])
-def test_every_variant_is_another_model(world, name):
-    split, content = world
-    known, users = FitData(split.train, NUM_ITEMS, content), np.arange(9, dtype=np.int32)
-    default = BASELINES[name].fit(known).scores(users)
-    for fit in BASELINES[name].variants.values():
-        assert not np.array_equal(fit(known).scores(users), default)
 
 
 def test_results_come_in_order_with_validation_and_test_and_can_be_told_as_json(world):
@@ -122,33 +111,6 @@ def test_a_control_sums_what_its_run_sums_and_fits_people_to_all_they_know(world
     assert ran != fitted(history=split.full_train)
 
 
-def test_selection_sees_validation_only_and_its_choice_is_reported(world):
-    split, content = world
-    blind = replace(split, test=replace(split.test, item=np.full(NUM_USERS, -1, dtype=np.int32)))
-    entry = BASELINES["item_knn"]
-    name, _ = best_on_validation(entry, blind, FitData(split.train, NUM_ITEMS, content))
-    quality = {
-        which: evaluate(variant(FitData(split.train, NUM_ITEMS, content)), split.validation, split.train)
-        .metrics()
-        .ndcg.value
-        for which, variant in {"default": entry.fit, **entry.variants}.items()
-    }
-    assert quality[name] == max(quality.values())
-    found = run_baselines(["item_knn"], split, content=content, select=best_on_validation)
-    assert found["item_knn"].variant == name
-    assert found["item_knn"].validation.sampled.ndcg.value == quality[name]
-
-
-def test_a_users_own_choice_of_hyperparameters_is_run(world):
-    split, content = world
-    found = run_baselines(
-        ["item_knn"], split, content=content, select=lambda entry, split, known: ("mine", BASELINES["popularity"].fit)
-    )
-    plain = run_baselines(["popularity"], split, content=content)
-    assert found["item_knn"].variant == "mine"
-    assert found["item_knn"].test == plain["popularity"].test
-
-
 def test_what_cannot_run_is_skipped_with_its_reason(world):
     split, _ = world
     small = replace(BASELINES["ease"], max_items=NUM_ITEMS - 1)
@@ -183,11 +145,11 @@ def test_a_private_control_is_named_after_its_budget_and_repeats_under_a_noise_s
         assert result.validation is not None
 
 
-def test_without_validation_items_the_defaults_are_tested(world):
+def test_without_validation_items_the_test_still_runs(world):
     split, content = world
     nobody = replace(split, validation=replace(split.validation, item=np.full(NUM_USERS, -1, dtype=np.int32)))
-    found = run_baselines(["item_knn"], nobody, content=content, select=best_on_validation)["item_knn"]
-    assert (found.variant, found.validation) == (running.DEFAULT_VARIANT, None)
+    found = run_baselines(["item_knn"], nobody, content=content)["item_knn"]
+    assert found.validation is None
     assert found.test.sampled.num_users == NUM_USERS
 
 
@@ -204,5 +166,3 @@ def test_every_entry_names_its_paper_and_is_found_by_name():
         assert entry.name == name
         assert entry.label
         assert "(" in entry.citation, f"{name}: a citation has a year"
-        assert isinstance(entry.variants, dict)
-        assert all(isinstance(variant, partial) for variant in entry.variants.values())
