@@ -33,6 +33,7 @@ NOT_RUN = {
     "palate client init": "asks for a passphrase, or for the system's keyring",
     "palate client try": "trains a federation; tests/simulation/device_demo have it in small",
     "palate client recommend": "needs the folder of palate client try",
+    "palate client import": "needs somebody's export; tests/client/fleet have some in small",
     "palate client page": "opens a browser",
 }
 """Lines that are checked and not run, by how they begin, and why. Options of `palate` are parsed all the same."""
