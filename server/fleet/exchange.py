@@ -15,6 +15,7 @@ from palate.server.fleet.state import FleetState
 from palate.server.fleet.watching import Answered, Clock, DeviceFailed, Happening, StepBegun, StepDone, Watcher
 
 POLL_SECONDS = 0.05
+_POLL_SECONDS_A_DEVICE = 2e-4
 LATE = 4
 """Code for no answer within the deadline."""
 UNEXPECTED = 2
@@ -27,6 +28,11 @@ EXCLUDED = 6
 """Code for a report that the helper left out."""
 
 Take = Callable[[FleetStep, str, bytes], None]
+
+
+def poll_seconds(devices: int) -> float:
+    """Return how long to wait between two looks for answers: a look at thousands costs tens of milliseconds."""
+    return max(POLL_SECONDS, devices * _POLL_SECONDS_A_DEVICE)
 
 
 class Interrupted(Exception):
@@ -152,7 +158,7 @@ class Exchange:
                 elif self._took(step, device, answer, take):
                     taken += 1
             if not progress or unsent:
-                self._clock.sleep(POLL_SECONDS)
+                self._clock.sleep(poll_seconds(len(bodies)))
         for device in (*unsent, *waiting.values()) if patient is None else ():
             self.fail(step, device, LATE, "no answer in time")
         self._watcher(StepDone(self._number, step, taken, len(bodies), self._clock.now() - begun))

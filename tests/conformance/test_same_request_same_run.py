@@ -14,6 +14,7 @@ import palate
 from palate.cli.main import main
 from palate.server.fleet.config import checked_config as checked_fleet
 from palate.server.fleet.config import to_toml
+from palate.server.fleet.planning import LARGEST_ROSTER
 from palate.server.resolving import AUTO
 from palate.server.values import flat, values_of
 from palate.simulation import run_folder
@@ -121,9 +122,11 @@ def test_the_same_request_is_the_same_run_through_every_door(request_, small_dat
 @pytest.mark.parametrize(
     "asked", [{}, {"epsilon": 1.0}, {"schedule": {"rounds": 7}}, {"optimiser": {"step_size": 0.1}}]
 )
-@pytest.mark.parametrize("devices", [20, 200])
+@pytest.mark.parametrize("devices", [20, 200, 6040, 60_000])
 def test_a_fleet_runs_what_a_simulation_of_its_size_runs(asked, devices, monkeypatch, settings):
     fleet_asked = {"name": "f", "run": "f-1", "listen": {"address": "h:1"}, "cohort": {"devices": devices}, **asked}
+    if devices > LARGEST_ROSTER:
+        fleet_asked["helper"] = {"key": "ab" * 32}
     fleet = values_of(checked_fleet(fleet_asked))
     config = checked_config({"data": settings().data, **asked})
     prepared = prepare(config)
@@ -133,4 +136,4 @@ def test_a_fleet_runs_what_a_simulation_of_its_size_runs(asked, devices, monkeyp
     shared = [name for name in fleet if name.partition(".")[0] in ("schedule", "training", "optimiser", "release")]
     for name in [*shared, "epsilon", "delta", *AUTO]:
         assert fleet[name] == settled[name], name
-    assert f"planned: {devices} devices at" in to_toml(fleet_asked)
+    assert f"planned: {devices:,} devices at" in to_toml(fleet_asked)

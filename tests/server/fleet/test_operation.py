@@ -13,6 +13,7 @@ from palate.privacy.charging import event_of
 from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.wire import NUM_METRICS, FleetStep
 from palate.server.fleet import operation as running
+from palate.server.fleet.exchange import poll_seconds
 from palate.server.fleet.state import RoundStatus, Stop
 
 STEPS = list(FleetStep)[:5]
@@ -172,6 +173,11 @@ def test_stragglers_have_until_the_deadline_and_no_longer(make_fleet):
     fleet.operation().run()  # late by 30 seconds, three times
     assert {each.survivors for each in fleet.state.rounds()} == {8}
     assert 90.0 <= fleet.clock.now() - before < 95.0
+
+
+def test_answers_of_thousands_are_looked_for_once_a_second_and_those_of_few_at_once():
+    assert poll_seconds(8) == poll_seconds(200) == 0.05
+    assert 1.0 < poll_seconds(6040) < 2.0
 
 
 def test_a_device_that_is_offline_for_a_moment_is_asked_when_it_is_back(make_fleet):
