@@ -26,15 +26,18 @@ from palate.privacy.aggregators.admission import (
 )
 from palate.privacy.aggregators.errors import RegisterRefused
 from palate.privacy.enrolment import device_name
+from palate.privacy.ledger.framing import framed
 from palate.privacy.secagg.encoding import KEY_SIZE
 from palate.server.fleet.state import FleetState
 from palate.server.fleet.transport.enrolment import Enrolment
 from palate.server.helper.link import HelperLink, HelperUnreachable
+from palate.server.helper.queries import parts_of
 
 log = logging.getLogger(__name__)
 
 REGISTER_SECONDS = 30 * 86_400
 """How long a register holds; it is made anew before."""
+_WEEK = 7 * 86_400
 _LEAF_SIZE = 8 + KEY_SIZE + 8
 
 
@@ -70,19 +73,36 @@ class RegisterKeeper:
         HelperUnreachable, RegisterRefused
             If the helper is away, or refuses the register.
         """
-        kept = self.newest()
         if self.parties.authority is not None:
-            return self._of_authority(kept, until)
+            return self._of_authority(self.newest(), until)
         self._renew(now)
-        certificates = [each for each in certificates_in(self.enrolment) if each.not_after >= until]
-        entries = entries_of(certificates)
-        if kept is not None and kept.register.not_after >= until and kept.entries == entries:
-            return kept
-        epoch = 1 if kept is None else kept.register.epoch + 1
-        unsigned = list_of(entries, fleet=self.fleet, epoch=epoch, not_after=max(now + REGISTER_SECONDS, until))
-        live = [each for each in certificates if entries[each.device] == Entry(each.identity_key, each.not_after)]
-        signed = self.helper.countersign(unsigned.signed(self.key).to_bytes(), [each.to_bytes() for each in live])
-        return self.keep(Register.from_bytes(signed.register), entries)
+        while True:
+            kept = self.newest()
+            certificates = [each for each in certificates_in(self.enrolment) if each.not_after >= until]
+            entries = entries_of(certificates)
+            if kept is not None and kept.register.not_after >= until and kept.entries == entries:
+                return kept
+            epoch = 1 if kept is None else kept.register.epoch + 1
+            self._have_signed(epoch, certificates, entries, not_after=max(now + REGISTER_SECONDS, until))
+
+    def _have_signed(
+        self, epoch: int, certificates: list[Certificate], entries: dict[int, Entry], *, not_after: int
+    ) -> None:
+        """Ask the helper for the next register: for the one that it was asked for before, if nothing came back."""
+        asked = self.state.asked_register()
+        if asked is None:
+            unsigned = list_of(entries, fleet=self.fleet, epoch=epoch, not_after=not_after)
+            live = [each for each in certificates if entries[each.device] == Entry(each.identity_key, each.not_after)]
+            asked = framed(unsigned.signed(self.key).to_bytes(), *(each.to_bytes() for each in live))
+            self.state.ask_register(asked)  # on disk before it is sent: an epoch has one register
+        register, *listed = parts_of(asked)
+        try:
+            signed = self.helper.countersign(register, listed)
+        except RegisterRefused:
+            self.state.ask_register(None)  # it has not signed this one; the next may be another
+            raise
+        self.keep(Register.from_bytes(signed.register), entries_of(Certificate.from_bytes(each) for each in listed))
+        self.state.ask_register(None)
 
     def _of_authority(self, kept: Membership | None, until: int) -> Membership:
         """Return the register that a third party has signed, once the helper has checked it."""
@@ -105,10 +125,11 @@ class RegisterKeeper:
         ending = [each for each in certificates_in(self.enrolment) if each.not_after - now < RENEW_SECONDS]
         if not ending:
             return
-        longer = [replace(each, not_after=now + ADMISSION_SECONDS, signatures=()).signed(self.key) for each in ending]
+        end = now // _WEEK * _WEEK + ADMISSION_SECONDS  # the same for a while, so that the question is the same
+        longer = [replace(each, not_after=end, signatures=()).signed(self.key) for each in ending]
         try:
             signed = self.helper.renew([each.to_bytes() for each in longer])
-        except RegisterRefused as error:  # none is renewed; those that have not ended go on
+        except (HelperUnreachable, RegisterRefused) as error:  # none is renewed; those that have not ended go on
             log.warning("the helper does not renew %d admissions: %s", len(longer), error.message)
             return
         certificates = [Certificate.from_bytes(each) for each in signed]

@@ -381,6 +381,20 @@ class FleetState:
                 "DELETE FROM registers WHERE epoch < ? AND epoch NOT IN (SELECT epoch FROM collections)", (epoch,)
             )
 
+    @_in_words
+    def asked_register(self) -> bytes | None:
+        """Return what the helper was asked to sign as the next register; None where nothing is under way."""
+        row = self._db.execute("SELECT value FROM control WHERE name = 'register'").fetchone()
+        return None if row is None else bytes.fromhex(row[0])
+
+    @_in_words
+    def ask_register(self, asked: bytes | None) -> None:
+        """Keep what the helper is asked to sign as the next register, before it is sent; or drop it."""
+        with self._transaction():
+            self._db.execute("DELETE FROM control WHERE name = 'register'")
+            if asked is not None:
+                self._db.execute("INSERT INTO control VALUES ('register', ?)", (asked.hex(),))
+
     # what other processes want
 
     @_in_words

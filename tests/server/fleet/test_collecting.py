@@ -11,8 +11,10 @@ import pytest
 
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.guarantee import account_for
+from palate.privacy.aggregators.admission import Register
 from palate.privacy.aggregators.call import witness_key
 from palate.privacy.aggregators.claim import trust_of
+from palate.privacy.aggregators.errors import RegisterRefused
 from palate.privacy.aggregators.messages import CollectionReceipt, Upload
 from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.aggregators.sealing import Suite
@@ -334,8 +336,56 @@ def test_a_register_is_kept_for_as_long_as_nobody_comes_or_goes(make_fleet):
     assert trust_of(fleet.parties).against_lies
 
 
+def test_a_register_whose_reply_was_lost_is_asked_for_again_with_the_same_bytes(make_fleet):
+    """Else the helper would refuse a second register of the same epoch, and the fleet would stand still for good."""
+    fleet = make_fleet(helper=True)
+    fleet.operation()
+    asked, real, now = [], fleet.helper.countersign, int(fleet.wall_clock())
+
+    def losing(register, certificates, revocation=b""):
+        asked.append((register, tuple(certificates)))
+        signed = real(register, certificates, revocation)
+        if len(asked) < 3:
+            raise HelperUnreachable("the reply is lost")
+        return signed
+
+    fleet.helper.countersign = losing
+    keeper = fleet.protocol().register
+    for later in (0, 100):
+        with pytest.raises(HelperUnreachable):
+            keeper.current(now=now + later, until=now + 5000)
+        fleet.remove(fleet.devices[later // 100])  # the list changes before the reply comes
+    found = keeper.current(now=now + 200, until=now + 5000)
+    assert asked[0] == asked[1] == asked[2]
+    assert [Register.from_bytes(register).epoch for register, _ in asked] == [1, 1, 1, 2]
+    assert (found.register.epoch, found.size) == (2, len(fleet.devices) - 2)
+    assert fleet.state.asked_register() is None
+
+
+def test_a_register_that_the_helper_refuses_is_not_asked_for_again(make_fleet):
+    fleet = make_fleet(helper=True)
+    fleet.operation()
+    real, now = fleet.helper.countersign, int(fleet.wall_clock())
+
+    def refusing(register, certificates, revocation=b""):
+        raise RegisterRefused("not admitted here")
+
+    fleet.helper.countersign = refusing
+    keeper = fleet.protocol().register
+    with pytest.raises(RegisterRefused):
+        keeper.current(now=now, until=now + 5000)
+    assert fleet.state.asked_register() is None
+    fleet.helper.countersign = real
+    assert keeper.current(now=now, until=now + 5000).register.epoch == 1
+
+
 def test_devices_whose_admission_ends_before_the_answer_are_not_asked(make_fleet):
     fleet = make_fleet(helper=True)
+
+    def refusing(certificates):
+        raise RegisterRefused("not renewed")
+
+    fleet.helper.renew = refusing
     fleet.clock.sleep(10_000_000 - 4000)  # less than a round before the end of all certificates
     built, sleep, waiting = fleet.operation(), fleet.clock.sleep, []
 
