@@ -9,7 +9,7 @@ kept by their title: a later catalogue may know them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -257,7 +257,7 @@ class _Matcher:
         return self._titles[titles]
 
 
-def _said(row: dict[str, Any], matcher: _Matcher, titles: dict[str, str] | Any) -> tuple[str, _Said]:
+def _said(row: dict[str, Any], matcher: _Matcher, titles: Mapping[str, str]) -> tuple[str, _Said]:
     """Return the key of a row's item, and what the row says about it; raises EntryRefused if it cannot be an entry."""
     own, title = str(row.get("item") or ""), str(row.get("title") or "")
     title = title or titles.get(own, "")
