@@ -25,8 +25,7 @@ from rich.console import Console
 
 from palate.client.fleet import enrolling
 from palate.client.fleet.folder import DeviceFolder
-from palate.client.fleet.tables import table_keeper
-from palate.client.owner.training import TRAINING
+from palate.client.fleet.tables import TRAINING, table_keeper
 from palate.client.recommending.preferences import Preferences
 from palate.client.recommending.recommender import Recommender
 from palate.client.recommending.requests import Request

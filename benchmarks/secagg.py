@@ -18,8 +18,7 @@ from rich.console import Console
 
 from palate.privacy.secagg.device import DeviceRound
 from palate.privacy.secagg.keys import DeviceIdentity, EnrolmentAuthority
-from palate.privacy.secagg.offer import Offer
-from palate.privacy.secagg.policy import DevicePolicy
+from palate.privacy.secagg.offer import DevicePolicy, Offer
 from palate.privacy.secagg.server import ServerRound, Stage
 
 VECTOR_LENGTH = 60_000

@@ -22,7 +22,7 @@ from palate.models.histories import Histories
 from palate.models.learning.kernel import fit_heads, fresh_heads, popularity_updates, train
 from palate.models.learning.updates import Updates
 from palate.models.scores.base import State
-from palate.models.serving import serving_training
+from palate.models.scores.registry import serving_training
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 from palate.privacy.integer.csprng import KEY_BYTES, Purpose, WordStream

@@ -6,7 +6,7 @@ is one draw of n times the variance (closure under summation). A device clips an
 (`palate.client.opacus_release`); a test holds both to the same integers.
 
 What recommends is another model: a personal copy without noise, from which nothing is ever sent
-(`palate.models.serving`).
+(`palate.models.scores.registry.serving_training`).
 """
 
 from __future__ import annotations

@@ -14,12 +14,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from palate.models.arrays import Float32Array, Int32Array, Int64Array, UInt64Array
+from palate.models.arrays import BoolArray, Float32Array, Int32Array, Int64Array, UInt64Array
 from palate.models.histories import Histories
 from palate.models.learning.kernel import PEOPLE_PER_CHUNK, scorer_of
 from palate.models.learning.updates import Updates
+from palate.models.metrics import hit_rate, ndcg, ranks_sampled
+from palate.models.sampling import draw_items, stream
 from palate.models.scores.base import State
-from palate.models.self_evaluation import device_metrics, draw_candidates
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 from palate.privacy.errors import PrivacyError
@@ -29,6 +30,10 @@ from palate.privacy.integer.ring import RingArray
 from palate.privacy.mechanisms.evaluation import attach
 from palate.privacy.wire import NUM_METRICS
 
+NUM_NEGATIVES = 99
+TOP_K = 10
+
+_EVALUATION_STREAM = 1 << 20  # far above the epochs of local training, which number their streams from 0
 _EXACT_FLOAT32 = 1 << 24
 _VALUES_PER_GROUP = 1 << 18  # devices whose contributions fit into the processor's cache go through each step together
 
@@ -155,7 +160,11 @@ def metrics_of(
     keys: UInt64Array,
     config: LocalTraining,
 ) -> Float32Array:
-    """Let devices test a table on the items that they held back.
+    """Let devices test a table on the items that they held back: the rank of each among random items.
+
+    Negatives come from the whole public catalogue by the device's own key. Those that are in the person's history do
+    not compete. So the figures are close to those of the sampled protocol (He et al. 2017), and need nobody else's
+    data.
 
     Parameters
     ----------
@@ -182,3 +191,30 @@ def metrics_of(
         competing = ~np.take_along_axis(known, candidates[:, 1:], axis=1)
         metrics[people] = device_metrics(scorer.score_items(people.astype(np.int32), candidates), competing)
     return metrics
+
+
+def draw_candidates(keys: UInt64Array, targets: Int32Array, num_items: int) -> Int32Array:
+    """Return each person's held-back item and its negatives, int32 [n, 1 + NUM_NEGATIVES], for keys uint64 [n]."""
+    counters = np.arange(NUM_NEGATIVES)[None, :]
+    negatives = draw_items(stream(keys, _EVALUATION_STREAM)[:, None], counters, num_items)
+    return np.concatenate([targets[:, None], negatives], axis=1).astype(np.int32)
+
+
+def device_metrics(scores: Float32Array, competing: BoolArray) -> Float32Array:
+    """Hit and gain of each person's held-back item, and a 1 that counts them.
+
+    Parameters
+    ----------
+    scores
+        Scores of the candidates, the held-back item first, float32 [n, 1 + NUM_NEGATIVES].
+    competing
+        Which negatives compete, bool [n, NUM_NEGATIVES].
+
+    Returns
+    -------
+    float32 [n, 3]
+        HR and NDCG at 10, each in [0, 1], and 1.
+    """
+    ranks = ranks_sampled(scores[:, 0], scores[:, 1:], competing=competing)
+    ones = np.ones(len(ranks))
+    return np.column_stack([hit_rate(ranks, TOP_K), ndcg(ranks, TOP_K), ones]).astype(np.float32)

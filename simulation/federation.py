@@ -95,9 +95,9 @@ def run_on_engine(config: SimulationConfig, session: SimulationSession, *, ray_a
     nodes = num_nodes(config, session.prepared.interactions.num_users)
     try:
         if config.engine == "flower":
-            from palate.simulation.engine_ray import run_on_ray
+            from palate.simulation.grid import run_on_ray
 
-            run_on_ray(server_app, client_app, nodes, address=ray_address)
+            run_on_ray(server_app, client_app, nodes, ray_address)
         else:
             from palate.simulation.grid import InProcessGrid, run_in_process
 

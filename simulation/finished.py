@@ -11,7 +11,7 @@ from palate.data.interactions import Interactions
 from palate.errors import RunError
 from palate.models.learning.kernel import Scorer, fit_heads, fresh_heads, is_stateful, scorer_of
 from palate.models.scores.base import State
-from palate.models.serving import serving_training
+from palate.models.scores.registry import serving_training
 from palate.models.table import ItemTable
 from palate.simulation.config import SimulationConfig
 from palate.simulation.datasets.splits import Split

@@ -1,13 +1,15 @@
-"""An in-process Flower Grid: the same ServerApp and ClientApp objects, no sockets, no Ray, no serialisation.
+"""Engines for Flower apps: an in-process Grid without sockets, Ray or serialisation, and Flower's own engine on Ray.
 
-Nodes run in a thread pool (the numerical libraries release the interpreter lock); replies come back in the order of
-the nodes, so sums do not depend on which thread was faster. The few internals of Flower that a grid needs are
+In process, nodes run in a thread pool (the numerical libraries release the interpreter lock); replies come back in the
+order of the nodes, so sums do not depend on which thread was faster. The few internals of Flower that a grid needs are
 confined to this file.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
+import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -19,6 +21,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+from palate.errors import EnvironmentProblem
 
 _RUN_ID = 1
 _NODE_CRASHED = 102
@@ -126,3 +130,30 @@ def run_in_process(server_app: ServerApp, grid: InProcessGrid) -> None:
         server_app(grid, context)
     finally:
         grid.close()
+
+
+def run_on_ray(server_app: ServerApp, client_app: ClientApp, nodes: int, address: str) -> None:
+    """Run on Flower's own engine: nodes in worker processes, on one machine or on the cluster at the address.
+
+    Raises
+    ------
+    EnvironmentProblem
+        If Ray is not installed.
+    """
+    from flwr.simulation import run_simulation
+
+    try:
+        import ray  # noqa: F401 - Flower ends the process where it is missing
+    except ImportError as error:
+        raise EnvironmentProblem(
+            "the flower engine needs Ray, which is not installed", hint="pip install 'palate[ray]'"
+        ) from error
+    init_args: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
+    init_args |= {"address": address} if address else {"num_cpus": os.cpu_count()}
+    logging.getLogger("flwr").setLevel(logging.INFO)
+    run_simulation(
+        server_app=server_app,
+        client_app=client_app,
+        num_supernodes=nodes,
+        backend_config={"init_args": init_args, "client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+    )

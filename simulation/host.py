@@ -33,7 +33,7 @@ from palate.models.learning.kernel import (
 )
 from palate.models.learning.updates import Updates
 from palate.models.scores.base import State
-from palate.models.serving import serving_training
+from palate.models.scores.registry import serving_training
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 from palate.privacy import files

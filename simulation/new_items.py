@@ -19,7 +19,7 @@ from palate.models.histories import Histories
 from palate.models.learning.kernel import fit_heads, popularity_sum, scorer_of
 from palate.models.new_items import introduce
 from palate.models.popularity import saturating_column
-from palate.models.serving import serving_training
+from palate.models.scores.registry import serving_training
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 from palate.privacy import files

@@ -34,7 +34,6 @@ FLOWER_FILES = [
     "server/fleet/transport/superlink.py",
     "server/strategy.py",
     "simulation/grid.py",
-    "simulation/engine*.py",
     "simulation/session.py",
 ]
 PRINTING_FILES = ["cli/*.py"]
@@ -185,7 +184,7 @@ def test_the_check_catches_a_violation(path: str, source: str, complaint: str):
         ("models/scores/ncf.py", "from palate.models.table import ItemTable\nfrom ..errors import PalateError"),
         ("client/app.py", "from flwr.clientapp import ClientApp\nfrom palate.privacy import wire"),
         ("client/app.py", "from importlib.metadata import entry_points\nentry_points(group='x')"),
-        ("simulation/engine_flower.py", "import flwr.simulation\nfrom palate.server.app import app"),
+        ("simulation/grid.py", "import flwr.simulation\nfrom palate.server.app import app"),
         ("simulation/environment.py", "from importlib.metadata import version"),
         ("models/scores/linear.py", "module.eval()"),
         ("cli/data.py", "print('data')"),

@@ -9,8 +9,7 @@ import numpy as np
 from palate.models.arrays import Float32Array
 from palate.models.histories import Histories
 from palate.models.scores.base import ResidualHead, ScoreModel, Shape
-from palate.models.scores.registry import SCORE_MODELS
-from palate.models.serving import serving_training
+from palate.models.scores.registry import SCORE_MODELS, serving_training
 from palate.models.table import ItemTable, initial_embeddings
 from palate.models.training import LocalTraining
 from palate.testing.base import Conformance

@@ -24,7 +24,7 @@ from palate.errors import ConfigError
 from palate.privacy.aggregators.claim import Trust, trust_of
 from palate.privacy.enrolment import EnrolmentFileRefused, Welcome
 from palate.privacy.secagg.keys import Guarantee, claimed_guarantee
-from palate.privacy.secagg.policy import DevicePolicy
+from palate.privacy.secagg.offer import DevicePolicy
 
 FORMAT = "palate-fleet/1"
 PAUSED: Final = Record[bool](SERVERS, "pause")

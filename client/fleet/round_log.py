@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
-from palate.client.owner.training import COLUMNS, TRAINING
+from palate.client.fleet.tables import COLUMNS, TRAINING
 from palate.client.vault import HEADS, ROUNDS, Vault
 from palate.client.vault.errors import VaultTampered
 from palate.client.vault.records import Record

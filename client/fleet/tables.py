@@ -1,22 +1,35 @@
 """The last item table that the server's receipts vouch for, on the device's disk: public, and what it recommends by.
 
 The format is that of a run's `item_table.safetensors` (docs/formats/run-folder.md) without what only a server knows.
+Two parts of a plan that the table lacks are kept in the vault, the last of each: parameters of training, by which a
+list is fitted, and column names, by which it is explained. Both are public.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from palate.client.vault import TABLES, Vault
+from palate.client.vault.records import Record
 from palate.errors import RunError
 from palate.models.table import ItemTable
+from palate.models.training import LocalTraining
 from palate.privacy import files
 
 TABLE_FORMAT = "palate-item-table/1"
+
+TRAINING: Final = Record[str](TABLES, "training", str.encode, bytes.decode)
+"""JSON, as the run's plans have it."""
+
+COLUMNS: Final = Record[Sequence[str]](TABLES, "columns")
+"""Names of the table's fixed columns, as the run's plans have them."""
 
 
 def table_keeper(path: Path) -> Callable[[ItemTable], None]:
@@ -48,6 +61,15 @@ def read_table(path: Path) -> ItemTable | None:
     if label.get("format") != TABLE_FORMAT or label.get("hash") != table.content_hash:
         raise _damaged(path)
     return table
+
+
+def read_training(vault: Vault) -> LocalTraining | None:
+    """Return the parameters of the last run; None if there are none that this version understands."""
+    kept = TRAINING.read(vault)
+    try:
+        return None if kept is None else LocalTraining.model_validate_json(kept)
+    except ValidationError:
+        return None
 
 
 def _damaged(path: Path) -> RunError:

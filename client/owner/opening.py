@@ -14,8 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from palate.client.fleet.folder import NEW_WELCOME, DeviceFolder
-from palate.client.fleet.tables import read_table
-from palate.client.owner.training import COLUMNS, read_training
+from palate.client.fleet.tables import COLUMNS, read_table, read_training
 from palate.client.recommending.facets import POPULARITY
 from palate.client.recommending.recommender import Recommender
 from palate.client.vault import TABLES, Vault

@@ -5,11 +5,15 @@ It works without scripts. Addresses are relative throughout, for access control 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any, cast, get_args
 from urllib.parse import parse_qsl, urlencode
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -23,19 +27,23 @@ from palate.client.fleet.profile import FleetProfile, set_paused
 from palate.client.fleet.status import status_of
 from palate.client.fleet.status_text import carried_words, left_words
 from palate.client.fleet.trust import trust_sentence
+from palate.client.owner import list_text
 from palate.client.owner.device import Said
 from palate.client.owner.export import export_bytes
 from palate.client.owner.forgetting import OUT_OF_REACH
 from palate.client.page.access import FORM_TOKEN, MAX_QUERY_BYTES, form_of
 from palate.client.page.list_controls import COUNTS, MAX_YEAR, ListControls
-from palate.client.page.rendering import own_file, render
 from palate.client.page.session import DeviceSession
 from palate.client.recommending.facets import in_words
 from palate.client.recommending.preferences import Setting
 from palate.client.recommending.recommender import COUNT
 from palate.client.recommending.request_reader import MAX_LENGTH
 from palate.errors import ConfigError, PalateError, RunError
+from palate.privacy.accounting.guarantee import round_up
 from palate.privacy.errors import PrivacyError
+
+_HERE = Path(__file__).parent
+_FILES = {"page.css": "text/css; charset=utf-8", "page.js": "text/javascript; charset=utf-8"}
 
 PAGES = {
     "": "For you",
@@ -223,7 +231,7 @@ class Page:
 
     def file(self, request: Request) -> Response:
         """Serve the style sheet and the script."""
-        found = own_file(request.path_params["name"])
+        found = _own_file(request.path_params["name"])
         if found is None:
             raise HTTPException(_NO_RESULTS)
         return Response(found[0], media_type=found[1])
@@ -323,12 +331,12 @@ class Page:
         if form_of(request.scope).get("confirm", "").strip().lower() != _WORD:
             return self._page("privacy", "forget", 400, word=_WORD, refused=True)
         stone = self.session.forget()
-        farewell = HTMLResponse(render("farewell.html.j2", spent=stone.in_words(), out_of_reach=OUT_OF_REACH))
+        farewell = HTMLResponse(_render("farewell.html.j2", spent=stone.in_words(), out_of_reach=OUT_OF_REACH))
         self.ended()
         return farewell
 
     def _page(self, path: str, template: str = "", status_code: int = 200, **values: Any) -> Response:
-        text = render(
+        text = _render(
             f"{template or path}.html.j2",
             pages=PAGES,
             path=path,
@@ -364,3 +372,41 @@ def _back(form: dict[str, str]) -> Response:
     pairs = parse_qsl(query, keep_blank_values=True)
     where = page if page in PAGES else ""
     return RedirectResponse(f"./{where}" + (f"?{urlencode(pairs)}" if pairs else ""), status_code=303)
+
+
+@cache
+def _templates() -> Environment:
+    """Return the templates, compiled when first used; a value that a template lacks is an error."""
+    made = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters |= {"day": _day, "epsilon": _epsilon, "percent": _percent, "query": urlencode}
+    made.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+    return made
+
+
+def _render(template: str, **values: Any) -> str:
+    """Fill a template; text is escaped."""
+    return _templates().get_template(template).render(**values)
+
+
+@cache
+def _own_file(name: str) -> tuple[bytes, str] | None:
+    """Return a file that the page loads, and its media type; None for any other name."""
+    kind = _FILES.get(name)
+    return None if kind is None else ((_HERE / name).read_bytes(), kind)
+
+
+def _day(seconds: int | None) -> str:
+    """Write a moment in UTC; a dash where nobody knows, and where no calendar has it."""
+    return list_text.day(seconds, "%Y-%m-%d %H:%M") or "\N{EN DASH}"
+
+
+def _epsilon(value: float) -> str:
+    """Round a proven figure up, as everywhere."""
+    return str(round_up(value)) if math.isfinite(value) else "not finite"
+
+
+def _percent(share: float) -> str:
+    """Write a share in per cent."""
+    return f"{100 * share:.0f}%"

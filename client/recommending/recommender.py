@@ -3,8 +3,8 @@
 A `Recommender` is made once per item table and knows nobody. `person` fits one person in closed form, in milliseconds,
 so that feedback counts in the very next list. It needs NumPy only: PyTorch takes longer to load than a list takes.
 
-What recommends is the copy of `palate.models.serving`: the closed form, fitted to the whole history with the half-life
-for recommending, and on top the device's own trained head where the run trains one without noise.
+What recommends is the copy of `serving_training`: the closed form, fitted to the whole history with the half-life for
+recommending, and on top the device's own trained head where the run trains one without noise.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ from palate.models.arrays import BoolArray, Float32Array, Int64Array, IntegerArr
 from palate.models.lists import best_items
 from palate.models.new_items import introduce
 from palate.models.scores.base import Head, ResidualHead
-from palate.models.scores.registry import SCORE_MODELS
-from palate.models.serving import serving_training
+from palate.models.scores.registry import SCORE_MODELS, serving_training
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 

@@ -13,8 +13,10 @@ from palate.errors import ConfigError
 from palate.models.arrays import Float32Array
 from palate.models.registry import Registry
 from palate.models.scores.base import ScoreModel, Shape
+from palate.models.training import LocalTraining
 
 _PUBLIC_SEED = 1729  # heads start alike everywhere; what makes them personal is the device's own history
+_CLOSED_FORM = "gmf"
 
 
 def _accept(value: object) -> type[ScoreModel]:
@@ -66,3 +68,32 @@ def score_model(name: str, objective: str) -> type[ScoreModel]:
 def initial_head(name: str, objective: str, shape: Shape) -> dict[str, Float32Array]:
     """Return the public starting point of a head as NumPy arrays without batch dimension."""
     return score_model(name, objective).initial(shape, np.random.default_rng(_PUBLIC_SEED))
+
+
+def serving_training(config: LocalTraining, *, noised_head: bool = False) -> LocalTraining:
+    """Return the parameters with which the personal copy that recommends is fitted; it is never sent.
+
+    It differs from what trains: recommending wants the latest taste, training wants more of the history; and where the
+    head that trains is noised, recommending needs one that is not.
+
+    Parameters
+    ----------
+    config
+        Parameters of local training.
+    noised_head
+        Whether the head that trains is noised; then the copy is a closed form, GMF's where the model has none, to be
+        fitted on a fresh head.
+
+    Raises
+    ------
+    ConfigError
+        If the model is unknown here.
+    """
+    model = SCORE_MODELS[config.model]
+    changes: dict[str, object] = dict(model.serving)
+    if config.serving_half_life is not None:
+        changes["recency_half_life"] = config.serving_half_life
+    if noised_head:
+        closed_form = config.model if "whole" in model.objectives else _CLOSED_FORM
+        changes |= {"objective": "whole", "model": closed_form}
+    return config.model_copy(update=changes)

@@ -8,7 +8,7 @@ and anchored before it is sent, and the round's private key is destroyed in betw
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -253,9 +253,3 @@ def _verifies(key: bytes, signature: bytes, body: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
-
-
-def excluded_devices(request: Request, answer: Answer) -> Iterator[tuple[int, Exclusion]]:
-    """Yield the devices that an answer leaves out, with the reason."""
-    for place, reason in answer.excluded:
-        yield int.from_bytes(request.records[place][:8], "big"), reason

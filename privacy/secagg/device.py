@@ -50,9 +50,8 @@ from palate.privacy.secagg.messages import (
     Signatures,
     SurvivorSets,
 )
-from palate.privacy.secagg.offer import Offer, share_threshold
+from palate.privacy.secagg.offer import DevicePolicy, Offer, share_threshold
 from palate.privacy.secagg.peers import Peers
-from palate.privacy.secagg.policy import DevicePolicy
 from palate.privacy.secagg.shamir import SHARE_SIZE, parse_share, split
 from palate.privacy.secagg.words import check_vector, pack, reduced
 

@@ -14,7 +14,7 @@ from palate.models.histories import Histories
 from palate.models.learning.kernel import popularity_sum
 from palate.models.learning.ridge import solve_users
 from palate.models.popularity import saturating_column
-from palate.models.serving import serving_training
+from palate.models.scores.registry import serving_training
 from palate.models.training import LocalTraining
 from palate.simulation.baselines.base import Baseline, FitData
 from palate.simulation.baselines.scorers import FactorScorer

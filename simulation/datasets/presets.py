@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import platformdirs
+import polars as pl
 
 from palate.data.interactions import Interactions, clean
 from palate.data.options import ReadOptions
 from palate.data.reading import read_interactions
+from palate.data.tables import read_table
+from palate.data.values import ROLE_NAMES, as_text, find_column
 from palate.errors import ConfigError, DataError
 from palate.models.registry import Registry, instance_of
 from palate.simulation.datasets.demo import demo_catalogue_and_rows
-from palate.simulation.datasets.demographics import align_groups, read_groups
+
+# GroupLens' own bands in users.dat; exact ages (u.user) are put into the same bands.
+_BANDS = ("under 18", "18-24", "25-34", "35-44", "45-49", "50-55", "56+")
+_BAND_STARTS = np.array([0, 18, 25, 35, 45, 50, 56])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +256,54 @@ def _load_path(path: Path, name: str, options: ReadOptions) -> Interactions:
     interactions = read_interactions(source, items=items, options=options, name=name)
     demographics = align_groups(read_groups(groups), interactions.users) if groups is not None else {}
     return replace(interactions, demographics=demographics)
+
+
+def read_groups(path: Path) -> pl.DataFrame:
+    """Read users.dat, u.user or a table with a user column and gender or age, for the report's fairness tables.
+
+    Groups are coarse and nothing is ever trained on them. Zip codes, occupations and exact ages are not kept.
+
+    Returns
+    -------
+    polars.DataFrame
+        String columns `user`, `gender`, `age`; "unknown" where a field is empty or unreadable.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read or has no user column.
+    """
+    table = read_table(path).frame
+    user = find_column(table.columns, f"{ROLE_NAMES['user']} id")
+    if user is None:
+        raise DataError(f"{path.name}: no column looks like the user", hint="call the column user")
+    groups = {"user": as_text(table[user])}
+    gender, age = (find_column(table.columns, ROLE_NAMES[role]) for role in ("gender", "age"))
+    if gender is not None:
+        groups["gender"] = as_text(table[gender]).replace("", "unknown")
+    if age is not None:
+        groups["age"] = _age_bands(as_text(table[age]))
+    return pl.DataFrame(groups).unique("user", keep="first", maintain_order=True)
+
+
+def align_groups(groups: pl.DataFrame, users: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Group of each of these users, in this order; "unknown" for users that the table lacks."""
+    aligned = pl.DataFrame({"user": pl.Series(users, dtype=pl.String)}).join(
+        groups, on="user", how="left", maintain_order="left"
+    )
+    return {name: tuple(aligned[name].fill_null("unknown").to_list()) for name in groups.columns if name != "user"}
+
+
+def _age_bands(ages: pl.Series) -> pl.Series:
+    """Age bands: numbers are banded, bands stay as they are."""
+    years = ages.cast(pl.Float64, strict=False)
+    number = years.fill_null(-1.0).to_numpy()
+    at = np.searchsorted(_BAND_STARTS, number, side="right") - 1
+    banded = [
+        _BANDS[band] if value >= 0 else text if text in _BANDS else "unknown"
+        for band, value, text in zip(at.tolist(), number.tolist(), ages.to_list(), strict=True)
+    ]
+    return pl.Series("age", banded, dtype=pl.String)
 
 
 def _first_of(folder: Path, names: tuple[str, ...]) -> Path | None:

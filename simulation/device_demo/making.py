@@ -20,10 +20,9 @@ from palate.client.fleet import enrolling
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.profile import FleetProfile
 from palate.client.fleet.round_log import RoundLog
-from palate.client.fleet.tables import table_keeper
+from palate.client.fleet.tables import COLUMNS, TRAINING, table_keeper
 from palate.client.owner.forgetting import forget_device
 from palate.client.owner.opening import open_recommender
-from palate.client.owner.training import COLUMNS, TRAINING
 from palate.client.vault import Vault, tombstone
 from palate.client.vault.errors import Forgotten, NoVault
 from palate.client.vault.history import History, Interaction

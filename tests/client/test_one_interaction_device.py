@@ -20,8 +20,7 @@ from palate.models.histories import Histories
 from palate.models.learning.interactions import SampleLayout, first_slots, interaction_samples, sample_layout
 from palate.models.learning.kernel import fresh_heads
 from palate.models.scores.base import Shape, State
-from palate.models.scores.registry import SCORE_MODELS
-from palate.models.serving import serving_training
+from palate.models.scores.registry import SCORE_MODELS, serving_training
 from palate.models.table import ItemTable, initial_embeddings
 from palate.models.training import LocalTraining
 from palate.privacy.errors import PrivacyError

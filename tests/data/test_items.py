@@ -9,7 +9,7 @@ from palate.data.catalogue import Catalogue
 from palate.data.items import read_items
 from palate.data.options import ReadOptions
 from palate.errors import DataError
-from palate.simulation.datasets.demographics import align_groups, read_groups
+from palate.simulation.datasets.presets import align_groups, read_groups
 
 
 def test_movies_dat_is_read_as_grouplens_publishes_it(tmp_path):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from palate.client.release import NUM_NEGATIVES, TOP_K, device_metrics, draw_candidates
 from palate.models.sampling import draw_items, stream
-from palate.models.self_evaluation import NUM_NEGATIVES, TOP_K, device_metrics, draw_candidates
 
 KEYS = np.arange(1, 401, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 TARGETS = np.arange(400, dtype=np.int32) % 50

@@ -5,8 +5,7 @@ import pytest
 from oracle.alone import score_catalogue, train
 from oracle.device import solve_user
 
-from palate.models.scores.registry import SCORE_MODELS
-from palate.models.serving import serving_training
+from palate.models.scores.registry import SCORE_MODELS, serving_training
 from palate.models.table import ItemTable, initial_embeddings
 from palate.models.training import LocalTraining
 

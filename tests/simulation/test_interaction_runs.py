@@ -11,7 +11,7 @@ import torch
 from oracle.device import score_catalogue
 
 from palate.errors import ConfigError
-from palate.models.serving import serving_training
+from palate.models.scores.registry import serving_training
 from palate.models.table import ItemTable, initial_embeddings
 from palate.privacy.integer.skellam import SkellamSampler
 from palate.simulation.finished import open_finished

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from oracle.device import score_catalogue
 
+from palate.client.release import draw_candidates
 from palate.models.learning.kernel import popularity_sum
-from palate.models.scores.registry import SCORE_MODELS
-from palate.models.self_evaluation import draw_candidates
-from palate.models.serving import serving_training
+from palate.models.scores.registry import SCORE_MODELS, serving_training
 from palate.models.table import ItemTable, initial_embeddings
 from palate.privacy.integer.quantise import IntegerMechanism
 from palate.privacy.integer.ring import Ring

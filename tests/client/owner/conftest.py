@@ -11,9 +11,8 @@ import pytest
 
 from palate.client.fleet import enrolling
 from palate.client.fleet.folder import DeviceFolder
-from palate.client.fleet.tables import table_keeper
-from palate.client.owner.training import COLUMNS
-from palate.client.owner.training import TRAINING as KEPT_TRAINING
+from palate.client.fleet.tables import COLUMNS, table_keeper
+from palate.client.fleet.tables import TRAINING as KEPT_TRAINING
 from palate.client.vault import Vault
 from palate.client.vault.history import History, Interaction
 from palate.data.catalogue import Catalogue

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from palate.client.fleet.profile import FleetProfile
+from palate.client.fleet.tables import TRAINING as KEPT_TRAINING
 from palate.client.fleet.tables import read_table, table_keeper
 from palate.client.owner.opening import NO_NAMES, NO_TABLE, NO_TRAINING, open_recommender
-from palate.client.owner.training import TRAINING as KEPT_TRAINING
 from palate.client.vault import HEADS, TABLES, Vault, heads
 from palate.client.vault.errors import VaultTampered
 from palate.data.catalogue import Catalogue

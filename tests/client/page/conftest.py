@@ -18,9 +18,8 @@ import pytest
 
 from palate.client.fleet.enrolling import begin
 from palate.client.fleet.folder import DeviceFolder
-from palate.client.fleet.tables import table_keeper
+from palate.client.fleet.tables import TRAINING, table_keeper
 from palate.client.owner.device import OwnerDevice
-from palate.client.owner.training import TRAINING
 from palate.client.page.access import COOKIE, AccessControl, Secrets
 from palate.client.page.app import Page
 from palate.client.page.session import DeviceSession

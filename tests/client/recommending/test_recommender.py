@@ -17,8 +17,7 @@ from palate.errors import ConfigError
 from palate.models import lists
 from palate.models.new_items import introduce
 from palate.models.scores.base import Shape
-from palate.models.scores.registry import SCORE_MODELS
-from palate.models.serving import serving_training
+from palate.models.scores.registry import SCORE_MODELS, serving_training
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 

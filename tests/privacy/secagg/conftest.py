@@ -14,8 +14,7 @@ from palate.privacy.integer.ring import Ring
 from palate.privacy.secagg.device import DeviceRound
 from palate.privacy.secagg.encoding import to_sign
 from palate.privacy.secagg.keys import DeviceIdentity, EnrolmentAuthority
-from palate.privacy.secagg.offer import Offer
-from palate.privacy.secagg.policy import DevicePolicy
+from palate.privacy.secagg.offer import DevicePolicy, Offer
 from palate.privacy.secagg.server import ServerRound, Stage
 
 PLAN_HASH = "ab" * 32

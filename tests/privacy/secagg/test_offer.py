@@ -14,8 +14,7 @@ from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.secagg.errors import EnrolmentRefused, MessageError, OfferRefused, RoundAborted, VectorRefused
 from palate.privacy.secagg.keys import DeviceIdentity, EnrolmentAuthority, EnrolmentCertificate, claimed_guarantee
-from palate.privacy.secagg.offer import Offer
-from palate.privacy.secagg.policy import DevicePolicy
+from palate.privacy.secagg.offer import DevicePolicy, Offer
 from palate.privacy.secagg.server import Stage
 from palate.privacy.wire import RoundPlan
 

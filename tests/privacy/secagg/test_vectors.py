@@ -18,8 +18,7 @@ from palate.privacy.secagg import errors, messages
 from palate.privacy.secagg.device import DeviceRound
 from palate.privacy.secagg.encoding import to_sign
 from palate.privacy.secagg.keys import DeviceIdentity, EnrolmentAuthority, EnrolmentCertificate
-from palate.privacy.secagg.offer import Offer
-from palate.privacy.secagg.policy import DevicePolicy
+from palate.privacy.secagg.offer import DevicePolicy, Offer
 from palate.privacy.secagg.server import ServerRound, Stage
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "secagg.json"

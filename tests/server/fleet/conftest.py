@@ -25,8 +25,7 @@ from palate.privacy.charging import intents
 from palate.privacy.enrolment import device_name, device_number
 from palate.privacy.secagg.device import DeviceRound
 from palate.privacy.secagg.keys import DeviceIdentity, EnrolmentAuthority
-from palate.privacy.secagg.offer import Offer
-from palate.privacy.secagg.policy import DevicePolicy
+from palate.privacy.secagg.offer import DevicePolicy, Offer
 from palate.privacy.wire import FleetMessage, FleetStep, RoundPlan
 from palate.server.coordinator import Coordinator
 from palate.server.fleet.collecting import CollectionProtocol

@@ -10,7 +10,7 @@ from palate.errors import ConfigError
 from palate.models.histories import Histories, recency_weights
 from palate.models.learning.kernel import popularity_sum
 from palate.models.popularity import saturating_column
-from palate.models.serving import serving_training
+from palate.models.scores.registry import serving_training
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import SkellamEvent, Unit
 from palate.privacy.accounting.guarantee import account_for
