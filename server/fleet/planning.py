@@ -41,7 +41,7 @@ def cohort_choices(asked: Mapping[str, Any], *, helper: bool) -> dict[str, Choic
     found = {
         "cohort.smallest": Choice(
             max(min(devices, 3), math.ceil(devices / 2)),
-            f"half of the {devices} devices that the run is planned for may be away",
+            f"half of the {devices} devices that the run is planned for, rounded up, and 3 where there are so many",
         )
     }
     if helper:

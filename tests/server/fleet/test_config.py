@@ -94,7 +94,7 @@ def test_a_missing_or_broken_file_is_said_so(tmp_path):
 def test_a_fleet_of_any_size_has_defaults_that_bear_that_half_of_its_devices_are_away(devices, helper):
     asked = {**GIVEN, "cohort": {"devices": devices}, **({"helper": HELPER} if helper else {})}
     cohort = checked_config(asked).cohort
-    assert cohort.smallest == max(2, -(-devices // 2))
+    assert cohort.smallest == max(min(devices, 3), -(-devices // 2))
     assert 1 <= cohort.least_batch(devices) <= devices
     assert "half of the" in to_toml(asked)
 
