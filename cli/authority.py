@@ -18,8 +18,6 @@ OutputOption = Annotated[Path, typer.Option("-o", "--output", help="Where to wri
 authority_app = typer.Typer(
     help="Admit devices to a fleet: keys, certificates, invitations.",
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
 )
 
 _EXAMPLES = """\b
