@@ -158,7 +158,8 @@ class TitleIndex:
         self._exact: dict[tuple[str, bool], list[int]] = {}
         for item, title in enumerate(titles):
             forms = title_forms(title)
-            self._first.append(_arabic(forms[0]))
+            outer = _PARENTHESES.sub(" ", title_year(title)[0]).strip()
+            self._first.append(_arabic(_forms(outer or title)[0]))
             short = [form for form in short_forms(title) if form not in forms]
             for form, whole in [*((form, True) for form in forms), *((form, False) for form in short)]:
                 self._forms.append(form)
@@ -237,7 +238,7 @@ class TitleIndex:
         return self._of_year([item for item in items if year is None or int(self._years[item]) in (0, year)], year)
 
     def _single(self, items: list[int], forms: Sequence[str]) -> int | None:
-        """Return the one of some items; of several, the one whose first form is that of the text."""
+        """Return the one of some items; of several, the one whose title has the same article or none."""
         if len(items) > 1:
             items = [item for item in items if self._first[item] == _arabic(forms[0])]
         return items[0] if len(items) == 1 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from palate.data.titles import TitleIndex
+from palate.data.titles import TitleIndex, title_year
 
 FILMS = [
     ("Matrix, The (1999)", 1999),
@@ -27,6 +27,8 @@ FILMS = [
     ("Thelma & Louise (1991)", 1991),
     ("Good, The Bad and The Ugly, The (1966)", 1966),
     ("2001: A Space Odyssey (1968)", 1968),
+    ("Godzilla (1998)", 1998),
+    ("Godzilla (Gojira) (1954)", 1954),
     ("Portal\u2122", 0),
 ]
 
@@ -79,6 +81,7 @@ def test_what_is_nearly_a_title_is_likely_and_never_exact(index, written, meant)
         "Heat",  # two films
         "Heat (2011)",  # another year
         "Psycho",
+        "Godzilla",  # a second title does not make one of them another
         "Les Misérables (2012)",
         "Toy Story 3",  # the number is no slip
         "Rocky IV (1985)",
@@ -113,6 +116,13 @@ def test_an_index_of_real_films_finds_all_of_them_and_mixes_none_up(shared_data)
     found = [films.title_index.identify(title, likely=False) for title in films.titles]
     assert sum(one is not None for one in found) >= 0.99 * len(found)
     assert all(one is None or one[0] == at for at, one in enumerate(found))
+    bare = [title_year(title)[0].partition(" (")[0] for title in films.titles]
+    found = [films.title_index.identify(title) for title in bare]
+    assert sum(one is not None for one in found) >= 0.95 * len(found)
+    assert all(one is None or one[0] == at for at, one in enumerate(found)), "a remake was taken for another"
+    later = [films.title_index.identify(f"{title} ({year + 7})") for title, year in zip(bare, films.years, strict=True)]
+    years = [0 if one is None else films.years[one[0]] - year - 7 for one, year in zip(later, films.years, strict=True)]
+    assert {abs(int(difference)) for difference in years} <= {0, 1}
 
 
 def dict_of(films):
