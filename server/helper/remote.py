@@ -19,6 +19,7 @@ from palate.errors import PalateError
 from palate.privacy import files
 from palate.privacy.aggregators.admission import Parties
 from palate.privacy.ledger.checkpoint import TreeHead
+from palate.privacy.ledger.errors import BadProof
 from palate.privacy.ledger.framing import framed, number
 from palate.privacy.ledger.note import Note
 from palate.server.helper.cards import HelperCard
@@ -223,7 +224,11 @@ class FileLink(_QueryLink):
 
     def cosign(self, checkpoint: bytes, proof: Callable[[int], Sequence[bytes]]) -> bytes:
         """Have the helper cosign a checkpoint, and keep it: the next proof begins there."""
-        cosigned = super().cosign(checkpoint, proof)
+        try:
+            cosigned = super().cosign(checkpoint, proof)
+        except BadProof:
+            self._cosigned.unlink(missing_ok=True)  # a reply was lost on its way: ask what the helper saw last
+            raise
         files.replace(self._cosigned, cosigned)
         return cosigned
 
@@ -233,7 +238,7 @@ class FileLink(_QueryLink):
 
     def _log_size(self) -> int:
         if not self._cosigned.exists():
-            return 0
+            return super()._log_size()
         return TreeHead.from_text(Note.decode(self._cosigned.read_bytes()).text).size
 
     def _ask(self, question: Question, *parts: bytes) -> list[bytes]:
@@ -244,7 +249,7 @@ class FileLink(_QueryLink):
         except PalateError:
             self._reply.unlink()  # the question may be asked again
             raise
-        if question is Question.HEAD:
+        if question in (Question.HEAD, Question.LOG_SIZE):
             self._reply.unlink()  # it will be another one
         return found
 

@@ -25,8 +25,13 @@ from palate.privacy.aggregators.leader import Collection
 from palate.privacy.aggregators.messages import Head
 from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.aggregators.sealing import RoundKey
+from palate.privacy.ledger.checkpoint import TreeHead
+from palate.privacy.ledger.merkle import MerkleTree
 from palate.server.helper.anchor import AnchorFile
 from palate.server.helper.book import SqliteBook
+from palate.server.helper.queries import Query
+from palate.server.helper.remote import FileLink
+from palate.server.helper.replies import reply_to
 from palate.server.helper.secrets_folder import RoundSecrets
 from palate.server.helper.service import HelperService
 
@@ -242,3 +247,27 @@ def make_place(tmp_path) -> Callable[[Leader], Place]:
 @pytest.fixture
 def place(make_place, leader) -> Place:
     return make_place(leader)
+
+
+def log_of(leader, leaves, *, signer=None):
+    tree = MerkleTree(f"leaf {number}".encode() for number in range(leaves))
+    return tree, TreeHead.of(FLEET, tree).sign(signer or leader.key).encode()
+
+
+@pytest.fixture
+def carry(leader, tmp_path):
+    """A leader's link by files; whoever carries them answers at once, as `palate helper answer` does."""
+
+    def link(service, **how) -> FileLink:
+        folder = tmp_path / "carried"
+
+        def carrier(_seconds):
+            for asked in folder.glob("*.query"):
+                reply = asked.with_suffix(".reply")
+                if not reply.exists():
+                    data, _ = reply_to(service, Query.from_file(asked.read_bytes(), leader.parties))
+                    reply.write_bytes(data)
+
+        return FileLink(folder, leader.parties, leader.key, **({"wait_seconds": 60.0, "sleep": carrier} | how))
+
+    return link

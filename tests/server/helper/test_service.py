@@ -20,7 +20,6 @@ from palate.privacy.aggregators.errors import (
     AlreadyCollected,
     RegisterRefused,
     RequestRefused,
-    RoundKeyGone,
     TooFewReports,
 )
 from palate.privacy.aggregators.messages import Head, Upload
@@ -36,10 +35,10 @@ from palate.server.helper.cards import HelperCard
 from palate.server.helper.http import LIMITS, HelperServer
 from palate.server.helper.link import HelperNotTrusted, HelperUnreachable
 from palate.server.helper.queries import Query, Question
-from palate.server.helper.remote import ROOT, FileLink, HttpsLink, issued_ahead
+from palate.server.helper.remote import ROOT, HttpsLink
 from palate.server.helper.replies import REFUSALS, read_reply, reply_to
 
-from .conftest import FLEET, NOW, RUN, key_of, raw
+from .conftest import FLEET, NOW, RUN, key_of, log_of, raw
 
 
 @pytest.fixture(scope="session")
@@ -93,25 +92,6 @@ def serve(leader, place, pki):
         yield run
 
 
-@pytest.fixture
-def carry(leader, tmp_path):
-    """A leader's link by files; whoever carries them answers at once, as `palate helper answer` does."""
-
-    def link(service, **how) -> FileLink:
-        folder = tmp_path / "carried"
-
-        def carrier(_seconds):
-            for asked in folder.glob("*.query"):
-                reply = asked.with_suffix(".reply")
-                if not reply.exists():
-                    data, _ = reply_to(service, Query.from_file(asked.read_bytes(), leader.parties))
-                    reply.write_bytes(data)
-
-        return FileLink(folder, leader.parties, leader.key, **({"wait_seconds": 60.0, "sleep": carrier} | how))
-
-    return link
-
-
 @pytest.fixture(params=["in process", "https", "files"])
 def linked(request, place, serve, carry):
     """The three ways to a helper: its service, and the leader's link."""
@@ -120,11 +100,6 @@ def linked(request, place, serve, carry):
         return served.service, served.link
     service = place.open()
     return service, service if request.param == "in process" else carry(service)
-
-
-def log_of(leader, leaves, *, signer=None):
-    tree = MerkleTree(f"leaf {number}".encode() for number in range(leaves))
-    return tree, TreeHead.of(FLEET, tree).sign(signer or leader.key).encode()
 
 
 def test_a_whole_round_by_each_way(leader, linked):
@@ -449,49 +424,3 @@ def test_two_questions_at_once_are_answered_one_after_the_other(leader, serve):
     for each in threads:
         each.join(20)
     assert sorted(ends) == ["answered", "refused"]
-
-
-# By files.
-
-
-def test_a_question_that_nobody_has_carried_says_what_to_do(leader, carry, place):
-    link = carry(place.open(), wait_seconds=0.0)
-    with pytest.raises(HelperUnreachable, match=r"round-key-[0-9a-f]{16}\.query") as refused:
-        link.round_key(RUN, 1)
-    assert "palate helper answer round-key-" in refused.value.hint
-
-
-def test_keys_that_were_issued_ahead_need_no_carrying(leader, carry, place, tmp_path):
-    service = place.open()
-    keys = [(RUN, number, service.round_key(RUN, number)) for number in (1, 2)]
-    link = carry(service, wait_seconds=0.0)
-    (tmp_path / "carried" / "films.keys").write_bytes(issued_ahead(keys))
-    assert [link.round_key(RUN, number) for number in (1, 2)] == [key for *_, key in keys]
-    with pytest.raises(HelperUnreachable):
-        link.round_key(RUN, 3)
-
-
-def test_a_reply_that_is_half_copied_is_waited_for_and_a_refusal_may_be_asked_again(leader, carry, place, tmp_path):
-    service = place.open(round_key_seconds=10)
-    link = carry(service)
-    link.round_key(RUN, 1)
-    (reply,) = (tmp_path / "carried").glob("*.reply")
-    whole = reply.read_bytes()
-    reply.write_bytes(whole[:50])
-    with pytest.raises(HelperUnreachable, match="no reply"):
-        link.round_key(RUN, 1)
-    assert reply.exists()
-    reply.unlink()
-    place.time = NOW + 11
-    with pytest.raises(RoundKeyGone):
-        link.round_key(RUN, 1)
-    assert not reply.exists()
-
-
-def test_a_question_of_somebody_else_is_not_answered(leader, make_leader):
-    query = Query.signed(Question.HEAD, [], parties=leader.parties, key=leader.authority)
-    with pytest.raises(RequestRefused, match="not signed by this helper's leader"):
-        Query.from_file(query.to_file(), leader.parties)
-    for data in (b"", b"junk", query.to_file()[:-1], query.to_file() + b"x"):
-        with pytest.raises(RequestRefused):
-            Query.from_file(data, leader.parties)
