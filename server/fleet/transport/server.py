@@ -79,7 +79,7 @@ class FleetServer:
         self._mailbox = Mailbox(max_reply_bytes=self._limits.max_reply_bytes)
         self._api = FleetApi(self._mailbox, self._presence)
         authenticator = Authenticator(self.enrolment)
-        app = SignedHttp(
+        self._app = SignedHttp(
             {**self._api.calls, ADMISSION_PATH: lambda node, _: node.certificate},
             lambda _, headers: authenticator.check(headers),
             self._limits,
@@ -93,7 +93,7 @@ class FleetServer:
         )
 
         async def dispatch(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-            await (strangers if scope.get("path") in (open_calls or {}) else app)(scope, receive, send)
+            await (strangers if scope.get("path") in (open_calls or {}) else self._app)(scope, receive, send)
 
         self._https = HttpsServer(dispatch, tls, host=host, port=port, limits=self._limits, name="fleet-server")
         self._grid: FleetGrid | None = None

@@ -51,7 +51,7 @@ class Fleet:
 
             return watched
 
-        calls = self.server._api.calls
+        calls = self.server._app._handlers
         for path, handler in list(calls.items()):
             calls[path] = wrap(path.removeprefix("/v1/fleet/"), handler)
 
