@@ -20,6 +20,7 @@ from palate.client.fleet.identity import DeviceKeys
 from palate.client.fleet.transport.link import MEDIA_TYPE, BadAnswer, Link, Refused, Unreachable
 from palate.client.vault import Vault
 from palate.errors import FederationError
+from palate.privacy import files
 from palate.privacy.enrolment import MAX_CATALOGUE_BYTES, MAX_WELCOME_BYTES, EnrolmentFileRefused, Welcome
 from palate.privacy.invitation import CARD_PATH, JOIN_PATH, MAX_CARD_BYTES, FleetCard, Invitation
 
@@ -104,7 +105,7 @@ def ask(
     body = invitation.join(keys.request.sign(keys.signing))
     with tempfile.TemporaryDirectory() as scratch:
         authority = Path(scratch) / "authority.crt"
-        authority.write_text(card.ca_certificate, encoding="ascii")
+        files.create(authority, card.ca_certificate.encode("ascii"))
         with Link(invitation.address, keys.node, authority=authority) as link:
             archive = _admitted(link, body, wait_seconds, lambda: waits(keys.request.fingerprint), sleep)
     welcome, catalogue = Welcome.unpack(archive)
