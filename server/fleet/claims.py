@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from palate.errors import RunError
@@ -43,7 +43,10 @@ def claim_of(folder: FleetFolder, config: FleetConfig) -> FleetClaim:
             authority_is_separate=folder.authority_is_separate(config.cohort.authority_is_separate),
         )
         return FleetClaim(against, _AMONG_PEERS[against])
-    trust = trust_of(parties_of(folder, config))
+    parties = parties_of(folder, config)
+    if folder.authority_key.exists():  # whoever runs the server can sign as the authority
+        parties = replace(parties, authority=parties.leader)
+    trust = trust_of(parties)
     who = "a server or a helper that breaks the protocol" if trust.against_lies else "parties that follow the protocol"
     gamma = config.cohort.gamma
     noise = (

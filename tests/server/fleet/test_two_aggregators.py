@@ -23,8 +23,8 @@ from palate.server.fleet.config import load_config
 from palate.server.fleet.folder import FleetFolder
 from palate.server.fleet.operation import FINISHED
 from palate.server.fleet.serving import opened
+from palate.server.fleet.setup import make_authority_key, propose, welcome
 from palate.server.fleet.setup import make_fleet as make_folder
-from palate.server.fleet.setup import propose, welcome
 from palate.server.fleet.summary import rounds_of, status_of
 from palate.server.helper.config import checked_config
 from palate.server.helper.folder import HelperFolder, make_helper, trust
@@ -176,12 +176,26 @@ def test_a_card_of_another_helper_or_of_another_fleet_is_refused(tmp_path, folde
     with pytest.raises(ConfigError, match="of another helper than"), opened(folder):
         pass
     given = {"name": "films", "run": "films-1", "listen": {"address": "localhost:1"}}
-    for card, more, words in (
-        (helper.card.read_bytes(), {}, "of a helper of fleet 'books', not 'films'"),
-        (b"{}", {}, "not a helper's card"),
-        (helper.card.read_bytes(), {"authority": tmp_path / "a.pub"}, "has no enrolment authority"),
+    for card, words in (
+        (helper.card.read_bytes(), "of a helper of fleet 'books', not 'films'"),
+        (b"{}", "not a helper's card"),
     ):
         made = FleetFolder(tmp_path / f"no{next(number)}")
         with pytest.raises(ConfigError, match=words):
-            make_folder(made, tmp_path / "items.csv", given, helper=card, **more)
+            make_folder(made, tmp_path / "items.csv", given, helper=card)
         assert not made.config.exists()
+
+
+def test_a_server_that_holds_the_authoritys_key_admits_alone_whatever_the_keys_say(tmp_path, helper):
+    (tmp_path / "items.csv").write_text("item\ni1\ni2\n")
+    key = tmp_path / "elsewhere" / "authority.key"
+    make_authority_key(key)
+    given = {"name": "books", "run": "books-1", "listen": {"address": "localhost:1"}}
+    folder, card = FleetFolder(tmp_path / "third"), helper.card.read_bytes()
+    make_folder(folder, tmp_path / "items.csv", given, helper=card, authority=key.with_suffix(".pub"))
+    config = load_config(folder.config)
+    assert claim_of(folder, config).against == "malicious"
+    folder.authority_key.write_bytes(key.read_bytes())
+    claim = claim_of(folder, config)
+    assert claim.against == "semi-honest"
+    assert "The leader admits devices alone" in claim.meaning
