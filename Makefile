@@ -22,7 +22,7 @@ help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 simulate: $(RUN_READY) ## Train on the embedded demo and write a report
-	@$(BIN)/palate simulate --data demo --run-dir $(RUN)
+	@$(BIN)/palate simulate --data demo --folder $(RUN)
 
 test: lint ## Check style and types, then run all tests
 	@$(BIN)/python -m pytest

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palate.cli.client_folder import FolderOption, device_folder
+from palate.cli.client_fleet import FolderOption, device_folder
 from palate.cli.terminal import Answer, answering, confirm, note, say, somebody_is_there
 from palate.errors import ConfigError
 

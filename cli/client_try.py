@@ -29,7 +29,7 @@ _SEED = 1
 @answering
 def try_(
     folder: Annotated[
-        Path | None, folder_option("Folder of the demonstration device.", "--home", show_default="./palate-demo")
+        Path | None, folder_option("Folder of the demonstration device.", show_default="./palate-demo")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Make the demonstration device anew.")] = False,
     seed: Annotated[

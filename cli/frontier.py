@@ -55,7 +55,7 @@ def frontier(
         Literal["validation", "test"], typer.Option(help="What the chart shows; both are written to frontier.parquet.")
     ] = "validation",
     folder: Annotated[
-        Path | None, folder_option("Folder of the frontier. [default: runs/frontier- and the datasets' names]", "--out")
+        Path | None, folder_option("Folder of the frontier. [default: runs/frontier- and the datasets' names]")
     ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,

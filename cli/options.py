@@ -1,7 +1,6 @@
 """Options that many commands share, and how an option shows in `--help`.
 
-One word for the folder that a command works in: `--folder`. Its former spellings still work, and help does not list
-them.
+One word for the folder that a command works in: `--folder`.
 """
 
 from __future__ import annotations
@@ -16,39 +15,29 @@ from typer.core import TyperCommand, TyperGroup
 
 from palate.errors import ConfigError
 
-FORMER = frozenset({"--run-dir", "--home", "--dir", "--out"})
-"""Former spellings of `--folder`; they go with the next version."""
-
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only, and the result.")]
 
 
-def folder_option(
-    help: str, *former: str, envvar: str | None = None, show_default: bool | str = False, metavar: str | None = "FOLDER"
-) -> Any:
+def folder_option(help: str, *, envvar: str | None = None, show_default: bool | str = False) -> Any:
     """Return the option `--folder` of a command, for use in an `Annotated` type.
 
     Parameters
     ----------
     help
         What lies in the folder.
-    former
-        Spellings of `FORMER` that the command still takes.
     envvar
         Environment variable that names the folder where the option does not.
-    show_default, metavar
+    show_default
         As of `typer.Option`.
     """
-    if unknown := set(former) - FORMER:
-        raise ValueError(f"{', '.join(sorted(unknown))} is no former spelling of --folder")
     return typer.Option(
         "--folder",
-        *former,
         envvar=envvar,
         show_envvar=envvar is not None,
         help=help,
         show_default=show_default,
-        metavar=metavar,
+        metavar="FOLDER",
     )
 
 
@@ -74,28 +63,6 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent))
 
 
-class _Option(typer.core.TyperOption):
-    """Shows no former spelling, in help and in errors."""
-
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        every, self.opts = self.opts, self._shown
-        try:
-            return super().get_help_record(ctx)
-        finally:
-            self.opts = every
-
-    def get_error_hint(self, ctx: click.Context | None) -> str:
-        every, self.opts = self.opts, self._shown
-        try:
-            return super().get_error_hint(ctx)
-        finally:
-            self.opts = every
-
-    @property
-    def _shown(self) -> list[str]:
-        return [name for name in self.opts if name not in FORMER] or self.opts
-
-
 class _Argument(typer.core.TyperArgument):
     """Shows its help: Typer 0.20 loses it to Click 8.5, whose arguments have a help and a section of their own."""
 
@@ -108,7 +75,7 @@ class _Argument(typer.core.TyperArgument):
         return None if found is None else (found[0], "  ".join(filter(None, (self._words, found[1]))))
 
 
-vars(typer.main).update(TyperOption=_Option, TyperArgument=_Argument)
+vars(typer.main).update(TyperArgument=_Argument)
 
 # Help is plain text here; where rich is installed, Typer would escape defaults for an HTML export all the same.
 typer.core.HAS_RICH = False

@@ -38,7 +38,7 @@ def demo(
     epsilon: Annotated[float, typer.Option(help="Privacy budget of the run, per user.")] = 8.0,
     seed: Annotated[int, typer.Option(help="Draws people and accidents; keys and noise are never seeded.")] = 1,
     folder: Annotated[
-        Path | None, folder_option("Keep the fleet in this new folder.", "--dir", show_default="a temporary one")
+        Path | None, folder_option("Keep the fleet in this new folder.", show_default="a temporary one")
     ] = None,
     timeout_seconds: Annotated[float, typer.Option(min=10, help="When to give up.")] = 900.0,
 ) -> Answer:

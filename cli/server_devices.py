@@ -17,7 +17,7 @@ from palate.errors import ConfigError
 from palate.server.fleet.folder import FleetFolder
 
 HERE = Path("fleet")
-FolderOption = Annotated[Path, folder_option("Folder of the fleet.", "--dir", show_default=True)]
+FolderOption = Annotated[Path, folder_option("Folder of the fleet.", show_default=True)]
 
 
 @reads("item_column", "title_column", "columns", "strict")

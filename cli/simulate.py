@@ -24,7 +24,7 @@ def simulate(
     asked: dict[str, Any],
     *,
     folder: Annotated[
-        Path | None, folder_option("Run folder. [default: runs/ and a name made from the settings]", "--run-dir")
+        Path | None, folder_option("Run folder. [default: runs/ and a name made from the settings]")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in the run folder, and start anew.")] = False,
     ray_address: Annotated[

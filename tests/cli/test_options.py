@@ -1,38 +1,27 @@
-"""Options that commands share: one word for the folder, its former spellings taken and not shown."""
+"""Options that commands share: one word for the folder."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+import click
 
-import pytest
-import typer
-from typer.testing import CliRunner
-
-from palate.cli.options import folder_option
+from palate.cli.main import root_command
 
 
-@pytest.fixture
-def app() -> typer.Typer:
-    made = typer.Typer()
-
-    @made.command()
-    def show(folder: Annotated[Path, folder_option("Folder of the run.", "--run-dir")] = Path("here")) -> None:
-        typer.echo(folder)
-
-    return made
+def _commands(group: click.Group):
+    for command in group.commands.values():
+        loaded = command.load() if hasattr(command, "load") else command
+        if isinstance(loaded, click.Group):
+            yield from _commands(loaded)
+        else:
+            yield loaded
 
 
-@pytest.mark.parametrize("spelling", ["--folder", "--run-dir"])
-def test_a_former_spelling_of_the_folder_works_as_the_present_one(app, spelling):
-    assert CliRunner().invoke(app, [spelling, "there"]).output == "there\n"
-
-
-def test_help_lists_the_present_spelling_alone(app):
-    text = CliRunner().invoke(app, ["--help"]).output
-    assert ("--folder" in text, "--run-dir" in text) == (True, False)
-
-
-def test_a_spelling_that_no_command_ever_had_is_refused():
-    with pytest.raises(ValueError, match="--place"):
-        folder_option("Folder.", "--place")
+def test_every_command_that_takes_a_folder_calls_it_so_and_nothing_else():
+    spellings = {
+        name
+        for command in _commands(root_command())
+        for option in command.params
+        for name in option.opts
+        if "--folder" in option.opts or name in {"--run-dir", "--home", "--dir", "--out"}
+    }
+    assert spellings == {"--folder"}
