@@ -11,11 +11,10 @@ import errno
 import os
 import sys
 import traceback
-from dataclasses import dataclass
 
 import click
 
-from palate.errors import PalateError
+from palate.errors import ConfigError, EnvironmentProblem, PalateError
 
 INTERNAL = 70
 INTERRUPTED = 130
@@ -42,9 +41,6 @@ EXIT_CODES: dict[int, str] = {
     READER_GONE: "the reader of the output went away",
 }
 
-_ENVIRONMENT = 12
-_USAGE = 2
-
 # Packages of an extra, so that their absence is a step to take and not a defect.
 _EXTRA_OF = {"matplotlib": "report", "ray": "ray"}
 
@@ -67,24 +63,25 @@ _REFUSALS: dict[int, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Ending:
-    """What is said at the end and how the process exits.
+class _Interrupted(PalateError):
+    """The person stopped the command."""
 
-    Attributes
-    ----------
-    exit_code
-        A key of `EXIT_CODES`.
-    message, hint
-        One line each; an empty string says nothing.
-    """
-
-    exit_code: int
-    message: str = ""
-    hint: str = ""
+    exit_code = INTERRUPTED
 
 
-def ending_of(error: BaseException, *, command_path: str = "palate") -> Ending:
+class _ReaderGone(PalateError):
+    """Nobody reads the output; nothing is said."""
+
+    exit_code = READER_GONE
+
+
+class _Defect(PalateError):
+    """An error that nobody foresaw."""
+
+    exit_code = INTERNAL
+
+
+def ending_of(error: BaseException, *, command_path: str = "palate") -> PalateError:
     """Turn what stopped a command into what to say and how to exit.
 
     Parameters
@@ -96,26 +93,25 @@ def ending_of(error: BaseException, *, command_path: str = "palate") -> Ending:
 
     Returns
     -------
-    Ending
-        Always with an exit code of `EXIT_CODES`.
+    PalateError
+        Always with an exit code of `EXIT_CODES`; an empty message says nothing.
     """
     if isinstance(error, PalateError):
-        return Ending(error.exit_code, error.message, error.hint)
+        return error
     if isinstance(error, click.ClickException):
         return _usage_ending(error, command_path)
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         usual = "run the same command again; a run goes on after its last finished round"
-        return Ending(INTERRUPTED, "interrupted", str(error) or usual)
+        return _Interrupted("interrupted", hint=str(error) or usual)
     if isinstance(error, BrokenPipeError):
-        return Ending(READER_GONE)
-    return _environment_ending(error) or Ending(
-        INTERNAL,
+        return _ReaderGone("")
+    return _environment_ending(error) or _Defect(
         f"internal: {type(error).__name__}: {error}",
-        "this is a defect in palate; run again with PALATE_DEBUG=1 and report the traceback",
+        hint="this is a defect in palate; run again with PALATE_DEBUG=1 and report the traceback",
     )
 
 
-def show(ending: Ending, error: BaseException | None = None) -> None:
+def show(ending: PalateError, error: BaseException | None = None) -> None:
     """Write an ending to stderr: coloured on a terminal, plain elsewhere, one line each.
 
     Parameters
@@ -136,31 +132,32 @@ def show(ending: Ending, error: BaseException | None = None) -> None:
             console.print(Text.assemble((f"{label}:", style), " ", _one_line(line)))
 
 
-def _usage_ending(error: click.ClickException, command_path: str) -> Ending:
+def _usage_ending(error: click.ClickException, command_path: str) -> PalateError:
     context = error.ctx if isinstance(error, click.UsageError) else None
     help_hint = f"see {context.command_path if context else command_path} --help"
     possibilities = list(getattr(error, "possibilities", None) or ())
     if not possibilities:
-        return Ending(_USAGE, _as_clause(error.format_message()), help_hint)
+        return ConfigError(_as_clause(error.format_message()), hint=help_hint)
     # Click's own sentence repeats the suggestions; they belong in the hint.
-    return Ending(_USAGE, _as_clause(error.message), f"did you mean {' or '.join(possibilities)}? {help_hint}")
+    return ConfigError(_as_clause(error.message), hint=f"did you mean {' or '.join(possibilities)}? {help_hint}")
 
 
-def _environment_ending(error: BaseException) -> Ending | None:
+def _environment_ending(error: BaseException) -> PalateError | None:
     if isinstance(error, MemoryError):
-        return Ending(_ENVIRONMENT, "the machine has no memory left", "use smaller data, or a machine with more memory")
+        return EnvironmentProblem(
+            "the machine has no memory left", hint="use smaller data, or a machine with more memory"
+        )
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
         if package in _EXTRA_OF:
-            extra = _EXTRA_OF[package]
-            return Ending(
-                _ENVIRONMENT, f"this needs the package {package}, not installed", f"pip install 'palate[{extra}]'"
-            )
+            hint = f"pip install 'palate[{_EXTRA_OF[package]}]'"
+            return EnvironmentProblem(f"this needs the package {package}, not installed", hint=hint)
     if isinstance(error, (ConnectionError, TimeoutError)):
-        return Ending(_ENVIRONMENT, f"the network refuses: {error}", "check the connection and try again")
+        return EnvironmentProblem(f"the network refuses: {error}", hint="check the connection and try again")
     if isinstance(error, OSError) and error.errno in _REFUSALS:
         where = f"{error.filename}: " if error.filename is not None else ""
-        return Ending(_ENVIRONMENT, f"{where}{_as_clause(error.strerror or str(error))}", _REFUSALS[error.errno])
+        hint = _REFUSALS[error.errno]
+        return EnvironmentProblem(f"{where}{_as_clause(error.strerror or str(error))}", hint=hint)
     return None
 
 
