@@ -7,27 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from palate.models.arrays import Int32Array, Int64Array, IntegerArray, StrArray
+from palate.models.arrays import BoolArray, Int32Array, Int64Array, IntegerArray, StrArray
 from palate.models.metrics import RankingMetrics
 
 POPULARITY_BANDS = ((0.5, "head"), (0.8, "mid"), (1.0, "tail"))
 """Items from most to least popular, cut where they hold this share of all training interactions."""
 
 
-@dataclass(frozen=True)
-class Partition:
-    """Users in disjoint groups.
-
-    Attributes
-    ----------
-    band
-        Group of each user, int64 [m], indices into `labels`.
-    labels
-        Name of each group; a group may be empty.
-    """
-
-    band: Int64Array
-    labels: tuple[str, ...]
+Groups = dict[str, BoolArray]
+"""Disjoint groups of users by name: who belongs to each, bool [m]."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +49,7 @@ class Band:
         }
 
 
-def by_activity(lengths: Int64Array) -> Partition:
+def by_activity(lengths: Int64Array) -> Groups:
     """Quartiles of users by history length, fewer where many share a length: equals stay together.
 
     Parameters
@@ -71,16 +59,16 @@ def by_activity(lengths: Int64Array) -> Partition:
     """
     edges = np.unique(np.quantile(lengths, [0.25, 0.5, 0.75], method="inverted_cdf"))
     quartile = np.searchsorted(edges, lengths, side="left")
-    band = np.unique(quartile, return_inverse=True)[1]  # drops quartiles with nobody
-    labels = []
-    for index in range(int(band.max()) + 1):
-        low, high = int(lengths[band == index].min()), int(lengths[band == index].max())
+    groups = {}
+    for band in np.unique(quartile):  # without quartiles that have nobody
+        inside = quartile == band
+        low, high = int(lengths[inside].min()), int(lengths[inside].max())
         span = f"{low} to {high}" if low < high else f"{low}"
-        labels.append(f"{span} interaction{'' if high == 1 else 's'}")
-    return Partition(band, tuple(labels))
+        groups[f"{span} interaction{'' if high == 1 else 's'}"] = inside
+    return groups
 
 
-def by_popularity(counts: IntegerArray, items: Int32Array) -> Partition:
+def by_popularity(counts: IntegerArray, items: Int32Array) -> Groups:
     """Users by whether their item is in the head, the middle or the tail of the catalogue (POPULARITY_BANDS).
 
     Parameters
@@ -96,24 +84,22 @@ def by_popularity(counts: IntegerArray, items: Int32Array) -> Partition:
     edges = [share * counts.sum() for share, _ in POPULARITY_BANDS[:-1]]
     band = np.empty(len(counts), dtype=np.int64)
     band[order] = np.searchsorted(edges, before, side="right")
-    return Partition(band[items], tuple(label for _, label in POPULARITY_BANDS))
+    return {label: band[items] == place for place, (_, label) in enumerate(POPULARITY_BANDS)}
 
 
-def by_label(values: Sequence[str] | StrArray) -> Partition:
+def by_label(values: Sequence[str] | StrArray) -> Groups:
     """Users with equal labels, groups in alphabetical order; values are text, [m]."""
-    labels, band = np.unique(np.asarray(values, dtype=np.str_), return_inverse=True)
-    return Partition(band, tuple(str(label) for label in labels))
+    labels = np.asarray(values, dtype=np.str_)
+    return {str(label): labels == label for label in np.unique(labels)}
 
 
-def accuracy_by(
-    partition: Partition, rank_sampled: Int32Array, rank_full: Int32Array, *, top_k: int
-) -> tuple[Band, ...]:
+def accuracy_by(groups: Groups, rank_sampled: Int32Array, rank_full: Int32Array, *, top_k: int) -> tuple[Band, ...]:
     """Accuracy in each group that has users.
 
     Parameters
     ----------
-    partition
-        The groups.
+    groups
+        Who belongs where; a group may be empty.
     rank_sampled, rank_full
         0-based ranks of the same users, int32 [m].
     top_k
@@ -125,6 +111,6 @@ def accuracy_by(
             RankingMetrics.from_ranks(rank_sampled[inside], top_k),
             RankingMetrics.from_ranks(rank_full[inside], top_k),
         )
-        for index, label in enumerate(partition.labels)
-        if (inside := partition.band == index).any()
+        for label, inside in groups.items()
+        if inside.any()
     )

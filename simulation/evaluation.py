@@ -7,6 +7,7 @@ Everything here needs all users' histories at once: it exists in simulations onl
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol, runtime_checkable
@@ -19,7 +20,7 @@ from palate.models import lists, metrics
 from palate.models.arrays import Float32Array, Int32Array
 from palate.models.histories import Histories
 from palate.models.metrics import RankingMetrics
-from palate.simulation.bands import Band, Partition, accuracy_by, by_activity, by_label, by_popularity
+from palate.simulation.bands import Band, accuracy_by, by_activity, by_label, by_popularity
 from palate.simulation.datasets.splits import HeldOut
 
 BATCH_USERS = 512
@@ -313,7 +314,6 @@ def summarise(
     full, shown = evaluation.metrics("full"), evaluation.top_items
     if shown is None or evaluation.rank_full is None:
         raise DataError("0 lists to describe in this evaluation", hint="evaluate again with with_full=True")
-    ranks = evaluation.rank_sampled, evaluation.rank_full
     beyond = BeyondAccuracy(
         coverage=lists.coverage(shown, num_items),
         gini=lists.gini(lists.exposure(shown, num_items)),
@@ -321,9 +321,8 @@ def summarise(
         diversity=lists.intra_list_diversity(shown, content) if content is not None else None,
     )
 
-    def accuracy(partition: Partition) -> tuple[Band, ...]:
-        return accuracy_by(partition, *ranks, top_k=evaluation.top_k)
-
+    ranks = evaluation.rank_sampled, evaluation.rank_full
+    accuracy = functools.partial(accuracy_by, rank_sampled=ranks[0], rank_full=ranks[1], top_k=evaluation.top_k)
     labels = {name: np.asarray(values, dtype=np.str_)[evaluation.users] for name, values in (groups or {}).items()}
     return Summary(
         sampled=evaluation.metrics(),
