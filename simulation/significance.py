@@ -24,7 +24,7 @@ BATCH_RESAMPLES = 250
 
 @dataclass(frozen=True)
 class Difference:
-    """First model minus second model, averaged over users.
+    """Second model minus first model, averaged over users.
 
     Attributes
     ----------
@@ -96,9 +96,9 @@ def compare(
     if len(first.users) < 2:
         raise DataError(f"{len(first.users)} users to compare, at least 2 are needed", hint="evaluate more users")
     ranks, k = (first.ranks(ranking), second.ranks(ranking)), first.top_k
-    hits = metrics.hit_rate(ranks[0], k) - metrics.hit_rate(ranks[1], k)
-    gains = metrics.ndcg(ranks[0], k) - metrics.ndcg(ranks[1], k)
-    only_first, only_second = int(np.sum(hits > 0)), int(np.sum(hits < 0))
+    hits = metrics.hit_rate(ranks[1], k) - metrics.hit_rate(ranks[0], k)
+    gains = metrics.ndcg(ranks[1], k) - metrics.ndcg(ranks[0], k)
+    only_first, only_second = int(np.sum(hits < 0)), int(np.sum(hits > 0))
     return Comparison(
         hit_rate=_difference(hits, mcnemar_p_value(only_first, only_second), num_resamples, rng),
         ndcg=_difference(gains, permutation_p_value(gains, num_resamples=num_resamples, rng=rng), num_resamples, rng),

@@ -27,41 +27,8 @@ _FACTS |= {"cpu_seconds", "peak_memory_mb", "bytes_per_device"}
 _RESAMPLING_SEED = 0  # the same two runs give the same interval every time
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """One metric of two runs.
-
-    Attributes
-    ----------
-    metric
-        Its published name.
-    first, second
-        Its values.
-    test
-        Second minus first with interval and p-value; None for metrics that are not tested.
-    """
-
-    metric: str
-    first: float
-    second: float
-    test: significance.Difference | None = None
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """Two runs under one protocol.
-
-    Attributes
-    ----------
-    contrasts
-        Metrics, tested ones first.
-    only_first, only_second
-        People for whom only one of the runs has a hit within the cut-off.
-    """
-
-    contrasts: tuple[Contrast, ...]
-    only_first: int
-    only_second: int
+Contrast = tuple[str, float, float, significance.Difference | None]
+"""A metric's published name, its values in both runs, and its test where it has one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +44,7 @@ class Comparison:
     config
         Options that differ: name, value in the first run, value in the second.
     by_ranking
-        Test accuracy under "sampled" and "full".
+        Paired tests of test accuracy under "sampled" and "full".
     """
 
     first: Result
@@ -85,7 +52,7 @@ class Comparison:
     num_users: int
     top_k: int
     config: tuple[tuple[str, str, str], ...]
-    by_ranking: dict[str, Ranked]
+    by_ranking: dict[str, significance.Comparison]
 
     @property
     def names(self) -> tuple[str, str]:
@@ -96,15 +63,20 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """One sentence: which of the two is better, if the data shows it."""
-        contrast = next(c for c in self.by_ranking["sampled"].contrasts if c.metric.startswith("ndcg"))
-        test, (first, second) = contrast.test, self.names
-        if test is None or test.low <= 0 <= test.high:
+        test, (first, second) = self.by_ranking["sampled"].ndcg, self.names
+        if test.low <= 0 <= test.high:
             found = f"No difference between {first} and {second} is shown"
         else:
             found = f"{second if test.low > 0 else first} is better than {first if test.low > 0 else second}"
-        numbers = "" if test is None else f" (95% interval {signed(test.low)} to {signed(test.high)})"
-        change = signed(contrast.second - contrast.first)
-        return f"{found}: {metric_name(contrast.metric)} differs by {change}{numbers}."
+        interval = f"95% interval {signed(test.low)} to {signed(test.high)}"
+        return f"{found}: NDCG@{self.top_k} differs by {signed(test.value)} ({interval})."
+
+    def contrasts(self, ranking: str) -> list[Contrast]:
+        """List the metrics under "sampled" or "full", tested ones first."""
+        tested, k = self.by_ranking[ranking], self.top_k
+        tests = {f"hr@{k}": tested.hit_rate, f"ndcg@{k}": tested.ndcg, f"recall@{2 * k}": None, "mrr": None}
+        first, second = (run.summary.test.accuracy(ranking).values for run in (self.first, self.second))
+        return [(name, first[name], second[name], test) for name, test in tests.items()]
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON; `difference` is second minus first."""
@@ -119,13 +91,13 @@ class Comparison:
                     "only_first": found.only_first,
                     "only_second": found.only_second,
                     "metrics": {
-                        contrast.metric: {
-                            "first": contrast.first,
-                            "second": contrast.second,
-                            "difference": contrast.second - contrast.first,
-                            "test": asdict(contrast.test) if contrast.test else None,
+                        metric: {
+                            "first": first,
+                            "second": second,
+                            "difference": second - first,
+                            "test": asdict(test) if test else None,
                         }
-                        for contrast in found.contrasts
+                        for metric, first, second, test in self.contrasts(ranking)
                     },
                 }
                 for ranking, found in self.by_ranking.items()
@@ -147,22 +119,14 @@ def compare_runs(first: Run, second: Run) -> Comparison:
         If they are of different catalogues, people, held-out items or cut-offs, or of fewer than 2 people.
     """
     _require_comparable(first, second)
-    ranked = {}
+    by_ranking = {}
     for ranking in RANKINGS:
         rng = np.random.default_rng(_RESAMPLING_SEED)
-        own, other = second.ranked["test"].evaluation, first.ranked["test"].evaluation
+        evaluations = first.ranked["test"].evaluation, second.ranked["test"].evaluation
         try:
-            tested = significance.compare(own, other, rng=rng, ranking=ranking)
+            by_ranking[ranking] = significance.compare(*evaluations, rng=rng, ranking=ranking)
         except DataError as error:
             raise RunError(f"{first.folder} and {second.folder}: {error.message}", hint=_AGAIN) from error
-        values = [run.result.summary.test.accuracy(ranking).values for run in (first, second)]
-        k = first.top_k
-        tests = {f"hr@{k}": tested.hit_rate, f"ndcg@{k}": tested.ndcg, f"recall@{2 * k}": None, "mrr": None}
-        ranked[ranking] = Ranked(
-            tuple(Contrast(name, values[0][name], values[1][name], test) for name, test in tests.items()),
-            only_first=tested.only_second,
-            only_second=tested.only_first,
-        )
     options = flattened(first.config), flattened(second.config)
     names = dict.fromkeys([*options[0], *options[1]])
     pairs = ((name, options[0].get(name, ABSENT), options[1].get(name, ABSENT)) for name in names)
@@ -172,7 +136,7 @@ def compare_runs(first: Run, second: Run) -> Comparison:
         num_users=len(first.ranked["test"].user_ids),
         top_k=first.top_k,
         config=tuple(pair for pair in pairs if pair[1] != pair[2]),
-        by_ranking=ranked,
+        by_ranking=by_ranking,
     )
 
 
@@ -186,7 +150,7 @@ def comparison_grids(comparison: Comparison) -> list[Grid]:
             Grid(
                 caption=f"Test, {where}",
                 columns=("Metric", *names, "Difference", "95% interval", "p-value"),
-                rows=tuple(_contrast_row(contrast) for contrast in found.contrasts),
+                rows=tuple(_contrast_row(*contrast) for contrast in comparison.contrasts(ranking)),
                 notes=(
                     f"{comparison.num_users:,} people; only {names[0]} served {found.only_first:,} of them, "
                     f"only {names[1]} {found.only_second:,}.",
@@ -211,14 +175,13 @@ def _require_comparable(first: Run, second: Run) -> None:
         raise RunError(f"{names} are of different people ({len(people[0]):,} and {len(people[1]):,})", hint=_AGAIN)
 
 
-def _contrast_row(contrast: Contrast) -> Row:
-    test = contrast.test
+def _contrast_row(metric: str, first: float, second: float, test: significance.Difference | None) -> Row:
     return Row(
-        metric_name(contrast.metric),
+        metric_name(metric),
         (
-            Cell(score(contrast.first)),
-            Cell(score(contrast.second)),
-            Cell(signed(contrast.second - contrast.first)),
+            Cell(score(first)),
+            Cell(score(second)),
+            Cell(signed(second - first)),
             Cell(f"{signed(test.low)} to {signed(test.high)}" if test else ABSENT),
             Cell(p_value(test.p_value) if test else ABSENT),
         ),

@@ -190,9 +190,9 @@ def test_an_audit_reports_a_tampered_record_and_raises_nothing(protected: palate
 
 
 def test_a_comparison_is_second_minus_first(plain: palate.Run, protected: palate.Run):
-    found = palate.compare(plain, protected.folder).by_ranking["sampled"].contrasts[0]
-    assert found.first == plain.metrics.test.sampled.hit_rate.value
-    assert found.second == protected.metrics.test.sampled.hit_rate.value
+    _, first, second, _ = palate.compare(plain, protected.folder).contrasts("sampled")[0]
+    assert first == plain.metrics.test.sampled.hit_rate.value
+    assert second == protected.metrics.test.sampled.hit_rate.value
 
 
 def test_a_table_has_rows_by_title(protected: palate.Run):

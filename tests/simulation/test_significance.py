@@ -45,8 +45,8 @@ def test_a_clear_gain_is_found_and_its_sign_follows_the_order():
     rng = np.random.default_rng(1)
     weak = rng.integers(0, 40, 400)
     strong = np.maximum(weak - 8, 0)
-    better = compare(evaluation(strong), evaluation(weak), rng=np.random.default_rng(2), num_resamples=999)
-    worse = compare(evaluation(weak), evaluation(strong), rng=np.random.default_rng(2), num_resamples=999)
+    better = compare(evaluation(weak), evaluation(strong), rng=np.random.default_rng(2), num_resamples=999)
+    worse = compare(evaluation(strong), evaluation(weak), rng=np.random.default_rng(2), num_resamples=999)
     assert better.hit_rate.value == pytest.approx(np.mean(strong < 10) - np.mean(weak < 10))
     for difference in (better.hit_rate, better.ndcg):
         assert 0 < difference.low <= difference.value <= difference.high

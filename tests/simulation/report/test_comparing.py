@@ -22,15 +22,15 @@ def test_differences_are_second_minus_first_and_match_the_ranks(make_run: Callab
     found = compare_runs(blurred, sharp)
     for ranking in ("sampled", "full"):
         hits = [run.ranked["test"].evaluation.ranks(ranking) < 10 for run in (blurred, sharp)]
-        contrast = found.by_ranking[ranking].contrasts[0]
-        assert contrast.metric == "hr@10"
-        assert contrast.test.value == pytest.approx(hits[1].mean() - hits[0].mean())
-        assert contrast.test.value == pytest.approx(contrast.second - contrast.first)
-        assert contrast.test.low < contrast.test.value < contrast.test.high
+        metric, first, second, test = found.contrasts(ranking)[0]
+        assert metric == "hr@10"
+        assert test.value == pytest.approx(hits[1].mean() - hits[0].mean())
+        assert test.value == pytest.approx(second - first)
+        assert test.low < test.value < test.high
         assert found.by_ranking[ranking].only_second == np.sum(hits[1] & ~hits[0])
         assert found.by_ranking[ranking].only_first == np.sum(hits[0] & ~hits[1])
-    assert found.by_ranking["sampled"].contrasts[0].test.value > 0.1
-    assert found.by_ranking["sampled"].contrasts[0].test.p_value < 0.01
+    assert found.by_ranking["sampled"].hit_rate.value > 0.1
+    assert found.by_ranking["sampled"].hit_rate.p_value < 0.01
 
 
 def test_options_that_differ_are_listed_and_no_others(make_run: Callable[..., object], tmp_path: Path):
@@ -44,10 +44,9 @@ def test_a_run_compared_with_itself_differs_in_nothing(finished_run):
     run = read_run(finished_run.folder)
     found = compare_runs(run, run)
     assert found.config == ()
-    for ranked in found.by_ranking.values():
-        for contrast in ranked.contrasts[:2]:
-            assert (contrast.test.value, contrast.test.low, contrast.test.high) == (0, 0, 0)
-            assert contrast.test.p_value == 1
+    for tested in found.by_ranking.values():
+        for test in (tested.hit_rate, tested.ndcg):
+            assert (test.value, test.low, test.high, test.p_value) == (0, 0, 0, 1)
     assert comparison_grids(found)[-1].notes == ("The configurations are equal.",)
     assert len(set(found.names)) == 2
 
