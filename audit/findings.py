@@ -291,5 +291,5 @@ def _anchors(audit: LedgerAudit) -> Check:
     return Check(name, "not shown", f"{passed} {beside}")
 
 
-def _of(faults: tuple[LedgerError, ...], kind: type[LedgerError]) -> list[LedgerError]:
+def _of(faults: Sequence[LedgerError], kind: type[LedgerError]) -> list[LedgerError]:
     return [fault for fault in faults if isinstance(fault, kind)]
