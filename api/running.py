@@ -265,7 +265,7 @@ class Run:
         except PalateError as error:
             others = ledgers.faults if ledgers is not None else ()
             return AuditResult(ledgers, budget, (error, *(fault for fault in others if fault is not error)))
-        return AuditResult(ledgers, budget, ledgers.faults)
+        return AuditResult(ledgers, budget, tuple(ledgers.faults))
 
     def report(self, path: str | PathLike[str] | None = None, *, examples: bool = True) -> Path:
         """Write the report as one HTML page, by default report.html in the run folder, and return its path.
