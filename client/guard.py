@@ -229,19 +229,16 @@ class Guard:
     @contextmanager
     def _opened(self) -> Iterator[LedgerBook]:
         with LedgerBook(self._path, self._signer) as book:
-            self._open_ledgers(book)
+            for unit, promise in self._promises.items():
+                name = ledger_name(self._device, unit)
+                if name not in book.names:
+                    book.create([name], self._policy(unit, promise))
             yield book
 
     def _close_rounds(self, book: LedgerBook, but: tuple[str, int] | None = None) -> None:
         for name in book.names:
             for run, number in [key for key in book.state(name).open if key != but]:
                 book.close_round(name, run, number)
-
-    def _open_ledgers(self, book: LedgerBook) -> None:
-        for unit, promise in self._promises.items():
-            name = ledger_name(self._device, unit)
-            if name not in book.names:
-                book.create([name], self._policy(unit, promise))
 
     def _policy(self, unit: Unit, promise: Promise, *, coarsest: int | None = None) -> Policy:
         """Return what a ledger may be charged: the budget, less what is carried."""

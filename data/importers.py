@@ -70,11 +70,6 @@ class Importer:
         """Whether a file of this name with these columns is such an export."""
         return _named(file, self.files) and (columns == self.needs if self.alone else self.needs <= columns)
 
-    def may_be(self, file: str) -> bool:
-        """Whether a file of this name, found in an archive or a folder, may be such an export."""
-        patterns = self.inside or tuple(pattern for pattern in self.files if pattern != "*")
-        return _named(file, patterns)
-
 
 def _named(file: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(file.lower().removesuffix(".gz"), pattern) for pattern in patterns)
@@ -163,4 +158,5 @@ def importer_of_text(file: str, text: str) -> Importer | None:
 
 def is_known_export(file: str) -> bool:
     """Whether a file of this name, found in an archive or a folder, may be a known export; raises as `importer_of`."""
-    return any(importer.may_be(file) for _, importer in IMPORTERS.items())
+    patterns = (each.inside or tuple(name for name in each.files if name != "*") for _, each in IMPORTERS.items())
+    return any(_named(file, each) for each in patterns)

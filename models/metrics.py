@@ -122,11 +122,6 @@ def ndcg(ranks: IntegerArray, k: int) -> Float64Array:
     return hit_rate(ranks, k) / np.log2(ranks.astype(np.float64) + 2.0)
 
 
-def reciprocal_rank(ranks: IntegerArray) -> Float64Array:
-    """1 / (rank + 1) per user, over the whole list; its mean is MRR."""
-    return 1.0 / (ranks.astype(np.float64) + 1.0)
-
-
 @dataclass(frozen=True)
 class Estimate:
     """A mean over users with its sampling error.
@@ -233,7 +228,7 @@ class RankingMetrics:
             hit_rate=estimate_rate(hit_rate(ranks, top_k)),
             ndcg=estimate_mean(ndcg(ranks, top_k)),
             recall_wide=float(np.mean(hit_rate(ranks, 2 * top_k))),
-            mrr=float(np.mean(reciprocal_rank(ranks))),
+            mrr=float(np.mean(1.0 / (ranks.astype(np.float64) + 1.0))),
         )
 
     @property

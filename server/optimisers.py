@@ -128,7 +128,9 @@ class Momentum(Optimiser):
 
     def direction(self, aggregate: Aggregate) -> Float64Array:
         """Return the accumulated direction at unit root mean square."""
-        return _unit_rms(self.accumulate("velocity", aggregate.total, self.config.momentum))
+        velocity = self.accumulate("velocity", aggregate.total, self.config.momentum)
+        size = float(np.sqrt(np.mean(velocity**2)))
+        return velocity / size if size > 0 else velocity
 
 
 class Adam(Optimiser):
@@ -211,8 +213,3 @@ def build_optimiser(config: OptimiserConfig) -> Optimiser:
             f"unknown server optimiser {config.name!r}", hint=f"choose one of {', '.join(sorted(OPTIMISERS))}"
         )
     return OPTIMISERS[config.name](config)
-
-
-def _unit_rms(direction: Float64Array) -> Float64Array:
-    size = float(np.sqrt(np.mean(direction**2)))
-    return direction / size if size > 0 else direction

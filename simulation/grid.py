@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
@@ -47,7 +47,6 @@ class InProcessGrid(Grid):
         num_nodes: int,
         *,
         workers: int,
-        run_config: Mapping[str, bool | float | int | str] | None = None,
     ) -> None:
         self._client_app = client_app
         self._run = Run.create_empty(run_id=_RUN_ID)
@@ -66,7 +65,7 @@ class InProcessGrid(Grid):
                 node_id=partition + 2,
                 node_config={"partition-id": partition, "num-partitions": num_nodes},
                 state=RecordDict(),
-                run_config=dict(run_config or {}),
+                run_config={},
             )
             for partition in range(num_nodes)
         }

@@ -69,9 +69,7 @@ class _CappedCohorts:
             return self._rounds[server_round - 1].copy()
 
 
-@lru_cache(maxsize=4)
-def _capped(seed: int, num_users: int, cohort: int, cap: int) -> _CappedCohorts:
-    return _CappedCohorts(seed, num_users, cohort, cap)
+_capped = lru_cache(maxsize=4)(_CappedCohorts)
 
 
 def survivors(seed: int, server_round: int, taking_part: BoolArray, dropouts: int) -> BoolArray:

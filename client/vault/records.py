@@ -6,17 +6,13 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from palate.client.vault.errors import NotInVault
 from palate.client.vault.purposes import Purpose
 from palate.client.vault.store import Vault
 
 _T = TypeVar("_T")
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value).encode("ascii")
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,7 @@ class Record(Generic[_T]):
 
     purpose: Purpose
     name: str
-    encode: Callable[[_T], bytes] = _json
+    encode: Callable[[_T], bytes] = lambda value: json.dumps(value).encode("ascii")
     decode: Callable[[bytes], _T] = json.loads
 
     def read(self, vault: Vault) -> _T | None:

@@ -143,7 +143,10 @@ def read_anchors(data: bytes) -> tuple[list[BookAnchor], list[Anchor]]:
             else:
                 raise BadReceipt(f"its fields are neither {', '.join(_BOOK_FIELDS)} nor {', '.join(_LEDGER_FIELDS)}")
         except (MalformedBody, BadReceipt) as error:
-            raise _no_anchor(count, error.message) from None
+            raise LedgerUnreadable(
+                f"line {count} is no anchor: {error.message}",
+                hint="anchors are the lines that palate wrote; see docs/formats/ledger.md",
+            ) from None
     return books, ledgers
 
 
@@ -211,9 +214,3 @@ class AnchorWatch:
                 raise Rollback(f"ledger {name} has {state.seq} entries, an anchor saw {latest}")
         if self._fork is not None:
             raise self._fork
-
-
-def _no_anchor(line: int, why: str) -> LedgerUnreadable:
-    return LedgerUnreadable(
-        f"line {line} is no anchor: {why}", hint="anchors are the lines that palate wrote; see docs/formats/ledger.md"
-    )

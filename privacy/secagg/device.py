@@ -37,7 +37,7 @@ from palate.privacy.secagg.errors import (
     SurvivorsRefused,
 )
 from palate.privacy.secagg.keys import DeviceIdentity, EnrolmentCertificate
-from palate.privacy.secagg.masks import PairKeys, add_mask, commitment, seal, unseal
+from palate.privacy.secagg.masks import PairKeys, add_mask, check_vector, commitment, pack, reduced, seal, unseal
 from palate.privacy.secagg.messages import (
     Advert,
     Consistency,
@@ -53,7 +53,6 @@ from palate.privacy.secagg.messages import (
 from palate.privacy.secagg.offer import DevicePolicy, Offer, share_threshold
 from palate.privacy.secagg.peers import Peers
 from palate.privacy.secagg.shamir import SHARE_SIZE, parse_share, split
-from palate.privacy.secagg.words import check_vector, pack, reduced
 
 _T = TypeVar("_T")
 

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from palate.privacy.integer.ring import Ring, RingArray
 from palate.privacy.secagg.encoding import HASH_SIZE, Message, to_sign
 from palate.privacy.secagg.errors import Equivocation, QuorumLost, ReceiptRefused, StageClosed
+from palate.privacy.secagg.masks import pack, unpack
 from palate.privacy.secagg.messages import (
     Advert,
     Consistency,
@@ -34,7 +35,6 @@ from palate.privacy.secagg.messages import (
 from palate.privacy.secagg.offer import Offer, share_threshold
 from palate.privacy.secagg.screening import check_advert, check_message
 from palate.privacy.secagg.unmasking import Unmasking
-from palate.privacy.secagg.words import pack, unpack
 
 _Upward = Advert | SealedShares | MaskedVector | Consistency | Reveal
 
@@ -175,7 +175,9 @@ class ServerRound:
             raise StageClosed(f"stage {stage.name} does not wait for device {device}", hint="it has left the round")
         checked = self._checked(stage, device, data)
         if device in self._accepted[stage]:
-            self._exclude(stage, device)
+            self._excluded.add(device)
+            if stage is not Stage.MASK:
+                del self._accepted[stage][device]
             raise Equivocation(
                 f"device {device} signed two messages for stage {stage.name}", hint="keep both, and ask its owner"
             )
@@ -293,11 +295,6 @@ class ServerRound:
                 self._signatures[device] = message.signature
             case Reveal():
                 self._reveals[device] = message.shares
-
-    def _exclude(self, stage: Stage, device: int) -> None:
-        self._excluded.add(device)
-        if stage is not Stage.MASK:
-            del self._accepted[stage][device]
 
     def _close_advertise(self) -> None:
         entries = tuple(self._adverts[device].entry for device in sorted(self._accepted[Stage.ADVERTISE]))

@@ -14,11 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from palate.privacy.integer.ring import RingArray
 from palate.privacy.secagg.errors import ReconstructionFailed
-from palate.privacy.secagg.masks import PairKeys, add_mask, commitment
+from palate.privacy.secagg.masks import PairKeys, add_mask, commitment, reduced
 from palate.privacy.secagg.messages import RosterEntry
 from palate.privacy.secagg.offer import Offer, share_threshold
 from palate.privacy.secagg.shamir import combine, decode, parse_share
-from palate.privacy.secagg.words import reduced
 
 
 class Unmasking:

@@ -98,10 +98,6 @@ class Baseline:
     needs_content: bool = False
     spends_budget: bool = False
 
-    def label_under(self, promise: Promise | None) -> str:
-        """Name it for tables, with the budget that it spends."""
-        return f"{self.label} (epsilon {promise.epsilon:g})" if self.spends_budget and promise else self.label
-
     def obstacle(self, num_items: int, content: Float32Array | None, promise: Promise | None = None) -> str | None:
         """Why it cannot run on this data, in words for the report; None where it can."""
         if self.max_items is not None and num_items > self.max_items:

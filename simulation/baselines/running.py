@@ -129,9 +129,10 @@ def run_baselines(
         validation = summary(evaluate(entry.fit(data), split.validation, data.history), data) if ranked else None
         everything = replace(data, history=split.full_train)
         tested = evaluate(entry.fit(everything), split.test, everything.history)
+        label = f"{entry.label} (epsilon {promise.epsilon:g})" if entry.spends_budget and promise else entry.label
         results[entry.name] = BaselineResult(
             entry.name,
-            entry.label_under(promise),
+            label,
             entry.citation,
             validation=validation,
             test=summary(tested, everything),

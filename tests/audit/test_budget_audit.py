@@ -11,7 +11,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from palate.privacy.accounting import libraries
+from palate.privacy.accounting import crosscheck
 from palate.privacy.accounting.events import GaussianEvent
 from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.ledger.store import LedgerBook
@@ -66,7 +66,7 @@ def test_independent_accountants_are_asked_about_what_the_ledger_says(run, audit
 
 def test_accountants_that_disagree_end_in_4(run, audit, monkeypatch):
     pytest.importorskip("dp_accounting", reason="needs the extra audit")
-    monkeypatch.setattr(libraries, "google_pld", lambda events, delta: 0.5)
+    monkeypatch.setattr(crosscheck, "google_pld", lambda events, delta: 0.5)
     code, _, err = audit("budget", run)
     assert code == 4
     assert "dp_accounting PLD says epsilon 0.5" in err

@@ -13,8 +13,7 @@ import palate
 from palate import errors
 from palate.cli.errors import EXIT_CODES, ending_of
 from palate.errors import PalateError
-from palate.privacy.accounting.crosscheck import AccountantsDisagree
-from palate.privacy.accounting.libraries import AccountantUnavailable
+from palate.privacy.accounting.crosscheck import AccountantsDisagree, AccountantUnavailable
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger import errors as ledger
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from palate.privacy import accounting
-from palate.privacy.accounting import guarantee, libraries
+from palate.privacy.accounting import crosscheck, guarantee
 from palate.privacy.accounting.crosscheck import AccountantsDisagree, checked_epsilon, cross_check, require_agreement
 from palate.privacy.accounting.events import Composed, GaussianEvent, SkellamEvent
 from palate.privacy.accounting.guarantee import CrossCheck, account_for
@@ -47,8 +47,8 @@ def test_reference_values_from_two_libraries_and_ours(events, exact: float, prv:
 
 @pytest.mark.parametrize(("noise_multiplier", "expected"), [(3.731, 1), (1.994, 2), (1.081, 4), (0.600, 8)])
 def test_reference_noise_from_two_libraries(noise_multiplier: float, expected: float):
-    assert libraries.google_pld(gaussian(noise_multiplier, 1), DELTA) == pytest.approx(expected, rel=1e-3)
-    assert libraries.opacus_prv(gaussian(noise_multiplier, 1), DELTA) == pytest.approx(expected + 0.01, abs=5e-3)
+    assert crosscheck.google_pld(gaussian(noise_multiplier, 1), DELTA) == pytest.approx(expected, rel=1e-3)
+    assert crosscheck.opacus_prv(gaussian(noise_multiplier, 1), DELTA) == pytest.approx(expected + 0.01, abs=5e-3)
 
 
 def test_the_claim_for_integer_noise_stays_above_every_gaussian_figure():
@@ -76,8 +76,8 @@ def test_a_figure_that_is_not_a_number_is_no_agreement():
 
 @pytest.mark.parametrize("faulty", ["google_pld", "opacus_prv", "google_rdp", "opacus_rdp"])
 def test_a_faulty_accountant_is_noticed(monkeypatch: pytest.MonkeyPatch, faulty: str):
-    honest = getattr(libraries, faulty)
-    monkeypatch.setattr(libraries, faulty, lambda events, delta: 0.97 * honest(events, delta))
+    honest = getattr(crosscheck, faulty)
+    monkeypatch.setattr(crosscheck, faulty, lambda events, delta: 0.97 * honest(events, delta))
     with pytest.raises(AccountantsDisagree):
         cross_check(gaussian(5.0, 50), DELTA)
 
@@ -92,8 +92,8 @@ def test_a_claim_below_the_cross_checks_is_noticed(monkeypatch: pytest.MonkeyPat
 
 def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
-    with pytest.raises(libraries.AccountantUnavailable, match="dp-accounting") as caught:
-        libraries.google_pld(gaussian(1.0, 1), DELTA)
+    with pytest.raises(crosscheck.AccountantUnavailable, match="dp-accounting") as caught:
+        crosscheck.google_pld(gaussian(1.0, 1), DELTA)
     assert "dp-accounting" in caught.value.hint
 
 
@@ -102,16 +102,16 @@ def test_a_figure_that_is_not_finite_is_an_accountant_that_cannot_answer(
     monkeypatch: pytest.MonkeyPatch, figure: float
 ):
     monkeypatch.setattr("opacus.accountants.PRVAccountant.get_epsilon", lambda self, delta: figure)
-    with pytest.raises(libraries.AccountantUnavailable, match=f"its epsilon is {figure}") as caught:
-        libraries.opacus_prv(gaussian(5.0, 1), DELTA)
+    with pytest.raises(crosscheck.AccountantUnavailable, match=f"its epsilon is {figure}") as caught:
+        crosscheck.opacus_prv(gaussian(5.0, 1), DELTA)
     assert caught.value.hint
 
 
 def test_asking_twice_gives_the_same_answer_and_leaves_the_events_alone():
     events = [*gaussian(5.0, 10), *gaussian(6.0, 3)]
     before = [*events]
-    first = [libraries.opacus_rdp(events, DELTA), libraries.google_rdp(events, DELTA)]
-    assert [libraries.opacus_rdp(events, DELTA), libraries.google_rdp(events, DELTA)] == first
+    first = [crosscheck.opacus_rdp(events, DELTA), crosscheck.google_rdp(events, DELTA)]
+    assert [crosscheck.opacus_rdp(events, DELTA), crosscheck.google_rdp(events, DELTA)] == first
     assert events == before
 
 
