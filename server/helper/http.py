@@ -102,7 +102,7 @@ class HelperServer:
     def _body_limit(self, path: str) -> int:
         """Bytes of the longest body that a question may have."""
         match Question(path.removeprefix(ROOT)):
-            case Question.REGISTER:
+            case Question.REGISTER | Question.RENEW:
                 return _OFFER + _CERTIFICATE * self._service.most_devices
             case Question.ANSWER:
                 return _OFFER + max(map(record_size, Suite)) * (self._service.most_registered() + 1)

@@ -237,7 +237,7 @@ def leader() -> Leader:
 @pytest.fixture
 def make_place(tmp_path) -> Callable[[Leader], Place]:
     def make(leader: Leader) -> Place:
-        place = Place(tmp_path / "helper", leader.parties)
+        place = Place(tmp_path / f"helper-{len(list(tmp_path.iterdir()))}", leader.parties)
         place.make()
         return place
 

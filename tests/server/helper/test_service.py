@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from palate.privacy.aggregators.admission import Register
+from palate.privacy.aggregators.admission import Certificate, Register
 from palate.privacy.aggregators.call import witness_key
 from palate.privacy.aggregators.errors import (
     AlreadyCollected,
@@ -308,6 +308,19 @@ def test_a_body_longer_than_expected_is_not_read(serve, leader):
         body = bytes(size + 1)
         assert served.post(question, body, **served.headers(question, body)).status_code == 413
         assert served.post(question, body[1:], **served.headers(question, body[1:])).status_code == 200
+
+
+def test_admissions_of_many_devices_are_renewed_in_one_question(make_leader, make_place, serve):
+    leader = make_leader(together=True, devices=40)
+    service = make_place(leader).open()
+    leader.certificates(service)
+    served = serve(service=service)
+    with HttpsLink(served.card, leader.parties, leader.key, patience_seconds=0.0) as link:
+        longer = [leader.certificate(device, not_after=NOW + 90_000) for device in leader.identities]
+        renewed = [Certificate.from_bytes(each) for each in link.renew([each.to_bytes() for each in longer])]
+    assert [each.body for each in renewed] == [each.body for each in longer]
+    for each in renewed:
+        each.verify(leader.parties)
 
 
 def test_a_body_that_drips_is_given_up(serve, leader):
