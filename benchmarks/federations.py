@@ -23,8 +23,8 @@ from palate.server.coordinator import Coordinator, RoundOutcome
 from palate.server.optimisers import OptimiserConfig
 from palate.simulation.config import ContentOptions, SimulationConfig
 from palate.simulation.grid import InProcessGrid, run_in_process
+from palate.simulation.host import close_nodes, open_node
 from palate.simulation.measure import cpu_seconds
-from palate.simulation.nodes import close_nodes, open_node
 from palate.simulation.prepare import Prepared, prepare, shard_users
 from palate.simulation.seeding import device_keys, table_rng
 

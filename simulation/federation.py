@@ -84,7 +84,7 @@ def run_on_engine(config: SimulationConfig, session: SimulationSession, *, ray_a
     """Hand the session to the engine of the configuration."""
     from palate.client.app import make_app as make_client_app
     from palate.server.app import make_app as make_server_app
-    from palate.simulation.nodes import close_nodes, num_nodes, open_node
+    from palate.simulation.host import close_nodes, num_nodes, open_node
 
     config_json, run_dir = config.model_dump_json(), str(session.folder.resolve())
 

@@ -18,7 +18,7 @@ from palate.server.values import merge, nested
 from palate.simulation import run_folder
 from palate.simulation.config import SimulationConfig, checked_config, load_config
 from palate.simulation.federation import resolved
-from palate.simulation.nodes import num_nodes, open_node
+from palate.simulation.host import num_nodes, open_node
 from palate.simulation.prepare import prepare
 from palate.simulation.progress import Watcher
 from palate.simulation.session import SimulationSession

@@ -29,10 +29,9 @@ from palate.simulation import run_folder
 from palate.simulation.claims import guarantee_of, label_of
 from palate.simulation.config import SimulationConfig
 from palate.simulation.evaluation import Evaluation
-from palate.simulation.host import join_answers
+from palate.simulation.host import join_answers, num_nodes
 from palate.simulation.ledgers import RunLedger, have_keys, make_keys
 from palate.simulation.measure import cpu_seconds
-from palate.simulation.nodes import num_nodes
 from palate.simulation.noise_keys import destroy_noise_key, make_noise_key, read_noise_key
 from palate.simulation.prepare import Prepared, coordinator_of
 from palate.simulation.results import conclude

@@ -13,8 +13,7 @@ from palate.models.table import ItemTable, initial_embeddings
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import RoundPlan, WireError
 from palate.server.settings import cohort_size
-from palate.simulation.host import ShardHost, join_answers, read_heads
-from palate.simulation.nodes import DeviceNode, num_nodes
+from palate.simulation.host import DeviceNode, ShardHost, join_answers, num_nodes, read_heads
 from palate.simulation.prepare import prepare, shard_users
 from palate.simulation.seeding import participants
 

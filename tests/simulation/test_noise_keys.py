@@ -10,9 +10,8 @@ import pytest
 from palate.models.table import initial_embeddings
 from palate.privacy.mechanisms.terms import ReleaseTerms
 from palate.privacy.wire import RoundPlan
-from palate.simulation.host import ShardHost
+from palate.simulation.host import DeviceNode, ShardHost
 from palate.simulation.ledgers import make_keys
-from palate.simulation.nodes import DeviceNode
 from palate.simulation.noise_keys import NoiseKeys, make_noise_key
 from palate.simulation.prepare import prepare
 

@@ -26,9 +26,8 @@ from palate.privacy.wire import NUM_METRICS, RoundPlan, WireError
 from palate.server.coordinator import Coordinator
 from palate.server.decoding import steps_per_unit
 from palate.server.store import RunStore
-from palate.simulation.host import ShardHost
+from palate.simulation.host import DeviceNode, ShardHost
 from palate.simulation.ledgers import make_keys
-from palate.simulation.nodes import DeviceNode
 from palate.simulation.noise_keys import make_noise_key
 from palate.simulation.prepare import prepare
 from palate.simulation.seeding import device_keys, participants, survivors, table_rng
