@@ -10,8 +10,8 @@ from palate.audit.budget_audit import BudgetAudit, UnitBudget
 from palate.audit.ledger_audit import LedgerAudit
 from palate.errors import PalateError
 from palate.privacy.accounting.guarantee import round_up
-from palate.simulation.report.budget_chart import budget_figure
 from palate.simulation.report.drawing import Chart, to_svg
+from palate.simulation.report.figures import budget_figure
 from palate.simulation.report.rendering import Protection, render
 
 _HERE = Path(__file__).parent

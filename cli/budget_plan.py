@@ -16,8 +16,8 @@ _PLOT_POINTS = 300
 
 def draw(made: Plan, path: Path) -> None:
     """Draw central epsilon by round, to a .png or .svg file."""
-    from palate.simulation.report.budget_chart import budget_figure
     from palate.simulation.report.drawing import to_file
+    from palate.simulation.report.figures import budget_figure
 
     last = made.rounds
     stride = max(1, last // _PLOT_POINTS)

@@ -116,7 +116,6 @@ def _write_report(folder: Path, talk: Console, *, again: bool) -> Path | None:
 
 def _result_lines(result: dict[str, Any]) -> Iterator[Line]:
     """Lines of a result: accuracy, the references, cost, and the privacy guarantee."""
-    from palate.simulation.report import promise
     from palate.simulation.report.headline import headline
     from palate.simulation.report.records import Result
     from palate.simulation.report.tables import facts_grid, measured, text_grid
@@ -143,7 +142,7 @@ def _result_lines(result: dict[str, Any]) -> Iterator[Line]:
     style = "bold red" if record.guarantee is None else "bold green"
     yield f"unit {record.unit}: {record.protection}", style
     if record.guarantee is not None:
-        yield facts_grid("", "", promise.facts(record.guarantee))
+        yield facts_grid("", "", record.guarantee.facts)
 
 
 def _new_item_lines(found: dict[str, Any]) -> Iterator[Line]:

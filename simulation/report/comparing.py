@@ -12,7 +12,6 @@ import numpy as np
 
 from palate.errors import DataError, RunError
 from palate.simulation import significance
-from palate.simulation.report import promise
 from palate.simulation.report.ranked import RANKINGS
 from palate.simulation.report.records import Result
 from palate.simulation.report.rendering import cell
@@ -194,7 +193,7 @@ def _facts(result: Result) -> dict[str, object]:
 
 def _shown_facts(result: Result) -> dict[str, str]:
     beyond = result.summary.test.beyond
-    stated = promise.facts(result.guarantee) if result.guarantee else {"guarantee": result.protection}
+    stated = result.guarantee.facts if result.guarantee else {"guarantee": result.protection}
     return {
         "Protection": stated["guarantee"],
         "Compared worlds": stated.get("compared worlds", ABSENT),

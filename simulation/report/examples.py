@@ -14,7 +14,7 @@ from palate.data.catalogue import Catalogue
 from palate.models.histories import Histories
 from palate.models.lists import NO_ITEM
 from palate.simulation.report.ranked import RankedUsers
-from palate.simulation.report.recommending import Item, item_of
+from palate.simulation.report.recommending import Item
 
 _QUANTILES = (0.1, 0.37, 0.63, 0.9)
 _RECENT = 5
@@ -79,9 +79,9 @@ def _example(ranked: RankedUsers, catalogue: Catalogue, history: Histories, row:
     return Example(
         user_id=ranked.user_ids[row],
         num_items=len(past),
-        recent=tuple(item_of(catalogue, int(item)) for item in past[-_RECENT:]),
-        recommended=tuple(item_of(catalogue, item) for item in shown if item != NO_ITEM),
-        target=item_of(catalogue, target),
+        recent=tuple(Item(**catalogue.about(item)) for item in past[-_RECENT:].tolist()),
+        recommended=tuple(Item(**catalogue.about(item)) for item in shown if item != NO_ITEM),
+        target=Item(**catalogue.about(target)),
         rank=int(evaluation.ranks("full")[row]) + 1,
         served=served,
     )

@@ -1,4 +1,4 @@
-"""Figures of the report: accuracy and loss by round, and accuracy by group."""
+"""Figures of the pages: accuracy and loss by round, accuracy by group, and a budget by round."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from palate.simulation.bands import Band
@@ -101,6 +102,40 @@ def band_chart(name: str, title: str, models: Mapping[str, Sequence[Band]]) -> C
         cut = f"HR@{bands[0].sampled.top_k}"
         svg = to_svg(figure, name=name, title=f"{title}, {cut}", description=described)
         return Chart(title, f"{cut} among sampled candidates, with 95% intervals.", svg)
+
+
+def budget_figure(rounds: Sequence[int], epsilons: Sequence[float], *, target: float | None, title: str = "") -> Figure:
+    """Draw epsilon by round.
+
+    Parameters
+    ----------
+    rounds, epsilons
+        The curve, [num_points] each.
+    target
+        Budget, drawn as a dashed line; None for none.
+    title
+        Says what every epsilon in it means.
+    """
+    with house_style():
+        figure, (axes,) = blank(6.4, 3.8)
+        alone = len(rounds) == 1
+        axes.plot(rounds, epsilons, color=COLOURS["first"], marker="o" if alone else "", clip_on=False)
+        if target is not None:
+            axes.axhline(target, color=COLOURS["second"], linewidth=1.2, linestyle=(0, (4, 3)))
+            axes.annotate(
+                f"budget {target:g}",
+                (0, target),
+                (4, -14),
+                textcoords="offset points",
+                color=COLOURS["second"],
+                fontsize=10.5,
+            )
+        axes.set_xlim(0, rounds[-1])
+        axes.set_ylim(0, 1.08 * max(*epsilons, target or 0.0))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set_xlabel("round")
+        axes.set_title(title)
+    return figure
 
 
 def _draw_accuracy(axes: Axes, rounds: Sequence[RoundRecord], result: Result) -> None:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from palate.simulation.report import promise
+from palate.simulation.protection import UNPROTECTED
 from palate.simulation.report.records import Result
 from palate.simulation.report.rendering import Protection
 from palate.simulation.report.tables import headliners
-from palate.simulation.report.words import noun, num_candidates, number_word, percent
-
-UNPROTECTED = "none"
+from palate.simulation.report.words import noun, number_word, percent
 
 
 def headline(result: Result, ranking: str = "sampled") -> str:
     """Say how often the item that a person really chose next is in the list, for this run and the references."""
     items, k = noun(result.data), number_word(result.summary.test.sampled.top_k)
-    candidates = num_candidates(result.protocol)
     if ranking == "full":
         opening = f"In the whole catalogue of {result.dataset.items:,} {items}, it"
     else:
-        among = f"Of {candidates:,} {items}" if candidates else f"Of a short list of {items}"
-        opening = f"{among}, the one that a person really chose next"
+        opening = f"Of {result.dataset.candidates:,} {items}, the one that a person really chose next"
     popular = result.baselines.get("popularity")
     titles = {popular.label: "the most popular items"} if popular else {}
     own, *rivals = ((label, summary.accuracy(ranking)) for label, summary in headliners(result).items())
@@ -47,11 +43,11 @@ def protection(result: Result) -> Protection:
             text=f"{why} This is a simulation for comparison: nothing here may be called private.",
             facts=facts,
         )
-    stated = promise.facts(result.guarantee)
-    alone = "".join(f" By each device alone: {promise.claim(claim)}." for claim in result.guarantee.further)
+    stated = result.guarantee.facts
+    alone = "".join(f" By each device alone: {claim}." for claim in result.guarantee.further)
     return Protection(
         protected=True,
-        title=f"Differential privacy: {promise.claim(result.guarantee)}",
+        title=f"Differential privacy: {result.guarantee}",
         text=f"Compared: {stated['compared worlds']}. It holds if: {stated['holds if']}.{alone}",
         facts=facts | stated,
     )

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from palate.errors import PalateError
 from palate.models.histories import Histories
+from palate.simulation.bands import Band
+from palate.simulation.evaluation import Summary
 from palate.simulation.prepare import prepare
+from palate.simulation.report.drawing import Chart
 from palate.simulation.report.examples import Example, choose_examples
-from palate.simulation.report.figures import round_charts, save_curves
-from palate.simulation.report.groups import groupings
+from palate.simulation.report.figures import band_chart, round_charts, save_curves
 from palate.simulation.report.headline import headline, protection
+from palate.simulation.report.records import Result
 from palate.simulation.report.rendering import render, save
 from palate.simulation.report.tables import (
     ROLES,
+    Grid,
     accuracy_grid,
+    band_grid,
     baseline_cost_grid,
     beyond_grid,
     cost_grid,
@@ -86,7 +92,7 @@ def report_page(run: Run, examples: list[Example], why_no_examples: str) -> str:
         beyond=beyond_grid(result),
         definitions=definitions(run.top_k, items),
         charts=round_charts(run.rounds, result),
-        groupings=groupings(result, items),
+        groupings=_groupings(result, items),
         examples=examples,
         why_no_examples=why_no_examples,
         cost=cost_grid(result, run.rounds),
@@ -96,6 +102,28 @@ def report_page(run: Run, examples: list[Example], why_no_examples: str) -> str:
         environment=facts_grid("Environment", "What", _environment(run)),
         table=run.saved,
     )
+
+
+def _bands_of(summary: Summary, items: str) -> dict[tuple[str, str], Sequence[Band]]:
+    """Accuracy by group under every grouping of the people, by its caption and its column's heading."""
+    return {
+        ("By activity of the person", "History"): summary.by_activity,
+        (f"By popularity of the {items} sought", "Items"): summary.by_popularity,
+        **{(f"By {name}", name.capitalize()): bands for name, bands in summary.by_group.items()},
+    }
+
+
+def _groupings(result: Result, items: str) -> list[tuple[Chart, Grid]]:
+    """Draw and tabulate every grouping that has at least two groups."""
+    every = {label: _bands_of(summary, items) for label, summary in headliners(result).items()}
+    found = []
+    for place, (cut, own) in enumerate(_bands_of(result.summary.test, items).items()):
+        labels = [band.label for band in own]
+        same = {label: bands.get(cut, ()) for label, bands in every.items()}
+        models = {label: bands for label, bands in same.items() if [band.label for band in bands] == labels}
+        if len(own) > 1:
+            found.append((band_chart(f"groups-{place}", cut[0], models), band_grid(*cut, models)))
+    return found
 
 
 def _examples(run: Run, history: Histories | None) -> tuple[list[Example], str]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from palate.data.catalogue import Catalogue
 from palate.data.interactions import Interactions
 from palate.errors import DataError
 from palate.models import lists
@@ -32,16 +31,12 @@ class Item:
     item: str
     title: str
     year: int | None
-    genres: tuple[str, ...]
+    genres: list[str]
 
     @property
     def described(self) -> str:
         """Title with its year, unless the title contains it."""
         return f"{self.title} ({self.year})" if self.year and f"({self.year})" not in self.title else self.title
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        return {"item": self.item, "title": self.title, "year": self.year, "genres": list(self.genres)}
 
 
 @dataclass(frozen=True)
@@ -89,9 +84,9 @@ class Recommended:
         return {
             "user": self.user_id,
             "history": self.num_items,
-            "recent": [item.to_dict() for item in self.recent],
+            "recent": [vars(item) for item in self.recent],
             "recommendations": [
-                {"rank": rank, **line.item.to_dict(), "score": line.score, "held_out": line.held_out}
+                {"rank": rank, **vars(line.item), "score": line.score, "held_out": line.held_out}
                 for rank, line in enumerate(self.recommendations, start=1)
             ],
         }
@@ -148,7 +143,7 @@ def recommend_to(finished: Finished, user_id: str, num_recommendations: int = 10
     DataError
         If the data has no such person.
     """
-    interactions = finished.interactions
+    interactions, catalogue = finished.interactions, finished.interactions.catalogue
     if user_id not in interactions.users:
         raise _unknown(user_id, interactions)
     user = interactions.users.index(user_id)
@@ -161,19 +156,13 @@ def recommend_to(finished: Finished, user_id: str, num_recommendations: int = 10
     return Recommended(
         user_id=user_id,
         num_items=len(known),
-        recent=tuple(item_of(interactions.catalogue, int(item)) for item in known[-RECENT:]),
+        recent=tuple(Item(**catalogue.about(item)) for item in known[-RECENT:].tolist()),
         recommendations=tuple(
-            Recommendation(item_of(interactions.catalogue, int(item)), float(scores[0, item]), int(item) == held_out)
-            for item in best
+            Recommendation(Item(**catalogue.about(item)), float(scores[0, item]), item == held_out)
+            for item in best.tolist()
             if item != lists.NO_ITEM
         ),
     )
-
-
-def item_of(catalogue: Catalogue, index: int) -> Item:
-    """Name an item of the catalogue."""
-    year = int(catalogue.years[index])
-    return Item(catalogue.ids[index], catalogue.titles[index], year or None, catalogue.genres[index])
 
 
 def _unknown(user_id: str, interactions: Interactions) -> DataError:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from palate.models.metrics import RankingMetrics
-from palate.privacy.accounting.guarantee import CrossCheck
+from palate.privacy.accounting.guarantee import CrossCheck, round_up
 from palate.simulation.evaluation import Summary
 
 
@@ -69,13 +69,14 @@ class BaselineResult(_Measured):
 
 
 class Dataset(_Record):
-    """Size of the data after cleaning."""
+    """Size of the data after cleaning, and how many items a sampled ranking has."""
 
     users: int
     items: int
     interactions: int
     density: float
     has_time: bool
+    candidates: int
 
 
 class CpuSeconds(_Record):
@@ -121,6 +122,10 @@ class Claim(_Record):
     noise_multipliers: NoiseMultipliers
     local: LocalClaim | None
 
+    def __str__(self) -> str:
+        """Say the claim in one line; epsilon is rounded up."""
+        return f"epsilon {round_up(self.epsilon)} at delta {self.delta:g} per {self.unit}"
+
 
 class GuaranteeRecord(Claim):
     """The guarantee of a run: a claim, its mechanism, and the same release's claims for other units."""
@@ -133,6 +138,36 @@ class GuaranteeRecord(Claim):
     roster_size: int
     further: tuple[Claim, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Return everything that is needed to read the claim, by name."""
+        noise, rounds = self.noise_multipliers, self.device_rounds
+        shares = "; each device's own"
+        if self.local is not None:
+            shares = f"; sized for {self.honest_shares:,} honest devices of {self.roster_size:,}"
+        checks = ", ".join(f"{check.accountant} {check.epsilon:.3f}" for check in self.cross_checks)
+        found = {"guarantee": str(self)}
+        for further in self.further:
+            found["and by each device alone"] = str(further)
+        found |= {
+            "compared worlds": self.adjacency,
+            "proven by": self.accountant,
+            "cross-checked, noise as Gaussian": checks,
+            "amplification": self.amplification,
+            "mechanism": self.mechanism,
+            "noise": f"multiplier {noise.popularity:.3f} in the popularity round, {noise.train:.3f} in "
+            + ("the training round" if rounds == 1 else f"each of {rounds} training rounds")
+            + shares,
+            "holds if": "; ".join(self.assumptions),
+        }
+        if self.local is not None:
+            alone = round_up(self.local.epsilon, 1)
+            found["without secure aggregation"] = f"epsilon {alone} per {self.unit}: no protection by itself"
+        if self.notes:
+            found["beware"] = "; ".join(self.notes)
+        found["not covered"] = "the held-out metrics of a simulation, which are exact; other runs on the same people"
+        return found
 
 
 class Result(_Record):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from palate.server.values import flat
@@ -18,7 +17,6 @@ _NOUNS = {
     "gowalla": "places",
 }
 _SMALL_NUMBERS = {1: "one", 2: "two", 3: "three", 5: "five", 10: "ten", 20: "twenty"}
-_NCF_NEGATIVES = 99
 _KIBI = 1024
 
 
@@ -30,14 +28,6 @@ def noun(data: str) -> str:
 def number_word(number: int) -> str:
     """Small round numbers as words, others as digits."""
     return _SMALL_NUMBERS.get(number, str(number))
-
-
-def num_candidates(protocol: str) -> int | None:
-    """How many items the sampled protocol ranks, the held-out one included; None where the protocol does not say."""
-    if protocol.startswith("NCF"):
-        return _NCF_NEGATIVES + 1
-    found = re.search(r"(\d+) negatives", protocol)
-    return int(found.group(1)) + 1 if found else None
 
 
 def percent(share: float) -> str:

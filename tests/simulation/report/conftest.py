@@ -185,6 +185,7 @@ def write_run(
             "interactions": len(interactions.item),
             "density": len(interactions.item) / NUM_USERS / NUM_ITEMS,
             "has_time": True,
+            "candidates": 100,
         },
         "summary": plain,
         "baselines": baselines,

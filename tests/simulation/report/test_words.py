@@ -8,19 +8,6 @@ from palate.simulation.report import words
 
 
 @pytest.mark.parametrize(
-    ("protocol", "expected"),
-    [
-        ("leave-one-out by time, 99 negatives", 100),
-        ("leave-one-out by the file's order (no time known), 40 negatives", 41),
-        ("NCF's own held-out items and negatives", 100),
-        ("something else", None),
-    ],
-)
-def test_the_number_of_candidates_is_read_from_the_protocol(protocol: str, expected: int | None):
-    assert words.num_candidates(protocol) == expected
-
-
-@pytest.mark.parametrize(
     ("share", "expected"), [(0.766, "77%"), (0.1, "10%"), (0.0412, "4.1%"), (0.0, "0%"), (1.0, "100%")]
 )
 def test_a_share_keeps_a_decimal_only_where_it_is_small(share: float, expected: str):
