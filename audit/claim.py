@@ -1,4 +1,4 @@
-"""What a run says about itself in result.json and resolved.toml: the claims that its ledgers must support."""
+"""What a run says about itself in result.json: the claims that its ledgers must support."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 from palate.audit.opening import Source
 from palate.simulation.report.files import file_record, is_file
+from palate.simulation.run_folder import RESOLVED, read_config
 
-RESULT, RESOLVED = "result.json", "resolved.toml"
+RESULT = "result.json"
 _SEEDED = "The noise of this run is made from its seed: whoever knows the seed can subtract it."
 
 
@@ -43,26 +44,6 @@ class _Result(_Strict):
     protection: str
 
 
-class Schedule(_Strict):
-    """Training rounds of a run."""
-
-    rounds: int
-
-
-class Privacy(_Strict):
-    """How often a device may take part in training, None for always, and where the noise comes from."""
-
-    cap: int | None = None
-    noise: str = ""
-
-
-class Resolved(_Strict):
-    """What a run's configuration says about its rounds."""
-
-    schedule: Schedule
-    privacy: Privacy = Privacy()
-
-
 def read_claims(source: Source) -> tuple[dict[str, Claim], str]:
     """Read what a run claims, by unit, and why it protects nobody in spite of that ("" if nothing says so).
 
@@ -83,5 +64,5 @@ def read_claims(source: Source) -> tuple[dict[str, Claim], str]:
         # One release may protect two units.
         return {claim.unit: claim for claim in (result.guarantee, *result.guarantee.further)}, ""
     if is_file(source.run / RESOLVED):
-        return {}, _SEEDED if file_record(source.run, RESOLVED, Resolved).privacy.noise == "seeded" else ""
+        return {}, _SEEDED if read_config(source.run, RESOLVED).privacy.noise == "seeded" else ""
     return {}, ""

@@ -14,7 +14,7 @@ from palate.audit.records import LedgerRecord
 from palate.privacy.accounting.guarantee import LOCAL_WARNING, Guarantee, round_up
 from palate.privacy.ledger.body import NANO, Intent
 from palate.privacy.ledger.errors import BudgetExceeded, Contradiction, Fork, LedgerError, OpenIntent, Rollback
-from palate.simulation.report.tables import Cell, Grid, Row, Tone, facts_grid
+from palate.simulation.report.tables import Cell, Grid, Row, Tone, facts_grid, text_grid
 
 NO_ANCHOR = (
     "None is known. A chain cannot show that its end was cut off, or that its owner signed another one: keep the heads "
@@ -97,12 +97,11 @@ def check_grid(audit: LedgerAudit) -> Grid:
 def file_grid(audit: LedgerAudit) -> Grid:
     """Show the files, and how many ledgers and entries each holds."""
     counts = list(counts_by_book(audit.records).items())
-    rows = [Row(book, (Cell(f"{ledgers:,}"), Cell(f"{entries:,}"))) for book, (ledgers, entries) in counts]
-    if len(rows) > _MOST_FILES:
-        more = [pair for _, pair in counts[_MOST_FILES:]]
-        sums = Cell(f"{sum(pair[0] for pair in more):,}"), Cell(f"{sum(pair[1] for pair in more):,}")
-        rows = [*rows[:_MOST_FILES], Row(f"{len(more):,} more", sums)]
-    return Grid("Files", ("File", "Ledgers", "Entries"), tuple(rows))
+    if more := [pair for _, pair in counts[_MOST_FILES:]]:
+        ledgers, entries = map(sum, zip(*more, strict=True))
+        counts = [*counts[:_MOST_FILES], (f"{len(more):,} more", (ledgers, entries))]
+    rows = ((book, f"{ledgers:,}", f"{entries:,}") for book, (ledgers, entries) in counts)
+    return text_grid("Files", ("File", "Ledgers", "Entries"), rows)
 
 
 def ledger_grid(record: LedgerRecord) -> Grid:
@@ -110,11 +109,11 @@ def ledger_grid(record: LedgerRecord) -> Grid:
     rows = []
     for charged in record.rounds.values():
         intent = charged.intent
-        rows.append(_row(intent.run, str(intent.round), charged.status, noise(intent), two_rho(intent.charge_nano)))
+        rows.append((intent.run, str(intent.round), charged.status, noise(intent), two_rho(intent.charge_nano)))
     for name, nano in (("spent", record.state.spent_nano), ("left", record.state.left_nano)):
-        rows.append(_row("", "", "", name, two_rho(nano)))
+        rows.append(("", "", "", name, two_rho(nano)))
     caption = f"Ledger {record.name}, {counted(record.state.seq, 'entry', 'entries')}"
-    return Grid(caption, ("Run", "Round", "Outcome", "Noise multiplier", "Charge, 2 rho"), tuple(rows))
+    return text_grid(caption, ("Run", "Round", "Outcome", "Noise multiplier", "Charge, 2 rho"), rows)
 
 
 def spent(unit: UnitBudget) -> str:
@@ -165,15 +164,18 @@ def spending_grid(unit: UnitBudget) -> Grid:
         named = [(f"The {_QUANTILES[name]}", spending) for name, spending in spread]
     if unit.server is not None:
         named.append(("All rounds, as the server charged them", unit.server))
-    rows = []
-    for label, own in named or [(unit.busiest.ledger, unit.busiest)]:
-        cells = f"{own.rounds:,}", two_rho(own.spent_nano), share_of_budget(own), round_up(own.epsilon)
-        rows.append(_row(label, *cells, own=own.ledger == unit.busiest.ledger))
+    named = named or [(unit.busiest.ledger, unit.busiest)]
+    columns = ("Ledger", "Rounds", "Spent, 2 rho", "Of its budget", "Epsilon")
+    rows = [
+        (label, f"{each.rounds:,}", two_rho(each.spent_nano), share_of_budget(each), round_up(each.epsilon))
+        for label, each in named
+    ]
+    busiest = max((place for place, (_, each) in enumerate(named) if each.ledger == unit.busiest.ledger), default=-1)
     left = (
         f"The budget of {unit.busiest.ledger} admits {counted(unit.rounds_left or 0, 'more round')} at the last price."
     )
     notes = () if unit.rounds_left is None else (left,)
-    return Grid("Who spent what", ("Ledger", "Rounds", "Spent, 2 rho", "Of its budget", "Epsilon"), tuple(rows), notes)
+    return text_grid("Who spent what", columns, rows, notes, own=busiest)
 
 
 def round_grid(unit: UnitBudget) -> Grid:
@@ -185,17 +187,17 @@ def round_grid(unit: UnitBudget) -> Grid:
         intent = cost.charged.intent
         devices = f"{cost.devices:,} of {intent.n1:,}" if unit.server is not None and unit.devices else f"{intent.n1:,}"
         cells = cost.charged.status, devices, f"{intent.m_honest:,}", noise(intent), two_rho(intent.charge_nano)
-        rows.append(_row(str(intent.round), *cells, round_up(cost.epsilon)))
+        rows.append((str(intent.round), *cells, round_up(cost.epsilon)))
     note = f"{len(rows)} of {len(unit.rounds):,} rounds are shown; --json has them all."
     columns = ("Round", "Outcome", "Devices", "Shares of noise", "Noise multiplier", "Cost, 2 rho", "Epsilon so far")
-    return Grid("Round by round", columns, tuple(rows), (note,) if len(rows) < len(unit.rounds) else ())
+    return text_grid("Round by round", columns, rows, (note,) if len(rows) < len(unit.rounds) else ())
 
 
 def accountant_grid(guarantee: Guarantee) -> Grid:
     """Show what independent accountants say."""
-    rows = tuple(_row(check.accountant, round_up(check.epsilon)) for check in guarantee.cross_checks)
+    rows = ((check.accountant, round_up(check.epsilon)) for check in guarantee.cross_checks)
     note = "Information, not the claim: for whole-number noise only the figure above is proven."
-    return Grid("Independent accountants, about Gaussian noise as wide", ("Accountant", "Epsilon"), rows, (note,))
+    return text_grid("Independent accountants, about Gaussian noise as wide", ("Accountant", "Epsilon"), rows, (note,))
 
 
 def projected(unit: UnitPlan) -> str:
@@ -215,7 +217,7 @@ def plan_grids(unit: UnitPlan) -> list[Grid]:
         "One device alone": alone(unit.local),
     }
     rows = [
-        _row(
+        (
             f"{first}" if first == last else f"{first} to {last}",
             noise(intent),
             *(f"{number:,}" for number in (intent.clip_int, intent.m_honest, intent.n1)),
@@ -224,8 +226,8 @@ def plan_grids(unit: UnitPlan) -> list[Grid]:
         for first, last, intent in unit.terms
     ]
     columns = ("Rounds", "Noise multiplier", "Sensitivity", "Honest shares", "Roster", "Each costs, 2 rho")
-    terms_grid = Grid("Terms charged so far", columns, tuple(rows))
-    return [facts_grid("The plan", "", facts), meaning_grid(unit.projected), terms_grid]
+    terms = text_grid("Terms charged so far", columns, rows)
+    return [facts_grid("The plan", "", facts), meaning_grid(unit.projected), terms]
 
 
 def share_of_budget(spending: Spending) -> str:
@@ -247,10 +249,6 @@ def two_rho(nano: int) -> str:
 def counted(count: int, one: str, many: str = "") -> str:
     """Write a number with its noun."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def _row(label: str, *values: str, own: bool = False) -> Row:
-    return Row(label, tuple(map(Cell, values)), own)
 
 
 def _check(

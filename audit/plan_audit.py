@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import groupby
 
-from palate.audit.claim import RESOLVED, Resolved
 from palate.audit.ledger_audit import LedgerAudit
 from palate.audit.records import LedgerRecord
 from palate.errors import ConfigError
@@ -18,7 +17,8 @@ from palate.privacy.accounting.guarantee import Guarantee, account_for
 from palate.privacy.charging import event_of
 from palate.privacy.ledger.body import NANO, Intent
 from palate.privacy.ledger.errors import BudgetExceeded
-from palate.simulation.report.files import file_record
+from palate.simulation.config import SimulationConfig
+from palate.simulation.run_folder import RESOLVED, read_config
 
 _PLAN_HINT = "palate plan answers without a run: give it the epsilon and the rounds"
 
@@ -94,12 +94,12 @@ def audit_plan(record: LedgerAudit) -> tuple[UnitPlan, ...]:
     source = record.source
     if source.run is None:
         raise ConfigError(f"{source.name} is a file, a plan belongs to a run folder", hint=_PLAN_HINT)
-    config = file_record(source.run, RESOLVED, Resolved)
+    config = read_config(source.run, RESOLVED)
     servers = [ledger for ledger in record.records if ledger.is_server]
     return tuple(_unit_plan(record, server, config) for server in servers)
 
 
-def _unit_plan(record: LedgerAudit, server: LedgerRecord, config: Resolved) -> UnitPlan:
+def _unit_plan(record: LedgerAudit, server: LedgerRecord, config: SimulationConfig) -> UnitPlan:
     unit, rounds, cap = server.policy.unit, config.schedule.rounds, config.privacy.cap
     devices = [ledger for ledger in record.records if ledger.policy.unit == unit and not ledger.is_server]
     busiest = max(devices, key=lambda ledger: ledger.state.spent_nano, default=server)

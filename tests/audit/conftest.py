@@ -83,7 +83,7 @@ def write_run(folder: Path, *, participation: dict[str, Sequence[int]] | None = 
     ledgers.mkdir(parents=True)
     (ledgers / "public.key").write_text(SIGNER.public_key().public_bytes_raw().hex() + "\n")
     (folder / "config.toml").write_text('data = "demo"\n')
-    (folder / "resolved.toml").write_text(f"[schedule]\nrounds = {ROUNDS}\n")
+    (folder / "resolved.toml").write_text(f'unit = "user"\n[schedule]\nrounds = {ROUNDS}\n')
     write_book(ledgers / "server.sqlite", {"server": EVERYBODY}, **book)
     for number, names in enumerate(SHARDS):
         rounds_of = {name: (participation or {}).get(name, EVERYBODY) for name in names}

@@ -215,7 +215,7 @@ def test_a_run_that_disclaims_protection_is_shown_so(run, audit, audit_json):
     assert code == 0
     assert out.startswith("No privacy.")
     (run / "result.json").unlink()
-    (run / "resolved.toml").write_text('[privacy]\nnoise = "seeded"\n[schedule]\nrounds = 3\n')
+    (run / "resolved.toml").write_text('unit = "user"\n[privacy]\nnoise = "seeded"\n[schedule]\nrounds = 3\n')
     assert "whoever knows the seed" in audit_json("budget", run, "--no-check")["disclaimer"]
 
 
@@ -267,13 +267,15 @@ def test_a_plan_projects_to_what_the_finished_run_spends(tmp_path, run, audit_js
 
 
 def test_a_plan_counts_the_cap(run, audit_json):
-    (run / "resolved.toml").write_text("[schedule]\nrounds = 20\n[privacy]\ncap = 5\n")
+    (run / "resolved.toml").write_text(
+        'unit = "user"\n[schedule]\nrounds = 20\nparticipation = 0.5\n[privacy]\ncap = 5\n'
+    )
     (unit,) = audit_json("plan", run)["units"]
     assert (unit["cap"], unit["to_come"]) == (5, 2)
 
 
 def test_a_schedule_beyond_the_budget_ends_in_3(run, audit, kit):
-    (run / "resolved.toml").write_text("[schedule]\nrounds = 2000\n")
+    (run / "resolved.toml").write_text('unit = "user"\n[schedule]\nrounds = 2000\n')
     code, out, err = audit("plan", run)
     assert code == 3
     assert "devices will refuse the last rounds" in err
