@@ -8,15 +8,13 @@ from typing import Annotated
 import typer
 
 from palate.audit.attack import findings
-from palate.audit.attack.plan import AttackPlan, Game, plan_for, plan_of_run
+from palate.audit.attack.plan import Game, plan_for, plan_of_run
 from palate.audit.attack.verdict import attack as run_attack
 from palate.audit.opening import open_source
 from palate.cli.terminal import Answer, answering, watched
 from palate.errors import ConfigError
-from palate.privacy.accounting.dropout import Quorum
 
-_DEFAULT_DEVICES, _DEFAULT_DELTA, _SENSITIVITY = 2500, 1e-5, 1 << 12
-_QUORUM = Quorum(tau=0.6, gamma=0.2)
+_DEFAULT_DEVICES, _DEFAULT_DELTA = 2500, 1e-5
 _GAME = Game()
 
 
@@ -65,7 +63,31 @@ def attack(
     Examples: palate audit attack runs/demo; palate audit attack --epsilon 8 --rounds 20
     """
     game = Game(canaries=canaries, num_values=num_values, repeats=repeats)
-    plan = _plan(run, key, game, epsilon=epsilon, rounds=rounds, delta=delta, devices=devices)
+    given = {"--epsilon": epsilon, "--rounds": rounds, "--delta": delta, "--devices": devices}
+    if run is not None:
+        if superfluous := [name for name, value in given.items() if value is not None]:
+            raise ConfigError(
+                f"{superfluous[0]} is given together with a run, whose ledger already says it",
+                hint=f"leave {superfluous[0]} out",
+            )
+        plan = plan_of_run(open_source(run, key), game)
+    elif key is not None:
+        raise ConfigError(
+            "--key is given without a run whose ledger it signed", hint="name the run, or leave --key out"
+        )
+    elif epsilon is None or rounds is None:
+        raise ConfigError(
+            f"neither a run nor {'--epsilon' if epsilon is None else '--rounds'} is given",
+            hint="for example palate audit attack runs/demo, or palate audit attack --epsilon 8 --rounds 20",
+        )
+    else:
+        plan = plan_for(
+            epsilon=epsilon,
+            delta=_DEFAULT_DELTA if delta is None else delta,
+            rounds=rounds,
+            devices=_DEFAULT_DEVICES if devices is None else devices,
+            game=game,
+        )
     bar, watch = watched("attacking round", plan.steps)
     try:
         result = run_attack(plan, seed=seed, watch=watch)
@@ -84,43 +106,3 @@ def attack(
         (f"\n{findings.setting(result)}", "dim"),
     )
     return Answer(result.to_dict(), lines, check=result.require_kept)
-
-
-def _plan(
-    run: str | None,
-    key: str | None,
-    game: Game,
-    *,
-    epsilon: float | None,
-    rounds: int | None,
-    delta: float | None,
-    devices: int | None,
-) -> AttackPlan:
-    given = {"--epsilon": epsilon, "--rounds": rounds, "--delta": delta, "--devices": devices}
-    if run is not None:
-        superfluous = [name for name, value in given.items() if value is not None]
-        if superfluous:
-            raise ConfigError(
-                f"{superfluous[0]} is given together with a run, whose ledger already says it",
-                hint=f"leave {superfluous[0]} out",
-            )
-        return plan_of_run(open_source(run, key), game)
-    if key is not None:
-        raise ConfigError(
-            "--key is given without a run whose ledger it signed", hint="name the run, or leave --key out"
-        )
-    if epsilon is None or rounds is None:
-        missing = "--epsilon" if epsilon is None else "--rounds"
-        raise ConfigError(
-            f"neither a run nor {missing} is given",
-            hint="for example palate audit attack runs/demo, or palate audit attack --epsilon 8 --rounds 20",
-        )
-    return plan_for(
-        epsilon=epsilon,
-        delta=_DEFAULT_DELTA if delta is None else delta,
-        rounds=rounds,
-        devices=_DEFAULT_DEVICES if devices is None else devices,
-        sensitivity=_SENSITIVITY,
-        game=game,
-        quorum=_QUORUM,
-    )

@@ -16,7 +16,6 @@ from palate.errors import ConfigError
 if TYPE_CHECKING:
     from palate.client.owner.device import OwnerDevice, Said
     from palate.client.recommending.preferences import Setting
-    from palate.client.recommending.requests import Request
 
 TitleArgument = Annotated[str, typer.Argument(help="Title or key of an item; small typos are allowed.")]
 FacetArgument = Annotated[str, typer.Argument(help="A genre or a decade, such as crime or 1990s.")]
@@ -45,11 +44,27 @@ def recommend(
 ) -> Answer:
     """Recommend what you have not had, with reasons; nothing leaves the device."""
     from palate.client.owner.list_text import answer_lines
+    from palate.client.owner.naming import facet_named, mood_request, year_span
+    from palate.client.recommending.requests import Request
 
+    if diverse is not None and not 0.0 <= diverse <= 1.0:  # the option's own check lets nan through
+        raise ConfigError(f"--diverse is {diverse}, it must be from 0 to 1", hint="0 means the best items only")
     with _device(folder) as device:
         recommender = device.recommender
         request = recommender.reader.read(text)
-        request = request.also(_wishes(device, n, like, mood, genre, year, diverse, new_only))
+        first, last = (None, None) if year is None else year_span(year)
+        wishes = Request(
+            titles=tuple(_item(device, title, ask=False) for title in like or ()),
+            genres=tuple(facet_named(name, recommender.facets) for name in genre or ()),
+            first_year=first,
+            last_year=last,
+            new_only=new_only,
+            diversity=diverse,
+            count=n,
+        )
+        for word in mood or ():
+            wishes = wishes.also(mood_request(recommender, word))
+        request = request.also(wishes)
         answer = device.person().recommend(request)
         unknown = device.preferences()[1]
     notes = list(recommender.notes)
@@ -64,38 +79,6 @@ def recommend(
         lines if answer.recommendations else [*lines, "nothing fits; ask for less at once"],
         [f"note: {each}" for each in notes],
     )
-
-
-def _wishes(
-    device: OwnerDevice,
-    n: int | None,
-    like: list[str] | None,
-    mood: list[str] | None,
-    genre: list[str] | None,
-    year: str | None,
-    diverse: float | None,
-    new_only: bool,
-) -> Request:
-    """Put the options into a request."""
-    from palate.client.owner.naming import facet_named, mood_request, year_span
-    from palate.client.recommending.requests import Request
-
-    if diverse is not None and not 0.0 <= diverse <= 1.0:  # the option's own check lets nan through
-        raise ConfigError(f"--diverse is {diverse}, it must be from 0 to 1", hint="0 means the best items only")
-    recommender = device.recommender
-    first, last = (None, None) if year is None else year_span(year)
-    request = Request(
-        titles=tuple(_item(device, title, ask=False) for title in like or ()),
-        genres=tuple(facet_named(name, recommender.facets) for name in genre or ()),
-        first_year=first,
-        last_year=last,
-        new_only=new_only,
-        diversity=diverse,
-        count=n,
-    )
-    for word in mood or ():
-        request = request.also(mood_request(recommender, word))
-    return request
 
 
 @answering

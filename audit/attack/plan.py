@@ -29,6 +29,9 @@ MECHANISM = "skellam"
 LEDGER = "server"
 _BASE_DEVICES = 50
 
+SENSITIVITY, QUORUM = 1 << 12, Quorum(tau=0.6, gamma=0.2)
+"""Of rounds that are sized for a budget."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Game:
@@ -117,9 +120,7 @@ class AttackPlan:
         return account_for(self.events, self.delta)
 
 
-def plan_for(
-    *, epsilon: float, delta: float, rounds: int, devices: int, sensitivity: int, game: Game, quorum: Quorum
-) -> AttackPlan:
+def plan_for(*, epsilon: float, delta: float, rounds: int, devices: int, game: Game) -> AttackPlan:
     """Size equal rounds for a budget, as `palate plan` does, and an attack on them.
 
     Raises
@@ -128,15 +129,14 @@ def plan_for(
         If a number is out of range, or no noise meets the budget.
     """
     require_count("devices", devices)
-    honest = quorum.honest_survivors(devices)
     found = calibrate_skellam(
-        epsilon=epsilon, delta=delta, rounds=rounds, sensitivity=sensitivity, num_values=game.num_values
+        epsilon=epsilon, delta=delta, rounds=rounds, sensitivity=SENSITIVITY, num_values=game.num_values
     )
     terms = ReleaseTerms(
         clip_norm=1.0,
-        sensitivity=sensitivity,
-        share_variance=math.ceil(quorum.share_variance(found.noise_multiplier, sensitivity, devices)),
-        honest_shares=honest,
+        sensitivity=SENSITIVITY,
+        share_variance=math.ceil(QUORUM.share_variance(found.noise_multiplier, SENSITIVITY, devices)),
+        honest_shares=QUORUM.honest_survivors(devices),
         roster_size=devices,
     )
     source = f"a plan for epsilon {epsilon:g} at delta {delta:g} over {rounds} round{'s' if rounds > 1 else ''}"

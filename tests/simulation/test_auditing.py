@@ -19,12 +19,11 @@ from palate.audit.attack import game
 from palate.audit.attack.findings import LIMITS
 from palate.audit.attack.game import fresh_key, play
 from palate.audit.attack.page import attack_page
-from palate.audit.attack.plan import AttackPlan, Game, plan_for, plan_of, plan_of_run
+from palate.audit.attack.plan import QUORUM, AttackPlan, Game, plan_for, plan_of, plan_of_run
 from palate.audit.attack.verdict import EmpiricalViolation, attack, round_down
 from palate.audit.opening import open_source
 from palate.cli import attack as attack_cli
 from palate.errors import ConfigError, RunError
-from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.events import Composed, SkellamEvent
 from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for
 from palate.privacy.accounting.guarantee import account_for
@@ -37,7 +36,6 @@ from palate.privacy.ledger.store import LedgerBook
 from palate.privacy.mechanisms.terms import ReleaseTerms
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-QUORUM = Quorum(tau=0.6, gamma=0.2)
 SMALL = Game(canaries=120, num_values=256)
 
 
@@ -65,7 +63,7 @@ def small_plan(*rounds: ReleaseTerms, size: Game = SMALL) -> AttackPlan:
 
 
 def test_a_planned_attack_has_the_noise_that_the_budget_needs():
-    plan = plan_for(epsilon=8.0, delta=1e-5, rounds=20, devices=500, sensitivity=4096, game=SMALL, quorum=QUORUM)
+    plan = plan_for(epsilon=8.0, delta=1e-5, rounds=20, devices=500, game=SMALL)
     assert plan.claim().epsilon == pytest.approx(8.0, rel=5e-3)
     assert plan.claim().epsilon <= 8.0
     assert plan.rounds == (plan.rounds[0],) * 20
