@@ -162,6 +162,30 @@ def open_receipt(text: bytes, key: Ed25519PublicKey) -> Receipt:
     return build(**read)
 
 
+def anchor_from_receipt(text: bytes, key: Ed25519PublicKey, claimed: Anchor, salt: bytes) -> Anchor:
+    """Prove that the server countersigned a head.
+
+    Parameters
+    ----------
+    text
+        The receipt.
+    key
+        The server's.
+    claimed
+        The head that the device says it had.
+    salt
+        The salt with which the device committed to it.
+
+    Raises
+    ------
+    BadReceipt
+        If the receipt is not the server's, or is for another head or salt.
+    """
+    if open_receipt(text, key).commitment != claimed.commit(salt):
+        raise BadReceipt(f"the receipt is for another head than entry {claimed.seq} of {claimed.name}")
+    return claimed
+
+
 def _typed(name: str, value: canonical.Value, kind: str) -> canonical.Value:
     if type(value).__name__ != kind:
         raise BadReceipt(f"{name} must be {kind}, not {type(value).__name__}")

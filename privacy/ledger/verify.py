@@ -16,7 +16,7 @@ from palate.privacy.ledger import chain, reading
 from palate.privacy.ledger.anchors import Anchor
 from palate.privacy.ledger.body import Event
 from palate.privacy.ledger.chain import Record
-from palate.privacy.ledger.errors import OpenIntent, Tampered
+from palate.privacy.ledger.errors import Fork, OpenIntent, Tampered
 from palate.privacy.ledger.state import LedgerState, advance
 
 
@@ -155,6 +155,19 @@ def verify_book(
         if not allow_open:
             _check_closed(name, state)
     return states
+
+
+def check_same_history(first: Verified, second: Verified) -> None:
+    """Compare two verified copies of one ledger: one must continue the other.
+
+    Raises
+    ------
+    Fork
+        If they differ at an entry that both have: its owner signed two histories.
+    """
+    for seq, (one, other) in enumerate(zip(first.hashes, second.hashes, strict=False), start=1):
+        if one != other:
+            raise Fork(f"ledger {first.name}: two signed entries {seq} differ")
 
 
 def _check_closed(name: str, state: LedgerState) -> None:

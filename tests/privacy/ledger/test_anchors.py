@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palate.privacy.ledger.anchors import Anchor, Receipt, open_receipt
+from palate.privacy.ledger.anchors import Anchor, Receipt, anchor_from_receipt, open_receipt
 from palate.privacy.ledger.errors import BadReceipt, Rollback
 from palate.privacy.ledger.verify import verify_ledger
 
@@ -31,16 +31,16 @@ RECEIPT = Receipt(
 
 def test_a_receipt_comes_back_as_it_went_in():
     assert open_receipt(RECEIPT.sign(SERVER), KEY) == RECEIPT
-    assert open_receipt(RECEIPT.sign(SERVER), KEY).commitment == HEAD.commit(SALT)
+    assert anchor_from_receipt(RECEIPT.sign(SERVER), KEY, HEAD, SALT) == HEAD
 
 
 def test_a_receipt_finds_a_rollback_of_the_ledger_it_was_made_for(ledger, signer, tmp_path):
     head = verify_ledger(ledger, "device", signer.public_key()).head
     text = replace(RECEIPT, commitment=head.commit(SALT)).sign(SERVER)
-    assert open_receipt(text, KEY).commitment == head.commit(SALT)
-    verify_ledger(ledger, "device", signer.public_key(), anchors=[head])
+    anchor = anchor_from_receipt(text, KEY, head, SALT)
+    verify_ledger(ledger, "device", signer.public_key(), anchors=[anchor])
     with pytest.raises(Rollback):
-        head.check([bytes(32)] * 5)
+        anchor.check([bytes(32)] * 5)
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,14 @@ def test_a_receipt_finds_a_rollback_of_the_ledger_it_was_made_for(ledger, signer
     ids=["seq", "name", "entry"],
 )
 def test_a_receipt_is_for_one_head_only(other: Anchor):
-    assert open_receipt(RECEIPT.sign(SERVER), KEY).commitment != other.commit(SALT)
+    with pytest.raises(BadReceipt, match="another head"):
+        anchor_from_receipt(RECEIPT.sign(SERVER), KEY, other, SALT)
 
 
 def test_a_commitment_cannot_be_guessed_without_its_salt():
     assert HEAD.commit(SALT) != HEAD.commit(bytes(32))
+    with pytest.raises(BadReceipt, match="another head"):
+        anchor_from_receipt(RECEIPT.sign(SERVER), KEY, HEAD, bytes(32))
     for salt in (b"", bytes(31), bytes(33)):
         with pytest.raises(BadReceipt, match="a salt has 32 bytes"):
             HEAD.commit(salt)
