@@ -29,14 +29,15 @@ def test_a_plan_knows_whether_there_is_content_and_says_what_it_means(settings, 
     """A small federation would never be planned so: strength is taken for granted here."""
     asked = []
 
-    def plan(epsilon, delta, cohort, *, num_items, content, given, own_items, filterable):
-        asked.append((epsilon, delta, cohort, num_items, content, given, own_items, filterable))
+    def plan(epsilon, delta, numbers, *, given, own_items, filterable):
+        asked.append((epsilon, delta, numbers, given, own_items, filterable))
         return chosen(STRONG | (WEAK if content else {}))
 
     monkeypatch.setattr(resolving, "planned", plan)
     config = checked_config({"data": settings().data, "content": {"use": content}, "schedule": {"rounds": 2}})
     decided, found = resolve(config, prepare(config))
-    assert asked == [(8.0, 1e-5, 36, 40, content, {"schedule.rounds": 2}, True, True)]
+    numbers = resolving.PublicNumbers(cohort=36, num_items=40, content=content)
+    assert asked == [(8.0, 1e-5, numbers, {"schedule.rounds": 2}, True, True)]
     assert (decided.schedule.rounds, decided.schedule.dim) == (2, 112)  # rounds were given
     assert decided.schedule.head == (0.0 if content else 2.6)
     assert (decided.optimiser.groups, decided.training.own_items_only) == ((0, False) if content else (120, True))
@@ -59,7 +60,7 @@ def test_a_plan_knows_whether_there_is_content_and_says_what_it_means(settings, 
 def test_a_plan_is_told_by_which_settings_nothing_can_be_filtered(settings, monkeypatch, given, told):
     asked = []
 
-    def plan(epsilon, delta, cohort, *, num_items, content, given, own_items, filterable):
+    def plan(epsilon, delta, numbers, *, given, own_items, filterable):
         asked.append((own_items, filterable))
         return chosen(STRONG | WEAK)
 
