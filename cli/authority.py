@@ -145,7 +145,7 @@ def invite(
     if output.exists():
         raise ConfigError(f"{output} is there already, and may hold links", hint="name another file")
     made = inviting.invite(fleet, count, days=days)
-    files.replace(output, "".join(f"{each}\n" for each in made).encode("ascii"))
+    files.replace(output, "".join(f"{each.link}\n" for each in made).encode("ascii"))
     lines = [
         f"wrote {output}: {count} links, each for one device, good for {days:g} days",
         "a person runs: palate client join 'LINK'",

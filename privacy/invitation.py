@@ -158,7 +158,9 @@ class Invitation:
         """The public half, 32 bytes: all that whoever admits keeps of the code."""
         return self.key.public_key().public_bytes_raw()
 
-    def __str__(self) -> str:
+    @property
+    def link(self) -> str:
+        """The link, code included: for whoever is invited, and for nobody's log."""
         return f"palate://{self.address}/{_text(self.card_fingerprint)}#{_text(self.code)}"
 
     @staticmethod

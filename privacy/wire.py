@@ -8,12 +8,17 @@ included, and the few coordinates at its end that carry a device's metrics are n
 
 A device that fails answers with an error code (below) in place of an update, and refuses the simulation's questions
 about ranks (`palate.client.app`). What a device says of itself to be taken into a fleet, its public keys, is in
-`palate.privacy.enrolment`; that it is there, and that it asks for messages, Flower's Fleet API says.
+`palate.privacy.enrolment`; with an invitation that request is signed by the code, which does not travel
+(`palate.privacy.invitation`). Later it asks for its renewed certificate, with nothing in the question. That it is
+there, and that it asks for messages, Flower's Fleet API says.
 
 Between real devices the update is never sent as it is. Among peers a round is then six `FleetMessage`s down and five
 up, which carry the bytes of secure aggregation (`palate.privacy.secagg`). Under two aggregators it is one report up
 (`palate.privacy.aggregators`): REPORT goes down with a `CollectionCall` and comes back as an `Upload`, RECEIPT brings a
-`CollectionReceipt`. The first step of a round also carries the plan, the last receipt of a run its final table.
+`CollectionReceipt`. An upload is the masked vector, its salt, and a signed report: device, tag of the words, the sealed
+seed of the mask, the helper's newest head that was seen, and a salted commitment to the head of the own ledger. The
+helper gets the report, never salt or words. The first step of a round also carries the plan, the last receipt of a run
+its final table.
 
 Messages are plain arrays and scalars here; `palate.server` and `palate.client` put them into Flower messages.
 """

@@ -163,7 +163,7 @@ def entries(folder: Path) -> set[str]:
 
 def write_items(folder: Path, catalogue: Catalogue) -> None:
     """Write what is publicly known about the items, without their descriptions, in the order of the table's rows."""
-    files.replace(folder / "items.parquet", catalogue.to_parquet(texts=False))
+    files.replace(folder / "items.parquet", catalogue.to_parquet(texts=False), mode=files.SHARED)
 
 
 def environment() -> dict[str, object]:

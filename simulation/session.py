@@ -94,7 +94,9 @@ class SimulationSession:
             self._ledger = RunLedger(folder, config.promises, [(popularity, 1), (train, config.schedule.rounds)])
             for line in self.lines:  # a process may have been killed between a checkpoint and its entry
                 self._ledger.finish(folder.name, line["round"], line["table"])
-        self._cpu_before = cpu_seconds()
+        # What earlier processes of a resumed run spent counts.
+        earlier = sum(line["cpu_seconds"] + line["evaluation_cpu_seconds"] for line in self.lines)
+        self._cpu_before = cpu_seconds() - earlier
         self._clock = (0.0, 0.0)
         watcher.started(self, self.lines)
 

@@ -22,6 +22,7 @@ from palate.client.vault import Vault
 from palate.errors import FederationError
 from palate.privacy import files
 from palate.privacy.enrolment import MAX_CATALOGUE_BYTES, MAX_WELCOME_BYTES, EnrolmentFileRefused, Welcome
+from palate.privacy.https import caller, trusting
 from palate.privacy.invitation import CARD_PATH, JOIN_PATH, MAX_CARD_BYTES, FleetCard, Invitation
 
 POLL_SECONDS = 5.0
@@ -42,15 +43,11 @@ def card_of(invitation: Invitation) -> FleetCard:
     EnrolmentFileRefused
         If it shows another card.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # nothing secret is sent, and the fingerprint decides what is believed
-    address = invitation.address
+    address, anybody = invitation.address, trusting(None)  # nothing secret is sent; the fingerprint decides
     try:
         with (
-            httpx.Client(verify=context, trust_env=False, follow_redirects=False, timeout=_TIMEOUT_SECONDS) as client,
-            client.stream("POST", f"https://{address}{CARD_PATH}", headers={"content-type": MEDIA_TYPE}) as response,
+            caller(address, anybody, answer_seconds=_TIMEOUT_SECONDS) as client,
+            client.stream("POST", CARD_PATH, headers={"content-type": MEDIA_TYPE}) as response,
         ):
             card = b""
             for chunk in response.iter_raw():

@@ -168,9 +168,8 @@ def opacus_prv(events: Iterable[Event], delta: float) -> float:
 
     with _named_failure("Opacus' PRV", delta):
         figure = float(_opacus(PRVAccountant, events).get_epsilon(delta))
-        if not math.isfinite(
-            figure
-        ):  # with almost no noise its grid overflows, and an infinity would count as a disagreement
+        # With almost no noise its grid overflows, and an infinity would count as a disagreement.
+        if not math.isfinite(figure):
             raise ArithmeticError(f"its epsilon is {figure}")
     return figure
 

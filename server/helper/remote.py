@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import ssl
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from palate.errors import PalateError
 from palate.privacy import files
 from palate.privacy.aggregators.admission import Parties
+from palate.privacy.https import TRY_LATER, caller, is_certificate_error, trusting
 from palate.privacy.ledger.checkpoint import TreeHead
 from palate.privacy.ledger.errors import BadProof
 from palate.privacy.ledger.framing import framed, number
@@ -34,9 +34,8 @@ ROOT: Final = "/v1/helper/"
 KEYS_ENDING: Final = ".keys"
 """Of files with round keys that a helper has issued ahead."""
 
-_CONNECT_SECONDS, _ANSWER_SECONDS = 5.0, 600.0
+_ANSWER_SECONDS = 600.0
 _MAX_REPLY_BYTES = 1 << 28
-_TRY_LATER = {408, 425, 429}
 
 
 class _QueryLink(ABC):
@@ -116,16 +115,7 @@ class HttpsLink(_QueryLink):
     ) -> None:
         super().__init__(parties, key)
         self._card, self._patience, self._sleep = card, patience_seconds, sleep
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_verify_locations(cadata=card.certificate)
-        self._client = httpx.Client(
-            base_url=f"https://{card.address}",
-            verify=context,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
-        )
+        self._client = caller(card.address, trusting(card.certificate), answer_seconds=_ANSWER_SECONDS)
 
     def __enter__(self) -> Self:
         return self
@@ -165,7 +155,7 @@ class HttpsLink(_QueryLink):
                     if len(content) > _MAX_REPLY_BYTES:
                         raise HelperUnreachable(f"{address} sends too much", hint="is it the helper?")
         except httpx.TransportError as error:
-            if _is_certificate_error(error):
+            if is_certificate_error(error):
                 raise HelperNotTrusted(
                     f"{address} shows another certificate than the helper's card",
                     hint="do not go on before its operator has explained that; a new address needs a new card",
@@ -174,7 +164,7 @@ class HttpsLink(_QueryLink):
                 f"the helper at {address} does not answer ({type(error).__name__})",
                 hint="is palate helper start running there? the same question will be asked again",
             ) from None
-        if response.status_code >= 500 or response.status_code in _TRY_LATER:
+        if response.status_code >= 500 or response.status_code in TRY_LATER:
             raise HelperUnreachable(
                 f"the helper at {address} answers {response.status_code}", hint="see its log; it will be asked again"
             )
@@ -286,11 +276,3 @@ def _doubling(first: float, most: float) -> Iterator[float]:
     while True:
         yield first
         first = min(2 * first, most)
-
-
-def _is_certificate_error(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

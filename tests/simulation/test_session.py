@@ -53,6 +53,8 @@ def test_a_run_that_is_killed_by_signal_9_resumes_to_exactly_the_same_result(tmp
     assert not (folder / "result.json").exists()
     run(config, folder)
     assert outcome(folder) == outcome(whole)
+    rounds_cpu = sum(json.loads(line)["cpu_seconds"] for line in rounds.read_text().splitlines())
+    assert json.loads((folder / "result.json").read_text())["cpu_seconds"]["total"] >= rounds_cpu
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The wire to one server: HTTPS that trusts the operator's own authority and nobody else, signed with the node key.
 
-Settings of the surroundings do not reach it: no proxies, no certificate bundles, no redirects from anywhere. Answers
-are read up to a limit, and uncompressed, so that a small one cannot grow.
+Answers are read up to a limit, and uncompressed, so that a small one cannot grow (`palate.privacy.https`).
 """
 
 from __future__ import annotations
@@ -18,13 +17,12 @@ import httpx
 
 from palate.client.fleet.identity import NodeKey
 from palate.errors import ConfigError, FederationError
+from palate.privacy.https import TRY_LATER, caller, is_certificate_error, trusting
 
 MEDIA_TYPE = "application/protobuf"
 MAX_ANSWER_BYTES = 16 << 20
 """One answer; Flower cuts arrays into objects of 5 MiB."""
-CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
-_TRY_LATER = {408, 425, 429}
 
 
 class FleetError(FederationError):
@@ -86,15 +84,7 @@ class Link:
     def __init__(self, address: str, key: NodeKey, *, authority: Path) -> None:
         self.address = address
         self._key = key
-        verify = _trust(address, authority)
-        self._client = httpx.Client(
-            base_url=f"https://{address}",
-            verify=verify,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(max_connections=4, keepalive_expiry=20.0),
-        )
+        self._client = caller(address, _trust(address, authority), answer_seconds=ANSWER_SECONDS)
         self._public_key = base64.b64encode(key.public_pem).decode("ascii")
 
     def __enter__(self) -> Self:
@@ -132,7 +122,7 @@ class Link:
             with self._client.stream("POST", path, content=body, headers=self._headers(), timeout=timeout) as response:
                 content = self._read(response, max_bytes)
         except httpx.ConnectError as error:
-            if _is_certificate_error(error):
+            if is_certificate_error(error):
                 raise ServerNotTrusted(
                     f"{self.address} shows a certificate that the pinned authority did not issue for it",
                     hint="compare the authority's fingerprint with the operator's; do not connect otherwise",
@@ -164,7 +154,7 @@ class Link:
 
     def _check(self, path: str, response: httpx.Response) -> None:
         status = response.status_code
-        if status >= 500 or status in _TRY_LATER:
+        if status >= 500 or status in TRY_LATER:
             raise Unreachable(f"{self.address} answers {status}", hint="the server is overloaded or being restarted")
         if status == 410:
             raise Removed(
@@ -198,20 +188,9 @@ def _trust(address: str, authority: Path) -> ssl.SSLContext:
         host = port = None
     if not host or not port or parts.path or parts.username:
         raise ConfigError(f"{address!r} is not an address", hint="write host:port, without https://")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
-        context.load_verify_locations(cadata=authority.read_text(encoding="ascii"))
+        return trusting(authority.read_text(encoding="ascii"))
     except (OSError, ValueError, ssl.SSLError) as error:
         raise ConfigError(
             f"{authority} cannot be read as a certificate", hint="get the operator's authority.crt again"
         ) from error
-    return context
-
-
-def _is_certificate_error(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -224,7 +224,7 @@ def test_one_command_makes_the_device_shows_its_limits_and_joins(running, tmp_pa
     home = DeviceFolder(tmp_path / "home")
 
     def join(*more):
-        return CliRunner().invoke(client_app, ["join", str(link), "--folder", str(home.home), *more])
+        return CliRunner().invoke(client_app, ["join", link.link, "--folder", str(home.home), *more])
 
     asked = join("--smallest-cohort", "3")
     assert "there is nobody to agree" in str(asked.exception)
@@ -240,7 +240,7 @@ def test_one_command_makes_the_device_shows_its_limits_and_joins(running, tmp_pa
     assert (limits.epsilon, limits.smallest_cohort) == (2.0, 3)
     again = join("--yes")
     assert "belongs to fleet books already" in again.output
-    wrong = CliRunner().invoke(client_app, ["join", str(link)[:-3], "--folder", str(home.home)])
+    wrong = CliRunner().invoke(client_app, ["join", link.link[:-3], "--folder", str(home.home)])
     assert "not a whole invitation" in str(wrong.exception)
 
 
