@@ -2,7 +2,8 @@
 
     python benchmarks/aggregators.py --reports 2000 --words 60000
 
-Uploads lie in a folder, as on a leader. Signing keys and vectors are made beforehand and not counted.
+Uploads lie in a leader's spool, each on disk before it counts. Signing keys and vectors are made beforehand and not
+counted.
 """
 
 from __future__ import annotations
@@ -22,27 +23,7 @@ from palate.privacy.aggregators.helper import Helper
 from palate.privacy.aggregators.leader import Collection
 from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.aggregators.sealing import RoundSecret, Suite
-
-
-class _Folder:
-    """Uploads as files, a thousand a subfolder."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def put(self, device: int, upload: bytes) -> None:
-        path = self._path(device)
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(upload)
-
-    def get(self, device: int) -> bytes | None:
-        return self._path(device).read_bytes()
-
-    def devices(self):
-        return iter(())
-
-    def _path(self, device: int) -> Path:
-        return self._root / str(device // 1000) / str(device)
+from palate.server.fleet.spool import UploadSpool
 
 
 class _Book:
@@ -127,7 +108,7 @@ def measure(reports: int, words: int, bits: int, suite: Suite) -> dict[str, floa
             suite=suite,
             parties=parties,
             key=leader,
-            spool=_Folder(Path(folder)),
+            spool=UploadSpool(Path(folder) / "1.uploads"),
         )
         for place, key in enumerate(keys):
             started = time.process_time()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -45,7 +46,12 @@ def mask_bytes(seed: bytes, offer: CollectionOffer, device: int) -> bytes:
     """Expand a seed to the packed mask of one report, `offer.words_size` bytes; uniform words modulo 2^b."""
     key = HKDF(algorithm=SHA256(), length=32, salt=offer.context, info=framed(_MASK, number(device))).derive(seed)
     stream = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
-    return stream.update(bytes(offer.words_size))
+    return stream.update(_zeros(offer.words_size))
+
+
+@lru_cache(maxsize=1)
+def _zeros(size: int) -> bytes:
+    return bytes(size)
 
 
 @dataclass(frozen=True, kw_only=True)

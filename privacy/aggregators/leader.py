@@ -1,6 +1,7 @@
 """The leader's part: spool masked words, ask the helper once, and take the sum of masks off the sum of words.
 
-A report counts once it is in the spool; nothing of it is needed in memory but where it lies. The request is frozen
+A report counts once it is in the spool; nothing of it is needed in memory but where it lies. All of them are on disk
+before the request is; until then a device whose report is lost is asked for the same bytes again. The request is frozen
 before it is sent: what arrives later is `TooLate`. If the helper finds too few valid reports, the leader may go on
 collecting; once it has answered, the round is over.
 """
@@ -34,7 +35,10 @@ from palate.privacy.aggregators.messages import (
     Head,
     Request,
     Upload,
+    record_in,
+    report_size,
     tag_of,
+    words_in,
 )
 from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.aggregators.planes import PlaneSum, pack, unpack
@@ -46,13 +50,16 @@ _TAIL_DEVIATIONS = 12
 
 
 class Spool(Protocol):
-    """Where uploads lie until their round is over. `put` is durable when it returns."""
+    """Where uploads lie until their round is over."""
 
     def put(self, device: int, upload: bytes) -> None:
-        """Keep a device's upload."""
+        """Keep a device's upload; it survives the end of the process, and after `sync` that of the machine, too."""
 
-    def get(self, device: int) -> bytes | None:
-        """Return it, or None."""
+    def sync(self) -> None:
+        """Have everything on disk when this returns."""
+
+    def get(self, device: int, most: int | None = None) -> bytes | None:
+        """Return it, or its first `most` bytes; None if it is not here."""
 
     def devices(self) -> Iterator[int]:
         """Yield the devices whose uploads are here, in any order."""
@@ -189,7 +196,9 @@ class Collection:
                     least=self.offer.least_batch,
                     hint="wait for more",
                 )
-            records = tuple(self._upload(device).report.record for device in sorted(self._places))
+            self._spool.sync()  # before anybody is asked about them
+            size = report_size(self._suite)
+            records = tuple(record_in(self._kept(each, size), self._suite) for each in sorted(self._places))
             self._frozen = Request(offer=self._offer_bytes, batch=Batch(self._suite, records)).signed(
                 lambda body: self._key.sign(to_sign(body))
             )
@@ -227,7 +236,7 @@ class Collection:
             if place in left_out:
                 excluded[device] = left_out[place]
             else:
-                total.add(self._upload(device).words)
+                total.add(words_in(self._kept(device), self._suite))
         integers = self._unmasked(total, answer)
         words = pack(_reduced(integers, self.offer.ring_bits), self.offer.ring_bits)
         return Collected(
@@ -269,11 +278,11 @@ class Collection:
             )
         return integers
 
-    def _upload(self, device: int) -> Upload:
-        data = self._spool.get(device)
+    def _kept(self, device: int, most: int | None = None) -> bytes:
+        data = self._spool.get(device, most)
         if data is None:
             raise ReportRefused(f"the report of device {device:016x} is gone from the spool", hint="restore the spool")
-        return Upload.from_bytes(data, self._suite)
+        return data
 
 
 def _reduced(integers: Int64Array, bits: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:

@@ -35,9 +35,11 @@ from palate.privacy.secagg.encoding import (
 
 SALT_SIZE = 32
 NO_SIGNATURE = bytes(SIGNATURE_SIZE)
+_LENGTH_SIZE = 4
 
 SIZED: Final = Field(
-    lambda data: len(data).to_bytes(4, "big") + data, lambda reader: reader.raw(reader.number(4, most=1 << 32))
+    lambda data: len(data).to_bytes(_LENGTH_SIZE, "big") + data,
+    lambda reader: reader.raw(reader.number(_LENGTH_SIZE, most=1 << 32)),
 )
 """Bytes behind their number."""
 
@@ -130,6 +132,21 @@ def record_size(suite: Suite) -> int:
     return 8 + 2 * HASH_SIZE + 8 + HASH_SIZE + SIGNATURE_SIZE + sealed_size(suite) + SIGNATURE_SIZE
 
 
+def report_size(suite: Suite) -> int:
+    """Bytes of a report, with which an upload begins."""
+    return _RECORD_AT + record_size(suite)
+
+
+def record_in(upload: bytes, suite: Suite) -> bytes:
+    """Return the report of an upload that was read before as it stands in a request, without reading it again."""
+    return upload[_RECORD_AT : report_size(suite)]
+
+
+def words_in(upload: bytes, suite: Suite) -> memoryview:
+    """Return the packed words of an upload that was read before, without reading the rest again."""
+    return memoryview(upload)[report_size(suite) + SALT_SIZE + _LENGTH_SIZE :]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Upload:
     """What a device sends to the leader: the report, and what the helper must not see.
@@ -156,7 +173,7 @@ class Upload:
     def from_bytes(data: bytes, suite: Suite) -> Upload:
         """Decode an upload; MessageError if `to_bytes` would write other bytes."""
         reader = Reader(data, None)
-        report = Report.from_bytes(reader.raw(_RECORD_AT + record_size(suite)))
+        report = Report.from_bytes(reader.raw(report_size(suite)))
         upload = Upload(report=report, salt=reader.raw(SALT_SIZE), words=SIZED.read(reader))
         reader.end()
         return upload

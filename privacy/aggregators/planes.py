@@ -12,12 +12,13 @@ from typing import cast
 
 import numpy as np
 
-from palate.models.arrays import UInt8Array, UInt64Array
+from palate.models.arrays import UInt8Array
 from palate.privacy.aggregators.errors import CollectionError
 from palate.privacy.integer.ring import RingArray
 
 _WIDTHS = (32, 16, 8, 4, 2, 1)
 _MAX_BITS = 63
+_ADDS_IN_A_BYTE = 17  # 17 words of 4 bits add up to 255 at most
 
 
 def plane_widths(bits: int) -> tuple[int, ...]:
@@ -41,10 +42,9 @@ def packed_size(length: int, bits: int) -> int:
 def pack(words: RingArray, bits: int) -> bytes:
     """Write words, uint32 or uint64 [d] below 2^bits, as planes."""
     parts, shift = [], 0
-    values = words.astype(np.uint64, copy=False)
     for width in plane_widths(bits):
-        plane = (values >> np.uint64(shift)) & np.uint64((1 << width) - 1)
-        parts.append(_pack_plane(plane, width))
+        plane = words >> words.dtype.type(shift)
+        parts.append(plane.astype(f"<u{width // 8}").tobytes() if width >= 8 else _packed(plane, width))
         shift += width
     return b"".join(parts)
 
@@ -57,16 +57,22 @@ def unpack(data: bytes, length: int, bits: int, *, strict: bool = True) -> RingA
     CollectionError
         If there are more or fewer bytes, or, where it is strict, bits behind the last word are set.
     """
-    total = PlaneSum(length, bits)
-    total.add(data)
-    words = total.words()
-    if strict and pack(words, bits) != data:
-        raise CollectionError("bits behind the last word are set", hint="check what the peer sent")
+    words = _zeros(length, bits)
+    shift = 0
+    for width, plane in _planes(data, length, bits):
+        for place, part in enumerate(_lanes(plane, width)):
+            into = words[place :: max(1, 8 // width)]
+            into |= part[: len(into)].astype(words.dtype) << words.dtype.type(shift)
+        if strict and width < 8 and plane.size and int(plane[-1]) >> (width * (length % (8 // width)) or 8):
+            raise CollectionError("bits behind the last word are set", hint="check what the peer sent")
+        shift += width
     return words
 
 
 class PlaneSum:
     """A sum of packed vectors modulo 2^b, plane by plane.
+
+    Planes of fewer than 8 bits add up in bytes first, and are carried into wide words before a byte can overflow.
 
     Parameters
     ----------
@@ -76,15 +82,14 @@ class PlaneSum:
 
     def __init__(self, length: int, bits: int) -> None:
         self.length, self.bits = length, bits
-        self._widths = plane_widths(bits)
-        self._size = packed_size(length, bits)
-        # [place of a word in its byte, byte]; 32 bits may wrap around where b has no more: 2^b divides 2^32
-        self._sums = [
-            np.zeros(
-                (max(1, 8 // width), -(-length // max(1, 8 // width))), dtype=np.uint32 if bits <= 32 else np.uint64
-            )
-            for width in self._widths
-        ]
+        self._sums: list[list[RingArray]] = []  # by plane and place of a word in its byte
+        self._bytes: list[list[UInt8Array]] = []  # the same, added since the last carry
+        for width in plane_widths(bits):
+            places = max(1, 8 // width)
+            # 32 bits may wrap around where b has no more: 2^b divides 2^32
+            self._sums.append([_zeros(-(-length // places), bits) for _ in range(places)])
+            self._bytes.append([np.zeros(-(-length // places), dtype=np.uint8) for _ in range(places)])
+        self._waiting = 0
         self.count = 0
 
     def add(self, data: bytes | memoryview) -> None:
@@ -95,50 +100,76 @@ class PlaneSum:
         CollectionError
             If it has another size.
         """
-        if len(data) != self._size:
-            raise CollectionError(
-                f"{len(data)} bytes are not {self.length} words of {self.bits} bits", hint="check what the peer sent"
-            )
-        raw = np.frombuffer(data, dtype=np.uint8)
-        for sums, (width, plane) in zip(self._sums, self._planes(raw), strict=True):
-            if width >= 8:
-                np.add(sums[0], plane.view(f"<u{width // 8}"), out=sums[0], casting="unsafe")
-            else:
-                for place in range(8 // width):
-                    np.add(
-                        sums[place], (plane >> np.uint8(place * width)) & np.uint8((1 << width) - 1), out=sums[place]
-                    )
+        planes = _planes(data, self.length, self.bits)
+        for (width, plane), sums, small in zip(planes, self._sums, self._bytes, strict=True):
+            for place, part in enumerate(_lanes(plane, width)):
+                into = sums[place] if width >= 8 else small[place]
+                np.add(into, part, out=into, casting="unsafe")
         self.count += 1
+        self._waiting += 1
+        if self._waiting == _ADDS_IN_A_BYTE:
+            self._carry()
 
     def words(self) -> RingArray:
         """Return the sum modulo 2^b: uint32 [d] up to 32 bits, uint64 above."""
-        total = np.zeros(self.length, dtype=np.uint64)
+        self._carry()
+        total = _zeros(self.length, self.bits)
         shift = 0
-        for sums, width in zip(self._sums, self._widths, strict=True):
-            plane = sums.T.reshape(-1)[: self.length].astype(np.uint64)  # words lie byte by byte, low bits first
-            total += plane << np.uint64(shift)  # wraps modulo 2^64, of which 2^b is a divisor
+        for width, sums in zip(plane_widths(self.bits), self._sums, strict=True):
+            for place, part in enumerate(sums):
+                into = total[place :: len(sums)]  # words lie byte by byte, low bits first
+                into += part[: len(into)] << total.dtype.type(shift)  # wraps; 2^b divides the modulus
             shift += width
-        total &= np.uint64((1 << self.bits) - 1)
-        return cast("RingArray", total.astype(np.uint32) if self.bits <= 32 else total)
+        total &= total.dtype.type((1 << self.bits) - 1)
+        return total
 
-    def _planes(self, raw: UInt8Array) -> Iterator[tuple[int, UInt8Array]]:
-        start = 0
-        for width in self._widths:
-            stop = start + _plane_size(self.length, width)
-            yield width, raw[start:stop]
-            start = stop
+    def _carry(self) -> None:
+        for wide, small in zip(self._sums, self._bytes, strict=True):
+            if len(small) > 1:
+                for into, part in zip(wide, small, strict=True):
+                    np.add(into, part, out=into, casting="unsafe")
+                    part.fill(0)
+        self._waiting = 0
+
+
+def _zeros(length: int, bits: int) -> RingArray:
+    return cast("RingArray", np.zeros(length, dtype=np.uint32 if bits <= 32 else np.uint64))
+
+
+def _planes(data: bytes | memoryview, length: int, bits: int) -> Iterator[tuple[int, UInt8Array]]:
+    """Yield the width of each plane and its bytes."""
+    if len(data) != packed_size(length, bits):
+        raise CollectionError(
+            f"{len(data)} bytes are not {length} words of {bits} bits", hint="check what the peer sent"
+        )
+    raw = np.frombuffer(data, dtype=np.uint8)
+    start = 0
+    for width in plane_widths(bits):
+        stop = start + _plane_size(length, width)
+        yield width, raw[start:stop]
+        start = stop
+
+
+def _lanes(plane: UInt8Array, width: int) -> Iterator[RingArray | UInt8Array]:
+    """Yield the words of a plane by their place in its bytes: one array from 8 bits on, 8 / width below."""
+    if width >= 8:
+        yield cast("RingArray", plane.view(f"<u{width // 8}"))
+        return
+    mask = np.uint8((1 << width) - 1)
+    for shift in range(0, 8, width):
+        yield (plane >> np.uint8(shift)) & mask
 
 
 def _plane_size(length: int, width: int) -> int:
     return -(-length * width // 8)
 
 
-def _pack_plane(plane: UInt64Array, width: int) -> bytes:
-    if width >= 8:
-        return plane.astype(f"<u{width // 8}").tobytes()
+def _packed(plane: RingArray, width: int) -> bytes:
+    """Write the low `width` bits of each element, [d], from the low end of each byte on."""
     per_byte = 8 // width
-    padded = np.zeros(-(-len(plane) // per_byte) * per_byte, dtype=np.uint8)
-    padded[: len(plane)] = plane
-    lanes = padded.reshape(-1, per_byte) << (np.arange(per_byte, dtype=np.uint8) * np.uint8(width))
-    packed: UInt8Array = np.bitwise_or.reduce(lanes, axis=1).astype(np.uint8)
+    low = plane.astype(np.uint8) & np.uint8((1 << width) - 1)
+    packed = np.zeros(-(-len(low) // per_byte), dtype=np.uint8)
+    for place in range(per_byte):
+        part = low[place::per_byte]
+        packed[: len(part)] |= part << np.uint8(place * width)
     return packed.tobytes()

@@ -1,7 +1,7 @@
 """A round under two aggregators: one report a device, spooled; one question to the helper; one sum.
 
-The order survives kill -9 between any two steps. The offer is stored before it is sent, an upload before it is
-acknowledged, the request before the helper sees it, the answer before it counts. A round that is found open goes on
+The order survives kill -9 between any two steps. The offer is stored before it is sent, the uploads before
+the request, the request before the helper sees it, the answer before it counts. A round that is found open goes on
 with the same bytes: the request follows from the spool, and the helper answers the same request with the same answer.
 """
 

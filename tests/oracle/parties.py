@@ -52,5 +52,11 @@ class Spool(dict):
     def put(self, device: int, upload: bytes) -> None:
         self[device] = upload
 
+    def get(self, device: int, most: int | None = None) -> bytes | None:
+        return self[device][:most] if device in self else None
+
+    def sync(self) -> None:
+        pass
+
     def devices(self) -> Iterator[int]:
         return iter(self)

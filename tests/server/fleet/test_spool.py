@@ -1,4 +1,4 @@
-"""The spool of a round: what was acknowledged is there after a crash, and what was not is not."""
+"""The spool of a round: what is whole is there after a crash, and what is not is not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_uploads_are_there_when_it_is_opened_again_and_count_without_being_read(
     assert reports_in(path.with_name("4.uploads")) == 0
 
 
-@pytest.mark.parametrize("lost", [1, 3, 44, 45, 60])
+@pytest.mark.parametrize("lost", [1, 3, 20, 21, 30])
 def test_what_a_crash_cut_off_does_not_count_and_makes_room_for_what_follows(path, lost):
     filled(path, (1, b"x" * 50), (2, b"y" * 20)).close()
     os.truncate(path, path.stat().st_size - lost)
@@ -82,3 +82,21 @@ def test_a_full_disk_is_said_so_and_leaves_what_was_there(path, monkeypatch):
     spool.put(2, b"z")
     spool.close()
     assert UploadSpool(path).get(2) == b"z"
+
+
+def test_uploads_are_on_disk_before_a_request_and_after_every_sixty_fourth(path, monkeypatch):
+    synced, real = [], os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda file: (synced.append(os.fstat(file).st_size), real(file)))
+    spool = filled(path, *((device, b"x" * 84) for device in range(65)))
+    assert synced == [64 * 100]
+    spool.sync()
+    assert synced == [64 * 100, 65 * 100]
+
+
+def test_a_disk_that_does_not_sync_is_said_so(path, monkeypatch):
+    def broken(file):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", broken)
+    with pytest.raises(EnvironmentProblem, match="Input/output"):
+        filled(path, (1, b"x")).sync()

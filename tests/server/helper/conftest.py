@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from oracle.parties import Spool
 
 from palate.privacy.aggregators.admission import (
     Certificate,
@@ -44,16 +45,6 @@ def key_of(number: int) -> Ed25519PrivateKey:
 
 def raw(key: Ed25519PrivateKey) -> bytes:
     return key.public_key().public_bytes_raw()
-
-
-class Spool(dict):
-    """Uploads in memory."""
-
-    def put(self, device: int, upload: bytes) -> None:
-        self[device] = upload
-
-    def devices(self):
-        return iter(self)
 
 
 @dataclass
