@@ -43,7 +43,7 @@ def pack(words: RingArray, bits: int) -> bytes:
     """Write words, uint32 or uint64 [d] below 2^bits, as planes."""
     parts, shift = [], 0
     for width in plane_widths(bits):
-        plane = words >> words.dtype.type(shift)
+        plane = np.right_shift(words, shift)
         parts.append(plane.astype(f"<u{width // 8}").tobytes() if width >= 8 else _packed(plane, width))
         shift += width
     return b"".join(parts)
@@ -62,7 +62,7 @@ def unpack(data: bytes, length: int, bits: int, *, strict: bool = True) -> RingA
     for width, plane in _planes(data, length, bits):
         for place, part in enumerate(_lanes(plane, width)):
             into = words[place :: max(1, 8 // width)]
-            into |= part[: len(into)].astype(words.dtype) << words.dtype.type(shift)
+            into |= np.left_shift(part[: len(into)], shift, dtype=words.dtype)
         if strict and width < 8 and plane.size and int(plane[-1]) >> (width * (length % (8 // width)) or 8):
             raise CollectionError("bits behind the last word are set", hint="check what the peer sent")
         shift += width
@@ -118,10 +118,10 @@ class PlaneSum:
         for width, sums in zip(plane_widths(self.bits), self._sums, strict=True):
             for place, part in enumerate(sums):
                 into = total[place :: len(sums)]  # words lie byte by byte, low bits first
-                into += part[: len(into)] << total.dtype.type(shift)  # wraps; 2^b divides the modulus
+                into += np.left_shift(part[: len(into)], shift)  # wraps; 2^b divides the modulus
             shift += width
-        total &= total.dtype.type((1 << self.bits) - 1)
-        return total
+
+        return cast("RingArray", np.bitwise_and(total, (1 << self.bits) - 1))
 
     def _carry(self) -> None:
         for wide, small in zip(self._sums, self._bytes, strict=True):
