@@ -20,7 +20,7 @@ from palate.client.release import contributions, metrics_of, release_sum
 from palate.models.arrays import AnyArray, Float32Array, Int32Array, Int64Array, UInt64Array
 from palate.models.histories import Histories
 from palate.models.learning.kernel import fit_heads, fresh_heads, popularity_updates, train
-from palate.models.learning.updates import Updates
+from palate.models.learning.updates import SparseUpdates, Updates
 from palate.models.scores.base import State
 from palate.models.scores.registry import serving_training
 from palate.models.table import ItemTable
@@ -187,7 +187,7 @@ class DeviceHost:
         metrics: Float32Array | None = None
         clip_norm = 1.0 if plan.terms is None else plan.terms.clip_norm
 
-        def take(_: Int64Array, updates: Updates) -> None:
+        def take(_: Int64Array, updates: Updates | SparseUpdates) -> None:
             if plan.active is not None:
                 updates = updates.on_rows(plan.active)
             contributions(updates, 0, 1, flat, clip_norm=clip_norm, metrics=metrics, share=plan.evaluation_share)

@@ -17,7 +17,7 @@ import numpy as np
 from palate.models.arrays import BoolArray, Float32Array, Int32Array, Int64Array, UInt64Array
 from palate.models.histories import Histories
 from palate.models.learning.kernel import PEOPLE_PER_CHUNK, scorer_of
-from palate.models.learning.updates import Updates
+from palate.models.learning.updates import SparseUpdates, Updates
 from palate.models.metrics import hit_rate, ndcg, ranks_sampled
 from palate.models.sampling import draw_items, stream
 from palate.models.scores.base import State
@@ -25,9 +25,16 @@ from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.csprng import Purpose, Words, WordStream, padded_lanes
-from palate.privacy.integer.quantise import IntegerMechanism, Quantiser, dithered_floor, require_finite
+from palate.privacy.integer.quantise import (
+    MOSTLY_ZEROS,
+    IntegerMechanism,
+    Quantiser,
+    dithered_floor,
+    require_finite,
+)
 from palate.privacy.integer.ring import RingArray
-from palate.privacy.mechanisms.evaluation import attach
+from palate.privacy.integer.sparse import SparseVectors, quantise_sparse
+from palate.privacy.mechanisms.evaluation import attach, attach_sparse
 from palate.privacy.wire import NUM_METRICS
 
 NUM_NEGATIVES = 99
@@ -36,10 +43,11 @@ TOP_K = 10
 _EVALUATION_STREAM = 1 << 20  # far above the epochs of local training, which number their streams from 0
 _EXACT_FLOAT32 = 1 << 24
 _VALUES_PER_GROUP = 1 << 18  # devices whose contributions fit into the processor's cache go through each step together
+_SPARSE_VALUES_PER_GROUP = 1 << 16
 
 
 def contributions(
-    updates: Updates,
+    updates: Updates | SparseUpdates,
     start: int,
     stop: int,
     out: Float32Array,
@@ -54,16 +62,14 @@ def contributions(
     (`palate.privacy.mechanisms.evaluation`).
     """
     update = out[:, : updates.size]
-    updates.dense(
-        start, stop, update.reshape(stop - start, updates.vectors.shape[1], updates.errors.shape[1])
-    )  # a view
+    updates.dense(start, stop, update.reshape(stop - start, updates.dim, updates.num_items))  # a view
     if metrics is not None:
         out[:, updates.size :] = attach(update, metrics[start:stop], clip_norm=clip_norm, share=share, out=update)
     return out
 
 
 def quantised_sum(
-    updates: Updates,
+    updates: Updates | SparseUpdates,
     keys: Sequence[bytes],
     quantiser: Quantiser,
     metrics: Float32Array | None = None,
@@ -98,7 +104,73 @@ def quantised_sum(
             f" for a mechanism of {quantiser.size} values",
             hint="one key a device, and a mechanism of the plan's size",
         )
-    for block in (updates.errors, updates.vectors, *([] if updates.further is None else [updates.further.values])):
+    if isinstance(updates, Updates):
+        return _dense_sum(updates, keys, quantiser, metrics, share)
+    mostly_zeros = MOSTLY_ZEROS * (updates.dim * updates.rows.lengths + NUM_METRICS) < updates.size  # [num_devices]
+    total = np.zeros(size, dtype=np.int64)
+    for devices, summed in ((np.flatnonzero(mostly_zeros), _sparse_sum), (np.flatnonzero(~mostly_zeros), _dense_sum)):
+        if len(devices):
+            chosen = [keys[device] for device in devices.tolist()]
+            own = None if metrics is None else metrics[devices]
+            total += summed(updates.select(devices), chosen, quantiser, own, share)
+    return total
+
+
+def _sparse_sum(
+    updates: SparseUpdates,
+    keys: Sequence[bytes],
+    quantiser: Quantiser,
+    metrics: Float32Array | None,
+    share: float,
+) -> Int64Array:
+    """`quantised_sum` of devices whose contributions are mostly zeros; the integers are the same."""
+    require_finite(updates.values)
+    total = np.zeros(quantiser.size, dtype=np.int64)
+    ends = updates.rows.indptr * updates.dim
+    start = 0
+    while start < updates.num_devices:
+        stop = max(start + 1, int(np.searchsorted(ends, ends[start] + _SPARSE_VALUES_PER_GROUP, side="right")) - 1)
+        vectors = _flat(updates, start, stop)
+        if metrics is not None:
+            vectors = attach_sparse(
+                vectors, metrics[start:stop], updates.size, clip_norm=quantiser.clip_norm, share=share
+            )
+        integers, fits = quantise_sparse(vectors, keys[start:stop], quantiser)
+        kept = np.repeat(fits, np.diff(integers.indptr))
+        np.add.at(total, integers.places[kept], integers.values[kept].astype(np.int64))
+        for device in (start + np.flatnonzero(~fits)).tolist():
+            whole = np.empty((1, quantiser.size), dtype=np.float32)
+            contributions(
+                updates, device, device + 1, whole, clip_norm=quantiser.clip_norm, metrics=metrics, share=share
+            )
+            total += quantiser.quantise(whole[0], WordStream(keys[device], Purpose.ROUNDING))
+        start = stop
+    return total
+
+
+def _flat(updates: SparseUpdates, start: int, stop: int) -> SparseVectors:
+    """Lay out the updates of devices start to stop dimension by dimension."""
+    own = slice(updates.rows.indptr[start], updates.rows.indptr[stop])
+    indptr, lengths = updates.rows.indptr[start : stop + 1] - own.start, updates.rows.lengths[start:stop]
+    owners, dim = np.repeat(np.arange(stop - start), lengths), np.arange(updates.dim)
+    first = (updates.dim - 1) * indptr[owners] + np.arange(len(owners))  # where the first value of each row goes
+    target = first[:, None] + lengths[owners, None] * dim  # [N, dim]
+    places, values = np.empty(target.size, dtype=np.int64), np.empty(target.size, dtype=np.float32)
+    places[target] = updates.rows.items[own, None] + updates.num_items * dim
+    values[target] = updates.values[own]
+    return SparseVectors.of(updates.dim * indptr, places, values)
+
+
+def _dense_sum(
+    updates: Updates | SparseUpdates,
+    keys: Sequence[bytes],
+    quantiser: Quantiser,
+    metrics: Float32Array | None,
+    share: float,
+) -> Int64Array:
+    """`quantised_sum` of devices whose contributions have values almost everywhere."""
+    size = quantiser.size
+    for block in updates.blocks:
         require_finite(block)
     exact_devices = _EXACT_FLOAT32 // quantiser.sensitivity  # so many sums of integers float32 still holds exactly
     group = min(exact_devices, max(1, _VALUES_PER_GROUP // size))

@@ -31,7 +31,7 @@ from palate.models.learning.kernel import (
     select_heads,
     train,
 )
-from palate.models.learning.updates import Updates
+from palate.models.learning.updates import SparseUpdates, Updates
 from palate.models.scores.base import State
 from palate.models.scores.registry import serving_training
 from palate.models.table import ItemTable
@@ -146,7 +146,7 @@ class ShardHost:
         mechanism, asked = plan.terms.mechanism(plan.update_size), self._metrics(plan, taking_part)
         total = np.zeros(plan.update_size, dtype=np.int64)
 
-        def take(people: Int64Array, updates: Updates) -> None:
+        def take(people: Int64Array, updates: Updates | SparseUpdates) -> None:
             kept = np.flatnonzero(surviving[people])
             if len(kept) < len(people):
                 people, updates = people[kept], updates.select(kept)

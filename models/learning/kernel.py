@@ -17,7 +17,7 @@ from palate.models.arrays import Float32Array, Int32Array, Int64Array, UInt64Arr
 from palate.models.histories import Histories, history_weights, user_weights
 from palate.models.learning.ridge import ClosedForm, closed_form, solve_users
 from palate.models.learning.sgd import blocks, train_bce, train_residual_head
-from palate.models.learning.updates import RowValues, Updates
+from palate.models.learning.updates import RowValues, SparseUpdates, Updates
 from palate.models.scores.base import ScoreModel, Shape, State
 from palate.models.scores.registry import initial_head, score_model
 from palate.models.table import ItemTable
@@ -26,7 +26,7 @@ from palate.models.training import LocalTraining
 _VALUES_PER_CHUNK = 1 << 22
 PEOPLE_PER_CHUNK = 256
 
-Sink = Callable[[Int64Array, Updates], None]
+Sink = Callable[[Int64Array, Updates | SparseUpdates], None]
 """Takes the updates of some people: their places in the batch, int64 [B], and what each would send."""
 
 
@@ -74,9 +74,8 @@ def popularity_updates(histories: Histories, num_items: int, sink: Sink) -> None
     for start in range(0, histories.num_users, PEOPLE_PER_CHUNK):
         people = np.arange(start, min(start + PEOPLE_PER_CHUNK, histories.num_users))
         part = histories.select(people)
-        owns = np.zeros((len(people), num_items), dtype=np.float32)
-        owns[part.owners, part.items] = 1.0
-        sink(people, Updates(owns, weights[people, None]))
+        owned = RowValues(part, weights[people[part.owners], None])
+        sink(people, SparseUpdates.of([owned], num_items))
 
 
 def train(
@@ -158,16 +157,19 @@ def _hand_out(
     sink: Sink, people: Int64Array, table: ItemTable, linear: ClosedForm | None, changes: RowValues | None
 ) -> None:
     """Put the parts of some people's updates together, and give them to a sink."""
-    if linear is None:
-        nothing = np.zeros((len(people), table.num_items), dtype=np.float32)
-        sink(people, Updates(nothing, np.zeros((len(people), table.dim), dtype=np.float32), changes))
-        return
     further = [] if changes is None else [changes]
+    if linear is None:
+        sink(people, SparseUpdates.of(further, table.num_items))
+        return
+    own, histories = linear.histories.entries(people), linear.histories.select(people)
     if linear.corrections is not None:
-        own = linear.histories.entries(people)
-        further.insert(0, RowValues(linear.histories.select(people), linear.corrections[own]))
-    values = RowValues.joined(further) if further else None
-    sink(people, Updates(linear.errors(people), linear.vectors[people], values))
+        further.insert(0, RowValues(histories, linear.corrections[own]))
+    if linear.unobserved_weight:
+        values = RowValues.joined(further) if further else None
+        sink(people, Updates(linear.errors(people), linear.vectors[people], values))
+        return
+    pulled = linear.own_errors[own, None] * linear.vectors[people[histories.owners]]
+    sink(people, SparseUpdates.of([RowValues(histories, pulled), *further], table.num_items))
 
 
 def is_stateful(config: LocalTraining) -> bool:

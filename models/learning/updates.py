@@ -1,4 +1,4 @@
-"""Updates of some devices to the item table, kept as factors: rank one each, plus values on single rows."""
+"""Updates of some devices to the item table, kept small: factors of rank one, or values on single rows only."""
 
 from __future__ import annotations
 
@@ -83,9 +83,24 @@ class Updates:
         return len(self.vectors)
 
     @property
+    def dim(self) -> int:
+        """Values of a row."""
+        return int(self.vectors.shape[1])
+
+    @property
+    def num_items(self) -> int:
+        """Rows of the table."""
+        return int(self.errors.shape[1])
+
+    @property
     def size(self) -> int:
         """Values of one device's update."""
-        return int(self.vectors.shape[1] * self.errors.shape[1])
+        return self.dim * self.num_items
+
+    @property
+    def blocks(self) -> tuple[Float32Array, ...]:
+        """The arrays that every value is made of."""
+        return self.errors, self.vectors, *([] if self.further is None else [self.further.values])
 
     def select(self, devices: Int64Array) -> Updates:
         """Return the updates of some devices, int64 [n], in that order."""
@@ -116,4 +131,86 @@ class Updates:
                     torch.from_numpy(self.further.values[own]),
                 )
                 torch.from_numpy(dense[device - start]).index_add_(1, rows, values.T)
+        return dense
+
+
+@dataclass(frozen=True, eq=False)
+class SparseUpdates:
+    """Updates of some devices that have values on single rows of the item table only.
+
+    Attributes
+    ----------
+    rows
+        Items of each device that have values, in ascending order and each once.
+    values
+        float32 [number of items, dim].
+    num_items
+        Rows of the table.
+    """
+
+    rows: Histories
+    values: Float32Array
+    num_items: int
+
+    @staticmethod
+    def of(parts: Sequence[RowValues], num_items: int) -> SparseUpdates:
+        """Add up values of the same devices, at least one part, in the order of the parts."""
+        together = RowValues.joined(parts)
+        devices, slots = together.rows.num_users, together.rows.owners.astype(np.int64) * num_items
+        slots += together.rows.items
+        order = np.argsort(slots, kind="stable")
+        slots = slots[order]
+        first = np.ones(len(slots), dtype=np.bool_)
+        np.not_equal(slots[1:], slots[:-1], out=first[1:])
+        if first.all():
+            values = together.values[order]
+        else:
+            import scipy.sparse as sp  # here, because a device that only recommends does not need SciPy
+
+            begins = np.append(np.flatnonzero(first), len(slots))
+            adding = sp.csr_matrix((np.ones(len(slots), np.float32), order, begins), (len(begins) - 1, len(slots)))
+            values = np.asarray(adding @ together.values)
+        slots = slots[first]
+        rows = Histories.grouped(slots // num_items, (slots % num_items).astype(np.int32), devices)
+        return SparseUpdates(rows, values, num_items)
+
+    @property
+    def num_devices(self) -> int:
+        """Number of devices."""
+        return self.rows.num_users
+
+    @property
+    def dim(self) -> int:
+        """Values of a row."""
+        return int(self.values.shape[1])
+
+    @property
+    def size(self) -> int:
+        """Values of one device's update."""
+        return self.dim * self.num_items
+
+    @property
+    def blocks(self) -> tuple[Float32Array, ...]:
+        """The arrays that every value is made of."""
+        return (self.values,)
+
+    def select(self, devices: Int64Array) -> SparseUpdates:
+        """Return the updates of some devices, int64 [n], in that order."""
+        return SparseUpdates(self.rows.select(devices), self.values[self.rows.entries(devices)], self.num_items)
+
+    def on_rows(self, active: BoolArray) -> SparseUpdates:
+        """Return the updates of only the rows that are learned, bool [num_items]."""
+        kept = RowValues(self.rows, self.values).where(active[self.rows.items])
+        place = (np.cumsum(active) - 1).astype(np.int32)
+        return SparseUpdates(
+            Histories(kept.rows.indptr, place[kept.rows.items]), kept.values, int(np.count_nonzero(active))
+        )
+
+    def dense(self, start: int, stop: int, out: Float32Array | None = None) -> Float32Array:
+        """Form the updates of devices start to stop as they leave, float32 [stop - start, dim, num_items]."""
+        dense = np.empty((stop - start, self.dim, self.num_items), dtype=np.float32) if out is None else out
+        dense[:] = 0.0
+        own = slice(self.rows.indptr[start], self.rows.indptr[stop])
+        owners = np.repeat(np.arange(stop - start), self.rows.lengths[start:stop])
+        dense[owners, :, self.rows.items[own]] = self.values[own]
         return dense

@@ -31,6 +31,9 @@ MAX_SIZE = 1 << 28
 CLIP_NORMS = (1e-30, 1e30)
 """Range of clip norms: beyond it updates leave the range of float32."""
 
+MOSTLY_ZEROS = 8
+"""A vector is mostly zeros if less than one in so many of its values is another."""
+
 _RETRIES = 8
 _LANES_PER_WORD = 4
 _LOG_INVERSE_BETA = 8.0  # a rounding is refused with probability at most e^-8
@@ -45,7 +48,8 @@ _FLOAT32 = np.finfo(np.float32)
 def l2_norms(values: Float32Array) -> Float64Array:
     """L2 norms of vectors, float32 [n, d] to float64 [n]; each depends on its own vector only, to the last bit.
 
-    Squares are summed in float32 by blocks and the blocks in float64: the relative error is below 2^-15.
+    Squares are summed in float32 by blocks and the blocks in float64: the relative error is below 2^-15. Where a vector
+    is mostly zeros, its other values alone are summed, as `palate.privacy.integer.sparse` sums them.
     """
     whole = values.shape[1] - values.shape[1] % _BLOCK
     blocks, rest = values[:, :whole].reshape(len(values), -1, _BLOCK), values[:, whole:]
@@ -56,7 +60,24 @@ def l2_norms(values: Float32Array) -> Float64Array:
     if unsafe.any():
         wide = values[unsafe].astype(np.float64)
         norms[unsafe] = np.sqrt(np.vecdot(wide, wide))
+    if np.count_nonzero(values != 0.0) < values.size:
+        counts = np.array([np.count_nonzero(row != 0.0) for row in values])
+        for place in np.flatnonzero(MOSTLY_ZEROS * counts < values.shape[1]):
+            row = values[place]
+            norms[place] = np.sqrt(sums_of_squares(row[row != 0.0], np.array([0, counts[place]])))[0]
     return norms
+
+
+def sums_of_squares(values: Float32Array, indptr: Int64Array) -> Float64Array:
+    """Sum the squares of ``values[indptr[k]:indptr[k + 1]]`` in float64, float32 [N] to float64 [n].
+
+    Each depends on its own values and their order only; of integers they are exact up to 2^53.
+    """
+    sums, filled = np.zeros(len(indptr) - 1), indptr[:-1] < indptr[1:]
+    if filled.any():
+        squares = np.multiply(values, values, dtype=np.float64)
+        sums[filled] = np.add.reduceat(squares, indptr[:-1][filled])
+    return sums
 
 
 def require_finite(values: Float32Array) -> None:
@@ -89,12 +110,21 @@ def clip(
     -------
     float32 [n, d] with norms of at most ``scale * clip_norm (1 + 2^-14)``.
     """
-    factors = scale * (clip_norm / np.maximum(l2_norms(values), clip_norm))  # [n]
+    return shortened(values, l2_norms(values)[:, None], clip_norm, scale=scale, out=out)
+
+
+def shortened(
+    values: Float32Array, norms: Float64Array, clip_norm: float, *, scale: float = 1.0, out: Float32Array | None = None
+) -> Float32Array:
+    """Multiply values by what `clip` multiplies vectors of these norms by; norms float64, of a shape that fits."""
+    factors = scale * (clip_norm / np.maximum(norms, clip_norm))
     extreme = (factors < _FLOAT32.tiny) | (factors > _FLOAT32.max)
-    wide = values[extreme] * factors[extreme, None]  # float64: such a factor is no float32
-    clipped: Float32Array = np.multiply(values, np.where(extreme, 1.0, factors).astype(np.float32)[:, None], out=out)
-    clipped[extreme] = wide
-    return clipped
+    if not extreme.any():
+        return np.multiply(values, factors.astype(np.float32), out=out)
+    ordinary = np.where(extreme, 1.0, factors).astype(np.float32)
+    result = np.empty_like(values) if out is None else out
+    result[:] = np.where(extreme, values * factors, values * ordinary)  # float64: an extreme factor is no float32
+    return result
 
 
 def dithered_floor(scaled: Float32Array, lanes: UInt16Array, out: Float32Array) -> Float32Array:

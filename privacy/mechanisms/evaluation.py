@@ -14,6 +14,7 @@ import numpy as np
 
 from palate.models.arrays import Float32Array, Float64Array
 from palate.privacy.integer.quantise import clip
+from palate.privacy.integer.sparse import SparseVectors
 from palate.privacy.wire import NUM_METRICS, RoundPlan
 
 
@@ -57,6 +58,14 @@ def attach(
     """
     clip(updates, clip_norm * math.sqrt(1.0 - share * share), out=out)
     return metrics * np.float32(_unit(clip_norm, share))
+
+
+def attach_sparse(
+    updates: SparseVectors, metrics: Float32Array, size: int, *, clip_norm: float, share: float
+) -> SparseVectors:
+    """Do what `attach` does to flat updates of `size` values that are mostly zeros, and put the metrics behind them."""
+    clipped = updates.clipped(clip_norm * math.sqrt(1.0 - share * share))
+    return clipped.extended(metrics * np.float32(_unit(clip_norm, share)), size)
 
 
 def split_metrics(

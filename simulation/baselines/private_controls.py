@@ -18,7 +18,7 @@ from palate.client.release import quantised_sum, release_sum
 from palate.models.arrays import Float32Array, Int64Array
 from palate.models.histories import Histories
 from palate.models.learning.kernel import popularity_updates
-from palate.models.learning.updates import Updates
+from palate.models.learning.updates import SparseUpdates, Updates
 from palate.models.popularity import saturating_column
 from palate.privacy.accounting.calibrate import calibrate_skellam
 from palate.privacy.budget import Promise
@@ -112,7 +112,7 @@ def noised_popularity(
     mechanism, keys = terms.mechanism(num_items), _keys(noise_seed)
     total = np.zeros(num_items, dtype=np.int64)
 
-    def take(people: Int64Array, updates: Updates) -> None:
+    def take(people: Int64Array, updates: Updates | SparseUpdates) -> None:
         own = [keys.device(_ROUND, int(person)) for person in people]
         total[:] += quantised_sum(updates, own, mechanism.quantiser)
 

@@ -10,10 +10,11 @@ from palate.client import release as batch
 from palate.client.opacus_release import release
 from palate.client.release import quantised_sum, release_sum
 from palate.models.histories import Histories, offsets
-from palate.models.learning.updates import RowValues, Updates
+from palate.models.learning.updates import RowValues, SparseUpdates, Updates
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.csprng import Purpose, WordStream
 from palate.privacy.integer.quantise import IntegerMechanism, Quantiser
+from palate.privacy.wire import NUM_METRICS
 
 DEVICES, NUM_ITEMS, DIM, SENSITIVITY = 12, 90, 7, 1 << 12
 KEYS = [device.to_bytes(32, "big") for device in range(DEVICES)]
@@ -34,11 +35,26 @@ def updates(size: float) -> Updates:
     )
 
 
+def sparse_updates(size: float, dim: int = DIM) -> SparseUpdates:
+    """Updates on single rows of devices with few, many and no items; several values fall on the same row."""
+    rng = np.random.default_rng(9)
+    counts = np.array([0, 1, 2, 3, 4, 5, 6, 8, 15, 40, 90, 0])
+    own = [rng.choice(NUM_ITEMS, count, replace=False) for count in counts]
+    rows = Histories(offsets(counts), np.concatenate(own).astype(np.int32))
+    twice = RowValues(
+        Histories(2 * rows.indptr, np.concatenate([np.tile(items, 2) for items in own]).astype(np.int32)),
+        (size * rng.standard_normal((2 * counts.sum(), dim))).astype(np.float32),
+    )
+    return SparseUpdates.of(
+        [RowValues(rows, (size * rng.standard_normal((counts.sum(), dim))).astype(np.float32)), twice], NUM_ITEMS
+    )
+
+
 def quantiser(sensitivity: int = SENSITIVITY) -> Quantiser:
     return Quantiser(clip_norm=1.0, sensitivity=sensitivity, size=NUM_ITEMS * DIM)
 
 
-def one_by_one(given: Updates, sensitivity: int = SENSITIVITY) -> np.ndarray:
+def one_by_one(given: Updates | SparseUpdates, sensitivity: int = SENSITIVITY) -> np.ndarray:
     return sum(
         quantiser(sensitivity).quantise(given.dense(device, device + 1).reshape(-1), WordStream(key, Purpose.ROUNDING))
         for device, key in enumerate(KEYS)
@@ -51,6 +67,43 @@ def test_the_sum_is_that_of_the_devices_one_by_one(size: float, sensitivity: int
     np.testing.assert_array_equal(
         quantised_sum(updates(size), KEYS, quantiser(sensitivity)), one_by_one(updates(size), sensitivity)
     )
+
+
+@pytest.mark.parametrize("size", [1e-6, 0.01, 0.05, 100.0])
+@pytest.mark.parametrize("sensitivity", [64, SENSITIVITY, 1 << 16])
+def test_of_updates_on_single_rows_too(size: float, sensitivity: int, monkeypatch: pytest.MonkeyPatch):
+    given, expected = sparse_updates(size), one_by_one(sparse_updates(size), sensitivity)
+    np.testing.assert_array_equal(quantised_sum(given, KEYS, quantiser(sensitivity)), expected)
+    monkeypatch.setattr(batch, "_SPARSE_VALUES_PER_GROUP", 30)
+    np.testing.assert_array_equal(quantised_sum(given, KEYS, quantiser(sensitivity)), expected)
+
+
+@pytest.mark.parametrize("size", [1e-6, 0.05, 100.0])
+def test_metrics_behind_sparse_updates_are_those_behind_whole_ones(size: float):
+    given, share = sparse_updates(size), 0.3
+    metrics = np.random.default_rng(5).random((DEVICES, NUM_METRICS)).astype(np.float32)
+    metrics[3] = 0.0
+    longer = Quantiser(clip_norm=1.0, sensitivity=SENSITIVITY, size=NUM_ITEMS * DIM + NUM_METRICS)
+    expected = np.zeros(longer.size, dtype=np.int64)
+    for device, key in enumerate(KEYS):
+        flat = np.empty((1, longer.size), dtype=np.float32)
+        batch.contributions(given, device, device + 1, flat, clip_norm=1.0, metrics=metrics, share=share)
+        expected += longer.quantise(flat[0], WordStream(key, Purpose.ROUNDING))
+    np.testing.assert_array_equal(quantised_sum(given, KEYS, longer, metrics, share), expected)
+
+
+def test_updates_on_single_rows_are_the_sum_of_their_parts():
+    given = updates(1.0)
+    assert given.further is not None
+    both = [given.further, given.further]
+    expected = Updates(np.zeros_like(given.errors), np.zeros_like(given.vectors), RowValues.joined(both))
+    found, active = SparseUpdates.of(both, NUM_ITEMS), np.random.default_rng(4).random(NUM_ITEMS) < 0.3
+    np.testing.assert_array_equal(found.dense(0, DEVICES), expected.dense(0, DEVICES))
+    np.testing.assert_array_equal(found.dense(3, 5), expected.dense(3, 5))
+    np.testing.assert_array_equal(found.on_rows(active).dense(0, DEVICES), expected.on_rows(active).dense(0, DEVICES))
+    some = np.array([5, 2, 0])
+    np.testing.assert_array_equal(found.select(some).dense(0, 3), expected.select(some).dense(0, 3))
+    assert all((np.diff(found.rows.of(device)) > 0).all() for device in range(DEVICES))
 
 
 def test_an_update_is_its_rank_one_part_plus_its_rows():
@@ -82,6 +135,21 @@ def test_a_device_that_has_to_round_again_gets_the_same_words(monkeypatch: pytes
     monkeypatch.setattr(Quantiser, "fits", refuse_now_and_then)
     np.testing.assert_array_equal(quantised_sum(updates(0.05), KEYS, quantiser()), one_by_one(updates(0.05)))
     assert not all(attempts)
+
+
+def test_a_sparse_device_that_has_to_round_again_gets_the_same_words(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Quantiser, "target", property(lambda self: 1.002 * self.sensitivity))
+    once, fits = batch.quantise_sparse, list[bool]()
+
+    def watched(*given):
+        integers, kept = once(*given)
+        fits.extend(kept)
+        return integers, kept
+
+    monkeypatch.setattr(batch, "quantise_sparse", watched)
+    given = sparse_updates(100.0)
+    np.testing.assert_array_equal(quantised_sum(given, KEYS, quantiser(64)), one_by_one(given, 64))
+    assert 0 < sum(fits) < len(fits)
 
 
 def test_partial_sums_are_flushed_before_float32_would_round(monkeypatch: pytest.MonkeyPatch):
@@ -147,6 +215,14 @@ def test_a_round_without_devices_adds_no_noise():
 def test_an_update_that_is_not_finite_is_refused(block: str):
     given = updates(0.05)
     getattr(given.further if block == "values" else given, block)[0, 0] = np.nan
+    with pytest.raises(PrivacyError, match="not finite"):
+        quantised_sum(given, KEYS, quantiser())
+
+
+@pytest.mark.parametrize("device", [2, 10])
+def test_a_sparse_update_that_is_not_finite_is_refused(device: int):
+    given = sparse_updates(0.05)
+    given.values[given.rows.indptr[device], 0] = np.inf
     with pytest.raises(PrivacyError, match="not finite"):
         quantised_sum(given, KEYS, quantiser())
 
