@@ -116,6 +116,8 @@ def _agree(
     for promise in limits.promises.values():
         note(promise.words)
     note(trust_sentence(FleetProfile(welcome, limits)))
+    if current is None:
+        carried += welcome.carried_nano
     if carried:
         note(carried_words(carried, limits.delta))
     if question:

@@ -170,6 +170,8 @@ def status(*, folder: FolderOption = HERE) -> Answer:
         if values["register_epoch"] is None
         else f"epoch {values['register_epoch']}, {values['devices_registered']} devices"
     )
+    if values["keys_revoked"]:
+        register += f"; {_count(values['keys_revoked'], 'key')} revoked"
     facts = {
         "fleet": f"{values['fleet']}, {values['address']}",
         "helper": "runs" if values["running"] else "does not run",

@@ -111,6 +111,9 @@ def status(*, folder: FolderOption = HERE) -> Answer:
 
     found = status_of(FleetFolder(folder))
     removed = f"{found['devices_removed']} removed, " if found["devices_removed"] else ""
+    if found["keys_revoked"]:
+        away = "" if found["revocation_at_helper"] else ", which the helper learns before its next answer"
+        removed += f"{found['keys_revoked']} keys revoked{away}, "
     facts = {
         "fleet": f"{found['fleet']}, run {found['run']}, {found['address']}",
         "server": "runs" if found["running"] else "does not run",

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from palate.privacy.aggregators.admission import Certificate, Parties
+from palate.privacy.aggregators.admission import Certificate, Parties, key_number
 from palate.privacy.aggregators.errors import RegisterRefused
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger import canonical
@@ -35,6 +35,8 @@ REQUEST_FORMAT: Final = "palate-enrolment-request/1"
 WELCOME_FORMAT: Final = "palate-welcome/1"
 AGGREGATORS_FORMAT: Final = "palate-welcome/2"
 """Of a welcome into a fleet with two aggregators."""
+NEXT_KEY_FORMAT: Final = "palate-welcome/3"
+"""Of one to a person's next key there, with what the earlier ones were charged."""
 WELCOME_NAME: Final = "welcome.json"
 CATALOGUE_NAME: Final = "catalogue.parquet"
 ADMISSION_PATH: Final = "/v1/palate/admission"
@@ -42,12 +44,11 @@ ADMISSION_PATH: Final = "/v1/palate/admission"
 MAX_WELCOME_BYTES: Final = 1 << 16
 MAX_CATALOGUE_BYTES: Final = 1 << 28
 
-_DEVICE_TAG = b"palate/enrolment/device/1"
 _REQUEST_TAG = b"palate/enrolment/request/1"
 _HEX32 = re.compile(r"[0-9a-f]{64}")
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]{2,64}\]|[A-Za-z0-9.-]{1,253}):([0-9]{1,5})")
 _PEERS_ONLY = {"authority_is_separate", "tau_thousandths"}
-_AGGREGATORS_ONLY = {"helper_key"}
+_AGGREGATORS_ONLY = {"helper_key", "carried_nano"}
 _RANGES: Final[dict[str, tuple[float, float]]] = {
     "epsilon": (0.0, 1e6),
     "delta": (0.0, 0.5),
@@ -56,6 +57,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "tau_thousandths": (499, 999),
     "gamma_thousandths": (-1, 499),
     "num_items": (0, 1 << 28),
+    "carried_nano": (-1, 1 << 53),
 }
 """What numbers of a welcome are above, and the most that they may be."""
 _REQUEST_FIELDS = {"format", "device", "identity_key", "node_key", "signature"}
@@ -66,8 +68,8 @@ class EnrolmentFileRefused(PrivacyError):
 
 
 def device_number(identity_key: Ed25519PublicKey) -> int:
-    """Return the number by which a fleet knows the holder of a signing key: eight bytes of the key's hash."""
-    return int.from_bytes(sha256(framed(_DEVICE_TAG, identity_key.public_bytes_raw())).digest()[:8], "big")
+    """Return the number by which a fleet knows a device whose first signing key this is."""
+    return key_number(identity_key.public_bytes_raw())
 
 
 def device_name(number: int) -> str:
@@ -209,6 +211,9 @@ class Welcome:
         Corrupt devices allowed for, in thousandths: of a roster, or of all registered devices of two aggregators.
     num_items, catalogue_sha256
         Rows and hash of the catalogue that comes with it.
+    carried_nano
+        What rounds of this fleet were charged to earlier keys of the same person, by the server's ledger, in 1e-9 of
+        2 rho at unit user; it comes off this device's budget.
 
     Raises
     ------
@@ -232,6 +237,7 @@ class Welcome:
     gamma_thousandths: int
     num_items: int
     catalogue_sha256: str
+    carried_nano: int = 0
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -240,6 +246,8 @@ class Welcome:
                 raise _refused(f"{each.name} must be {each.type}, not {type(value).__name__}")
         if not 1 <= len(self.fleet) <= 100 or not (self.fleet.isascii() and self.fleet.isprintable()):
             raise _refused("fleet is not 1 to 100 printable ASCII characters")
+        if self.carried_nano and not self.helper_key:
+            raise _refused("carried_nano is for fleets with a helper: among peers a person has one key")
         _ = self.host, self.port
         optional = {"helper_key", "authority_key"} if self.helper_key else {"helper_key"}
         for name in ("server_key", "helper_key", "authority_key", "catalogue_sha256"):
@@ -330,7 +338,9 @@ class Welcome:
 
     def to_json(self) -> bytes:
         """Write the fields as JSON in one spelling: sorted keys, no white space, ASCII."""
-        form = AGGREGATORS_FORMAT if self.helper_key else WELCOME_FORMAT
+        form = WELCOME_FORMAT
+        if self.helper_key:
+            form = NEXT_KEY_FORMAT if self.carried_nano else AGGREGATORS_FORMAT
         values = {name: getattr(self, name) for name in _names(form)}
         return json.dumps({"format": form, **values}, sort_keys=True, separators=(",", ":")).encode("ascii")
 
@@ -350,8 +360,8 @@ class Welcome:
         except (ValueError, RecursionError):
             raise _refused("it is not JSON") from None
         form = values.pop("format", None) if isinstance(values, dict) else None
-        if form not in (WELCOME_FORMAT, AGGREGATORS_FORMAT):
-            raise _refused(f"it is not of format {WELCOME_FORMAT} or {AGGREGATORS_FORMAT}")
+        if form not in (WELCOME_FORMAT, AGGREGATORS_FORMAT, NEXT_KEY_FORMAT):
+            raise _refused(f"it is not of format {WELCOME_FORMAT}, {AGGREGATORS_FORMAT} or {NEXT_KEY_FORMAT}")
         expected = _names(form)
         if set(values) != expected:
             raise _refused(f"fields {', '.join(sorted(set(values) ^ expected))} are missing or not known")
@@ -427,7 +437,12 @@ class Welcome:
 
 def _names(form: str) -> set[str]:
     """Fields of a welcome of a format."""
-    return {each.name for each in fields(Welcome)} - (_AGGREGATORS_ONLY if form == WELCOME_FORMAT else _PEERS_ONLY)
+    left_out = {
+        WELCOME_FORMAT: _AGGREGATORS_ONLY,
+        AGGREGATORS_FORMAT: _PEERS_ONLY | {"carried_nano"},
+        NEXT_KEY_FORMAT: _PEERS_ONLY,
+    }
+    return {each.name for each in fields(Welcome)} - left_out[form]
 
 
 def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:

@@ -1,9 +1,12 @@
-"""What a device that was forgotten had spent, taken over by the next one in its folder.
+"""What an earlier device had spent, taken over by the next one: in its folder, or in its place in a fleet.
 
 Forgetting destroys everything but a tombstone of the spent budget (docs/formats/vault.md). Whoever begins anew in the
 same folder begins with it: its charges come off every budget that the new device is given, in any fleet, for the ledger
 of a device is about the person and not about a fleet. The new vault seals a copy, so that a file that is lost later
 takes nothing with it. Nobody can keep an owner from deleting the tombstone before they begin.
+
+A fleet that admits a person's next key says in the welcome what earlier keys were charged there. It is added to the
+tombstone's sum: whether both count the same device is not known, and too much is on the safe side.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from palate.privacy.budget import ADJACENCY
 
 FORMAT = "palate-carried/1"
 _CARRIED: Final = Record[Any](SERVERS, "carried")
+_OF_EARLIER_KEYS: Final = Record[dict[str, int]](SERVERS, "carried-by-welcomes")
 
 
 def left_behind(folder: DeviceFolder) -> Tombstone | None:
@@ -66,9 +70,23 @@ def kept(vault: Vault) -> Tombstone | None:
 
 
 def carried_nano(vault: Vault) -> Mapping[Unit, int]:
-    """Return what forgotten devices had spent before this one, by unit, in 1e-9 of 2 rho; raises as `kept`."""
+    """Return what earlier devices had spent before this one, by unit, in 1e-9 of 2 rho; raises as `kept`."""
     stone = kept(vault)
-    return {} if stone is None else _by_unit(stone)
+    spent = {} if stone is None else _by_unit(stone)
+    of_keys = of_earlier_keys(vault)
+    return spent | {Unit.USER: spent.get(Unit.USER, 0) + of_keys} if of_keys else spent
+
+
+def keep_of_earlier_keys(vault: Vault, fleet_key: str, nano: int) -> None:
+    """Keep what a fleet says that earlier keys were charged, at unit user; the most that it ever said counts."""
+    known = _OF_EARLIER_KEYS.read(vault) or {}
+    if nano > known.get(fleet_key, 0):
+        _OF_EARLIER_KEYS.write(vault, {**known, fleet_key: nano})
+
+
+def of_earlier_keys(vault: Vault) -> int:
+    """Return what earlier keys were charged in all fleets, in 1e-9 of 2 rho at unit user."""
+    return sum((_OF_EARLIER_KEYS.read(vault) or {}).values())
 
 
 def put_back(vault: Vault) -> None:

@@ -224,6 +224,7 @@ def accept(folder: DeviceFolder, welcome: Welcome, catalogue: bytes, limits: Own
             )
         Catalogue.from_parquet(catalogue, num_items=welcome.num_items, hint=NEW_WELCOME)
         profile = FleetProfile(welcome, limits)
+        carried_spending.keep_of_earlier_keys(vault, welcome.server_key, welcome.carried_nano)
         Member(folder, vault, keys, profile).guard.adopt_policy()  # refuses what no budget can promise
         files.replace(folder.catalogue, catalogue)
         profile.save(vault)

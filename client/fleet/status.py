@@ -37,7 +37,7 @@ class BudgetGauge:
     spent_nano, budget_nano
         The same in the ledger's exact figures, 1e-9 of 2 rho; the gauge is their ratio.
     carried_epsilon, carried_nano
-        What of that a device had spent that was forgotten here before.
+        What of that earlier devices had spent: one that was forgotten here, or earlier keys of the same person.
     """
 
     epsilon: float
@@ -88,7 +88,7 @@ class DeviceStatus:
     removed_at
         When the fleet last said that it has removed this device, in seconds since 1970; None if it did not.
     carried_nano
-        What a device had spent at unit user that was forgotten here before, in 1e-9 of 2 rho.
+        What earlier devices had spent at unit user, in 1e-9 of 2 rho.
     """
 
     device: str

@@ -119,14 +119,14 @@ def budget_lines(budget: BudgetGauge) -> Iterator[str]:
 
 
 def carried_words(nano: int, delta: float = DEFAULT_DELTA) -> str:
-    """Say what a device had spent that was forgotten in this one's place, given in 1e-9 of 2 rho at unit user."""
+    """Say what earlier devices in this one's place had spent, given in 1e-9 of 2 rho at unit user."""
     promise = Promise(unit=Unit.USER, epsilon=spent_epsilon(nano, delta), delta=delta)
     return f"{_carried(nano, delta)}; {promise.words}"
 
 
 def _carried(nano: int, delta: float) -> str:
     return (
-        f"a device that was forgotten here had spent epsilon {round_up(spent_epsilon(nano, delta))} at delta {delta:g} "
+        f"an earlier device of yours had spent epsilon {round_up(spent_epsilon(nano, delta))} at delta {delta:g} "
         "per user; it counts as spent in every fleet that this one joins"
     )
 

@@ -18,6 +18,8 @@ from palate.client.fleet.round_log import RoundLog
 from palate.client.vault import Tombstone, Vault, files, forget
 from palate.client.vault.errors import Forgotten, NoVault, VaultLocked, VaultTampered, WrongKey
 from palate.errors import ConfigError, RunError
+from palate.privacy.accounting.events import Unit
+from palate.privacy.budget import ADJACENCY
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.verify import verify_book
 
@@ -46,28 +48,32 @@ def forget_device(folder: DeviceFolder) -> Tombstone:
         if not folder.vault.is_dir():
             raise NoVault(f"{folder.vault} has no vault", hint="name the folder of this device with --folder")
         try:
-            signer = _signer(folder)
+            signer, of_earlier_keys = _signer(folder)
             if signer is not None and not folder.ledger.exists():
                 _check_nothing_was_spent(folder)
             spent = _spent(folder, signer)
+            if of_earlier_keys:
+                place = (str(Unit.USER), ADJACENCY)
+                spent[place] = spent.get(place, 0) + of_earlier_keys
         except Forgotten:
             return forget.finish(folder.vault, further=lambda: _shred_all(folder))
         return forget.forget(folder.vault, spent=spent, signer=signer, further=lambda: _shred_all(folder))
 
 
-def _signer(folder: DeviceFolder) -> Ed25519PrivateKey | None:
-    """Return the ledger's key; None where the vault's own key is lost, which must not keep anybody from forgetting.
+def _signer(folder: DeviceFolder) -> tuple[Ed25519PrivateKey | None, int]:
+    """Return the ledger's key, and what earlier keys of the person were charged, in 1e-9 of 2 rho at unit user.
 
-    Meanwhile an earlier tombstone is put back where its file was lost, for the next one adds to it.
+    None where the vault's own key is lost, which must not keep anybody from forgetting. Meanwhile an earlier tombstone
+    is put back where its file was lost, for the next one adds to it.
     """
     try:
         with Vault.open(folder.vault) as vault:
             carried_spending.put_back(vault)
-            return DeviceKeys.load(vault).ledger
+            return DeviceKeys.load(vault).ledger, carried_spending.of_earlier_keys(vault)
     except (Forgotten, NoVault, VaultLocked):
         raise
     except (WrongKey, VaultTampered, ConfigError):
-        return None
+        return None, 0
 
 
 def _check_nothing_was_spent(folder: DeviceFolder) -> None:

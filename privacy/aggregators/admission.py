@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from hashlib import sha256
 from itertools import pairwise
 from typing import Annotated, ClassVar, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.privacy.aggregators.errors import RegisterRefused
-from palate.privacy.ledger.framing import digest
+from palate.privacy.ledger.framing import digest, framed
 from palate.privacy.ledger.merkle import MerkleTree
 from palate.privacy.secagg.encoding import (
     DEVICE,
@@ -49,20 +50,29 @@ ADMISSION_SECONDS = 730 * 86_400
 RENEW_SECONDS = ADMISSION_SECONDS // 4
 """With less of its life left, an admission is renewed."""
 
+_KEY_NUMBER = b"palate/enrolment/device/1"
 _PARTIES = b"palate two aggregators parties v1"
 _REGISTER = b"palate two aggregators register v1"
 
 
-def _write_devices(devices: tuple[int, ...]) -> bytes:
-    return len(devices).to_bytes(4, "big") + b"".join(device.to_bytes(8, "big") for device in devices)
+def key_number(identity_key: bytes) -> int:
+    """Return the number of a signing key of 32 bytes: the first eight bytes of a hash of it.
+
+    A device has the number of its first key, and keeps it when its person gets a new key.
+    """
+    return int.from_bytes(sha256(framed(_KEY_NUMBER, identity_key)).digest()[:8], "big")
 
 
-def _read_devices(reader: Reader) -> tuple[int, ...]:
+def _write_numbers(numbers: tuple[int, ...]) -> bytes:
+    return len(numbers).to_bytes(4, "big") + b"".join(each.to_bytes(8, "big") for each in numbers)
+
+
+def _read_numbers(reader: Reader) -> tuple[int, ...]:
     block = reader.raw(8 * reader.number(4, most=MAX_REGISTERED))
-    devices = tuple(int.from_bytes(block[at : at + 8], "big") for at in range(0, len(block), 8))
-    if any(right <= left for left, right in pairwise(devices)):
-        raise RegisterRefused("devices do not ascend", hint="check what the peer sent")
-    return devices
+    numbers = tuple(int.from_bytes(block[at : at + 8], "big") for at in range(0, len(block), 8))
+    if any(right <= left for left, right in pairwise(numbers)):
+        raise RegisterRefused("the numbers do not ascend", hint="check what the peer sent")
+    return numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +218,7 @@ class Register(_Admitted):
 
 @dataclass(frozen=True, kw_only=True)
 class Revocation(_Admitted):
-    """Devices that are out although a register still names them.
+    """Keys that are out although a register still names them. A list only grows: a key that is out stays out.
 
     Attributes
     ----------
@@ -216,14 +226,36 @@ class Revocation(_Admitted):
         Name of the fleet.
     number
         Counts up; the highest counts.
-    devices
-        Numbers of devices, ascending.
+    keys
+        Numbers of the keys, ascending (`key_number`).
     """
 
     kind: ClassVar[Kind] = Kind.REVOCATION
     fleet: Text
     number: Number
-    devices: Annotated[tuple[int, ...], Field(_write_devices, _read_devices)]
+    keys: Annotated[tuple[int, ...], Field(_write_numbers, _read_numbers)]
+
+    def check_after(self, newest: Revocation | None) -> None:
+        """Check that this list may follow another one, or is the same.
+
+        Raises
+        ------
+        RegisterRefused
+            If its number does not count up, or a key that was out is back.
+        """
+        if newest is None or newest.body == self.body:
+            return
+        if self.number <= newest.number:
+            raise RegisterRefused(
+                f"the revocation is number {self.number}, {newest.number} was checked before",
+                hint="count the number up with every change",
+            )
+        back = set(newest.keys) - set(self.keys)
+        if back:
+            raise RegisterRefused(
+                f"revocation {self.number} takes back {len(back)} keys that were out",
+                hint="a person whose key is out gets a new key: palate authority certify --replaces",
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,12 +269,21 @@ class Membership:
     entries
         By device.
     revoked
-        Devices that are out.
+        Numbers of the keys that are out.
     """
 
     register: Register
     entries: Mapping[int, Entry] = field(repr=False)
     revoked: frozenset[int] = frozenset()
+
+    def admits(self, device: int) -> bool:
+        """Whether a device is registered, and its key is not out."""
+        entry = self.entries.get(device)
+        return entry is not None and not self.is_revoked(entry)
+
+    def is_revoked(self, entry: Entry) -> bool:
+        """Whether the key of a registered device is out."""
+        return bool(self.revoked) and key_number(entry.identity_key) in self.revoked
 
     @staticmethod
     def checked(
@@ -267,7 +308,7 @@ class Membership:
             revocation.verify(parties)
             if revocation.fleet != register.fleet:
                 raise RegisterRefused("the revocation is for another fleet", hint="fetch it again")
-        return Membership(register, entries, frozenset(revocation.devices if revocation else ()))
+        return Membership(register, entries, frozenset(revocation.keys if revocation else ()))
 
     @cached_property
     def size(self) -> int:

@@ -239,7 +239,7 @@ def _reason(report: Report, membership: Membership, offer: CollectionOffer, now:
     entry: Entry | None = membership.entries.get(report.device)
     if entry is None:
         return Exclusion.NOT_REGISTERED
-    if report.device in membership.revoked:
+    if membership.is_revoked(entry):
         return Exclusion.REVOKED
     if now > entry.not_after or offer.issued_at > entry.not_after:
         return Exclusion.EXPIRED

@@ -158,7 +158,7 @@ class Collection:
         if sender is not None and report.device != sender:
             raise ReportRefused("the report is another device's", hint="each device sends its own")
         entry = self._membership.entries.get(report.device)
-        if entry is None or report.device in self._membership.revoked or now > entry.not_after:
+        if entry is None or self._membership.is_revoked(entry) or now > entry.not_after:
             raise ReportRefused("the device is not registered, revoked, or its admission has ended", hint="renew it")
         if len(upload.words) != offer.words_size:
             raise ReportRefused(

@@ -22,6 +22,7 @@ from palate.privacy.aggregators.admission import (
     Register,
     Revocation,
     entries_of,
+    key_number,
 )
 from palate.privacy.aggregators.errors import RegisterRefused
 
@@ -64,7 +65,9 @@ class LiveKey:
     identity_key: bytes
 
 
-def check_admissible(certificate: Certificate, *, live: LiveKey | None, holder: int | None, now: int) -> None:
+def check_admissible(
+    certificate: Certificate, *, live: LiveKey | None, holder: int | None, revoked: Container[int], now: int
+) -> None:
     """Check that a device may have this key: one live key a device, one device a key.
 
     Parameters
@@ -75,16 +78,20 @@ def check_admissible(certificate: Certificate, *, live: LiveKey | None, holder: 
         What the helper has signed last for this device.
     holder
         The device for which it has signed this key before, if any.
+    revoked
+        Numbers of the keys that are out.
     now
         Seconds since 1970.
 
     Raises
     ------
     RegisterRefused
-        If the generation goes back, a key changes without a new generation, another device has the key, or it has
-        ended.
+        If the generation goes back, a key changes without a new generation, another device has the key, the key is out,
+        or the certificate has ended.
     """
     device = f"{certificate.device:016x}"
+    if key_number(certificate.identity_key) in revoked:
+        raise RegisterRefused(f"the key of device {device} is revoked", hint="its person needs a new key")
     if certificate.not_after < now:
         raise RegisterRefused(f"the certificate ended at {certificate.not_after}", hint="ask the leader for a new one")
     if holder is not None and holder != certificate.device:
@@ -103,7 +110,7 @@ def check_admissible(certificate: Certificate, *, live: LiveKey | None, holder: 
 
 
 def check_renewal(certificate: Certificate, *, live: LiveKey | None, revoked: Container[int], now: int) -> None:
-    """Check that a certificate only lengthens what was admitted before: the same key of a device that is not revoked.
+    """Check that a certificate only lengthens what was admitted before: the same key, and one that is not revoked.
 
     Raises
     ------
@@ -113,8 +120,8 @@ def check_renewal(certificate: Certificate, *, live: LiveKey | None, revoked: Co
     name = f"device {certificate.device:016x}"
     if live is None or (live.generation, live.identity_key) != (certificate.generation, certificate.identity_key):
         raise RegisterRefused(f"{name} was not admitted here with this key", hint="palate helper admit")
-    if certificate.device in revoked:
-        raise RegisterRefused(f"{name} is revoked", hint="it must be admitted anew")
+    if key_number(certificate.identity_key) in revoked:
+        raise RegisterRefused(f"the key of {name} is revoked", hint="its person needs a new key")
     if not now < certificate.not_after <= now + ADMISSION_SECONDS + _CLOCK_SECONDS:
         raise RegisterRefused(
             f"{name} would be admitted until {certificate.not_after}, at most {ADMISSION_SECONDS} seconds are allowed",
@@ -127,7 +134,6 @@ def check_register(
     certificates: Sequence[bytes],
     *,
     parties: Parties,
-    revocation: Revocation | None,
     newest: Register | None,
     live: Mapping[int, LiveKey],
     verified: set[bytes],
@@ -142,8 +148,6 @@ def check_register(
         Of all its devices, one a device.
     parties
         The keys of all.
-    revocation
-        The newest one, with all signatures.
     newest
         The register that was checked last.
     live
@@ -178,4 +182,4 @@ def check_register(
     entries = entries_of(read)
     if len(entries) != len(read):
         raise RegisterRefused("a device has two certificates in the list", hint="send the newest one alone")
-    return dict(Membership.checked(register, entries, parties, revocation).entries)
+    return dict(Membership.checked(register, entries, parties).entries)

@@ -112,7 +112,7 @@ class CollectionProtocol:
         """
         now = int(self.wall_clock())
         membership = self.register.current(now=now, until=self._ends(now)[1])
-        asked = [device for device in present if int(device, 16) in membership.entries]
+        asked = [device for device in present if membership.admits(int(device, 16))]
         cohort = self.config.cohort
         least, corrupt = cohort.least_batch(len(asked)), cohort.corrupt(membership.size)
         if corrupt >= least:
@@ -339,6 +339,7 @@ class CollectionRound:
         begun, away = self._protocol.wall_clock(), False
         while True:
             try:
+                self._protocol.register.carry_revocation()  # it counts at the answer
                 found = self._protocol.helper.answer(self._record.request)
                 break
             except HelperUnreachable as error:

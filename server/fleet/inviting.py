@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from palate.errors import ConfigError, RunError
-from palate.privacy.aggregators.admission import Certificate, Register, entries_of
+from palate.privacy.aggregators.admission import Certificate, Register, Revocation, entries_of, key_number
 from palate.privacy.enrolment import EnrolmentFileRefused, EnrolmentRequest, device_name
 from palate.privacy.invitation import CARD_PATH, JOIN_PATH, FleetCard, Invitation, Joining
 from palate.privacy.ledger.framing import framed
@@ -27,7 +27,8 @@ from palate.privacy.secagg.keys import EnrolmentCertificate
 from palate.server.fleet.claims import parties_of
 from palate.server.fleet.config import FleetConfig, load_config
 from palate.server.fleet.folder import FleetFolder, read_key, read_public_key
-from palate.server.fleet.registering import certificates_in, keep_register
+from palate.server.fleet.registering import certificates_in, keep_register, revoked_in
+from palate.server.fleet.revoking import keep_revocation
 from palate.server.fleet.setup import tls_authority, welcome
 from palate.server.fleet.state import FleetState
 from palate.server.fleet.transport.enrolment import Enrolment
@@ -189,21 +190,30 @@ def invite(folder: FleetFolder, count: int, *, days: float, now: float | None = 
 def waiting(folder: FleetFolder) -> list[Waiting]:
     """List the devices that wait until whoever admits has signed for them."""
     with Invitations(folder.invitations) as invitations, closing(Enrolment(folder.enrolment)) as enrolment:
-        known = {node.label for node in enrolment.all()}
-        return [each for each in invitations.used() if each.device not in known]
+        return [
+            each
+            for each in invitations.used()
+            if enrolment.holder(each.request.identity_key.public_bytes_raw()) is None
+        ]
 
 
 def requests_of(folder: FleetFolder, devices: list[Waiting]) -> bytes:
     """Put the requests of devices that wait into one file, for whoever admits.
 
     Where a third party admits to a fleet with a helper, it must sign the register of all devices as well: then the
-    certificates of those that are enrolled come first.
+    certificates of those that are enrolled come first, and the newest revocation.
     """
     enrolled: list[bytes] = []
     config = load_config(folder.config)
     if config.helper.there and parties_of(folder, config).authority is not None:
         with closing(Enrolment(folder.enrolment)) as enrolment:
-            enrolled = [node.certificate for node in enrolment.nodes()]
+            nodes = enrolment.all()
+        with closing(FleetState(folder.state)) as state:
+            kept, out = state.revocation(), revoked_in(state)
+        for node in nodes:  # a revoked key is not enrolled any more, but a next one may take its place
+            revoked = key_number(Certificate.from_bytes(node.certificate).identity_key) in out
+            enrolled += [node.certificate] if node.removed_at is None or revoked else []
+        enrolled += [] if kept is None else [kept[0]]
     return framed(*enrolled, *(each.request_bytes for each in devices))
 
 
@@ -215,7 +225,8 @@ def admit(folder: FleetFolder, data: bytes) -> list[str]:
     folder
         The fleet's.
     data
-        Certificates: one, or several behind their lengths; and the register, where a third party signs it.
+        Certificates: one, or several behind their lengths; and the register and a revocation, where a third party signs
+        them.
 
     Raises
     ------
@@ -227,19 +238,29 @@ def admit(folder: FleetFolder, data: bytes) -> list[str]:
     try:
         parts = [data] if data.startswith(MAGIC) else parts_of(data)
         registers = [Register.from_bytes(each) for each in parts if each.startswith(header(Kind.REGISTER))]
-        parts = [each for each in parts if not each.startswith(header(Kind.REGISTER))]
-        signed = {read(each).device: each for each in parts}
+        revocations = [Revocation.from_bytes(each) for each in parts if each.startswith(header(Kind.REVOCATION))]
+        parts = [each for each in parts if not each.startswith((header(Kind.REGISTER), header(Kind.REVOCATION)))]
+        signed = {read(each).identity_key: each for each in parts}
+        for revocation in revocations:
+            with closing(FleetState(folder.state)) as state:
+                keep_revocation(state, revocation, parties_of(folder, config))
     except SecureAggregationError as error:
         raise ConfigError(f"these are no certificates: {error.message}", hint="palate authority certify") from None
-    taken = [each for each in waiting(folder) if each.request.device in signed]
-    for each in taken:
-        welcome(folder, each.request, certificate=signed[each.request.device])
+    asking = [(each, each.request.identity_key.public_bytes_raw()) for each in waiting(folder)]
+    taken = [(each, signed[key]) for each, key in asking if key in signed]
+    for each, certificate in taken:
+        welcome(folder, each.request, certificate=certificate)
     if registers:
         with closing(Enrolment(folder.enrolment)) as enrolment:
-            enrolment.renew({device_name(device): data for device, data in signed.items()})
+            out = {key for revocation in revocations for key in revocation.keys}
+            for node in enrolment.nodes():
+                if key_number(Certificate.from_bytes(node.certificate).identity_key) in out:
+                    enrolment.remove(node.node_id)
+            holders = {key: enrolment.holder(key) for key in signed}
+            enrolment.renew({node.label: signed[key] for key, node in holders.items() if node is not None})
     for register in registers:
         _keep_register(folder, config, register)
-    return [each.device for each in taken]
+    return [device_name(read(certificate).device) for _, certificate in taken]
 
 
 def _keep_register(folder: FleetFolder, config: FleetConfig, register: Register) -> None:
@@ -279,14 +300,13 @@ class Doorkeeper:
                 invitations.redeem(joining)
         except EnrolmentFileRefused as error:
             raise Refused(403, error.message) from error
-        device = device_name(joining.request.device)
         with closing(Enrolment(self._folder.enrolment)) as enrolment:
-            enrolled = any(node.label == device for node in enrolment.nodes())
-        if not enrolled and not self._folder.authority_key.exists():
+            known = enrolment.holder(joining.request.identity_key.public_bytes_raw())
+        if known is None and not self._folder.authority_key.exists():
             return b""
         try:
             made = welcome(self._folder, joining.request)
         except ConfigError as error:  # it was removed
             raise Refused(410, "removed from the fleet") from error
-        log.info("device %s joined by invitation", device)
+        log.info("device %s joined by invitation", made.device)
         return made.archive

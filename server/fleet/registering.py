@@ -20,8 +20,10 @@ from palate.privacy.aggregators.admission import (
     Membership,
     Parties,
     Register,
+    Revocation,
     entries_of,
     entry_leaf,
+    key_number,
     list_of,
 )
 from palate.privacy.aggregators.errors import RegisterRefused
@@ -73,12 +75,13 @@ class RegisterKeeper:
         HelperUnreachable, RegisterRefused
             If the helper is away, or refuses the register.
         """
+        self.carry_revocation()
         if self.parties.authority is not None:
             return self._of_authority(self.newest(), until)
         self._renew(now)
         while True:
             kept = self.newest()
-            certificates = [each for each in certificates_in(self.enrolment) if each.not_after >= until]
+            certificates = [each for each in self._members() if each.not_after >= until]
             entries = entries_of(certificates)
             if kept is not None and kept.register.not_after >= until and kept.entries == entries:
                 return kept
@@ -122,7 +125,7 @@ class RegisterKeeper:
 
     def _renew(self, now: int) -> None:
         """Lengthen admissions with less than a quarter of their life left; devices fetch theirs when they next join."""
-        ending = [each for each in certificates_in(self.enrolment) if each.not_after - now < RENEW_SECONDS]
+        ending = [each for each in self._members() if each.not_after - now < RENEW_SECONDS]
         if not ending:
             return
         end = now // _WEEK * _WEEK + ADMISSION_SECONDS  # the same for a while, so that the question is the same
@@ -136,6 +139,26 @@ class RegisterKeeper:
         for each in certificates:
             each.verify(self.parties)
         self.enrolment.renew({device_name(each.device): each.to_bytes() for each in certificates})
+
+    def carry_revocation(self) -> None:
+        """Bring the newest revocation to the helper, unless it has it; it counts there from the next answer on.
+
+        Raises
+        ------
+        HelperUnreachable, RegisterRefused
+            If the helper is away, or refuses it.
+        """
+        kept = self.state.revocation()
+        if kept is None or kept[1]:
+            return
+        signed = self.helper.countersign(b"", [], kept[0]).revocation
+        Revocation.from_bytes(signed).verify(self.parties)
+        self.state.revocation_carried(kept[0], signed)
+
+    def _members(self) -> list[Certificate]:
+        """Return the certificates of all who are enrolled, and whose keys are not revoked."""
+        out = revoked_in(self.state)
+        return [each for each in certificates_in(self.enrolment) if key_number(each.identity_key) not in out]
 
     def newest(self) -> Membership | None:
         """Return the newest register, checked when it came; None before the first."""
@@ -154,7 +177,9 @@ class RegisterKeeper:
 
     def _kept(self, epoch: int | None) -> Membership | None:
         row = self.state.register(epoch)
-        return None if row is None else Membership(Register.from_bytes(row[0]), _entries(row[1]))
+        if row is None:
+            return None
+        return Membership(Register.from_bytes(row[0]), _entries(row[1]), revoked_in(self.state))
 
 
 def keep_register(state: FleetState, register: Register, entries: dict[int, Entry], parties: Parties) -> Membership:
@@ -163,6 +188,18 @@ def keep_register(state: FleetState, register: Register, entries: dict[int, Entr
     leaves = b"".join(entry_leaf(device, entries[device]) for device in sorted(entries))
     state.keep_register(register.epoch, register.to_bytes(), leaves)
     return membership
+
+
+def newest_revocation(state: FleetState) -> Revocation | None:
+    """Return the newest revocation, checked when it came; None before the first."""
+    kept = state.revocation()
+    return None if kept is None else Revocation.from_bytes(kept[0])
+
+
+def revoked_in(state: FleetState) -> frozenset[int]:
+    """Return the numbers of the keys that are out by the newest revocation."""
+    newest = newest_revocation(state)
+    return frozenset(newest.keys if newest else ())
 
 
 def certificates_in(enrolment: Enrolment) -> list[Certificate]:

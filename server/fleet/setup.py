@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError, EnvironmentProblem
 from palate.privacy import files
-from palate.privacy.aggregators.admission import ADMISSION_SECONDS, Certificate, Parties, entries_of, list_of
+from palate.privacy.aggregators.admission import Certificate, key_number
+from palate.privacy.charging import ledger_name
 from palate.privacy.enrolment import EnrolmentRequest, Welcome, device_name
+from palate.privacy.ledger.body import Intent
+from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.secagg.errors import SecureAggregationError
-from palate.privacy.secagg.keys import EnrolmentAuthority, EnrolmentCertificate
+from palate.privacy.secagg.keys import EnrolmentCertificate
 from palate.server.fleet.catalogue import content_of, make_catalogue, read_catalogue
 from palate.server.fleet.certificates import KeyFiles, issue_server_certificate, make_authority
+from palate.server.fleet.certifying import certify
 from palate.server.fleet.claims import parties_of
 from palate.server.fleet.config import FleetConfig, checked_config, load_config, to_toml
 from palate.server.fleet.folder import FleetFolder, make_key, read_key, read_public_key, write_public_key
-from palate.server.fleet.transport.enrolment import Enrolment
+from palate.server.fleet.registering import revoked_in
+from palate.server.fleet.revoking import revoke_keys
+from palate.server.fleet.state import FleetState
+from palate.server.fleet.transport.enrolment import EnrolledNode, Enrolment
 from palate.server.helper.admitting import certificates_in
 from palate.server.helper.cards import HelperCard, LeaderCard
+from palate.server.ledger import SERVER
 from palate.server.values import merge
-
-REGISTER_SECONDS = 180 * 86_400
-"""How long a register holds that a third party has signed."""
 
 
 @dataclass(frozen=True)
@@ -137,107 +141,6 @@ def make_fleet(
     return items.num_items, notes
 
 
-def make_authority_key(path: Path) -> Ed25519PublicKey:
-    """Make the key of a separate enrolment authority, and write its public half beside it as `.pub`.
-
-    Raises
-    ------
-    ConfigError
-        If there is a file already.
-    """
-    key = make_key(path)
-    write_public_key(path.with_suffix(".pub"), key.public_key())
-    return key.public_key()
-
-
-def certify(
-    request: EnrolmentRequest, fleet: str, authority: Ed25519PrivateKey, *, not_after: int = 0
-) -> EnrolmentCertificate:
-    """Sign, as the authority of a fleet of peers, that a device belongs to it; until `not_after`, or without an end."""
-    return EnrolmentAuthority(fleet, authority).enrol(request.device, request.identity_key, not_after=not_after)
-
-
-def admit_alone(request: EnrolmentRequest, fleet: str, authority: Ed25519PrivateKey, *, not_after: int) -> Certificate:
-    """Sign, as the authority of a fleet with a helper, that a device belongs to it."""
-    certificate = Certificate(
-        fleet=fleet,
-        device=request.device,
-        identity_key=request.identity_key.public_bytes_raw(),
-        generation=1,  # another key is another device: its number follows from its key
-        not_after=not_after,
-    )
-    return certificate.signed(authority)
-
-
-def with_register(
-    asked: Sequence[EnrolmentRequest],
-    known: Sequence[bytes],
-    fleet: str,
-    authority: Ed25519PrivateKey,
-    *,
-    days: int | None,
-    now: int,
-) -> list[bytes]:
-    """Sign, as the authority of a fleet with a helper, for new devices, and the register of all.
-
-    Parameters
-    ----------
-    asked, known
-        Requests of new devices, and certificates of those that are enrolled.
-    fleet, authority
-        Name of the fleet, and the authority's key.
-    days
-        How long an admission lasts; two years unless given. With less than a quarter left, one is renewed.
-    now
-        Seconds since 1970; the epoch of the register.
-
-    Returns
-    -------
-    list
-        Certificates of all, and the register.
-
-    Raises
-    ------
-    ConfigError
-        If a certificate is not this authority's.
-    """
-    life = ADMISSION_SECONDS if days is None else days * 86_400
-    key = authority.public_key().public_bytes_raw()
-    certificates = []
-    try:
-        for each in map(Certificate.from_bytes, known):
-            each.verify(Parties(leader=b"", helper=b"", authority=key))
-            renewed = replace(each, not_after=now + life, signatures=()).signed(authority)
-            certificates.append(renewed if each.not_after - now < life // 4 else each)
-    except SecureAggregationError as error:
-        raise ConfigError(f"a certificate is not this authority's: {error.message}", hint="check --key") from None
-    certificates += [admit_alone(each, fleet, authority, not_after=now + life) for each in asked]
-    entries = entries_of(certificates)
-    register = list_of(entries, fleet=fleet, epoch=now, not_after=now + REGISTER_SECONDS).signed(authority)
-    return [*(each.to_bytes() for each in certificates), register.to_bytes()]
-
-
-def propose(folder: FleetFolder, request: EnrolmentRequest, *, now: float | None = None) -> Certificate:
-    """Sign, as the leader, that a device belongs to a fleet with a helper; the helper's operator must admit it too.
-
-    Raises
-    ------
-    ConfigError, RunError
-        If the fleet has no helper, or a file of it is missing.
-    """
-    config = load_config(folder.config)
-    if parties_of(folder, config).authority is not None:
-        raise ConfigError("a third party admits devices to this fleet", hint="palate authority certify --helper --key")
-    certificate = Certificate(
-        fleet=config.name,
-        device=request.device,
-        identity_key=request.identity_key.public_bytes_raw(),
-        generation=1,  # another key is another device: its number follows from its key
-        not_after=int(time.time() if now is None else now) + ADMISSION_SECONDS,
-    )
-    return certificate.signed(read_key(folder.server_key))
-
-
 def welcome(
     folder: FleetFolder,
     request: EnrolmentRequest,
@@ -272,7 +175,9 @@ def welcome(
     """
     config, device = load_config(folder.config), device_name(request.device)
     with closing(Enrolment(folder.enrolment)) as enrolment:
-        known = next((node for node in enrolment.all() if node.label == device), None)
+        known = enrolment.holder(request.identity_key.public_bytes_raw())
+        if known is None and any(node.label == device for node in enrolment.all()):
+            raise ConfigError(f"a newer key has taken the place of device {device}'s", hint="make a new device there")
         enrolled = known is not None and known.removed_at is None
         if known is not None and known.removed_at is not None and not readmit:
             day = datetime.fromtimestamp(known.removed_at, UTC).date()
@@ -288,8 +193,19 @@ def welcome(
         else:
             key = _authority_key(folder, authority_key)
             signed = certify(request, config.name, key)
+        device = device_name(signed.device)
+        replaced = next((node for node in enrolment.nodes() if node.label == device and node != known), None)
+        if replaced is not None:  # its key is out first: a crash in between leaves no two keys
+            before = Certificate.from_bytes(replaced.certificate).generation
+            if not isinstance(signed, Certificate) or signed.generation <= before:
+                raise ConfigError(f"device {device} has a newer key", hint="palate authority certify --replaces")
+            if parties_of(folder, config).authority is None:  # a third party has signed a revocation itself
+                revoke_keys(folder, config, [replaced.certificate])
+            enrolment.remove(replaced.node_id)
         if not enrolled:
-            enrolment.add(request.node_key_pem, label=device, certificate=signed.to_bytes())
+            known = enrolment.add(request.node_key_pem, label=device, certificate=signed.to_bytes())
+        assert known is not None
+        carried = _charged_before(folder, config, known) if isinstance(signed, Certificate) else 0
     catalogue, digest = read_catalogue(folder.catalogue)
     keys: dict[str, Any] = (
         {"helper_key": config.helper.key, "authority_key": (parties_of(folder, config).authority or b"").hex()}
@@ -313,10 +229,33 @@ def welcome(
         gamma_thousandths=round(config.cohort.gamma * 1000),
         num_items=catalogue.num_items,
         catalogue_sha256=digest,
+        carried_nano=carried,
         **keys,
     )
     archive = made.pack(folder.catalogue.read_bytes())
     return Welcomed(device, request.fingerprint, made.fingerprint, archive, enrolled)
+
+
+def _charged_before(folder: FleetFolder, config: FleetConfig, node: EnrolledNode) -> int:
+    """Add up what earlier keys of a person were charged at most, in 1e-9 of 2 rho: all rounds that asked for them.
+
+    Rounds of another run than this one count in full: who was asked in them is not kept.
+    """
+    if Certificate.from_bytes(node.certificate).generation == 1 or not folder.ledger.exists():
+        return 0
+    with closing(FleetState(folder.state)) as state:
+        spared = {
+            each.number
+            for each in state.rounds()
+            if each.started_at >= node.enrolled_at
+            or node.label not in {member.device for member in state.members(each.number)}
+        }
+    name, key = ledger_name(SERVER, config.promise.unit), read_key(folder.server_key).public_key()
+    return sum(
+        event.charge_nano
+        for event in verify_ledger(folder.ledger, name, key, allow_open=True).events
+        if isinstance(event, Intent) and not (event.run == config.run and event.round in spared)
+    )
 
 
 def _authority_key(folder: FleetFolder, path: Path | None) -> Ed25519PrivateKey:
@@ -350,12 +289,18 @@ def _admitted(folder: FleetFolder, config: FleetConfig, request: EnrolmentReques
     if data is None:
         raise ConfigError("the helper must admit the device as well", hint=hint)
     try:
-        own = [each for each in certificates_in(data) if each.device == request.device]
-        if not own:
-            raise ConfigError("the certificate is for another device", hint=hint)
+        key = request.identity_key.public_bytes_raw()
+        own = [each for each in certificates_in(data) if each.identity_key == key]
+        if not own or (own[0].generation == 1 and own[0].device != request.device):
+            raise ConfigError("the certificate is for another device, or for another key", hint=hint)
         own[0].verify(parties_of(folder, config))
     except SecureAggregationError as error:
         raise ConfigError(f"the certificate is not this fleet's: {error.message}", hint=error.hint or hint) from None
-    if own[0].fleet != config.name or own[0].identity_key != request.identity_key.public_bytes_raw():
-        raise ConfigError("the certificate is of another fleet, or for another key", hint=hint)
+    if own[0].fleet != config.name:
+        raise ConfigError("the certificate is of another fleet", hint=hint)
+    with closing(FleetState(folder.state)) as state:
+        if key_number(own[0].identity_key) in revoked_in(state):
+            raise ConfigError(
+                "the device's key is revoked for good", hint="its owner makes a new device, with a new key"
+            )
     return own[0]

@@ -395,6 +395,25 @@ class FleetState:
             if asked is not None:
                 self._db.execute("INSERT INTO control VALUES ('register', ?)", (asked.hex(),))
 
+    @_in_words
+    def revocation(self) -> tuple[bytes, bool] | None:
+        """Return the newest revocation, and whether the helper has it; None before the first."""
+        row = self._db.execute("SELECT value FROM control WHERE name = 'revocation'").fetchone()
+        return None if row is None else (bytes.fromhex(row[0][1:]), row[0][0] == "1")
+
+    @_in_words
+    def keep_revocation(self, revocation: bytes) -> None:
+        """Keep a newer revocation, which the helper does not have yet."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO control VALUES ('revocation', ?)", ("0" + revocation.hex(),))
+
+    @_in_words
+    def revocation_carried(self, sent: bytes, signed: bytes) -> None:
+        """Keep what the helper returned for a revocation, unless another process has kept a newer one meanwhile."""
+        query = "UPDATE control SET value = ? WHERE name = 'revocation' AND value = ?"
+        with self._transaction():
+            self._db.execute(query, ("1" + signed.hex(), "0" + sent.hex()))
+
     # what other processes want
 
     @_in_words

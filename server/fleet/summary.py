@@ -10,6 +10,7 @@ from palate.server.fleet.config import load_config
 from palate.server.fleet.folder import FleetFolder
 from palate.server.fleet.losses import Losses
 from palate.server.fleet.progress import bytes_per_device
+from palate.server.fleet.registering import revoked_in
 from palate.server.fleet.spool import reports_in, spool_name
 from palate.server.fleet.state import FleetState, Round, RoundStatus
 from palate.server.fleet.transport.enrolment import EnrolledNode, Enrolment
@@ -29,6 +30,7 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
     try:
         rounds, stop, unfinished = state.rounds(), state.stop_requested(), state.unfinished()
         losses = Losses.found(state, config.halt_after)
+        keys_revoked, (_, at_helper) = len(revoked_in(state)), state.revocation() or (b"", True)
         step, answers = "", 0
         if unfinished is not None:
             step, answers = _progress(folder, state, unfinished)
@@ -45,6 +47,8 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
         "devices_enrolled": sum(node.removed_at is None for node in devices),
         "devices_removed": sum(node.removed_at is not None for node in devices),
         "devices_planned": config.cohort.devices,
+        "keys_revoked": keys_revoked,
+        "revocation_at_helper": at_helper,
         "rounds_applied": len(applied),
         "rounds_planned": 1 + config.schedule.rounds,
         "rounds_abandoned": sum(each.status is RoundStatus.ABANDONED for each in rounds),

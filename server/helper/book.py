@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from palate.privacy.aggregators.admission import Certificate, Entry, Membership, Register, Revocation, entry_leaf
+from palate.privacy.aggregators.admission import (
+    Certificate,
+    Entry,
+    Membership,
+    Register,
+    Revocation,
+    entry_leaf,
+    key_number,
+)
 from palate.privacy.aggregators.errors import (
     AlreadyCollected,
     AnswerRefused,
@@ -266,6 +274,18 @@ class SqliteBook:
         row = self._one("SELECT revocation FROM revocations ORDER BY number DESC LIMIT 1")
         return None if row is None else Revocation.from_bytes(row[0])
 
+    def keep_revocation(self, revocation: Revocation) -> None:
+        """Write down a revocation that was checked; the same again changes nothing."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO revocations VALUES (?, ?)", (revocation.number, revocation.to_bytes())
+            )
+
+    def revoked(self) -> frozenset[int]:
+        """Return the numbers of the keys that are out by the newest revocation."""
+        newest = self.newest_revocation()
+        return frozenset(newest.keys if newest else ())
+
     def live_keys(self) -> dict[int, LiveKey]:
         """Return what the helper signed last for each device."""
         rows = self._connection.execute("SELECT device, generation, key FROM certificates ORDER BY generation, id")
@@ -299,8 +319,8 @@ class SqliteBook:
 
             yield keep
 
-    def keep_register(self, register: Register, entries: Mapping[int, Entry], revocation: Revocation | None) -> None:
-        """Write down a register that was checked, with its list, and a revocation; the same again changes nothing."""
+    def keep_register(self, register: Register, entries: Mapping[int, Entry]) -> None:
+        """Write down a register that was checked, with its list; the same again changes nothing."""
         blob = b"".join(entry_leaf(device, entries[device]) for device in sorted(entries))
         with self._transaction() as connection:
             connection.execute(
@@ -312,13 +332,12 @@ class SqliteBook:
                 "DELETE FROM lists WHERE epoch NOT IN (SELECT epoch FROM lists ORDER BY epoch DESC LIMIT ?)",
                 (KEPT_LISTS,),
             )
-            if revocation is not None:
-                connection.execute(
-                    "INSERT OR IGNORE INTO revocations VALUES (?, ?)", (revocation.number, revocation.to_bytes())
-                )
 
     def membership(self, register_hash: bytes) -> Membership:
-        """Return a register that was checked, with its list and the newest revocation.
+        """Return a register that was checked, with its list and the keys of it that are out.
+
+        Out are those of the newest revocation, and those in whose place a device has a newer one: by the newest
+        register, or by what the helper's operator has admitted since.
 
         Raises
         ------
@@ -333,9 +352,16 @@ class SqliteBook:
                 "the register that the offer names was not checked here, or is too old",
                 hint="have the helper check it before the round is offered",
             )
-        revocation = self.newest_revocation()
-        revoked = frozenset(revocation.devices if revocation else ())
-        return Membership(Register.from_bytes(row[0]), _entries_of(row[1]), revoked)
+        entries = _entries_of(row[1])
+        (newest,) = self._one("SELECT entries FROM lists ORDER BY epoch DESC LIMIT 1") or (row[1],)
+        live = {device: entry.identity_key for device, entry in _entries_of(newest).items()}
+        live |= {device: key.identity_key for device, key in self.live_keys().items()}
+        replaced = {
+            key_number(entry.identity_key)
+            for device, entry in entries.items()
+            if live.get(device, entry.identity_key) != entry.identity_key
+        }
+        return Membership(Register.from_bytes(row[0]), entries, self.revoked() | replaced)
 
     def most_registered(self) -> int:
         """Return the most devices of a register whose list is here."""

@@ -72,7 +72,8 @@ class HelperLink(Protocol):
         Parameters
         ----------
         register
-            Signed by the authority; or, where leader and helper admit, by the leader alone.
+            Signed by the authority; or, where leader and helper admit, by the leader alone. Empty to have a revocation
+            checked alone.
         certificates
             Of all registered devices, signed by all who admit (`Certificate`).
         revocation
@@ -86,7 +87,8 @@ class HelperLink(Protocol):
         Raises
         ------
         RegisterRefused
-            If a signature is missing, the list is another, the epoch goes back, or a key is not the device's newest.
+            If a signature is missing, the list is another, the epoch goes back, a key is not the device's newest, or a
+            revoked key is taken back.
         """
 
     def renew(self, certificates: Sequence[bytes]) -> list[bytes]:

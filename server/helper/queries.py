@@ -6,7 +6,7 @@ a file all three follow each other. The same question has the same bytes, and as
 | path | body | answer |
 |---|---|---|
 | round-key | run, round | signed round key |
-| register | register, revocation, certificates | register, revocation |
+| register | register, revocation (either may be empty), certificates | register, revocation |
 | renew | certificates that the leader signed | the same, signed by both |
 | answer | request | answer, head |
 | head | nothing | head |

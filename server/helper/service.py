@@ -86,36 +86,29 @@ class HelperService:
         return made.to_bytes()
 
     def countersign(self, register: bytes, certificates: Sequence[bytes], revocation: bytes = b"") -> Countersigned:
-        """Check a register and a revocation, sign them where the helper admits too, and keep them."""
+        """Check a register and a revocation, one of which may be empty; sign them where it admits, and keep them."""
         if len(certificates) > self.most_devices:
             raise RegisterRefused(
                 f"{len(certificates)} devices, this helper takes {self.most_devices}",
                 hint="raise most_devices in helper.toml",
             )
         with self._lock:
+            out = self._revoked(revocation) if revocation else b""
+            if not register:
+                return Countersigned(b"", out)
             whole = self._completed(Register.from_bytes(register))
-            out = self.book.newest_revocation()
-            if revocation:
-                given = self._completed(Revocation.from_bytes(revocation))
-                if out is not None and given.body != out.body and given.number <= out.number:
-                    raise RegisterRefused(
-                        f"the revocation is number {given.number}, {out.number} was checked before",
-                        hint="count the number up with every change",
-                    )
-                out = given
             entries = check_register(
                 whole,
                 certificates,
                 parties=self.parties,
-                revocation=out,
                 newest=self.book.newest_register(),
                 live=self.book.live_keys(),
                 verified=self._verified,
             )
             self._verified.intersection_update(certificates)  # those that are not in it any more are forgotten
-            self.book.keep_register(whole, entries, out)
+            self.book.keep_register(whole, entries)
         log.info("register %d is checked: %d devices, root %s", whole.epoch, whole.size, whole.root.hex()[:16])
-        return Countersigned(whole.to_bytes(), out.to_bytes() if revocation and out is not None else b"")
+        return Countersigned(whole.to_bytes(), out)
 
     def admit(self, certificates: Sequence[Certificate]) -> list[Certificate]:
         """Sign, as one of the two that admit, for devices that the helper's operator has checked: all or none.
@@ -129,11 +122,12 @@ class HelperService:
             raise RegisterRefused("a third party admits devices in this fleet", hint="ask the authority")
         signed = []
         with self._lock, self.book.admitting() as keep:
-            live = self.book.live_keys()
+            live, revoked = self.book.live_keys(), self.book.revoked()
             for each in certificates:
                 whole = self._completed(each)
                 holder = self.book.holder(whole.identity_key)
-                check_admissible(whole, live=live.get(whole.device), holder=holder, now=self.clock())
+                before = live.get(whole.device)
+                check_admissible(whole, live=before, holder=holder, revoked=revoked, now=self.clock())
                 if not self.book.has_certificate(whole):
                     keep(whole)
                 live[whole.device] = LiveKey(whole.generation, whole.identity_key)
@@ -151,10 +145,9 @@ class HelperService:
         """
         asked = [Certificate.from_bytes(each) for each in certificates]
         with self._lock:
-            live, out = self.book.live_keys(), self.book.newest_revocation()
+            live, revoked = self.book.live_keys(), self.book.revoked()
         for each in asked:
-            gone = out.devices if out is not None else ()
-            check_renewal(each, live=live.get(each.device), revoked=gone, now=self.clock())
+            check_renewal(each, live=live.get(each.device), revoked=revoked, now=self.clock())
         return [each.to_bytes() for each in self.admit(asked)]
 
     def answer(self, request: bytes) -> Answered:
@@ -212,6 +205,14 @@ class HelperService:
         """Return the most devices of a register that an offer may still name."""
         with self._lock:
             return self.book.most_registered()
+
+    def _revoked(self, data: bytes) -> bytes:
+        """Check a revocation, keep it, and return it with all signatures."""
+        given = self._completed(Revocation.from_bytes(data))
+        given.check_after(self.book.newest_revocation())
+        self.book.keep_revocation(given)
+        log.info("revocation %d is checked: %d keys are out", given.number, len(given.keys))
+        return given.to_bytes()
 
     def _completed(self, statement: Statement) -> Statement:
         return completed(statement, fleet=self.fleet, parties=self.parties, key=self.key)

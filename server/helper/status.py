@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from palate.errors import PalateError
+from palate.privacy.aggregators.admission import Revocation
 from palate.privacy.aggregators.claim import trust_of
 from palate.privacy.aggregators.messages import Answer, Exclusion
 from palate.privacy.ledger.errors import Rollback
@@ -58,6 +59,7 @@ def status_of(folder: HelperFolder) -> HelperStatus:
             "SELECT epoch, length(entries) / 48 FROM lists ORDER BY epoch DESC LIMIT 1"
         ).fetchone()
         (admitted,) = connection.execute("SELECT count(DISTINCT device) FROM certificates").fetchone()
+        newest = connection.execute("SELECT revocation FROM revocations ORDER BY number DESC LIMIT 1").fetchone()
         (log_size,) = connection.execute("SELECT coalesce(max(size), 0) FROM checkpoints").fetchone()
     anchor, anchored = folder.anchor(config), None
     problem: PalateError | None = None
@@ -93,6 +95,7 @@ def status_of(folder: HelperFolder) -> HelperStatus:
             "register_epoch": None if register is None else register[0],
             "devices_registered": None if register is None else register[1],
             "devices_admitted_here": admitted,
+            "keys_revoked": 0 if newest is None else len(Revocation.from_bytes(newest[0]).keys),
             "log_leaves_cosigned": log_size,
             "anchor": str(anchor.path),
             "anchor_sequence": anchored,

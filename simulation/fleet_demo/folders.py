@@ -22,8 +22,9 @@ from palate.errors import ConfigError
 from palate.privacy import files
 from palate.privacy.enrolment import EnrolmentRequest
 from palate.privacy.ledger.framing import framed
+from palate.server.fleet.certifying import propose
 from palate.server.fleet.folder import FleetFolder
-from palate.server.fleet.setup import make_fleet, propose, welcome
+from palate.server.fleet.setup import make_fleet, welcome
 from palate.server.helper.config import checked_config
 from palate.server.helper.folder import HelperFolder, make_helper, opened, trust
 from palate.simulation.datasets.presets import load

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palate.privacy import enrolment
+from palate.privacy.aggregators.admission import Certificate
 from palate.privacy.enrolment import EnrolmentFileRefused, EnrolmentRequest, Welcome, device_name, device_number
 from palate.privacy.ledger import canonical
 from palate.privacy.secagg.keys import EnrolmentAuthority
@@ -40,6 +41,13 @@ def root_pem() -> str:
     return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode("ascii")
 
 
+ADMISSION = Certificate(
+    fleet="films",
+    device=REQUEST.device,
+    identity_key=REQUEST.identity_key.public_bytes_raw(),
+    generation=2,
+    not_after=1,
+).signed(IDENTITY)
 WELCOME = Welcome(
     fleet="films",
     address="fleet.example:9092",
@@ -126,6 +134,23 @@ def test_a_welcome_survives_the_way_with_its_catalogue():
     assert (welcome.host, welcome.port) == ("fleet.example", 9092)
     assert WELCOME.pack(CATALOGUE) == WELCOME.pack(CATALOGUE)
     welcome.check_for(IDENTITY.public_key())
+
+
+def test_a_welcome_to_a_next_key_says_what_earlier_ones_were_charged_in_a_format_of_its_own():
+    peers_only = {"authority_is_separate": False, "tau_thousandths": 500}
+    plain = replace(WELCOME, helper_key="33" * 32, certificate=ADMISSION.to_bytes().hex(), **peers_only)
+    carrying = replace(plain, carried_nano=7)
+    for welcome, form in ((WELCOME, 1), (plain, 2), (carrying, 3)):
+        values = json.loads(welcome.to_json())
+        assert values["format"] == f"palate-welcome/{form}"
+        assert values.get("carried_nano") == (7 if form == 3 else None)
+        assert Welcome.from_json(welcome.to_json()) == welcome
+    for false in ({"format": "palate-welcome/3", "carried_nano": 0}, {"carried_nano": 7}):
+        values = json.loads(plain.to_json()) | false
+        with pytest.raises(EnrolmentFileRefused):
+            Welcome.from_json(json.dumps(values, sort_keys=True, separators=(",", ":")).encode())
+    with pytest.raises(EnrolmentFileRefused, match="among peers a person has one key"):
+        replace(WELCOME, carried_nano=1)
 
 
 def test_the_fingerprint_covers_every_field():

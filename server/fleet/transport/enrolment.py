@@ -129,9 +129,10 @@ class Enrolment:
         with self._lock:
             try:
                 with self._transaction():
-                    self._db.execute(
-                        "delete from node where removed_at is not null and (public_key = ? or label = nullif(?, ''))",
-                        (node.public_key, node.label),
+                    self._db.execute(  # one that came back; a key that was replaced stays, and is told so
+                        "delete from node where removed_at is not null and "
+                        "(public_key = ? or (label = nullif(?, '') and certificate = ?))",
+                        (node.public_key, node.label, node.certificate),
                     )
                     self._db.execute("insert into node values (?, ?, ?, ?, ?, ?)", astuple(node))
             except sqlite3.IntegrityError as error:
@@ -174,6 +175,13 @@ class Enrolment:
     def nodes(self) -> tuple[EnrolledNode, ...]:
         """All enrolled nodes, oldest first."""
         return tuple(node for node in self.all() if node.removed_at is None)
+
+    def holder(self, identity_key: bytes) -> EnrolledNode | None:
+        """Return the node whose certificate names a signing key of 32 bytes; it may have been removed.
+
+        A key is in its certificate as it is, and 32 bytes of it are nowhere else.
+        """
+        return next((node for node in self.all() if identity_key in node.certificate), None)
 
     def find(self, public_key: bytes) -> EnrolledNode | None:
         """Look a key up, byte for byte as it was enrolled in PEM; the node may have been removed."""

@@ -204,6 +204,25 @@ def test_what_the_vault_keeps_of_it_is_checked_when_it_is_read(lone):
             carried_spending.kept(vault)
 
 
+def test_what_earlier_keys_were_charged_comes_off_the_budget_for_good(reporting):
+    """A welcome to a person's next key says it: it counts like a tombstone, once, also in the next fleet."""
+    device = reporting.devices[0]
+    folder, before = device.folder, device.member.profile
+    welcome = replace(before.welcome, carried_nano=1_000_000)
+    device.kill()
+    for _ in range(2):  # the same welcome again adds nothing
+        enrolling.accept(folder, welcome, reporting.catalogue, before.limits)
+    status = status_of(folder)
+    assert (status.budget.spent_nano, status.budget.carried_nano) == (1_000_000, 1_000_000)
+    enrolling.accept(folder, before.welcome, reporting.catalogue, before.limits)
+    assert status_of(folder).budget.carried_nano == 1_000_000, "a server that says less afterwards changes nothing"
+    enrolling.leave(folder)
+    assert status_of(folder).carried_nano == 1_000_000
+    assert forget_device(folder).spent_nano(Unit.USER, ADJACENCY) == 1_000_000
+    enrolling.begin(folder)
+    assert status_of(folder).carried_nano == 1_000_000
+
+
 def test_the_owner_is_told_at_every_step(lone, terminal_at, tmp_path):
     spent = spend(lone, 0, 1)
     device = lone.devices[0]
@@ -212,7 +231,7 @@ def test_the_owner_is_told_at_every_step(lone, terminal_at, tmp_path):
     assert terminal.json("forget", "--yes")["spent"][0]["spent_nano"] == spent
     said = terminal("init")
     at_default = round_up(METER.epsilon(spent, 1e-4))
-    assert f"carried over: a device that was forgotten here had spent epsilon {at_default} at delta 0.0001" in said
+    assert f"carried over: an earlier device of yours had spent epsilon {at_default} at delta 0.0001" in said
     assert f"had spent epsilon {at_default}" in terminal("status")
     assert terminal.json("status")["carried_nano"] == spent
     with Vault.open(device.folder.vault) as vault:

@@ -173,7 +173,7 @@ def test_forms_of_others_change_no_limit_and_leave_no_fleet(member: Visitor) -> 
 
 
 def test_what_was_carried_over_is_said(member: Visitor, fleets: ModuleType, tmp_path: Path) -> None:
-    assert "was forgotten here" not in member.get("privacy").text
+    assert "earlier device of yours" not in member.get("privacy").text
     fleet = fleets.Fleet(tmp_path / "fleet", 2)
     plan = fleet.plan(0)
     fleet.finish(plan, fleet.run_round(plan))
@@ -187,7 +187,7 @@ def test_what_was_carried_over_is_said(member: Visitor, fleets: ModuleType, tmp_
             owner = visitor(folder, vault)
             text = owner.get("privacy").text
             owner.client.close()
-        assert "A device that was forgotten here had spent epsilon" in text
+        assert "An earlier device of yours had spent epsilon" in text
         assert words in text
         if "0% spent" not in text and words.startswith("at delta 0.0001"):
             with Vault.open(folder.vault) as vault:

@@ -10,7 +10,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from oracle.parties import Book, Spool
 
-from palate.privacy.aggregators.admission import Entry, Membership, Parties, Register, Revocation, list_of
+from palate.privacy.aggregators.admission import (
+    Entry,
+    Membership,
+    Parties,
+    Register,
+    Revocation,
+    key_number,
+    list_of,
+)
 from palate.privacy.aggregators.device import Offered, make_report
 from palate.privacy.aggregators.helper import Helper
 from palate.privacy.aggregators.leader import Collection
@@ -81,7 +89,8 @@ class Fleet:
         return round_key, offer, offer.sign(self.leader)
 
     def membership(self, *revoked: int) -> Membership:
-        revocation = Revocation(fleet=FLEET, number=1, devices=tuple(revoked)).signed(*self.admit)
+        keys = sorted(key_number(self.entries[device].identity_key) for device in revoked)
+        revocation = Revocation(fleet=FLEET, number=1, keys=tuple(keys)).signed(*self.admit)
         return Membership.checked(self.register, self.entries, self.parties, revocation)
 
     def offered(self, **changes: Any) -> Offered:

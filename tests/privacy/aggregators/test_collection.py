@@ -423,7 +423,7 @@ def test_offers_whose_sums_could_wrap_are_refused(make_fleet):
 
 
 def test_a_revocation_of_another_fleet_is_refused(fleet):
-    other = Revocation(fleet="books", number=1, devices=(100,)).signed(fleet.authority)
+    other = Revocation(fleet="books", number=1, keys=(100,)).signed(fleet.authority)
     with pytest.raises(RegisterRefused, match="another fleet"):
         Membership.checked(fleet.register, fleet.entries, fleet.parties, other)
 

@@ -68,7 +68,7 @@ def messages(fleet):
     certificate = Certificate(fleet="films", device=100, identity_key=bytes(32), generation=1, not_after=NOW).signed(
         *fleet.admit
     )
-    revocation = Revocation(fleet="films", number=2, devices=(3, 9)).signed(*fleet.admit)
+    revocation = Revocation(fleet="films", number=2, keys=(3, 9)).signed(*fleet.admit)
     return {
         "call": (call_of(fleet).to_bytes(), lambda data: check_call(fleet, data)),
         "offer": (fleet.offer_bytes, lambda data: CollectionOffer.open(data, fleet.parties.leader)),

@@ -11,7 +11,7 @@ import pytest
 
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.guarantee import account_for
-from palate.privacy.aggregators.admission import Register
+from palate.privacy.aggregators.admission import Register, Revocation
 from palate.privacy.aggregators.call import witness_key
 from palate.privacy.aggregators.claim import trust_of
 from palate.privacy.aggregators.errors import RegisterRefused
@@ -26,8 +26,10 @@ from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.secagg.encoding import to_sign
 from palate.privacy.wire import NUM_METRICS, FleetStep
 from palate.server.fleet import operation as running
+from palate.server.fleet.certifying import with_keys_out
 from palate.server.fleet.eventlog import EventLog
 from palate.server.fleet.exchange import EXCLUDED, LATE, REFUSED_HERE, Interrupted
+from palate.server.fleet.registering import newest_revocation
 from palate.server.fleet.state import Stop
 from palate.server.fleet.watching import DeviceFailed, HelperAway, HelperDone
 from palate.server.helper.link import HelperUnreachable
@@ -411,3 +413,36 @@ def test_deadlines_of_the_offer_are_those_of_the_configuration(make_fleet):
     assert {(o.report_before - o.issued_at, o.answer_before - o.report_before) for o in offers} == {(77, 33)}
     assert 3 * 77 <= fleet.clock.now() - before < 3 * 77 + 30
     assert {member.failure for member in fleet.state.members(1)} == {0, LATE}
+
+
+def test_a_key_that_is_revoked_in_the_middle_of_a_round_is_left_out_and_in_no_later_register(make_fleet, sums):
+    """The revocation comes from another process once all reports are here; the helper has it before it answers."""
+    fleet, done = make_fleet(helper=True), []
+    built, gone = fleet.operation(done.append), fleet.devices[0]
+
+    def freezing(number, request, sizes=()):
+        freeze(number, request, sizes)
+        if number == 0 and newest_revocation(fleet.state) is None:
+            signed = with_keys_out(None, "f", [gone.admission.identity_key]).signed(fleet.keys[0])
+            fleet.state.keep_revocation(signed.to_bytes())
+            fleet.remove(gone)
+
+    freeze, fleet.state.freeze = fleet.state.freeze, freezing
+    assert built.run() == running.FINISHED
+    check_sums(fleet, sums)
+    kept, at_helper = fleet.state.revocation()
+    Revocation.from_bytes(kept).verify(fleet.parties)
+    assert at_helper
+    assert kept == fleet.helper.book.newest_revocation().to_bytes()
+    told = [each for each in done if isinstance(each, HelperDone)]
+    assert [(each.reports, each.accepted, each.left_out) for each in told] == [
+        (8, 7, {"revoked": 1}),
+        (7, 7, {}),
+        (7, 7, {}),
+    ]
+    assert [len(fleet.state.members(number)) for number in range(3)] == [8, 7, 7]
+    failures = {member.device: member.failure for member in fleet.state.members(0)}
+    assert failures[gone.name] == EXCLUDED
+    assert fleet.protocol().register.newest().size == 7
+    assert set(gone.charged) == {0}
+    check_books(fleet)

@@ -20,17 +20,19 @@ from palate.client.fleet.profile import FleetProfile
 from palate.client.fleet.transport.link import Refused, ServerNotTrusted
 from palate.client.vault import Vault
 from palate.errors import ConfigError
+from palate.privacy.aggregators.admission import key_number
 from palate.privacy.aggregators.claim import trust_of
 from palate.privacy.enrolment import EnrolmentFileRefused, EnrolmentRequest
 from palate.privacy.invitation import Invitation
 from palate.privacy.ledger.framing import framed
 from palate.privacy.secagg.keys import EnrolmentAuthority, EnrolmentCertificate
+from palate.server.fleet.certifying import certify, make_authority_key, propose
 from palate.server.fleet.claims import parties_of
 from palate.server.fleet.config import load_config
 from palate.server.fleet.folder import FleetFolder, read_key
 from palate.server.fleet.inviting import Doorkeeper, Invitations, admit, card_of, invite, requests_of, waiting
 from palate.server.fleet.registering import RegisterKeeper
-from palate.server.fleet.setup import certify, make_authority_key, make_fleet, propose, tls_server
+from palate.server.fleet.setup import make_fleet, tls_server
 from palate.server.fleet.state import FleetState
 from palate.server.fleet.transport.server import FleetServer
 from palate.server.helper.config import checked_config
@@ -322,3 +324,57 @@ def test_a_third_party_admits_to_a_fleet_with_a_helper_and_signs_its_register(tm
             admit(fleet.folder, stale)
         with pytest.raises(ConfigError, match="a third party admits"):
             propose(fleet.folder, EnrolmentRequest.open(parts_of((tmp_path / "requests").read_bytes())[-1]))
+
+
+def test_a_third_party_replaces_and_revokes_keys_on_the_command_line(tmp_path, monkeypatch):
+    """By files, as its operator types it: the next key of a person, then the end of it."""
+    place = HelperFolder(tmp_path / "helper")
+    make_helper(place, checked_config({"fleet": "books", "address": "localhost:1", "port": 1}))
+    fleet = Running(tmp_path, separate=True, helper=place.card.read_bytes())
+    trust(place, fleet.folder.leader_card.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    key = ["--key", str(fleet.authority), "--fleet", "books"]
+
+    def run(app, *arguments, fails=False):
+        result = CliRunner().invoke(app, list(arguments))
+        assert (result.exception is not None) is fails, result.output
+        return result.output + str(result.exception)
+
+    def join(name, *more):
+        device, (link,) = fleet.device(name), fleet.links()
+        with pytest.raises(StillWaiting):
+            fleet.ask(device, link)
+        run(server_app, "waiting", "-o", "requests")
+        text = run(authority_app, "certify", "requests", "--helper", *key, "-o", "signed", *more)
+        run(server_app, "admit", "signed")
+        time.sleep(1.0)  # the next register's epoch is a later second
+        return text, fleet.ask(device, link)[0]
+
+    with fleet.server, open_helper(place) as service, closing(FleetState(fleet.folder.state)) as state:
+        parties, server_key = parties_of(fleet.folder, load_config(fleet.folder.config)), fleet.folder.server_key
+        keeper = RegisterKeeper("books", parties, read_key(server_key), state, fleet.server.enrolment, service)
+        _, first = join("first")
+        name = f"{first.device:016x}"
+        text, second = join("second", "--replaces", name)
+        assert f"it goes on as device {name}" in text
+        assert "the register names 1 devices" in text
+        assert (second.device, second.admission.generation) == (first.device, 2)
+        now = int(time.time())
+        found = keeper.current(now=now, until=now + 60)
+        assert found.entries[first.device].identity_key == second.admission.identity_key
+        assert service.book.revoked() == {key_number(first.admission.identity_key)}
+        run(server_app, "waiting", "-o", "known")
+        assert "--known and -o" in run(authority_app, "revoke", name, *key, fails=True)
+        assert "no name of a device" in run(authority_app, "revoke", "xyz", fails=True)
+        assert "a third party admits" in run(authority_app, "revoke", name, fails=True)
+        assert "not among those" in run(
+            authority_app, "revoke", "0" * 16, *key, "--known", "known", "-o", "gone", fails=True
+        )
+        assert f"device {name} is revoked" in run(authority_app, "revoke", name, *key, "--known", "known", "-o", "gone")
+        run(server_app, "admit", "gone")
+        assert "2 keys revoked, which the helper learns" in run(server_app, "status").replace("\n", " ")
+        assert not fleet.server.enrolment.nodes()
+        assert keeper.current(now=now, until=now + 60).size == 0
+        assert len(service.book.revoked()) == 2
+        _, third = join("third", "--replaces", name)
+        assert (third.device, third.admission.generation) == (first.device, 3)

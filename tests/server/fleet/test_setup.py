@@ -11,11 +11,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from palate.client.fleet.enrolling import limits_for
 from palate.errors import ConfigError, EnvironmentProblem
 from palate.privacy.enrolment import EnrolmentRequest, Welcome
+from palate.server.fleet.certifying import certify, make_authority_key
 from palate.server.fleet.claims import claim_of
 from palate.server.fleet.config import load_config
 from palate.server.fleet.folder import FleetFolder, make_key
 from palate.server.fleet.serving import opened
-from palate.server.fleet.setup import certify, make_authority_key, make_fleet, read_key, welcome
+from palate.server.fleet.setup import make_fleet, read_key, welcome
 from palate.server.fleet.state import FleetState
 
 GIVEN = {

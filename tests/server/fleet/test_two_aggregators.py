@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+from contextlib import closing
 from itertools import count
 
 import pytest
@@ -16,20 +17,27 @@ from palate.client.fleet.identity import NodeKey
 from palate.client.fleet.transport.agent import FleetAgent
 from palate.client.fleet.transport.pacing import Pace
 from palate.errors import ConfigError
-from palate.privacy.aggregators.admission import Certificate
-from palate.privacy.enrolment import EnrolmentRequest, Welcome
-from palate.server.fleet.claims import claim_of
+from palate.privacy.aggregators.admission import Certificate, key_number
+from palate.privacy.aggregators.errors import RegisterRefused
+from palate.privacy.enrolment import EnrolmentRequest, Welcome, device_name
+from palate.server.fleet.certifying import make_authority_key, propose
+from palate.server.fleet.claims import claim_of, parties_of
 from palate.server.fleet.config import load_config
-from palate.server.fleet.folder import FleetFolder
+from palate.server.fleet.folder import FleetFolder, read_key
 from palate.server.fleet.operation import FINISHED
+from palate.server.fleet.registering import RegisterKeeper, revoked_in
+from palate.server.fleet.revoking import revoke
 from palate.server.fleet.serving import opened
-from palate.server.fleet.setup import make_authority_key, propose, welcome
 from palate.server.fleet.setup import make_fleet as make_folder
+from palate.server.fleet.setup import welcome
+from palate.server.fleet.state import FleetState
 from palate.server.fleet.summary import rounds_of, status_of
+from palate.server.fleet.transport.enrolment import Enrolment
 from palate.server.helper.config import checked_config
 from palate.server.helper.folder import HelperFolder, make_helper, trust
 from palate.server.helper.folder import opened as open_helper
 from palate.server.helper.http import HelperServer
+from palate.server.helper.status import status_of as helper_status
 
 FAST = Pace(busy_poll_seconds=0.02, idle_poll_seconds=0.1, first_retry_seconds=0.05, max_retry_seconds=0.2)
 
@@ -199,3 +207,94 @@ def test_a_server_that_holds_the_authoritys_key_admits_alone_whatever_the_keys_s
     claim = claim_of(folder, config)
     assert claim.against == "semi-honest"
     assert "The leader admits devices alone" in claim.meaning
+
+
+def test_a_person_with_a_new_key_goes_on_under_the_old_number_and_the_old_key_is_refused(folder, helper):
+    """Leader and helper sign generation 2; two live keys of one person would be twice their share."""
+    old, new, other = Enrolling(), Enrolling(), Enrolling()
+    for each in (old, other):
+        welcome(folder, each.request, certificate=each.admitted(folder, helper).to_bytes())
+    with pytest.raises(ConfigError, match="has this key already"):
+        propose(folder, old.request, replaces=old.request.device)
+    with pytest.raises(ConfigError, match="not among those that are enrolled"):
+        propose(folder, new.request, replaces=7)
+    proposed = propose(folder, new.request, replaces=old.request.device)
+    assert (proposed.device, proposed.generation) == (old.request.device, 2)
+    with open_helper(helper) as service:
+        (signed,) = service.admit([proposed])
+        with pytest.raises(RegisterRefused, match="generation 1 of device"):
+            service.admit([propose(folder, old.request)])
+    made = welcome(folder, new.request, certificate=signed.to_bytes())
+    assert made.device == device_name(old.request.device)
+    told, _ = Welcome.unpack(made.archive)
+    told.check_for(new.key.public_key())
+    assert (told.admission.generation, told.device) == (2, old.request.device)
+    assert welcome(folder, new.request).again
+    with pytest.raises(ConfigError, match="was removed"):
+        welcome(folder, old.request)
+    with pytest.raises(ConfigError, match="revoked for good"):
+        welcome(folder, old.request, readmit=True)
+    with closing(Enrolment(folder.enrolment)) as enrolment, closing(FleetState(folder.state)) as state:
+        live = {node.label for node in enrolment.nodes()}
+        assert live == {made.device, device_name(other.request.device)}
+        assert revoked_in(state) == {key_number(raw_key(old))}
+        with open_helper(helper) as service:
+            parties = parties_of(folder, load_config(folder.config))
+            keeper = RegisterKeeper("books", parties, read_key(folder.server_key), state, enrolment, service)
+            now = int(time.time())
+            membership = keeper.current(now=now, until=now + 60)
+            assert membership.size == 2
+            assert membership.entries[old.request.device].identity_key == raw_key(new)
+            assert service.book.revoked() == {key_number(raw_key(old))}
+            third = Enrolling()
+            service.admit([propose(folder, third.request, replaces=old.request.device)])
+            found = service.book.membership(membership.register.content_hash)
+            assert not found.admits(old.request.device), "the helper knows the newer key before the leader says so"
+            assert found.admits(other.request.device)
+    assert status_of(folder)["keys_revoked"] == 1
+    assert helper_status(helper).values["keys_revoked"] == 1
+
+
+def test_a_leader_revokes_keys_by_name_and_they_never_come_back(folder, helper):
+    lost, stays, new = Enrolling(), Enrolling(), Enrolling()
+    for each in (lost, stays):
+        welcome(folder, each.request, certificate=each.admitted(folder, helper).to_bytes())
+    with pytest.raises(ConfigError, match="no device of this fleet"):
+        revoke(folder, [device_name(lost.request.device), "0" * 16])
+    assert status_of(folder)["keys_revoked"] == 0
+    done = revoke(folder, [device_name(lost.request.device).upper()])
+    assert (done.removed, done.left) == ((device_name(lost.request.device),), 1)
+    assert revoke(folder, [device_name(lost.request.device)]).before
+    found = status_of(folder)
+    assert (found["keys_revoked"], found["revocation_at_helper"], found["devices_removed"]) == (1, False, 1)
+    with pytest.raises(ConfigError, match="revoked for good"):
+        welcome(folder, lost.request, readmit=True)
+    proposed = propose(folder, new.request, replaces=lost.request.device)
+    with open_helper(helper) as service:
+        (signed,) = service.admit([proposed])
+    assert welcome(folder, new.request, certificate=signed.to_bytes()).device == device_name(lost.request.device)
+
+
+def test_a_next_key_carries_what_rounds_before_it_were_charged(folder, helper, people):
+    """By the leader's own ledger, and not more when the welcome is asked for again after further rounds."""
+    old = people[0].number
+    with open_helper(helper) as service:
+        port = helper.load_config().port
+        with HelperServer(service, helper.tls, host="127.0.0.1", port=port), opened(folder) as fleet:
+            assert fleet.operation.run() == FINISHED
+    new, stranger = Enrolling(), Enrolling()
+    with open_helper(helper) as service:
+        (signed,) = service.admit([propose(folder, new.request, replaces=old)])
+    first = Welcome.unpack(welcome(folder, new.request, certificate=signed.to_bytes()).archive)[0]
+    assert first.carried_nano == sum(people[0].charged.values()) > 0
+    with closing(FleetState(folder.state)) as state:
+        last = state.rounds()[-1].number
+        state.update_round(last, started_at=time.time() + 1)  # as a round that was asked of the new key
+    again = Welcome.unpack(welcome(folder, new.request).archive)[0]
+    assert again.carried_nano == first.carried_nano - people[0].charged[last]
+    plain = stranger.admitted(folder, helper).to_bytes()
+    assert Welcome.unpack(welcome(folder, stranger.request, certificate=plain).archive)[0].carried_nano == 0
+
+
+def raw_key(asking: Enrolling) -> bytes:
+    return asking.key.public_key().public_bytes_raw()

@@ -19,6 +19,7 @@ from palate.privacy.aggregators.admission import (
     Register,
     Revocation,
     entries_of,
+    key_number,
     list_of,
 )
 from palate.privacy.aggregators.device import Offered, make_report
@@ -124,7 +125,8 @@ class Leader:
         return self.sign(list_of(entries_of(certificates), **values))
 
     def revocation(self, number: int, *devices: int) -> Revocation:
-        return self.sign(Revocation(fleet=FLEET, number=number, devices=devices))
+        keys = tuple(sorted(key_number(raw(self.identities[device])) for device in devices))
+        return self.sign(Revocation(fleet=FLEET, number=number, keys=keys))
 
     def registered(self, link, certificates: list[Certificate] | None = None, *revoked: int) -> Membership:
         """Have a register checked, and return it as the leader looks devices up in it."""

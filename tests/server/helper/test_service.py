@@ -33,7 +33,7 @@ from palate.server.fleet.certificates import issue_server_certificate, make_auth
 from palate.server.fleet.transport.http import HttpLimits
 from palate.server.helper.cards import HelperCard
 from palate.server.helper.http import LIMITS, HelperServer
-from palate.server.helper.link import HelperNotTrusted, HelperUnreachable
+from palate.server.helper.link import Countersigned, HelperNotTrusted, HelperUnreachable
 from palate.server.helper.queries import Query, Question
 from palate.server.helper.remote import ROOT, HttpsLink
 from palate.server.helper.replies import REFUSALS, read_reply, reply_to
@@ -246,7 +246,11 @@ def test_revoked_devices_are_left_out_and_a_revocation_does_not_go_back(leader, 
     with pytest.raises(RegisterRefused, match="revocation is number 0"):
         service.countersign(*ask, leader.revocation(0).to_bytes())
     assert service.countersign(*ask).revocation == b""
-    assert service.book.newest_revocation().devices == (101,)
+    with pytest.raises(RegisterRefused, match="takes back 1 keys that were out"):
+        service.countersign(b"", [], leader.revocation(2, 102).to_bytes())
+    alone = leader.revocation(2, 101, 102).to_bytes()
+    assert [service.countersign(b"", [], alone) for _ in range(2)] == [Countersigned(b"", alone)] * 2
+    assert service.book.newest_revocation() == leader.revocation(2, 101, 102)
 
 
 # The witness.
