@@ -11,7 +11,7 @@ from palate.audit.claim import Claim
 from palate.audit.findings import checks
 from palate.audit.ledger_audit import LedgerAudit, counts_by_book
 from palate.audit.plan_audit import UnitPlan
-from palate.audit.records import LedgerRecord, Round
+from palate.audit.records import LedgerRecord, Round, WindowSpending
 from palate.privacy.accounting.guarantee import LOCAL_WARNING, Guarantee, as_dict
 from palate.privacy.ledger.body import Intent
 
@@ -79,6 +79,7 @@ def _unit(unit: UnitBudget) -> dict[str, Any]:
         "delta": unit.delta,
         "epsilon": unit.epsilon,
         "budget": {"nano": unit.budget_nano, "epsilon": unit.budget_epsilon, "policies": len(unit.policies)},
+        "windows": _windows(unit.windows),
         "guarantee": unit.guarantee and as_dict(unit.guarantee),
         "local": unit.local and _local(unit.local),
         "busiest": asdict(unit.busiest),
@@ -102,8 +103,13 @@ def _ledger(record: LedgerRecord) -> dict[str, Any]:
         "unit": record.policy.unit,
         "spent_nano": record.state.spent_nano,
         "left_nano": record.state.left_nano,
+        "windows": _windows(record.windows),
         "rounds": rounds,
     }
+
+
+def _windows(windows: Sequence[WindowSpending]) -> list[dict[str, int]]:
+    return [{"begins": each.window.begins, "ends": each.window.ends, "spent_nano": each.spent_nano} for each in windows]
 
 
 def _charged(charged: Round) -> dict[str, Any]:

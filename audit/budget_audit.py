@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from palate.audit.claim import Claim, read_claims
 from palate.audit.ledger_audit import LedgerAudit
-from palate.audit.records import LedgerRecord, Round
+from palate.audit.records import LedgerRecord, Round, WindowSpending
 from palate.errors import PalateError
 from palate.privacy.accounting.crosscheck import checked_epsilon
 from palate.privacy.accounting.dropout import local_event
@@ -50,7 +50,9 @@ class Spending:
     rounds
         Rounds that count: released, or open.
     spent_nano, left_nano
-        In billionths of 2 rho.
+        In billionths of 2 rho; what is left is of the window, where the budget renews.
+    counted_nano
+        What counts against the budget: all that was spent, or what was spent in the window.
     epsilon
         Proven for these rounds; 0 where there are none.
     """
@@ -59,6 +61,7 @@ class Spending:
     rounds: int
     spent_nano: int
     left_nano: int
+    counted_nano: int
     epsilon: float
 
 
@@ -93,6 +96,8 @@ class UnitBudget:
         Of the budget.
     policies
         Every budget that was in force, in order, in the ledger that spent most.
+    windows
+        Windows of that ledger, where its budget renews or did.
     budget_nano, budget_epsilon
         The last of them, and the epsilon that it promises however it is spent.
     guarantee
@@ -121,6 +126,7 @@ class UnitBudget:
     adjacency: Adjacency
     delta: float
     policies: tuple[Policy, ...]
+    windows: tuple[WindowSpending, ...]
     budget_nano: int
     budget_epsilon: float
     guarantee: Guarantee | None
@@ -156,7 +162,7 @@ class UnitBudget:
         """
         if self.overdrawn:
             first = self.overdrawn[0]
-            spent, left = first.spent_nano, first.left_nano
+            spent, left = first.counted_nano, first.left_nano
             raise BudgetExceeded(
                 f"{first.ledger} spent {spent / NANO:.9g} of a budget of {(spent + left) / NANO:.9g} (2 rho)",
                 needed_nano=spent,
@@ -271,6 +277,7 @@ def _unit_budget(record: LedgerAudit, name: str, claim: Claim | None, *, check: 
         adjacency=ADJACENCIES[policy.adjacency],
         delta=delta,
         policies=busiest.policies,
+        windows=tuple(busiest.windows),
         budget_nano=policy.budget_nano,
         budget_epsilon=_meter(counted).epsilon(policy.budget_nano, delta),
         guarantee=account(events, delta) if events else None,
@@ -297,6 +304,7 @@ def _spending(ledger: LedgerRecord, delta: float) -> Spending:
         rounds=len(ledger.counted),
         spent_nano=ledger.state.spent_nano,
         left_nano=ledger.state.left_nano,
+        counted_nano=ledger.state.counted_nano,
         epsilon=epsilon_of(ledger.counted, delta),
     )
 

@@ -14,6 +14,7 @@ from palate.audit.records import LedgerRecord
 from palate.privacy.accounting.guarantee import LOCAL_WARNING, Guarantee, round_up
 from palate.privacy.ledger.body import NANO, Intent
 from palate.privacy.ledger.errors import BudgetExceeded, Contradiction, Fork, LedgerError, OpenIntent, Rollback
+from palate.privacy.ledger.state import utc
 from palate.simulation.report.tables import Cell, Grid, Row, Tone, facts_grid, text_grid
 
 NO_ANCHOR = (
@@ -112,6 +113,9 @@ def ledger_grid(record: LedgerRecord) -> Grid:
         rows.append((intent.run, str(intent.round), charged.status, noise(intent), two_rho(intent.charge_nano)))
     for name, nano in (("spent", record.state.spent_nano), ("left", record.state.left_nano)):
         rows.append(("", "", "", name, two_rho(nano)))
+    for number, each in enumerate(record.windows, start=1):
+        when = f"{utc(each.window.begins)} to {utc(each.window.ends)}"
+        rows.append((f"window {number}", "", "", when, two_rho(each.spent_nano)))
     caption = f"Ledger {record.name}, {counted(record.state.seq, 'entry', 'entries')}"
     return text_grid(caption, ("Run", "Round", "Outcome", "Noise multiplier", "Charge, 2 rho"), rows)
 
@@ -124,8 +128,15 @@ def spent(unit: UnitBudget) -> str:
     most = f"{whose}, the most of {counted(unit.devices, 'device')}" if unit.devices > 1 else whose
     return (
         f"Epsilon {round_up(unit.epsilon)} at delta {unit.delta:g} per {unit.unit} was spent by {most}, "
-        f"of a budget of {round_up(unit.budget_epsilon)}."
+        f"{_of_budget(unit)}."
     )
+
+
+def _of_budget(unit: UnitBudget) -> str:
+    budget = round_up(unit.budget_epsilon)
+    if not unit.windows:
+        return f"of a budget of {budget}"
+    return f"in {counted(len(unit.windows), 'window')} of a budget of {budget} each"
 
 
 def claimed(unit: UnitBudget) -> str:
@@ -231,9 +242,9 @@ def plan_grids(unit: UnitPlan) -> list[Grid]:
 
 
 def share_of_budget(spending: Spending) -> str:
-    """Write what was spent of a ledger's own budget in per cent, rounded up."""
-    budget = spending.spent_nano + spending.left_nano
-    return f"{-(-1000 * spending.spent_nano // budget) / 10:.1f}%" if budget else "-"
+    """Write what was spent of a ledger's own budget, or of its window's, in per cent, rounded up."""
+    budget = spending.counted_nano + spending.left_nano
+    return f"{-(-1000 * spending.counted_nano // budget) / 10:.1f}%" if budget else "-"
 
 
 def noise(intent: Intent) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from palate.privacy.ledger.body import WITHHELD, Event, Intent, Outcome, Policy
+from palate.privacy.ledger.body import WITHHELD, Event, Intent, Outcome, Policy, Window
 from palate.privacy.ledger.state import LedgerState
 
 SERVER = "server"
@@ -31,6 +31,22 @@ class Round:
     def counts(self) -> bool:
         """Whether its charge stands: bytes left, or may have."""
         return self.status != WITHHELD
+
+
+@dataclass(frozen=True)
+class WindowSpending:
+    """A window of a budget that renews.
+
+    Attributes
+    ----------
+    window
+        When it was, by the device's clock.
+    spent_nano
+        What was spent in it, in billionths of 2 rho; the first takes over what was spent before.
+    """
+
+    window: Window
+    spent_nano: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +94,19 @@ class LedgerRecord:
                 found[event.run, event.round] = Round(event, OPEN)
             elif isinstance(event, Outcome):
                 found[event.run, event.round] = Round(found[event.run, event.round].intent, event.status)
+        return found
+
+    @property
+    def windows(self) -> list[WindowSpending]:
+        """Windows of a budget that renews, in order, with what was spent in each."""
+        found, spent = list[WindowSpending](), 0
+        for event in self.events:
+            if isinstance(event, Window) and event.lasts and (not found or event != found[-1].window):
+                spent = 0 if found else spent
+                found.append(WindowSpending(event, spent))
+            elif isinstance(event, Intent) and self.rounds[event.run, event.round].counts:
+                spent += event.charge_nano
+                found[-1:] = [replace(each, spent_nano=spent) for each in found[-1:]]
         return found
 
     @property

@@ -11,7 +11,7 @@ from palate.cli.fields import keyword, reads, replacing
 from palate.cli.options import JsonOption, folder_option
 from palate.cli.terminal import Answer, answering, confirm, note, say, somebody_is_there
 from palate.client.fleet.folder import ENVIRONMENT, DeviceFolder, default_home
-from palate.client.fleet.limit_fields import FIELDS, changes_in
+from palate.client.fleet.limit_fields import FIELDS, KINDS, as_text, changes_in
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError
 
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from palate.privacy.enrolment import Welcome
 
 FolderOption = Annotated[Path | None, folder_option("Folder of the device.", envvar=ENVIRONMENT)]
-EpsilonOption = Annotated[float | None, typer.Option(help="Whole budget of this device; the fleet's unless given.")]
+EpsilonOption = Annotated[
+    float | None, typer.Option(help="Budget of this device, for life or for each window; the fleet's unless given.")
+]
+EveryOption = Annotated[
+    str | None,
+    typer.Option(help="Window after which the budget renews, such as 30d.", show_default="life", metavar="LENGTH"),
+]
+ExplainOption = Annotated[bool, typer.Option("--explain", help="Say what a budget that renews adds up to.")]
 DeltaOption = Annotated[float | None, typer.Option(help="Delta of the budget; the fleet's unless given.")]
 CohortOption = Annotated[int | None, typer.Option(help="Fewest devices in a round's sum; 10 unless given.")]
 PartiesOption = Annotated[
@@ -63,6 +70,7 @@ def enrol(
     welcome: Annotated[Path | None, typer.Option(help="Take in the operator's answer, a zip archive.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Trust fingerprints and plan without being asked.")] = False,
     epsilon: EpsilonOption = None,
+    every: EveryOption = None,
     delta: DeltaOption = None,
     smallest_cohort: CohortOption = None,
     least_parties: PartiesOption = None,
@@ -82,7 +90,13 @@ def enrol(
     assert welcome is not None
     read, catalogue = enrolling.read_welcome(welcome)
     note(f"welcome      {spaced(read.fingerprint)}")
-    wishes = {"epsilon": epsilon, "delta": delta, "smallest_cohort": smallest_cohort, "least_parties": least_parties}
+    wishes = {
+        "epsilon": epsilon,
+        "every": every,
+        "delta": delta,
+        "smallest_cohort": smallest_cohort,
+        "least_parties": least_parties,
+    }
     question = "Are the fingerprints the operator's, and do you agree?"
     nobody = "there is nobody to compare the fingerprints"
     profile = _agree(place, read, catalogue, wishes, question="" if yes else question, nobody=nobody)
@@ -97,12 +111,13 @@ def _agree(
     """Show what a fleet plans and what this device would allow, ask unless there is no question, and join."""
     from palate.client.fleet import enrolling
     from palate.client.fleet.profile import FleetProfile
-    from palate.client.fleet.status_text import carried_words
+    from palate.client.fleet.status_text import ahead_words, carried_words
     from palate.client.fleet.trust import trust_sentence
     from palate.privacy.enrolment import spaced
 
     current, before, carried = enrolling.membership_of(place)
     limits = enrolling.limits_for(welcome, **wishes, current=current, before=before)
+    (allowed,) = limits.promises.values()
     note(f"fleet {welcome.fleet} at {welcome.address}, {welcome.num_items} items")
     note(f"server key   {spaced(welcome.server_key)}")
     if welcome.helper_key:
@@ -110,11 +125,12 @@ def _agree(
     note(f"authority    {spaced(welcome.authority_key) or 'server and helper admit devices together'}")
     note(
         f"it plans {welcome.rounds} rounds within epsilon {welcome.epsilon:g} at delta {welcome.delta:g}; "
-        f"this device allows epsilon {limits.epsilon:g} at delta {limits.delta:g}, "
+        f"this device allows epsilon {limits.epsilon:g} at delta {limits.delta:g}, {allowed.covers}, "
         f"and rounds of at least {limits.smallest_cohort} devices"
     )
-    for promise in limits.promises.values():
-        note(promise.words)
+    note(allowed.words)
+    if allowed.every_seconds:
+        note(ahead_words(allowed))
     note(trust_sentence(FleetProfile(welcome, limits)))
     if current is None:
         carried += welcome.carried_nano
@@ -190,6 +206,7 @@ def join(
     folder: FolderOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Agree to plan and limits without being asked.")] = False,
     epsilon: EpsilonOption = None,
+    every: EveryOption = None,
     delta: DeltaOption = None,
     smallest_cohort: CohortOption = None,
     least_parties: PartiesOption = None,
@@ -210,7 +227,13 @@ def join(
     from palate.client.fleet.status_text import RoundLines
 
     place = device_folder(folder)
-    wishes = {"epsilon": epsilon, "delta": delta, "smallest_cohort": smallest_cohort, "least_parties": least_parties}
+    wishes = {
+        "epsilon": epsilon,
+        "every": every,
+        "delta": delta,
+        "smallest_cohort": smallest_cohort,
+        "least_parties": least_parties,
+    }
     if link is not None:
         _accept_invitation(place, link, wishes, yes=yes, wait_seconds=wait_seconds)
     elif yes or any(value is not None for value in wishes.values()):
@@ -298,18 +321,20 @@ def leave(
     return Answer({"left": fleet}, [left_words(fleet)])
 
 
-_LIMITS = [
-    keyword(field.name, (int if field.kind == "whole" else float) | None, typer.Option(help=field.about))
-    for field in FIELDS
-]
+_LIMITS = [keyword(field.name, KINDS[field.kind] | None, typer.Option(help=field.about)) for field in FIELDS]
 
 
 @answering
 @replacing("changes", _LIMITS, changes_in)
-def limits(*, changes: dict[str, Any], folder: FolderOption = None) -> Answer:
-    """Show what this device allows, or change it."""
+def limits(*, changes: dict[str, Any], explain: ExplainOption = False, folder: FolderOption = None) -> Answer:
+    """Show what this device allows, or change it.
+
+    For example:
+      palate client limits --epsilon 2 --every 30d
+    """
     from palate.client.fleet import enrolling
     from palate.client.fleet.member import Member
+    from palate.client.fleet.status_text import ahead_words
 
     place = device_folder(folder)
     if changes:
@@ -317,8 +342,11 @@ def limits(*, changes: dict[str, Any], folder: FolderOption = None) -> Answer:
     else:
         with Member.opened(place) as member:
             profile = member.profile
-    values = profile.limits.to_values()
-    return Answer(values, [f"{name:<26}{value:g}" for name, value in values.items()])
+    lines = [f"{name:<26}{text}" for name, text in as_text(profile.limits).items()]
+    (promise,) = profile.limits.promises.values()
+    if explain:
+        lines += [promise.words, *([ahead_words(promise)] if promise.every_seconds else [])]
+    return Answer(profile.limits.to_values(), lines)
 
 
 @answering
@@ -337,10 +365,10 @@ def pause(
 
 
 @answering
-def status(folder: FolderOption = None) -> Answer:
+def status(folder: FolderOption = None, explain: ExplainOption = False) -> Answer:
     """Show the budget, the rounds and what was sent in them, and the limits."""
     from palate.client.fleet.status import status_of
     from palate.client.fleet.status_text import status_lines
 
     found = status_of(device_folder(folder))
-    return Answer(found.to_json(), status_lines(found))
+    return Answer(found.to_json(), status_lines(found, explain=explain))

@@ -8,6 +8,7 @@ and calls `begin`, `persist` and `finish` itself.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +22,7 @@ from palate.privacy.budget import Promise
 from palate.privacy.charging import intents, ledger_name
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.anchors import Anchor
-from palate.privacy.ledger.body import RELEASED, Intent, Policy
+from palate.privacy.ledger.body import RELEASED, Intent, Policy, Window
 from palate.privacy.ledger.errors import Fork, Rollback
 from palate.privacy.ledger.state import LedgerState
 from palate.privacy.ledger.store import LedgerBook
@@ -45,7 +46,9 @@ class Guard:
         Fewest devices in a round in which this one takes part.
     carried
         What a device that was forgotten had spent for the same person, by unit, in 1e-9 of 2 rho: it comes off the
-        budgets, whatever they are changed to.
+        budgets, whatever they are changed to, and off every window of one that renews.
+    clock
+        Seconds since 1970, by which budgets renew. It never goes back (`RoundLog.latest_time`).
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Guard:
         *,
         smallest_cohort: int = 1,
         carried: Mapping[Unit, int] | None = None,
+        clock: Callable[[], int] = lambda: int(time.time()),
     ) -> None:
         self._path = path
         self._signer = signer
@@ -64,6 +68,7 @@ class Guard:
         self._promises = dict(promises)
         self._smallest_cohort = smallest_cohort
         self._carried = dict(carried or {})
+        self._clock = clock
 
     def __repr__(self) -> str:
         return f"Guard({self._device!r})"
@@ -85,15 +90,17 @@ class Guard:
         """
         charges = self._charges(plan)
         with self._opened() as book:
+            self._renew(book)
             self._admit(plan, charges, book)
             self._close_rounds(book, but=(plan.run, plan.server_round))
             kept = [book.begin(ledger_name(self._device, unit), charge) for unit, charge in charges.items()]
             return next((payload for payload in kept if payload is not None), None)
 
     def check(self, plan: RoundPlan) -> None:
-        """Refuse what `begin` would refuse, and change nothing."""
+        """Refuse what `begin` would refuse, and charge nothing."""
         charges = self._charges(plan)
         with self._opened() as book:
+            self._renew(book)
             self._admit(plan, charges, book)
 
     def persist(self, run: str, server_round: int, payload: bytes) -> None:
@@ -168,6 +175,10 @@ class Guard:
         """Return all that was ever charged for a unit, in 1e-9 of 2 rho: to the ledger, and what is carried."""
         return self.spending()[unit].spent_nano + self._carried.get(unit, 0)
 
+    def counted_nano(self, unit: Unit) -> int:
+        """Return what counts against the budget now: all that was charged, or in a window of one that renews."""
+        return self.spending()[unit].counted_nano + self._carried.get(unit, 0)
+
     def heads(self) -> tuple[Anchor, ...]:
         """Return the ends of the device's ledgers, to be kept apart from them (`check_heads`)."""
         with self._opened() as book:
@@ -192,7 +203,7 @@ class Guard:
                     ) from None
 
     def adopt_policy(self) -> None:
-        """Write the owner's promises as the ledgers' policy from here on, where they have changed.
+        """Write the owner's promises as the ledgers' policy from here on, where they have changed; renew what is due.
 
         A ledger that holds a round of coarser integers than the owner's budget counts on keeps a budget for those.
         """
@@ -203,6 +214,24 @@ class Guard:
                 policy = self._policy(unit, promise, coarsest=state.coarsest)
                 if state.policy != policy:
                     book.append(name, policy)
+            self._renew(book)
+
+    def _renew(self, book: LedgerBook) -> None:
+        """Begin a window where the owner's budget renews and the last window is over; end windows where it is for life.
+
+        A window that was begun lasts as long as it said. Whoever asks for a shorter one, or leaves windows and comes
+        back to them, waits until it ends. Windows in which nothing was asked are not made up for.
+        """
+        for unit, promise in self._promises.items():
+            name = ledger_name(self._device, unit)
+            state, now = book.state(name), self._clock() if promise.every_seconds else 0
+            if not promise.every_seconds:
+                if state.renews:
+                    book.append(name, Window(begins=0, lasts=0))
+            elif state.window is None or now >= state.window.ends:
+                book.append(name, Window(begins=now, lasts=promise.every_seconds))
+            elif not state.renews:
+                book.append(name, state.window)
 
     def _charges(self, plan: RoundPlan) -> dict[Unit, Intent]:
         """Return what a plan costs each ledger."""

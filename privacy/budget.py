@@ -30,6 +30,7 @@ from palate.privacy.accounting.checks import require_count, require_share
 from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.events import Adjacency, Assumption, Composed, Event, SkellamEvent, Unit
 from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for
+from palate.privacy.durations import duration_words, write_duration
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.ring import Ring
 from palate.privacy.ledger.body import Intent, Policy, delta_text
@@ -81,12 +82,15 @@ class Promise:
     sensitivity
         S, integer steps that the contribution to every round has at least. Finer steps let a budget hold more; 1 counts
         on nothing.
+    every_seconds
+        How long a window is where the budget renews; 0 where it is for life.
     """
 
     unit: Unit
     epsilon: float
     delta: float
     sensitivity: int = 1
+    every_seconds: int = 0
 
     @property
     def meter(self) -> SkellamMeter:
@@ -119,12 +123,28 @@ class Promise:
             n_min=smallest_cohort,
         )
 
+    def over_windows(self, windows: int) -> float:
+        """Return the epsilon, at the same delta, of a person whose budget was used up in so many windows.
+
+        Charges add up over windows as over rounds, so this is what the sum of the budgets proves.
+        """
+        require_count("windows", windows)
+        return self.meter.epsilon(windows * budget_nano_for(self.meter, self.epsilon, self.delta), self.delta)
+
+    @property
+    def covers(self) -> str:
+        """The rounds that the epsilon is about."""
+        if not self.every_seconds:
+            return "for all rounds together"
+        return f"for all rounds within a window of {duration_words(self.every_seconds)}"
+
     @property
     def reading(self) -> dict[str, Any]:
         """Everything needed to read an epsilon of this ledger, as JSON values; for rounds of real devices."""
         return {
             "unit": str(self.unit),
             "delta": self.delta,
+            "every": write_duration(self.every_seconds),
             "adjacency": str(Adjacency.ZERO_OUT),
             "amplification": "none claimed",
             "assumptions": [str(Assumption.SECURE_AGGREGATION), str(Assumption.HONEST_FRACTION), PUBLIC],
@@ -134,7 +154,7 @@ class Promise:
     def words(self) -> str:
         """The same as a sentence."""
         return (
-            f"epsilon is per {self.unit}, at delta {self.delta:g}, for all rounds together ({Adjacency.ZERO_OUT}; no "
+            f"epsilon is per {self.unit}, at delta {self.delta:g}, {self.covers} ({Adjacency.ZERO_OUT}; no "
             f"amplification is claimed); it holds if {'; '.join(self.reading['assumptions'])}"
         )
 

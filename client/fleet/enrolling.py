@@ -19,6 +19,7 @@ from palate.data.catalogue import Catalogue
 from palate.errors import ConfigError, DataError
 from palate.privacy import files
 from palate.privacy.accounting.events import Unit
+from palate.privacy.durations import parse_duration
 from palate.privacy.enrolment import MAX_CATALOGUE_BYTES, MAX_WELCOME_BYTES, Welcome
 
 
@@ -111,6 +112,7 @@ def limits_for(
     welcome: Welcome,
     *,
     epsilon: float | None = None,
+    every: str | None = None,
     delta: float | None = None,
     smallest_cohort: int | None = None,
     least_parties: int | None = None,
@@ -123,8 +125,8 @@ def limits_for(
     ----------
     welcome
         What the fleet plans.
-    epsilon, delta, smallest_cohort, least_parties
-        What the owner says.
+    epsilon, every, delta, smallest_cohort, least_parties
+        What the owner says; `every` as `parse_duration` reads it.
     current
         The limits in this very fleet, if the device belongs to it already.
     before
@@ -150,6 +152,7 @@ def limits_for(
         "delta": delta,
         "smallest_cohort": smallest_cohort,
         "least_parties": least_parties,
+        "every_seconds": None if every is None else parse_duration(every),
     }
     # What the fleet states about failures and collusion is held against every offer, like its budget.
     planned_limits = OwnerLimits(

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from palate.errors import ConfigError
+from palate.privacy.durations import parse_duration, write_duration
 
 if TYPE_CHECKING:
     from palate.client.fleet.limits import OwnerLimits
+
+KINDS = {"number": float, "whole": int, "share": float, "duration": str}
+"""Types of the options, by kind."""
 
 _LONGEST = 40
 
@@ -31,13 +35,13 @@ class LimitField:
     about
         What it is.
     kind
-        A number, a whole one, or a share of at most three decimals.
+        A number, a whole one, a share of at most three decimals, or a length of time.
     """
 
     name: str
     limit: str
     about: str
-    kind: Literal["number", "whole", "share"]
+    kind: Literal["number", "whole", "share", "duration"]
 
     @property
     def option(self) -> str:
@@ -46,7 +50,10 @@ class LimitField:
 
 
 FIELDS = (
-    LimitField("epsilon", "epsilon", "Whole budget of this device.", "number"),
+    LimitField("epsilon", "epsilon", "Budget of this device, for life or for each window.", "number"),
+    LimitField(
+        "every", "every_seconds", "Window after which the budget renews, such as 30d; life for none.", "duration"
+    ),
     LimitField("delta", "delta", "Delta of the budget.", "number"),
     LimitField("smallest_cohort", "smallest_cohort", "Fewest devices in a round's sum.", "whole"),
     LimitField("least_tau", "least_tau_thousandths", "Least share of a roster that must survive.", "share"),
@@ -67,13 +74,10 @@ FIELDS = (
 def as_text(limits: OwnerLimits) -> dict[str, str]:
     """Write limits as their owner would, by name of the field; reading them gives the same limits."""
     values = limits.to_values()
-    return {
-        field.name: _written(values[field.limit] / 1000 if field.kind == "share" else values[field.limit])
-        for field in FIELDS
-    }
+    return {field.name: _written(field, values[field.limit]) for field in FIELDS}
 
 
-def from_text(texts: Mapping[str, str]) -> dict[str, float | int]:
+def from_text(texts: Mapping[str, str]) -> dict[str, float | int | str]:
     """Read what an owner wrote into fields; those that are not there are left out.
 
     Raises
@@ -86,23 +90,29 @@ def from_text(texts: Mapping[str, str]) -> dict[str, float | int]:
     }
 
 
-def changes_in(given: Mapping[str, float | int | None]) -> dict[str, float | int]:
+def changes_in(given: Mapping[str, float | int | str | None]) -> dict[str, float | int]:
     """Return what is given as changes of `OwnerLimits`; None changes nothing.
 
     Raises
     ------
     ConfigError
-        If a share has more than three decimals.
+        If a share has more than three decimals, or a length of time is none.
     """
     changes: dict[str, float | int] = {}
     for field in FIELDS:
         value = given.get(field.name)
-        if value is not None:
+        if value is None:
+            continue
+        if isinstance(value, str):
+            changes[field.limit] = parse_duration(value)
+        else:
             changes[field.limit] = _thousandths(field, value) if field.kind == "share" else value
     return changes
 
 
-def _read(field: LimitField, text: str) -> float | int:
+def _read(field: LimitField, text: str) -> float | int | str:
+    if field.kind == "duration":
+        return text
     whole = field.kind == "whole"
     try:
         if len(text) > _LONGEST:
@@ -115,7 +125,10 @@ def _read(field: LimitField, text: str) -> float | int:
         ) from None
 
 
-def _written(value: float) -> str:
+def _written(field: LimitField, value: float) -> str:
+    if field.kind == "duration":
+        return write_duration(int(value))
+    value = value / 1000 if field.kind == "share" else value
     if isinstance(value, int):
         return str(value)
     short = f"{value:g}"

@@ -18,6 +18,7 @@ from palate.models.table import ItemTable
 from palate.privacy.accounting.events import Unit
 from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.budget import SENSITIVITY, Promise
+from palate.privacy.durations import DAY_SECONDS, write_duration
 from palate.privacy.secagg.offer import Offer
 from palate.privacy.wire import RoundPlan
 
@@ -28,6 +29,7 @@ MAX_DIM = 512
 MAX_FIXED_DIM = 4096
 DEFAULT_EPSILON = 10.0
 DEFAULT_DELTA = 1e-4
+LONGEST_WINDOW_SECONDS = 3_650 * DAY_SECONDS
 SMALLEST_UNASKED = 3
 """Smallest round that a device agrees to unasked. In a round of two, each learns what the other sent from the sum."""
 
@@ -48,7 +50,9 @@ class OwnerLimits:
     Attributes
     ----------
     epsilon, delta
-        The device's whole budget at unit user; its ledger enforces it.
+        The device's budget at unit user; its ledger enforces it.
+    every_seconds
+        How long a window is after which the budget renews; 0 for one that is for life.
     smallest_cohort
         Fewest devices on a roster, and fewest in a sum: the least batch of two aggregators.
     least_tau_thousandths
@@ -79,6 +83,7 @@ class OwnerLimits:
     least_own_noise: float = 0.0
     most_rounds_a_day: int = 100
     least_parties: int = 1
+    every_seconds: int = 0
 
     def __post_init__(self) -> None:
         _check("epsilon", self.epsilon, above=0.0, most=1e6)
@@ -89,11 +94,23 @@ class OwnerLimits:
         _check("least_own_noise", self.least_own_noise, above=-math.ulp(0.0), most=1e6)
         _check("most_rounds_a_day", self.most_rounds_a_day, above=0, most=1 << 20)
         _check("least_parties", self.least_parties, above=0, most=2)
+        if self.every_seconds and not DAY_SECONDS <= self.every_seconds <= LONGEST_WINDOW_SECONDS:
+            raise ConfigError(
+                f"a budget that renews every {write_duration(self.every_seconds)} is not accepted",
+                hint=f"from 1d to {write_duration(LONGEST_WINDOW_SECONDS)}, or life",
+            )
 
     @property
     def promises(self) -> dict[Unit, Promise]:
         """What the device's ledgers promise: a whole person, for that is what a fleet's rounds protect."""
-        return {Unit.USER: Promise(unit=Unit.USER, epsilon=self.epsilon, delta=self.delta, sensitivity=SENSITIVITY)}
+        promise = Promise(
+            unit=Unit.USER,
+            epsilon=self.epsilon,
+            delta=self.delta,
+            sensitivity=SENSITIVITY,
+            every_seconds=self.every_seconds,
+        )
+        return {Unit.USER: promise}
 
     def to_values(self) -> dict[str, int | float]:
         """Return the fields by name."""
@@ -104,11 +121,11 @@ class OwnerLimits:
         return OwnerLimits.from_values({**self.to_values(), **changes})
 
     def tightened(self, other: OwnerLimits) -> OwnerLimits:
-        """Return the stricter of each of two limits."""
+        """Return the stricter of each of two limits; a budget for life is stricter than one that renews."""
         mine, theirs = self.to_values(), other.to_values()
-        return OwnerLimits.from_values(
-            {name: (min if name in _CEILINGS else max)(mine[name], theirs[name]) for name in mine}
-        )
+        strict = {name: (min if name in _CEILINGS else max)(mine[name], theirs[name]) for name in mine}
+        for_life = not (self.every_seconds and other.every_seconds)
+        return OwnerLimits.from_values({**strict, **({"every_seconds": 0} if for_life else {})})
 
     @staticmethod
     def from_values(values: dict[str, Any]) -> OwnerLimits:
@@ -120,7 +137,7 @@ class OwnerLimits:
             If a field is missing, unknown, of another type or out of range.
         """
         expected = {each.name: each.type for each in fields(OwnerLimits)}
-        values = {"least_parties": 1, **values}  # versions before it kept no such limit
+        values = {"least_parties": 1, "every_seconds": 0, **values}  # earlier versions kept no such limits
         if set(values) != set(expected):
             raise ConfigError(
                 f"limits: {', '.join(sorted(set(values) ^ set(expected)))} are missing or not known",

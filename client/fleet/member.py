@@ -168,6 +168,7 @@ def ledger_guard(folder: DeviceFolder, vault: Vault, keys: DeviceKeys, profile: 
         limits.promises,
         smallest_cohort=limits.smallest_cohort,
         carried=carried_nano(vault),
+        clock=RoundLog(vault).latest_time,
     )
 
 

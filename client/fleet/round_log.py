@@ -26,6 +26,7 @@ DAY_SECONDS = 86_400
 _STANDING = Record[dict[str, Any]](ROUNDS, "state")
 _REFUSALS = Record[list[dict[str, Any]]](ROUNDS, "refusals")
 _HEADS = Record[list[dict[str, Any]]](ROUNDS, "ledger-heads")
+_LATEST_TIME = Record[int](ROUNDS, "latest-time")
 _RECORD = "record/"
 _HASH_SIZE = 32
 
@@ -152,6 +153,16 @@ class RoundLog:
         """Whole seconds since 1970."""
         return int(self._clock())
 
+    def latest_time(self) -> int:
+        """Return the latest time that this device has seen, in whole seconds since 1970, and keep it.
+
+        A clock that was put back stands still here until it has caught up.
+        """
+        kept, now = _LATEST_TIME.read(self._vault) or 0, self.now()
+        if now > kept:
+            _LATEST_TIME.write(self._vault, now)
+        return max(now, kept)
+
     def standing(self) -> Standing:
         """Where the device stands."""
         values = _STANDING.read(self._vault)
@@ -185,6 +196,7 @@ class RoundLog:
         standing, since = self.standing(), self.now() - DAY_SECONDS
         begun = (*(moment for moment in standing.begun if moment > since), record.began)
         with self._vault.transaction():
+            self.latest_time()
             self._write(record)
             if training:  # lists are fitted as the run trains
                 TRAINING.write(self._vault, training)

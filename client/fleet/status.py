@@ -20,8 +20,11 @@ from palate.errors import RunError
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for
 from palate.privacy.budget import SENSITIVITY, Promise
+from palate.privacy.durations import DAY_SECONDS
+from palate.privacy.ledger.body import Window
 
 FORMAT = "palate-client-status/1"
+_YEAR_SECONDS = 365 * DAY_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,15 @@ class BudgetGauge:
         The same in the ledger's exact figures, 1e-9 of 2 rho; the gauge is their ratio.
     carried_epsilon, carried_nano
         What of that earlier devices had spent: one that was forgotten here, or earlier keys of the same person.
+    every_seconds
+        How long a window is where the budget renews; 0 where it is for life. All figures above are then about the
+        window.
+    window
+        The window that is open, or was last; None where there is none. The next one begins with a round after it.
+    life_epsilon, life_nano
+        What all rounds of all windows prove together, and the same in the ledger's figures.
+    windows
+        Windows so far.
     """
 
     epsilon: float
@@ -47,6 +59,11 @@ class BudgetGauge:
     budget_nano: int
     carried_epsilon: float = 0.0
     carried_nano: int = 0
+    every_seconds: int = 0
+    window: Window | None = None
+    life_epsilon: float = 0.0
+    life_nano: int = 0
+    windows: int = 0
 
     @property
     def share(self) -> float:
@@ -56,11 +73,34 @@ class BudgetGauge:
     @property
     def promise(self) -> Promise:
         """What its epsilons are about."""
-        return Promise(unit=Unit.USER, epsilon=self.epsilon, delta=self.delta)
+        return Promise(
+            unit=Unit.USER,
+            epsilon=self.epsilon,
+            delta=self.delta,
+            sensitivity=SENSITIVITY,
+            every_seconds=self.every_seconds,
+        )
+
+    @property
+    def adds_up(self) -> dict[int, tuple[int, float]]:
+        """Windows in some years, by the years, and the epsilon if the budget is used up in each; empty for life."""
+        return windows_ahead(self.promise)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, with all that it takes to read an epsilon."""
-        return {**asdict(self), "share": self.share, **self.promise.reading}
+        values = asdict(self)
+        window = values.pop("window")
+        ends = None if self.window is None else self.window.ends
+        return {
+            **values,
+            "share": self.share,
+            "window": None if window is None else {**window, "ends": ends},
+            "adds_up": [
+                {"years": years, "windows": count, "epsilon": epsilon}
+                for years, (count, epsilon) in self.adds_up.items()
+            ],
+            **self.promise.reading,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +211,14 @@ def status_of(folder: DeviceFolder) -> DeviceStatus:
 
 def _gauge(folder: DeviceFolder, vault: Vault, keys: DeviceKeys, profile: FleetProfile) -> BudgetGauge:
     limits, carried = profile.limits, carried_nano(vault).get(Unit.USER, 0)
-    spent = ledger_guard(folder, vault, keys, profile).spent_nano(Unit.USER)
+    guard = ledger_guard(folder, vault, keys, profile)
+    ledger, window = guard.spending()[Unit.USER], None
+    life = ledger.spent_nano + carried
+    spent = ledger.counted_nano + carried
+    if limits.every_seconds and ledger.renews:
+        window = ledger.window
+        if window is not None and RoundLog(vault).now() >= window.ends:
+            spent = carried  # the next round begins the next window
     return BudgetGauge(
         epsilon=limits.epsilon,
         delta=limits.delta,
@@ -180,7 +227,23 @@ def _gauge(folder: DeviceFolder, vault: Vault, keys: DeviceKeys, profile: FleetP
         budget_nano=budget_nano_for(SkellamMeter(SENSITIVITY), limits.epsilon, limits.delta),
         carried_epsilon=spent_epsilon(carried, limits.delta),
         carried_nano=carried,
+        every_seconds=limits.every_seconds,
+        window=window,
+        life_epsilon=spent_epsilon(life, limits.delta),
+        life_nano=life,
+        windows=ledger.windows,
     )
+
+
+def windows_ahead(promise: Promise) -> dict[int, tuple[int, float]]:
+    """Say what a budget that renews adds up to: windows in some years and their epsilon, by the years.
+
+    Every window is counted as used up. Empty where the budget is for life.
+    """
+    if not promise.every_seconds:
+        return {}
+    counts = {years: -(-years * _YEAR_SECONDS // promise.every_seconds) for years in (1, 5)}
+    return {years: (count, promise.over_windows(count)) for years, count in counts.items()}
 
 
 def spent_epsilon(nano: int, delta: float) -> float:

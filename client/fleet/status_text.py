@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from palate.client.fleet.limits import DEFAULT_DELTA
 from palate.client.fleet.profile import FleetProfile
 from palate.client.fleet.round_log import OPEN, RELEASED, RoundRecord
-from palate.client.fleet.status import BudgetGauge, DeviceStatus, round_json, spent_epsilon
+from palate.client.fleet.status import BudgetGauge, DeviceStatus, round_json, spent_epsilon, windows_ahead
 from palate.client.fleet.trust import against_server, trust_sentence
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.guarantee import round_up
 from palate.privacy.budget import Promise
+from palate.privacy.ledger.state import utc
 
 _GAUGE_WIDTH = 24
 _SHORT = 16
@@ -76,8 +77,8 @@ def _fleet_lines(profile: FleetProfile) -> Iterator[str]:
         yield f"trust      {trust_sentence(profile)}"
 
 
-def status_lines(status: DeviceStatus) -> Iterator[str]:
-    """Say all that there is to say about a device, line by line."""
+def status_lines(status: DeviceStatus, *, explain: bool = False) -> Iterator[str]:
+    """Say all that there is to say about a device, line by line; `explain` as for `budget_lines`."""
     yield f"device     {status.device}   (vault key in {'a file' if status.keeper == 'file' else 'the keyring'})"
     if status.profile is None:
         yield "fleet      none; palate client enrol --request FILE asks one to take this device in"
@@ -91,7 +92,7 @@ def status_lines(status: DeviceStatus) -> Iterator[str]:
     if status.paused:
         yield "paused     no round is begun until palate client pause --off"
     if status.budget is not None:
-        yield from budget_lines(status.budget)
+        yield from budget_lines(status.budget, explain=explain)
     elif status.carried_nano:
         yield f"carried    {carried_words(status.carried_nano)}"
     yield f"history    {status.interactions} interactions"
@@ -106,16 +107,46 @@ def status_lines(status: DeviceStatus) -> Iterator[str]:
         yield f"refused    {_day(refusal['at'])}  round {refusal['server_round']}: {refusal['why']}"
 
 
-def budget_lines(budget: BudgetGauge) -> Iterator[str]:
-    """Draw how much is spent, and say what the figures are about."""
+def budget_lines(budget: BudgetGauge, *, explain: bool = False) -> Iterator[str]:
+    """Draw how much is spent, and say what the figures are about; `explain` says what windows add up to."""
     filled, percent = round(budget.share * _GAUGE_WIDTH), math.ceil(budget.share * 1000) / 10
     yield (
         f"budget     [{'#' * filled}{'.' * (_GAUGE_WIDTH - filled)}] {percent:g}% spent; "
         f"epsilon {round_up(budget.spent_epsilon)} of {budget.epsilon:g} at delta {budget.delta:g} per user"
     )
+    if budget.every_seconds:
+        yield f"           {window_words(budget)}"
     if budget.carried_nano:
         yield f"           {_carried(budget.carried_nano, budget.delta)}"
     yield f"           {budget.promise.words}"
+    if explain and budget.every_seconds:
+        yield f"           {ahead_words(budget.promise)}"
+
+
+def window_words(budget: BudgetGauge) -> str:
+    """Say which window the figures of a budget that renews are about, and what all windows come to."""
+    life = f"all rounds so far, {_count(budget.windows, 'window')}: epsilon {round_up(budget.life_epsilon)}"
+    if budget.window is None:
+        return f"the first window begins when the device joins; {life}"
+    if budget.spent_nano == budget.carried_nano and budget.life_nano > budget.spent_nano:
+        return f"a new window begins with the next round, the last ended {utc(budget.window.ends)}; {life}"
+    return f"in the window of {utc(budget.window.begins)} to {utc(budget.window.ends)} UTC, then it renews; {life}"
+
+
+def ahead_words(promise: Promise) -> str:
+    """Say what a budget that renews adds up to, if it is used up in every window."""
+    sums = [
+        f"{round_up(epsilon)} in {_count(years, 'year')} ({_count(windows, 'window')})"
+        for years, (windows, epsilon) in windows_ahead(promise).items()
+    ]
+    return (
+        f"used up in every window, the budgets add up to epsilon {' and '.join(sums)} at delta {promise.delta:g}, "
+        "for whoever has seen all tables"
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def carried_words(nano: int, delta: float = DEFAULT_DELTA) -> str:

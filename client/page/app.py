@@ -25,7 +25,7 @@ from palate.client.fleet.limit_fields import FIELDS, as_text, changes_in, from_t
 from palate.client.fleet.limits import DEFAULT_DELTA
 from palate.client.fleet.profile import FleetProfile, set_paused
 from palate.client.fleet.status import status_of
-from palate.client.fleet.status_text import carried_words, left_words
+from palate.client.fleet.status_text import ahead_words, carried_words, left_words, window_words
 from palate.client.fleet.trust import trust_sentence
 from palate.client.owner import list_text
 from palate.client.owner.device import Said
@@ -211,6 +211,10 @@ class Page:
         trust = "" if status.profile is None else trust_sentence(status.profile)
         delta = DEFAULT_DELTA if status.budget is None else status.budget.delta
         carried = carried_words(status.carried_nano, delta) if status.carried_nano else ""
+        budget = status.budget
+        renewing = (
+            [window_words(budget), ahead_words(budget.promise)] if budget is not None and budget.every_seconds else []
+        )
         limits = {} if status.profile is None else as_text(status.profile.limits)
         return self._page(
             "privacy",
@@ -219,6 +223,7 @@ class Page:
             status=status,
             trust=trust,
             carried=carried,
+            renewing=renewing,
             fields=FIELDS,
             shown=_mark_of(limits),
             limits={**limits, **(typed or {})},

@@ -1,4 +1,4 @@
-"""Bodies of entries: four kinds of event as canonical JSON, and the charge of a round in integers.
+"""Bodies of entries: five kinds of event as canonical JSON, and the charge of a round in integers.
 
 A charge is 2 rho of zero-concentrated privacy (Bun & Steinke 2016) for the mechanism with sensitivity S and variance V
 of the sum, in units of 1e-9 and rounded up, so that a sum of charges is exact and never too small. It is what is proven
@@ -109,7 +109,7 @@ class Policy(_Event):
     delta
         Of the budget's (epsilon, delta), as `delta_text` writes it.
     budget_nano
-        The most that all rounds together may be charged.
+        The most that all rounds together may be charged, or those of each window (`Window`).
     n_min
         The smallest cohort in which the device takes part.
     """
@@ -125,6 +125,34 @@ class Policy(_Event):
         super().__post_init__()
         if not _DELTA.fullmatch(self.delta):
             raise MalformedBody(f"delta {self.delta!r} is not spelt like 1e-5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window(_Event):
+    """The owner's budget covers the rounds of a window of time, and not those of all time; or it does so no more.
+
+    Attributes
+    ----------
+    begins
+        First moment of the window by the device's clock, in seconds since 1970.
+    lasts
+        Its length in seconds; 0, with `begins` 0, says that the budget is for life from here on.
+    """
+
+    kind: ClassVar[str] = "WINDOW"
+    begins: int
+    lasts: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.lasts and self.begins:
+            raise MalformedBody(f"a budget for life has no beginning, and begins is {self.begins}")
+        canonical.check_value("the window's end", self.ends)
+
+    @property
+    def ends(self) -> int:
+        """First moment after the window, in seconds since 1970."""
+        return self.begins + self.lasts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,8 +261,8 @@ class Checkpoint(_Event):
     receipt: str
 
 
-Event = Policy | Intent | Outcome | Checkpoint
-KINDS: dict[str, type[Event]] = {kind.kind: kind for kind in (Policy, Intent, Outcome, Checkpoint)}
+Event = Policy | Window | Intent | Outcome | Checkpoint
+KINDS: dict[str, type[Event]] = {kind.kind: kind for kind in (Policy, Window, Intent, Outcome, Checkpoint)}
 _DECLARED: dict[type[_Event], tuple[tuple[str, str], ...]] = {
     kind: tuple((field.name, str(field.type)) for field in fields(kind)) for kind in KINDS.values()
 }

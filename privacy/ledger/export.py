@@ -5,7 +5,7 @@ For auditors and for exchange: any byte that is changed is a named error (docs/f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -16,7 +16,11 @@ from palate.privacy.ledger.errors import LedgerUnreadable, MalformedBody, Tamper
 from palate.privacy.ledger.framing import HASH_SIZE
 
 FORMAT = "palate-ledger/1"
+WITH_WINDOWS = "palate-ledger/2"
+"""Of a ledger that holds WINDOW entries."""
 SIGNATURE_SIZE = 64
+
+_WINDOW = b'"kind":"WINDOW"'
 
 
 def to_text(name: str, key: Ed25519PublicKey, records: Iterable[Record]) -> bytes:
@@ -31,7 +35,8 @@ def to_text(name: str, key: Ed25519PublicKey, records: Iterable[Record]) -> byte
     records
         Its entries, in order.
     """
-    lines = [canonical.encode({"format": FORMAT, "key": key.public_bytes_raw().hex(), "ledger": name})]
+    records = list(records)
+    lines = [canonical.encode({"format": _form(records), "key": key.public_bytes_raw().hex(), "ledger": name})]
     lines += [
         canonical.encode(
             {
@@ -80,11 +85,19 @@ def from_text(data: bytes, key: Ed25519PublicKey) -> tuple[str, list[Record]]:
     if not lines:
         raise LedgerUnreadable("the file is empty", hint="name a ledger that palate wrote")
     header = _fields(lines[0], 1, {"format": str, "key": str, "ledger": str})
-    if header["format"] != FORMAT:
-        raise LedgerUnreadable(f"the file is not {FORMAT}", hint="use the matching palate")
+    records = [_record(line, number) for number, line in enumerate(lines[1:], start=2)]
+    if header["format"] not in (FORMAT, WITH_WINDOWS):
+        raise LedgerUnreadable(f"the file is not {FORMAT} or {WITH_WINDOWS}", hint="use the matching palate")
+    if header["format"] != _form(records):
+        raise Tampered(f"the file says {header['format']}, and its entries are of {_form(records)}")
     if header["key"] != key.public_bytes_raw().hex():
         raise Tampered("the file names another key than the one to verify with")
-    return str(header["ledger"]), [_record(line, number) for number, line in enumerate(lines[1:], start=2)]
+    return str(header["ledger"]), records
+
+
+def _form(records: Sequence[Record]) -> str:
+    """Name the oldest format that has all these entries; bodies have one spelling, so that the bytes can be sought."""
+    return WITH_WINDOWS if any(_WINDOW in record.body for record in records) else FORMAT
 
 
 def _record(line: bytes, number: int) -> Record:

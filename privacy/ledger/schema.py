@@ -14,6 +14,8 @@ from typing import Final
 from palate.privacy.ledger.errors import LedgerUnreadable, Tampered
 
 FORMAT_VERSION = 1
+WITH_WINDOWS = 2
+"""Version of a file that holds WINDOW entries, which readers of version 1 do not know."""
 APPLICATION_ID = 0x504C4C47  # "PLLG"
 
 _APPEND_ONLY = ("book", "ledgers", "seals", "entries")
@@ -61,6 +63,11 @@ def create(connection: sqlite3.Connection, key: bytes) -> None:
     connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
 
 
+def allow_windows(connection: sqlite3.Connection) -> None:
+    """Say that the file may hold WINDOW entries, inside the caller's transaction."""
+    connection.execute(f"PRAGMA user_version = {WITH_WINDOWS}")
+
+
 def is_empty(connection: sqlite3.Connection) -> bool:
     """Whether a file is still empty."""
     return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
@@ -79,8 +86,10 @@ def check(connection: sqlite3.Connection) -> bytes:
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise LedgerUnreadable("this is not a ledger file", hint="name a file that palate wrote as a ledger")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version != FORMAT_VERSION:
-        raise LedgerUnreadable(f"ledger format {version} is not {FORMAT_VERSION}", hint="use the matching palate")
+    if version not in (FORMAT_VERSION, WITH_WINDOWS):
+        raise LedgerUnreadable(
+            f"ledger format {version} is not {FORMAT_VERSION} or {WITH_WINDOWS}", hint="use the matching palate"
+        )
     found = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
     if found != SCHEMA:
         names = sorted(name for name in {*found, *SCHEMA} if found.get(name) != SCHEMA.get(name))

@@ -7,8 +7,9 @@ auditor finds the entry that should have been refused.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-from palate.privacy.ledger.body import NANO, WITHHELD, Checkpoint, Event, Intent, Outcome, Policy, decode
+from palate.privacy.ledger.body import NANO, WITHHELD, Checkpoint, Event, Intent, Outcome, Policy, Window, decode
 from palate.privacy.ledger.chain import Columns, entry_hash
 from palate.privacy.ledger.errors import BudgetExceeded, MalformedBody, PolicyRefused, RoundRefused, Tampered
 
@@ -35,6 +36,15 @@ class LedgerState:
         Rounds in which a checkpoint was noted.
     coarsest
         Least sensitivity, in integer steps, of all that was ever charged; None before the first charge.
+    renews
+        Whether the budget covers a window of time; it is for life otherwise.
+    window
+        The last window, also where the budget is for life again; None before the first.
+    windows
+        How many windows began.
+    before_nano
+        What was spent before that window began. Nothing of it counts in the window, but for the first window, which
+        takes over all that was spent: a budget that begins to renew gives nothing back.
     """
 
     head: bytes
@@ -45,11 +55,21 @@ class LedgerState:
     closed: set[Round] = field(default_factory=set)
     checkpoints: set[Round] = field(default_factory=set)
     coarsest: int | None = None
+    renews: bool = False
+    window: Window | None = None
+    windows: int = 0
+    before_nano: int = 0
+    _open_before: set[Round] = field(default_factory=set)
+
+    @property
+    def counted_nano(self) -> int:
+        """What counts against the budget: all that was spent, or what was spent in the window where it renews."""
+        return self.spent_nano - self.before_nano if self.renews else self.spent_nano
 
     @property
     def left_nano(self) -> int:
         """What may still be charged; below 0 where the owner lowered the budget after spending it."""
-        return (self.policy.budget_nano if self.policy else 0) - self.spent_nano
+        return (self.policy.budget_nano if self.policy else 0) - self.counted_nano
 
     def check(self, event: Event) -> None:
         """Refuse an event that may not come next; changes nothing.
@@ -59,7 +79,7 @@ class LedgerState:
         BudgetExceeded
             If the round costs more than is left.
         PolicyRefused
-            If there is no policy yet, or the round is not what the policy allows.
+            If there is no policy yet, the round is not what the policy allows, or a window begins before the last ends.
         RoundRefused
             If the round is charged or closed already, or its outcome comes without its intent.
         """
@@ -69,6 +89,12 @@ class LedgerState:
             raise PolicyRefused("the ledger has no policy yet", hint="write a policy with a budget first")
         if isinstance(event, Intent):
             self._check_intent(event, self.policy)
+        elif isinstance(event, Window):
+            if event.lasts and self.window not in (None, event) and event.begins < self.window.ends:
+                raise PolicyRefused(
+                    f"a window would begin at {event.begins}, and the last one ends at {self.window.ends}",
+                    hint="a budget renews when its window is over, by the latest time that the device has seen",
+                )
         elif isinstance(event, Outcome):
             if (event.run, event.round) not in self.open:
                 raise RoundRefused(f"round {event.round} of {event.run} was not charged, or is closed already")
@@ -81,6 +107,8 @@ class LedgerState:
         self.head = entry
         if isinstance(event, Policy):
             self.policy = event
+        elif isinstance(event, Window):
+            self._take_window(event)
         elif isinstance(event, Intent):
             self.open[event.run, event.round] = event
             self.spent_nano += event.charge_nano
@@ -90,8 +118,18 @@ class LedgerState:
             self.closed.add((event.run, event.round))
             if event.status == WITHHELD:
                 self.spent_nano -= intent.charge_nano
+                if (event.run, event.round) in self._open_before:  # it was charged to an earlier window
+                    self.before_nano -= intent.charge_nano
         elif isinstance(event, Checkpoint):
             self.checkpoints.add((event.run, event.round))
+
+    def _take_window(self, event: Window) -> None:
+        self.renews = event.lasts > 0
+        if self.renews and event != self.window:
+            if self.window is not None:
+                self.before_nano, self._open_before = self.spent_nano, set(self.open)
+            self.window = event
+            self.windows += 1
 
     def _check_intent(self, intent: Intent, policy: Policy) -> None:
         name = f"round {intent.round} of {intent.run}"
@@ -110,17 +148,21 @@ class LedgerState:
         if intent.charge_nano > self.left_nano:
             raise BudgetExceeded(
                 f"{name} needs {_decimal(intent.charge_nano)}, "
-                f"{_decimal(max(self.left_nano, 0))} is left of {_decimal(policy.budget_nano)} (2 rho)",
+                f"{_decimal(max(self.left_nano, 0))} is left of {_decimal(policy.budget_nano)} (2 rho){self._when}",
                 needed_nano=intent.charge_nano,
                 left_nano=self.left_nano,
                 budget_nano=policy.budget_nano,
                 hint="plan fewer rounds or more noise, or raise the budget of this ledger",
             )
 
+    @property
+    def _when(self) -> str:
+        return f" until {utc(self.window.ends)}" if self.renews and self.window else ""
+
 
 def columns_of(seq: int, event: Event) -> Columns:
     """Columns of a table that repeat parts of a body, so that its indices can enforce them."""
-    if isinstance(event, Policy):
+    if isinstance(event, Policy | Window):
         return seq, event.kind, None, None
     return seq, event.kind, event.run, event.round
 
@@ -163,6 +205,14 @@ def advance(
         raise Tampered(f"{where} is against the rules: {error.message}") from None
     state.apply(event, entry)
     return event
+
+
+def utc(seconds: int) -> str:
+    """Write a moment, in seconds since 1970, for people; far from now as a number."""
+    try:
+        return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds} s"
 
 
 def _decimal(nano: int) -> str:

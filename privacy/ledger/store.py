@@ -304,6 +304,8 @@ class LedgerBook:
             busy.add(name)
             state = self.state(name)
             state.check(event)
+            if isinstance(event, bodies.Window):
+                schema.allow_windows(connection)
             if event is not written:  # virtual devices share one event: write it once
                 before, after = bodies.split_at_seq(event)
                 columns, written = columns_of(0, event), event

@@ -14,6 +14,7 @@ from scipy.stats import norm
 from palate.privacy.accounting import crosscheck
 from palate.privacy.accounting.events import GaussianEvent
 from palate.privacy.accounting.guarantee import account_for
+from palate.privacy.ledger.body import Window
 from palate.privacy.ledger.store import LedgerBook
 
 DEVICES = tuple(f"device-{number:06}" for number in range(6))
@@ -240,6 +241,32 @@ def test_a_release_that_is_not_known_is_not_accounted_for(tmp_path, audit, kit, 
     code, _, err = audit("budget", folder, "--no-check")
     assert code == 2
     assert next(iter(changes.values())) in err
+
+
+def test_windows_are_listed_with_what_was_spent_in_each_and_epsilon_is_of_all(tmp_path, audit, audit_json, kit):
+    path, day = tmp_path / "device.sqlite", 86_400
+    kit.write_book(path, {"device": (0, 1)}, notes=False)
+    with LedgerBook(path, kit.signer) as book:
+        spent = book.state("device").spent_nano
+        book.append("device", Window(begins=day, lasts=day))
+        book.append("device", Window(begins=2 * day, lasts=day))
+        book.append("device", kit.intent(2))
+        book.append("device", kit.outcome(2))
+        price = book.state("device").counted_nano
+    key = kit.signer.public_key().public_bytes_raw().hex()
+    (unit,) = audit_json("budget", path, "--key", key, "--no-check")["units"]
+    windows = [
+        {"begins": day, "ends": 2 * day, "spent_nano": spent},
+        {"begins": 2 * day, "ends": 3 * day, "spent_nano": price},
+    ]
+    assert unit["windows"] == windows
+    assert (unit["busiest"]["spent_nano"], unit["busiest"]["counted_nano"]) == (spent + price, price)
+    assert unit["epsilon"] > unit["rounds"][1]["epsilon"]
+    assert "in 2 windows of a budget of 8.000 each" in audit("budget", path, "--key", key, "--no-check")[1]
+    code, out, _ = audit("ledger", path, "--key", key, "--device", "device")
+    assert code == 0
+    assert "1970-01-03 00:00 to 1970-01-04 00:00" in out
+    assert audit_json("ledger", path, "--key", key, "--device", "device")["device"][0]["windows"] == windows
 
 
 def test_an_empty_ledger_spent_nothing(tmp_path, audit, kit):

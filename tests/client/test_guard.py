@@ -15,7 +15,7 @@ from palate.privacy.accounting.events import Unit
 from palate.privacy.budget import Promise, RunBudget, run_terms
 from palate.privacy.charging import intents
 from palate.privacy.errors import PrivacyError
-from palate.privacy.ledger.body import RELEASED, WRITTEN_OFF, Intent, Outcome, Policy, hash_text
+from palate.privacy.ledger.body import RELEASED, WRITTEN_OFF, Intent, Outcome, Policy, Window, hash_text
 from palate.privacy.ledger.errors import BudgetExceeded, PolicyRefused, RoundRefused
 from palate.privacy.ledger.store import LedgerBook
 from palate.privacy.ledger.verify import Verified, verify_ledger
@@ -336,3 +336,87 @@ def test_a_ledger_with_a_coarse_round_keeps_a_budget_that_counts_on_no_more_than
     budget = ledger(path).state.policy.budget_nano
     assert budget == loose[Unit.USER].policy(smallest_cohort=1).budget_nano
     assert budget < PROMISES[Unit.USER].policy(smallest_cohort=1).budget_nano
+
+
+DAY = 86_400
+RENEWING = {Unit.USER: replace(PROMISES[Unit.USER], every_seconds=30 * DAY)}
+
+
+def spend_all(guard: Guard, first: int) -> int:
+    """Take part in training rounds until the budget refuses one; return how many."""
+    for taken in range(20):
+        try:
+            guard.charged(number(first + taken), answer(1))
+        except BudgetExceeded:
+            return taken
+    pytest.fail("no budget refuses")
+
+
+def test_a_budget_that_renews_is_whole_again_after_its_window_and_not_before(path):
+    now = [100 * DAY]
+    guard = Guard(path, SIGNER, "me", RENEWING, clock=lambda: now[0])
+    guard.adopt_policy()
+    taken = spend_all(guard, 1)
+    assert taken >= ROUNDS
+    now[0] += 30 * DAY - 1
+    assert spend_all(guard, 100) == 0
+    now[0] += 1
+    assert spend_all(guard, 200) == taken
+    now[0] += 300 * DAY  # nothing is made up for
+    assert spend_all(guard, 300) == taken
+    state = ledger(path).state
+    assert (state.windows, state.spent_nano) == (3, 3 * taken * CHARGE)
+
+
+def test_a_check_finds_the_budget_renewed_and_charges_nothing(path):
+    now = [100 * DAY]
+    guard = Guard(path, SIGNER, "me", RENEWING, clock=lambda: now[0])
+    guard.adopt_policy()
+    taken = spend_all(guard, 1)
+    with pytest.raises(BudgetExceeded):
+        guard.check(number(50))
+    now[0] += 30 * DAY
+    guard.check(number(50))
+    assert ledger(path).state.spent_nano == taken * CHARGE
+
+
+def test_an_owner_who_switches_back_and_forth_gets_no_budget_by_it(path):
+    now = [100 * DAY]
+
+    def under(every: int) -> Guard:
+        promises = {Unit.USER: replace(PROMISES[Unit.USER], every_seconds=every)}
+        guard = Guard(path, SIGNER, "me", promises, clock=lambda: now[0])
+        guard.adopt_policy()
+        return guard
+
+    taken = spend_all(under(0), 1)
+    for step, every in enumerate((30 * DAY, 0, DAY, 30 * DAY, 0, DAY), start=1):
+        assert spend_all(under(every), 100 * step) == 0
+        now[0] += DAY
+    assert under(0).spending()[Unit.USER].windows == 1, "the window of 30 days was begun once, and is not over"
+    now[0] += 30 * DAY
+    assert spend_all(under(DAY), 900) == taken
+    assert spend_all(under(0), 1000) == 0
+
+
+def test_a_window_follows_whoever_charges_first_also_where_the_owner_never_started_again(path):
+    """An agent that stays up for months renews by itself."""
+    now = [100 * DAY]
+    guard = Guard(path, SIGNER, "me", RENEWING, clock=lambda: now[0])
+    guard.charged(number(1), answer(1))
+    now[0] += 31 * DAY
+    guard.charged(number(2), answer(1))
+    assert [event for event in ledger(path).events if isinstance(event, Window)] == [
+        Window(begins=100 * DAY, lasts=30 * DAY),
+        Window(begins=131 * DAY, lasts=30 * DAY),
+    ]
+
+
+def test_what_a_forgotten_device_had_spent_comes_off_every_window(path):
+    now = [100 * DAY]
+    guard = Guard(path, SIGNER, "me", RENEWING, carried={Unit.USER: CHARGE}, clock=lambda: now[0])
+    guard.adopt_policy()
+    taken = spend_all(guard, 1)
+    now[0] += 30 * DAY
+    assert spend_all(guard, 100) == taken
+    assert taken < spend_all(Guard(path.with_name("other"), SIGNER, "me", RENEWING), 1)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import brentq
+from scipy.stats import norm
 
 from palate.privacy.accounting import gaussian
 from palate.privacy.accounting.crosscheck import checked_epsilon
@@ -192,3 +195,25 @@ def test_a_ledgers_own_arithmetic_admits_the_run_to_its_last_round(epsilon, roun
         charge(number, terms.train)
     with pytest.raises(BudgetExceeded):
         charge(rounds + 1, terms.train)
+
+
+@pytest.mark.parametrize(("epsilon", "windows"), [(2.0, 1), (2.0, 13), (0.5, 61), (8.0, 5)])
+def test_windows_add_up_to_the_curve_of_their_budgets_together(epsilon: float, windows: int):
+    """Balle & Wang 2018, Theorem 8, solved here, for k budgets as one Gaussian: never above what is said."""
+    promise = Promise(unit=Unit.USER, epsilon=epsilon, delta=1e-5, sensitivity=4096, every_seconds=86_400)
+    mu = math.sqrt(windows * promise.policy(smallest_cohort=1).budget_nano / 1e9)
+
+    def surplus(found: float) -> float:
+        return float(norm.cdf(mu / 2 - found / mu) - math.exp(found) * norm.cdf(-mu / 2 - found / mu) - 1e-5)
+
+    by_hand = float(brentq(surplus, 1e-6, 500.0, xtol=1e-12))
+    assert by_hand <= promise.over_windows(windows) <= by_hand * 1.1
+    assert promise.over_windows(1) <= epsilon
+
+
+def test_a_promise_says_which_rounds_it_covers():
+    life = Promise(unit=Unit.USER, epsilon=2.0, delta=1e-5)
+    month = replace(life, every_seconds=30 * 86_400)
+    assert "at delta 1e-05, for all rounds together" in life.words
+    assert "at delta 1e-05, for all rounds within a window of 30 days" in month.words
+    assert (life.reading["every"], month.reading["every"]) == ("life", "30d")

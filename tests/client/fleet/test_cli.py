@@ -161,6 +161,7 @@ def test_limits_are_changed_one_by_one_and_noted_in_the_ledger(joined):
         "least_own_noise": 0.0,
         "most_rounds_a_day": 5,
         "least_parties": 1,
+        "every_seconds": 0,
     }
     half = joined.json("status")["budget"]["budget_nano"]
     joined("limits", "--epsilon", "8")

@@ -60,15 +60,17 @@ def test_the_form_shows_the_limits_as_they_are_and_sends_them_back_unchanged(mem
 
 def test_limits_are_changed_by_the_form_and_noted_in_the_ledger(member: Visitor) -> None:
     fields = form_on(member.get("privacy").text)
-    wanted = {"epsilon": "4.125", "smallest_cohort": " 7 ", "least_tau": "0.667", "least_gamma": "0.1"}
+    wanted = {"epsilon": "4.125", "smallest_cohort": " 7 ", "least_tau": "0.667", "least_gamma": "0.1", "every": "30d"}
     text = member.said("limits", **fields | wanted | {"least_own_noise": "0.25", "most_rounds_a_day": "5"})
     assert "Your limits are changed" in text
     limits = limits_of(member)
     assert limits.to_values() == {
         "epsilon": 4.125, "delta": 1e-5, "smallest_cohort": 7, "least_tau_thousandths": 667,
         "least_gamma_thousandths": 100, "least_own_noise": 0.25, "most_rounds_a_day": 5, "least_parties": 1,
+        "every_seconds": 30 * 86_400,
     }  # fmt: skip
-    assert form_on(text)["epsilon"] == "4.125"
+    assert (form_on(text)["epsilon"], form_on(text)["every"]) == ("4.125", "30d")
+    assert "used up in every window, the budgets add up to epsilon" in text.replace("Used", "used")
     folder = member.session.device.folder
     public = bytes.fromhex(folder.public_key.read_text())
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -200,12 +202,12 @@ def test_what_was_carried_over_is_said(member: Visitor, fleets: ModuleType, tmp_
 def test_limits_as_text_are_read_back_as_they_are() -> None:
     odd = OwnerLimits(
         epsilon=8.123456789, delta=1.2345678e-5, least_tau_thousandths=667, least_gamma_thousandths=1,
-        least_own_noise=1 / 3, most_rounds_a_day=1_000_000,
+        least_own_noise=1 / 3, most_rounds_a_day=1_000_000, every_seconds=36 * 3600,
     )  # fmt: skip
     for limits in (odd, OwnerLimits(epsilon=8.0, delta=1e-5)):
         assert limits.with_changes(changes_in(from_text(as_text(limits)))) == limits
     assert {field.limit for field in FIELDS} == set(odd.to_values())
-    assert [field.option for field in FIELDS][3] == "--least-tau"
+    assert [field.option for field in FIELDS][4] == "--least-tau"
     assert changes_in(from_text({})) == {}
     with pytest.raises(ConfigError):
         from_text({"epsilon": "9" * 41})

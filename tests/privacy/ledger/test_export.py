@@ -87,6 +87,6 @@ def test_another_key_and_another_format_are_refused(sealed_in_threes, signer):
     with pytest.raises(Tampered, match="another key"):
         _verify(sealed_in_threes, Ed25519PrivateKey.generate())
     with pytest.raises(LedgerUnreadable, match="palate-ledger/1"):
-        _verify(sealed_in_threes.replace(b"palate-ledger/1", b"palate-ledger/2"), signer)
+        _verify(sealed_in_threes.replace(b"palate-ledger/1", b"palate-ledger/3"), signer)
     with pytest.raises(LedgerUnreadable, match="empty"):
         _verify(b"", signer)

@@ -245,8 +245,8 @@ def test_somebody_elses_database_is_left_alone(tmp_path, signer):
 
 def test_a_later_format_is_refused(ledger, signer):
     with sqlite3.connect(ledger) as connection:
-        connection.execute(f"PRAGMA user_version = {schema.FORMAT_VERSION + 1}")
-    with pytest.raises(LedgerUnreadable, match="format 2 is not 1"):
+        connection.execute(f"PRAGMA user_version = {schema.WITH_WINDOWS + 1}")
+    with pytest.raises(LedgerUnreadable, match="format 3 is not 1 or 2"):
         LedgerBook(ledger, signer)
 
 
