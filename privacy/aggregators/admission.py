@@ -10,7 +10,8 @@ leader's choice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -45,6 +46,7 @@ from palate.privacy.secagg.encoding import (
 )
 
 MAX_REGISTERED = 1 << 24
+_LEAF_SIZE = 48
 ADMISSION_SECONDS = 730 * 86_400
 """How long an admission by leader and helper lasts."""
 RENEW_SECONDS = ADMISSION_SECONDS // 4
@@ -177,12 +179,59 @@ class Certificate(_Admitted):
     not_after: Number
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One registered device: its live key, 32 bytes, and the last second at which it admits."""
 
     identity_key: bytes
     not_after: int
+
+
+class Entries(Mapping[int, Entry]):
+    """The devices of a register as the leaves of its tree, by ascending device: 48 bytes each in memory.
+
+    Parameters
+    ----------
+    leaves
+        `entry_leaf` of every device, joined.
+    """
+
+    def __init__(self, leaves: bytes) -> None:
+        self.leaves = leaves
+
+    @staticmethod
+    def of(entries: Mapping[int, Entry]) -> Entries:
+        """Return a list of devices in this form."""
+        if isinstance(entries, Entries):
+            return entries
+        return Entries(b"".join(entry_leaf(device, entries[device]) for device in sorted(entries)))
+
+    def each_leaf(self) -> Iterator[bytes]:
+        """Yield the leaves, 48 bytes each."""
+        return (self.leaves[at : at + _LEAF_SIZE] for at in range(0, len(self.leaves), _LEAF_SIZE))
+
+    def __getitem__(self, device: int) -> Entry:
+        rank = bisect_left(range(len(self)), device, key=self._device)
+        if rank == len(self) or self._device(rank) != device:
+            raise KeyError(device)
+        leaf = self.leaves[rank * _LEAF_SIZE : (rank + 1) * _LEAF_SIZE]
+        return Entry(leaf[8:-8], int.from_bytes(leaf[-8:], "big"))
+
+    def __iter__(self) -> Iterator[int]:
+        return map(self._device, range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self.leaves) // _LEAF_SIZE
+
+    def __eq__(self, other: object) -> bool:
+        return self.leaves == other.leaves if isinstance(other, Entries) else super().__eq__(other)
+
+    def __hash__(self) -> int:
+        return hash(self.leaves)
+
+    def _device(self, rank: int) -> int:
+        start = rank * _LEAF_SIZE
+        return int.from_bytes(self.leaves[start : start + 8], "big")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +322,7 @@ class Membership:
     """
 
     register: Register
-    entries: Mapping[int, Entry] = field(repr=False)
+    entries: Entries = field(repr=False)
     revoked: frozenset[int] = frozenset()
 
     def admits(self, device: int) -> bool:
@@ -297,6 +346,7 @@ class Membership:
             If a signature is wrong, the list is another, a key occurs twice, or the revocation is another fleet's.
         """
         register.verify(parties)
+        entries = Entries.of(entries)
         found = list_of(entries, fleet=register.fleet, epoch=register.epoch, not_after=register.not_after)
         if (found.size, found.root) != (register.size, register.root):
             raise RegisterRefused(
@@ -318,7 +368,7 @@ class Membership:
 
 def list_of(entries: Mapping[int, Entry], *, fleet: str, epoch: int, not_after: int) -> Register:
     """Build the unsigned register of a list of devices."""
-    tree = MerkleTree(entry_leaf(device, entries[device]) for device in sorted(entries))
+    tree = MerkleTree(Entries.of(entries).each_leaf())
     return Register(fleet=fleet, epoch=epoch, size=len(entries), root=tree.root(), not_after=not_after)
 
 
@@ -327,10 +377,10 @@ def entry_leaf(device: int, entry: Entry) -> bytes:
     return DEVICE.write(device) + HASH.write(entry.identity_key) + NUMBER.write(entry.not_after)
 
 
-def entries_of(certificates: Iterable[Certificate]) -> dict[int, Entry]:
+def entries_of(certificates: Iterable[Certificate]) -> Entries:
     """Return the list of a register: of each device the certificate of the highest generation."""
-    live: dict[int, Certificate] = {}
+    live: dict[int, tuple[int, Entry]] = {}
     for each in certificates:
-        if each.device not in live or live[each.device].generation < each.generation:
-            live[each.device] = each
-    return {device: Entry(each.identity_key, each.not_after) for device, each in live.items()}
+        if each.device not in live or live[each.device][0] < each.generation:
+            live[each.device] = each.generation, Entry(each.identity_key, each.not_after)
+    return Entries.of({device: entry for device, (_, entry) in live.items()})

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from palate.privacy.aggregators.admission import (
     ADMISSION_SECONDS,
     Certificate,
-    Entry,
+    Entries,
     Membership,
     Parties,
     Register,
@@ -137,7 +137,7 @@ def check_register(
     newest: Register | None,
     live: Mapping[int, LiveKey],
     verified: set[bytes],
-) -> dict[int, Entry]:
+) -> Entries:
     """Check a register with all signatures against the certificates of its devices, and return its list.
 
     Parameters
@@ -182,4 +182,4 @@ def check_register(
     entries = entries_of(read)
     if len(entries) != len(read):
         raise RegisterRefused("a device has two certificates in the list", hint="send the newest one alone")
-    return dict(Membership.checked(register, entries, parties).entries)
+    return Membership.checked(register, entries, parties).entries

@@ -431,7 +431,7 @@ class Operation:
 
     def _enrolled(self) -> dict[str, int]:
         """Return where devices are reached that are enrolled now, by name."""
-        return {node.label: node.node_id for node in self._books.enrolment.nodes()}
+        return self._books.enrolment.numbers()
 
     def _remembered(self, number: int) -> Round:
         return next(each for each in self._books.state.rounds() if each.number == number)

@@ -7,6 +7,7 @@ helper signs what lists devices alone that its own operator has admitted.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,20 +17,19 @@ from palate.privacy.aggregators.admission import (
     ADMISSION_SECONDS,
     RENEW_SECONDS,
     Certificate,
+    Entries,
     Entry,
     Membership,
     Parties,
     Register,
     Revocation,
     entries_of,
-    entry_leaf,
     key_number,
     list_of,
 )
 from palate.privacy.aggregators.errors import RegisterRefused
 from palate.privacy.enrolment import device_name
 from palate.privacy.ledger.framing import framed
-from palate.privacy.secagg.encoding import KEY_SIZE
 from palate.server.fleet.state import FleetState
 from palate.server.fleet.transport.enrolment import Enrolment
 from palate.server.helper.link import HelperLink, HelperUnreachable
@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 REGISTER_SECONDS = 30 * 86_400
 """How long a register holds; it is made anew before."""
 _WEEK = 7 * 86_400
-_LEAF_SIZE = 8 + KEY_SIZE + 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,22 +80,19 @@ class RegisterKeeper:
         self._renew(now)
         while True:
             kept = self.newest()
-            certificates = [each for each in self._members() if each.not_after >= until]
-            entries = entries_of(certificates)
+            entries = entries_of(each for each in self._members() if each.not_after >= until)
             if kept is not None and kept.register.not_after >= until and kept.entries == entries:
                 return kept
             epoch = 1 if kept is None else kept.register.epoch + 1
-            self._have_signed(epoch, certificates, entries, not_after=max(now + REGISTER_SECONDS, until))
+            self._have_signed(epoch, entries, not_after=max(now + REGISTER_SECONDS, until))
 
-    def _have_signed(
-        self, epoch: int, certificates: list[Certificate], entries: dict[int, Entry], *, not_after: int
-    ) -> None:
+    def _have_signed(self, epoch: int, entries: Entries, *, not_after: int) -> None:
         """Ask the helper for the next register: for the one that it was asked for before, if nothing came back."""
         asked = self.state.asked_register()
         if asked is None:
             unsigned = list_of(entries, fleet=self.fleet, epoch=epoch, not_after=not_after)
-            live = [each for each in certificates if entries[each.device] == Entry(each.identity_key, each.not_after)]
-            asked = framed(unsigned.signed(self.key).to_bytes(), *(each.to_bytes() for each in live))
+            live = [each.to_bytes() for each in certificates_in(self.enrolment) if _is_live(each, entries)]
+            asked = framed(unsigned.signed(self.key).to_bytes(), *live)
             self.state.ask_register(asked)  # on disk before it is sent: an epoch has one register
         register, *listed = parts_of(asked)
         try:
@@ -115,11 +111,9 @@ class RegisterKeeper:
                 hint="palate server waiting -o FILE, palate authority certify --helper, palate server admit",
             )
         if kept.register.epoch not in self._checked:
-            named = [Certificate.from_bytes(node.certificate) for node in self.enrolment.all()]
-            named = [
-                each for each in named if kept.entries.get(each.device) == Entry(each.identity_key, each.not_after)
-            ]
-            self.helper.countersign(kept.register.to_bytes(), [each.to_bytes() for each in named])
+            everybody = certificates_in(self.enrolment, removed=True)
+            named = [each.to_bytes() for each in everybody if _is_live(each, kept.entries)]
+            self.helper.countersign(kept.register.to_bytes(), named)
             self._checked.add(kept.register.epoch)
         return kept
 
@@ -155,10 +149,10 @@ class RegisterKeeper:
         Revocation.from_bytes(signed).verify(self.parties)
         self.state.revocation_carried(kept[0], signed)
 
-    def _members(self) -> list[Certificate]:
-        """Return the certificates of all who are enrolled, and whose keys are not revoked."""
+    def _members(self) -> Iterator[Certificate]:
+        """Yield the certificates of all who are enrolled, and whose keys are not revoked."""
         out = revoked_in(self.state)
-        return [each for each in certificates_in(self.enrolment) if key_number(each.identity_key) not in out]
+        return (each for each in certificates_in(self.enrolment) if key_number(each.identity_key) not in out)
 
     def newest(self) -> Membership | None:
         """Return the newest register, checked when it came; None before the first."""
@@ -171,7 +165,7 @@ class RegisterKeeper:
             raise RunError(f"register {epoch} is gone", hint="restore fleet.sqlite from a backup")
         return kept
 
-    def keep(self, register: Register, entries: dict[int, Entry]) -> Membership:
+    def keep(self, register: Register, entries: Entries) -> Membership:
         """Check a register with its list, and keep it; RegisterRefused if they do not belong together."""
         return keep_register(self.state, register, entries, self.parties)
 
@@ -179,14 +173,13 @@ class RegisterKeeper:
         row = self.state.register(epoch)
         if row is None:
             return None
-        return Membership(Register.from_bytes(row[0]), _entries(row[1]), revoked_in(self.state))
+        return Membership(Register.from_bytes(row[0]), Entries(row[1]), revoked_in(self.state))
 
 
-def keep_register(state: FleetState, register: Register, entries: dict[int, Entry], parties: Parties) -> Membership:
+def keep_register(state: FleetState, register: Register, entries: Entries, parties: Parties) -> Membership:
     """Check a register with its list, and keep it; RegisterRefused if they do not belong together."""
     membership = Membership.checked(register, entries, parties)
-    leaves = b"".join(entry_leaf(device, entries[device]) for device in sorted(entries))
-    state.keep_register(register.epoch, register.to_bytes(), leaves)
+    state.keep_register(register.epoch, register.to_bytes(), entries.leaves)
     return membership
 
 
@@ -202,14 +195,10 @@ def revoked_in(state: FleetState) -> frozenset[int]:
     return frozenset(newest.keys if newest else ())
 
 
-def certificates_in(enrolment: Enrolment) -> list[Certificate]:
-    """Return the certificates of all who are enrolled now."""
-    return [Certificate.from_bytes(node.certificate) for node in enrolment.nodes()]
+def certificates_in(enrolment: Enrolment, *, removed: bool = False) -> Iterator[Certificate]:
+    """Yield the certificates of all who are enrolled now, and of those who were, if asked."""
+    return map(Certificate.from_bytes, enrolment.certificates(removed=removed))
 
 
-def _entries(leaves: bytes) -> dict[int, Entry]:
-    records = (leaves[at : at + _LEAF_SIZE] for at in range(0, len(leaves), _LEAF_SIZE))
-    return {
-        int.from_bytes(each[:8], "big"): Entry(each[8 : 8 + KEY_SIZE], int.from_bytes(each[8 + KEY_SIZE :], "big"))
-        for each in records
-    }
+def _is_live(certificate: Certificate, entries: Entries) -> bool:
+    return entries.get(certificate.device) == Entry(certificate.identity_key, certificate.not_after)

@@ -59,7 +59,7 @@ def remove(folder: FleetFolder, devices: Sequence[str]) -> Removal:
     folder.require()
     config, names = load_config(folder.config), tuple(dict.fromkeys(each.strip().lower() for each in devices))
     with closing(Enrolment(folder.enrolment)) as enrolment, closing(FleetState(folder.state)) as state:
-        enrolled = {node.label: node.node_id for node in enrolment.nodes()}
+        enrolled = enrolment.numbers()
         known = {node.label for node in enrolment.all()}
         unknown = [name for name in names if name not in known]
         if unknown:

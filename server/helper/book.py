@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.privacy.aggregators.admission import (
     Certificate,
-    Entry,
+    Entries,
     Membership,
     Register,
     Revocation,
-    entry_leaf,
     key_number,
 )
 from palate.privacy.aggregators.errors import (
@@ -37,7 +36,7 @@ from palate.privacy.aggregators.registering import LiveKey
 from palate.privacy.aggregators.sealing import RoundKey, RoundSecret, Suite
 from palate.privacy.ledger import schema as ledger_schema
 from palate.privacy.ledger.errors import Fork, LedgerUnreadable, Rollback, Tampered
-from palate.privacy.secagg.encoding import DEVICE, HASH, HASH_SIZE, NUMBER, Reader
+from palate.privacy.secagg.encoding import DEVICE, HASH_SIZE
 from palate.privacy.secagg.errors import SecureAggregationError
 from palate.server.helper import schema
 from palate.server.helper.anchor import AnchorFile, LedgerEnd
@@ -319,15 +318,14 @@ class SqliteBook:
 
             yield keep
 
-    def keep_register(self, register: Register, entries: Mapping[int, Entry]) -> None:
+    def keep_register(self, register: Register, entries: Entries) -> None:
         """Write down a register that was checked, with its list; the same again changes nothing."""
-        blob = b"".join(entry_leaf(device, entries[device]) for device in sorted(entries))
         with self._transaction() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO registers VALUES (?, ?, ?, ?)",
                 (register.epoch, register.content_hash, register.to_bytes(), self._clock()),
             )
-            connection.execute("INSERT OR IGNORE INTO lists VALUES (?, ?)", (register.epoch, blob))
+            connection.execute("INSERT OR IGNORE INTO lists VALUES (?, ?)", (register.epoch, entries.leaves))
             connection.execute(
                 "DELETE FROM lists WHERE epoch NOT IN (SELECT epoch FROM lists ORDER BY epoch DESC LIMIT ?)",
                 (KEPT_LISTS,),
@@ -352,9 +350,9 @@ class SqliteBook:
                 "the register that the offer names was not checked here, or is too old",
                 hint="have the helper check it before the round is offered",
             )
-        entries = _entries_of(row[1])
+        entries = Entries(row[1])
         (newest,) = self._one("SELECT entries FROM lists ORDER BY epoch DESC LIMIT 1") or (row[1],)
-        live = {device: entry.identity_key for device, entry in _entries_of(newest).items()}
+        live = {device: entry.identity_key for device, entry in Entries(newest).items()}
         live |= {device: key.identity_key for device, key in self.live_keys().items()}
         replaced = {
             key_number(entry.identity_key)
@@ -422,12 +420,3 @@ class SqliteBook:
         if at != seen.answer_hash or (seen.log_size and known is None):
             raise Fork("the ledger is not the one that the anchor saw", hint=_RESTORE)
         return seen
-
-
-def _entries_of(blob: bytes) -> dict[int, Entry]:
-    entries = {}
-    for at in range(0, len(blob), _ENTRY_SIZE):
-        reader = Reader(blob[at : at + _ENTRY_SIZE], None)
-        device = DEVICE.read(reader)
-        entries[device] = Entry(HASH.read(reader), NUMBER.read(reader))
-    return entries

@@ -2,7 +2,7 @@
 
 Flower keeps its registrations beside messages and runs; here a device's place in the fleet outlives every run. A node
 keeps its number for as long as it is enrolled, over restarts too. Another process (the operator's command line) may
-enrol and remove nodes while the server runs: SQLite's data_version tells when to read again.
+enrol and remove nodes while the server runs, so nothing is remembered beside the file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ create table node (
 """
 
 
-@dataclass(frozen=True, kw_only=True)
+_COLUMNS = "node_id, public_key, label, certificate, enrolled_at, removed_at"
+
+
+@dataclass(frozen=True)
 class EnrolledNode:
     """A device that may talk to this server, or might before it was removed.
 
@@ -72,16 +75,13 @@ class Enrolment:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._version: int | None = None
-        self._nodes: dict[bytes, EnrolledNode] = {}  # by key, those that were removed too
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(mode=0o600)  # who belongs to the fleet is nobody else's business
             self._db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
             self._db.execute("pragma synchronous = full")
             self._create()
-            with self._lock:
-                self._refresh()
+            self._select("limit 1")
         except (sqlite3.Error, OSError) as error:
             raise RunError(f"{path} cannot be read: {error}", hint="is it the fleet's enrolment file?") from error
 
@@ -99,17 +99,9 @@ class Enrolment:
                 hint="use the version of Palate that wrote it",
             )
 
-    def _refresh(self) -> None:
-        (version,) = self._db.execute("pragma data_version").fetchone()
-        if version != self._version:
-            self._read()
-            self._version = version
-
-    def _read(self) -> None:
-        rows = self._db.execute("select * from node order by enrolled_at, node_id")
-        names = [column[0] for column in rows.description]
-        nodes = (EnrolledNode(**dict(zip(names, row, strict=True))) for row in rows)
-        self._nodes = {node.public_key: node for node in nodes}
+    def _select(self, condition: str, *values: object) -> list[EnrolledNode]:
+        with self._lock:
+            return [EnrolledNode(*row) for row in self._db.execute(f"select {_COLUMNS} from node {condition}", values)]
 
     def add(self, public_key: bytes, *, label: str = "", certificate: bytes = b"") -> EnrolledNode:
         """Enrol a node by its public key (OpenSSH or PEM, NIST P-384), whether it was removed before or not.
@@ -140,16 +132,13 @@ class Enrolment:
                 raise ConfigError(
                     f"the key {fingerprint[:16]} is enrolled already", hint="every device makes a key of its own"
                 ) from error
-            self._read()
         return node
 
     def renew(self, certificates: Mapping[str, bytes]) -> None:
         """Replace the certificates of enrolled nodes, by label."""
-        with self._lock:
-            with self._transaction():
-                query = "update node set certificate = ? where label = ? and removed_at is null"
-                self._db.executemany(query, [(certificate, label) for label, certificate in certificates.items()])
-            self._read()
+        with self._lock, self._transaction():
+            query = "update node set certificate = ? where label = ? and removed_at is null"
+            self._db.executemany(query, [(certificate, label) for label, certificate in certificates.items()])
 
     def remove(self, node_id: int) -> None:
         """Strike a node off; its key is refused from the next request on, and is told why.
@@ -159,35 +148,45 @@ class Enrolment:
         ConfigError
             If there is no such node.
         """
-        with self._lock:
-            with self._transaction():
-                query = "update node set removed_at = ? where node_id = ? and removed_at is null"
-                if self._db.execute(query, (time.time(), node_id)).rowcount != 1:
-                    raise ConfigError(f"no node {node_id} is enrolled", hint="list the nodes to see their numbers")
-            self._read()
+        with self._lock, self._transaction():
+            query = "update node set removed_at = ? where node_id = ? and removed_at is null"
+            if self._db.execute(query, (time.time(), node_id)).rowcount != 1:
+                raise ConfigError(f"no node {node_id} is enrolled", hint="list the nodes to see their numbers")
 
     def all(self) -> tuple[EnrolledNode, ...]:
         """All nodes that are or were enrolled, oldest first."""
-        with self._lock:
-            self._refresh()
-            return tuple(self._nodes.values())
+        return tuple(self._select("order by enrolled_at, node_id"))
 
     def nodes(self) -> tuple[EnrolledNode, ...]:
         """All enrolled nodes, oldest first."""
-        return tuple(node for node in self.all() if node.removed_at is None)
+        return tuple(self._select("where removed_at is null order by enrolled_at, node_id"))
+
+    def numbers(self) -> dict[str, int]:
+        """Return the numbers of all enrolled nodes by their labels."""
+        with self._lock:
+            return dict(self._db.execute("select label, node_id from node where removed_at is null"))
+
+    def certificates(self, *, removed: bool = False) -> Iterator[bytes]:
+        """Yield the certificates of enrolled nodes, few in memory at a time; if asked, of removed ones too."""
+        last = 0
+        while True:
+            which = "where node_id > ? and (? or removed_at is null) order by node_id limit 1000"
+            page = self._select(which, last, removed)
+            if not page:
+                return
+            yield from (node.certificate for node in page)
+            last = page[-1].node_id
 
     def holder(self, identity_key: bytes) -> EnrolledNode | None:
         """Return the node whose certificate names a signing key of 32 bytes; it may have been removed.
 
         A key is in its certificate as it is, and 32 bytes of it are nowhere else.
         """
-        return next((node for node in self.all() if identity_key in node.certificate), None)
+        return next(iter(self._select("where instr(certificate, ?) order by enrolled_at, node_id", identity_key)), None)
 
     def find(self, public_key: bytes) -> EnrolledNode | None:
         """Look a key up, byte for byte as it was enrolled in PEM; the node may have been removed."""
-        with self._lock:
-            self._refresh()
-            return self._nodes.get(public_key)
+        return next(iter(self._select("where public_key = ?", public_key)), None)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
