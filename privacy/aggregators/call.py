@@ -29,7 +29,7 @@ class CollectionCall:
     offer, register, round_key
         As their signers wrote them (`Offered.checked`).
     checkpoint
-        The leader's log as it signed it, a note (docs/formats/transparency-log.md).
+        The leader's log as it signed it and the helper cosigned it, a note (docs/formats/transparency-log.md).
     leaves
         Hashes of the log's leaves, 32 bytes each, oldest first: a device checks with them that the log has only grown.
     """
@@ -54,27 +54,30 @@ class CollectionCall:
         return call
 
     def log_head(self, fleet: str, parties: Parties, seen: TreeHead | None) -> TreeHead:
-        """Check the log: the leader signed it, the leaves are its own, and it only added to what was seen before.
+        """Check the log: leader and helper signed it, the leaves are its own, and it only added to what was seen.
+
+        The helper cosigns only what extends the last log that it saw, and the empty log only before any other. So all
+        devices see one log, newcomers too, unless leader and helper work together.
 
         Parameters
         ----------
         fleet
             Name of the fleet, and of its log.
         parties
-            The keys of the invitation. A cosignature of the helper is checked where there is one.
+            The keys of the invitation.
         seen
             Head of the log that this device saw last; None before the first.
 
         Raises
         ------
         BadNote
-            If the leader did not sign the checkpoint.
+            If the leader did not sign the checkpoint, or the helper did not cosign it.
         BadProof
             If the leaves are not those of the checkpoint.
         Rollback, Fork
             If the log lacks leaves that it had, or shows others in their place.
         """
-        head = open_checkpoint(self.checkpoint, log_key(fleet, parties), witnesses=[witness_key(fleet, parties.helper)])
+        head = open_cosigned(self.checkpoint, fleet, parties)
         tree = MerkleTree.of_hashes(self.leaves)
         if TreeHead.of(fleet, tree) != head:
             raise BadProof(f"the {len(self.leaves)} leaves are not those of the checkpoint of {head.size}")
@@ -83,6 +86,12 @@ class CollectionCall:
                 raise Rollback(f"log {fleet} has {head.size} leaves, it had {seen.size} before")
             head.check_extends(seen, tree.consistency_proof(seen.size))
         return head
+
+
+def open_cosigned(checkpoint: bytes, fleet: str, parties: Parties) -> TreeHead:
+    """Read a checkpoint of the leader's log; BadNote unless the leader signed it and the helper cosigned it."""
+    witnesses = [witness_key(fleet, parties.helper)]
+    return open_checkpoint(checkpoint, log_key(fleet, parties), witnesses=witnesses, quorum=1)
 
 
 def log_key(fleet: str, parties: Parties) -> NoteKey:

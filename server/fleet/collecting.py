@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.errors import FederationError, RunError
 from palate.privacy.aggregators.admission import Membership
-from palate.privacy.aggregators.call import CollectionCall
+from palate.privacy.aggregators.call import CollectionCall, open_cosigned
 from palate.privacy.aggregators.errors import AnswerRefused, SumImplausible, TooFewReports
 from palate.privacy.aggregators.leader import Collected, Collection
 from palate.privacy.aggregators.messages import Answer, Head
@@ -26,6 +26,7 @@ from palate.privacy.budget import for_batch
 from palate.privacy.enrolment import device_name
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.ring import Ring
+from palate.privacy.ledger.errors import BadNote
 from palate.privacy.mechanisms.terms import RunTerms
 from palate.privacy.secagg.errors import SecureAggregationError
 from palate.privacy.wire import FleetStep, RoundPlan
@@ -146,7 +147,7 @@ class CollectionProtocol:
             offer=offer.sign(self.key),
             register=membership.register.to_bytes(),
             round_key=key.to_bytes(),
-            checkpoint=self.log.published,
+            checkpoint=self._cosigned_log(),
             leaves=self.log.leaf_hashes,
         )
         return Beginning(call.offer, CollectionRecord(epoch=membership.register.epoch, call=call.to_bytes()))
@@ -165,8 +166,15 @@ class CollectionProtocol:
         PrivacyError
             If it refuses: it has seen another log.
         """
-        if self.log.head.size:
-            self.log.cosign(self.helper.cosign)
+        self.log.cosign(self.helper.cosign)
+
+    def _cosigned_log(self) -> bytes:
+        """Return the log's checkpoint with the helper's cosignature, without which devices answer nothing."""
+        try:
+            open_cosigned(self.log.published, self.config.name, self.register.parties)
+        except BadNote:  # it was away when the log grew, or nobody has asked yet
+            self.witness()
+        return self.log.published
 
     def forget(self, open_round: int | None) -> None:
         """Delete the uploads of rounds that are over."""

@@ -355,7 +355,10 @@ class ReportFleet(Fleet):
             offer=offer.sign(self.server_key),
             register=register.to_bytes(),
             round_key=round_key.to_bytes(),
-            checkpoint=TreeHead.of("films", MerkleTree(self.leaves)).sign(self.server_key).encode(),
+            checkpoint=TreeHead.of("films", MerkleTree(self.leaves))
+            .sign(self.server_key)
+            .cosigned(self.helper_key, "helper.films", time=NOW)
+            .encode(),
             leaves=tuple(map(leaf_hash, self.leaves)),
         )
 

@@ -164,8 +164,11 @@ def test_whoever_is_not_in_the_invitation_signs_nothing(reporting):
     pinned, fleet.helper_key = fleet.helper_key, other_key()
     refused(fleet, fleet.collection(plan), error=RoundKeyRefused, match="not signed by this helper")
     fleet.helper_key = pinned
-    checkpoint = TreeHead.of("films", MerkleTree()).sign(other_key()).encode()
+    empty = TreeHead.of("films", MerkleTree())
+    checkpoint = empty.sign(other_key()).cosigned(fleet.helper_key, "helper.films", time=1).encode()
     refused(fleet, replace(call, checkpoint=checkpoint), error=BadNote)
+    alone = replace(call, checkpoint=empty.sign(fleet.server_key).encode())
+    refused(fleet, alone, error=BadNote, match="0 trusted witnesses")
 
 
 def test_where_leader_and_helper_admit_together_neither_does_alone(reporting_of):

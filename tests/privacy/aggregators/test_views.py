@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from scipy import stats
 
 from palate.privacy.aggregators.admission import Certificate, Register, Revocation
@@ -41,7 +42,8 @@ def test_two_reports_of_the_same_vector_share_nothing(fleet):
 
 
 def call_of(fleet, leaves=(b"one", b"two", b"three")):
-    checkpoint = TreeHead.of("films", MerkleTree(leaves)).sign(fleet.leader).encode()
+    note = TreeHead.of("films", MerkleTree(leaves)).sign(fleet.leader)
+    checkpoint = note.cosigned(fleet.helper_key, "helper.films", time=5).encode()
     return CollectionCall(
         offer=fleet.offer_bytes,
         register=fleet.register.to_bytes(),
@@ -143,10 +145,19 @@ def test_a_log_that_went_back_or_changed_is_found_with_the_leaves_of_a_call(flee
         replace(longer, leaves=longer.leaves[:2]).log_head("films", fleet.parties, None)
 
 
-def test_a_log_is_the_leaders_and_the_helper_may_only_cosign_it(fleet):
-    call = call_of(fleet)
-    note = Note.decode(call.checkpoint).cosigned(fleet.helper_key, "helper.films", time=5)
-    assert replace(call, checkpoint=note.encode()).log_head("films", fleet.parties, None).size == 3
-    alone = Note(note.text, ()).cosigned(fleet.helper_key, "helper.films", time=5)
-    with pytest.raises(BadNote):
-        replace(call, checkpoint=alone.encode()).log_head("films", fleet.parties, None)
+def test_a_log_needs_the_leaders_signature_and_the_cosignature_of_the_pinned_helper(fleet):
+    """Also an empty one: a leader could show it to newcomers, and begin another log for them."""
+    for leaves in ((), (b"one", b"two", b"three")):
+        call = call_of(fleet, leaves)
+        assert call.log_head("films", fleet.parties, None).size == len(leaves)
+        bare = Note(Note.decode(call.checkpoint).text, ())
+        stranger = Ed25519PrivateKey.generate()
+        for note in (
+            bare.signed(fleet.leader, "films"),
+            bare.cosigned(fleet.helper_key, "helper.films", time=5),
+            bare.signed(fleet.leader, "films").cosigned(stranger, "helper.films", time=5),
+            bare.signed(fleet.leader, "films").cosigned(fleet.leader, "helper.films", time=5),
+            bare.signed(fleet.leader, "films").signed(fleet.helper_key, "helper.films"),
+        ):
+            with pytest.raises(BadNote):
+                replace(call, checkpoint=note.encode()).log_head("films", fleet.parties, None)

@@ -12,7 +12,7 @@ import pytest
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.aggregators.admission import Register, Revocation
-from palate.privacy.aggregators.call import witness_key
+from palate.privacy.aggregators.call import open_cosigned
 from palate.privacy.aggregators.claim import trust_of
 from palate.privacy.aggregators.errors import RegisterRefused
 from palate.privacy.aggregators.messages import CollectionReceipt, Upload
@@ -20,8 +20,6 @@ from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.aggregators.sealing import Suite
 from palate.privacy.charging import event_of
 from palate.privacy.integer.ring import Ring
-from palate.privacy.ledger.checkpoint import open_checkpoint
-from palate.privacy.ledger.note import NoteKey
 from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.secagg.encoding import to_sign
 from palate.privacy.wire import NUM_METRICS, FleetStep
@@ -80,9 +78,7 @@ def check_books(fleet):
     for each in done:
         receipt = CollectionReceipt.from_bytes(each.receipt)
         assert (receipt.table_hash.hex(), receipt.log_index) == (each.table_hash, each.log_index)
-    log = fleet.log.published
-    witness = witness_key("f", fleet.parties.helper)
-    assert open_checkpoint(log, NoteKey("f", fleet.keys[0].public_key()), witnesses=[witness]).size == len(done)
+    assert open_cosigned(fleet.log.published, "f", fleet.parties).size == len(done)
 
 
 def tampered(fleet, device, change, at=1):
@@ -288,6 +284,21 @@ def test_a_helper_that_stays_away_costs_the_round_and_the_fleet_stops(make_fleet
     assert fleet.operation().run() in (running.HALTED, running.SPENT)
     assert "the helper did not answer in time" in fleet.state.rounds()[0].reason
     assert 3500 < fleet.clock.now() - before < 4400
+
+
+def test_no_round_is_offered_before_the_helper_has_cosigned_the_log(make_fleet, sums):
+    """It is away when the log has grown; devices would refuse a log without its cosignature."""
+    fleet, happened = make_fleet(helper=True), []
+    link = Link(fleet)
+    fleet.helper, since = link, fleet.clock.now()
+    link.away = lambda name: name == "cosign" and fleet.clock.now() < since + 200
+    assert fleet.operation(happened.append).run() == running.FINISHED
+    assert any(isinstance(each, HelperAway) for each in happened)
+    assert fleet.clock.now() >= since + 200
+    assert statuses(fleet) == ["done"] * 3
+    check_sums(fleet, sums)
+    fleet.helper = link.inner
+    check_books(fleet)
 
 
 def test_the_wish_to_stop_is_heard_while_the_helper_is_away_and_the_round_goes_on_later(make_fleet, sums):

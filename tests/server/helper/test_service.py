@@ -258,12 +258,13 @@ def test_revoked_devices_are_left_out_and_a_revocation_does_not_go_back(leader, 
 
 def test_a_log_that_grows_is_cosigned_and_one_that_does_not_is_refused(leader, place):
     service = place.open()
-    for leaves in (2, 2, 5):
+    for leaves in (0, 0, 2, 2, 5):
         tree, checkpoint = log_of(leader, leaves)
         service.cosign(checkpoint, tree.consistency_proof)
     shorter, forked = MerkleTree([b"a", b"b", b"c"]), MerkleTree(f"other {n}".encode() for n in range(5))
     longer = MerkleTree(f"other {n}".encode() for n in range(9))
     for tree, proof, refusal in (
+        (MerkleTree(), [], Rollback),  # an empty log is cosigned only before any other
         (shorter, [], Rollback),
         (forked, [], Fork),
         (longer, longer.consistency_proof(5), BadProof),
