@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -52,7 +54,13 @@ class HttpLimits:
     max_body_bytes
         One request, by whatever path.
     max_connections
-        Open connections, idle ones included; further requests are answered with 503.
+        Open connections, idle ones included; further ones are closed at once.
+    max_connections_of_address
+        The same from one address, unless it is this machine's own.
+    max_bodies_bytes
+        Bodies that are read or answered at the same time; further ones wait.
+    max_bodies_of_caller_bytes
+        The same of one caller.
     header_timeout_seconds
         How long a connection may take to bring the headers of a request, from its first byte.
     body_timeout_seconds
@@ -61,6 +69,9 @@ class HttpLimits:
 
     max_body_bytes: int
     max_connections: int
+    max_connections_of_address: int = 500
+    max_bodies_bytes: int = 256 << 20
+    max_bodies_of_caller_bytes: int = 16 << 20
     header_timeout_seconds: float = 20.0
     body_timeout_seconds: float = 60.0
 
@@ -80,6 +91,40 @@ class FleetLimits(HttpLimits):
     max_body_bytes: int = 8 << 20
     max_reply_bytes: int = 256 << 20
     max_connections: int = 2_000
+
+
+class BodyRoom:
+    """Memory for the bodies of requests; used by one event loop.
+
+    Parameters
+    ----------
+    most, most_of_caller
+        Bytes in all, and of one caller. A single body may be larger; it then has the room alone.
+    """
+
+    def __init__(self, *, most: int, most_of_caller: int) -> None:
+        self._most, self._most_of_caller = most, most_of_caller
+        self._used: Counter[object] = Counter()
+        self._changed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def taken(self, caller: object, size: int) -> AsyncIterator[None]:
+        """Wait for room, and have it while the context lasts."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._fits(caller, size))
+            self._used[caller] += size
+        try:
+            yield
+        finally:
+            self._used[caller] -= size
+            if not self._used[caller]:
+                del self._used[caller]
+            async with self._changed:
+                self._changed.notify_all()
+
+    def _fits(self, caller: object, size: int) -> bool:
+        used, of_caller = self._used.total(), self._used[caller]
+        return (not used or used + size <= self._most) and (not of_caller or of_caller + size <= self._most_of_caller)
 
 
 class SignedHttp(Generic[Caller]):
@@ -113,6 +158,7 @@ class SignedHttp(Generic[Caller]):
         self._limits = limits
         self._media_type = media_type
         self._body_limit = body_limit
+        self._room = BodyRoom(most=limits.max_bodies_bytes, most_of_caller=limits.max_bodies_of_caller_bytes)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
         """Answer one request."""
@@ -151,13 +197,19 @@ class SignedHttp(Generic[Caller]):
         bound = self._limits.max_body_bytes
         if self._body_limit is not None:
             bound = min(bound, await asyncio.to_thread(self._body_limit, scope["path"]))
-        body = await self._body(headers, receive, bound)
-        return await asyncio.to_thread(handler, caller, body)
-
-    async def _body(self, headers: Mapping[str, str], receive: _Receive, bound: int) -> bytes:
         announced = headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > bound:
             raise Refused(413, f"a body of {announced} bytes, at most {bound} are read")
+        try:
+            async with asyncio.timeout(self._limits.body_timeout_seconds) as waiting:
+                async with self._room.taken(caller, int(announced) if announced.isdecimal() else bound):
+                    waiting.reschedule(None)
+                    body = await self._body(receive, bound)
+                    return await asyncio.to_thread(handler, caller, body)
+        except TimeoutError as error:
+            raise Refused(503, "too many bodies at the same time") from error
+
+    async def _body(self, receive: _Receive, bound: int) -> bytes:
         body = bytearray()
         try:
             async with asyncio.timeout(self._limits.body_timeout_seconds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import ssl
@@ -12,6 +13,7 @@ from typing import Any
 import uvicorn
 
 from palate.errors import EnvironmentProblem
+from palate.server.fleet.transport.accepting import BoundedListener, PatientLoop, room_for_connections
 from palate.server.fleet.transport.http import HttpLimits
 from palate.server.fleet.transport.patience import impatient
 
@@ -51,11 +53,16 @@ class HttpsServer:
         EnvironmentProblem
             If the address cannot be had.
         """
-        self._socket = _listen(self._host, self._port)
+        limits = self._limits
+        self._socket = BoundedListener(
+            _listen(self._host, self._port),
+            most=room_for_connections(limits.max_connections),
+            most_of_address=limits.max_connections_of_address,
+        )
         tls = self._tls
         config = uvicorn.Config(
             self._app,
-            http=impatient(self._limits.header_timeout_seconds),  # h11 bounds the size of headers
+            http=impatient(limits.header_timeout_seconds),  # h11 bounds the size of headers
             h11_max_incomplete_event_size=16 << 10,
             ws="none",
             lifespan="off",
@@ -63,15 +70,12 @@ class HttpsServer:
             log_config=None,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=self._limits.max_connections,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=1,
             ssl_context_factory=lambda *_: tls,
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, name=self._name, daemon=True
-        )
+        self._thread = threading.Thread(target=self._serve, args=(self._server,), name=self._name, daemon=True)
         self._thread.start()
         deadline = time.monotonic() + _STARTED_WITHIN_SECONDS
         while not self._server.started:
@@ -88,6 +92,11 @@ class HttpsServer:
         if self._socket is not None:
             self._socket.close()
         self._server = self._thread = self._socket = None
+
+    def _serve(self, server: uvicorn.Server) -> None:
+        assert self._socket is not None  # made before the thread
+        with asyncio.Runner(loop_factory=PatientLoop) as runner:
+            runner.run(server.serve(sockets=[self._socket]))
 
     @property
     def port(self) -> int:

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 ENROLMENT_FILE = "fleet.sqlite"
 MEDIA_TYPE = "application/protobuf"
 MAX_OPEN_BYTES = 1 << 13
+_WRAPPING_BYTES = 1 << 12
+"""What a request has around the object that it brings, and more."""
 
 
 class FleetServer:
@@ -84,6 +86,7 @@ class FleetServer:
             lambda _, headers: authenticator.check(headers),
             self._limits,
             media_type=MEDIA_TYPE,
+            body_limit=lambda _: self._limits.max_reply_bytes + _WRAPPING_BYTES,  # no object is larger than its reply
         )
         strangers: SignedHttp[None] = SignedHttp(
             open_calls or {},
