@@ -31,8 +31,7 @@ def answer_lines(answer: Answer, catalogue: Catalogue, *, explain: bool = False)
     """Say a list, line by line: how the request was understood, the items, and why."""
     if replace(answer.request, count=None).asks or answer.request.not_understood:
         yield f"understood: {answer.understood}"
-    if answer.request.not_understood:
-        yield f"not understood: {', '.join(answer.request.not_understood)}"
+    yield from answer.request.questions()
     for text, item in answer.request.suggestions:
         yield f"{text!r} is not a title here; did you mean {catalogue.titles[item]!r}?"
     for note in answer.notes:

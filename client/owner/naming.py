@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 from palate.client.recommending.facets import Facets, decade_facet, genre_facet
 from palate.client.recommending.recommender import Recommender
-from palate.client.recommending.request_words import MOODS, genre_words
 from palate.client.recommending.requests import Request
+from palate.client.wishes.lexicon import LANGUAGES, genre_names, lexicon_of
+from palate.client.wishes.moods import MOODS
 from palate.data.titles import plain
 from palate.errors import ConfigError
 
@@ -100,7 +101,9 @@ def facet_named(text: str, facets: Facets, others: Iterable[str] = ()) -> str:
         known = [each for each in (year, 1900 + year, 2000 + year) if decade_facet(each) in facets.items]
         if known:
             return decade_facet(known[0])
-    genre = genre_words(facets.genres).get(plain(text))
+    names, said = genre_names(facets.genres), plain(text)
+    called = (lexicon_of(language).kinds(said).get("genre", "") for language in LANGUAGES)
+    genre = names.get(said) or next((names[name] for name in called if name in names), None)
     if genre is None:
         decades = [name.partition(": ")[2] for name in facets.items if name.startswith("decade: ")]
         raise ConfigError(
@@ -148,9 +151,6 @@ def mood_request(recommender: Recommender, text: str) -> Request:
         If it is no mood, or no genre of the catalogue has anything to do with it.
     """
     found = recommender.reader.read(text)
-    if not (found.more or found.less) or found.not_understood:
-        known = [word for word in MOODS if not word.endswith(("er", "ier"))]
-        raise ConfigError(
-            f"{text!r} is no mood that this catalogue has", hint=f"try {', '.join(known[:: max(len(known) // 20, 1)])}"
-        )
-    return Request(more=found.more, less=found.less)
+    if not found.moods or found.not_understood:
+        raise ConfigError(f"{text!r} is no mood that this catalogue has", hint=f"try {', '.join(MOODS)}")
+    return Request(moods=found.moods)

@@ -74,7 +74,7 @@ def open_recommender(folder: DeviceFolder, vault: Vault) -> Recommender:
     table = read_table(folder.table)
     catalogue = _catalogue(vault, data)
     if table is None:
-        table, names = _content_alone(catalogue)
+        table, names = content_alone(catalogue)
         notes, training, table_hash = [NO_TABLE], LocalTraining(model="gmf"), ""
     else:
         names = tuple(COLUMNS.read(vault) or ())
@@ -121,7 +121,7 @@ def _catalogue(vault: Vault, data: bytes) -> Catalogue:
     return catalogue
 
 
-def _content_alone(catalogue: Catalogue) -> tuple[ItemTable, tuple[str, ...]]:
+def content_alone(catalogue: Catalogue) -> tuple[ItemTable, tuple[str, ...]]:
     """Return a table of genres and years, of which nobody has learned anything, and the names of its columns."""
     from palate.data.content import content_features
 

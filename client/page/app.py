@@ -37,7 +37,8 @@ from palate.client.page.session import DeviceSession
 from palate.client.recommending.facets import in_words
 from palate.client.recommending.preferences import Setting
 from palate.client.recommending.recommender import COUNT
-from palate.client.recommending.request_reader import MAX_LENGTH
+from palate.client.recommending.requests import Request as Asked
+from palate.client.wishes.reader import MAX_LENGTH
 from palate.errors import ConfigError, PalateError, RunError
 from palate.privacy.accounting.guarantee import round_up
 from palate.privacy.errors import PrivacyError
@@ -127,9 +128,10 @@ class Page:
             recommender = device.recommender
             try:
                 wish = ListControls.from_query(request.query_params.multi_items())
+                asked = recommender.reader.read(wish.ask).dropped(wish.drop, recommender.catalogue)
                 answer = device.person().recommend(wish.request(recommender))
             except ConfigError as error:
-                wish, problem = ListControls(), error
+                wish, problem, asked = ListControls(), error, Asked()
                 answer = device.person().recommend()
         return self._page(
             "",
@@ -137,6 +139,7 @@ class Page:
             400 if problem else 200,
             wish=wish,
             answer=answer,
+            chips=tuple(asked.parts(recommender.catalogue)),
             problem=problem,
             notes=(*recommender.notes, *answer.notes),
             genres=recommender.facets.genres,

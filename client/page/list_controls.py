@@ -5,7 +5,7 @@ A list is asked for by GET alone: it changes nothing, can be kept as a bookmark,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 from urllib.parse import urlencode
 
@@ -30,6 +30,8 @@ class ListControls(BaseModel):
     ----------
     ask
         A request in plain words.
+    drop
+        Parts of what was understood of it that are left out, by their words.
     diversity
         The dial, 0 to 1.
     genres
@@ -48,6 +50,7 @@ class ListControls(BaseModel):
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
     ask: Annotated[str, AfterValidator(lambda text: " ".join(text.split()))] = ""
+    drop: tuple[str, ...] = ()
     diversity: float = Field(0.0, ge=0, le=1)
     genres: tuple[str, ...] = Field((), alias="genre")
     first_year: int | None = Field(None, alias="from", ge=1, le=MAX_YEAR)
@@ -78,10 +81,11 @@ class ListControls(BaseModel):
         ConfigError
             If a value cannot be used.
         """
-        given = {name: value for name, value in dict(pairs).items() if value.strip() and name != "genre"}
-        genres = dict.fromkeys(value for name, value in pairs if name == "genre" and value)
+        several = ("genre", "drop")
+        given = {name: value for name, value in dict(pairs).items() if value.strip() and name not in several}
+        lists = {each: tuple(dict.fromkeys(v for name, v in pairs if name == each and v)) for each in several}
         try:
-            return ListControls.model_validate({**given, "genre": tuple(genres)})
+            return ListControls.model_validate({**given, **lists})
         except ValidationError as error:
             first = error.errors()[0]
             raise ConfigError(
@@ -100,4 +104,10 @@ class ListControls(BaseModel):
             diversity=self.diversity or None,
             count=self.count if self.count != COUNT else None,
         )
-        return recommender.reader.read(self.ask).also(controls) if self.ask else controls
+        if not self.ask:
+            return controls
+        return recommender.reader.read(self.ask).dropped(self.drop, recommender.catalogue).also(controls)
+
+    def dropping(self, parts: Iterable[str]) -> str:
+        """Query of the same list without some parts of what was understood."""
+        return self.model_copy(update={"drop": (*self.drop, *parts)}).query

@@ -92,6 +92,8 @@ class Answer:
         """Plain values for JSON; the catalogue is the one that was recommended from."""
         return {
             "understood": self.understood,
+            "parts": list(self.request.parts(catalogue)),
+            "questions": self.request.questions(),
             "not_understood": list(self.request.not_understood),
             "notes": list(self.notes),
             "recommendations": [line.to_dict(catalogue, explain=explain) for line in self.recommendations],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -27,6 +28,7 @@ _GROUPS = {
     CONSTANT: "what all items have in common",
 }
 
+_MINUTES = re.compile(r"\b(\d{1,3}) ?(?:min\b|minutes?\b|Minuten\b|\u5206)")
 _AFTER = re.compile(r", after \d+$")
 
 
@@ -72,10 +74,13 @@ class Facets:
         Ascending rows by facet, genres in alphabetical order and then decades from old to new.
     years
         Year by row, 0 where unknown, int32 [num_items].
+    texts
+        Description by row, "" where unknown, [num_items]; none where no item has one.
     """
 
     items: dict[str, Int64Array]
     years: Int32Array
+    texts: tuple[str, ...] = ()
 
     @property
     def genres(self) -> tuple[str, ...]:
@@ -101,6 +106,48 @@ class Facets:
         inside = np.zeros(len(self.years), dtype=np.bool_)
         for name in names:
             inside[self.of(name)] = True
+        return inside
+
+    @cached_property
+    def minutes(self) -> Int32Array:
+        """Length of each item as its description says it, "170 min", 0 where unknown, int32 [num_items]."""
+        found = np.zeros(len(self.years), dtype=np.int32)
+        for row, text in enumerate(self.texts):
+            said = _MINUTES.search(text)
+            found[row] = 0 if said is None else int(said[1])
+        return found
+
+    @property
+    def has_minutes(self) -> bool:
+        """Whether it is known of any item how long it is."""
+        return bool(self.minutes.any())
+
+    def minutes_of(self, row: int) -> int:
+        """Length of an item, 0 where unknown."""
+        return int(self.minutes[row])
+
+    def lasting(self, shortest: int | None, longest: int | None) -> BoolArray:
+        """Items of a span of minutes, both ends in it, bool [num_items]; an unknown length is in no span."""
+        inside = self.minutes != 0
+        if shortest is not None:
+            inside &= self.minutes >= shortest
+        if longest is not None:
+            inside &= self.minutes <= longest
+        return np.asarray(inside)
+
+    @cached_property
+    def _one_text(self) -> tuple[str, Int64Array]:
+        """All descriptions in one, and where each of them ends."""
+        texts = [text.casefold() for text in self.texts]
+        return "\n".join(texts), np.cumsum([len(text) + 1 for text in texts], dtype=np.int64)
+
+    def mentioning(self, words: str) -> BoolArray:
+        """Items whose description has some words, as they are and not within others, bool [num_items]."""
+        inside = np.zeros(len(self.years), dtype=np.bool_)
+        if self.texts and words.strip():
+            text, ends = self._one_text
+            places = [found.start() for found in re.finditer(rf"(?<!\w){re.escape(words.casefold())}(?!\w)", text)]
+            inside[np.searchsorted(ends, places, side="right")] = True
         return inside
 
     def between(self, first: int | None, last: int | None) -> BoolArray:
@@ -131,4 +178,4 @@ def facets_of(catalogue: Catalogue) -> Facets:
     decades = years // 10 * 10
     for decade in np.unique(decades[years != UNKNOWN_YEAR]):
         found[decade_facet(int(decade))] = np.flatnonzero((decades == decade) & (years != UNKNOWN_YEAR))
-    return Facets(found, years)
+    return Facets(found, years, catalogue.texts if any(catalogue.texts) else ())

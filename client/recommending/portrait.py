@@ -19,8 +19,8 @@ import numpy as np
 from palate.client.recommending.explaining import joined
 from palate.client.recommending.facets import Facets
 from palate.client.recommending.preferences import Preferences
-from palate.client.recommending.request_words import STOP
 from palate.client.recommending.taste import COLD_SPREAD, Space, Taste, contrast
+from palate.client.wishes.lexicon import is_small_word
 from palate.data.catalogue import WORD
 from palate.models.arrays import FloatingArray, IntegerArray
 
@@ -166,4 +166,4 @@ def shared_words(
 
 
 def _may_be_taste(word: str) -> bool:
-    return word not in STOP and (len(word) >= _SHORTEST or not word.isascii())
+    return not is_small_word(word) and (len(word) >= _SHORTEST or not word.isascii())

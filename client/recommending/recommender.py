@@ -22,10 +22,10 @@ from palate.client.recommending.explaining import explain, reason
 from palate.client.recommending.facets import Facets, facets_of
 from palate.client.recommending.portrait import Portrait, portray
 from palate.client.recommending.preferences import Preferences
-from palate.client.recommending.request_reader import RequestReader, TextEncoder
 from palate.client.recommending.requests import Request
 from palate.client.recommending.reranking import pool_size, rerank
 from palate.client.recommending.taste import Nudge, NudgeKind, Space, Taste, contrast, fit, space_of
+from palate.client.wishes.reader import RequestReader, TextEncoder
 from palate.data.catalogue import Catalogue
 from palate.data.titles import TitleIndex
 from palate.errors import ConfigError
@@ -175,20 +175,28 @@ class Recommender:
             If it names a facet that the catalogue does not have.
         """
         allowed = np.ones(self.space.num_items, dtype=np.bool_)
-        if request.genres:
-            allowed &= self.facets.mask(request.genres)
-        if request.without:
-            allowed &= ~self.facets.mask(request.without)
+        facets = self.facets
+        any_of = (request.genres, *((name,) for name in request.every), *(mood.of for mood in request.moods))
+        wanted = [facets.mask(names) for names in any_of if names]
+        wanted += [facets.mentioning(words) for words in request.mentions]
         if request.first_year is not None or request.last_year is not None:
-            allowed &= self.facets.between(request.first_year, request.last_year)
-        for first, last in request.without_years:
-            allowed &= ~self.facets.between(first, last)
+            wanted.append(facets.between(request.first_year, request.last_year))
+        if request.shortest is not None or request.longest is not None:
+            wanted.append(facets.lasting(request.shortest, request.longest))
+        refused = [facets.mask(names) for names in (request.without, *(mood.without for mood in request.moods))]
+        refused += [facets.between(first, last) for first, last in request.without_years]
+        refused += [facets.lasting(first, last) for first, last in request.without_minutes]
+        refused += [facets.mentioning(words) for words in request.without_mentions]
+        for mask in wanted:
+            allowed &= mask
+        for mask in refused:
+            allowed &= ~mask
         if request.new_only:
             allowed &= self.newest
         if request.popularity and self.popularity is not None:
             known = self.popularity > np.quantile(self.popularity, WELL_KNOWN)
             allowed &= known if request.popularity > 0 else ~known
-        allowed[list({*request.titles, *request.unlike})] = False
+        allowed[list({*request.titles, *request.unlike, *request.without_titles})] = False
         return allowed
 
     @cached_property
@@ -206,7 +214,13 @@ class Recommender:
             return Nudge("asked" if step > 0 else "refused", label, contrast(self.space, items), step)
 
         of, named, titles = self.facets.of, names.in_words, self.catalogue.titles
-        found = [nudge(of(name), GENRE, named(name)) for name in request.genres if name not in request.more]
+        genres = (*request.genres, *request.every)
+        found = [nudge(of(name), GENRE, named(name)) for name in genres if name not in request.more]
+        found += [
+            nudge(np.flatnonzero(self.facets.mask(mood.of)), GENRE, f"something {mood.name}")
+            for mood in request.moods
+            if mood.of
+        ]
         found += [nudge(of(name), MORE, f"more of {named(name)}") for name in request.more]
         found += [nudge(of(name), LESS, f"less of {named(name)}") for name in request.less]
         found += [nudge(np.array([item]), TITLE, f"something like {titles[item]}") for item in request.titles]

@@ -103,7 +103,7 @@ def test_the_dial_and_a_request_work_from_the_keyboard(served: Served, browser: 
     browser.type("crime from the 90s")
     browser.key("Enter", "\r")
     browser.until("location.search.includes('ask=crime')")
-    browser.until("document.querySelector('.understood')?.innerText.includes('Crime; from 1990 to 1999')")
+    browser.until("document.querySelector('.chips')?.innerText.includes('from 1990 to 1999')")
     assert titles(browser) != before
     browser.script("document.getElementById('diversity').focus()")
     for _ in range(6):

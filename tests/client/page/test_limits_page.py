@@ -15,8 +15,8 @@ from palate.client.fleet.limit_fields import FIELDS, as_text, changes_in, from_t
 from palate.client.fleet.limits import OwnerLimits
 from palate.client.fleet.status import status_of
 from palate.client.owner.forgetting import forget_device
-from palate.client.recommending.request_reader import MAX_LENGTH
 from palate.client.vault import Vault
+from palate.client.wishes.reader import MAX_LENGTH
 from palate.errors import ConfigError
 from palate.privacy.ledger.verify import verify_ledger
 

@@ -160,8 +160,22 @@ def test_the_dial_never_makes_a_list_less_varied(owner: Visitor) -> None:
 
 def test_a_request_in_words_is_said_back(owner: Visitor) -> None:
     text = unescape(owner.get("?ask=crime+from+the+90s+zzyzx").text)
-    assert "Understood: <strong>Crime; from 1990 to 1999</strong>" in text
-    assert "Not understood, and left out: zzyzx" in text
+    assert chips_of(text) == ["Crime", "from 1990 to 1999"]
+    assert "Not understood: zzyzx" in text
+
+
+def test_a_part_that_was_understood_can_be_taken_out(owner: Visitor) -> None:
+    wished = "ask=crime+from+the+90s"
+    text = unescape(owner.get(f"?{wished}&drop=Crime").text)
+    assert chips_of(text) == ["from 1990 to 1999"]
+    assert items_of(text) == items_of(owner.get("?ask=from+the+90s").text)
+    dropping = re.findall(r'class="chips".*?href="\./\?([^"]*)"', text, re.DOTALL)
+    assert items_of(owner.get(f"?{dropping[0]}").text) == items_of(owner.get("").text)
+
+
+def chips_of(text: str) -> list[str]:
+    found = re.search(r'<ul class="chips".*?</ul>', text, re.DOTALL)
+    return re.findall(r">([^<>]+) <span", found[0]) if found else []
 
 
 @pytest.mark.parametrize(
