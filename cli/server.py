@@ -9,6 +9,7 @@ import typer
 from palate.cli.server_demo import demo
 from palate.cli.server_devices import admit, devices, enrol, init, remove, waiting
 from palate.cli.server_rounds import resume, rounds, start, status, stop
+from palate.cli.server_tls import renew_tls
 
 server_app = typer.Typer(no_args_is_help=True)
 
@@ -22,6 +23,7 @@ _COMMANDS: dict[Callable[..., None], str] = {
     start: "start --devices 12",
     resume: "resume",
     stop: "stop --wait-seconds 60",
+    renew_tls: "renew-tls",
     status: "status --json",
     rounds: "rounds",
     demo: "demo --devices 20 --kill 0.3",
@@ -44,4 +46,4 @@ def server() -> None:
 
 
 for _command, _example in _COMMANDS.items():
-    server_app.command(_command.__name__, epilog=f"Example: palate server {_example}")(_command)
+    server_app.command(_command.__name__.replace("_", "-"), epilog=f"Example: palate server {_example}")(_command)

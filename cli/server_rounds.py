@@ -29,6 +29,7 @@ ListenOption = Annotated[
 
 UntilDoneOption = Annotated[bool, typer.Option("--until-done", help="End after the last round.")]
 
+TLS_WARNING_DAYS = 30
 _QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
 
@@ -136,8 +137,21 @@ def status(*, folder: FolderOption = HERE) -> Answer:
         "per user"
     )
     facts["promise"] = load_config(FleetFolder(folder).config).promise.words
+    facts |= _tls_warning(found["tls_ends"])
     facts["guarantee"] = f"{found['guarantee']['against']}: {found['guarantee']['meaning']}"
     return Answer(found, [facts_grid("", "", facts)])
+
+
+def _tls_warning(ends: str) -> dict[str, str]:
+    """Say when the TLS certificate ends, from `TLS_WARNING_DAYS` before on."""
+    from datetime import UTC, datetime
+
+    last = datetime.fromisoformat(ends)
+    days = (last - datetime.now(UTC)).days
+    if days > TLS_WARNING_DAYS:
+        return {}
+    when = f"ends on {last:%Y-%m-%d}, in {days} days" if days >= 0 else f"ended on {last:%Y-%m-%d}"
+    return {"TLS certificate": f"{when}; renew it with palate server renew-tls, the server need not stop"}
 
 
 @answering
@@ -213,6 +227,8 @@ def _serve(
             note(f"fleet {config.name} on {fleet.address}; {len(fleet.books.enrolment.nodes())} devices are enrolled")
             note(f"the guarantee is {fleet.claim.against}: it {fleet.claim.meaning}")
             note(config.promise.words)
+            for warning in _tls_warning(status_of(folder)["tls_ends"]).values():
+                note(f"the TLS certificate {warning}")
             if fleet.metrics_port is not None:
                 note(f"metrics: http://127.0.0.1:{fleet.metrics_port}/metrics")
             with lines:

@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from palate.errors import ConfigError
-from palate.privacy import files
+from palate.privacy import files as storage
 
 AUTHORITY_DAYS = 3_650
 SERVER_DAYS = 397
@@ -125,6 +125,47 @@ def issue_server_certificate(
     """
     files = KeyFiles(folder, "server")
     _refuse_existing(files.key, files.certificate)
+    key = ec.generate_private_key(ec.SECP256R1())
+    _write_pair(files.key, key, files.certificate, _certified(authority, key, hosts, days=days, now=now))
+    return files
+
+
+def renew_server_certificate(
+    authority: KeyFiles,
+    server: KeyFiles,
+    *,
+    hosts: Sequence[str],
+    days: int = SERVER_DAYS,
+    now: datetime | None = None,
+) -> datetime:
+    """Replace a server's certificate by one for the same key, in one step; return its last moment.
+
+    A server that runs takes it up by itself. Devices pin the authority, and notice nothing.
+
+    Raises
+    ------
+    CertificateError
+        As `issue_server_certificate`; the old certificate then stays.
+    """
+    certificate = _certified(authority, _read_key(server.key), hosts, days=days, now=now)
+    try:
+        storage.replace(server.certificate, certificate.public_bytes(Encoding.PEM), mode=storage.SHARED)
+    except OSError as error:
+        raise CertificateError(
+            f"{server.certificate} cannot be written: {_reason(error)}", hint="check the folder"
+        ) from error
+    return certificate.not_valid_after_utc
+
+
+def last_moment(certificate: Path) -> datetime:
+    """Return the last moment at which a certificate is valid; raises CertificateError if it cannot be read."""
+    return _read_certificate(certificate).not_valid_after_utc
+
+
+def _certified(
+    authority: KeyFiles, key: ec.EllipticCurvePrivateKey, hosts: Sequence[str], *, days: int, now: datetime | None
+) -> x509.Certificate:
+    """Have the authority certify a server's key for these hosts."""
     if not hosts:
         raise CertificateError(
             "a server certificate for 0 hosts", hint="name at least one host that devices connect to"
@@ -138,8 +179,7 @@ def issue_server_certificate(
             hint="make a new authority, and give its certificate to every device",
         )
     names = [_host(host) for host in hosts]
-    key = ec.generate_private_key(ec.SECP256R1())
-    certificate = (
+    return (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Palate server")]))
         .issuer_name(root.subject)
@@ -154,8 +194,6 @@ def issue_server_certificate(
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
         .sign(authority_key, hashes.SHA384())
     )
-    _write_pair(files.key, key, files.certificate, certificate)
-    return files
 
 
 def server_tls(certificate: Path, key: Path, *, now: datetime | None = None) -> ssl.SSLContext:
@@ -174,7 +212,7 @@ def server_tls(certificate: Path, key: Path, *, now: datetime | None = None) -> 
         raise CertificateError(
             f"{certificate} is valid from {loaded.not_valid_before_utc:%Y-%m-%d %H:%M} "
             f"to {loaded.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, and it is {now:%Y-%m-%d %H:%M}",
-            hint="issue a new server certificate with the same authority; devices need nothing new",
+            hint="palate server renew-tls; devices need nothing new",
         )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -350,6 +388,6 @@ def _write_pair(
 def _write_new(path: Path, content: bytes, mode: int) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.create(path, content, mode=mode)
+        storage.create(path, content, mode=mode)
     except OSError as error:
         raise CertificateError(f"{path} cannot be written: {_reason(error)}", hint="check the folder") from error

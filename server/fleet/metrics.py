@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -33,6 +34,8 @@ class Metrics:
         Where the page is; 0 takes a free port.
     promise
         What the epsilon on it is about.
+    tls_ends
+        Returns when the server's certificate ends, in seconds since 1970.
 
     Raises
     ------
@@ -40,7 +43,7 @@ class Metrics:
         If the port cannot be had.
     """
 
-    def __init__(self, port: int, promise: Promise) -> None:
+    def __init__(self, port: int, promise: Promise, *, tls_ends: Callable[[], float] | None = None) -> None:
         self.registry = CollectorRegistry()
         self._rounds = Counter("palate_rounds", "Rounds that have ended.", ["status"], registry=self.registry)
         self._answers = Counter(
@@ -67,6 +70,9 @@ class Metrics:
         self._halt_after = Gauge(
             "palate_halt_after", "Rounds lost in a row after which the server stops.", registry=self.registry
         )
+        if tls_ends is not None:
+            ends = "When the server's TLS certificate ends, in seconds since 1970; palate server renew-tls."
+            Gauge("palate_tls_ends_seconds", ends, registry=self.registry).set_function(tls_ends)
         try:
             self._server, self._thread = start_http_server(port, addr=ADDRESS, registry=self.registry)
         except OSError as error:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,7 +21,7 @@ from palate.models.table import initial_embeddings
 from palate.privacy import files
 from palate.server.coordinator import Coordinator
 from palate.server.fleet.catalogue import content_of, read_catalogue
-from palate.server.fleet.certificates import check_accepted
+from palate.server.fleet.certificates import check_accepted, last_moment
 from palate.server.fleet.claims import FleetClaim, claim_of, parties_of
 from palate.server.fleet.collecting import CollectionProtocol
 from palate.server.fleet.config import FleetConfig, load_config
@@ -152,7 +154,12 @@ def opened(
         stack.callback(own.removeHandler, handler)
         watching: list[Watcher] = [events, *watchers]
         port_of_metrics = config.listen.metrics_port
-        metrics = stack.enter_context(Metrics(port_of_metrics, config.promise)) if port_of_metrics else None
+        tls = tls_server(folder)
+        check_accepted(tls, tls_authority(folder).certificate, config.listen.host)
+        ends = partial(_ends_at, tls.certificate)
+        metrics = Metrics(port_of_metrics, config.promise, tls_ends=ends) if port_of_metrics else None
+        if metrics is not None:
+            stack.enter_context(metrics)
         watching += [] if metrics is None else [metrics]
         embeddings = initial_embeddings(
             catalogue.num_items,
@@ -162,8 +169,6 @@ def opened(
         )
         coordinator = Coordinator(settings, content.columns, embeddings, columns=columns)
         largest = max(largest_answer(plan) for plan in coordinator.example_plans())
-        tls = tls_server(folder)
-        check_accepted(tls, tls_authority(folder).certificate, config.listen.host)
         server = stack.enter_context(
             FleetServer(
                 folder.nodes,
@@ -237,6 +242,10 @@ def _helper_of(folder: FleetFolder, config: FleetConfig, key: Ed25519PrivateKey,
             hint="devices pin the helper's key: another helper is another fleet",
         )
     return stack.enter_context(HttpsLink(card, parties, key, patience_seconds=0.0))  # the operation asks again
+
+
+def _ends_at(certificate: Path) -> float:
+    return last_moment(certificate).timestamp()
 
 
 def _freeze(folder: FleetFolder, config: FleetConfig) -> None:

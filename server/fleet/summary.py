@@ -5,12 +5,14 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
+from palate.server.fleet.certificates import last_moment
 from palate.server.fleet.claims import claim_of
 from palate.server.fleet.config import load_config
 from palate.server.fleet.folder import FleetFolder
 from palate.server.fleet.losses import Losses
 from palate.server.fleet.progress import bytes_per_device
 from palate.server.fleet.registering import revoked_in
+from palate.server.fleet.setup import tls_server
 from palate.server.fleet.spool import reports_in, spool_name
 from palate.server.fleet.state import FleetState, Round, RoundStatus
 from palate.server.fleet.transport.enrolment import EnrolledNode, Enrolment
@@ -65,6 +67,7 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
         "epsilon_spent": max((each.epsilon for each in rounds), default=0.0),
         "epsilon_budget": config.epsilon,
         **config.promise.reading,
+        "tls_ends": last_moment(tls_server(folder).certificate).isoformat(),
         "helper": config.helper.there,
         "guarantee": {"against": claim.against, "meaning": claim.meaning},
         "table": applied[-1].table_hash if applied else None,

@@ -12,7 +12,7 @@ from typing import Self
 from palate.privacy.aggregators.errors import RequestRefused
 from palate.privacy.aggregators.messages import record_size
 from palate.privacy.aggregators.sealing import Suite
-from palate.server.fleet.certificates import KeyFiles, server_tls
+from palate.server.fleet.certificates import KeyFiles
 from palate.server.fleet.transport.authentication import Unauthenticated
 from palate.server.fleet.transport.http import HttpLimits, Refused, SignedHttp
 from palate.server.fleet.transport.listening import HttpsServer
@@ -57,7 +57,7 @@ class HelperServer:
             body_limit=self._body_limit,
         )
         self._https = HttpsServer(
-            app, server_tls(tls.certificate, tls.key), host=host, port=port, limits=limits, name="helper"
+            app, certificate=tls.certificate, key=tls.key, host=host, port=port, limits=limits, name="helper"
         )
         self._stopped = threading.Event()
 

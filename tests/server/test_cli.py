@@ -296,3 +296,15 @@ def test_a_fleet_that_has_stopped_by_itself_says_so_and_starts_on_purpose_alone(
     assert "2 rounds in a row lost" in refused.exception.message
     assert "palate server remove abababababababab" in refused.exception.hint
     assert "palate server resume" in refused.exception.hint
+
+
+def test_the_end_of_the_certificate_is_said_in_time_and_put_off_by_a_command(init, call, monkeypatch):
+    init()
+    assert "TLS certificate" not in call("status").stdout
+    soon = json.loads(call("renew-tls", "--days", "20", "--json").stdout)
+    found = json.loads(call("status", "--json").stdout)
+    assert found["tls_ends"] == soon["tls_ends"]
+    assert "in 19 days" in call("status").stdout
+    assert "palate server renew-tls" in " ".join(call("status").stdout.split())
+    assert "is valid until" in call("renew-tls").stdout
+    assert "TLS certificate" not in call("status").stdout

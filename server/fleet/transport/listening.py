@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
-import ssl
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from palate.errors import EnvironmentProblem
+from palate.server.fleet.certificates import CertificateError, server_tls
 from palate.server.fleet.transport.accepting import BoundedListener, PatientLoop, room_for_connections
 from palate.server.fleet.transport.http import HttpLimits
 from palate.server.fleet.transport.patience import impatient
 
+log = logging.getLogger(__name__)
+
+_RENEWED_WITHIN_SECONDS = 5.0
 _STARTED_WITHIN_SECONDS = 10.0
 _STOPPED_WITHIN_SECONDS = 3.0
 
@@ -28,18 +33,27 @@ class HttpsServer:
     ----------
     app
         The application.
-    tls
-        Certificate and key (`server_tls`).
+    certificate, key
+        The server's, as PEM. A certificate that is replaced while the server runs is used from the next connection on.
     host, port
         Where to listen; port 0 takes a free one, see `address`.
     limits
         Bounds on connections and headers; the application bounds bodies.
     name
         Of the thread.
+
+    Raises
+    ------
+    CertificateError
+        If the certificate cannot be used.
     """
 
-    def __init__(self, app: Any, tls: ssl.SSLContext, *, host: str, port: int, limits: HttpLimits, name: str) -> None:
-        self._app, self._tls, self._limits, self._name = app, tls, limits, name
+    def __init__(
+        self, app: Any, *, certificate: Path, key: Path, host: str, port: int, limits: HttpLimits, name: str
+    ) -> None:
+        self._app, self._limits, self._name = app, limits, name
+        self._certificate, self._key = certificate, key
+        self._tls = server_tls(certificate, key)
         self._host, self._port = host, port
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -95,8 +109,31 @@ class HttpsServer:
 
     def _serve(self, server: uvicorn.Server) -> None:
         assert self._socket is not None  # made before the thread
+
+        async def serve(listening: socket.socket) -> None:
+            renewing = asyncio.create_task(self._take_up_renewals())
+            await server.serve(sockets=[listening])
+            renewing.cancel()
+
         with asyncio.Runner(loop_factory=PatientLoop) as runner:
-            runner.run(server.serve(sockets=[self._socket]))
+            runner.run(serve(self._socket))
+
+    async def _take_up_renewals(self) -> None:
+        """Load the certificate again whenever its file has changed; one that cannot be used is passed over."""
+        used = _written_at(self._certificate)
+        while True:
+            await asyncio.sleep(_RENEWED_WITHIN_SECONDS)
+            found = _written_at(self._certificate)
+            if found in (used, None):
+                continue
+            used = found
+            try:
+                server_tls(self._certificate, self._key)
+                self._tls.load_cert_chain(self._certificate, self._key)
+            except (CertificateError, OSError) as error:
+                log.error("the renewed certificate is not used: %s", error)
+            else:
+                log.info("the renewed certificate is used")
 
     @property
     def port(self) -> int:
@@ -107,6 +144,13 @@ class HttpsServer:
     def address(self) -> str:
         """Host and port, as `host:port`."""
         return f"[{self._host}]:{self.port}" if ":" in self._host else f"{self._host}:{self.port}"
+
+
+def _written_at(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -20,7 +20,6 @@ from typing import Any, Self
 
 from palate.errors import ConfigError
 from palate.privacy.enrolment import ADMISSION_PATH
-from palate.server.fleet.certificates import server_tls
 from palate.server.fleet.transport.authentication import Authenticator
 from palate.server.fleet.transport.enrolment import Enrolment
 from palate.server.fleet.transport.http import FleetLimits, Handler, SignedHttp
@@ -74,7 +73,6 @@ class FleetServer:
         limits: FleetLimits | None = None,
         open_calls: Mapping[str, Handler[None]] | None = None,
     ) -> None:
-        tls = server_tls(certificate, key)
         self._limits = FleetLimits() if limits is None else limits
         self.enrolment = Enrolment(state_folder / ENROLMENT_FILE)
         self._presence = Presence()
@@ -98,7 +96,15 @@ class FleetServer:
         async def dispatch(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
             await (strangers if scope.get("path") in (open_calls or {}) else self._app)(scope, receive, send)
 
-        self._https = HttpsServer(dispatch, tls, host=host, port=port, limits=self._limits, name="fleet-server")
+        self._https = HttpsServer(
+            dispatch,
+            certificate=certificate,
+            key=key,
+            host=host,
+            port=port,
+            limits=self._limits,
+            name="fleet-server",
+        )
         self._grid: FleetGrid | None = None
 
     def __enter__(self) -> Self:

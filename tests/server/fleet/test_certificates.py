@@ -25,8 +25,10 @@ from palate.server.fleet.certificates import (
     check_accepted,
     check_issued_by,
     issue_server_certificate,
+    last_moment,
     make_authority,
     read_node_public_key,
+    renew_server_certificate,
     server_tls,
 )
 
@@ -141,7 +143,28 @@ def test_a_server_certificate_is_never_replaced(authority, server):
 def test_a_certificate_outside_its_time_is_named_with_its_dates(server, days):
     with pytest.raises(CertificateError, match=r"is valid from .* and it is") as caught:
         server_tls(server.certificate, server.key, now=NOW + timedelta(days=days))
-    assert "issue a new server certificate" in caught.value.hint
+    assert "palate server renew-tls" in caught.value.hint
+
+
+def test_a_renewed_certificate_is_for_the_same_key_and_is_accepted_by_whoever_pins_the_authority(tmp_path):
+    authority = make_authority(tmp_path)
+    files = issue_server_certificate(authority, tmp_path / "server", hosts=["localhost"], days=2)
+    key = files.key.read_bytes()
+    last = renew_server_certificate(authority, files, hosts=["localhost", "127.0.0.1"], days=90)
+    assert files.key.read_bytes() == key
+    assert last == last_moment(files.certificate)
+    assert timedelta(days=89) < last - datetime.now(UTC) < timedelta(days=91)
+    check_accepted(files, authority.certificate, "127.0.0.1")
+
+
+def test_a_renewal_that_fails_leaves_the_old_certificate(tmp_path):
+    authority = make_authority(tmp_path)
+    files = issue_server_certificate(authority, tmp_path / "server", hosts=["localhost"], days=2)
+    before = files.certificate.read_bytes()
+    authority.key.unlink()
+    with pytest.raises(CertificateError, match="authority"):
+        renew_server_certificate(authority, files, hosts=["localhost"])
+    assert files.certificate.read_bytes() == before
 
 
 def test_an_expired_authority_issues_nothing(tmp_path):

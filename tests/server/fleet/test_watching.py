@@ -108,7 +108,7 @@ def test_the_event_log_is_json_and_names_devices_by_a_pseudonym_of_this_process(
 
 
 def test_metrics_are_counts_on_a_page_of_this_machine_alone():
-    with Metrics(0, PROMISE) as metrics:
+    with Metrics(0, PROMISE, tls_ends=lambda: 1_800_000_000.0) as metrics:
         tell = watch_all([metrics])
         for happening in STORY:
             tell(happening)
@@ -122,6 +122,7 @@ def test_metrics_are_counts_on_a_page_of_this_machine_alone():
         'palate_failures_total{step="mask"} 1.0',
         'palate_bytes_total{direction="up"} 16000.0',
         "palate_devices_online 2.0",
+        "palate_tls_ends_seconds 1.8e+09",
         "palate_epsilon_spent 2.0",
     ):
         assert line in text

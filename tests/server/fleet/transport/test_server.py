@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -14,6 +16,13 @@ from flwr.app import Message, RecordDict
 
 from palate.client.fleet.identity import NodeKey
 from palate.errors import ConfigError, EnvironmentProblem
+from palate.server.fleet.certificates import (
+    issue_server_certificate,
+    last_moment,
+    make_authority,
+    renew_server_certificate,
+)
+from palate.server.fleet.transport import listening
 from palate.server.fleet.transport.enrolment import Enrolment
 from palate.server.fleet.transport.server import ENROLMENT_FILE, FleetServer
 
@@ -133,3 +142,28 @@ def test_after_kill_9_the_same_agent_finds_the_server_again(open_fleet, pki, run
         process.kill()
         process.stdout.close()
         process.wait()
+
+
+def test_a_renewed_certificate_is_used_without_a_restart_and_a_spoilt_one_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(listening, "_RENEWED_WITHIN_SECONDS", 0.05)
+    authority = make_authority(tmp_path)
+    files = issue_server_certificate(authority, tmp_path, hosts=["127.0.0.1"], days=3)
+    pinning = ssl.create_default_context(cafile=str(authority.certificate))
+
+    def shown(server):
+        with (
+            socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw,
+            pinning.wrap_socket(raw, server_hostname="127.0.0.1") as stream,
+        ):
+            return ssl.cert_time_to_seconds(stream.getpeercert()["notAfter"])
+
+    with FleetServer(tmp_path / "state", certificate=files.certificate, key=files.key) as server:
+        assert shown(server) == int(last_moment(files.certificate).timestamp())
+        last = renew_server_certificate(authority, files, hosts=["127.0.0.1"], days=99)
+        deadline = time.monotonic() + 10
+        while shown(server) != int(last.timestamp()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert shown(server) == int(last.timestamp())
+        files.certificate.write_text("spoilt")
+        time.sleep(0.3)
+        assert shown(server) == int(last.timestamp())
