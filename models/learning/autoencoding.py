@@ -6,7 +6,7 @@ itself has shaped teaches the identity, so each is decoded with the code ``p_-i`
 
     L = sum_{i in S} (w_i (1 - s_-i)^2 + a0 s_-i^2)  +  a0 sum_{i not in S} s_i^2,    s_-i = p_-i'x_i,  s_i = p'x_i
 
-`ridge.left_out_updates` moves an item towards the codes that decode it, and takes codes as given. Here
+Leave-one-out (`ridge.py`) moves an item towards the codes that decode it, and takes codes as given. Here
 the rows of the history also learn to *make* codes: the gradient runs through N^-1 and through the leverages, in closed
 form with one factorisation. The encoder's part for the catalogue, ``a0 X'X + reg I``, is that of the released table: a
 public constant of the round. So outside the history's own rows the update stays dense and of rank one.
@@ -58,7 +58,7 @@ def encoder_updates(
     """
     reached, shrunk = inverse[:-1], inverse[-1]  # z_i, and N^-1 p
     scores = own @ user
-    leverage = weights * np.einsum("nk,nk->n", own, reached)  # below 1, as in left_out_updates
+    leverage = weights * np.einsum("nk,nk->n", own, reached)  # below 1, as N exceeds w_i x_i x_i' by the ridge
     missing = (1.0 - scores) / (1.0 - leverage)  # r_i
     pull = (weights * missing - unobserved_weight * (1.0 - missing)) / (1.0 - leverage)  # alpha_i on own items
     through_leverage = -pull * missing * weights  # beta_i w_i

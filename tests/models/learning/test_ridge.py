@@ -100,3 +100,26 @@ def test_an_only_interaction_pulls_its_item_nowhere_when_left_out():
     pulled = np.outer(errors(rows, items), user)[items]
     assert np.abs(pulled).max() > 0.01
     np.testing.assert_allclose(left_out(rows, items, slice(0, 4)), 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("regularisation", [1e-9, 1e-5, 1e-2, 1.0, 100.0])
+@pytest.mark.parametrize("size", [1e-3, 1.0, 300.0])
+def test_whatever_the_ridge_the_precision_is_enough(regularisation: float, size: float):
+    """Badly conditioned matrices are factorised in float64, and a person's result does not depend on the others."""
+    rng = np.random.default_rng(2)
+    rows = (size * rng.normal(size=(40, 6))).astype(np.float32)
+    config = CONFIG.model_copy(update={"regularisation": regularisation})
+    items = [rng.permutation(40)[:count].astype(np.int32) for count in (1, 3, 12, 40)]
+    together = Histories(np.cumsum([0, 1, 3, 12, 40]), np.concatenate(items))
+    users = solve_users(rows, together, config)
+    learned, scale = slice(2, 5), np.ones(4, np.float32)
+    corrections = closed_form(rows, together, users, learned, scale, config).corrections
+    for number, own in enumerate(items):
+        alone = Histories.of_one(own)
+        weights = history_weights(alone, config).astype(np.float64)
+        expected = solve_user(rows, own, weights, unobserved_weight=A0, regularisation=regularisation)
+        np.testing.assert_allclose(users[number], expected, rtol=2e-4, atol=2e-4 * np.abs(expected).max())
+        np.testing.assert_array_equal(users[number], solve_users(rows, alone, config)[0])
+        one = closed_form(rows, alone, users[number : number + 1], learned, scale[:1], config)
+        span = slice(together.indptr[number], together.indptr[number + 1])
+        np.testing.assert_array_equal(corrections[span], one.corrections)
