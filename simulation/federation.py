@@ -51,7 +51,7 @@ def simulate(
     Raises
     ------
     PalateError
-        For unusable data, folders or machines.
+        For unusable data, folders or machines, and where the data is no longer that of the run in the folder.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -63,6 +63,7 @@ def simulate(
         run_folder.claim(folder, config)
         done = finished_result(folder)
         if done is not None:
+            run_folder.pin_data(folder, prepare(config, watcher.phase).data_hash)  # other data has no result yet
             return done
         with _log_to(folder / "log.txt"), threadpool_limits(1):  # nodes are the parallelism
             watcher.phase(f"reading {config.data}")

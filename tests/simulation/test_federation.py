@@ -212,11 +212,16 @@ def test_the_log_goes_to_the_run_folder_and_the_loggers_are_left_as_they_were(tm
     ]
 
 
-def test_a_finished_run_is_returned_without_reading_the_data(tmp_path, settings, run, monkeypatch):
-    config = settings()
-    first = run(config, tmp_path)
-    monkeypatch.setattr("palate.simulation.federation.prepare", lambda config: pytest.fail("nothing is left to do"))
-    assert simulate(config, tmp_path, Watcher()) == first
+def test_a_finished_run_is_returned_while_its_data_is_the_same_and_refused_once_it_has_changed(tmp_path, settings, run):
+    source = tmp_path / "data.csv"
+    rows = [f"{user},{item},{10 * user + item}" for user in range(12) for item in range(6) if (user + item) % 4]
+    source.write_text("\n".join(["user,item,timestamp", *rows]))
+    config = settings(data=str(source))
+    first = run(config, tmp_path / "run")
+    assert simulate(config, tmp_path / "run", Watcher()) == first
+    source.write_text("\n".join(["user,item,timestamp", *rows[1:]]))
+    with pytest.raises(RunError, match="the data has changed"):
+        simulate(config, tmp_path / "run", Watcher())
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"run": "r"}', b"\xff\xff", b"null"])
