@@ -27,7 +27,12 @@ EveryOption = Annotated[
     str | None,
     typer.Option(help="Window after which the budget renews, such as 30d.", show_default="life", metavar="LENGTH"),
 ]
-ExplainOption = Annotated[bool, typer.Option("--explain", help="Say what a budget that renews adds up to.")]
+ExplainOption = Annotated[
+    bool,
+    typer.Option(
+        "--explain", help="Say what a budget that renews adds up to, and what would be left if more devices colluded."
+    ),
+]
 DeltaOption = Annotated[float | None, typer.Option(help="Delta of the budget; the fleet's unless given.")]
 CohortOption = Annotated[int | None, typer.Option(help="Fewest devices in a round's sum; 10 unless given.")]
 PartiesOption = Annotated[

@@ -72,6 +72,9 @@ def plan(
     ] = None,
     check: Annotated[bool, _without_data("Ask independent accountants too.", "--check")] = False,
     every: Annotated[bool, typer.Option("--all", help="Also list settings that have their default value.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also say what would be left if more devices colluded.")
+    ] = False,
 ) -> Answer:
     """Show what would run: each setting with its reason, the privacy guarantee, and what a device sends.
 
@@ -95,12 +98,14 @@ def plan(
     from palate.simulation.planning import plan as plan_run
 
     made = plan_run(asked)
-    return Answer(made.to_dict(), _lines(made, every=every))
+    return Answer(made.to_dict(), _lines(made, every=every, explain=explain))
 
 
-def _lines(made: Plan, *, every: bool) -> Iterator[Line]:
+def _lines(made: Plan, *, every: bool, explain: bool) -> Iterator[Line]:
     """Lines of a plan: the guarantee, the cost, and the settings with their reasons."""
     yield str(made.protection), "bold green" if made.protection.protected else "bold red"
+    if explain and made.colluders:
+        yield f"{made.colluders[0].upper()}{made.colluders[1:]}."
     yield facts_grid("", "", made.facts)
     settings = made.decisions if every else made.decided()
     rows = [(each.name, shown(each.value), str(each.source), each.reason) for each in settings]

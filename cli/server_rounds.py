@@ -104,7 +104,13 @@ def stop(
 
 
 @answering
-def status(*, folder: FolderOption = HERE) -> Answer:
+def status(
+    *,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say what would be left if more devices colluded.")
+    ] = False,
+    folder: FolderOption = HERE,
+) -> Answer:
     """Show how the fleet is: devices, rounds, budget, and the round that is open."""
     from palate.privacy.accounting.guarantee import round_up
     from palate.server.fleet.summary import status_of
@@ -139,6 +145,8 @@ def status(*, folder: FolderOption = HERE) -> Answer:
     facts["promise"] = load_config(FleetFolder(folder).config).promise.words
     facts |= _tls_warning(found["tls_ends"])
     facts["guarantee"] = f"{found['guarantee']['against']}: {found['guarantee']['meaning']}"
+    if explain:
+        facts["colluders"] = found["if_colluding_in_words"]
     return Answer(found, [facts_grid("", "", facts)])
 
 

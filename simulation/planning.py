@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from palate.privacy.budget import events_of
+from palate.privacy.accounting.events import Unit
+from palate.privacy.budget import events_of, terms_of
+from palate.privacy.colluding import IfColluding, LeastSum, colluding_words, if_colluding
 from palate.server.coordinator import Coordinator
 from palate.server.resolving import Setting, Source
 from palate.server.values import flat
@@ -14,7 +16,7 @@ from palate.simulation.claims import PUBLIC_CATALOGUE, label_of
 from palate.simulation.config import SimulationConfig, checked_config
 from palate.simulation.cost import Cost, estimate
 from palate.simulation.prepare import Prepared, coordinator_of, prepare
-from palate.simulation.protection import device_rounds
+from palate.simulation.protection import cohort_of, device_rounds
 from palate.simulation.report.rendering import Protection, cell
 from palate.simulation.report.tables import facts_grid, text_grid
 from palate.simulation.report.words import data_size
@@ -48,6 +50,9 @@ class Plan:
         Traffic of one device in one training round: the item table with the plan's arrays, and the update.
     cost
         An estimate of what the run costs on this machine.
+    if_colluding
+        What would be left of the guarantee at unit user with 1, 5 and 10% colluders; empty where others' noise protects
+        nobody.
     """
 
     asked: SimulationConfig = field(repr=False)
@@ -62,6 +67,14 @@ class Plan:
     bytes_down: int
     bytes_up: int
     cost: Cost
+    if_colluding: tuple[IfColluding, ...] = ()
+
+    @property
+    def colluders(self) -> str:
+        """What would be left of unit user if more devices colluded, as a sentence; empty where it does not matter."""
+        if not self.if_colluding or self.settings.delta is None:
+            return ""
+        return colluding_words(self.if_colluding, self.settings.delta, of="all people")
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -93,6 +106,7 @@ class Plan:
             "device_rounds": self.device_rounds,
             "bytes_per_device_and_round": {"down": self.bytes_down, "up": self.bytes_up},
             "estimate": asdict(self.cost),
+            "if_colluding": [each.to_json() for each in self.if_colluding],
         }
 
     def to_frame(self) -> pl.DataFrame:
@@ -160,7 +174,26 @@ def plan(asked: SimulationConfig | Mapping[str, Any], prepared: Prepared | None 
         bytes_down=4 * coordinator.table.rows.size,
         bytes_up=4 * coordinator.example_plans()[1].update_size,
         cost=estimate(settings, data),
+        if_colluding=tuple(_if_colluding(settings, coordinator, population)),
     )
+
+
+def _if_colluding(config: SimulationConfig, coordinator: Coordinator, population: int) -> list[IfColluding]:
+    """Account for the planned rounds with more colluders than the noise is sized for."""
+    if config.delta is None or Unit.USER not in config.promises or config.privacy.noise == "seeded":
+        return []
+    least = cohort_of(config.privacy, population, config.schedule.participation).least_sum(config.privacy.gamma)
+    popularity, train = (
+        LeastSum(
+            sensitivity=events_of(plan)[Unit.USER].sensitivity,
+            share_variance=terms_of(plan).share_variance,
+            least=least,
+            enrolled=population,
+        )
+        for plan in coordinator.example_plans()
+    )
+    rounds = device_rounds(config.privacy, config.schedule.rounds, population, config.schedule.participation)
+    return if_colluding([popularity] + [train] * rounds, config.delta)
 
 
 def _promised(config: SimulationConfig, coordinator: Coordinator) -> Protection:

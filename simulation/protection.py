@@ -54,6 +54,10 @@ class Cohort:
     dropouts: int
     honest: int
 
+    def least_sum(self, gamma: float) -> int:
+        """Fewest vectors in a sum: the honest ones, and all that may collude."""
+        return self.honest + share_of(gamma, self.size)
+
 
 def cohort_of(options: PrivacyOptions, population: int, participation: float) -> Cohort:
     """Count a round's devices.

@@ -67,7 +67,8 @@ class PeerRounds(SecureRounds):
         assert plan.terms is not None  # `limits.check` has seen to it
         plan.terms.mechanism(plan.update_size)  # a plan that cannot be answered must not be charged
         history, head = self._history(), self._round_log.head(plan.run, name)
-        self._charge(plan, message.body)
+        roster = plan.terms.roster_size
+        self._charge(plan, message.body, least=offer.fewest_survivors(roster), enrolled=roster)
         contribution = self._trainer.contribute(plan, history, head)
         advert = round_.advertise()
         self._live = _Live(plan.run, plan.server_round, round_, contribution, name)

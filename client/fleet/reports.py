@@ -71,7 +71,8 @@ class ReportRounds(SecureRounds):
         plan.terms.mechanism(plan.update_size)  # a plan that cannot be answered must not be charged
         history, head = self._history(), self._round_log.head(plan.run, name)
         if record is None or not begun:
-            record = self._charge(plan, call.offer, anchored=True)
+            least, enrolled = offered.offer.least_batch, offered.register.size
+            record = self._charge(plan, call.offer, least=least, enrolled=enrolled, anchored=True)
         else:
             kept = self._guard.begin(plan)  # it is charged: this only asks whether there are bytes
             if kept is not None:

@@ -58,6 +58,8 @@ class RoundRecord:
         What the server signed in the end, hashes in hexadecimal; empty if nothing came.
     anchor
         Under two aggregators: the end of the device's ledger that its report commits to, and the salt.
+    least_sum
+        The fields of a `palate.privacy.colluding.LeastSum`: the round at its worst, as the offer promises it.
     """
 
     run: str
@@ -74,6 +76,7 @@ class RoundRecord:
     ended: str = OPEN
     receipt: dict[str, Any] = field(default_factory=dict)
     anchor: dict[str, Any] = field(default_factory=dict, repr=False)
+    least_sum: dict[str, int] = field(default_factory=dict)
 
     @property
     def vector_sent(self) -> dict[str, int | str] | None:

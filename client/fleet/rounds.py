@@ -14,7 +14,7 @@ import secrets
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from hashlib import sha256
 from typing import Any, ClassVar
 
@@ -34,6 +34,7 @@ from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.filters import SkellamMeter
 from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.budget import SENSITIVITY
+from palate.privacy.colluding import LeastSum
 from palate.privacy.ledger.anchors import SALT_SIZE
 from palate.privacy.ledger.body import charge_nano
 from palate.privacy.ledger.errors import MalformedBody
@@ -214,13 +215,17 @@ class SecureRounds(ABC):
             parties=self._profile.parties,
         )
 
-    def _charge(self, plan: RoundPlan, offer: bytes, *, anchored: bool = False) -> RoundRecord:
+    def _charge(
+        self, plan: RoundPlan, offer: bytes, *, least: int, enrolled: int, anchored: bool = False
+    ) -> RoundRecord:
         """Charge a round, and close those before it; nothing is charged where anything refuses.
 
         Parameters
         ----------
         plan, offer
             What is asked.
+        least, enrolled
+            Fewest vectors in the sum, and devices that the server may choose from (`LeastSum`).
         anchored
             Keep the ledger's end with a fresh salt, for a report that commits to it.
         """
@@ -229,7 +234,14 @@ class SecureRounds(ABC):
         close_rounds(self._guard, self._round_log, self._watch)
         self._guard.begin(plan)
         heads = self._guard.heads()
-        record = self._record(plan, offer)
+        assert plan.terms is not None  # `limits.check` has seen to it
+        worst = LeastSum(
+            sensitivity=plan.terms.sensitivity,
+            share_variance=plan.terms.share_variance,
+            least=least,
+            enrolled=enrolled,
+        )
+        record = replace(self._record(plan, offer), least_sum=asdict(worst))
         if anchored:
             salt = secrets.token_hex(SALT_SIZE)
             end = heads[0]

@@ -20,6 +20,7 @@ from palate.errors import RunError
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for
 from palate.privacy.budget import SENSITIVITY, Promise
+from palate.privacy.colluding import IfColluding, LeastSum, if_colluding
 from palate.privacy.durations import DAY_SECONDS
 from palate.privacy.ledger.body import Window
 
@@ -145,6 +146,14 @@ class DeviceStatus:
     removed_at: int | None
     carried_nano: int = 0
 
+    @property
+    def if_colluding(self) -> list[IfColluding]:
+        """What all rounds of this device so far would prove if more devices colluded; empty before the first."""
+        if self.budget is None:
+            return []
+        rounds = [LeastSum(**record.least_sum) for record in self.rounds if record.least_sum]
+        return if_colluding(rounds, self.budget.delta)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; an epsilon that is not finite is null."""
         profile, budget = self.profile, self.budget
@@ -175,6 +184,7 @@ class DeviceStatus:
             "paused": self.paused,
             "removed_at": self.removed_at,
             "carried_nano": self.carried_nano,
+            "if_colluding": [each.to_json() for each in self.if_colluding],
         }
 
 

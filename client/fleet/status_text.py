@@ -15,6 +15,7 @@ from palate.client.fleet.trust import against_server, trust_sentence
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.guarantee import round_up
 from palate.privacy.budget import Promise
+from palate.privacy.colluding import colluding_words
 from palate.privacy.ledger.state import utc
 
 _GAUGE_WIDTH = 24
@@ -93,6 +94,8 @@ def status_lines(status: DeviceStatus, *, explain: bool = False) -> Iterator[str
         yield "paused     no round is begun until palate client pause --off"
     if status.budget is not None:
         yield from budget_lines(status.budget, explain=explain)
+        if explain and (words := colluding_sentence(status)):
+            yield f"           {words}"
     elif status.carried_nano:
         yield f"carried    {carried_words(status.carried_nano)}"
     yield f"history    {status.interactions} interactions"
@@ -105,6 +108,14 @@ def status_lines(status: DeviceStatus, *, explain: bool = False) -> Iterator[str
         )
     for refusal in status.refusals:
         yield f"refused    {_day(refusal['at'])}  round {refusal['server_round']}: {refusal['why']}"
+
+
+def colluding_sentence(status: DeviceStatus) -> str:
+    """Say what the rounds so far would be worth if more devices colluded; empty before the first."""
+    if status.budget is None or status.profile is None or not status.if_colluding:
+        return ""
+    of = "a round's devices" if status.profile.trust is None else "the enrolled devices"
+    return "all rounds so far, " + colluding_words(status.if_colluding, status.budget.delta, of=of)
 
 
 def budget_lines(budget: BudgetGauge, *, explain: bool = False) -> Iterator[str]:

@@ -25,7 +25,13 @@ from palate.client.fleet.limit_fields import FIELDS, as_text, changes_in, from_t
 from palate.client.fleet.limits import DEFAULT_DELTA
 from palate.client.fleet.profile import FleetProfile, set_paused
 from palate.client.fleet.status import status_of
-from palate.client.fleet.status_text import ahead_words, carried_words, left_words, window_words
+from palate.client.fleet.status_text import (
+    ahead_words,
+    carried_words,
+    colluding_sentence,
+    left_words,
+    window_words,
+)
 from palate.client.fleet.trust import trust_sentence
 from palate.client.owner import list_text
 from palate.client.owner.device import Said
@@ -227,6 +233,7 @@ class Page:
             trust=trust,
             carried=carried,
             renewing=renewing,
+            colluding=colluding_sentence(status),
             fields=FIELDS,
             shown=_mark_of(limits),
             limits={**limits, **(typed or {})},

@@ -8,6 +8,8 @@ from typing import Final
 from palate.errors import RunError
 from palate.privacy.aggregators.admission import Parties
 from palate.privacy.aggregators.claim import trust_of
+from palate.privacy.budget import for_batch, for_roster
+from palate.privacy.colluding import LeastSum
 from palate.privacy.secagg.keys import Guarantee, claimed_guarantee
 from palate.server.fleet.config import FleetConfig
 from palate.server.fleet.folder import FleetFolder, read_key, read_public_key
@@ -55,6 +57,34 @@ def claim_of(folder: FleetFolder, config: FleetConfig) -> FleetClaim:
     return FleetClaim(
         "malicious" if trust.against_lies else "semi-honest", f"holds against {who}, while {noise}. {trust.sentence}"
     )
+
+
+def planned_sums(config: FleetConfig, enrolled: int) -> list[LeastSum]:
+    """List all rounds that a fleet's budget pays for, each at its worst: the fewest vectors that it may add up.
+
+    Parameters
+    ----------
+    config
+        What the operator decided.
+    enrolled
+        Devices that are enrolled; while there are fewer than the run is planned for, those of the plan count.
+    """
+    terms, cohort = config.server_settings().terms, config.cohort
+    assert terms is not None  # a fleet's rounds are protected
+    enrolled = max(enrolled, cohort.devices)
+    asked = min(enrolled, cohort.largest)
+    if config.helper.there:
+        least = cohort.least_batch(asked)
+        spread = for_batch(terms, honest_shares=max(1, least - cohort.corrupt(enrolled)), most_reports=asked)
+    else:
+        least = max(cohort.smallest, cohort.quorum.survivors_needed(asked))
+        spread = for_roster(terms, cohort.quorum, asked)
+    popularity, train = (
+        LeastSum(sensitivity=each.sensitivity, share_variance=each.share_variance, least=least, enrolled=enrolled)
+        for each in (spread.popularity, spread.train)
+    )
+    spare = config.privacy.spare_rounds
+    return [popularity] * (1 + spare) + [train] * (config.schedule.rounds + spare)
 
 
 def parties_of(folder: FleetFolder, config: FleetConfig) -> Parties:

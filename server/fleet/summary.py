@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
+from palate.privacy.colluding import colluding_words, if_colluding
 from palate.server.fleet.certificates import last_moment
-from palate.server.fleet.claims import claim_of
+from palate.server.fleet.claims import claim_of, planned_sums
 from palate.server.fleet.config import load_config
 from palate.server.fleet.folder import FleetFolder
 from palate.server.fleet.losses import Losses
@@ -39,6 +40,8 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
     finally:
         state.close()
     devices, claim = _devices(folder), claim_of(folder, config)
+    enrolled = sum(node.removed_at is None for node in devices)
+    colluding = if_colluding(planned_sums(config, enrolled), config.delta)
     applied = [each for each in rounds if each.status in (RoundStatus.APPLIED, RoundStatus.DONE)]
     return {
         "fleet": config.name,
@@ -46,7 +49,7 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
         "address": config.listen.address,
         "running": folder.is_locked(),
         "stop_requested": None if stop is None else str(stop),
-        "devices_enrolled": sum(node.removed_at is None for node in devices),
+        "devices_enrolled": enrolled,
         "devices_removed": sum(node.removed_at is not None for node in devices),
         "devices_planned": config.cohort.devices,
         "keys_revoked": keys_revoked,
@@ -70,6 +73,8 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
         "tls_ends": last_moment(tls_server(folder).certificate).isoformat(),
         "helper": config.helper.there,
         "guarantee": {"against": claim.against, "meaning": claim.meaning},
+        "if_colluding": [each.to_json() for each in colluding],
+        "if_colluding_in_words": colluding_words(colluding, config.delta, of="the enrolled devices"),
         "table": applied[-1].table_hash if applied else None,
     }
 

@@ -124,3 +124,14 @@ def test_a_plan_without_protection_promises_nothing(settings):
     assert (found.noise_multipliers, found.protection.protected) == (None, False)
     assert found.to_dict()["promises"] == []
     assert "no privacy" in str(found.protection)
+
+
+def test_a_plan_says_what_would_be_left_with_more_colluders_where_others_protect(settings):
+    data = settings().data
+    made = plan({"data": data, "epsilon": 8.0})
+    assert [each.share for each in made.if_colluding] == [0.01, 0.05, 0.1]
+    assert 7.99 < made.if_colluding[0].epsilon < made.if_colluding[1].epsilon < made.if_colluding[2].epsilon
+    assert made.to_dict()["if_colluding"] == [each.to_json() for each in made.if_colluding]
+    assert made.colluders.startswith("if more of all people")
+    alone = plan({"data": data, "unit": "interaction", "epsilon": 8.0})
+    assert (alone.if_colluding, alone.colluders) == ((), "")

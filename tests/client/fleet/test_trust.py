@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -9,11 +11,13 @@ from palate.client.fleet import enrolling
 from palate.client.fleet.identity import DeviceKeys
 from palate.client.fleet.limits import RoundUnwelcome
 from palate.client.fleet.profile import FleetProfile
+from palate.client.fleet.round_log import RoundLog
 from palate.client.fleet.status import status_of
 from palate.client.fleet.status_text import status_lines
 from palate.client.fleet.trust import trust_sentence
 from palate.client.vault import Vault
 from palate.errors import ConfigError
+from palate.privacy.colluding import LeastSum, if_colluding
 
 
 def test_who_would_have_to_work_together_follows_from_the_pinned_keys(reporting_of):
@@ -64,3 +68,36 @@ def test_a_welcome_with_another_helper_is_refused_until_the_device_has_left(repo
     reporting.helper_key = Ed25519PrivateKey.generate()
     with pytest.raises(ConfigError, match="another helper could take masks off"):
         enrolling.accept(device.folder, reporting.welcome(identity), reporting.catalogue, reporting.limits)
+
+
+def test_status_says_what_the_rounds_would_be_worth_with_more_colluders(reporting_of):
+    """Of all who are enrolled, by the signed register."""
+    fleet = reporting_of(devices=4, limits={"smallest_cohort": 3})
+    device, plan = fleet.devices[0], fleet.plan(0, terms=fleet.terms_for(3))
+    assert status_of(device.folder).if_colluding == []
+    assert fleet.answer_of(device, plan, fleet.collection(plan, least_batch=3))
+    terms = plan.terms
+    expected = LeastSum(sensitivity=terms.sensitivity, share_variance=terms.share_variance, least=3, enrolled=4)
+    status = status_of(device.folder)
+    assert status.if_colluding == if_colluding([expected], device.member.profile.limits.delta)
+    assert status.to_json()["if_colluding"] == [each.to_json() for each in status.if_colluding]
+    assert "if more of the enrolled devices colluded" in "\n".join(status_lines(status, explain=True))
+    assert "colluded" not in "\n".join(status_lines(status))
+
+
+def test_among_peers_colluders_are_counted_on_the_roster(fleet_of):
+    lone = fleet_of(2)
+    plan = lone.plan(0)
+    lone.devices[0].rounds.handle(lone.ask(plan), plan=plan)
+    (record,) = status_of(lone.devices[0].folder).rounds
+    assert (record.least_sum["least"], record.least_sum["enrolled"]) == (2, 2)
+    assert "if more of a round's devices" in "\n".join(status_lines(status_of(lone.devices[0].folder), explain=True))
+
+
+def test_a_record_of_an_earlier_version_says_nothing_about_colluders(reporting):
+    fleet, device, plan = reporting, reporting.devices[0], reporting.plan(0)
+    fleet.answer_of(device, plan, fleet.collection(plan))
+    log = RoundLog(device.member.vault)
+    with device.member.vault.transaction():
+        log._write(replace(device.record(0), least_sum={}))
+    assert status_of(device.folder).if_colluding == []

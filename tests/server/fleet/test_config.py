@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 
 import pytest
 
 from palate.errors import ConfigError
+from palate.privacy.accounting.guarantee import round_up
+from palate.privacy.colluding import if_colluding
 from palate.privacy.errors import PrivacyError
 from palate.privacy.wire import FleetStep
+from palate.server.fleet.claims import planned_sums
 from palate.server.fleet.config import checked_config, load_config, to_toml
 from palate.server.resolving import PROTECTED, PublicNumbers, planned
 
@@ -131,3 +135,15 @@ def test_the_least_batch_is_a_share_of_those_who_are_asked_and_corrupt_devices_o
     assert [cohort.model_copy(update={"smallest": 2}).least_batch(asked) for asked in (4, 5, 8)] == [3, 4, 6]
     assert cohort.least_batch(600) == cohort.smallest == 500
     assert (cohort.corrupt(1000), cohort.corrupt(1019), cohort.corrupt(1020)) == (50, 50, 51)
+
+
+def test_what_colluders_cost_is_as_the_threat_model_says_and_at_gamma_it_is_the_budget():
+    page = " ".join((Path(__file__).parents[3] / "docs" / "threat-model.md").read_text("utf-8").split())
+    large = checked_config({**GIVEN, "helper": HELPER, "cohort": {"devices": 6040}})
+    found = [round_up(each.epsilon) for each in if_colluding(planned_sums(large, 6040), large.delta)]
+    assert "epsilon 8 becomes {} with 1%, {} with 5% and {} with 10%".format(*found) in page
+    for helper in (HELPER, {}):
+        cohort = {"devices": 300, "gamma": 0.05, "authority_is_separate": True}
+        sized = checked_config({**GIVEN, "helper": helper, "cohort": cohort})
+        (at_gamma,) = if_colluding(planned_sums(sized, 300), sized.delta, [0.05])
+        assert sized.epsilon - 0.01 < at_gamma.epsilon <= sized.epsilon

@@ -127,6 +127,10 @@ def test_leader_helper_and_devices_run_rounds_over_tls(folder, helper, people):
         "against": "malicious",
         "meaning": claim_of(folder, load_config(folder.config)).meaning,
     }
+    colluding = found["if_colluding"]
+    assert [each["share"] for each in colluding] == [0.01, 0.05, 0.1]
+    assert colluding[0]["epsilon"] == pytest.approx(8.0, abs=1e-3), "no device of 4 is 1%: the plan's own figure"
+    assert found["if_colluding_in_words"].startswith("if more of the enrolled devices")
     for each in rounds_of(folder):
         assert (each["status"], each["survivors"], each["failed"]) == ("done", 4, 0)
         assert 350 < each["bytes_up_per_device"] < 600
