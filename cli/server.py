@@ -9,6 +9,7 @@ import typer
 from palate.cli.server_demo import demo
 from palate.cli.server_devices import admit, devices, enrol, init, remove, waiting
 from palate.cli.server_rounds import resume, rounds, start, status, stop
+from palate.cli.server_swarm import swarm
 from palate.cli.server_tls import renew_tls
 
 server_app = typer.Typer(no_args_is_help=True)
@@ -27,6 +28,7 @@ _COMMANDS: dict[Callable[..., None], str] = {
     status: "status --json",
     rounds: "rounds",
     demo: "demo --devices 20 --kill 0.3",
+    swarm: "swarm --data ml-1m --devices 300 --killed 0.3 --lying 0.05",
 }
 """Every command, in the order of the help, with an example of its arguments."""
 

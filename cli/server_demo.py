@@ -6,6 +6,7 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,18 +49,33 @@ def demo(
     killed with SIGKILL in the middle of a round, some come back. In the end ledgers, budgets and tables are checked.
     People and films are the embedded demo's; with so few devices the noise hides nearly all of what could be learned.
     """
+    with new_folder(folder, "palate-fleet-") as root:
+        found = _run(root, devices, rounds, kill, kill_server, peers, epsilon, seed, timeout_seconds)
+    return Answer(found, _lines(found), check=lambda: require_held(found["checks"]))
+
+
+@contextmanager
+def new_folder(folder: Path | None, prefix: str) -> Iterator[Path]:
+    """Yield the new folder that was asked for, which is kept, or a temporary one.
+
+    Raises
+    ------
+    ConfigError
+        If there is something in it.
+    KeyboardInterrupt
+        If somebody stops it meanwhile, with a word on what is left.
+    """
     if folder is not None and folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty", hint="choose a new folder")
-    root = folder or Path(tempfile.mkdtemp(prefix="palate-fleet-"))
+    root = folder or Path(tempfile.mkdtemp(prefix=prefix))
     try:
-        found = _run(root, devices, rounds, kill, kill_server, peers, epsilon, seed, timeout_seconds)
+        yield root
     except KeyboardInterrupt:
         kept = "nothing of it is left" if folder is None else f"what there was is in {folder}"
-        raise KeyboardInterrupt(f"server and devices were stopped, {kept}; the demo begins anew each time") from None
+        raise KeyboardInterrupt(f"server and devices were stopped, {kept}; it begins anew each time") from None
     finally:
         if folder is None:
             shutil.rmtree(root, ignore_errors=True)
-    return Answer(found, _lines(found), check=lambda: _require_held(found["checks"]))
 
 
 def _run(
@@ -142,15 +158,21 @@ def _run(
     }
 
 
-def _require_held(checks: list[dict[str, Any]]) -> None:
+def require_held(checks: list[dict[str, Any]]) -> None:
+    """Raise FederationError with what does not hold, if anything does not."""
     if failed := [check["what"] for check in checks if not check["held"]]:
         raise FederationError(f"not everything is as it has to be: {', '.join(failed)}", hint="report this")
 
 
-def _lines(found: dict[str, Any]) -> Iterator[Line]:
-    yield f"{sum(check['held'] for check in found['checks'])} of {len(found['checks'])} checks of the fleet hold."
-    for check in found["checks"]:
+def check_lines(checks: list[dict[str, Any]]) -> Iterator[Line]:
+    """Say of every check whether it holds."""
+    yield f"{sum(check['held'] for check in checks)} of {len(checks)} checks of the fleet hold."
+    for check in checks:
         yield f"{'ok  ' if check['held'] else 'BAD '} {check['what']}: {check['words']}"
+
+
+def _lines(found: dict[str, Any]) -> Iterator[Line]:
+    yield from check_lines(found["checks"])
     yield round_grid(found["rounds"])
     killed = sum(each["device"] != "server" for each in found["accidents"])
     returned = sum(each["returned"] for each in found["accidents"])

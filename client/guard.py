@@ -30,7 +30,7 @@ from palate.privacy.wire import ItemUpdate, RoundPlan
 
 
 class Guard:
-    """Charges rounds to a device's ledgers; the file is opened for each round, and closed again.
+    """Charges rounds to a device's ledgers; the file is opened for each call, or once for many (`held`).
 
     Parameters
     ----------
@@ -69,9 +69,22 @@ class Guard:
         self._smallest_cohort = smallest_cohort
         self._carried = dict(carried or {})
         self._clock = clock
+        self._book: LedgerBook | None = None
+        self._holders = 0
 
     def __repr__(self) -> str:
         return f"Guard({self._device!r})"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Open the file once for all calls until the context ends: to open it, all of its entries are verified."""
+        self._holders += 1
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            if not self._holders:
+                self._close()
 
     def begin(self, plan: RoundPlan) -> bytes | None:
         """Charge a round, or find out how far it came before; rounds that others replaced are closed first.
@@ -257,12 +270,21 @@ class Guard:
 
     @contextmanager
     def _opened(self) -> Iterator[LedgerBook]:
-        with LedgerBook(self._path, self._signer) as book:
+        with self.held():
+            if self._book is None:
+                self._book = LedgerBook(self._path, self._signer)
+            with self._book.transaction():
+                pass  # takes in what another program has written since the last call
             for unit, promise in self._promises.items():
                 name = ledger_name(self._device, unit)
-                if name not in book.names:
-                    book.create([name], self._policy(unit, promise))
-            yield book
+                if name not in self._book.names:
+                    self._book.create([name], self._policy(unit, promise))
+            yield self._book
+
+    def _close(self) -> None:
+        if self._book is not None:
+            self._book.close()
+            self._book = None
 
     def _close_rounds(self, book: LedgerBook, but: tuple[str, int] | None = None) -> None:
         for name in book.names:

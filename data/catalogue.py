@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -134,6 +134,7 @@ class Catalogue:
         return pl.DataFrame(columns, schema_overrides={"genres": pl.List(pl.String), "year": pl.Int32})
 
     @staticmethod
+    @lru_cache(maxsize=1)  # a worker reads the same file in every round
     def from_parquet(data: bytes, *, num_items: int | None = None, hint: str) -> Catalogue:
         """Read what `to_parquet` wrote; only `item` must be there, and genres may be text, parted by "|".
 

@@ -6,6 +6,7 @@ Settings of the surroundings do not reach it: no proxies, no certificate bundles
 from __future__ import annotations
 
 import ssl
+from functools import lru_cache
 from typing import Final
 
 import httpx
@@ -15,6 +16,7 @@ TRY_LATER: Final = frozenset({408, 425, 429})
 """Answers below 500 that are worth another attempt."""
 
 
+@lru_cache(maxsize=8)  # a context is not changed once it is made; thousands of devices of one process share it
 def trusting(certificates: str | None) -> ssl.SSLContext:
     """Return a TLS 1.3 context that trusts these authorities and nobody else.
 

@@ -69,6 +69,14 @@ REFUSED: Final = 102
 """Code where the device's ledger, its owner's limits or a check of secure aggregation refuses the round."""
 
 
+WHOLE_PULL_PATH: Final = "/v1/fleet/pull-whole"
+"""Call that answers with a message and its objects, framed (`palate.privacy.ledger.framing`)."""
+WHOLE_PUSH_PATH: Final = "/v1/fleet/push-whole"
+"""Call that takes a reply and its objects, framed."""
+MAX_WHOLE_BYTES: Final = 4 << 20
+"""Objects in one such call, together; Flower's own calls carry the larger ones one by one."""
+
+
 class WireError(ValueError):
     """A message that does not say what this version understands."""
 

@@ -109,8 +109,9 @@ class Member:
             If the ledger on disk is not the newest that this device had.
         """
         guard, round_log = self.guard, RoundLog(self.vault)
-        guard.check_heads(round_log.heads())
-        guard.adopt_policy()
+        with guard.held():
+            guard.check_heads(round_log.heads())
+            guard.adopt_policy()
         parts: dict[str, Any] = {
             "profile": self.profile,
             "keys": self.keys,

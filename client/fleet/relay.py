@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
-from palate.client.fleet.rounds import SecureRounds
 from palate.errors import PalateError
 from palate.models.arrays import AnyArray
 from palate.models.table import ItemTable
@@ -22,7 +22,14 @@ log = logging.getLogger(__name__)
 FLEET, PLAN, TABLE = "fleet", "plan", "table"
 
 
-def relay_to(rounds: SecureRounds) -> Callable[[Message], Message]:
+class Answering(Protocol):
+    """What answers fleet messages: `palate.client.fleet.rounds.SecureRounds`."""
+
+    def handle(self, message: FleetMessage, *, plan: RoundPlan | None, table: ItemTable | None) -> FleetMessage:
+        """Answer one step."""
+
+
+def relay_to(rounds: Answering) -> Callable[[Message], Message]:
     """Return the program that a `FleetAgent` runs: it answers every message with one, and never raises."""
 
     def handle(message: Message) -> Message:
@@ -31,7 +38,7 @@ def relay_to(rounds: SecureRounds) -> Callable[[Message], Message]:
         except WireError as error:
             log.error("not understood: %s", error)
             return Message(Error(code=BAD_PLAN, reason="BadPlan"), reply_to=message)
-        except PalateError:  # `SecureRounds` has noted why
+        except PalateError:  # the rounds have noted why
             return Message(Error(code=REFUSED, reason="Refused"), reply_to=message)
         except Exception as error:
             log.error("a message failed with %s", type(error).__name__)
@@ -40,7 +47,7 @@ def relay_to(rounds: SecureRounds) -> Callable[[Message], Message]:
     return handle
 
 
-def _answer(message: Message, rounds: SecureRounds) -> RecordDict:
+def _answer(message: Message, rounds: Answering) -> RecordDict:
     if not message.has_content():
         raise WireError("a message without content")
     names = set(message.content)

@@ -142,9 +142,10 @@ class SecureRounds(ABC):
             raise WireError(f"{message.step}: a table comes with {FleetStep.RECEIPT}, and with nothing else")
         with self._lock:
             try:
-                self._close_expired()
-                last = message.step is FleetStep.RECEIPT
-                body = self._receipt(message, table) if last else self._step(message, plan)
+                with self._guard.held():
+                    self._close_expired()
+                    last = message.step is FleetStep.RECEIPT
+                    body = self._receipt(message, table) if last else self._step(message, plan)
             except PalateError as error:
                 log.warning("round %d of %s refused: %s", message.server_round, message.run, error.message)
                 self._round_log.refused(message.run, message.server_round, error.message)

@@ -107,13 +107,7 @@ class Worker:
         assert plan.terms is not None  # the owner's limits ask for unit user
         with self._lock:
             try:
-                frame = self._exchange(plan, history, head)
-                if frame.values.get("failed"):
-                    log.error("round %d failed with %s inside", plan.server_round, frame.values["failed"])
-                update = ItemUpdate.from_parts({"update": frame.arrays["vector"]}, plan)
-                new_head = frame.arrays.get("head")
-                vector = cast("RingArray", update.vector)  # a plan with terms takes nothing else
-                return Contribution(vector, None if new_head is None else new_head.tobytes())
+                return contribution_in(self._exchange(plan, history, head), plan)
             except Exception as error:  # whatever it was: a round that is charged and not answered could be seen
                 log.error(
                     "round %d: the worker failed with %s, noise alone is sent", plan.server_round, type(error).__name__
@@ -127,30 +121,21 @@ class Worker:
             self._end()
 
     def _exchange(self, plan: RoundPlan, history: Sequence[str], head: bytes | None) -> Frame:
-        arrays, scalars = plan.to_parts()
-        values: dict[str, object] = {
-            "plan": scalars,
-            "history": list(history),
-            "catalogue": str(self._catalogue),
-            "catalogue_sha256": self._catalogue_sha256,
-        }
-        given: dict[str, AnyArray] = {**arrays}
-        if head is not None:
-            given["head"] = np.frombuffer(head, dtype=np.uint8)
+        asked = question(plan, history, head, self._catalogue, self._catalogue_sha256)
         until = time.monotonic() + self._timeout
         warm = self.process_id is not None
         try:
-            return self._ask(values, given, until)
+            return self._ask(asked, until)
         except ChannelBroken:
             if not warm or time.monotonic() >= until:
                 raise
         # It may have ended itself, idle, just when it was asked.
         self._end()
-        return self._ask(values, given, until)
+        return self._ask(asked, until)
 
-    def _ask(self, values: dict[str, object], arrays: dict[str, AnyArray], until: float) -> Frame:
+    def _ask(self, asked: Frame, until: float) -> Frame:
         channel = self._running()
-        send(channel, values, arrays, until=until)
+        send(channel, asked.values, asked.arrays, until=until)
         return receive(channel, until=until)
 
     def _running(self) -> socket.socket:
@@ -181,6 +166,33 @@ class Worker:
             except subprocess.TimeoutExpired:  # in the kernel's hands; it is collected with the agent
                 log.error("the worker does not end")
             self._process = None
+
+
+def question(
+    plan: RoundPlan, history: Sequence[str], head: bytes | None, catalogue: Path, catalogue_sha256: str
+) -> Frame:
+    """Return what a worker is asked (`palate.client.fleet.worker_process.answer`)."""
+    arrays, scalars = plan.to_parts()
+    values: dict[str, object] = {
+        "plan": scalars,
+        "history": list(history),
+        "catalogue": str(catalogue),
+        "catalogue_sha256": catalogue_sha256,
+    }
+    given: dict[str, AnyArray] = {**arrays}
+    if head is not None:
+        given["head"] = np.frombuffer(head, dtype=np.uint8)
+    return Frame(values, given)
+
+
+def contribution_in(frame: Frame, plan: RoundPlan) -> Contribution:
+    """Read a worker's answer; raises where it does not fit the plan."""
+    if frame.values.get("failed"):
+        log.error("round %d failed with %s inside", plan.server_round, frame.values["failed"])
+    update = ItemUpdate.from_parts({"update": frame.arrays["vector"]}, plan)
+    head = frame.arrays.get("head")
+    vector = cast("RingArray", update.vector)  # a plan with terms takes nothing else
+    return Contribution(vector, None if head is None else head.tobytes())
 
 
 def noise_alone(size: int, terms: ReleaseTerms) -> RingArray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from palate.privacy.accounting.checks import require_count, require_delta, require_positive
 from palate.privacy.accounting.events import Composed, Event, GaussianEvent, SkellamEvent
@@ -113,6 +114,7 @@ def calibrate_skellam(*, epsilon: float, delta: float, rounds: int, sensitivity:
     return one_round(found)
 
 
+@lru_cache(maxsize=64)  # a search, asked again whenever a fleet's settings are read
 def calibrate_gaussian(*, epsilon: float, delta: float, rounds: int) -> GaussianEvent:
     """Size a Gaussian mechanism for a number of rounds, and return one of them.
 

@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 
@@ -109,6 +110,7 @@ def price_nano(meter: SkellamMeter, events: Iterable[Event]) -> int:
     return sum(count * meter.price_nano(event) for event, count in flatten(events))
 
 
+@lru_cache(maxsize=64)  # thirty steps of a search, asked again for every ledger that is opened
 def budget_nano_for(meter: SkellamMeter, epsilon: float, delta: float) -> int:
     """Largest budget whose promise stays within (epsilon, delta), in the meter's billionths.
 

@@ -17,6 +17,19 @@ def framed(*parts: bytes) -> bytes:
     return b"".join(len(part).to_bytes(LENGTH_SIZE, "big") + part for part in parts)
 
 
+def parts_of(data: bytes, *, most: int = 1 << 16) -> list[bytes]:
+    """Take apart what `framed` joined; raises ValueError if the lengths do not add up, or there are more parts."""
+    parts: list[bytes] = []
+    at = 0
+    while at < len(data):
+        start = at + LENGTH_SIZE
+        at = start + int.from_bytes(data[at:start], "big")
+        if at > len(data) or len(parts) >= most:
+            raise ValueError("the lengths of the parts do not add up")
+        parts.append(data[start:at])
+    return parts
+
+
 def digest(tag: bytes, *parts: bytes) -> bytes:
     """SHA-256 of the framed tag and parts, 32 bytes."""
     return sha256(framed(tag, *parts)).digest()

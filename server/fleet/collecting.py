@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from palate.errors import FederationError, RunError
 from palate.privacy.aggregators.admission import Membership
 from palate.privacy.aggregators.call import CollectionCall, open_cosigned
-from palate.privacy.aggregators.errors import AnswerRefused, SumImplausible, TooFewReports
+from palate.privacy.aggregators.errors import AnswerRefused, ReportRefused, SumImplausible, TooFewReports
 from palate.privacy.aggregators.leader import Collected, Collection
 from palate.privacy.aggregators.messages import Answer, Head
 from palate.privacy.aggregators.offer import CollectionOffer
@@ -323,7 +323,9 @@ class CollectionRound:
         try:
             self._collection.take(body, now=int(self._protocol.wall_clock()), sender=int(device, 16))
         except SecureAggregationError as error:
-            raise NotTaken(type(error).__name__) from None  # the name of the check alone
+            # The name of the check alone; the reasons of a refused report name no device.
+            why = f": {error.message}" if isinstance(error, ReportRefused) else ""
+            raise NotTaken(f"{type(error).__name__}{why}") from None
 
     def _freeze(self) -> None:
         try:

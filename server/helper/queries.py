@@ -28,7 +28,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from palate.privacy.aggregators.admission import MAX_REGISTERED, Parties
 from palate.privacy.aggregators.errors import RequestRefused
-from palate.privacy.ledger.framing import LENGTH_SIZE, framed
+from palate.privacy.ledger import framing
+from palate.privacy.ledger.framing import framed
 from palate.privacy.secagg.encoding import SIGNATURE_SIZE
 
 _TAG = b"palate/helper/query/1"
@@ -133,12 +134,7 @@ def parts_of(data: bytes) -> list[bytes]:
     RequestRefused
         If the lengths do not add up.
     """
-    parts: list[bytes] = []
-    at = 0
-    while at < len(data):
-        start = at + LENGTH_SIZE
-        at = start + int.from_bytes(data[at:start], "big")
-        if at > len(data) or len(parts) > MAX_REGISTERED:
-            raise RequestRefused("the message was cut short", hint="send it again")
-        parts.append(data[start:at])
-    return parts
+    try:
+        return framing.parts_of(data, most=MAX_REGISTERED + 1)
+    except ValueError:
+        raise RequestRefused("the message was cut short", hint="send it again") from None

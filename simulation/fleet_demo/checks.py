@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.status import status_of
 from palate.errors import PalateError
 from palate.privacy.accounting.events import Unit
@@ -33,51 +35,130 @@ class Check:
     words: str
 
 
+@dataclass(frozen=True)
+class DeviceFindings:
+    """What was found on devices; findings of several processes add up.
+
+    Attributes
+    ----------
+    devices, intact
+        How many were looked at, and how many have a ledger that verifies.
+    cut_off
+        Ledgers that end in an open round, where a kill cut it off.
+    within, equal
+        Devices that have spent no more than the server has charged, and just as much.
+    receipts, wrong_tables
+        Signed receipts, and those that name another table than the server made.
+    last
+        Devices that have the last table.
+    """
+
+    devices: int = 0
+    intact: int = 0
+    cut_off: int = 0
+    within: int = 0
+    equal: int = 0
+    receipts: int = 0
+    wrong_tables: int = 0
+    last: int = 0
+
+    def __add__(self, other: DeviceFindings) -> DeviceFindings:
+        """Add what was found elsewhere."""
+        return DeviceFindings(*(left + right for left, right in zip(astuple(self), astuple(other), strict=True)))
+
+
 def examine(demo: DemoFleet) -> list[Check]:
     """Check every ledger, every budget and every table of a fleet whose run is over."""
-    rounds = rounds_of(demo.fleet)
-    applied = {each["round"]: each for each in rounds if each["status"] in ("applied", "done")}
-    checks = []
-    server = verify_book(demo.fleet.ledger, read_public_key(demo.fleet.ledger_key), allow_open=True)
-    server_spent = server[ledger_name(SERVER, Unit.USER)].spent_nano
-    still_open = sum(len(state.open) for state in server.values())
-    checks.append(Check("server's ledger", still_open == 0, f"intact, {len(rounds)} rounds charged, {still_open} open"))
-    intact = equal = within = cut_off = 0
-    receipts = wrong_tables = last = 0
-    for folder in demo.devices.values():
+    server = examine_server(demo.fleet)
+    return checks_of(demo, server, examine_devices(demo.devices.values(), server.tables, server.spent))
+
+
+@dataclass(frozen=True)
+class ServerFindings:
+    """What the server's books say: rounds, open ones in its ledger, what it charged, and its tables by round."""
+
+    rounds: int
+    still_open: int
+    spent: int
+    tables: dict[int, str]
+
+
+def examine_server(fleet: FleetFolder) -> ServerFindings:
+    """Verify the server's ledger, and read what it made; raises LedgerError where it does not verify."""
+    rounds = rounds_of(fleet)
+    book = verify_book(fleet.ledger, read_public_key(fleet.ledger_key), allow_open=True)
+    return ServerFindings(
+        len(rounds),
+        sum(len(state.open) for state in book.values()),
+        book[ledger_name(SERVER, Unit.USER)].spent_nano,
+        {each["round"]: each["table"] for each in rounds if each["status"] in ("applied", "done")},
+    )
+
+
+def examine_devices(folders: Iterable[DeviceFolder], tables: Mapping[int, str], server_spent: int) -> DeviceFindings:
+    """Verify the ledgers of devices, and compare what they say with the server's.
+
+    Parameters
+    ----------
+    folders
+        Theirs.
+    tables
+        Hashes of the tables that the server made, by round.
+    server_spent
+        What it has charged, in 1e-9 of 2 rho.
+    """
+    found = DeviceFindings()
+    for folder in folders:
         try:
             status = status_of(folder)
             key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(status.ledger_key))
             book = verify_book(folder.ledger, key, allow_open=True)
         except PalateError:
+            found += DeviceFindings(devices=1)
             continue
-        intact += 1
-        cut_off += any(state.open for state in book.values())
         spent = sum(state.spent_nano for state in book.values())
-        within += spent <= server_spent
-        equal += spent == server_spent
-        for record in status.rounds:
-            if record.receipt:
-                receipts += 1
-                wrong_tables += record.receipt["model_hash"] != applied[record.server_round]["table"]
-        last += bool(applied) and status.table_hash == applied[max(applied)]["table"]
-    total = len(demo.devices)
-    checks.append(
+        signed = [record for record in status.rounds if record.receipt]
+        found += DeviceFindings(
+            devices=1,
+            intact=1,
+            cut_off=int(any(state.open for state in book.values())),
+            within=int(spent <= server_spent),
+            equal=int(spent == server_spent),
+            receipts=len(signed),
+            wrong_tables=sum(each.receipt["model_hash"] != tables[each.server_round] for each in signed),
+            last=int(bool(tables) and status.table_hash == tables[max(tables)]),
+        )
+    return found
+
+
+def checks_of(demo: DemoFleet, server: ServerFindings, devices: DeviceFindings) -> list[Check]:
+    """Say what holds of a fleet whose run is over."""
+    total = devices.devices
+    checks = [
+        Check(
+            "server's ledger",
+            server.still_open == 0,
+            f"intact, {server.rounds} rounds charged, {server.still_open} open",
+        ),
         Check(
             "devices' ledgers",
-            intact == total,
-            f"{intact} of {total} intact, {cut_off} end in a round that a kill cut off",
-        )
-    )
-    checks.append(
-        Check("budgets", within == total, f"{equal} devices have spent what the server has, {total - equal} less")
-    )
-    checks.append(
-        Check("receipts", wrong_tables == 0, f"{receipts} signed receipts, each for the table that the server made")
-    )
-    checks.append(Check("last table", last > 0, f"{last} of {total} devices have verified and kept it"))
+            devices.intact == total,
+            f"{devices.intact} of {total} intact, {devices.cut_off} end in a round that a kill cut off",
+        ),
+        Check(
+            "budgets",
+            devices.within == total,
+            f"{devices.equal} devices have spent what the server has, {total - devices.equal} less",
+        ),
+        Check(
+            "receipts",
+            devices.wrong_tables == 0,
+            f"{devices.receipts} signed receipts, each for the table that the server made",
+        ),
+        Check("last table", devices.last > 0, f"{devices.last} of {total} devices have verified and kept it"),
+    ]
     if demo.helper is not None:
-        checks += _of_two_aggregators(demo.fleet, demo.helper, len(applied))
+        checks += _of_two_aggregators(demo.fleet, demo.helper, len(server.tables))
     return checks
 
 

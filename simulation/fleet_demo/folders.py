@@ -6,7 +6,7 @@ Folders are made with the same functions as the commands use.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ from palate.data.catalogue import Catalogue
 from palate.errors import ConfigError
 from palate.privacy import files
 from palate.privacy.enrolment import EnrolmentRequest
-from palate.privacy.ledger.framing import framed
 from palate.server.fleet.certifying import propose
 from palate.server.fleet.folder import FleetFolder
-from palate.server.fleet.setup import make_fleet, welcome
+from palate.server.fleet.setup import Welcomed, make_fleet, welcome
 from palate.server.helper.config import checked_config
 from palate.server.helper.folder import HelperFolder, make_helper, opened, trust
+from palate.server.values import merge
 from palate.simulation.datasets.presets import load
 
 _DEADLINES = {
@@ -117,74 +117,97 @@ def build(
     ConfigError, PrivacyError
         If a setting cannot be used.
     """
-    logs = root / "logs"
-    logs.mkdir(parents=True)
-    files.replace(root / "items.parquet", catalogue.to_parquet())
-    fleet = FleetFolder(root / "fleet")
-    port = _free_port()
-    given: dict[str, Any] = {
-        "name": "demo",
-        "run": "demo-1",
-        "epsilon": epsilon,
-        "listen": {"address": f"127.0.0.1:{port}", "bind": "127.0.0.1", "port": port},
-        "cohort": {"devices": len(people), "smallest": smallest},
-        "deadlines": _DEADLINES,
-        "schedule": {"rounds": rounds - 1},
-    }
-    helper, card = None, None
+    asked: dict[str, Any] = {"cohort": {"devices": len(people), "smallest": smallest}, "deadlines": _DEADLINES}
     if with_helper:
-        helper, port = HelperFolder(root / "helper"), _free_port()
-        make_helper(
-            helper,
-            checked_config({"fleet": "demo", "address": f"127.0.0.1:{port}", "bind": "127.0.0.1", "port": port}),
-        )
-        card = helper.card.read_bytes()
-        given["privacy"] = {"spare_rounds": 1}  # of devices that are killed a round may lose too many
-    make_fleet(fleet, root / "items.parquet", given, helper=card)
-    if helper is not None:
-        trust(helper, fleet.leader_card.read_bytes())
+        asked["privacy"] = {"spare_rounds": 1}  # of devices that are killed a round may lose too many
+    asked |= {"epsilon": epsilon, "schedule": {"rounds": rounds - 1}}
+    demo = found(root, catalogue, asked, with_helper=with_helper)
     asking: dict[str, tuple[DeviceFolder, EnrolmentRequest]] = {}
     for name in people:
         folder = DeviceFolder(root / "devices" / name)
-        asking[name] = folder, _request(folder)
-    certificates = None if helper is None else _admitted(fleet, helper, [request for _, request in asking.values()])
-    devices = {}
-    for name, (folder, request) in asking.items():
-        devices[_enrolled(fleet, folder, request, certificates, people[name], smallest)] = folder
-        progress(len(devices))
-    return DemoFleet(fleet, devices, logs, helper)
+        asking[name] = folder, EnrolmentRequest.open(make_device(folder))
+    for name, welcomed in zip(people, welcome_all(demo, [request for _, request in asking.values()]), strict=True):
+        folder, archive = asking[name][0], asking[name][0].home / "welcome.zip"
+        files.replace(archive, welcomed.archive)
+        join(folder, archive, people[name], smallest=smallest)
+        demo.devices[welcomed.device] = folder
+        progress(len(demo.devices))
+    return demo
 
 
-def _request(folder: DeviceFolder) -> EnrolmentRequest:
+def found(root: Path, catalogue: Catalogue, asked: Mapping[str, Any], *, with_helper: bool) -> DemoFleet:
+    """Make a fleet's folder, with a helper or without, on free ports of the loopback interface; no device yet.
+
+    Parameters
+    ----------
+    root
+        An empty folder.
+    catalogue
+        The public items.
+    asked
+        Settings of fleet.toml besides names and addresses.
+    with_helper
+        Whether rounds go through two aggregators.
+
+    Raises
+    ------
+    ConfigError, PrivacyError
+        If a setting cannot be used.
+    """
+    logs, items = root / "logs", root / "items.parquet"
+    logs.mkdir(parents=True)
+    files.replace(items, catalogue.to_parquet())
+    fleet, port = FleetFolder(root / "fleet"), _free_port()
+    listen = {"address": f"127.0.0.1:{port}", "bind": "127.0.0.1", "port": port}
+    given = merge({"name": "demo", "run": "demo-1", "listen": listen}, asked)
+    helper = HelperFolder(root / "helper") if with_helper else None
+    if helper is not None:
+        port = _free_port()
+        own = {"fleet": given["name"], "address": f"127.0.0.1:{port}", "bind": "127.0.0.1", "port": port}
+        make_helper(helper, checked_config(own))
+    make_fleet(fleet, items, given, helper=None if helper is None else helper.card.read_bytes())
+    if helper is not None:
+        trust(helper, fleet.leader_card.read_bytes())
+    return DemoFleet(fleet, {}, logs, helper)
+
+
+def make_device(folder: DeviceFolder) -> bytes:
+    """Make a device, and return what it asks to be enrolled with."""
     enrolling.begin(folder, keyring="file")
     path = folder.home / "request.json"
     enrolling.request(folder, path)
-    return EnrolmentRequest.open(path.read_bytes())
+    return path.read_bytes()
 
 
-def _admitted(fleet: FleetFolder, helper: HelperFolder, requests: Sequence[EnrolmentRequest]) -> bytes:
-    """Have both parties sign for all devices, and return the certificates as the helper's command writes them."""
-    with opened(helper) as service:
-        signed = service.admit([propose(fleet, request) for request in requests])
-    return framed(*(each.to_bytes() for each in signed))
+def welcome_all(demo: DemoFleet, requests: Sequence[EnrolmentRequest]) -> Iterator[Welcomed]:
+    """Admit devices, by leader and helper together where there is a helper, and yield their welcomes in order."""
+    certificates: list[bytes | None] = [None] * len(requests)
+    if demo.helper is not None:
+        with opened(demo.helper) as service:
+            proposed = [propose(demo.fleet, request) for request in requests]
+            certificates = [each.to_bytes() for each in service.admit(proposed)]
+    for request, certificate in zip(requests, certificates, strict=True):
+        yield welcome(demo.fleet, request, certificate=certificate)
 
 
-def _enrolled(
-    fleet: FleetFolder,
-    folder: DeviceFolder,
-    request: EnrolmentRequest,
-    certificates: bytes | None,
-    items: Sequence[str],
-    smallest: int,
-) -> str:
-    made = welcome(fleet, request, certificate=certificates)
-    archive = folder.home / "welcome.zip"
-    files.replace(archive, made.archive)
-    read, catalogue = enrolling.read_welcome(archive)
-    enrolling.accept(folder, read, catalogue, enrolling.limits_for(read, smallest_cohort=smallest))
+def join(folder: DeviceFolder, archive: Path, items: Sequence[str], *, smallest: int) -> None:
+    """Join a fleet with a welcome, and fill a person's history in.
+
+    Parameters
+    ----------
+    folder
+        A device's, with keys.
+    archive
+        The welcome.
+    items
+        Keys of what the person has had, oldest first.
+    smallest
+        Fewest devices in a round that the owner accepts.
+    """
+    welcome, catalogue = enrolling.read_welcome(archive)
+    enrolling.accept(folder, welcome, catalogue, enrolling.limits_for(welcome, smallest_cohort=smallest))
     with Vault.open(folder.vault) as vault:
         History(vault).add_many([Interaction(item=item, value=1.0, time=None, source="import") for item in items])
-    return made.device
 
 
 def _free_port() -> int:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -70,6 +71,15 @@ class Program:
         """Whether it runs."""
         return self._process.poll() is None
 
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of the process itself, without its children; 0 once it has ended."""
+        try:
+            times = psutil.Process(self._process.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system)
+
     def memory_mb(self) -> float:
         """Resident memory of the process itself, without its children, in megabytes; 0 once it has ended."""
         try:
@@ -97,6 +107,54 @@ class Program:
         """Return the end of what it has printed."""
         lines = self.log.read_text("utf-8", errors="replace").splitlines()
         return "\n".join(lines[-count:])
+
+
+class EventTail:
+    """Reads a server's event log while it grows.
+
+    Parameters
+    ----------
+    path
+        The log; it need not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0
+
+    def __call__(self) -> Iterator[dict[str, Any]]:
+        """Yield the events that were added since the last call."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._read)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # being written
+                self._read += len(line)
+                yield json.loads(line)
+
+
+def start_helper(demo: DemoFleet) -> Program | None:
+    """Start the helper of a fleet; None where it has none."""
+    if demo.helper is None:
+        return None
+    return Program((*PALATE, "helper", "start", "--folder", str(demo.helper.root)), demo.logs / "the-helper.log")
+
+
+def start_server(demo: DemoFleet, program: Sequence[str] = PALATE) -> Program:
+    """Start the server of a fleet; it ends after the last round."""
+    command = (*program, "server", "start", "--until-done", "--folder", str(demo.fleet.root))
+    return Program(command, demo.logs / "the-server.log")
+
+
+def await_server(server: Program, events: EventTail) -> None:
+    """Wait until a server listens; raises FederationError if it does not start."""
+    deadline = time.monotonic() + _START_SECONDS
+    while not any(event["event"] == "server-started" for event in events()):
+        if not server.running or time.monotonic() > deadline:
+            raise FederationError(f"the server does not start:\n{server.last_lines()}", hint=f"look into {server.log}")
+        time.sleep(_POLL_SECONDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +256,7 @@ class FleetRun:
         self._programs: dict[str, Program] = {}
         self._helper: Program | None = None
         self._numbers = {name: number for number, name in enumerate(demo.devices, start=1)}
-        self._read = 0
+        self._events = EventTail(demo.fleet.events)
         self.outcome = Outcome()
 
     def run(self, *, timeout_seconds: float, progress: Callable[[dict[str, object]], None]) -> Outcome:
@@ -249,13 +307,10 @@ class FleetRun:
 
     @contextmanager
     def _all_programs(self) -> Iterator[None]:
-        helper = self._demo.helper
         try:
-            if helper is not None:  # first, though a round would wait for it
-                command = (*PALATE, "helper", "start", "--folder", str(helper.root))
-                self._helper = Program(command, self._demo.logs / "the-helper.log")
+            self._helper = start_helper(self._demo)  # first, though a round would wait for it
             self._start("")
-            self._await_server()
+            await_server(self._server, self._events)
             for name in self._demo.devices:
                 self._start(name)
             yield
@@ -266,38 +321,17 @@ class FleetRun:
                 self._helper.stop()
 
     def _start(self, name: str) -> None:
-        if name:
-            command = (*self._device_program, "client", "join", "--folder", str(self._demo.devices[name].home))
-        else:
-            command = (*self._server_program, "server", "start", "--until-done", "--folder", str(self._demo.fleet.root))
+        if not name:
+            self._programs[name] = start_server(self._demo, self._server_program)
+            return
+        command = (*self._device_program, "client", "join", "--folder", str(self._demo.devices[name].home))
         self._programs[name] = Program(command, self._demo.logs / f"{self._label(name).replace(' ', '-')}.log")
-
-    def _await_server(self) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        while not any(event["event"] == "server-started" for event in self._events()):
-            if not self._server.running or time.monotonic() > deadline:
-                raise FederationError(
-                    f"the server does not start:\n{self._server.last_lines()}", hint=f"look into {self._server.log}"
-                )
-            time.sleep(_POLL_SECONDS)
 
     def _await_devices(self) -> None:
         """Give the devices time to receive the last table."""
         deadline = time.monotonic() + _START_SECONDS
         while any(program.running for program in self._programs.values()) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
-
-    def _events(self) -> Iterator[dict[str, object]]:
-        path = self._demo.fleet.events
-        if not path.exists():
-            return
-        with path.open("rb") as file:
-            file.seek(self._read)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break  # being written
-                self._read += len(line)
-                yield json.loads(line)
 
     def _notice(self, event: dict[str, object]) -> None:
         if event["event"] == "round-begun" and not self.outcome.idle_memory_mb:

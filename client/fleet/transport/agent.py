@@ -27,7 +27,6 @@ from palate.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_SECONDS = 30.0
 MAX_SENDS = 20
 """How often the same reply is offered to a server that does not take it."""
 _GOODBYE_SECONDS = 1.0
@@ -84,7 +83,7 @@ class FleetAgent:
         self._joined = joined
         self._pace = Pace() if pace is None else pace
         self._link = Link(address, key, authority=authority)
-        self._calls = FleetCalls(self._link, max_message_bytes=max_message_bytes)
+        self.calls = FleetCalls(self._link, max_message_bytes=max_message_bytes)
         self._stop = threading.Event()
         self._rejoin = threading.Event()
         self._leaving = False
@@ -131,26 +130,50 @@ class FleetAgent:
             self._stop.set()
             if self.node_id is not None:
                 with suppress(FleetError):
-                    self._calls.leave(timeout_seconds=_GOODBYE_SECONDS)
-            self._link.close()
+                    self.calls.leave(timeout_seconds=_GOODBYE_SECONDS)
+            self.close()
         return self.answered
+
+    def turn(self) -> bool:
+        """Join if need be, ask once for a message, and answer it; say whether there was one.
+
+        Whoever has many devices in one process calls this in place of `run`.
+
+        Raises
+        ------
+        FleetError
+            If the server does not answer or refuses; the next turn sends the same reply again.
+        """
+        self._join()
+        self._send()
+        message = self.calls.receive()
+        if message is None:
+            return False
+        self._answer(message)
+        self._send()
+        return True
+
+    def rest(self) -> None:
+        """Close the connections until the next turn."""
+        self._link.rest()
+
+    def close(self) -> None:
+        """Close the connections, where `turn` was called and not `run`."""
+        self._link.close()
 
     def _serve(self) -> None:
         poll, backoff = Poll(self._pace), Backoff(self._pace)
         while not self._stop.is_set():
             try:
-                self._join()
-                self._send()
-                message = self._calls.receive()
+                worked = self.turn()
             except (Unreachable, BadAnswer, Refused) as error:
                 self._after(error, backoff)
                 continue
             backoff.succeeded()
-            if message is None:
-                self._stop.wait(poll.wait_seconds())
-            else:
-                self._answer(message)
+            if worked:
                 poll.worked()
+            else:
+                self._stop.wait(poll.wait_seconds())
         with suppress(FleetError):
             if self.node_id is not None:
                 self._send()  # what was being worked on when somebody called `stop`
@@ -158,7 +181,7 @@ class FleetAgent:
     def _join(self) -> None:
         if self.node_id is not None and not self._rejoin.is_set():
             return
-        self.node_id = self._calls.join(self._key.public_pem, HEARTBEAT_SECONDS)
+        self.node_id = self.calls.join(self._key.public_pem, self._pace.heartbeat_seconds)
         self._rejoin.clear()
         self._joined()
         log.info("joined %s as node %d", self._link.address, self.node_id)
@@ -171,10 +194,10 @@ class FleetAgent:
         if error is not None:
             log.error("the program failed with %s", type(error).__name__)
         try:
-            self._outbox = self._calls.pack(message, reply)
+            self._outbox = self.calls.pack(message, reply)
         except Exception as unfit:  # what the program returned is not a reply; by its type alone, texts may quote data
             log.error("the reply cannot be sent: %s", type(unfit).__name__)
-            self._outbox = self._calls.pack(message, failure(message, unfit))
+            self._outbox = self.calls.pack(message, failure(message, unfit))
 
     def _send(self) -> None:
         if self._outbox is None:
@@ -185,7 +208,7 @@ class FleetAgent:
             return
         self._sends += 1
         try:
-            self._calls.send(self._outbox)
+            self.calls.send(self._outbox)
         except Refused as error:
             if error.status == 401 or isinstance(error, Removed):
                 raise
@@ -210,11 +233,11 @@ class FleetAgent:
         self._stop.wait(wait)
 
     def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_SECONDS * random.uniform(0.6, 0.8)):
+        while not self._stop.wait(self._pace.heartbeat_seconds * random.uniform(0.6, 0.8)):
             if self.node_id is None:
                 continue
             try:
-                known = self._calls.beat(HEARTBEAT_SECONDS)
+                known = self.calls.beat(self._pace.heartbeat_seconds)
             except Refused:
                 known = False
             except FleetError:

@@ -84,7 +84,8 @@ class Link:
     def __init__(self, address: str, key: NodeKey, *, authority: Path) -> None:
         self.address = address
         self._key = key
-        self._client = caller(address, _trust(address, authority), answer_seconds=ANSWER_SECONDS)
+        self._trusted = _trust(address, authority)
+        self._client = caller(address, self._trusted, answer_seconds=ANSWER_SECONDS)
         self._public_key = base64.b64encode(key.public_pem).decode("ascii")
 
     def __enter__(self) -> Self:
@@ -98,6 +99,11 @@ class Link:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def rest(self) -> None:
+        """Close the connections for now; the next call opens one again."""
+        self._client.close()
+        self._client = caller(self.address, self._trusted, answer_seconds=ANSWER_SECONDS)
 
     def call(
         self, path: str, body: bytes, *, timeout_seconds: float | None = None, max_bytes: int = MAX_ANSWER_BYTES

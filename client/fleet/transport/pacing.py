@@ -30,6 +30,9 @@ class Pace:
         Bounds of the wait after a failure: each is drawn between zero and a bound that doubles.
     give_up_after_seconds
         How long the server may be unreachable before the agent ends.
+    heartbeat_seconds
+        Between two signs of life where nothing else is sent; the server takes a device that is silent twice as long
+        for offline.
     """
 
     busy_poll_seconds: float = 0.1
@@ -38,6 +41,7 @@ class Pace:
     first_retry_seconds: float = 0.5
     max_retry_seconds: float = 30.0
     give_up_after_seconds: float = 3_600.0
+    heartbeat_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         if not 0 < self.busy_poll_seconds <= self.idle_poll_seconds <= 600:

@@ -46,8 +46,9 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from palate.client.fleet.transport.link import BadAnswer, Link, Unreachable
-from palate.privacy.wire import FAILED
+from palate.client.fleet.transport.link import BadAnswer, Link, Refused, Unreachable
+from palate.privacy.ledger.framing import framed, parts_of
+from palate.privacy.wire import FAILED, MAX_WHOLE_BYTES, WHOLE_PULL_PATH, WHOLE_PUSH_PATH
 
 Handle = Callable[[Message], Message]
 """The installed program: takes a message of the server, and returns `Message(content, reply_to=message)`."""
@@ -90,6 +91,7 @@ class FleetCalls:
         self._link = link
         self._max_message_bytes = max_message_bytes
         self._node: Node | None = None
+        self._whole = True  # until the server turns out to have Flower's own calls alone
 
     @property
     def node(self) -> Node:
@@ -117,21 +119,23 @@ class FleetCalls:
         return bool(_read(SendNodeHeartbeatResponse, body).success)
 
     def receive(self) -> Message | None:
-        """Fetch the next message with all its objects, and confirm it; None if there is none.
+        """Fetch the next message with all its objects; None if there is none.
 
         Raises
         ------
         BadAnswer
             If it is too large, incomplete, for another node, or its contents do not have the hashes of their names.
         """
-        body = self._link.call("/v1/fleet/pull-messages", PullMessagesRequest(node=self.node).SerializeToString())
-        answer = _read(PullMessagesResponse, body)
+        asked = PullMessagesRequest(node=self.node).SerializeToString()
+        parts = self._whole_parts(asked) if self._whole else None
+        head, *objects = [self._link.call("/v1/fleet/pull-messages", asked)] if parts is None else parts
+        answer = _read(PullMessagesResponse, head)
         if not answer.messages_list:
             return None
         if len(answer.messages_list) != len(answer.message_object_trees):
             raise _bad("a message without its objects")
         run_id, tree = int(answer.messages_list[0].metadata.run_id), answer.message_object_trees[0]
-        contents = self._fetch(run_id, tree)
+        contents = self._fetch(run_id, tree, {hashlib.sha256(content).hexdigest(): content for content in objects})
         try:
             _check_inflated_size(contents, self._max_message_bytes)
             message = inflate_object_from_contents(tree.object_id, contents)
@@ -140,33 +144,60 @@ class FleetCalls:
         if not isinstance(message, Message) or message.metadata.dst_node_id != self.node.node_id:
             raise _bad("what is not a message to this node")
         message.metadata.__dict__["_message_id"] = tree.object_id
-        confirm = ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=tree.object_id)
-        with suppress(Unreachable):  # the message is whole; at worst it comes again, and gets the same reply again
-            self._link.call("/v1/fleet/confirm-message-received", confirm.SerializeToString())
+        if not self._whole:  # else the reply confirms it; until then it may come again, and gets the same reply
+            confirm = ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=tree.object_id)
+            with suppress(Unreachable):  # the message is whole; at worst it comes again
+                self._link.call("/v1/fleet/confirm-message-received", confirm.SerializeToString())
         return message
 
-    def _fetch(self, run_id: int, tree: ObjectTree) -> dict[str, bytes]:
+    def _whole_parts(self, asked: bytes) -> list[bytes] | None:
+        """Fetch a message with its objects in one call; None from a stock SuperLink, which has no such call."""
+        try:
+            body = self._link.call(WHOLE_PULL_PATH, asked)
+            return parts_of(body) or [b""]
+        except ValueError as error:
+            raise _bad("an answer that cannot be read") from error
+        except Refused as error:
+            if error.status != 404:
+                raise
+            self._whole = False
+            return None
+
+    def _fetch(self, run_id: int, tree: ObjectTree, here: Mapping[str, bytes]) -> dict[str, bytes]:
         names = list(dict.fromkeys(it.object_id for it in iterate_object_tree(tree)))
         if len(names) > MAX_OBJECTS:
             raise _bad(f"a message of {len(names)} objects, at most {MAX_OBJECTS} are fetched")
         contents, size = dict[str, bytes](), 0
         for name in names:
-            request = PullObjectRequest(node=self.node, run_id=run_id, object_id=name)
-            answer = _read(PullObjectResponse, self._link.call("/v1/fleet/pull-object", request.SerializeToString()))
-            content = bytes(answer.object_content)
+            content = here[name] if name in here else self._pull(run_id, name)
             size += len(content)
-            if not answer.object_available:
-                raise _bad("a message whose objects are not there")
             if size > self._max_message_bytes:
                 raise _bad(f"a message of more than {self._max_message_bytes} bytes")
-            if hashlib.sha256(content).hexdigest() != name:
-                raise _bad("contents that do not have their name's hash")
             contents[name] = content
         return contents
 
-    def send(self, packed: Packed) -> None:
-        """Send a reply; may be called again with the same one, after an interruption."""
-        body = self._link.call("/v1/fleet/push-messages", packed.push.SerializeToString())
+    def _pull(self, run_id: int, name: str) -> bytes:
+        request = PullObjectRequest(node=self.node, run_id=run_id, object_id=name)
+        answer = _read(PullObjectResponse, self._link.call("/v1/fleet/pull-object", request.SerializeToString()))
+        if not answer.object_available:
+            raise _bad("a message whose objects are not there")
+        if hashlib.sha256(answer.object_content).hexdigest() != name:
+            raise _bad("contents that do not have their name's hash")
+        return bytes(answer.object_content)
+
+    def send(self, packed: Packed) -> bool:
+        """Send a reply; may be called again with the same one, after an interruption.
+
+        Returns
+        -------
+        bool
+            Whether the server still waited for it: it takes one complete reply to a message, and drops what follows.
+        """
+        push = packed.push.SerializeToString()
+        if self._whole and sum(map(len, packed.objects.values())) <= MAX_WHOLE_BYTES:
+            body = self._link.call(WHOLE_PUSH_PATH, framed(push, *packed.objects.values()))
+        else:
+            body = self._link.call("/v1/fleet/push-messages", push)
         answer = _read(PushMessagesResponse, body)
         for name in answer.objects_to_push:
             if name not in packed.objects:
@@ -181,6 +212,7 @@ class FleetCalls:
             body = self._link.call("/v1/fleet/push-object", request.SerializeToString())
             if not _read(PushObjectResponse, body).stored:
                 raise Unreachable("an object of the reply was not taken", hint="the reply is sent again from its start")
+        return bool(answer.session_id)
 
     def pack(self, question: Message, reply: Message) -> Packed:
         """Turn a reply into the bytes to send: content or error, and metadata of the question's making.

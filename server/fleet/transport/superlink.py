@@ -7,6 +7,7 @@ internals of Flower on the server's side is in this file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import secrets
@@ -54,6 +55,8 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from palate.privacy.ledger.framing import framed, parts_of
+from palate.privacy.wire import MAX_WHOLE_BYTES, WHOLE_PULL_PATH, WHOLE_PUSH_PATH
 from palate.server.fleet.transport.enrolment import EnrolledNode
 from palate.server.fleet.transport.http import Handler, Refused
 from palate.server.fleet.transport.mailbox import Letter, Mailbox, MailError, Reply
@@ -245,6 +248,8 @@ class FleetApi:
             "/v1/fleet/activate-node": self._activate,
             "/v1/fleet/deactivate-node": self._deactivate,
             "/v1/fleet/send-node-heartbeat": self._heartbeat,
+            WHOLE_PULL_PATH: self._pull_whole,
+            WHOLE_PUSH_PATH: self._push_whole,
             "/v1/fleet/pull-messages": self._pull_messages,
             "/v1/fleet/pull-object": self._pull_object,
             "/v1/fleet/confirm-message-received": self._confirm,
@@ -275,13 +280,21 @@ class FleetApi:
     def _pull_messages(self, node: EnrolledNode, body: bytes) -> bytes:
         self._check(node, _parse(PullMessagesRequest, body))
         letter = self._mailbox.next_for(node.node_id)
+        return b"" if letter is None else _handed_out(letter)
+
+    def _pull_whole(self, node: EnrolledNode, body: bytes) -> bytes:
+        """Hand out a message with its objects, as far as they fit; the others are pulled one by one."""
+        self._check(node, _parse(PullMessagesRequest, body))
+        letter = self._mailbox.next_for(node.node_id)
         if letter is None:
             return b""
-        response = PullMessagesResponse(
-            messages_list=[ProtoMessage.FromString(letter.envelope)],
-            message_object_trees=[ObjectTree.FromString(letter.tree)],
-        )
-        return bytes(response.SerializeToString())
+        parts, room = [_handed_out(letter)], MAX_WHOLE_BYTES
+        for name in letter.object_ids:
+            content = self._mailbox.object_for(node.node_id, name)
+            if content is not None and len(content) <= room:
+                parts.append(content)
+                room -= len(content)
+        return framed(*parts)
 
     def _pull_object(self, node: EnrolledNode, body: bytes) -> bytes:
         request = self._check(node, _parse(PullObjectRequest, body))
@@ -294,6 +307,25 @@ class FleetApi:
         request = self._check(node, _parse(ConfirmMessageReceivedRequest, body))
         self._mailbox.confirm(node.node_id, request.message_object_id)
         return bytes(ConfirmMessageReceivedResponse().SerializeToString())
+
+    def _push_whole(self, node: EnrolledNode, body: bytes) -> bytes:
+        """Take a reply with all its objects; a device that has larger ones pushes them one by one."""
+        try:
+            request, *objects = parts_of(body)
+        except ValueError as error:
+            raise Refused(400, "the body cannot be read") from error
+        answer = _parse(PushMessagesResponse, self._push_messages(node, request))
+        missing = set(answer.objects_to_push)
+        try:
+            for content in objects:
+                name = hashlib.sha256(content).hexdigest()
+                if name in missing and self._mailbox.add_object(node.node_id, answer.session_id, name, content):
+                    missing.discard(name)
+        except MailError as error:
+            raise Refused(413, str(error)) from error
+        del answer.objects_to_push[:]
+        answer.objects_to_push.extend(sorted(missing))
+        return bytes(answer.SerializeToString())
 
     def _push_messages(self, node: EnrolledNode, body: bytes) -> bytes:
         request = self._check(node, _parse(PushMessagesRequest, body))
@@ -330,6 +362,14 @@ class FleetApi:
         _check_node(node, request.node.node_id)
         self._presence.heard(node.node_id)
         return request
+
+
+def _handed_out(letter: Letter) -> bytes:
+    response = PullMessagesResponse(
+        messages_list=[ProtoMessage.FromString(letter.envelope)],
+        message_object_trees=[ObjectTree.FromString(letter.tree)],
+    )
+    return bytes(response.SerializeToString())
 
 
 def _parse(kind: Callable[[], Any], body: bytes) -> Any:

@@ -171,7 +171,13 @@ def test_reports_that_the_leader_refuses_have_a_name_for_it(make_fleet, sums):
     happened = []
     assert fleet.operation(happened.append).run() == running.FINISHED
     whys = {each.device: each.why for each in happened if isinstance(each, DeviceFailed)}
-    assert whys == {device.name: "ReportRefused" for device in (a, b, c, d)}
+    reasons = {
+        a: "the report is for another offer",
+        b: "the words are not those that the device signed for",
+        c: "the report is another device's",
+        d: "the report is for another offer",
+    }
+    assert whys == {device.name: f"ReportRefused: {why}" for device, why in reasons.items()}
     assert {member.failure for member in fleet.state.members(1)} == {0, REFUSED_HERE}
     assert len(sums[1][1].survivors) == 4
     check_sums(fleet, sums)

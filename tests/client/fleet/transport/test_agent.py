@@ -11,13 +11,13 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
 from palate.client.fleet.identity import NodeKey
-from palate.client.fleet.transport import agent as agent_module
 from palate.client.fleet.transport.agent import FleetAgent
 from palate.client.fleet.transport.link import FleetError, Link, Refused, Removed, ServerNotTrusted
 from palate.client.fleet.transport.pacing import Pace
 from palate.client.fleet.transport.supernode import FleetCalls
 from palate.errors import ConfigError
-from palate.privacy.wire import FAILED
+from palate.privacy.ledger.framing import parts_of
+from palate.privacy.wire import FAILED, WHOLE_PULL_PATH, WHOLE_PUSH_PATH
 from palate.server.fleet.certificates import make_authority
 from palate.server.fleet.transport import superlink as superlink_module
 
@@ -28,15 +28,8 @@ IMPATIENT = Pace(
     max_retry_seconds=0.1,
     give_up_after_seconds=0.6,
 )
-CALLS = [
-    "activate-node",
-    "pull-messages",
-    "pull-object",
-    "confirm-message-received",
-    "push-messages",
-    "push-object",
-    "deactivate-node",
-]
+CALLS = ["activate-node", "pull-whole", "push-whole", "deactivate-node"]
+FLOWERS_OWN = ["pull-messages", "pull-object", "confirm-message-received", "push-messages", "push-object"]
 
 
 class Counting:
@@ -69,11 +62,19 @@ def test_each_message_is_worked_on_once_whichever_answers_are_lost(fleet, lost):
     assert fleet.losses[lost] <= 2, "answers were lost in this test"
 
 
+@pytest.mark.parametrize("lost", FLOWERS_OWN)
+def test_a_server_with_flowers_own_calls_alone_is_answered_too(fleet, lost):
+    for path in (WHOLE_PULL_PATH, WHOLE_PUSH_PATH):
+        del fleet.server._app._handlers[path]
+    test_each_message_is_worked_on_once_whichever_answers_are_lost(fleet, lost)
+
+
 def test_a_reply_that_was_not_taken_is_sent_again_as_the_same_bytes(fleet):
-    fleet.losses["push-messages"] = 4
-    with fleet.running(Counting()):
+    fleet.losses["push-whole"] = 4
+    with fleet.running(Counting()) as agent:
         fleet.ask(asked(1))
-    pushes = fleet.bodies("push-messages")
+        _wait(lambda: agent.answered == 1)
+    pushes = fleet.bodies("push-whole")
     assert len(pushes) == 5
     assert len(set(pushes)) == 1
 
@@ -87,7 +88,7 @@ def test_a_message_that_comes_twice_gets_the_same_reply_twice(fleet):
         fleet.server._mailbox._entries[name].parcel = None  # as if the server had seen neither
         fleet.server._mailbox.begin_again(fleet.node_id)
         _wait(lambda: fleet.server._mailbox._is_answered(name))
-    pushes = [body for body in fleet.bodies("push-messages") if name.encode() in body]
+    pushes = [body for body in fleet.bodies("push-whole") if name.encode() in body]
     assert len(pushes) == 2
     assert len(set(pushes)) == 1
     assert next(replies) == 2, "the program ran once for each message"
@@ -143,7 +144,7 @@ def test_of_a_failure_the_server_learns_a_code_and_a_type(fleet, program, code, 
     assert reply.error.code == code
     if reason is not None:
         assert (reply.error.reason or "") == reason
-    assert fleet.bodies("push-object")
+    assert fleet.bodies("push-whole")
     assert not [name for name, body in fleet.sent if SECRET[:8].encode() in body]
 
 
@@ -157,7 +158,7 @@ def test_neither_running_time_nor_runs_nor_bundles_are_spoken_of(fleet):
 
     with fleet.running(Counting()):
         fleet.ask(asked(1))
-    pushed = [PushMessagesRequest.FromString(body) for body in fleet.bodies("push-messages")]
+    pushed = [PushMessagesRequest.FromString(parts_of(body)[0]) for body in fleet.bodies("push-whole")]
     assert pushed
     assert not any(it.clientapp_runtime_list for it in pushed)
     assert not fleet.bodies("get-run") + fleet.bodies("get-fab")
@@ -165,7 +166,6 @@ def test_neither_running_time_nor_runs_nor_bundles_are_spoken_of(fleet):
 
 
 def test_heartbeats_go_on_while_the_program_works(fleet, monkeypatch):
-    monkeypatch.setattr(agent_module, "HEARTBEAT_SECONDS", 0.2)
     monkeypatch.setattr(superlink_module, "MIN_INTERVAL_SECONDS", 0.1)
 
     def slow(message: Message) -> Message:
@@ -173,7 +173,7 @@ def test_heartbeats_go_on_while_the_program_works(fleet, monkeypatch):
         time.sleep(1.0)  # five intervals: without heartbeats the node would be given up
         return number(len(fleet.bodies("send-node-heartbeat")) - before, message)
 
-    with fleet.running(slow):
+    with fleet.running(slow, pace=Pace(busy_poll_seconds=0.02, idle_poll_seconds=0.1, heartbeat_seconds=0.2)):
         assert fleet.ask().content["out"]["x"] >= 3
 
 
@@ -300,7 +300,7 @@ def test_a_message_that_would_grow_in_memory_is_not_inflated(fleet, repeated_chu
         tracemalloc.stop()
         assert fleet.ask(asked(3)).content["out"]["x"] == 4
     assert program.calls == 1
-    assert fleet.bodies("pull-object")
+    assert fleet.bodies("pull-whole")
     assert peak < 100e6
 
 
