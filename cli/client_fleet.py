@@ -229,7 +229,8 @@ def join(
     """Take part in rounds until the fleet's run is over, or Ctrl-C; with an invitation, join its fleet first."""
     from palate.client.fleet.logs import logged_to
     from palate.client.fleet.member import Member, take_part
-    from palate.client.fleet.status_text import RoundLines
+    from palate.client.fleet.status import budget_of
+    from palate.client.fleet.status_text import RoundLines, run_words
 
     place = device_folder(folder)
     wishes = {
@@ -250,6 +251,11 @@ def join(
             note(promise.words)
         if not member.taste():
             note("this device has no history yet and sends noise alone: palate client import FILE")
+
+        def say_run(profile: FleetProfile) -> None:
+            if profile.notice is not None:
+                note(run_words(profile.notice, budget_of(place, member.vault, member.keys, profile)))
+
         finished_run = take_part(
             member,
             address=address,
@@ -257,6 +263,7 @@ def join(
             idle_seconds=idle_seconds,
             once=not stay,
             watch=lines,
+            met=say_run,
         )
     if finished_run is None:
         note("stopped; rounds go on when you join again")

@@ -8,6 +8,7 @@ import typer
 
 from palate.cli.server_demo import demo
 from palate.cli.server_devices import admit, devices, enrol, init, remove, waiting
+from palate.cli.server_new_run import new_run
 from palate.cli.server_rounds import resume, rounds, start, status, stop
 from palate.cli.server_swarm import swarm
 from palate.cli.server_tls import renew_tls
@@ -27,6 +28,7 @@ _COMMANDS: dict[Callable[..., None], str] = {
     renew_tls: "renew-tls",
     status: "status --json",
     rounds: "rounds",
+    new_run: "new-run --catalogue items.csv",
     demo: "demo --devices 20 --kill 0.3",
     swarm: "swarm --data ml-1m --devices 300 --killed 0.3 --lying 0.05",
 }

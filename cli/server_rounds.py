@@ -138,9 +138,11 @@ def status(
     if opened is not None:
         answered = f"{opened['answers']} of {opened['asked']} answered"
         facts["open round"] = f"{opened['round']} ({opened['purpose']}): {opened['step']}, {answered}"
+    life = found["epsilon_spent_in_all_runs"]
+    more = f"; {round_up(life)} in all runs together" if life > found["epsilon_spent"] else ""
     facts["privacy"] = (
-        f"epsilon {round_up(found['epsilon_spent'])} of {found['epsilon_budget']:g} spent at delta {found['delta']:g} "
-        "per user"
+        f"epsilon {round_up(found['epsilon_spent'])} of {found['epsilon_budget']:g} spent in this run at delta "
+        f"{found['delta']:g} per user{more}"
     )
     facts["promise"] = load_config(FleetFolder(folder).config).promise.words
     facts |= _tls_warning(found["tls_ends"])
@@ -260,7 +262,7 @@ def _serve(
             raise BudgetSpent(
                 f"failed rounds have spent the budget: {found['rounds_applied']} of {found['rounds_planned']} rounds "
                 "are in the table",
-                hint="a new run, in a folder of its own, with more privacy.spare_rounds; devices need budget for it",
+                hint="begin the next run from this table: palate server new-run --unfinished",
             )
 
     return Answer({**found, "ended": why}, (), check=check)

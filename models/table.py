@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from palate.models.arrays import Float32Array
+from palate.models.arrays import BoolArray, Float32Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,3 +114,32 @@ def mixed_embeddings(fixed: Float32Array, dim: int, *, scale: float, rng: np.ran
     if size == 0.0:
         return initial_embeddings(len(fixed), dim, scale=scale, rng=rng)
     return (mixed * (scale / size)).astype(np.float32)
+
+
+def fitted_embeddings(fixed: Float32Array, learned: Float32Array, known: BoolArray) -> Float32Array:
+    """Start items that nobody has learned yet beside those that are known: mixtures of content, fitted to the known.
+
+    `mixed_embeddings` draws the mixture of a first run. Once rows are learned, a ridge finds the mixture that explains
+    them best, so that a new item begins where items like it are.
+
+    Parameters
+    ----------
+    fixed
+        The table's public columns after the popularity round, float32 [num_items, 1 + c].
+    learned
+        float32 [num_items, dim]; rows that are not known do not count.
+    known
+        Rows that are kept as they are, bool [num_items].
+
+    Returns
+    -------
+    float32 [num_items, dim]
+        Other rows are ``b * (content @ W)``, and zero where there is no content.
+    """
+    mixed = fixed[:, :1].astype(np.float64) * fixed[:, 1:].astype(np.float64)  # [num_items, c]
+    gram = mixed[known].T @ mixed[known]
+    strength = float(np.trace(gram)) / max(len(gram), 1)
+    if strength == 0.0:
+        return np.where(known[:, None], learned, np.float32(0.0))
+    mixture = np.linalg.solve(gram + strength * np.eye(len(gram)), mixed[known].T @ learned[known].astype(np.float64))
+    return np.where(known[:, None], learned, (mixed @ mixture).astype(np.float32))

@@ -84,6 +84,8 @@ class Promise:
         on nothing.
     every_seconds
         How long a window is where the budget renews; 0 where it is for life.
+    rounds
+        The rounds that a budget without windows covers, in words.
     """
 
     unit: Unit
@@ -91,6 +93,7 @@ class Promise:
     delta: float
     sensitivity: int = 1
     every_seconds: int = 0
+    rounds: str = "all rounds together"
 
     @property
     def meter(self) -> SkellamMeter:
@@ -135,7 +138,7 @@ class Promise:
     def covers(self) -> str:
         """The rounds that the epsilon is about."""
         if not self.every_seconds:
-            return "for all rounds together"
+            return f"for {self.rounds}"
         return f"for all rounds within a window of {duration_words(self.every_seconds)}"
 
     @property

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from palate.models.arrays import BoolArray, Float32Array, Float64Array
 from palate.models.popularity import POPULARITY_COLUMNS
-from palate.models.table import ItemTable, mixed_embeddings
+from palate.models.table import ItemTable, fitted_embeddings, mixed_embeddings
 from palate.privacy.mechanisms.evaluation import NoisyMetrics, split_metrics
 from palate.privacy.wire import RoundPlan
 from palate.server.decoding import noise_std
@@ -78,6 +78,28 @@ class Snapshot:
     active: BoolArray | None = None
 
 
+@dataclass(frozen=True)
+class WarmStart:
+    """What a run takes over from the last table of the run before; released, so that it costs nothing.
+
+    Attributes
+    ----------
+    popularity
+        The table's popularity column, float32 [num_items]; 0 for items that are new.
+    learned
+        Learned columns, float32 [num_items, dim]; 0 for items that are new.
+    """
+
+    popularity: Float32Array
+    learned: Float32Array
+
+    @property
+    def known(self) -> BoolArray:
+        """Items of which something was learned, bool [num_items]."""
+        found: BoolArray = np.any(self.learned != 0.0, axis=1)
+        return found
+
+
 class Coordinator:
     """State machine of one run.
 
@@ -91,6 +113,8 @@ class Coordinator:
         Public starting point of the learned columns, float32 [num_items, dim].
     columns
         Names of the fixed columns, popularity's first, to be sent with every table; none are sent in simulations.
+    start
+        What the run takes over from the one before, in place of the starting point.
     """
 
     def __init__(
@@ -100,15 +124,19 @@ class Coordinator:
         embeddings: Float32Array,
         *,
         columns: tuple[str, ...] = (),
+        start: WarmStart | None = None,
     ) -> None:
         self.settings = settings
         self._columns = columns
+        self._start = start
         self.next_round = 0
         self.applied = 0
         self.popularity = np.zeros(len(content), dtype=np.float32)
         self.active: BoolArray | None = None
-        unknown = np.zeros((len(content), 1), dtype=np.float32)
-        self.table = ItemTable(np.concatenate([unknown, content], axis=1), embeddings)
+        known = np.zeros(len(content), dtype=np.float32) if start is None else start.popularity
+        self.table = ItemTable(
+            np.concatenate([known[:, None], content], axis=1), embeddings if start is None else start.learned
+        )
         self._optimiser = build_optimiser(settings.optimiser)
 
     @property
@@ -208,6 +236,13 @@ class Coordinator:
         scale = schedule.initial_scale * (self._mean_root_length if self.settings.optimiser.relative else 1.0)
         if schedule.head:
             self.active = self._standing_out(schedule.head * noise)
+        if self._start is not None:
+            known = self._start.known
+            embeddings = fitted_embeddings(fixed, self._start.learned, known)
+            if self.active is not None:
+                embeddings[~(self.active | known)] = 0.0
+            self.table = ItemTable(fixed, embeddings)
+            return
         learned = slice(None) if self.active is None else self.active
         if schedule.start == "content":
             rng = np.random.default_rng([self.settings.start_seed, _START])

@@ -7,6 +7,7 @@ again, charged once; a failed round is written off, and its charge stands.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -32,16 +33,26 @@ class ServerLedger:
     signer
         The server's key.
     policies
-        The first entry of each ledger, written when the file is new.
+        What a run may be charged. It is the first entry of each ledger when the file is new.
+    run
+        The run, where the ledgers go on from run to run. Then the policy of a later one allows what earlier runs were
+        charged and the run's own budget, whenever the server starts.
     """
 
-    def __init__(self, path: Path, signer: Ed25519PrivateKey, policies: Mapping[Unit, Policy]) -> None:
+    def __init__(
+        self, path: Path, signer: Ed25519PrivateKey, policies: Mapping[Unit, Policy], *, run: str | None = None
+    ) -> None:
         self._path = path
         self._signer = signer
         self._book = LedgerBook(path, signer)
         for unit, policy in policies.items():
             if ledger_name(SERVER, unit) not in self._book.names:
                 self._book.create([ledger_name(SERVER, unit)], policy)
+            earlier = 0 if run is None else sum(each.charge_nano for each in self.charged(unit) if each.run != run)
+            whole = replace(policy, budget_nano=earlier + policy.budget_nano)
+            if run is not None and self._book.state(ledger_name(SERVER, unit)).policy != whole:
+                self._book.append(ledger_name(SERVER, unit), whole)
+                note_heads(path, self._book)
 
     def begin(self, plan: RoundPlan) -> None:
         """Charge a round before its plan is sent, once; raises as the ledger does."""

@@ -14,6 +14,7 @@ from typing import Any
 from palate.client.fleet.carried_spending import carried_nano
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
+from palate.client.fleet.next_run import meet_run
 from palate.client.fleet.peer_rounds import PeerRounds
 from palate.client.fleet.profile import PAUSED, REMOVED_AT, FleetProfile
 from palate.client.fleet.reports import ReportRounds
@@ -100,8 +101,14 @@ class Member:
             idle_seconds=idle_seconds,
         )
 
-    def rounds(self, trainer: Trainer, watch: Callable[[RoundRecord], None] = lambda _: None) -> SecureRounds:
-        """Put everything together that answers a server.
+    def rounds(
+        self,
+        trainer: Trainer,
+        watch: Callable[[RoundRecord], None] = lambda _: None,
+        *,
+        meet_run: Callable[[str], FleetProfile | None] = lambda _: None,
+    ) -> SecureRounds:
+        """Put everything together that answers a server; the parts are those of `SecureRounds`.
 
         Raises
         ------
@@ -122,6 +129,7 @@ class Member:
             "keep_table": table_keeper(self.folder.table),
             "watch": watch,
             "paused": lambda: PAUSED.read(self.vault) is not None,
+            "meet_run": meet_run,
         }
         if self.profile.welcome.parties is None:
             return PeerRounds(**parts)
@@ -181,6 +189,7 @@ def take_part(
     idle_seconds: float = 60.0,
     once: bool = True,
     watch: Callable[[RoundRecord], None] = lambda _: None,
+    met: Callable[[FleetProfile], None] = lambda _: None,
 ) -> str | None:
     """Run the agent until the fleet's run is over, or a signal ends it.
 
@@ -196,6 +205,8 @@ def take_part(
         End when a run is over; otherwise stay for the next one.
     watch
         Told of every round.
+    met
+        Told of the profile when the device learns what the fleet's current run plans.
 
     Returns
     -------
@@ -216,10 +227,21 @@ def take_part(
     from palate.client.fleet.transport.link import Removed
     from palate.client.fleet.transport.supernode import Message
 
-    member.check_catalogue()
+    address = address or member.profile.welcome.address
     files.replace(member.folder.authority, member.profile.welcome.ca_certificate.encode("ascii"))
-    member = renew_admission(member, address or member.profile.welcome.address, now=int(time.time()))
-    rounds = member.rounds(member.worker(timeout_seconds=timeout_seconds, idle_seconds=idle_seconds), watch)
+    folder, vault, keys = member.folder, member.vault, member.keys
+
+    def meet(run: str | None = None) -> FleetProfile | None:
+        profile = meet_run(folder, vault, keys, FleetProfile.require(vault), address, run)
+        if profile is not None:
+            met(profile)
+        return profile
+
+    member = replace(member, profile=meet() or member.profile)
+    member.check_catalogue()
+    member = renew_admission(member, address, now=int(time.time()))
+    worker = member.worker(timeout_seconds=timeout_seconds, idle_seconds=idle_seconds)
+    rounds = member.rounds(worker, watch, meet_run=meet)
     program, run_over, ended = relay_to(rounds), threading.Event(), threading.Event()
     answers_due = 0
 
@@ -232,7 +254,7 @@ def take_part(
         return reply
 
     agent = FleetAgent(
-        address or member.profile.welcome.address,
+        address,
         member.keys.node,
         handle,
         authority=member.folder.authority,

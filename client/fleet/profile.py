@@ -11,7 +11,7 @@ device again.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -23,6 +23,7 @@ from palate.client.vault.records import Record
 from palate.errors import ConfigError
 from palate.privacy.aggregators.claim import Trust, trust_of
 from palate.privacy.enrolment import EnrolmentFileRefused, Welcome
+from palate.privacy.run_notice import RunNotice
 from palate.privacy.secagg.keys import Guarantee, claimed_guarantee
 from palate.privacy.secagg.offer import DevicePolicy
 
@@ -51,10 +52,13 @@ class FleetProfile:
         Pinned keys, address, certificate and catalogue.
     limits
         What the owner allows.
+    notice
+        What the server said last of its current run; None before the first notice.
     """
 
     welcome: Welcome
     limits: OwnerLimits
+    notice: RunNotice | None = None
 
     @property
     def server_key(self) -> Ed25519PublicKey:
@@ -153,7 +157,9 @@ class FleetProfile:
 
 def _encode(profile: FleetProfile) -> bytes:
     welcome = profile.welcome.to_json().decode("ascii")
-    values = {"format": FORMAT, "welcome": welcome, "limits": profile.limits.to_values()}
+    values: dict[str, Any] = {"format": FORMAT, "welcome": welcome, "limits": profile.limits.to_values()}
+    if profile.notice is not None:
+        values["run"] = asdict(profile.notice)
     return json.dumps(values).encode("ascii")
 
 
@@ -163,7 +169,8 @@ def _decode(data: bytes) -> FleetProfile:
         if values["format"] != FORMAT:
             raise ValueError("another format")
         welcome = Welcome.from_json(values["welcome"].encode("ascii"))
-        return FleetProfile(welcome, OwnerLimits.from_values(values["limits"]))
+        notice = RunNotice(**values["run"]) if "run" in values else None
+        return FleetProfile(welcome, OwnerLimits.from_values(values["limits"]), notice)
     except (ValueError, TypeError, KeyError, EnrolmentFileRefused, ConfigError):
         raise VaultTampered(
             "what the vault keeps about the fleet is not of this version", hint="enrol again with the operator"

@@ -77,6 +77,8 @@ class SecureRounds(ABC):
         Told of a round's record when it began, changed or ended.
     paused
         Asked before a round begins whether the owner wants none.
+    meet_run
+        Called with the name of a run that this device does not know; returns the profile in it, or None.
     """
 
     opening: ClassVar[FleetStep]
@@ -96,6 +98,7 @@ class SecureRounds(ABC):
         keep_table: Callable[[ItemTable], None],
         watch: Callable[[RoundRecord], None] = lambda _: None,
         paused: Callable[[], bool] = lambda: False,
+        meet_run: Callable[[str], FleetProfile | None] = lambda _: None,
     ) -> None:
         self._profile = profile
         self._keys = keys
@@ -106,6 +109,7 @@ class SecureRounds(ABC):
         self._keep_table = keep_table
         self._watch = watch
         self._paused = paused
+        self._meet_run = meet_run
         self._lock = threading.Lock()
         self.finished_run: str | None = None
 
@@ -197,10 +201,19 @@ class SecureRounds(ABC):
             )
         if plan is not None and (plan.run, plan.server_round) != (run, number):
             raise WireError(f"the plan is for round {plan.server_round} of {plan.run}, the message for another")
+        if plan is not None and (self._profile.notice is None or self._profile.notice.run != run):
+            self._follow(run)
         body = self._respond(message, plan)
         self._round_log.keep_answer(run, number, step, Answer(request, body))
         self._tell(run, number)
         return body
+
+    def _follow(self, run: str) -> None:
+        """Learn what a run plans that this device does not know, and over which items."""
+        profile = self._meet_run(run)
+        if profile is not None:
+            self._profile = profile
+            self._trainer.use_catalogue(profile.welcome.catalogue_sha256)
 
     def _check_welcome(self, plan: RoundPlan, offer: Offer | CollectionOffer) -> None:
         """Check a plan whose signed offer was checked: the ledger's end, the order of rounds, the owner's limits."""
@@ -315,9 +328,15 @@ class SecureRounds(ABC):
             )
 
     def _keep_chained(self, plan: RoundPlan) -> None:
-        """Keep a table that the last receipt vouches for; a full disk is no reason to miss a round that is charged."""
-        standing = self._round_log.standing()
-        if (standing.receipt_run, standing.model_hash) != (plan.run, plan.table_hash):
+        """Keep a table that the last receipt vouches for, or the notice of the run for its first.
+
+        A full disk is no reason to miss a round that is charged.
+        """
+        standing, notice = self._round_log.standing(), self._profile.notice
+        vouched = {(standing.receipt_run, standing.model_hash)}
+        if notice is not None:
+            vouched.add((notice.run, notice.table_hash))
+        if (plan.run, plan.table_hash) not in vouched:
             return
         try:
             self._keep_table(ItemTable(plan.fixed, plan.learned))

@@ -168,6 +168,7 @@ class DeviceStatus:
                 "parties_to_collude": profile.parties,
                 "trust": trust_sentence(profile),
                 "catalogue_items": welcome.num_items,
+                "run": None if profile.notice is None else asdict(profile.notice),
                 "limits": profile.limits.to_values(),
             }
         return {
@@ -207,7 +208,7 @@ def status_of(folder: DeviceFolder) -> DeviceStatus:
             keeper=vault.keeper,
             ledger_key=keys.ledger.public_key().public_bytes_raw().hex(),
             profile=profile,
-            budget=None if profile is None else _gauge(folder, vault, keys, profile),
+            budget=None if profile is None else budget_of(folder, vault, keys, profile),
             rounds=round_log.records(),
             interactions=len(History(vault).in_order()),
             table_hash="" if table is None else table.content_hash,
@@ -219,7 +220,8 @@ def status_of(folder: DeviceFolder) -> DeviceStatus:
         )
 
 
-def _gauge(folder: DeviceFolder, vault: Vault, keys: DeviceKeys, profile: FleetProfile) -> BudgetGauge:
+def budget_of(folder: DeviceFolder, vault: Vault, keys: DeviceKeys, profile: FleetProfile) -> BudgetGauge:
+    """Say how much of a device's budget is spent, as its ledger has it."""
     limits, carried = profile.limits, carried_nano(vault).get(Unit.USER, 0)
     guard = ledger_guard(folder, vault, keys, profile)
     ledger, window = guard.spending()[Unit.USER], None

@@ -13,10 +13,12 @@ from palate.client.fleet.round_log import OPEN, RELEASED, RoundRecord
 from palate.client.fleet.status import BudgetGauge, DeviceStatus, round_json, spent_epsilon, windows_ahead
 from palate.client.fleet.trust import against_server, trust_sentence
 from palate.privacy.accounting.events import Unit
+from palate.privacy.accounting.filters import budget_nano_for
 from palate.privacy.accounting.guarantee import round_up
 from palate.privacy.budget import Promise
 from palate.privacy.colluding import colluding_words
 from palate.privacy.ledger.state import utc
+from palate.privacy.run_notice import RunNotice
 
 _GAUGE_WIDTH = 24
 _SHORT = 16
@@ -96,6 +98,8 @@ def status_lines(status: DeviceStatus, *, explain: bool = False) -> Iterator[str
         yield from budget_lines(status.budget, explain=explain)
         if explain and (words := colluding_sentence(status)):
             yield f"           {words}"
+        if status.profile is not None and status.profile.notice is not None:
+            yield f"run        {run_words(status.profile.notice, status.budget)}"
     elif status.carried_nano:
         yield f"carried    {carried_words(status.carried_nano)}"
     yield f"history    {status.interactions} interactions"
@@ -116,6 +120,23 @@ def colluding_sentence(status: DeviceStatus) -> str:
         return ""
     of = "a round's devices" if status.profile.trust is None else "the enrolled devices"
     return "all rounds so far, " + colluding_words(status.if_colluding, status.budget.delta, of=of)
+
+
+def run_words(notice: RunNotice, budget: BudgetGauge) -> str:
+    """Say what a run plans to spend, and what this device's budget has for it."""
+    planned = budget_nano_for(budget.promise.meter, notice.epsilon, notice.delta)
+    left = max(budget.budget_nano - budget.spent_nano, 0)
+    until = " until its budget renews" if budget.every_seconds else ""
+    then = "it takes part in all of it" if left >= planned else f"it refuses rounds that cost more than that{until}"
+    return (
+        f"run {notice.run} plans {_count(1 + notice.rounds, 'round')} within epsilon {notice.epsilon:g} at delta "
+        f"{notice.delta:g}, over {notice.num_items:,} items: {_percent(planned, budget)} of this device's budget, of "
+        f"which {_percent(left, budget)} is left; {then}"
+    )
+
+
+def _percent(nano: int, budget: BudgetGauge) -> str:
+    return f"{math.ceil(1000 * nano / budget.budget_nano) / 10:g}%" if budget.budget_nano else "all"
 
 
 def budget_lines(budget: BudgetGauge, *, explain: bool = False) -> Iterator[str]:

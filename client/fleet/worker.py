@@ -55,6 +55,9 @@ class Trainer(Protocol):
     def contribute(self, plan: RoundPlan, history: Sequence[str], head: bytes | None) -> Contribution:
         """Compute it; never fails for reasons that lie in the person's data."""
 
+    def use_catalogue(self, sha256: str) -> None:
+        """Compute with another catalogue from now on, which lies where the last one did."""
+
     def close(self) -> None:
         """End."""
 
@@ -114,6 +117,11 @@ class Worker:
                 )
                 self._end()
         return Contribution(noise_alone(plan.update_size, plan.terms), None)
+
+    def use_catalogue(self, sha256: str) -> None:
+        """Compute with another catalogue from now on, which lies where the last one did."""
+        with self._lock:
+            self._catalogue_sha256 = sha256
 
     def close(self) -> None:
         """End the process."""

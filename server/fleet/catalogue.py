@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +68,11 @@ def read_catalogue(path: Path) -> tuple[Catalogue, str]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", hint=_HINT) from error
     return Catalogue.from_parquet(data, hint=_HINT), sha256(data).hexdigest()
+
+
+def counted_content(catalogue: Catalogue, options: fleet_config.Content) -> dict[str, Any]:
+    """Return what a run is planned for: the settings `content.items` and `content.described`."""
+    return {"items": catalogue.num_items, "described": bool(content_of(catalogue, options).names)}
 
 
 def content_of(catalogue: Catalogue, options: fleet_config.Content) -> Content:

@@ -254,7 +254,13 @@ class FleetConfig(_Section):
     @property
     def promise(self) -> Promise:
         """What every device is promised."""
-        return Promise(unit=Unit.USER, epsilon=self.epsilon, delta=self.delta, sensitivity=SENSITIVITY)
+        return Promise(
+            unit=Unit.USER,
+            epsilon=self.epsilon,
+            delta=self.delta,
+            sensitivity=SENSITIVITY,
+            rounds="all rounds of the run together",
+        )
 
     @property
     def halt_after(self) -> int:

@@ -9,6 +9,8 @@
     helper/              with a helper that is asked by files: questions and replies
     leader.card          with a helper: what its operator needs (palate helper trust)
     run/                 checkpoint, item table, rounds.jsonl, log/ (the public record of rounds)
+    runs/                what earlier runs left, by name: settings, catalogue, checkpoint, item table, rounds
+    next/                a next run that is being put in place (`palate.server.fleet.next_run`)
     ledgers/             what was charged: server.sqlite, public.key
     server.jsonl         what happened, one JSON object a line, without personal data
 
@@ -112,6 +114,21 @@ class FleetFolder:
     def run(self) -> Path:
         """Checkpoint, item table and rounds."""
         return self.root / "run"
+
+    @property
+    def start(self) -> Path:
+        """What the run takes over from the one before; absent in a fleet's first run."""
+        return self.run / "start.safetensors"
+
+    @property
+    def runs(self) -> Path:
+        """What earlier runs left, by name."""
+        return self.root / "runs"
+
+    @property
+    def next(self) -> Path:
+        """What the next run begins with, while it is put in place."""
+        return self.root / "next"
 
     @property
     def log(self) -> Path:

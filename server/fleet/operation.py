@@ -138,7 +138,7 @@ class Operation:
         return why
 
     def _rounds(self) -> str:
-        first = not self._books.state.rounds()
+        first = not self._books.state.rounds(self._config.run)
         while not self._coordinator.finished:
             losses = self.losses
             if losses.halted:
@@ -198,6 +198,7 @@ class Operation:
         beginning = coming.begin(plan)
         begun = Round(
             number=plan.server_round,
+            run=plan.run,
             purpose=plan.purpose,
             status=RoundStatus.OPEN,
             roster_size=len(coming.asked),
@@ -205,6 +206,7 @@ class Operation:
             offer=beginning.offer,
             started_at=self._wall_clock(),
             epsilon=self.epsilon_spent(plan),  # said before it is charged: never less than what the ledger has
+            life_epsilon=self.epsilon_spent(plan, of_all_runs=True),
         )
         self._books.state.begin_round(begun, coming.asked, beginning.collection)
         return begun
@@ -306,7 +308,7 @@ class Operation:
 
     def _farewell(self) -> None:
         """Send the last receipt with the last table to everybody who is there: for them the run is over."""
-        applied = [each for each in self._books.state.rounds() if each.receipt is not None]
+        applied = [each for each in self._books.state.rounds(self._config.run) if each.receipt is not None]
         if applied:
             self._nodes, online = self._enrolled(), self._grid_messages.online()
             self._deliver(applied[-1], list(self._nodes), last=True)
@@ -314,7 +316,7 @@ class Operation:
 
     def stay(self) -> None:
         """Hand the last table to devices that come after the last round, until somebody wants to stop."""
-        applied = [each for each in self._books.state.rounds() if each.receipt is not None]
+        applied = [each for each in self._books.state.rounds(self._config.run) if each.receipt is not None]
         while applied and not self._interrupted() and self._books.state.stop_requested() is None:
             self._nodes, online = self._enrolled(), self._grid_messages.online()
             here = {device for device, node in self._nodes.items() if node in online}
@@ -367,10 +369,11 @@ class Operation:
     def _catch_up(self) -> None:
         """Bring coordinator and ledger to where the books are."""
         run = self._config.run
+        self._coordinator.next_round = self._books.state.first_round(run)
         snapshot = self._books.store.load(self._books.metadata)
         if snapshot is not None:
             self._coordinator.restore(snapshot)
-        rounds = self._books.state.rounds()
+        rounds = self._books.state.rounds(run)
         for each in rounds:
             if each.status is RoundStatus.ABANDONED:
                 self._books.ledger.write_off(run, each.number)
@@ -391,9 +394,11 @@ class Operation:
         self._write_lines()
         self._protocol.forget(self._open_round)
 
-    def epsilon_spent(self, plan: RoundPlan | None = None) -> float:
-        """Return what all charged rounds cost each person, at the run's delta; with one that is about to be charged."""
+    def epsilon_spent(self, plan: RoundPlan | None = None, *, of_all_runs: bool = False) -> float:
+        """Return what the run's charged rounds cost each person, at its delta; with one that is about to be charged."""
         charged = self._books.ledger.charged(Unit.USER)
+        if not of_all_runs:
+            charged = [each for each in charged if each.run == self._config.run]
         if plan is not None:
             charged.append(intents(plan)[Unit.USER])
         return epsilon_of(charged, self._config.delta)
@@ -454,7 +459,7 @@ class Operation:
                     "started_at": each.started_at,
                     "ended_at": each.ended_at,
                 }
-                for each in self._books.state.rounds()
+                for each in self._books.state.rounds(self._config.run)
                 if each.ended_at is not None
             ]
         )

@@ -69,7 +69,7 @@ def remove(folder: FleetFolder, devices: Sequence[str]) -> Removal:
         for name in names:
             if name in enrolled:
                 enrolment.remove(enrolled[name])
-        left, begun = len(enrolment.nodes()), bool(state.rounds())
+        left, begun = len(enrolment.nodes()), bool(state.rounds(config.run))
     removed = tuple(name for name in names if name in enrolled)
     if removed:
         events = EventLog(folder.events, config.promise)

@@ -19,6 +19,7 @@ from palate.data.catalogue import printable
 from palate.errors import ConfigError, RunError
 from palate.models.table import initial_embeddings
 from palate.privacy import files
+from palate.privacy.run_notice import CATALOGUE_PATH, RUN_PATH, RunNotice
 from palate.server.coordinator import Coordinator
 from palate.server.fleet.catalogue import content_of, read_catalogue
 from palate.server.fleet.certificates import check_accepted, last_moment
@@ -31,6 +32,7 @@ from palate.server.fleet.grid_messages import GridMessages
 from palate.server.fleet.inviting import Doorkeeper
 from palate.server.fleet.losses import Losses
 from palate.server.fleet.metrics import Metrics
+from palate.server.fleet.next_run import finish, read_start
 from palate.server.fleet.operation import Books, Operation
 from palate.server.fleet.peers import Parties, PeerProtocol
 from palate.server.fleet.registering import RegisterKeeper
@@ -45,6 +47,7 @@ from palate.server.helper.cards import HelperCard
 from palate.server.helper.link import HelperLink
 from palate.server.helper.remote import FileLink, HttpsLink
 from palate.server.ledger import ServerLedger
+from palate.server.settings import ServerSettings
 from palate.server.store import RunStore
 
 _STARTING_TABLE = 1  # which stream of the public seed
@@ -121,30 +124,22 @@ def opened(
         If it has stopped by itself and is not resumed.
     """
     folder.require()
-    config = load_config(folder.config)
     with ExitStack() as stack:
         stack.enter_context(folder.locked())
+        finish(folder)
+        config = load_config(folder.config)
         signer = read_key(folder.server_key)
-        catalogue, digest = read_catalogue(folder.catalogue)
-        content = content_of(catalogue, config.content)
-        columns = ("popularity", *map(printable, content.names))
         folder.run.mkdir(exist_ok=True)
         _freeze(folder, config)
         settings = config.server_settings()
-        metadata = {
-            "run": config.run,
-            "unit": settings.unit,
-            "protection": "user-level differential privacy",
-            "catalogue": digest,
-            "columns": json.dumps(columns),
-        }
+        coordinator, metadata, notice = _beginning(folder, config, settings)
         state = FleetState(folder.state)
         stack.callback(state.close)
         losses = Losses.found(state, config.halt_after)
         if losses.halted and not resuming:
             raise losses.error()
         policy = config.promise.policy(smallest_cohort=config.cohort.smallest)
-        ledger = ServerLedger(folder.ledger, signer, {config.promise.unit: policy})
+        ledger = ServerLedger(folder.ledger, signer, {config.promise.unit: policy}, run=config.run)
         stack.callback(ledger.close)
         events = EventLog(folder.events, config.promise)
         stack.callback(events.close)
@@ -161,13 +156,6 @@ def opened(
         if metrics is not None:
             stack.enter_context(metrics)
         watching += [] if metrics is None else [metrics]
-        embeddings = initial_embeddings(
-            catalogue.num_items,
-            config.schedule.dim,
-            scale=config.schedule.initial_scale,
-            rng=np.random.default_rng([config.seed, _STARTING_TABLE]),
-        )
-        coordinator = Coordinator(settings, content.columns, embeddings, columns=columns)
         largest = max(largest_answer(plan) for plan in coordinator.example_plans())
         server = stack.enter_context(
             FleetServer(
@@ -177,6 +165,7 @@ def opened(
                 host=bind or config.listen.bind,
                 port=config.listen.port if port is None else port,
                 limits=FleetLimits(max_reply_bytes=largest + _WRAPPING_BYTES),
+                calls={RUN_PATH: notice.sign(signer), CATALOGUE_PATH: folder.catalogue.read_bytes()},
                 open_calls=Doorkeeper(folder).calls,
             )
         )
@@ -207,6 +196,44 @@ def opened(
         events.write("server-started", address=server.address, process=os.getpid())
         claim = claim_of(folder, config)
         yield Opened(config, server.address, claim, operation, books, None if metrics is None else metrics.port)
+
+
+def _beginning(
+    folder: FleetFolder, config: FleetConfig, settings: ServerSettings
+) -> tuple[Coordinator, dict[str, str], RunNotice]:
+    """Return the run's state machine as new, what its files are labelled with, and what devices are told of it."""
+    catalogue, digest = read_catalogue(folder.catalogue)
+    content = content_of(catalogue, config.content)
+    columns = ("popularity", *map(printable, content.names))
+    metadata = {
+        "run": config.run,
+        "unit": settings.unit,
+        "protection": "user-level differential privacy",
+        "catalogue": digest,
+        "columns": json.dumps(columns),
+    }
+    embeddings = initial_embeddings(
+        catalogue.num_items,
+        config.schedule.dim,
+        scale=config.schedule.initial_scale,
+        rng=np.random.default_rng([config.seed, _STARTING_TABLE]),
+    )
+    start = read_start(folder.start)
+    coordinator = Coordinator(settings, content.columns, embeddings, columns=columns, start=start)
+    notice = RunNotice(
+        fleet=config.name,
+        run=config.run,
+        epsilon=config.epsilon,
+        delta=config.delta,
+        rounds=config.schedule.rounds,
+        smallest_roster=config.cohort.smallest,
+        tau_thousandths=round(config.cohort.tau * 1000),
+        gamma_thousandths=round(config.cohort.gamma * 1000),
+        num_items=catalogue.num_items,
+        catalogue_sha256=digest,
+        table_hash="" if start is None else coordinator.table.content_hash,
+    )
+    return coordinator, metadata, notice
 
 
 def _protocol(
@@ -269,5 +296,5 @@ def _freeze(folder: FleetFolder, config: FleetConfig) -> None:
     if changed:
         raise ConfigError(
             f"fleet.toml has changed since the run began: {', '.join(changed)}",
-            hint="undo the change; other settings are another run, in a folder of its own: palate server init",
+            hint="undo the change; other settings are for another run: palate server new-run, once this one is over",
         )

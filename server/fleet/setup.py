@@ -21,7 +21,7 @@ from palate.privacy.ledger.body import Intent
 from palate.privacy.ledger.verify import verify_ledger
 from palate.privacy.secagg.errors import SecureAggregationError
 from palate.privacy.secagg.keys import EnrolmentCertificate
-from palate.server.fleet.catalogue import content_of, make_catalogue, read_catalogue
+from palate.server.fleet.catalogue import counted_content, make_catalogue, read_catalogue
 from palate.server.fleet.certificates import KeyFiles, issue_server_certificate, make_authority
 from palate.server.fleet.certifying import certify
 from palate.server.fleet.claims import parties_of
@@ -121,8 +121,7 @@ def make_fleet(
     except OSError as error:
         raise EnvironmentProblem(f"{folder.root}: {error.strerror}", hint="choose a folder you may write") from error
     items, notes = make_catalogue(catalogue, folder.catalogue, read)
-    counted = {"items": items.num_items, "described": bool(content_of(items, config.content).names)}
-    given = merge({"content": counted}, given)  # what the run is planned for
+    given = merge({"content": counted_content(items, config.content)}, given)
     checked_config(given)
     public = None if authority is None else read_public_key(authority)
     make_key(folder.server_key)
@@ -239,13 +238,13 @@ def welcome(
 def _charged_before(folder: FleetFolder, config: FleetConfig, node: EnrolledNode) -> int:
     """Add up what earlier keys of a person were charged at most, in 1e-9 of 2 rho: all rounds that asked for them.
 
-    Rounds of another run than this one count in full: who was asked in them is not kept.
+    Rounds of which nobody knows any more who was asked count in full.
     """
     if Certificate.from_bytes(node.certificate).generation == 1 or not folder.ledger.exists():
         return 0
     with closing(FleetState(folder.state)) as state:
         spared = {
-            each.number
+            (each.run, each.number)
             for each in state.rounds()
             if each.started_at >= node.enrolled_at
             or node.label not in {member.device for member in state.members(each.number)}
@@ -254,7 +253,7 @@ def _charged_before(folder: FleetFolder, config: FleetConfig, node: EnrolledNode
     return sum(
         event.charge_nano
         for event in verify_ledger(folder.ledger, name, key, allow_open=True).events
-        if isinstance(event, Intent) and not (event.run == config.run and event.round in spared)
+        if isinstance(event, Intent) and (event.run, event.round) not in spared
     )
 
 

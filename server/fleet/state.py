@@ -21,16 +21,16 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from palate.errors import EnvironmentProblem, RunError
 from palate.privacy.wire import FleetStep
 
-FORMAT = 4
+FORMAT = 5
 APPLICATION_ID = 0x504C4654  # "PLFT"
 
 _TABLES = (
-    "CREATE TABLE rounds (number INTEGER PRIMARY KEY, purpose TEXT NOT NULL, status TEXT NOT NULL, "
+    "CREATE TABLE rounds (number INTEGER PRIMARY KEY, run TEXT NOT NULL, purpose TEXT NOT NULL, status TEXT NOT NULL, "
     "roster_size INTEGER NOT NULL, plan_hash TEXT NOT NULL, offer BLOB NOT NULL, started_at REAL NOT NULL, "
     "ended_at REAL, reason TEXT NOT NULL DEFAULT '', advertised INTEGER NOT NULL DEFAULT 0, "
     "survivors INTEGER NOT NULL DEFAULT 0, table_hash TEXT NOT NULL DEFAULT '', log_index INTEGER, "
-    "epsilon REAL NOT NULL DEFAULT 0, receipt BLOB, lost_in TEXT NOT NULL DEFAULT '', "
-    "named TEXT NOT NULL DEFAULT '') STRICT",
+    "epsilon REAL NOT NULL DEFAULT 0, life_epsilon REAL NOT NULL DEFAULT 0, receipt BLOB, "
+    "lost_in TEXT NOT NULL DEFAULT '', named TEXT NOT NULL DEFAULT '') STRICT",
     "CREATE TABLE members (round INTEGER NOT NULL, device TEXT NOT NULL, up INTEGER NOT NULL DEFAULT 0, "
     "down INTEGER NOT NULL DEFAULT 0, failure INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (round, device)) STRICT",
     "CREATE TABLE events (seq INTEGER PRIMARY KEY AUTOINCREMENT, round INTEGER NOT NULL, step TEXT NOT NULL, "
@@ -41,9 +41,13 @@ _TABLES = (
     "CREATE TABLE control (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
 )
 _ROUND_COLUMNS = (
-    "number, purpose, status, roster_size, plan_hash, offer, started_at, ended_at, reason, advertised, survivors, "
-    "table_hash, log_index, epsilon, receipt, lost_in, named"
+    "number, run, purpose, status, roster_size, plan_hash, offer, started_at, ended_at, reason, advertised, survivors, "
+    "table_hash, log_index, epsilon, life_epsilon, receipt, lost_in, named"
 )
+_BEGUN = (
+    "number", "run", "purpose", "status", "roster_size", "plan_hash", "offer", "started_at", "epsilon", "life_epsilon",
+)  # fmt: skip
+"""Columns that a round has from its beginning."""
 
 
 class RoundStatus(StrEnum):
@@ -69,8 +73,8 @@ class Round:
 
     Attributes
     ----------
-    number, purpose, status
-        Which round, what it asks for, how far it came.
+    number, run, purpose, status
+        Which round, of which run, what it asks for, how far it came. Numbers go on from run to run.
     roster_size
         Devices asked.
     plan_hash
@@ -85,8 +89,8 @@ class Round:
         Devices on the roster, and devices in the sum.
     table_hash, log_index
         What the round made, and where the public log has it.
-    epsilon
-        Spent once this round was charged.
+    epsilon, life_epsilon
+        Spent in the run once this round was charged, and in all runs of the fleet.
     receipt
         What devices are told at the end.
     lost_in
@@ -96,6 +100,7 @@ class Round:
     """
 
     number: int
+    run: str
     purpose: str
     status: RoundStatus
     roster_size: int
@@ -109,6 +114,7 @@ class Round:
     table_hash: str = ""
     log_index: int | None = None
     epsilon: float = 0.0
+    life_epsilon: float = 0.0
     receipt: bytes | None = None
     lost_in: str = ""
     named: str = ""
@@ -215,18 +221,14 @@ class FleetState:
         """Close the file; everything is on disk already."""
         self._db.close()
 
-    # rounds
-
     @_in_words
     def begin_round(self, begun: Round, devices: Iterable[str], collection: CollectionRecord | None = None) -> None:
         """Remember a round that is about to be charged, and whom it asks."""
         with self._transaction():
             self._db.execute(
-                "INSERT INTO rounds (number, purpose, status, roster_size, plan_hash, offer, started_at, epsilon) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (begun.number, begun.purpose, str(begun.status), begun.roster_size, begun.plan_hash, begun.offer,
-                 begun.started_at, begun.epsilon),
-            )  # fmt: skip
+                f"INSERT INTO rounds ({', '.join(_BEGUN)}) VALUES ({', '.join('?' * len(_BEGUN))})",
+                [getattr(begun, name) for name in _BEGUN],
+            )
             self._db.executemany(
                 "INSERT INTO members (round, device) VALUES (?, ?)", [(begun.number, device) for device in devices]
             )
@@ -257,11 +259,18 @@ class FleetState:
             self._db.execute("DELETE FROM collections WHERE round = ?", (number,))
 
     @_in_words
-    def rounds(self) -> tuple[Round, ...]:
-        """All rounds, oldest first."""
-        rows = self._db.execute(f"SELECT {_ROUND_COLUMNS} FROM rounds ORDER BY number")
+    def rounds(self, run: str | None = None) -> tuple[Round, ...]:
+        """All rounds of the fleet, or those of a run, oldest first."""
+        wanted = f"SELECT {_ROUND_COLUMNS} FROM rounds WHERE run = coalesce(?, run) ORDER BY number"
+        rows = self._db.execute(wanted, (run,))
         names = [column[0] for column in rows.description]
         return tuple(_round(dict(zip(names, row, strict=True))) for row in rows)
+
+    @_in_words
+    def first_round(self, run: str) -> int:
+        """Return the number of a run's first round: the one that it has or will have."""
+        rounds = self.rounds(run)
+        return rounds[0].number if rounds else max((each.number + 1 for each in self.rounds()), default=0)
 
     @_in_words
     def unfinished(self) -> Round | None:

@@ -31,7 +31,8 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
     config = load_config(folder.config)
     state = FleetState(folder.state)
     try:
-        rounds, stop, unfinished = state.rounds(), state.stop_requested(), state.unfinished()
+        rounds, stop, unfinished = state.rounds(config.run), state.stop_requested(), state.unfinished()
+        life = max((each.life_epsilon for each in state.rounds()), default=0.0)
         losses = Losses.found(state, config.halt_after)
         keys_revoked, (_, at_helper) = len(revoked_in(state)), state.revocation() or (b"", True)
         step, answers = "", 0
@@ -69,6 +70,7 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
         },
         "epsilon_spent": max((each.epsilon for each in rounds), default=0.0),
         "epsilon_budget": config.epsilon,
+        "epsilon_spent_in_all_runs": life,
         **config.promise.reading,
         "tls_ends": last_moment(tls_server(folder).certificate).isoformat(),
         "helper": config.helper.there,
@@ -132,6 +134,7 @@ def _round(each: Round, state: FleetState) -> dict[str, Any]:
     up, down = bytes_per_device(members)
     return {
         "round": each.number,
+        "run": each.run,
         "purpose": each.purpose,
         "status": str(each.status),
         "reason": each.reason,
@@ -144,6 +147,7 @@ def _round(each: Round, state: FleetState) -> dict[str, Any]:
         "bytes_up_per_device": round(up),
         "bytes_down_per_device": round(down),
         "epsilon_spent": each.epsilon,
+        "epsilon_spent_in_all_runs": each.life_epsilon,
         "seconds": None if each.ended_at is None else each.ended_at - each.started_at,
         "started_at": each.started_at,
         "table": each.table_hash or None,

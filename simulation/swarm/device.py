@@ -97,6 +97,10 @@ class InProcess:
         self._made(plan, found.vector)
         return found
 
+    def use_catalogue(self, sha256: str) -> None:
+        """Compute with another catalogue from now on, as a worker does."""
+        self._catalogue_sha256 = sha256
+
     def close(self) -> None:
         """Do nothing: there is no process."""
 

@@ -14,6 +14,7 @@ from palate.cli.authority import authority_app
 from palate.cli.server import server_app
 from palate.errors import ConfigError, DataError, RunError
 from palate.privacy.enrolment import EnrolmentFileRefused, EnrolmentRequest, Welcome
+from palate.server.fleet.config import load_config
 from palate.server.fleet.folder import FleetFolder
 from palate.server.fleet.losses import FleetHalted
 from palate.server.fleet.state import FleetState, Round, RoundStatus, Stop
@@ -263,8 +264,16 @@ def lost(folder, count, *, named=""):
     """Write lost rounds into a fleet's memory."""
     state = FleetState(folder.state)
     for number in range(count):
-        begun = Round(number=number, purpose="popularity", status=RoundStatus.OPEN, roster_size=8, plan_hash="",
-                      offer=b"", started_at=0.0)  # fmt: skip
+        begun = Round(
+            number=number,
+            run=load_config(folder.config).run,
+            purpose="popularity",
+            status=RoundStatus.OPEN,
+            roster_size=8,
+            plan_hash="",
+            offer=b"",
+            started_at=0.0,
+        )
         state.begin_round(begun, [])
         state.end_round(
             number, RoundStatus.ABANDONED, reason="reveal: shares give no secret", lost_in="reveal", named=named

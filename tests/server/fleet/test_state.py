@@ -10,6 +10,7 @@ from palate.server.fleet.state import FleetState, Round, RoundStatus
 
 BEGUN = Round(
     number=0,
+    run="f-1",
     purpose="popularity",
     status=RoundStatus.OPEN,
     roster_size=2,
