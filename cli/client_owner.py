@@ -16,6 +16,7 @@ from palate.errors import ConfigError
 if TYPE_CHECKING:
     from palate.client.owner.device import OwnerDevice, Said
     from palate.client.recommending.preferences import Setting
+    from palate.data.catalogue import Catalogue
 
 TitleArgument = Annotated[str, typer.Argument(help="Title or key of an item; small typos are allowed.")]
 FacetArgument = Annotated[str, typer.Argument(help="A genre or a decade, such as crime or 1990s.")]
@@ -163,11 +164,11 @@ def search(
     from palate.client.owner.list_text import item_words
 
     with _device(folder) as device:
-        recommender = device.recommender
-        matches = recommender.titles.search(text, n)
-    facts = [{**recommender.catalogue.about(found.item), "similarity": round(found.similarity, 4)} for found in matches]
+        catalogue = device.catalogue
+        matches = device.titles.search(text, n)
+    facts = [{**catalogue.about(found.item), "similarity": round(found.similarity, 4)} for found in matches]
     lines = [item_words(each["title"], each["year"], each["genres"]) for each in facts]
-    return Answer({"matches": facts}, lines or ["no title matches"])
+    return Answer({"matches": facts}, lines or [_no_match(catalogue)])
 
 
 @answering
@@ -178,7 +179,7 @@ def profile(folder: FolderOption = None) -> Answer:
     from palate.client.owner.list_text import portrait_lines
 
     with _device(folder) as device:
-        portrait = device.person().portrait
+        portrait = device.portrait()
     interests = [asdict(one) for one in portrait.interests]
     words = [{"word": word, "weight": weight} for word, weight in portrait.words]
     values = {"sentence": portrait.sentence, "history": portrait.history, "interests": interests, "words": words}
@@ -279,9 +280,14 @@ def page(
 
 
 def _feedback(folder: Path | None, said: Said, title: str) -> Answer:
+    from palate.client.owner.device import titled_key
+
     with _device(folder) as device:
         catalogue = device.catalogue
-        key = device.unlisted(title) if said == "forget" else None
+        listed = catalogue.num_items > 0  # before there is a catalogue, a title is kept as it is typed
+        key = device.unlisted(title) if said == "forget" or not listed else None
+        if key is None and not listed:
+            key = titled_key(title)
         name = title
         if key is None:
             item = _item(device, title)
@@ -302,11 +308,17 @@ def _feedback(folder: Path | None, said: Said, title: str) -> Answer:
     return Answer({"said": said, "item": key, "title": name, "changed": changed}, [text])
 
 
+def _no_match(catalogue: Catalogue) -> str:
+    if catalogue.num_items:
+        return "no title matches"
+    return "there is no catalogue yet: palate client add TITLE keeps a title until one comes"
+
+
 def _set_facet(folder: Path | None, facet: str, setting: Setting | None) -> Answer:
     from palate.client.owner.naming import facet_named
 
     with _device(folder) as device:
-        name = facet_named(facet, device.recommender.facets, device.settings())
+        name = facet_named(facet, device.facets, device.settings())
         changed = device.set_facet(name, setting)
     words = {"pin": "pinned", "mute": "muted", None: "neither pinned nor muted"}[setting]
     text = f"{name} is {words}" if changed else f"{name} is {words} already"
@@ -319,7 +331,7 @@ def _item(device: OwnerDevice, text: str, *, ask: bool = True) -> int:
     from palate.client.owner.naming import UnclearTitle, item_named
 
     try:
-        return item_named(device.recommender, text)
+        return item_named(device.catalogue, device.titles, text)
     except UnclearTitle as unclear:
         if not unclear.items or not ask or not somebody_is_there():
             raise

@@ -40,6 +40,9 @@ _LONG = 8
 _SIGNS = str.maketrans("", "", "'\u2019\u2122\u00ae\u00a9")
 _ROMAN = {"ii": "2", "iii": "3", "iv": "4", "vi": "6", "vii": "7", "viii": "8", "ix": "9", "xi": "11", "xii": "12"}
 """Roman numbers that are no words or letters by themselves, as i, v and x are."""
+_LEAST_SHOWN = 0.75
+"""Below this similarity a title is no match, unless it has most words of the text: of MovieLens, misspelt titles reach
+0.79, and titles that it lacks 0.73."""
 _LEAST_OF_BEST = 0.7
 """Below this share of the best similarity a title is not worth showing."""
 
@@ -301,9 +304,9 @@ class TitleIndex:
         found = process.extract(wanted, self._forms, scorer=fuzz.WRatio, score_cutoff=60, limit=max(50, 5 * count))
         for form, _, index in found:
             item = self._owners[index]
-            best[item] = max(
-                best.get(item, 0.0), _similarity(wanted, form) * (1.0 if self._whole[index] else _SHORT_FORM)
-            )
+            similarity = _similarity(wanted, form) * (1.0 if self._whole[index] else _SHORT_FORM)
+            if similarity >= _LEAST_SHOWN or _shares_most_words(wanted, form):
+                best[item] = max(best.get(item, 0.0), similarity)
         if year is not None:
             best = {item: value - (0.0 if self._years[item] == year else 0.1) for item, value in best.items()}
         ranked = sorted(best, key=lambda item: (-best[item], self._rank[item], item))
@@ -321,6 +324,13 @@ class TitleIndex:
 def alike(one: str, other: str) -> float:
     """Similarity of two titles without their years, in percent; words may stand in any order."""
     return fuzz.token_set_ratio(title_forms(one)[0], title_forms(other)[0])
+
+
+def _shares_most_words(wanted: str, form: str) -> bool:
+    """Whether more than half of a search text's letters are in words that a title has too."""
+    words = wanted.split()
+    shared = set(form.split())
+    return 2 * sum(len(word) for word in words if word in shared) > sum(map(len, words))
 
 
 def _similarity(wanted: str, form: str) -> float:

@@ -16,13 +16,17 @@ from hashlib import sha256
 from typing import Any, Final, Literal
 
 from palate.client.fleet.folder import DeviceFolder
-from palate.client.owner.opening import open_recommender, stamp
+from palate.client.owner.opening import NothingToGoBy, Stamp, open_catalogue, open_recommender, stamp
+from palate.client.recommending.facets import Facets, facets_of
+from palate.client.recommending.portrait import Portrait
 from palate.client.recommending.preferences import Preferences, Setting, read_preferences, record
 from palate.client.recommending.recommender import Person, Recommender
 from palate.client.vault import PROFILE, Vault
 from palate.client.vault.history import UNDO_STEPS, History, Interaction, Mark
 from palate.client.vault.records import Record
-from palate.data.catalogue import TITLE_PREFIX, Catalogue
+from palate.data.catalogue import TITLE_PREFIX, Catalogue, printable
+from palate.data.titles import TitleIndex
+from palate.errors import ConfigError
 
 Said = Literal["had", "like", "dislike", "hide", "forget"]
 
@@ -64,6 +68,7 @@ class OwnerDevice:
         self.vault = vault
         self.history = History(vault)
         self._clock = clock
+        self._catalogue: tuple[Stamp, Catalogue] | None = None
         self._recommender: tuple[object, Recommender] | None = None
         self._person: tuple[object, Person] | None = None
 
@@ -88,14 +93,39 @@ class OwnerDevice:
         """The table of now: read again when a new one has come; raises as `open_recommender`."""
         now = stamp(self.folder)
         if self._recommender is None or self._recommender[0] != now:
-            self._recommender = (now, open_recommender(self.folder, self.vault))
+            self._recommender = (now, open_recommender(self.folder, self.vault, self.catalogue))
             self._person = None
         return self._recommender[1]
 
     @property
     def catalogue(self) -> Catalogue:
-        """Public facts about the items of now; raises as `recommender`."""
-        return self.recommender.catalogue
+        """Public facts about the items of now, none before a catalogue has come; raises as `open_catalogue`."""
+        now = stamp(self.folder)
+        if self._catalogue is None or self._catalogue[0] != now:
+            self._catalogue = (now, open_catalogue(self.folder, self.vault))
+        return self._catalogue[1]
+
+    @property
+    def titles(self) -> TitleIndex:
+        """Titles of the catalogue, the popular ones first among equals where a table tells."""
+        return self.catalogue.title_index if self._has_nothing_to_go_by() else self.recommender.titles
+
+    @property
+    def facets(self) -> Facets:
+        """Genres and decades of the catalogue."""
+        return facets_of(self.catalogue) if self._has_nothing_to_go_by() else self.recommender.facets
+
+    def portrait(self) -> Portrait:
+        """Return the owner's taste in words and weights; it has none before there is something to go by."""
+        if self._has_nothing_to_go_by():
+            return Portrait((), (), len({entry.item for _, entry in self.history.in_order()}))
+        return self.person().portrait
+
+    def _has_nothing_to_go_by(self) -> bool:
+        try:
+            return self.recommender is None
+        except NothingToGoBy:
+            return True
 
     def title(self, key: str) -> str:
         """Name an item as the catalogue does; else by the title that it was imported by, or by its key."""
@@ -212,6 +242,19 @@ class OwnerDevice:
 
     def _actions(self) -> list[dict[str, Any]]:
         return _ACTIONS.read(self.vault) or []
+
+
+def titled_key(title: str) -> str:
+    """Return the key of an item that no catalogue lists.
+
+    Raises
+    ------
+    ConfigError
+        If the title is blank.
+    """
+    if not title.strip():
+        raise ConfigError("the title is blank", hint='say what it is called: palate client add "Heat (1995)"')
+    return f"{TITLE_PREFIX}{printable(title.strip())}"
 
 
 def titled(key: str) -> str:

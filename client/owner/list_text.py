@@ -60,6 +60,9 @@ def explanation_lines(explanation: Explanation, catalogue: Catalogue) -> Iterato
 def portrait_lines(portrait: Portrait) -> Iterator[str]:
     """Say a taste: in a sentence, then facet by facet with a bar, then in words."""
     yield portrait.sentence
+    if not portrait.interests:
+        yield f"from {portrait.history} items; it needs a catalogue with genres or years, or a table"
+        return
     yield f"from {portrait.history} items; weights are how far a kind stands above the mean item, in your own spread"
     kept = [one for one in portrait.interests if one.setting]
     top, bottom = portrait.interests[:_FACETS], portrait.interests[_FACETS:][-_FACETS:]

@@ -10,7 +10,8 @@ from palate.client.recommending.recommender import Recommender
 from palate.client.recommending.requests import Request
 from palate.client.wishes.lexicon import LANGUAGES, genre_names, lexicon_of
 from palate.client.wishes.moods import MOODS
-from palate.data.titles import plain
+from palate.data.catalogue import Catalogue
+from palate.data.titles import TitleIndex, plain
 from palate.errors import ConfigError
 
 CANDIDATES = 5
@@ -43,13 +44,13 @@ class UnclearTitle(ConfigError):
             )
 
 
-def item_named(recommender: Recommender, text: str) -> int:
+def item_named(catalogue: Catalogue, index: TitleIndex, text: str) -> int:
     """Find the one item that was meant, by its key or its title, a slip of the finger allowed.
 
     Parameters
     ----------
-    recommender
-        Has the titles and keys.
+    catalogue, index
+        Have the keys, and the titles.
     text
         What was typed.
 
@@ -59,19 +60,19 @@ def item_named(recommender: Recommender, text: str) -> int:
         If several may be meant, or none is like it.
     """
     text = text.strip()
-    exact = recommender.titles.exact(text) if text else ()
+    exact = index.exact(text) if text else ()
     if len(exact) == 1:
         return exact[0]
-    if not exact and text in recommender.catalogue.rows:
-        return recommender.catalogue.rows[text]
+    if not exact and text in catalogue.rows:
+        return catalogue.rows[text]
     if exact:
         candidates = exact[:CANDIDATES]
     else:
-        found = recommender.titles.identify(text)
+        found = index.identify(text)
         if found is not None:
             return found[0]
-        candidates = tuple(match.item for match in recommender.titles.search(text, CANDIDATES))
-    raise UnclearTitle(text, candidates, tuple(recommender.catalogue.titles[item] for item in candidates))
+        candidates = tuple(match.item for match in index.search(text, CANDIDATES))
+    raise UnclearTitle(text, candidates, tuple(catalogue.titles[item] for item in candidates))
 
 
 def facet_named(text: str, facets: Facets, others: Iterable[str] = ()) -> str:

@@ -52,27 +52,46 @@ def stamp(folder: DeviceFolder) -> Stamp:
     return tuple(found)
 
 
-def open_recommender(folder: DeviceFolder, vault: Vault) -> Recommender:
-    """Prepare a device's table; the notes of the result are for its owner.
+class NothingToGoBy(RunError):
+    """There is neither a table nor public content, so nothing can be said of a taste yet."""
+
+
+def open_catalogue(folder: DeviceFolder, vault: Vault) -> Catalogue:
+    """Read a device's catalogue, which needs no table; it is empty where none has come yet.
 
     Raises
     ------
     RunError
-        If there is no catalogue, it is not the fleet's, or the table is not of its items.
+        If it is not the fleet's.
     DataError
-        If the catalogue cannot be read.
+        If it cannot be read.
     """
     try:
         data = folder.catalogue.read_bytes()
     except FileNotFoundError:
-        raise RunError(
-            f"{folder.home} has no catalogue yet, so there is nothing to recommend",
-            hint="join a fleet (palate client enrol), or look around first: palate client try",
-        ) from None
+        return Catalogue((), (), (), np.zeros(0, dtype=np.int32), ())
     except OSError as error:
         raise RunError(f"{folder.catalogue} cannot be read: {error.strerror}", hint="check its permissions") from None
+    return _catalogue(vault, data)
+
+
+def open_recommender(folder: DeviceFolder, vault: Vault, catalogue: Catalogue | None = None) -> Recommender:
+    """Prepare a device's table; the notes of the result are for its owner.
+
+    Raises
+    ------
+    NothingToGoBy
+        If there is no catalogue, or no table and nothing public about its items.
+    RunError
+        If the table is not of the catalogue's items; and as `open_catalogue`, unless a catalogue is given.
+    """
+    catalogue = open_catalogue(folder, vault) if catalogue is None else catalogue
+    if not catalogue.num_items:
+        raise NothingToGoBy(
+            f"{folder.home} has no catalogue yet, so there is nothing to recommend",
+            hint="join a fleet (palate client enrol), or look around first: palate client try",
+        )
     table = read_table(folder.table)
-    catalogue = _catalogue(vault, data)
     if table is None:
         table, names = content_alone(catalogue)
         notes, training, table_hash = [NO_TABLE], LocalTraining(model="gmf"), ""
@@ -122,7 +141,13 @@ def _catalogue(vault: Vault, data: bytes) -> Catalogue:
 
 
 def content_alone(catalogue: Catalogue) -> tuple[ItemTable, tuple[str, ...]]:
-    """Return a table of genres and years, of which nobody has learned anything, and the names of its columns."""
+    """Return a table of genres and years, of which nobody has learned anything, and the names of its columns.
+
+    Raises
+    ------
+    NothingToGoBy
+        If the catalogue has neither.
+    """
     from palate.data.content import content_features
 
     content = content_features(
@@ -132,7 +157,7 @@ def content_alone(catalogue: Catalogue) -> tuple[ItemTable, tuple[str, ...]]:
         text_dim=0,
     )
     if not content.names:
-        raise RunError(
+        raise NothingToGoBy(
             "no table has come yet, and the catalogue has neither genres nor years to go by",
             hint="take part in rounds: palate client join",
         )

@@ -171,15 +171,15 @@ class Page:
             catalogue = device.catalogue
             found = [
                 {**catalogue.about(each.item), "states": [word for word, rows in states.items() if each.item in rows]}
-                for each in (device.recommender.titles.search(text, FOUND) if text else ())
+                for each in (device.titles.search(text, FOUND) if text else ())
             ]
         return self._page("search", text=text, found=found, max_length=MAX_LENGTH, num_items=catalogue.num_items)
 
     def profile(self, _: Request) -> Response:
         """Show the taste in words and weights."""
         with self.session.using() as device:
-            portrait = device.person().portrait
-            known = set(device.recommender.facets.items)
+            portrait = device.portrait()
+            known = set(device.facets.items)
             resting = {name: setting for name, setting in device.settings().items() if name not in known}
         groups = {
             "Genres": [one for one in portrait.interests if one.facet.startswith("genre: ")],
@@ -278,7 +278,7 @@ class Page:
             raise ConfigError(f"the setting {setting[:40]!r} is unknown", hint=f"it is one of {', '.join(_SET)}")
         with self.session.using() as device:
             if facet not in device.settings():
-                device.recommender.facets.of(facet)
+                device.facets.of(facet)
             if device.set_facet(facet, None if setting == "release" else cast("Setting", setting)):
                 text = _SET[setting].format(in_words(facet))
                 self.session.notify(text[:1].upper() + text[1:], can_undo=True)

@@ -92,6 +92,35 @@ def test_with_nothing_to_go_by_the_next_step_is_named(owner):
     assert (code, "palate client try" in text) == (11, True)
 
 
+def test_before_the_first_round_all_works_that_needs_no_table(owner):
+    films = pl.read_parquet(owner.folder.catalogue).select("item", "title")
+    films.write_parquet(owner.folder.catalogue)
+    owner.folder.table.unlink()
+    assert owner.json("search", "heat")["matches"][0]["title"] == "Heat (1995)"
+    assert "added" in owner("add", "Heat (1995)")
+    assert "liked" in owner("like", "casino")
+    assert "hidden" in owner("hide", films["title"][3])
+    assert "Heat (1995)" in owner("history", "--n", "0")
+    assert "taken out" in owner("remove", "heat 1995")
+    assert owner.json("profile")["sentence"] == "nothing is known yet"
+
+
+def test_before_there_is_a_catalogue_titles_are_kept_as_typed_and_found_in_a_later_one(owner):
+    kept, table = owner.folder.catalogue.read_bytes(), owner.folder.table.read_bytes()
+    owner.folder.catalogue.unlink()
+    owner.folder.table.unlink()
+    assert "no catalogue yet" in owner("search", "heat")
+    assert "added" in owner("add", "blade runner 2049")
+    assert "is not in your history" in owner("remove", "up")
+    assert "disliked" in owner("dislike", "casino")
+    assert "blade runner 2049" in owner("history")
+    assert owner.json("profile")["interests"] == []
+    assert owner.ends("add", " ")[0] == 2
+    owner.folder.catalogue.write_bytes(kept)
+    owner.folder.table.write_bytes(table)
+    assert "Casino (1995)" in owner("history")
+
+
 def test_without_the_runs_parameters_the_usual_ones_are_used_and_it_is_said(owner):
     with Vault.open(owner.folder.vault) as vault:
         KEPT_TRAINING.write(vault, '{"model": "gmf", "of a later version": 1}')
@@ -115,8 +144,10 @@ def test_a_catalogue_that_is_not_the_fleets_is_refused(owner, monkeypatch):
 
 
 def test_a_damaged_catalogue_or_table_ends_with_a_hint(owner):
+    kept = owner.folder.catalogue.read_bytes()
     owner.folder.catalogue.write_bytes(b"PAR1 not really")
     assert owner.ends("recommend")[0] == 10
+    owner.folder.catalogue.write_bytes(kept)
     owner.folder.table.write_bytes(b"no table")
     assert owner.ends("recommend")[0] == 11
 

@@ -321,7 +321,7 @@ def test_without_a_device_the_next_step_is_named(owner, tmp_path):
 
 
 def test_a_title_cannot_move_the_cursor(owner):
-    for arguments in (["search", "red"], ["recommend", "--n", "240"]):
+    for arguments in (["search", "31mred"], ["recommend", "--n", "240"]):
         text = owner(*arguments)
         assert "Red (1994)" in text
         assert "\x1b" not in text

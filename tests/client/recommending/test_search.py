@@ -90,3 +90,8 @@ def test_a_year_at_the_end_is_parted_from_the_title_but_a_title_that_is_a_year_s
     assert title_year("Heat (1995)") == ("Heat", 1995)
     assert title_year("1984") == ("1984", None)
     assert title_year("2001: A Space Odyssey (1968)") == ("2001: A Space Odyssey", 1968)
+
+
+@pytest.mark.parametrize("typed", ["blorptastic", "xyzzy plugh", "interstellar", "zzzz", "qwerty uiop"])
+def test_what_no_title_is_like_has_no_match(index, typed):
+    assert index.search(typed) == ()
