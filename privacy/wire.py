@@ -33,6 +33,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Final, Literal, cast, get_args
 
 import numpy as np
@@ -140,7 +141,7 @@ class RoundPlan:
         rows = len(self.learned) if self.active is None else int(self.active.sum())
         return rows * int(self.learned.shape[1]) + NUM_METRICS * self.asks_for_metrics
 
-    @property
+    @cached_property
     def table_hash(self) -> str:
         """SHA-256 of the item table, in hexadecimal; the same as `palate.models.table.ItemTable.content_hash`."""
         digest = hashlib.sha256(b"palate item table v1")
@@ -156,7 +157,7 @@ class RoundPlan:
         rules = {name: value for name, value in scalars.items() if name != "run"}
         return hashlib.sha256(b"palate round rules v2" + json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
-    @property
+    @cached_property
     def content_hash(self) -> str:
         """SHA-256 over every field, in hexadecimal; names the plan in ledgers."""
         arrays, scalars = self.to_parts()

@@ -41,6 +41,7 @@ class SealedRows:
         self._keys: dict[str, DataKey] = {}
         self._pending: State | None = None
         self._scrub_due = False
+        self._checked: int | None = None  # SQLite's data_version, which changes when another connection writes
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -157,7 +158,8 @@ class SealedRows:
         """Compare all rows with the sealed sum over them.
 
         Finds rows that were removed, invented, swapped or put back to an older version, in any number. A whole file
-        that was put back is not found: it is what the vault once was.
+        that was put back is not found: it is what the vault once was. Rows that were compared before are compared again
+        once another program has written the file; what this object writes keeps the sum.
 
         Raises
         ------
@@ -165,6 +167,9 @@ class SealedRows:
             If they are not those that the vault was left with.
         """
         with self.reading():
+            written = self._row("PRAGMA data_version")[0]
+            if written == self._checked:
+                return
             state = self._pending or self._load_state()
             count, total = self._sum()
             if (count, total) != (state.entries, state.total):
@@ -173,6 +178,7 @@ class SealedRows:
                     "or not their latest versions",
                     hint="restore a whole backup, never a part; or forget this vault and begin a new one",
                 )
+            self._checked = written
 
     def scrub(self) -> bool:
         """Cut the write-ahead log, in which older sealed versions stay for a while.
