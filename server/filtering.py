@@ -31,7 +31,7 @@ _BANDS = 40  # of popularity, for the size of the signal in a row
 _LEAST_VARIANCE = 1e-4  # of a direction, in shares of the mean
 _LEAST_SHARE = 1e-4  # of the rows, that a group counts as having
 _LEAST_BELIEF = 1e-3  # in a group, below which it says nothing about a row
-_KNOTS = 256  # of the energies between which log-determinants are interpolated
+_NODES = 24  # energies between which what depends on a row's energy is interpolated
 _SPREAD = 0.6  # standard deviation of the logarithm of a row's energy, among rows of like popularity
 
 
@@ -88,8 +88,7 @@ class _Mixture:
         self.white, self.energy = white, energy.astype(np.float32)
         self.sizes, self.probability = _sizes()
         self.pooled: Float64Array = ((white.T @ white).astype(np.float64) - n * np.eye(dim)) / energy.sum()
-        least, most = energy.min() * self.sizes.min(), energy.max() * self.sizes.max()
-        self.knots = np.exp(np.linspace(np.log(least), np.log(most), _KNOTS)).astype(np.float32)
+        self.nodes, self.between = _interpolation(np.multiply.outer(energy, self.sizes.astype(np.float64)))
 
     def fitted(self, labels: Int64Array, groups: int) -> Float32Array:
         """Return the posterior means after fitting from a first partition into groups, float32 [n, dim]."""
@@ -105,10 +104,9 @@ class _Mixture:
         mean = np.zeros_like(self.white)
         for group in range(groups):
             rows = np.flatnonzero(belief[:, group].sum(axis=1) > _LEAST_BELIEF)
-            gain = np.zeros((len(rows), self.white.shape[1]), dtype=np.float32)
-            for size, believed in zip(self.sizes, belief[rows, group].T, strict=True):
-                signal = np.outer(self.energy[rows] * size, variances[group])
-                gain += believed[:, None] * (signal / (signal + 1.0))  # Wiener: signal over signal and noise
+            signal = np.multiply.outer(self.nodes, variances[group])  # [nodes, dim]
+            believed = np.einsum("ns,nsk->nk", belief[rows, group], self.between[rows])
+            gain = believed @ (signal / (signal + 1.0))  # Wiener: signal over signal and noise
             mean[rows] += (self.white[rows] @ axes[group] * gain) @ axes[group].T
         return mean
 
@@ -138,19 +136,45 @@ class _Mixture:
     def _likelihood(self, variances: Float32Array, axes: Float32Array) -> Float32Array:
         """Log-likelihood of every row in each group, at each size, less a constant, float32 [n, groups, sizes]."""
         likelihood = np.empty((len(self.white), len(variances), len(self.sizes)), dtype=np.float32)
-        turned, total = np.empty_like(self.white), np.empty_like(self.white)
+        turned = np.empty_like(self.white)
         for group, (variance, axis) in enumerate(zip(variances, axes, strict=True)):
             np.matmul(self.white, axis, out=turned)
             np.square(turned, out=turned)
-            determinant = np.log(np.multiply.outer(self.knots, variance) + 1.0).sum(axis=1)
-            for place, size in enumerate(self.sizes):
-                energy = self.energy * size
-                np.multiply.outer(energy, variance, out=total)
-                total += 1.0
-                np.divide(turned, total, out=total)
-                likelihood[:, group, place] = total.sum(axis=1) + np.interp(energy, self.knots, determinant)
+            total = np.multiply.outer(self.nodes, variance) + 1.0  # variances of signal and noise, [nodes, dim]
+            at_nodes = turned @ (1.0 / total).T + np.log(total).sum(axis=1)  # [n, nodes]
+            likelihood[:, group] = np.vecdot(self.between, at_nodes[:, None])
         likelihood *= -0.5
         return likelihood
+
+
+def _interpolation(energies: Float64Array) -> tuple[Float32Array, Float32Array]:
+    """Chebyshev nodes in the logarithm of the energy, and what each node counts for at some energies.
+
+    ``1 / (1 + e v)`` and ``log(1 + e v)`` are analytic in log e, with the nearest poles at distance pi. So with 24
+    nodes the error is some 10^-6 where energies span a factor of 10^4 (Trefethen 2013, Approximation Theory and
+    Approximation Practice, theorem 8.2; the barycentric formula is theorem 5.2).
+
+    Parameters
+    ----------
+    energies
+        Positive, float64 [n, sizes].
+
+    Returns
+    -------
+    Energies of the nodes, float32 [nodes], and weights, float32 [n, sizes, nodes]: a function's values at the nodes
+    times these are its values at the energies.
+    """
+    logs = np.log(energies)
+    middle, half = (logs.max() + logs.min()) / 2.0, max((logs.max() - logs.min()) / 2.0, 1e-9)
+    angles = np.pi * np.arange(_NODES) / (_NODES - 1)
+    nodes = np.cos(angles)
+    weights = np.where(np.arange(_NODES) % 2 == 0, 1.0, -1.0)
+    weights[[0, -1]] *= 0.5
+    away = ((logs - middle) / half)[:, :, None] - nodes
+    close = np.abs(away) < 1e-9  # at a node only that node counts
+    terms = np.where(close.any(axis=2, keepdims=True), close, weights / np.where(close, 1.0, away))
+    between = terms / terms.sum(axis=2, keepdims=True)
+    return np.exp(middle + half * nodes).astype(np.float32), between.astype(np.float32)
 
 
 def _sizes() -> tuple[Float32Array, Float32Array]:
