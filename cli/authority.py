@@ -44,11 +44,14 @@ def init(
     key: Annotated[Path, typer.Argument(help="File for the key; FILE.pub is what the fleet needs.", metavar="FILE")],
 ) -> Answer:
     """Make the key of a separate authority, on a machine that the server's operators do not control."""
+    from palate.privacy.spoken import spoken
     from palate.server.fleet.certifying import make_authority_key
 
-    public = make_authority_key(key)
+    public = make_authority_key(key).public_bytes_raw()
+    words = spoken(public)
     line = f"{key} is the authority's key, it signs with palate authority certify; give the operators {key.stem}.pub"
-    return Answer({"key": str(key), "public_key": public.public_bytes_raw().hex()}, (), [line])
+    say = f"words        {words}", "tell them to people who join, by another way than through the server"
+    return Answer({"key": str(key), "public_key": public.hex(), "words": words}, say, [line])
 
 
 @answering

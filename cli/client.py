@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from palate.cli.client_fleet import enrol, import_, init, join, leave, limits, pause, status
+from palate.cli.client_fleet import compare, enrol, import_, init, join, leave, limits, pause, status
 from palate.cli.client_owner import (
     add,
     budget,
@@ -37,6 +37,7 @@ _COMMANDS: dict[Callable[..., None], str] = {
     enrol: "enrol --welcome welcome.zip",
     import_: "import ratings.csv",
     join: "join",
+    compare: "compare spellbind unravel transit yucatan gremlin infancy crumpled burlington seabird escapade",
     leave: "leave --yes",
     limits: "limits --epsilon 4 --smallest-cohort 50",
     pause: "pause",

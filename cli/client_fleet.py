@@ -124,10 +124,12 @@ def _agree(
     limits = enrolling.limits_for(welcome, **wishes, current=current, before=before)
     (allowed,) = limits.promises.values()
     note(f"fleet {welcome.fleet} at {welcome.address}, {welcome.num_items} items")
-    note(f"server key   {spaced(welcome.server_key)}")
-    if welcome.helper_key:
-        note(f"helper key   {spaced(welcome.helper_key)}")
-    note(f"authority    {spaced(welcome.authority_key) or 'server and helper admit devices together'}")
+    keys = FleetProfile(welcome, limits)
+    for name, words in keys.words.items():
+        note(f"{name} key".ljust(13) + spaced(keys.keys[name]))
+        note(f"{'words':<13}{words}")
+    if not welcome.authority_key:
+        note("authority    server and helper admit devices together")
     note(
         f"it plans {welcome.rounds} rounds within epsilon {welcome.epsilon:g} at delta {welcome.delta:g}; "
         f"this device allows epsilon {limits.epsilon:g} at delta {limits.delta:g}, {allowed.covers}, "
@@ -312,6 +314,27 @@ def _accept_invitation(
     question, nobody = "" if yes else "Do you agree?", "there is nobody to agree"
     profile = _agree(place, welcome, catalogue, wishes, question=question, nobody=nobody)
     note(f"joined fleet {profile.welcome.fleet}")
+
+
+@answering
+def compare(
+    words: Annotated[
+        list[str],
+        typer.Argument(help="What the helper or the authority told you, not the server.", metavar="WORDS..."),
+    ],
+    folder: FolderOption = None,
+) -> Answer:
+    """Note that you heard the words of a key from whoever holds it; status then says so.
+
+    An invitation comes from the server's operators. Only the words of helper and authority, heard from themselves, show
+    that others hold these keys. They print them with palate helper status and palate authority init.
+    """
+    from palate.client.fleet import enrolling
+    from palate.client.fleet.trust import trust_sentence
+
+    name, profile = enrolling.compare(device_folder(folder), " ".join(words))
+    values = {"compared": name, "not_compared": profile.uncompared, "trust": trust_sentence(profile)}
+    return Answer(values, [f"these are the words of the {name}'s key", trust_sentence(profile)])
 
 
 @answering

@@ -68,6 +68,7 @@ def init(
 ) -> Answer:
     """Make a helper: keys, certificate, ledger and helper.card, in a new folder."""
     from palate.privacy.enrolment import spaced
+    from palate.privacy.spoken import spoken
     from palate.server.helper.config import at_address, checked_config
     from palate.server.helper.folder import make_helper
 
@@ -79,15 +80,18 @@ def init(
     lines = [
         f"helper of {card.fleet} at {card.address}, in {place.root}",
         f"key          {spaced(card.key.hex())}",
+        f"words        {spoken(card.key)}",
         f"certificate  {spaced(card.tls_fingerprint)}",
         f"card         {spaced(card.fingerprint)}",
         f"next: give {place.card} to the server's operator, for palate server init --helper helper.card,",
-        "and compare the card's fingerprint; then palate helper trust leader.card, with what they give you",
+        "and compare the card's fingerprint; then palate helper trust leader.card, with what they give you;",
+        "tell the words to people who join, by another way than through the server",
     ]
     values = {
         "fleet": card.fleet,
         "address": card.address,
         "key": card.key.hex(),
+        "words": spoken(card.key),
         "tls_fingerprint": card.tls_fingerprint,
         "card": str(place.card),
         "card_fingerprint": card.fingerprint,
@@ -104,16 +108,23 @@ def trust(
     """Take in the card of the fleet's server: the only one that this helper answers."""
     from palate.privacy.aggregators.claim import trust_of
     from palate.privacy.enrolment import spaced
+    from palate.privacy.spoken import spoken
     from palate.server.helper.folder import trust as take_in
 
     found = take_in(HelperFolder(folder), _read(card))
     parties = found.parties
     admits = "server and helper together" if parties.authority is None else "a third party"
-    sentence = trust_of(parties).sentence
+    claim = trust_of(parties)
+    sentence = f"{claim.sentence} {claim.assumption}".rstrip()
     lines = [
         f"this helper answers the server of {found.fleet} alone",
         f"server key   {spaced(parties.leader.hex())}",
-        *([] if parties.authority is None else [f"authority    {spaced(parties.authority.hex())}"]),
+        f"its words    {spoken(parties.leader)}",
+        *(
+            []
+            if parties.authority is None
+            else [f"authority    {spaced(parties.authority.hex())}", f"its words    {spoken(parties.authority)}"]
+        ),
         f"card         {spaced(found.fingerprint)}",
         f"devices are admitted by {admits}. {sentence}",
         "compare the card's fingerprint with its operator's; next: palate helper start",
@@ -181,6 +192,7 @@ def status(*, folder: FolderOption = HERE) -> Answer:
         "log": f"cosigned with {values['log_leaves_cosigned']} rounds",
         "anchor": values["anchor"],
         "trust": values["trust"] or "no leader yet: palate helper trust leader.card",
+        "words": values["words"],
     }
 
     def check() -> None:

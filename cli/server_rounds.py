@@ -147,6 +147,7 @@ def status(
     facts["promise"] = load_config(FleetFolder(folder).config).promise.words
     facts |= _tls_warning(found["tls_ends"])
     facts["guarantee"] = f"{found['guarantee']['against']}: {found['guarantee']['meaning']}"
+    facts |= {f"{name}'s words": words for name, words in found["words"].items()}
     if explain:
         facts["colluders"] = found["if_colluding_in_words"]
     return Answer(found, [facts_grid("", "", facts)])

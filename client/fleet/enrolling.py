@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from palate.client.fleet import carried_spending
@@ -21,6 +21,7 @@ from palate.privacy import files
 from palate.privacy.accounting.events import Unit
 from palate.privacy.durations import parse_duration
 from palate.privacy.enrolment import MAX_CATALOGUE_BYTES, MAX_WELCOME_BYTES, Welcome
+from palate.privacy.spoken import same_words
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,7 @@ def accept(folder: DeviceFolder, welcome: Welcome, catalogue: bytes, limits: Own
                 hint="ask the operator why; to trust the new one, leave first: palate client leave",
             )
         Catalogue.from_parquet(catalogue, num_items=welcome.num_items, hint=NEW_WELCOME)
-        profile = FleetProfile(welcome, limits)
+        profile = FleetProfile(welcome, limits, compared=frozenset() if old is None else old.compared)
         carried_spending.keep_of_earlier_keys(vault, welcome.server_key, welcome.carried_nano)
         Member(folder, vault, keys, profile).guard.adopt_policy()  # refuses what no budget can promise
         files.replace(folder.catalogue, catalogue)
@@ -249,6 +250,32 @@ def change_limits(folder: DeviceFolder, **changes: float | int) -> FleetProfile:
         Member(folder, member.vault, member.keys, profile).guard.adopt_policy()
         profile.save(member.vault)
         return profile
+
+
+def compare(folder: DeviceFolder, words: str) -> tuple[str, FleetProfile]:
+    """Note that the owner has heard these words from whoever holds a key of the fleet.
+
+    Returns
+    -------
+    name, profile
+        Whose key it is, "server", "helper" or "authority", and what is known now.
+
+    Raises
+    ------
+    ConfigError
+        If they are the words of no key of this fleet, or the device belongs to none.
+    """
+    with folder.locked(), Vault.open(folder.vault) as vault:
+        profile = FleetProfile.require(vault)
+        name = next((name for name, own in profile.words.items() if same_words(own, words)), None)
+        if name is None:
+            raise ConfigError(
+                "these are the words of no key that this device pinned",
+                hint="listen again, word by word; if they stay others: palate client leave, and ask who invited you",
+            )
+        profile = replace(profile, compared=profile.compared | {profile.keys[name]})
+        profile.save(vault)
+        return name, profile
 
 
 def leave(folder: DeviceFolder) -> str:

@@ -26,6 +26,7 @@ from palate.privacy.enrolment import EnrolmentFileRefused, Welcome
 from palate.privacy.run_notice import RunNotice
 from palate.privacy.secagg.keys import Guarantee, claimed_guarantee
 from palate.privacy.secagg.offer import DevicePolicy
+from palate.privacy.spoken import spoken
 
 FORMAT = "palate-fleet/1"
 PAUSED: Final = Record[bool](SERVERS, "pause")
@@ -54,11 +55,30 @@ class FleetProfile:
         What the owner allows.
     notice
         What the server said last of its current run; None before the first notice.
+    compared
+        Keys whose words the owner has compared with those who hold them, hexadecimal.
     """
 
     welcome: Welcome
     limits: OwnerLimits
     notice: RunNotice | None = None
+    compared: frozenset[str] = frozenset()
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Keys of server, helper and authority, hexadecimal, as far as the fleet has them."""
+        found = {each: str(getattr(self.welcome, f"{each}_key")) for each in ("server", "helper", "authority")}
+        return {name: key for name, key in found.items() if key}
+
+    @property
+    def words(self) -> dict[str, str]:
+        """The words of these keys, which those who hold them print too."""
+        return {name: spoken(bytes.fromhex(key)) for name, key in self.keys.items()}
+
+    @property
+    def uncompared(self) -> list[str]:
+        """Who of those beside the server holds a key that the owner has not compared."""
+        return [name for name, key in self.keys.items() if name != "server" and key not in self.compared]
 
     @property
     def server_key(self) -> Ed25519PublicKey:
@@ -160,6 +180,8 @@ def _encode(profile: FleetProfile) -> bytes:
     values: dict[str, Any] = {"format": FORMAT, "welcome": welcome, "limits": profile.limits.to_values()}
     if profile.notice is not None:
         values["run"] = asdict(profile.notice)
+    if profile.compared:
+        values["compared"] = sorted(profile.compared)
     return json.dumps(values).encode("ascii")
 
 
@@ -170,8 +192,9 @@ def _decode(data: bytes) -> FleetProfile:
             raise ValueError("another format")
         welcome = Welcome.from_json(values["welcome"].encode("ascii"))
         notice = RunNotice(**values["run"]) if "run" in values else None
-        return FleetProfile(welcome, OwnerLimits.from_values(values["limits"]), notice)
-    except (ValueError, TypeError, KeyError, EnrolmentFileRefused, ConfigError):
+        compared = frozenset(map(str, values.get("compared", ())))
+        return FleetProfile(welcome, OwnerLimits.from_values(values["limits"]), notice, compared)
+    except (ValueError, TypeError, KeyError, AttributeError, EnrolmentFileRefused, ConfigError):
         raise VaultTampered(
             "what the vault keeps about the fleet is not of this version", hint="enrol again with the operator"
         ) from None

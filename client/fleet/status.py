@@ -22,6 +22,7 @@ from palate.privacy.accounting.filters import SkellamMeter, budget_nano_for
 from palate.privacy.budget import SENSITIVITY, Promise
 from palate.privacy.colluding import IfColluding, LeastSum, if_colluding
 from palate.privacy.durations import DAY_SECONDS
+from palate.privacy.enrolment import device_name
 from palate.privacy.ledger.body import Window
 
 FORMAT = "palate-client-status/1"
@@ -166,6 +167,9 @@ class DeviceStatus:
                 "welcome_fingerprint": welcome.fingerprint,
                 "guarantee_against_the_server": profile.guarantee,
                 "parties_to_collude": profile.parties,
+                "device": device_name(welcome.device),
+                "words": profile.words,
+                "not_compared": profile.uncompared,
                 "trust": trust_sentence(profile),
                 "catalogue_items": welcome.num_items,
                 "run": None if profile.notice is None else asdict(profile.notice),

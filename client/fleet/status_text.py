@@ -78,6 +78,8 @@ def _fleet_lines(profile: FleetProfile) -> Iterator[str]:
     else:
         yield fleet
         yield f"trust      {trust_sentence(profile)}"
+        for name, words in profile.words.items():
+            yield f"           {name}'s words: {words}"
 
 
 def status_lines(status: DeviceStatus, *, explain: bool = False) -> Iterator[str]:

@@ -25,6 +25,16 @@ def trust_sentence(profile: FleetProfile) -> str:
     trust = profile.trust
     if trust is None:
         return f"Against that server you are {against_server(profile)}."
+    if not trust.against_lies:
+        return trust.sentence
     corrupt = profile.limits.least_gamma_thousandths / 10
     allowed = f"up to {corrupt:g}% of all registered devices" if corrupt else "no device"
-    return trust.sentence + (f" The noise allows for {allowed} working with them." if trust.against_lies else "")
+    return f"{trust.sentence} {trust.assumption} {_compared(profile)} The noise allows for {allowed} working with them."
+
+
+def _compared(profile: FleetProfile) -> str:
+    """Say which keys the owner has compared with those who hold them: the server's operators write invitations."""
+    whose = " and ".join(f"the {name}" for name in profile.uncompared)
+    if not whose:
+        return "You have compared their words with those who hold them."
+    return f"The invitation alone says who holds them: ask {whose} for their words, then palate client compare WORDS."

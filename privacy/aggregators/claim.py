@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from palate.privacy.aggregators.admission import Parties
+
+ASSUMPTION: Final = "That is so if different people hold these keys and keep apart, which no program can check."
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,11 @@ class Trust:
 
     parties: int
     sentence: str
+
+    @property
+    def assumption(self) -> str:
+        """What the sentence rests on and no program can check; empty where one party can read everything anyway."""
+        return ASSUMPTION if self.against_lies else ""
 
     @property
     def against_lies(self) -> bool:

@@ -11,6 +11,7 @@ from palate.privacy.aggregators.claim import trust_of
 from palate.privacy.budget import for_batch, for_roster
 from palate.privacy.colluding import LeastSum
 from palate.privacy.secagg.keys import Guarantee, claimed_guarantee
+from palate.privacy.spoken import spoken
 from palate.server.fleet.config import FleetConfig
 from palate.server.fleet.folder import FleetFolder, read_key, read_public_key
 
@@ -54,9 +55,18 @@ def claim_of(folder: FleetFolder, config: FleetConfig) -> FleetClaim:
     noise = (
         f"at most {gamma:g} of the enrolled devices are corrupt" if gamma else "every device in a sum adds its noise"
     )
-    return FleetClaim(
-        "malicious" if trust.against_lies else "semi-honest", f"holds against {who}, while {noise}. {trust.sentence}"
-    )
+    meaning = f"holds against {who}, while {noise}. {trust.sentence} {trust.assumption}"
+    return FleetClaim("malicious" if trust.against_lies else "semi-honest", meaning.rstrip())
+
+
+def words_of(folder: FleetFolder, config: FleetConfig) -> dict[str, str]:
+    """Return the words of the keys of server, helper and authority, as far as the fleet has them."""
+    keys = {"server": read_key(folder.server_key).public_key().public_bytes_raw()}
+    if config.helper.there:
+        keys["helper"] = bytes.fromhex(config.helper.key)
+    if folder.authority_public_key.exists():
+        keys["authority"] = read_public_key(folder.authority_public_key).public_bytes_raw()
+    return {name: spoken(key) for name, key in keys.items()}
 
 
 def planned_sums(config: FleetConfig, enrolled: int) -> list[LeastSum]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from palate.privacy.colluding import colluding_words, if_colluding
 from palate.server.fleet.certificates import last_moment
-from palate.server.fleet.claims import claim_of, planned_sums
+from palate.server.fleet.claims import claim_of, planned_sums, words_of
 from palate.server.fleet.config import load_config
 from palate.server.fleet.folder import FleetFolder
 from palate.server.fleet.losses import Losses
@@ -75,6 +75,7 @@ def status_of(folder: FleetFolder) -> dict[str, Any]:
         "tls_ends": last_moment(tls_server(folder).certificate).isoformat(),
         "helper": config.helper.there,
         "guarantee": {"against": claim.against, "meaning": claim.meaning},
+        "words": words_of(folder, config),
         "if_colluding": [each.to_json() for each in colluding],
         "if_colluding_in_words": colluding_words(colluding, config.delta, of="the enrolled devices"),
         "table": applied[-1].table_hash if applied else None,

@@ -14,6 +14,7 @@ from palate.privacy.aggregators.claim import trust_of
 from palate.privacy.aggregators.messages import Answer, Exclusion
 from palate.privacy.ledger.errors import Rollback
 from palate.privacy.ledger.schema import open_to_read
+from palate.privacy.spoken import spoken
 from palate.server.helper.cards import HelperCard
 from palate.server.helper.folder import HelperFolder
 
@@ -45,6 +46,7 @@ def status_of(folder: HelperFolder) -> HelperStatus:
     config = folder.load_config()
     card = HelperCard.open(folder.card.read_bytes())
     leader = folder.leader() if folder.leader_card.exists() else None
+    trust = None if leader is None else trust_of(leader.parties)
     excluded: Counter[Exclusion] = Counter()
     reports = accepted = answered = 0
     last = None
@@ -84,7 +86,8 @@ def status_of(folder: HelperFolder) -> HelperStatus:
             "authority_key": None
             if leader is None or leader.parties.authority is None
             else leader.parties.authority.hex(),
-            "trust": None if leader is None else trust_of(leader.parties).sentence,
+            "trust": None if trust is None else f"{trust.sentence} {trust.assumption}".rstrip(),
+            "words": spoken(card.key),
             "rounds_answered": answered,
             "last_answered_at": None if last is None else _moment(last),
             "reports": reports,

@@ -18,6 +18,7 @@ from palate.client.fleet.trust import trust_sentence
 from palate.client.vault import Vault
 from palate.errors import ConfigError
 from palate.privacy.colluding import LeastSum, if_colluding
+from palate.privacy.spoken import spoken
 
 
 def test_who_would_have_to_work_together_follows_from_the_pinned_keys(reporting_of):
@@ -101,3 +102,37 @@ def test_a_record_of_an_earlier_version_says_nothing_about_colluders(reporting):
     with device.member.vault.transaction():
         log._write(replace(device.record(0), least_sum={}))
     assert status_of(device.folder).if_colluding == []
+
+
+def test_what_only_the_invitation_says_is_not_claimed_until_the_owner_has_compared_the_words(reporting, terminal_at):
+    """An authority's key that secretly lies with the server looks like any other: the owner is told what to ask for."""
+    device, profile = reporting.devices[0], reporting.devices[0].member.profile
+    home, words = device.folder.home, profile.words
+    assert set(words) == {"server", "helper", "authority"}
+    assert words["helper"] == spoken(reporting.parties.helper)
+    assert "ask the helper and the authority for their words" in trust_sentence(profile)
+    assert "which no program can check" in trust_sentence(profile)
+    device.kill()
+    terminal = terminal_at(home)
+    for name, text in words.items():
+        assert f"{name}'s words: {text}" in terminal("status")
+    assert terminal.json("status")["fleet"]["not_compared"] == ["helper", "authority"]
+    heard = words["helper"].upper().replace(" ", ", ")
+    said = terminal("compare", heard)
+    assert "these are the words of the helper's key" in said
+    assert "ask the authority for their words" in said
+    with pytest.raises(ConfigError, match="words of no key"):
+        enrolling.compare(device.folder, words["authority"].rsplit(" ", 1)[0])
+    assert terminal.json("compare", *words["authority"].split())["not_compared"] == []
+    assert "You have compared their words" in terminal("status")
+    enrolling.accept(device.folder, profile.welcome, reporting.catalogue, profile.limits)
+    assert terminal.json("status")["fleet"]["not_compared"] == [], "the same keys again need no second call"
+    enrolling.leave(device.folder)
+    with pytest.raises(ConfigError, match="belongs to no fleet"):
+        enrolling.compare(device.folder, words["helper"])
+
+
+def test_where_one_party_could_read_everything_no_comparison_helps(reporting_of):
+    profile = reporting_of().devices[0].member.profile
+    weak = replace(profile.welcome, authority_key=profile.welcome.server_key)
+    assert "words" not in trust_sentence(FleetProfile(weak, profile.limits))

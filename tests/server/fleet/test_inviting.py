@@ -230,7 +230,8 @@ def test_one_command_makes_the_device_shows_its_limits_and_joins(running, tmp_pa
 
     asked = join("--smallest-cohort", "3")
     assert "there is nobody to agree" in str(asked.exception)
-    assert "this device allows epsilon 8 at delta 1e-05, and rounds of at least 3 devices" in asked.output
+    assert "this device allows epsilon 8 at delta 1e-05, " in asked.output
+    assert "rounds of at least 3 devices" in asked.output
     assert "Against that server you are protected if" in asked.output
     with Vault.open(home.vault) as vault:
         assert FleetProfile.load(vault) is None, "what was shown was not agreed to"
@@ -372,7 +373,7 @@ def test_a_third_party_replaces_and_revokes_keys_on_the_command_line(tmp_path, m
         )
         assert f"device {name} is revoked" in run(authority_app, "revoke", name, *key, "--known", "known", "-o", "gone")
         run(server_app, "admit", "gone")
-        assert "2 keys revoked, which the helper learns" in run(server_app, "status").replace("\n", " ")
+        assert "2 keys revoked, which the helper learns" in " ".join(run(server_app, "status").split())
         assert not fleet.server.enrolment.nodes()
         assert keeper.current(now=now, until=now + 60).size == 0
         assert len(service.book.revoked()) == 2

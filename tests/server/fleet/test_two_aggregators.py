@@ -20,6 +20,7 @@ from palate.errors import ConfigError
 from palate.privacy.aggregators.admission import Certificate, key_number
 from palate.privacy.aggregators.errors import RegisterRefused
 from palate.privacy.enrolment import EnrolmentRequest, Welcome, device_name
+from palate.privacy.spoken import spoken
 from palate.server.fleet.certifying import make_authority_key, propose
 from palate.server.fleet.claims import claim_of, parties_of
 from palate.server.fleet.config import load_config
@@ -128,6 +129,10 @@ def test_leader_helper_and_devices_run_rounds_over_tls(folder, helper, people):
         "meaning": claim_of(folder, load_config(folder.config)).meaning,
     }
     colluding = found["if_colluding"]
+    assert found["words"]["helper"] == helper_status(helper).values["words"] == people_hear(people, "helper")
+    assert found["words"]["server"] == people_hear(people, "leader")
+    assert "which no program can check" in found["guarantee"]["meaning"]
+    assert "which no program can check" in helper_status(helper).values["trust"]
     assert [each["share"] for each in colluding] == [0.01, 0.05, 0.1]
     assert colluding[0]["epsilon"] == pytest.approx(8.0, abs=1e-3), "no device of 4 is 1%: the plan's own figure"
     assert found["if_colluding_in_words"].startswith("if more of the enrolled devices")
@@ -298,6 +303,11 @@ def test_a_next_key_carries_what_rounds_before_it_were_charged(folder, helper, p
     assert again.carried_nano == first.carried_nano - people[0].charged[last]
     plain = stranger.admitted(folder, helper).to_bytes()
     assert Welcome.unpack(welcome(folder, stranger.request, certificate=plain).archive)[0].carried_nano == 0
+
+
+def people_hear(people, name: str) -> str:
+    """Words of the key that a device got with its welcome."""
+    return spoken(getattr(people[0].parties, name))
 
 
 def raw_key(asking: Enrolling) -> bytes:
