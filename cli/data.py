@@ -14,6 +14,7 @@ from palate.cli.terminal import Answer, answering, note, somebody_is_there
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError
 from palate.simulation.datasets.describe import Description, describe
+from palate.simulation.datasets.fetch import Fetched
 from palate.simulation.datasets.fetch import get as fetch
 from palate.simulation.datasets.presets import PRESETS, load, locate
 from palate.simulation.report.tables import Grid, facts_grid, text_grid
@@ -53,12 +54,25 @@ def get_preset(
     yes: Annotated[bool, typer.Option("--yes", help="Agree to the owner's terms without being asked.")] = False,
 ) -> Answer:
     """Get a dataset from its owner into the cache, after you agree to its terms."""
+    got = fetch_with_consent(name, yes=yes, hint=f"palate data get {name} --yes")
+    values = {"name": name, "folder": str(got.folder), "origin": got.origin}
+    return Answer(values, [str(got.folder)], [f"{name}: {got.origin}"])
+
+
+def fetch_with_consent(name: str, *, yes: bool, hint: str) -> Fetched:
+    """Get a preset, once the person at the terminal has agreed to its owner's terms; `hint` says how to agree before.
+
+    Raises
+    ------
+    ConfigError
+        If nobody agrees; and as `fetch`.
+    """
 
     def agree(terms: str) -> bool:
         note(f"Terms of {name}", style="bold")
         note(f"{terms}\nCite: {PRESETS[name].citation}")
         if not yes and not somebody_is_there():
-            raise ConfigError("there is nobody to agree to the terms", hint=f"palate data get {name} --yes")
+            raise ConfigError("there is nobody to agree to the terms", hint=hint)
         return yes or typer.confirm("Do you agree?", default=False, err=True)
 
     bar = Progress(
@@ -72,11 +86,9 @@ def get_preset(
         bar.update(task, completed=done, total=total or None)
 
     try:
-        got = fetch(name, agree=agree, progress=progress)
+        return fetch(name, agree=agree, progress=progress)
     finally:
         bar.stop()
-    values = {"name": name, "folder": str(got.folder), "origin": got.origin}
-    return Answer(values, [str(got.folder)], [f"{name}: {got.origin}"])
 
 
 @data_app.command("describe", epilog="Example: palate data describe ratings.csv --user-column who --min-user 5")

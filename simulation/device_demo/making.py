@@ -1,7 +1,9 @@
-"""Make a demonstration device: vault, catalogue and table like a real one, and an invented person's history.
+"""Make a demonstration device: vault, catalogue and table like a real one.
 
-The table comes from a short private simulation of the embedded demo data: thousands of invented people, user-level
-noise, ledgers. Nobody's data is behind it, and no fleet: the device has no budget and takes part in no rounds.
+The table comes from a short private simulation of a dataset, or from a finished run. Unless told otherwise that is the
+embedded demo data, thousands of invented people, and the device gets the history of one of them. A device of real items
+begins with an empty history, for its owner's own. There is no fleet behind it: it has no budget and takes part in no
+rounds.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -28,23 +30,56 @@ from palate.client.vault.errors import Forgotten, NoVault
 from palate.client.vault.history import History, Interaction
 from palate.data.interactions import Interactions
 from palate.errors import ConfigError
-from palate.models.training import LocalTraining
 from palate.privacy import files
-from palate.privacy.accounting.events import Unit
-from palate.privacy.budget import Promise
-from palate.simulation.config import checked_config
+from palate.simulation.claims import label_of
+from palate.simulation.config import SimulationConfig, checked_config
 from palate.simulation.federation import simulate
+from palate.simulation.finished import table_of
 from palate.simulation.prepare import prepare
 from palate.simulation.progress import Watcher
+from palate.simulation.report.recommending import unknown_user
 from palate.simulation.run_folder import RESOLVED, read_config
-from palate.simulation.run_reader import read_item_table
 
 MARK: Final = "demo.json"
 """File that tells a demonstration device from a real one."""
 
+INVENTED: Final = "demo"
+"""The dataset whose people and films are invented."""
+
 _EPSILON, _DELTA = 8.0, 1e-5
 _HISTORY = (30, 80)
 """Films that the invented owner has seen: enough to show a taste, and few enough to read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a demonstration device comes from.
+
+    Attributes
+    ----------
+    data
+        The dataset to learn from; with `run`, what that run learned from.
+    run
+        Folder of a finished run whose table is taken; None to learn one now.
+    user
+        Whose history the device gets, by id; "" for that of an invented person, or none where the people are real.
+    seed
+        Draws the simulation, and whose history a device of invented films gets; never noise or keys.
+    """
+
+    data: str = INVENTED
+    run: Path | None = None
+    user: str = ""
+    seed: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the mark of the device."""
+        return {
+            "data": self.data,
+            "run": None if self.run is None else str(self.run),
+            "user": self.user,
+            "seed": self.seed,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,32 +88,35 @@ class Made:
 
     Attributes
     ----------
+    source
+        Where it comes from.
     people, items
-        Invented people that the table was learned from, and films in the catalogue.
-    promise
-        What the simulated run kept to for each of these people.
+        People that the table was learned from, and items in the catalogue.
+    protection
+        What protected each of these people, in words.
     history
-        Films that the device's invented owner has seen.
-    newest
-        Title of the last of them.
+        Items in the device's history.
+    example
+        Title of the last of them, or of the most popular item.
     """
 
+    source: Source
     people: int
     items: int
-    promise: Promise
+    protection: str
     history: int
-    newest: str
+    example: str
 
 
-def make(folder: DeviceFolder, *, seed: int, tell: Callable[[str], None] = lambda _: None) -> Made:
+def make(folder: DeviceFolder, source: Source, tell: Callable[[str], None] = lambda _: None) -> Made:
     """Make a demonstration device in a new folder.
 
     Parameters
     ----------
     folder
         Where to; it has no vault yet.
-    seed
-        Draws the invented people's tastes in the simulation, and whose history the device gets; never noise or keys.
+    source
+        What is in it.
     tell
         Called with a line about every step.
 
@@ -86,26 +124,70 @@ def make(folder: DeviceFolder, *, seed: int, tell: Callable[[str], None] = lambd
     ------
     EnvironmentProblem, VaultError
         If the folder cannot be used, or has a vault already.
+    DataError, RunError
+        If the data or the run cannot be read, or the data has no such person.
     """
-    config = checked_config(
-        {"data": "demo", "unit": "user", "epsilon": _EPSILON, "delta": _DELTA, "seed": seed, "baselines": ()}
-    )
     enrolling.begin(folder, keyring="file")
-    tell("reading the demo data")
-    with tempfile.TemporaryDirectory(prefix="palate-try-") as scratch:
-        run = Path(scratch) / "run"
-        simulate(config, run, Watcher(lambda progress: tell(progress.words)), ray_address="")
-        table, training = read_item_table(run).table, read_config(run, RESOLVED).training
-        prepared = prepare(config)  # remembered by the simulation; rows are numbered as in the table
-        data = prepared.interactions
-        files.replace(folder.catalogue, data.catalogue.to_parquet())
-    table_keeper(folder.table)(table)
-    tell("giving the device a history")
-    made = _furnished(folder, data, training, prepared.column_names, config.promises[Unit.USER], seed)
-    about = {"people": made.people, "items": made.items, "epsilon": made.promise.epsilon, **made.promise.reading}
-    about |= {"seed": seed}
+    if source.run is not None:
+        made = _made_from(folder, source.run, source, tell)
+    else:
+        tell(f"reading {source.data}")
+        asked = {"data": source.data, "unit": "user", "epsilon": _EPSILON, "delta": _DELTA, "seed": source.seed}
+        with tempfile.TemporaryDirectory(prefix="palate-try-") as scratch:
+            run = Path(scratch) / "run"
+            watcher = Watcher(lambda progress: tell(progress.words))
+            simulate(checked_config({**asked, "baselines": ()}), run, watcher, ray_address="")
+            made = _made_from(folder, run, source, tell)
+    about = {"people": made.people, "items": made.items, "protection": made.protection, **source.to_json()}
     files.replace(folder.home / MARK, json.dumps(about).encode("ascii"))
     return made
+
+
+def _made_from(folder: DeviceFolder, run: Path, source: Source, tell: Callable[[str], None]) -> Made:
+    config = read_config(run, RESOLVED)
+    prepared = prepare(config)  # remembered by the simulation; rows are numbered as in the table
+    table, data = table_of(run, config, prepared), prepared.interactions
+    files.replace(folder.catalogue, data.catalogue.to_parquet())
+    table_keeper(folder.table)(table)
+    tell("preparing the device")
+    items = _history(data, source)
+    with Vault.open(folder.vault) as vault:
+        TRAINING.write(vault, config.training.model_dump_json())
+        COLUMNS.write(vault, prepared.column_names)
+        history = History(vault)
+        history.add_many([Interaction(item=data.catalogue.ids[item], source="import") for item in items])
+        history.forget_steps()  # an `undo` should not take the whole demonstration away
+        open_recommender(folder, vault)  # what takes long is done here, and not in the first list
+    return Made(
+        source=source,
+        people=data.num_users,
+        items=data.catalogue.num_items,
+        protection=_protection(config),
+        history=len(items),
+        example=data.catalogue.titles[items[-1] if items else int(np.bincount(data.item).argmax())],
+    )
+
+
+def _protection(config: SimulationConfig) -> str:
+    """Say what protects the people whom a run learned from; the promise only where its noise was secret."""
+    if not config.promises or config.privacy.noise == "seeded":
+        return label_of(config)
+    promises = config.promises.values()
+    return "; ".join(f"epsilon {promise.epsilon:g}: {promise.words}" for promise in promises)
+
+
+def _history(data: Interactions, source: Source) -> list[int]:
+    """Rows of the items that the device's owner had, oldest first."""
+    if source.user:
+        if source.user not in data.users:
+            raise unknown_user(source.user, data)
+        return [int(item) for item in data.item[data.user == data.users.index(source.user)]]
+    if source.data != INVENTED:
+        return []
+    lengths = np.bincount(data.user, minlength=data.num_users)
+    readable = np.flatnonzero((lengths >= _HISTORY[0]) & (lengths <= _HISTORY[1]))
+    owner = int(np.random.default_rng(source.seed).choice(readable))
+    return [int(item) for item in data.item[data.user == owner]]
 
 
 def is_demo(folder: DeviceFolder) -> bool:
@@ -113,13 +195,13 @@ def is_demo(folder: DeviceFolder) -> bool:
     return (folder.home / MARK).is_file()
 
 
-def seed_of(folder: DeviceFolder) -> int | None:
-    """Return the seed that a demonstration device was made with; None where it does not say."""
+def made_with(folder: DeviceFolder) -> dict[str, Any]:
+    """Return what a demonstration device was made with, as `Source.to_json`; empty where it does not say."""
     try:
-        seed = json.loads((folder.home / MARK).read_bytes()).get("seed")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return seed if isinstance(seed, int) else None
+        mark = json.loads((folder.home / MARK).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return {name: mark[name] for name in Source().to_json() if name in mark} if isinstance(mark, dict) else {}
 
 
 def clear_away(folder: DeviceFolder) -> None:
@@ -155,31 +237,3 @@ def _is_real(folder: DeviceFolder) -> bool:
             return FleetProfile.load(vault) is not None or bool(RoundLog(vault).heads())
     except (Forgotten, NoVault):
         return False
-
-
-def _furnished(
-    folder: DeviceFolder,
-    data: Interactions,
-    training: LocalTraining,
-    columns: tuple[str, ...],
-    promise: Promise,
-    seed: int,
-) -> Made:
-    lengths = np.bincount(data.user, minlength=data.num_users)
-    readable = np.flatnonzero((lengths >= _HISTORY[0]) & (lengths <= _HISTORY[1]))
-    owner = int(np.random.default_rng(seed).choice(readable))
-    items = data.item[data.user == owner].tolist()  # oldest first
-    with Vault.open(folder.vault) as vault:
-        TRAINING.write(vault, training.model_dump_json())
-        COLUMNS.write(vault, columns)
-        history = History(vault)
-        history.add_many([Interaction(item=data.catalogue.ids[item], source="import") for item in items])
-        history.forget_steps()  # an `undo` should not take the whole demonstration away
-        open_recommender(folder, vault)  # what takes long is done here, and not in the first list
-    return Made(
-        people=data.num_users,
-        items=data.catalogue.num_items,
-        promise=promise,
-        history=len(items),
-        newest=data.catalogue.titles[items[-1]],
-    )

@@ -145,7 +145,7 @@ def recommend_to(finished: Finished, user_id: str, num_recommendations: int = 10
     """
     interactions, catalogue = finished.interactions, finished.interactions.catalogue
     if user_id not in interactions.users:
-        raise _unknown(user_id, interactions)
+        raise unknown_user(user_id, interactions)
     user = interactions.users.index(user_id)
     known = finished.split.full_train.of(user)
     scores = finished.scorer.scores(np.array([user], dtype=np.int32))  # [1, num_items]
@@ -165,7 +165,8 @@ def recommend_to(finished: Finished, user_id: str, num_recommendations: int = 10
     )
 
 
-def _unknown(user_id: str, interactions: Interactions) -> DataError:
+def unknown_user(user_id: str, interactions: Interactions) -> DataError:
+    """Say that the data has no such person, and who may have been meant."""
     near = difflib.get_close_matches(user_id, interactions.users, n=1)
     asked = f"did you mean {near[0]}? " if near else ""
     return DataError(

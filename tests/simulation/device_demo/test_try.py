@@ -14,7 +14,10 @@ from palate.client.fleet.folder import DeviceFolder
 from palate.client.owner import forgetting
 from palate.client.vault import Vault, files, tombstone
 from palate.client.vault.history import History
+from palate.simulation.config import checked_config
 from palate.simulation.device_demo import making
+from palate.simulation.federation import simulate
+from palate.simulation.progress import Watcher
 
 
 def ends(*arguments):
@@ -52,6 +55,45 @@ def test_a_newcomer_gets_a_device_that_recommends_and_keeps_it(tmp_path):
     assert ends("try", "--folder", home, "--seed", 1)[0] == 0
 
 
+RATINGS = "user,item,rating,title\n" + "".join(
+    f"u{user},i{item},{1 + (user + item) % 5},Film {item} ({1980 + item})\n"
+    for user in range(40)
+    for item in range(120)
+    if (7 * user + 3 * item) % 5 == 0
+)
+
+
+@pytest.mark.slow
+def test_a_finished_run_gives_real_items_and_an_empty_history_or_a_persons_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ratings.csv").write_text(RATINGS)
+    config = checked_config({"data": str(tmp_path / "ratings.csv"), "unit": "none", "baselines": ()})
+    simulate(config, tmp_path / "run", Watcher(lambda _: None), ray_address="")
+    code, text = ends("try", "--from", tmp_path / "run", "--folder", tmp_path / "empty")
+    assert (code, "palate client import" in text.splitlines()[1]) == (0, True)
+    assert json.loads(ends("history", "--folder", tmp_path / "empty", "--json")[1])["interactions"] == 0
+    kept = making.made_with(DeviceFolder(tmp_path / "empty"))
+    assert kept["run"] == str(tmp_path / "run")
+    assert "no privacy" in (tmp_path / "empty" / making.MARK).read_text()
+    assert ends("try", "--folder", tmp_path / "empty", "--user", "u3", "--from", tmp_path / "run")[0] == 2
+    code, _ = ends("try", "--from", tmp_path / "run", "--user", "u3", "--folder", tmp_path / "theirs")
+    shown = json.loads(ends("history", "--n", 0, "--folder", tmp_path / "theirs", "--json")[1])
+    assert (code, shown["interactions"]) == (0, RATINGS.count("\nu3,"))
+    code, text = ends("try", "--from", tmp_path / "run", "--user", "u77", "--folder", tmp_path / "nobodys")
+    assert (code, "no user 'u77'" in text, (tmp_path / "nobodys").exists()) == (10, True, False)
+
+
+def test_where_a_device_comes_from_is_said_once(tmp_path, monkeypatch):
+    home = tmp_path / "demo"
+    assert "both given" in ends("try", "--data", "ml-100k", "--from", "run", "--folder", home)[1]
+    assert "--user needs" in ends("try", "--user", "7", "--folder", home)[1]
+    monkeypatch.setenv("PALATE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("PALATE_DATA", raising=False)
+    code, text = ends("try", "--data", "ml-100k", "--folder", home)
+    assert (code, "nobody to agree to the terms" in text, "try --data ml-100k --yes" in text) == (2, True, True)
+    assert not home.exists()
+
+
 @pytest.mark.parametrize("more", [[], ["--fresh"]])
 def test_a_real_device_is_left_alone(tmp_path, more):
     folder = DeviceFolder(tmp_path / "real")
@@ -75,7 +117,7 @@ def demo(tmp_path):
 def made_again(monkeypatch):
     """Let `try` begin a device, and stop there."""
 
-    def making_one(folder, **_):
+    def making_one(folder, *_):
         enrolling.begin(folder, keyring="file")
         raise KeyboardInterrupt
 
