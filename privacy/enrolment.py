@@ -77,6 +77,15 @@ def device_name(number: int) -> str:
     return f"{number:016x}"
 
 
+def certificate_from(data: bytes) -> x509.Certificate:
+    """Read an X.509 certificate, PEM or DER; ValueError where it is none, or of a version that there is not."""
+    read = x509.load_pem_x509_certificate if b"-----BEGIN" in data else x509.load_der_x509_certificate
+    try:
+        return read(data)
+    except x509.InvalidVersion as error:
+        raise ValueError(str(error)) from error
+
+
 def spaced(fingerprint: str) -> str:
     """Group the digits of a fingerprint, so that two people can compare it aloud."""
     return " ".join(fingerprint[start : start + 4] for start in range(0, len(fingerprint), 4))
@@ -258,7 +267,7 @@ class Welcome:
             if not above < value <= most:  # false for NaN too
                 raise _refused(f"{name} is {value}, it must be above {above} and at most {most}")
         try:
-            x509.load_pem_x509_certificate(self.ca_certificate.encode("ascii"))
+            certificate_from(self.ca_certificate.encode("ascii"))
         except ValueError:
             raise _refused("ca_certificate is no certificate in PEM") from None
         _ = self.device

@@ -20,12 +20,11 @@ from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from typing import Final
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from palate.privacy.enrolment import EnrolmentFileRefused, EnrolmentRequest, Welcome
+from palate.privacy.enrolment import EnrolmentFileRefused, EnrolmentRequest, Welcome, certificate_from
 from palate.privacy.ledger import canonical
 from palate.privacy.ledger.errors import MalformedBody
 from palate.privacy.ledger.framing import framed
@@ -66,7 +65,7 @@ class FleetCard:
     @staticmethod
     def of(fleet: str, ca_certificate: str, server_key: str, helper_key: str, authority_key: str) -> FleetCard:
         """Make a card; the certificate is given as PEM."""
-        der = x509.load_pem_x509_certificate(ca_certificate.encode("ascii")).public_bytes(Encoding.DER)
+        der = certificate_from(ca_certificate.encode("ascii")).public_bytes(Encoding.DER)
         return FleetCard(
             fleet=fleet,
             tls_authority=der.hex(),
@@ -79,7 +78,7 @@ class FleetCard:
     def ca_certificate(self) -> str:
         """The certificate authority as PEM; EnrolmentFileRefused if it is none."""
         try:
-            return x509.load_der_x509_certificate(bytes.fromhex(self.tls_authority)).public_bytes(Encoding.PEM).decode()
+            return certificate_from(bytes.fromhex(self.tls_authority)).public_bytes(Encoding.PEM).decode()
         except ValueError:
             raise EnrolmentFileRefused("the fleet's card has no certificate", hint=_NEW_LINK) from None
 

@@ -34,6 +34,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from palate.errors import ConfigError
 from palate.privacy import files as storage
+from palate.privacy.enrolment import certificate_from
 
 AUTHORITY_DAYS = 3_650
 SERVER_DAYS = 397
@@ -344,7 +345,7 @@ def _check_pair(path: Path, key: ec.EllipticCurvePrivateKey, certificate: x509.C
 
 def _read_certificate(path: Path) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
+        return certificate_from(path.read_bytes())
     except (OSError, ValueError) as error:
         raise CertificateError(
             f"{path} cannot be read as a certificate: {_reason(error)}", hint="make it again, or name another file"

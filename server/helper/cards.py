@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from palate.errors import ConfigError
 from palate.privacy.aggregators.admission import Parties
+from palate.privacy.enrolment import certificate_from
 from palate.privacy.ledger import canonical
 from palate.privacy.ledger.errors import MalformedBody
 from palate.privacy.ledger.framing import framed
@@ -78,7 +78,7 @@ class HelperCard:
         values = _opened(data, HELPER_FORMAT, "key", "a helper's card")
         try:
             der = bytes.fromhex(str(values["tls_certificate"]))
-            pem = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM).decode("ascii")
+            pem = certificate_from(der).public_bytes(Encoding.PEM).decode("ascii")
             card = HelperCard(
                 fleet=str(values["fleet"]),
                 address=str(values["address"]),
@@ -162,7 +162,7 @@ def is_address(text: str) -> bool:
 
 
 def _der_of(pem: str) -> bytes:
-    return x509.load_pem_x509_certificate(pem.encode("ascii")).public_bytes(Encoding.DER)
+    return certificate_from(pem.encode("ascii")).public_bytes(Encoding.DER)
 
 
 def _fingerprint(values: dict[str, canonical.Value]) -> str:

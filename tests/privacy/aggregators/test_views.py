@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from oracle.mutating import mutations
 from scipy import stats
 
 from palate.privacy.aggregators.admission import Certificate, Register, Revocation
@@ -89,34 +90,14 @@ def messages(fleet):
 NAMES = ("call", "offer", "round key", "register", "certificate", "revocation", "report", "request", "answer")
 
 
-@pytest.mark.campaign(short=200, long=10_000)
+@pytest.mark.campaign(short=1_000, long=10_000)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_mutated_message_is_refused_by_name(fleet, name, repeats):
-    """Every signed message, with bits flipped, bytes cut, added and doubled: a PrivacyError, never another one."""
+def test_a_damaged_message_is_refused_by_name(fleet, name, repeats):
+    """Every signed message, as its receiver checks it: a PrivacyError, never another one, and never taken."""
     data, read = messages(fleet)[name]
-    rng = np.random.default_rng(7)
-    refused = 0
-    for _ in range(repeats):
-        mutated = bytearray(data)
-        for _ in range(rng.integers(1, 4)):
-            place = int(rng.integers(0, len(mutated)))
-            match rng.integers(0, 4):
-                case 0:
-                    mutated[place] ^= 1 << int(rng.integers(0, 8))
-                case 1:
-                    del mutated[place:]
-                case 2:
-                    mutated[place:place] = rng.bytes(int(rng.integers(1, 9)))
-                case _:
-                    mutated[place : place + 4] = b"\xff" * 4
-            if not mutated:
-                break
-        if bytes(mutated) == data:
-            continue
+    for changed in mutations(data, repeats):
         with pytest.raises(PrivacyError):
-            read(bytes(mutated))
-        refused += 1
-    assert refused > 0.9 * repeats
+            read(changed)
 
 
 @pytest.mark.parametrize(
