@@ -55,16 +55,18 @@ def contributions(
     clip_norm: float,
     metrics: Float32Array | None = None,
     share: float = 0.0,
+    full: bool = False,
 ) -> Float32Array:
     """Write what devices start to stop would send before clipping into `out`, float32 [stop - start, size].
 
     `metrics`, float32 [num_devices, NUM_METRICS], go behind the updates, with a `share` of the clip norm
-    (`palate.privacy.mechanisms.evaluation`).
+    (`palate.privacy.mechanisms.evaluation`). `full` says that no update is mostly zeros.
     """
     update = out[:, : updates.size]
     updates.dense(start, stop, update.reshape(stop - start, updates.dim, updates.num_items))  # a view
     if metrics is not None:
-        out[:, updates.size :] = attach(update, metrics[start:stop], clip_norm=clip_norm, share=share, out=update)
+        own = metrics[start:stop]
+        out[:, updates.size :] = attach(update, own, clip_norm=clip_norm, share=share, out=update, full=full)
     return out
 
 
@@ -178,9 +180,11 @@ def _dense_sum(
     lanes = np.empty((group, padded_lanes(size)), dtype="<u2")
     total = np.zeros(size, dtype=np.int64)
     partial, waiting = np.zeros(size, dtype=np.float32), 0
+    full = isinstance(updates, Updates) and bool((MOSTLY_ZEROS * updates.fewest_values > 2 * size).all())
 
     def flat(start: int, stop: int, out: Float32Array) -> Float32Array:
-        return contributions(updates, start, stop, out, clip_norm=quantiser.clip_norm, metrics=metrics, share=share)
+        norm = quantiser.clip_norm
+        return contributions(updates, start, stop, out, clip_norm=norm, metrics=metrics, share=share, full=full)
 
     for start in range(0, updates.num_devices, group):
         people = keys[start : start + group]
@@ -188,14 +192,13 @@ def _dense_sum(
         values = flat(start, start + count, dense[:count])
         for place, key in enumerate(people):
             WordStream(key, Purpose.ROUNDING).fill(lanes[place])
-        scaled = quantiser.scaled(values, out=values)
+        scaled = quantiser.scaled(values, out=values, full=full)
         rounded = dithered_floor(scaled, lanes[:count, :size], integers[:count])
-        for place, fits in enumerate(quantiser.fits(rounded)):
-            if fits:
-                partial += rounded[place]
-            else:
-                again = flat(start + place, start + place + 1, dense[place : place + 1]).reshape(-1)
-                total += quantiser.quantise(again, WordStream(people[place], Purpose.ROUNDING))
+        fits = quantiser.fits(rounded)
+        partial += rounded.sum(axis=0) if fits.all() else rounded[fits].sum(axis=0)
+        for place in np.flatnonzero(~fits).tolist():
+            again = flat(start + place, start + place + 1, dense[place : place + 1]).reshape(-1)
+            total += quantiser.quantise(again, WordStream(people[place], Purpose.ROUNDING))
         waiting += count
         if waiting + group > exact_devices:
             total += partial.astype(np.int64)

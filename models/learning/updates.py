@@ -98,6 +98,12 @@ class Updates:
         return self.dim * self.num_items
 
     @property
+    def fewest_values(self) -> Int64Array:
+        """Values of each device's update that are not zero, by its factors: at least so many, int64 [num_devices]."""
+        products: Int64Array = np.count_nonzero(self.errors, axis=1) * np.count_nonzero(self.vectors, axis=1)
+        return products - (0 if self.further is None else self.dim * self.further.rows.lengths)
+
+    @property
     def blocks(self) -> tuple[Float32Array, ...]:
         """The arrays that every value is made of."""
         return self.errors, self.vectors, *([] if self.further is None else [self.further.values])
@@ -122,15 +128,12 @@ class Updates:
         dense: Float32Array = np.multiply(vectors, errors, out=out)
         if self.further is None:
             return dense
-        indptr = self.further.rows.indptr
+        indptr, columns = self.further.rows.indptr, self.num_items * np.arange(self.dim)
         for device in range(start, stop):
             own = slice(indptr[device], indptr[device + 1])
-            if own.start < own.stop:
-                rows, values = (
-                    torch.from_numpy(self.further.rows.items[own]),
-                    torch.from_numpy(self.further.values[own]),
-                )
-                torch.from_numpy(dense[device - start]).index_add_(1, rows, values.T)
+            places = self.further.rows.items[own, None] + columns  # [n, dim], in the flat update
+            # unlike indexing, this adds up what falls on the same place, in order
+            np.add.at(dense[device - start].reshape(-1), places.reshape(-1), self.further.values[own].reshape(-1))
         return dense
 
 

@@ -45,11 +45,12 @@ _SAFE_NORMS = (1e-12, 1e15)  # squares of such values neither vanish nor overflo
 _FLOAT32 = np.finfo(np.float32)
 
 
-def l2_norms(values: Float32Array) -> Float64Array:
+def l2_norms(values: Float32Array, *, full: bool = False) -> Float64Array:
     """L2 norms of vectors, float32 [n, d] to float64 [n]; each depends on its own vector only, to the last bit.
 
     Squares are summed in float32 by blocks and the blocks in float64: the relative error is below 2^-15. Where a vector
-    is mostly zeros, its other values alone are summed, as `palate.privacy.integer.sparse` sums them.
+    is mostly zeros, its other values alone are summed, as `palate.privacy.integer.sparse` sums them; `full` says that
+    none is, and spares the count.
     """
     whole = values.shape[1] - values.shape[1] % _BLOCK
     blocks, rest = values[:, :whole].reshape(len(values), -1, _BLOCK), values[:, whole:]
@@ -60,7 +61,7 @@ def l2_norms(values: Float32Array) -> Float64Array:
     if unsafe.any():
         wide = values[unsafe].astype(np.float64)
         norms[unsafe] = np.sqrt(np.vecdot(wide, wide))
-    if np.count_nonzero(values != 0.0) < values.size:
+    if not full and np.count_nonzero(values != 0.0) < values.size:
         counts = np.array([np.count_nonzero(row != 0.0) for row in values])
         for place in np.flatnonzero(MOSTLY_ZEROS * counts < values.shape[1]):
             row = values[place]
@@ -91,7 +92,12 @@ def require_finite(values: Float32Array) -> None:
 
 
 def clip(
-    values: Float32Array, clip_norm: float, *, scale: float = 1.0, out: Float32Array | None = None
+    values: Float32Array,
+    clip_norm: float,
+    *,
+    scale: float = 1.0,
+    out: Float32Array | None = None,
+    full: bool = False,
 ) -> Float32Array:
     """Shorten vectors to an L2 norm of at most `clip_norm` each, and multiply them by `scale`.
 
@@ -105,12 +111,14 @@ def clip(
         Unit of the result. What is within the bound is multiplied by it and not changed otherwise.
     out
         May receive the result; may be `values`.
+    full
+        Says that no vector is mostly zeros (`MOSTLY_ZEROS`): the result is the same, and faster.
 
     Returns
     -------
     float32 [n, d] with norms of at most ``scale * clip_norm (1 + 2^-14)``.
     """
-    return shortened(values, l2_norms(values)[:, None], clip_norm, scale=scale, out=out)
+    return shortened(values, l2_norms(values, full=full)[:, None], clip_norm, scale=scale, out=out)
 
 
 def shortened(
@@ -118,6 +126,8 @@ def shortened(
 ) -> Float32Array:
     """Multiply values by what `clip` multiplies vectors of these norms by; norms float64, of a shape that fits."""
     factors = scale * (clip_norm / np.maximum(norms, clip_norm))
+    if out is values and (factors == 1.0).all():
+        return values
     extreme = (factors < _FLOAT32.tiny) | (factors > _FLOAT32.max)
     if not extreme.any():
         return np.multiply(values, factors.astype(np.float32), out=out)
@@ -220,9 +230,9 @@ class Quantiser:
         """Integer steps per unit of the contribution."""
         return self.target / self.clip_norm
 
-    def scaled(self, values: Float32Array, out: Float32Array | None = None) -> Float32Array:
-        """Clip and scale contributions to integer steps, float32 [n, d] to float32 [n, d]; `out` may be `values`."""
-        return clip(values, self.clip_norm, scale=self.scale, out=out)
+    def scaled(self, values: Float32Array, out: Float32Array | None = None, *, full: bool = False) -> Float32Array:
+        """Clip and scale contributions to integer steps, float32 [n, d] to [n, d]; `out` and `full` as in `clip`."""
+        return clip(values, self.clip_norm, scale=self.scale, out=out, full=full)
 
     def fits(self, integers: Float32Array) -> BoolArray:
         """Which vectors of integers, kept as float32 [n, d], have a squared norm of at most S^2, bool [n]; exact."""

@@ -37,7 +37,13 @@ class NoisyMetrics:
 
 
 def attach(
-    updates: Float32Array, metrics: Float32Array, *, clip_norm: float, share: float, out: Float32Array
+    updates: Float32Array,
+    metrics: Float32Array,
+    *,
+    clip_norm: float,
+    share: float,
+    out: Float32Array,
+    full: bool = False,
 ) -> Float32Array:
     """Clip updates so that their metrics fit within the same bound.
 
@@ -51,12 +57,14 @@ def attach(
         C and w.
     out
         Receives the clipped updates, float32 [n, d]; may be `updates`.
+    full
+        Says that no update is mostly zeros, as in `clip`.
 
     Returns
     -------
     What goes behind them, float32 [n, NUM_METRICS].
     """
-    clip(updates, clip_norm * math.sqrt(1.0 - share * share), out=out)
+    clip(updates, clip_norm * math.sqrt(1.0 - share * share), out=out, full=full)
     return metrics * np.float32(_unit(clip_norm, share))
 
 

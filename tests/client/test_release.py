@@ -106,6 +106,18 @@ def test_updates_on_single_rows_are_the_sum_of_their_parts():
     assert all((np.diff(found.rows.of(device)) > 0).all() for device in range(DEVICES))
 
 
+@pytest.mark.parametrize("zeros", [0.0, 0.5, 0.8, 0.95, 1.0])
+@pytest.mark.parametrize("further", [False, True])
+def test_of_updates_with_zeros_in_their_factors_too(zeros: float, further: bool):
+    given = updates(100.0)
+    given.errors[np.random.default_rng(3).random(given.errors.shape) < zeros] = 0.0
+    given.vectors[5:8] = 0.0
+    whole = given if further else Updates(given.errors, given.vectors)
+    counts = np.count_nonzero(whole.dense(0, DEVICES), axis=(1, 2))
+    assert (whole.fewest_values <= counts).all()
+    np.testing.assert_array_equal(quantised_sum(whole, KEYS, quantiser()), one_by_one(whole))
+
+
 def test_an_update_is_its_rank_one_part_plus_its_rows():
     given = updates(1.0)
     for device in range(DEVICES):
