@@ -155,6 +155,11 @@ class Cohort(_Section):
 class Deadlines(_Section):
     """How long each step waits for stragglers, in seconds; training happens before the first answer."""
 
+    gather_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="for all planned devices to come before the first round; then those who are there begin",
+    )
     advertise_seconds: float = Field(600.0, gt=0, description="to receive the plan, train and answer")
     share_seconds: float = Field(120.0, gt=0, description="to share keys")
     mask_seconds: float = Field(120.0, gt=0, description="to send the masked vector")
@@ -181,7 +186,7 @@ class Failures(_Section):
         ge=1,
         le=1000,
         description="rounds lost in a row after which the server stops by itself, until palate server resume; unless "
-        "given, one more than privacy.spare_rounds, and at most 3",
+        "given, 3 with a helper, and among peers one more than privacy.spare_rounds, at most 3",
     )
 
 
@@ -266,11 +271,14 @@ class FleetConfig(_Section):
     def halt_after(self) -> int:
         """Rounds lost in a row after which the server stops by itself.
 
-        Unless the operator says otherwise these are the spare rounds and one more, which already costs a round that
-        the run was planned with; and never more than three.
+        Unless the operator says otherwise these are three with a helper: a device has one message to send, so that a
+        round is lost by chance, and the next try may well succeed. Among peers, where one device can spoil every round,
+        they are the spare rounds and one more, which already costs a round that the run was planned with.
         """
         given = self.failures.halt_after
-        return min(_MOST_LOST_IN_A_ROW, self.privacy.spare_rounds + 1) if given is None else given
+        if given is not None:
+            return given
+        return _MOST_LOST_IN_A_ROW if self.helper.there else min(_MOST_LOST_IN_A_ROW, self.privacy.spare_rounds + 1)
 
     def server_settings(self) -> ServerSettings:
         """Return the coordinator's settings; terms are for one device, and each round spreads them over its roster.

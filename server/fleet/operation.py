@@ -9,6 +9,7 @@ sum enters the table once, for the checkpoint names its last round; and whatever
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -79,7 +80,8 @@ class Operation:
     wall_clock
         Seconds since 1970, for what is signed and remembered.
     wait_for
-        Devices that the first round waits for; as many as the run is planned for unless given.
+        Devices that the first round waits for. Unless given, as many as the run is planned for, but no longer than
+        `deadlines.gather_seconds` once there are enough for a round.
 
     Raises
     ------
@@ -112,7 +114,7 @@ class Operation:
         self._watcher = watcher
         self._interrupted = interrupted
         self._wall_clock = wall_clock
-        self._wait_for = wait_for or config.cohort.devices
+        self._wait_for = wait_for
         self._waiting: Waiting | None = None
         self._served: set[str] = set()  # who is there and has been handed the last table
         self._nodes = self._enrolled()
@@ -145,7 +147,7 @@ class Operation:
                 return HALTED if self._can_pay(self._plan(self._terms)) else SPENT
             if self._books.state.stop_requested() is not None:
                 return STOPPED
-            asked = self._gather(self._wait_for if first else self._config.cohort.smallest)
+            asked = self._gather(first=first)
             if asked is None:
                 return STOPPED
             try:
@@ -166,15 +168,21 @@ class Operation:
             self._go_on(begun, resumed=False)
         return FINISHED
 
-    def _gather(self, needed: int) -> list[str] | None:
+    def _gather(self, *, first: bool) -> list[str] | None:
         """Wait until enough devices are online, and say who is asked; None where the wish to stop comes first."""
+        cohort, enough_since = self._config.cohort, math.inf
+        needed = (self._wait_for or cohort.devices) if first else cohort.smallest
         while True:
             self._check_interrupt()
             self._nodes = self._enrolled()
             online = self._grid_messages.online()
             present = sorted(device for device, node in self._nodes.items() if node in online)
-            if len(present) >= needed:
-                largest = self._config.cohort.largest
+            if len(present) < cohort.smallest or self._wait_for is not None:
+                enough_since = math.inf
+            else:
+                enough_since = min(enough_since, self._clock.now())
+            if len(present) >= needed or self._clock.now() - enough_since >= self._config.deadlines.gather_seconds:
+                largest = cohort.largest
                 if len(present) > largest:  # drawn anew every round; nothing is claimed for it
                     present = sorted(secrets.SystemRandom().sample(present, largest))
                 return present

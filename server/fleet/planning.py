@@ -21,6 +21,13 @@ _MOST_AWAY = 0.25
 """Share of the devices of a round that may fall away under two aggregators: they send one report, and are done."""
 
 
+def _spares(devices: int) -> Choice:
+    """Decide how many lost rounds a budget is sized for under two aggregators; noise in every round pays for it."""
+    if devices <= LARGEST_ROSTER:
+        return Choice(1, f"{devices} devices learn in a round or two: a lost one is repeated from a budget kept for it")
+    return Choice(0, "a lost round is repeated, and the run has a training round less: no noise is spent beforehand")
+
+
 def cohort_choices(asked: Mapping[str, Any], *, helper: bool) -> dict[str, Choice]:
     """Decide what a round needs, where nobody asked for something else.
 
@@ -50,7 +57,7 @@ def cohort_choices(asked: Mapping[str, Any], *, helper: bool) -> dict[str, Choic
             "cohort.tau": Choice(
                 1 - _MOST_AWAY, f"a device sends one report; {_MOST_AWAY:.0%} of those who are asked may fall away"
             ),
-            "privacy.spare_rounds": Choice(0, "one report a device: rounds are rarely lost, and spares cost noise"),
+            "privacy.spare_rounds": _spares(devices),
         }
     else:
         gamma = given.get("cohort.gamma", 0.0)

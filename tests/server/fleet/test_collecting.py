@@ -95,7 +95,7 @@ def tampered(fleet, device, change, at=1):
 
 
 def test_every_round_is_the_exact_sum_of_the_reports(make_fleet, sums):
-    fleet = make_fleet(helper=True, privacy={"popularity_share": 0.3})
+    fleet = make_fleet(helper=True, privacy={"popularity_share": 0.3, "spare_rounds": 0})
     happened = []
     assert fleet.operation(happened.append).run() == running.FINISHED
     assert statuses(fleet) == ["done"] * 3
@@ -281,8 +281,34 @@ def test_a_helper_that_is_away_for_a_while_is_asked_again_and_nothing_is_lost(ma
     check_books(fleet)
 
 
+@pytest.mark.parametrize(("spare", "ends", "status"), [
+    (1, running.FINISHED, ["abandoned", "done", "done", "done"]),
+    (0, running.SPENT, ["abandoned", "done", "done"]),
+])  # fmt: skip
+def test_a_lost_round_is_repeated_without_being_asked_for(make_fleet, sums, spare, ends, status):
+    """Where nothing was kept for it, the run has a round less, and says that the budget is spent."""
+    fleet = make_fleet(helper=True, privacy={"popularity_share": 0.3, "spare_rounds": spare})
+    quiet = {device.name for device in fleet.devices[:3]}
+    fleet.grid.fault = lambda device, at, number: "silent" if device.name in quiet and number == 0 else ""
+    assert fleet.operation().run() == ends
+    assert statuses(fleet) == status
+    assert [each.number for each in fleet.state.rounds() if each.purpose == "popularity"] == [0, 1]
+    for device in fleet.devices:  # who sent nothing in the lost round was charged nothing for it
+        assert (0 in device.charged) is (device.name not in quiet)
+    check_sums(fleet, sums)
+    check_books(fleet)
+
+
+def test_a_fleet_with_a_helper_stops_after_three_lost_rounds(make_fleet):
+    fleet = make_fleet(helper=True, privacy={"popularity_share": 0.3, "spare_rounds": 5})
+    quiet = {device.name for device in fleet.devices[:3]}
+    fleet.grid.fault = lambda device, at, number: "silent" if device.name in quiet else ""
+    assert fleet.operation().run() == running.HALTED
+    assert statuses(fleet) == ["abandoned"] * 3
+
+
 def test_a_helper_that_stays_away_costs_the_round_and_the_fleet_stops(make_fleet):
-    fleet = make_fleet(helper=True, privacy={"popularity_share": 0.3, "spare_rounds": 0})
+    fleet = make_fleet(helper=True, privacy={"popularity_share": 0.3, "spare_rounds": 0}, failures={"halt_after": 1})
     link = Link(fleet)
     fleet.helper = link
     link.away = lambda name: name == "answer"

@@ -13,7 +13,7 @@ from palate.privacy.colluding import if_colluding
 from palate.privacy.errors import PrivacyError
 from palate.privacy.wire import FleetStep
 from palate.server.fleet.claims import planned_sums
-from palate.server.fleet.config import checked_config, load_config, to_toml
+from palate.server.fleet.config import checked_config, load_config, resolve, to_toml
 from palate.server.resolving import PROTECTED, PublicNumbers, planned
 
 GIVEN = {"name": "f", "run": "f-1", "listen": {"address": "h:1"}}
@@ -117,6 +117,31 @@ def test_with_a_helper_a_round_may_have_ten_thousand_devices_and_the_plan_of_a_s
     assert config.schedule.dim == decided["schedule.dim"].value
     assert (config.privacy.spare_rounds, config.cohort.tau) == (0, 0.75)
     assert config.cohort.largest >= 10_000
+
+
+@pytest.mark.parametrize("helper", [{}, {"helper": HELPER}])
+@pytest.mark.parametrize("devices", [4, 5, 10, 100, 300])
+def test_a_plan_survives_one_device_that_is_away_and_one_lost_round(devices, helper):
+    config, planned_ = resolve({**GIVEN, "cohort": {"devices": devices}, **helper})
+    cohort = config.cohort
+    assert cohort.smallest < devices, "a round begins although one is away"
+    needed = [
+        max(cohort.smallest, cohort.least_batch(asked) if helper else cohort.quorum.survivors_needed(asked))
+        for asked in (devices, devices - 1)
+    ]
+    assert needed[0] < devices, "one of those who are asked may fall away"
+    assert needed[1] <= devices - 1, "one may be away from the beginning"
+    assert config.privacy.spare_rounds >= 1
+    assert config.halt_after >= 2
+    assert cohort.gamma == 0
+    names = {"cohort.smallest", "cohort.largest", "cohort.tau", "schedule.rounds", "privacy.popularity_share"}
+    assert names <= set(planned_)
+    assert all(planned_[name].reason in to_toml({**GIVEN, "cohort": {"devices": devices}, **helper}) for name in names)
+
+
+def test_a_large_fleet_with_a_helper_keeps_no_budget_for_lost_rounds_and_repeats_them():
+    config = checked_config({**GIVEN, "cohort": {"devices": 301}, "helper": HELPER})
+    assert (config.privacy.spare_rounds, config.halt_after) == (0, 3)
 
 
 @pytest.mark.parametrize("described", [True, False])

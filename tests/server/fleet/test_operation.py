@@ -287,6 +287,17 @@ def test_the_wish_to_stop_now_leaves_the_round_open_and_it_goes_on_later(make_fl
     check_books(fleet)
 
 
+@pytest.mark.parametrize("helper", [False, True])
+def test_the_first_round_does_not_wait_for_ever_for_a_device_that_is_away(make_fleet, helper):
+    fleet = make_fleet(helper=helper)
+    fleet.grid.offline = {100}
+    before = fleet.clock.now()
+    assert fleet.operation().run() == running.FINISHED
+    assert fleet.clock.now() - before > fleet.config.deadlines.gather_seconds
+    assert [each.roster_size for each in fleet.state.rounds()] == [7, 7, 7]
+    check_books(fleet)
+
+
 def test_a_server_that_stays_gives_the_table_to_who_comes_later_until_it_is_to_stop(make_fleet):
     fleet = make_fleet()
     fleet.grid.offline = {100}
