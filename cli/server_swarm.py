@@ -40,6 +40,9 @@ def swarm(
         float, typer.Option(min=0, max=0.2, help="Share of the devices that lie in every round, each in one way.")
     ] = 0.0,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that share the devices.")] = 2,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Simulate the same plan for the same people as well.")
+    ] = False,
     folder: Annotated[
         Path | None, folder_option("Keep fleet, helper and devices in this new folder.", show_default="a temporary one")
     ] = None,
@@ -65,6 +68,7 @@ def swarm(
             killed=killed,
             lying=lying,
             workers=workers,
+            compare=compare,
             timeout_seconds=timeout_seconds,
         )
     return Answer(found, _lines(found), check=lambda: require_held(found["checks"]))
@@ -81,6 +85,7 @@ def _run(
     killed: float,
     lying: float,
     workers: int,
+    compare: bool,
     timeout_seconds: float,
 ) -> dict[str, Any]:
     from palate.server.fleet.config import load_config
@@ -88,7 +93,7 @@ def _run(
     from palate.server.helper.status import status_of as helper_status
     from palate.simulation.fleet_demo.checks import DeviceFindings, examine_server
     from palate.simulation.swarm.faults import Faults
-    from palate.simulation.swarm.findings import accuracy_of, checks, last_table
+    from palate.simulation.swarm.findings import accuracy_of, checks, last_table, simulated
     from palate.simulation.swarm.people import Population
     from palate.simulation.swarm.running import SwarmRun
 
@@ -114,6 +119,7 @@ def _run(
             heads = {place: head for part in crew.all("heads", config.run) for place, head in part}
         bar.begin("ranking", 0)
         ranked = accuracy_of(population, last_table(demo.fleet), heads)
+        simulation = simulated(population, root / "simulated") if compare else None
         held = checks(demo, population, run.rounds, server, looked_at)
     status, made = status_of(demo.fleet), rounds_of(demo.fleet)
     done = [each for each in made if each["status"] == "done"]
@@ -132,6 +138,9 @@ def _run(
         "hr@10": ranked.hit_rate.value,
         "ndcg@10": ranked.ndcg.value,
         "people_ranked": ranked.num_users,
+        "simulated": None
+        if simulation is None
+        else {"hr@10": simulation.hit_rate.value, "ndcg@10": simulation.ndcg.value},
         "checks": [asdict(each) for each in held],
         "measured": asdict(run.measured),
         "bytes_per_report": statistics.mean(each["bytes_up_per_device"] for each in done) if done else None,
@@ -212,6 +221,8 @@ def _lines(found: dict[str, Any]) -> Iterator[Line]:
         f"HR@10 {found['hr@10']:.4f}, NDCG@10 {found['ndcg@10']:.4f} for the test items of {found['people_ranked']:,} "
         "people, as palate simulate ranks them"
     )
+    if found["simulated"] is not None:
+        yield "simulated for the same people: HR@10 {hr@10:.4f}, NDCG@10 {ndcg@10:.4f}".format(**found["simulated"])
     measured = found["measured"]
     yield (
         f"CPU: leader {measured['leader_cpu_seconds']:.0f} s, helper {measured['helper_cpu_seconds']:.0f} s, devices "

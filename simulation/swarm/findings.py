@@ -10,13 +10,16 @@ import numpy as np
 import torch
 
 from palate.client.vault.heads import unpack_head
-from palate.models.arrays import Float64Array
+from palate.models.arrays import BoolArray, Float64Array
 from palate.models.learning.kernel import fresh_heads
 from palate.models.metrics import RankingMetrics
 from palate.models.scores.base import Shape, State
-from palate.models.table import ItemTable
+from palate.models.table import ItemTable, initial_embeddings
 from palate.privacy.accounting.events import Unit
 from palate.privacy.charging import epsilon_of
+from palate.privacy.wire import RoundPlan
+from palate.server.coordinator import Coordinator
+from palate.server.decoding import UpdateSum
 from palate.server.fleet.config import load_config
 from palate.server.fleet.folder import FleetFolder, read_key
 from palate.server.fleet.summary import rounds_of, status_of
@@ -25,6 +28,9 @@ from palate.server.store import TABLE_FORMAT, RunStore, read_tensors
 from palate.simulation.fleet_demo.checks import Check, DeviceFindings, ServerFindings, checks_of
 from palate.simulation.fleet_demo.folders import DemoFleet
 from palate.simulation.host import ShardHost, join_answers
+from palate.simulation.ledgers import make_keys
+from palate.simulation.noise_keys import make_noise_key
+from palate.simulation.seeding import table_rng
 from palate.simulation.swarm.faults import REFUSED_AS, Lie
 from palate.simulation.swarm.people import Population
 from palate.simulation.swarm.running import SwarmRound
@@ -47,15 +53,56 @@ class _Learned(ShardHost):
         return np.zeros(2)
 
 
+class _Together(ShardHost):
+    """The people of a swarm as a simulation has them: all in one shard, and all in every round."""
+
+    def _drawn(self, plan: RoundPlan) -> BoolArray:
+        del plan
+        drawn = np.zeros(self._population, dtype=np.bool_)
+        drawn[self.users] = True
+        return drawn
+
+    def _surviving(self, plan: RoundPlan, everyone: BoolArray) -> BoolArray:
+        del plan
+        return everyone
+
+
+def simulated(population: Population, folder: Path) -> RankingMetrics:
+    """Run the same plan for the same people as a simulation, and rank every person's test item.
+
+    Parameters
+    ----------
+    population
+        Whose.
+    folder
+        A new folder for the ledgers and keys of the simulated devices.
+    """
+    folder.mkdir(parents=True)
+    make_keys(folder)
+    make_noise_key(folder, seed=None)
+    config, prepared = population.config, population.prepared
+    schedule, count = config.schedule, len(population.users)
+    start = initial_embeddings(
+        prepared.interactions.num_items, schedule.dim, scale=schedule.initial_scale, rng=table_rng(config.seed)
+    )
+    settings = config.server_settings(run="paired", population=count)
+    coordinator = Coordinator(settings, prepared.content.columns, start)
+    people = _Together(prepared, config, 0, folder, users=population.users)
+    while not coordinator.finished:
+        plan = coordinator.plan()
+        total = UpdateSum(plan)
+        total.add(people.answer(plan))
+        coordinator.apply(total.total(), survivors=count)
+    return _ranked(people, coordinator.table, schedule.rounds)
+
+
 def last_table(fleet: FleetFolder) -> ItemTable:
     """Read the table that the leader made last; raises RunError if it is missing or damaged."""
     arrays, _ = read_tensors(RunStore(fleet.run).table_path, TABLE_FORMAT)
     return ItemTable(arrays["fixed"], arrays["learned"])
 
 
-def accuracy_of(
-    population: Population, table: ItemTable, heads: dict[int, bytes | None], *, ranking: str = "sampled"
-) -> RankingMetrics:
+def accuracy_of(population: Population, table: ItemTable, heads: dict[int, bytes | None]) -> RankingMetrics:
     """Rank every person's test item, as a simulation does after its last round.
 
     Parameters
@@ -66,8 +113,6 @@ def accuracy_of(
         The last one.
     heads
         What each device's vault has as its head, by its place; None where it has none.
-    ranking
-        "sampled" or "full".
     """
     training = population.config.training
     shape = Shape(fixed_dim=table.fixed_dim, dim=table.dim, hidden=training.hidden)
@@ -76,10 +121,13 @@ def accuracy_of(
         head = None if data is None else unpack_head(data, training, shape)
         for name, value in (head or {}).items():
             state[name][place] = torch.from_numpy(np.array(value))
-    shard = _Learned(population, state)
-    question: dict[str, str | int] = {"part": "test", "full": int(ranking == "full"), "round": 0}
-    answer = shard.inspect(question, {"fixed": table.fixed, "learned": table.learned})
-    return join_answers([answer], full=ranking == "full")[0].metrics(ranking)
+    return _ranked(_Learned(population, state), table, population.config.schedule.rounds)
+
+
+def _ranked(people: ShardHost, table: ItemTable, rounds: int) -> RankingMetrics:
+    question: dict[str, str | int] = {"part": "test", "full": 0, "round": rounds}
+    answer = people.inspect(question, {"fixed": table.fixed, "learned": table.learned})
+    return join_answers([answer], full=False)[0].metrics()
 
 
 def checks(
