@@ -51,6 +51,7 @@ def demo(
     """
     with new_folder(folder, "palate-fleet-") as root:
         found = _run(root, devices, rounds, kill, kill_server, peers, epsilon, seed, timeout_seconds)
+        found["person"]["folder"] = None if folder is None else str(found["person"]["folder"])
     return Answer(found, _lines(found), check=lambda: require_held(found["checks"]))
 
 
@@ -94,6 +95,7 @@ def _run(
     from palate.server.helper.status import status_of as helper_status
     from palate.simulation.fleet_demo.checks import examine
     from palate.simulation.fleet_demo.folders import build, choose
+    from palate.simulation.fleet_demo.person import seen_of, titles_for
     from palate.simulation.fleet_demo.running import FleetRun, plan_kills
 
     console = Console(stderr=True)
@@ -116,6 +118,9 @@ def _run(
         kills = plan_kills(
             list(demo_fleet.devices), rounds=rounds, share=kill, server=kill_server, seed=seed, with_helper=not peers
         )
+        victims = {each.device for each in kills}
+        person = next(name for name in demo_fleet.devices if name not in victims)
+        before = titles_for(demo_fleet.devices[person])
         running = FleetRun(demo_fleet, kills, console.print)
         task = progress.add_task("starting processes", total=rounds)
 
@@ -155,6 +160,13 @@ def _run(
         "server_memory_mb": outcome.server_memory_mb,
         "helper_memory_mb": None if peers else outcome.helper_memory_mb,
         "helper": None if demo_fleet.helper is None else helper_status(demo_fleet.helper).values,
+        "person": {
+            "device": person,
+            "folder": demo_fleet.devices[person].home,
+            "before": before,
+            "after": titles_for(demo_fleet.devices[person]),
+            "seen": asdict(seen_of(demo_fleet.fleet, person)),
+        },
     }
 
 
@@ -190,9 +202,29 @@ def _lines(found: dict[str, Any]) -> Iterator[Line]:
             f"the server saw {reports} reports of {size:.1f} KB, uniform words without their masks, and {len(done)} "
             f"sums; the helper saw {reports} sealed seeds and no word of a vector"
         )
+    yield from _of_person(found["person"], with_helper=found["helper"] is not None)
     memory = found["idle_agent_memory_mb"]
     helper = "" if found["helper_memory_mb"] is None else f", the helper {found['helper_memory_mb']:.0f} MB"
     yield (
         f"{found['seconds']:.0f} s; an idle device holds {0 if memory is None else memory:.0f} MB, the server "
         f"{found['server_memory_mb']:.0f} MB at most{helper}"
     )
+
+
+def _of_person(person: dict[str, Any], *, with_helper: bool) -> Iterator[Line]:
+    """Tell of one person: the list before and after, what others have seen, and where to look."""
+    seen = person["seen"]
+    yield f"One person, device {person['device']}:"
+    yield f"  list before the first round: {'; '.join(person['before'])}"
+    yield f"  list with the last table:    {'; '.join(person['after'])}"
+    what = "reports" if with_helper else "times keys, sealed shares and a masked vector"
+    yield (
+        f"  the server saw {seen['reports']} {what}, {seen['bytes_up'] / 1e3:.1f} KB that look random, and that the "
+        "device took part"
+    )
+    if with_helper:
+        yield f"  the helper saw {seen['reports']} sealed seeds, and that the device took part; no title reached either"
+    if person["folder"] is None:
+        yield "  to look at the device itself, keep the fleet: palate server demo --folder FOLDER"
+    else:
+        yield f"  to look at the device itself: palate client page --folder {person['folder']}"

@@ -127,8 +127,8 @@ class SwarmRun:
         """Make leader and helper; no device yet."""
         devices = len(self._population.users)
         deadlines = {
-            "report_seconds": 60.0 + 0.1 * devices,
-            "receipt_seconds": 30.0 + 0.04 * devices,
+            "report_seconds": 120.0 + 0.5 * devices,
+            "receipt_seconds": 60.0 + 0.2 * devices,
             "answer_seconds": 600.0,
             "offline_seconds": 5.0,
             "pause_seconds": 1.0,
@@ -152,7 +152,7 @@ class SwarmRun:
         ]
         options = {
             "smallest": load_config(self.demo.fleet.config).cohort.smallest,
-            "heartbeat_seconds": min(60.0 + 0.15 * len(users), _LONGEST_HEARTBEAT),
+            "heartbeat_seconds": min(60.0 + 0.5 * len(users), _LONGEST_HEARTBEAT),
         }
         parts = [residents[start :: self._workers] for start in range(self._workers)]
         return Crew(parts, options, self.demo.logs, self._done)

@@ -16,6 +16,7 @@ from palate.privacy.wire import FleetStep
 from palate.server.fleet.summary import rounds_of
 from palate.simulation.fleet_demo.checks import examine
 from palate.simulation.fleet_demo.folders import build, choose
+from palate.simulation.fleet_demo.person import seen_of, titles_for
 from palate.simulation.fleet_demo.running import FleetRun, Kill, plan_kills
 
 RECORDING = (sys.executable, str(Path(__file__).with_name("recording_palate.py")))
@@ -57,6 +58,11 @@ def test_a_third_of_the_devices_and_the_server_die_and_every_sum_is_exactly_the_
         )
         np.testing.assert_array_equal(found["total"], expected.astype(np.uint32))
     assert [check.words for check in examine(stage) if not check.held] == []
+    alive = names[2]
+    assert len(titles_for(stage.devices[alive])) == 5
+    seen, others = seen_of(stage.fleet, alive), seen_of(stage.fleet, names[1])
+    assert others.reports < seen.reports <= 3, "the second device was killed for good in round 1"
+    assert seen.bytes_up > 0
 
 
 def test_accidents_are_drawn_alike_from_a_seed_and_hit_the_share_that_was_asked_for():

@@ -20,7 +20,7 @@ APP.command("swarm")(swarm)
 
 def test_a_swarm_with_deaths_and_lies_completes_and_names_every_lie():
     arguments = ["--devices", "60", "--rounds", "1", "--killed", "0.2", "--lying", "0.1", "--seed", "5"]
-    result = CliRunner().invoke(APP, [*arguments, "--workers", "1", "--json"], catch_exceptions=False)
+    result = CliRunner().invoke(APP, [*arguments, "--workers", "1", "--compare", "--json"], catch_exceptions=False)
     found = json.loads(result.stdout)
     assert [check for check in found["checks"] if not check["held"]] == []
     assert [each["status"] for each in found["rounds"]] == ["done", "done"]
@@ -35,6 +35,7 @@ def test_a_swarm_with_deaths_and_lies_completes_and_names_every_lie():
     assert last["survivors"] <= 60 - 4, "of five kinds of liars only who sends two reports is in the sum, once"
     assert found["epsilon_spent"] <= 8
     assert found["people_ranked"] == 60
+    assert abs(found["hr@10"] - found["simulated"]["hr@10"]) < 0.2, "60 people: a standard error is .06"
 
 
 def test_faults_are_drawn_alike_from_a_seed_and_hit_the_shares_that_were_asked_for():
