@@ -160,6 +160,9 @@ def import_(
         bool | None, typer.Option("--day-first/--month-first", help="How to read dates such as 3/4/2020.")
     ] = None,
     user: Annotated[str | None, typer.Option(help="Take the rows of this user only.")] = None,
+    rating_scale: Annotated[
+        str | None, typer.Option(help="From the worst rating to the best, if it is guessed wrongly.", metavar="1-10")
+    ] = None,
     only_exact: Annotated[bool, typer.Option("--only-exact", help="Keep likely titles as unknown ones.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Import without asking.")] = False,
     folder: FolderOption = None,
@@ -175,8 +178,10 @@ def import_(
     from palate.client.vault import Vault
     from palate.client.vault.history import History
     from palate.data.catalogue import Catalogue
+    from palate.data.ratings import RatingScale
 
     place = device_folder(folder)
+    scale = None if rating_scale is None else RatingScale.parse(rating_scale)
     if day_first is not None:
         read = read.model_copy(update={"date_order": "day" if day_first else "month"})
     with Vault.open(place.vault) as vault:
@@ -186,7 +191,7 @@ def import_(
             data = place.catalogue.read_bytes()
             catalogue = Catalogue.from_parquet(data, num_items=num_items, hint=NEW_WELCOME)
         history = History(vault)
-        plan = plan_import(file, history, catalogue, options=read, user=user, likely=not only_exact)
+        plan = plan_import(file, history, catalogue, options=read, user=user, likely=not only_exact, scale=scale)
         lines = import_lines(plan, has_catalogue=catalogue is not None)
         notes = [f"note: {words}" for words in plan.notes]
         asked = bool(plan.entries) and not yes

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from palate.data.importers import Importer, first_given, unless, values_of
+from palate.data.ratings import RatingScale
 from palate.data.records import Record
 from palate.data.values import moments
 
@@ -30,6 +31,7 @@ def _goodreads(frame: pl.DataFrame) -> pl.DataFrame:
 GOODREADS = Importer(
     name="goodreads",
     description="Goodreads library",
+    scale=RatingScale(1.0, 5.0),
     needs=frozenset({"Title", "Author", "My Rating", "Exclusive Shelf"}),
     inside=("goodreads*.csv",),
     left_out={"on the shelf to-read": pl.col("Exclusive Shelf") == "to-read"},

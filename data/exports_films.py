@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import polars as pl
 
 from palate.data.importers import Importer, first_given, unless, values_of
+from palate.data.ratings import RatingScale
 from palate.data.records import Record, xml_records
 
 # "Show: Season 2: Episode", "Show: Limited Series: Episode"; a word like Part also stands in titles of films, so it
@@ -50,6 +51,7 @@ LETTERBOXD_WATCHLIST = Importer(
 LETTERBOXD = Importer(
     name="letterboxd",
     description="Letterboxd",
+    scale=RatingScale(0.5, 5.0),
     needs=frozenset({"Name", "Year", "Letterboxd URI"}),
     inside=("ratings*.csv", "watched*.csv", "diary*.csv"),
     convert=_letterboxd,
@@ -106,6 +108,7 @@ def _imdb(frame: pl.DataFrame) -> pl.DataFrame:
 IMDB_LIST = Importer(
     name="imdb-list",
     description="IMDb list or watchlist",
+    scale=RatingScale(1.0, 10.0),
     needs=frozenset({"Const", "Position", "Your Rating", "Title"}),
     left_out={"on a list without a rating": pl.col("Your Rating").fill_null("") == ""},
     convert=_imdb,
@@ -115,6 +118,7 @@ IMDB_LIST = Importer(
 IMDB = Importer(
     name="imdb",
     description="IMDb ratings",
+    scale=RatingScale(1.0, 10.0),
     needs=frozenset({"Const", "Your Rating", "Title"}),
     inside=("*ratings*.csv",),
     convert=_imdb,
@@ -146,6 +150,7 @@ def _trakt(frame: pl.DataFrame) -> pl.DataFrame:
 TRAKT_RATINGS = Importer(
     name="trakt-ratings",
     description="Trakt ratings",
+    scale=RatingScale(1.0, 10.0),
     needs=frozenset({"rated_at", "rating", "type"}),
     inside=("ratings[-_]*.json",),
     left_out={"a rating of a season or an episode": pl.col("type").is_in(["season", "episode"])},
@@ -192,6 +197,7 @@ def _myanimelist_records(text: str) -> Iterable[Record]:
 MYANIMELIST = Importer(
     name="myanimelist",
     description="MyAnimeList",
+    scale=RatingScale(1.0, 10.0),
     records=_myanimelist_records,
     holds="<myanimelist",
     needs=frozenset({"series_title", "my_status"}),

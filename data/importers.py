@@ -13,6 +13,7 @@ from typing import Final
 
 import polars as pl
 
+from palate.data.ratings import RatingScale
 from palate.data.records import Record
 from palate.models.registry import Registry, instance_of
 
@@ -48,6 +49,8 @@ class Importer:
         Records that are no part of a history, on the columns before `convert`: why, in words -> which.
     inside
         Patterns of the names that such exports have in archives and folders; `files` where empty.
+    scale
+        From the worst rating to the best, where the export has ratings.
     quiet
         Whether the export is known to be in Latin-1, so that this is no guess to be noted.
     """
@@ -64,6 +67,7 @@ class Importer:
     convert: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame
     left_out: Mapping[str, pl.Expr] = field(default_factory=dict)
     inside: tuple[str, ...] = ()
+    scale: RatingScale | None = None
     quiet: bool = False
 
     def fits(self, file: str, columns: frozenset[str]) -> bool:

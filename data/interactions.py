@@ -13,6 +13,7 @@ import polars as pl
 
 from palate.data.catalogue import Catalogue
 from palate.data.options import ReadOptions
+from palate.data.ratings import RatingScale
 from palate.data.tables import EXAMPLES
 from palate.errors import DataError
 from palate.models.arrays import Float32Array, Int32Array, Int64Array
@@ -62,6 +63,8 @@ class RawInteractions:
         "line" or "row": what `line` counts.
     export
         What kind of export it is; "" for a plain table.
+    scale
+        Of the ratings, where the export says it.
     left_out
         Rows of an export that are no part of a history: why, in words -> how many.
     """
@@ -75,6 +78,7 @@ class RawInteractions:
     dropped: pl.DataFrame = field(default_factory=pl.DataFrame)
     unit: str = "row"
     export: str = ""
+    scale: RatingScale | None = None
     left_out: dict[str, int] = field(default_factory=dict)
 
 

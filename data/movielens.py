@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from palate.data.importers import Importer
+from palate.data.ratings import RatingScale
 
 # The order of the flags in u.item (u.genre of MovieLens 100K).
 _GENRES = (
@@ -21,6 +22,7 @@ def _flags_to_genres(frame: pl.DataFrame) -> pl.DataFrame:
 RATINGS = Importer(
     name="movielens-ratings",
     description="ratings.dat of MovieLens 1M and 10M",
+    scale=RatingScale(0.5, 5.0),
     files=("ratings.dat",),
     header=("user", "item", "rating", "timestamp"),
     separator="::",
@@ -28,6 +30,7 @@ RATINGS = Importer(
 RATINGS_100K = Importer(
     name="movielens-100k-ratings",
     description="u.data of MovieLens 100K",
+    scale=RatingScale(1.0, 5.0),
     files=("u.data",),
     header=("user", "item", "rating", "timestamp"),
     separator="\t",

@@ -163,6 +163,7 @@ def read_rows(
         dropped=dropped,
         unit=table.unit,
         export=table.export,
+        scale=table.scale,
         left_out=dict(Counter(table.left_out["reason"].to_list())),
     )
     if raw.frame.is_empty():

@@ -19,6 +19,7 @@ import polars as pl
 
 from palate.data.files import UNLIMITED, Limits, empty_file, read_bytes
 from palate.data.importers import Importer, importer_of, importer_of_text
+from palate.data.ratings import RatingScale
 from palate.data.records import Record, columns_of, json_records
 from palate.data.values import KNOWN_NAMES, looks_like_a_value, plain_name, shorten
 from palate.errors import DataError
@@ -87,6 +88,7 @@ class Table:
     has_header: bool = True
     lists: frozenset[str] = frozenset()
     export: str = ""
+    scale: RatingScale | None = None
     left_out: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_LEFT_OUT))
 
     def converted(self, importer: Importer) -> Table:
@@ -101,6 +103,7 @@ class Table:
             lines=self.lines.filter(kept),
             notes=() if importer.quiet else self.notes,
             export=importer.description,
+            scale=importer.scale,
             left_out=left_out.cast(_LEFT_OUT),
         )
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from palate.client.vault.errors import EntryRefused
 from palate.client.vault.history import History, Interaction
 from palate.data.catalogue import TITLE_PREFIX, Catalogue, printable
+from palate.data.ratings import UNRATED, RatingScale
 from palate.errors import DataError
 
 if TYPE_CHECKING:
@@ -101,11 +102,11 @@ class ImportPlan:
 
 @dataclass(frozen=True)
 class _Said:
-    """What rows say about an item: the newest rating and the newest time, where they have one."""
+    """What rows say about an item: the newest preference and the newest time, where they have one."""
 
     written: str
     found: Found
-    rating: float | None
+    preference: float | None
     time: int | None
 
     def after(self, earlier: _Said) -> _Said:
@@ -115,7 +116,7 @@ class _Said:
             older, newer = newer, older
         return replace(
             newer,
-            rating=older.rating if newer.rating is None else newer.rating,
+            preference=older.preference if newer.preference is None else newer.preference,
             time=older.time if newer.time is None else newer.time,
         )
 
@@ -128,6 +129,7 @@ def plan_import(
     options: ReadOptions | None = None,
     user: str | None = None,
     likely: bool = True,
+    scale: RatingScale | None = None,
 ) -> ImportPlan:
     """Read a file, an archive or a folder, and plan what it would change in a history.
 
@@ -145,6 +147,8 @@ def plan_import(
         Take the rows of this user only, where the file has those of several.
     likely
         Whether likely titles are taken for the catalogue's; else they are unknown.
+    scale
+        From the worst rating to the best; None takes the export's, or guesses it.
 
     Raises
     ------
@@ -166,11 +170,13 @@ def plan_import(
     for name, raw in read.files.items():
         rows, noted = _rows_of(name, raw, user)
         notes += noted
+        scale_here, note = _scale_of(name, raw, scale)
+        notes += note
         where = f"{name}, " if len(read.files) > 1 else ""
         odd = raw.dropped.rows()
         for row in rows:
             try:
-                key, one = _said(row, matcher, read.titles)
+                key, one = _said(row, matcher, read.titles, scale_here)
             except EntryRefused as error:
                 odd.append((row["line"], error.message))
                 continue
@@ -257,15 +263,34 @@ class _Matcher:
         return self._titles[titles]
 
 
-def _said(row: dict[str, Any], matcher: _Matcher, titles: Mapping[str, str]) -> tuple[str, _Said]:
+def _scale_of(name: str, raw: RawInteractions, given: RatingScale | None) -> tuple[RatingScale | None, list[str]]:
+    """Return the scale of a file's ratings, and a note where it was guessed; None where they are no ratings."""
+    if "rating" not in raw.frame.columns:
+        return None, []
+    found = given or raw.scale
+    if found is not None:
+        return found, []
+    found = RatingScale.guessed(raw.frame["rating"].drop_nulls().to_list())
+    column = raw.columns.get("rating", "rating")
+    if found is None:
+        if raw.frame["rating"].drop_nulls().n_unique() < 2:
+            return None, []
+        return None, [f"{column} of {name} is no rating up to 10, and does not count; --rating-scale says otherwise"]
+    return found, [f"{column} of {name} is read as ratings from {found}; --rating-scale says otherwise"]
+
+
+def _said(
+    row: dict[str, Any], matcher: _Matcher, titles: Mapping[str, str], scale: RatingScale | None
+) -> tuple[str, _Said]:
     """Return the key of a row's item, and what the row says about it; raises EntryRefused if it cannot be an entry."""
     own, title = str(row.get("item") or ""), str(row.get("title") or "")
     title = title or titles.get(own, "")
     key, found = matcher.find(own, title, row.get("code") or (), row.get("other") or ())
     rating, moment = row.get("rating"), row.get("moment")
     time = math.floor(moment) if isinstance(moment, float) else None
-    Interaction(item=key, value=1.0 if rating is None else rating, time=time, source="import")
-    return key, _Said(title or own, found, rating, time)
+    preference = None if rating is None or scale is None else scale.preference(rating)
+    Interaction(item=key, value=UNRATED if preference is None else preference, time=time, source="import")
+    return key, _Said(title or own, found, preference, time)
 
 
 def _changes(said: dict[str, _Said], history: History, matcher: _Matcher) -> tuple[list[Interaction], list[int], int]:
@@ -281,10 +306,13 @@ def _changes(said: dict[str, _Said], history: History, matcher: _Matcher) -> tup
         before = imported.get(key, [])
         joined = one
         for _, entry in reversed(before):
-            known = _Said(one.written, one.found, None if entry.value == 1.0 else entry.value, entry.time)
+            known = _Said(one.written, one.found, None if entry.value == UNRATED else entry.value, entry.time)
             joined = joined.after(known)
         new = Interaction(
-            item=key, value=1.0 if joined.rating is None else joined.rating, time=joined.time, source="import"
+            item=key,
+            value=UNRATED if joined.preference is None else joined.preference,
+            time=joined.time,
+            source="import",
         )
         if (len(before) == 1 and before[0][1] == new) or (not before and (key, new.value, new.time) in had):
             continue

@@ -73,10 +73,11 @@ class Member:
         return ledger_guard(self.folder, self.vault, self.keys, self.profile)
 
     def taste(self) -> list[str]:
-        """Keys of the items to learn from, oldest first; without what the owner dislikes or hides."""
+        """Keys of the items to learn from, oldest first; without what the owner dislikes, rated low or hides."""
         history = History(self.vault)
         marked = history.marks()
-        return [entry.item for _, entry in history.in_order() if entry.item not in marked]
+        newest = {entry.item: entry.value for _, entry in history.in_order()}
+        return [entry.item for _, entry in history.in_order() if entry.item not in marked and newest[entry.item] >= 0]
 
     def check_catalogue(self) -> None:
         """Compare the catalogue on disk with the welcome's.

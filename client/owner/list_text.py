@@ -12,6 +12,7 @@ from palate.client.recommending.explaining import Explanation
 from palate.client.recommending.portrait import Portrait
 from palate.client.vault.history import Mark
 from palate.data.catalogue import Catalogue
+from palate.data.ratings import UNRATED, level_of
 
 _DECIMALS = 4
 _FACETS = 8
@@ -89,9 +90,9 @@ def history_lines(entries: Sequence[Entry], marks: dict[str, Mark], titles: dict
     """Say a history, newest last, and what is disliked or hidden."""
     for entry in entries:
         how = "liked" if entry.source == "feedback" else entry.source
-        value = "" if entry.value == 1.0 else f", {entry.value:g}"
+        rated = "" if entry.value == UNRATED else f", rated {level_of(entry.value)}"
         unknown = "" if entry.row is not None else "   not in the catalogue"
-        yield f"{day(entry.time):<10}  {entry.title}   ({how}{value}){unknown}"
+        yield f"{day(entry.time):<10}  {entry.title}   ({how}{rated}){unknown}"
     for kind, said in (("dislike", "disliked"), ("hide", "hidden")):
         for item in (item for item, mark in marks.items() if mark == kind):
             yield f"{said:<10}  {titles[item]}"

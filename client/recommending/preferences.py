@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 
 from palate.client.vault.history import History, Interaction, Mark
+from palate.data.ratings import weight_of
 from palate.errors import ConfigError
-from palate.models.arrays import Int32Array, Int64Array
+from palate.models.arrays import Float32Array, Int32Array, Int64Array
 
 Setting = Literal["pin", "mute"]
 """More of a facet, or less of it."""
@@ -25,10 +26,12 @@ class Preferences:
     ----------
     items
         Rows of what the person had or liked, without repeats, oldest first, int32 [n].
+    strengths
+        How much each of them counts, in (0, 1], float32 [n]; all alike where None.
     liked
         Those of them that were liked outright.
     disliked
-        Rows that were disliked, oldest first; none of them is in `items`.
+        Rows that were disliked, or rated low, oldest first; none of them is in `items`.
     hidden
         Rows not to be shown.
     pinned, muted
@@ -36,6 +39,7 @@ class Preferences:
     """
 
     items: Int32Array
+    strengths: Float32Array | None = None
     liked: frozenset[int] = frozenset()
     disliked: tuple[int, ...] = ()
     hidden: frozenset[int] = frozenset()
@@ -75,7 +79,7 @@ def read_preferences(
     preferences, unknown
         What counts now, and how many of the items are not in this catalogue.
     """
-    items: dict[int, None] = {}  # a dict keeps the order of insertion
+    items: dict[int, float] = {}  # a dict keeps the order of insertion
     marked: dict[Mark, dict[int, None]] = {"dislike": {}, "hide": {}}
     liked, unknown = set(), set()
     for entry in interactions:
@@ -84,7 +88,7 @@ def read_preferences(
             unknown.add(entry.item)
             continue
         items.pop(row, None)
-        items[row] = None
+        items[row] = entry.value
         if entry.source == "feedback":
             liked.add(row)
     for key, mark in marks.items():
@@ -93,9 +97,11 @@ def read_preferences(
             unknown.add(key)
         else:
             marked[mark][row] = None
-    disliked = marked["dislike"]
+    disliked = {row: None for row, value in items.items() if value < 0} | marked["dislike"]
+    kept = {row: weight_of(value) for row, value in items.items() if row not in disliked}
     found = Preferences(
-        items=np.array([row for row in items if row not in disliked], dtype=np.int32),
+        items=np.array([*kept], dtype=np.int32),
+        strengths=np.array([*kept.values()], dtype=np.float32),
         liked=frozenset(liked - disliked.keys()),
         disliked=tuple(disliked),
         hidden=frozenset(marked["hide"]),

@@ -202,6 +202,8 @@ def fit(space: Space, preferences: Preferences, training: LocalTraining, nudges:
     own = np.asarray(preferences.items, dtype=np.int64)
     ages = np.arange(len(own))[::-1]
     own_weights = pooling_weights(ages, training).astype(np.float64)
+    if preferences.strengths is not None:
+        own_weights *= preferences.strengths
     liked = np.isin(own, np.array(sorted(preferences.liked), dtype=np.int64))
     own_weights[liked] = np.maximum(own_weights[liked], LIKED_WEIGHT)
     disliked = np.array(preferences.disliked, dtype=np.int64)

@@ -48,7 +48,8 @@ class Interaction:
     item
         Key of the item in the public catalogue, 1 to 200 printable characters.
     value
-        How much: a rating, a count, 1.0 for "it happened"; finite.
+        What it says about the item: 1.0 for "it happened", 1 to 2 for a rating, below 0 for a dislike
+        (`palate.data.ratings`); finite.
     time
         Seconds since 1970, or None where nobody knows.
     source

@@ -126,7 +126,7 @@ def test_books_are_found_by_title_without_their_series_or_by_isbn(imported):
     )
     plan, found = imported(header + rows, OTHERS)
     assert (plan.exact, plan.unknown) == (2, 0)
-    assert found == {"b1": (4.0, 1669248000), "0123456789": (1.0, 1666742400)}
+    assert found == {"b1": (1.75, 1669248000), "0123456789": (1.0, 1666742400)}
 
 
 def test_plays_count_once_and_a_track_is_never_taken_for_a_key(imported):

@@ -47,7 +47,7 @@ def test_items_titles_ratings_and_times_come_in_from_csv(history, tmp_path):
     assert (done.rows, done.added, done.exact, done.unknown) == (3, 3, 2, 1)
     assert done.examples["unknown"] == (("Unheard of", ""),)
     # Without a time, an entry stays behind the one before it.
-    assert entries(history) == [("i2", 1.0, 10), ("title:Unheard of", 3.0, None), ("i1", 4.5, 20)]
+    assert entries(history) == [("i2", 1.0, 10), ("title:Unheard of", 1.5, None), ("i1", 1.875, 20)]
 
 
 def test_timestamp_is_another_name_of_time_and_columns_passed_over_are_named(history, tmp_path):
@@ -74,7 +74,7 @@ def test_every_format_gives_the_same_history(history, tmp_path, kind):
         "jsonl": lambda: written(path, "\n".join(map(json.dumps, rows))),
     }[kind]()
     import_file(path, history, CATALOGUE)
-    assert entries(history) == [("i2", 2.0, 7), ("zz", 5.0, 9)]
+    assert entries(history) == [("i2", -0.75, 7), ("zz", 2.0, 9)]
 
 
 def test_numbers_are_item_keys_as_they_are_written(history, tmp_path):
@@ -126,7 +126,7 @@ def test_a_newer_export_changes_entries_and_one_undo_brings_the_older_ones_back(
     before = entries(history)
     done = import_file(written(path, "title,rating,time\nHeat (1995),5,20\nNot yet,3,11\n"), history, CATALOGUE)
     assert (done.added, done.changed, done.unchanged) == (0, 1, 1)
-    assert entries(history) == [("title:Not yet", 3.0, 11), ("i1", 5.0, 20)]
+    assert entries(history) == [("title:Not yet", 1.5, 11), ("i1", 2.0, 20)]
     assert history.undo()
     assert entries(history) == before
 
@@ -135,7 +135,7 @@ def test_an_older_export_fills_gaps_but_never_takes_a_newer_rating_back(history,
     import_file(written(tmp_path / "a.csv", "title,rating,time\nHeat (1995),5,20\n"), history, CATALOGUE)
     import_file(written(tmp_path / "b.csv", "title,rating,time\nHeat (1995),2,10\n"), history, CATALOGUE)
     import_file(written(tmp_path / "c.csv", "title,time\nHeat (1995),30\n"), history, CATALOGUE)
-    assert entries(history) == [("i1", 5.0, 30)]
+    assert entries(history) == [("i1", 2.0, 30)]
 
 
 def test_what_was_kept_by_its_title_is_the_same_entry_once_the_catalogue_has_it(history, tmp_path):
@@ -150,7 +150,7 @@ def test_what_was_kept_by_its_title_is_the_same_entry_once_the_catalogue_has_it(
 def test_entries_by_hand_are_left_alone(history, tmp_path):
     history.add("i1", 1.0, 5)
     import_file(written(tmp_path / "a.csv", "title,rating,time\nHeat (1995),4,10\n"), history, CATALOGUE)
-    assert entries(history) == [("i1", 1.0, 5), ("i1", 4.0, 10)]
+    assert entries(history) == [("i1", 1.0, 5), ("i1", 1.75, 10)]
 
 
 def test_a_plan_changes_nothing_until_it_is_written(history, tmp_path):

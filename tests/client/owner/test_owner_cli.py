@@ -228,7 +228,7 @@ def test_an_import_is_matched_with_the_catalogue_that_is_there_though_no_fleet_g
         "left_out": {},
         "dropped": 0,
         "reasons": [],
-        "notes": [],
+        "notes": ["stars of mine.csv is read as ratings from 1 to 5; --rating-scale says otherwise"],
     }
 
 
@@ -372,3 +372,24 @@ def test_every_command_has_help_and_an_example(command):
     output = CliRunner().invoke(client_app, [command, "--help"]).stdout
     assert f"Example: palate client {command}" in output
     assert "--json" in output
+
+
+def test_those_who_hated_and_those_who_loved_the_same_get_other_lists(owner, tmp_path):
+    films = owner.titles("--n", "12")
+    lists = {}
+    for rating in ("0.5", "5"):
+        path = tmp_path / f"{rating}.csv"
+        path.write_text("title,rating\n" + "".join(f'"{film}",{rating}\n' for film in films), encoding="utf-8")
+        owner("import", str(path), "--yes")
+        lists[rating] = owner.titles("--n", "10")
+        assert not set(lists[rating]) & set(films), "what was rated is not recommended"
+        assert ("rated low" in owner("history")) == (rating == "0.5")
+        owner("undo")
+    assert lists["0.5"] != lists["5"]
+
+
+def test_the_scale_of_ratings_can_be_said(owner, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("title,rating\nCasino (1995),5\n", encoding="utf-8")
+    owner("import", str(path), "--yes", "--rating-scale", "1-20")
+    assert "Casino (1995)   (import, rated low)" in owner("history")
