@@ -149,7 +149,7 @@ def status(
     facts["guarantee"] = f"{found['guarantee']['against']}: {found['guarantee']['meaning']}"
     facts |= {f"{name}'s words": words for name, words in found["words"].items()}
     if explain:
-        facts["colluders"] = found["if_colluding_in_words"]
+        facts["colluders"] = found["if_colluding_in_words"] or "more are enrolled than this run's tau bears"
     return Answer(found, [facts_grid("", "", facts)])
 
 

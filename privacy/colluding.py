@@ -91,7 +91,9 @@ def if_colluding(rounds: Sequence[LeastSum], delta: float, shares: Iterable[floa
 
 
 def colluding_words(found: Sequence[IfColluding], delta: float, *, of: str) -> str:
-    """Say it in a sentence; `of` is of whom the shares are, such as "the enrolled devices"."""
+    """Say it in a sentence, empty for nothing; `of` is of whom the shares are, such as "the enrolled devices"."""
+    if not found:
+        return ""
     left = {True: " (nobody else's noise is left)", False: ""}
     parts = [f"epsilon {round_up(each.epsilon)} with {each.share:.0%}{left[each.alone]}" for each in found]
     return f"if more of {of} colluded with whoever adds up: {', '.join(parts)}, at delta {delta:g} per user"

@@ -13,7 +13,7 @@ def against_server(profile: FleetProfile) -> str:
     return (
         "protected also if its operators break the protocol, provided that others enrol the devices, as it states, "
         + (
-            f"and at most {colluding:g}% of a round's devices collude with it"
+            f"and at most {colluding:g}% of the enrolled devices collude with it, as it counts them"
             if colluding
             else "and none colludes with it"
         )

@@ -10,6 +10,7 @@ from palate.privacy.aggregators.admission import Parties
 from palate.privacy.aggregators.claim import trust_of
 from palate.privacy.budget import for_batch, for_roster
 from palate.privacy.colluding import LeastSum
+from palate.privacy.errors import PrivacyError
 from palate.privacy.secagg.keys import Guarantee, claimed_guarantee
 from palate.privacy.spoken import spoken
 from palate.server.fleet.config import FleetConfig
@@ -17,7 +18,7 @@ from palate.server.fleet.folder import FleetFolder, read_key, read_public_key
 
 _AMONG_PEERS: Final[dict[Guarantee, str]] = {
     "semi-honest": "holds against a server that follows the protocol and looks; its operators enrol the devices",
-    "malicious": "holds against any server, while at most the share gamma of a roster colludes with it",
+    "malicious": "holds against any server, while at most the share gamma of all enrolled devices colludes with it",
 }
 
 
@@ -87,8 +88,12 @@ def planned_sums(config: FleetConfig, enrolled: int) -> list[LeastSum]:
         least = cohort.least_batch(asked)
         spread = for_batch(terms, honest_shares=max(1, least - cohort.corrupt(enrolled)), most_reports=asked)
     else:
-        least = max(cohort.smallest, cohort.quorum.survivors_needed(asked))
-        spread = for_roster(terms, cohort.quorum, asked)
+        try:
+            quorum = cohort.quorum(enrolled)
+        except PrivacyError:  # more are enrolled than any round of this run bears
+            return []
+        least = max(cohort.smallest, quorum.survivors_needed(asked))
+        spread = for_roster(terms, quorum, asked)
     popularity, train = (
         LeastSum(sensitivity=each.sensitivity, share_variance=each.share_variance, least=least, enrolled=enrolled)
         for each in (spread.popularity, spread.train)

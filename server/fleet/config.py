@@ -18,6 +18,7 @@ from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.accounting.events import Unit
 from palate.privacy.aggregators.admission import MAX_REGISTERED
 from palate.privacy.budget import SENSITIVITY, Promise, RunBudget, run_terms
+from palate.privacy.errors import PrivacyError
 from palate.privacy.wire import FleetStep
 from palate.server.denoising import ReleaseConfig
 from palate.server.fleet.planning import LARGEST_ROSTER, USUAL_DEVICES, cohort_choices
@@ -85,8 +86,8 @@ class Cohort(_Section):
         0.0,
         ge=0,
         lt=0.5,
-        description="share of the devices that may be corrupt: with a helper of all that are enrolled, among peers of "
-        "a roster, where it needs a separate authority",
+        description="share of all enrolled devices that may be corrupt, whoever is asked in a round; among peers it "
+        "needs a separate authority",
     )
     authority_is_separate: bool = Field(
         False, description="whether others than the server's operators hold the enrolment authority's key"
@@ -108,10 +109,25 @@ class Cohort(_Section):
             )
         return self
 
-    @property
-    def quorum(self) -> Quorum:
-        """Who must survive a round among peers, and who may be lying."""
-        return Quorum(tau=self.tau, gamma=self.gamma)
+    def quorum(self, enrolled: int) -> Quorum:
+        """Who must survive a round among peers, and who may be lying.
+
+        The server chooses the roster, and all k corrupt devices of the enrolled may be on it. So the share of a roster
+        is k over the smallest one, rounded up to thousandths: it covers k on every roster.
+
+        Raises
+        ------
+        PrivacyError
+            If the corrupt ones could be half of a roster, or tau is too small beside them.
+        """
+        share = -(-1000 * self.corrupt(enrolled) // self.smallest)
+        if share >= 500:
+            raise PrivacyError(
+                f"{self.corrupt(enrolled)} of {enrolled} enrolled devices may be corrupt, half or more of a round of "
+                f"{self.smallest}",
+                hint="raise cohort.smallest, or lower cohort.gamma",
+            )
+        return Quorum(tau=self.tau, gamma=share / 1000)
 
     def corrupt(self, enrolled: int) -> int:
         """k, devices of all that are enrolled that may be corrupt: floor(gamma E)."""
@@ -129,7 +145,7 @@ class Cohort(_Section):
         ConfigError, PrivacyError
             If it cannot be so.
         """
-        _ = self.quorum
+        _ = self.quorum(self.devices)
         if self.gamma and not self.authority_is_separate:
             raise ConfigError(
                 f"cohort.gamma is {self.gamma:g}, but the server's operators also enrol devices and could invent them",

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from palate.errors import FederationError
+from palate.privacy.accounting.dropout import Quorum
 from palate.privacy.budget import for_roster
 from palate.privacy.enrolment import device_name
+from palate.privacy.errors import PrivacyError
 from palate.privacy.mechanisms.terms import RunTerms
 from palate.privacy.secagg.errors import QuorumLost, ReconstructionFailed, SecureAggregationError
 from palate.privacy.secagg.messages import Receipt
@@ -43,13 +46,14 @@ class NewPeerRound:
     """A `NewRound` among peers: everybody who is there is asked."""
 
     asked: list[str]
+    _quorum: Quorum
     _config: FleetConfig
     _parties: Parties
     _now: float
 
     def terms(self, terms: RunTerms) -> RunTerms:
         """Spread the noise over those who must survive."""
-        return for_roster(terms, self._config.cohort.quorum, len(self.asked))
+        return for_roster(terms, self._quorum, len(self.asked))
 
     def begin(self, plan: RoundPlan) -> Beginning:
         """Make and sign the offer."""
@@ -57,7 +61,7 @@ class NewPeerRound:
         offer = Offer.of_plan(
             plan,
             fleet=self._config.name,
-            gamma_thousandths=round(cohort.gamma * 1000),
+            gamma_thousandths=round(self._quorum.gamma * 1000),
             tau_thousandths=round(cohort.tau * 1000),
             n_min=cohort.smallest,
             issued_at=int(self._now),
@@ -72,10 +76,24 @@ class PeerProtocol:
     config: FleetConfig
     parties: Parties
     wall_clock: Callable[[], float]
+    enrolled: Callable[[], int]
 
     def prepare(self, present: list[str]) -> NewPeerRound:
-        """Ask everybody who is there."""
-        return NewPeerRound(present, self.config, self.parties, self.wall_clock())
+        """Ask everybody who is there.
+
+        Raises
+        ------
+        FederationError
+            If so many of those who are enrolled now may be corrupt that the run's tau does not bear them.
+        """
+        try:
+            quorum = self.config.cohort.quorum(self.enrolled())
+        except PrivacyError as error:
+            raise FederationError(
+                f"more devices are enrolled than the run is planned for: {error.message}",
+                hint="begin a run that is planned for them, or set up a helper",
+            ) from None
+        return NewPeerRound(present, quorum, self.config, self.parties, self.wall_clock())
 
     def open(self, remembered: Round, state: FleetState) -> PeerRound:
         """Replay a round's messages."""
@@ -108,6 +126,7 @@ class PeerRound:
         self._config = config
         self._state = state
         offer = Offer.open(remembered.offer, parties.server_key.public_key())
+        self._quorum = Quorum(tau=offer.tau_thousandths / 1000, gamma=offer.gamma_thousandths / 1000)
         self._secure = ServerRound(offer, server_key=parties.server_key, authority_key=parties.authority_key)
         self._outgoing: Mapping[int, bytes] | None = None  # of the open step; None before the first is closed
         self._replay()
@@ -119,7 +138,7 @@ class PeerRound:
 
     def terms(self, terms: RunTerms) -> RunTerms:
         """Spread the noise over those who must survive, as when the round was begun."""
-        return for_roster(terms, self._config.cohort.quorum, self._round.roster_size)
+        return for_roster(terms, self._quorum, self._round.roster_size)
 
     def run(self, exchange: Exchange, plan: RoundPlan, deadlines: Deadlines) -> RoundResult:
         """Take the steps that are left, and return the sum.

@@ -62,11 +62,18 @@ def cohort_choices(asked: Mapping[str, Any], *, helper: bool) -> dict[str, Choic
     else:
         gamma = given.get("cohort.gamma", 0.0)
         gamma = gamma if isinstance(gamma, int | float) and 0 <= gamma < 0.5 else 0.0
-        tau = math.ceil(round(500 * (1 + gamma), 6)) / 1000
+        smallest = given.get("cohort.smallest", found["cohort.smallest"].value)
+        smallest = smallest if isinstance(smallest, int) and smallest > 0 else 1  # refused when it is checked
+        corrupt = round(gamma * 1000) * devices // 1000
+        tau = min(math.ceil((1000 + -(-1000 * corrupt // smallest)) / 2), 999) / 1000
         found |= {
             "cohort.largest": Choice(
                 max(devices, LARGEST_ROSTER), "among peers every device shares masks with every other"
             ),
-            "cohort.tau": Choice(tau, "the least that lets no two sums of a round be revealed: (1 + gamma) / 2"),
+            "cohort.tau": Choice(
+                tau,
+                f"the least that lets no two sums of a round be revealed: (1 + {corrupt} corrupt devices over the "
+                f"smallest round of {smallest}) / 2",
+            ),
         }
     return {name: choice for name, choice in found.items() if name not in given}

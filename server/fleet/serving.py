@@ -246,7 +246,8 @@ def _protocol(
 ) -> RoundProtocol:
     """Return how the rounds of this fleet are made: among peers, or with the helper that fleet.toml names."""
     if not config.helper.there:
-        return PeerProtocol(config, Parties(key, read_public_key(folder.authority_public_key)), time.time)
+        parties = Parties(key, read_public_key(folder.authority_public_key))
+        return PeerProtocol(config, parties, time.time, enrolled=lambda: len(books.enrolment.nodes()))
     link = _helper_of(folder, config, key, stack) if helper is None else helper
     register = RegisterKeeper(config.name, parties_of(folder, config), key, books.state, books.enrolment, link)
     return CollectionProtocol(config, register, link, books.log, folder.spools, time.time)

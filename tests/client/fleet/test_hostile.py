@@ -139,7 +139,7 @@ def test_words_about_the_server_say_what_they_rest_on(lone):
     assert "provided that others enrol the devices" in against_server(profile)
     assert "none colludes" in against_server(profile)
     some = profile.with_limits(profile.limits.with_changes({"least_gamma_thousandths": 125}))
-    assert "at most 12.5% of a round's devices collude" in against_server(some)
+    assert "at most 12.5% of the enrolled devices collude with it, as it counts them" in against_server(some)
     own = _welcome(lone, lone.devices[0], authority_is_separate=False)
     limits = enrolling.limits_for(own, smallest_cohort=2)
     assert "if its operators keep to the protocol" in against_server(FleetProfile(own, limits))

@@ -340,7 +340,8 @@ class MemoryFleet:
     def protocol(self) -> RoundProtocol:
         """How the fleet's rounds are made."""
         if not self.config.helper.there:
-            return PeerProtocol(self.config, Parties(self.keys[0], self.keys[1].public_key()), self.wall_clock)
+            parties = Parties(self.keys[0], self.keys[1].public_key())
+            return PeerProtocol(self.config, parties, self.wall_clock, lambda: len(self.enrolment.nodes()))
         keeper = RegisterKeeper("f", self.parties, self.keys[0], self.state, self.enrolment, self.helper)
         return CollectionProtocol(self.config, keeper, self.helper, self.log, self.folder / "spool", self.wall_clock)
 

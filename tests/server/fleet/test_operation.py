@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from palate.errors import FederationError
 from palate.privacy.accounting.events import Unit
 from palate.privacy.accounting.guarantee import account_for
 from palate.privacy.charging import event_of
 from palate.privacy.ledger.verify import verify_ledger
+from palate.privacy.secagg.offer import Offer
 from palate.privacy.wire import NUM_METRICS, FleetStep
 from palate.server.fleet import operation as running
 from palate.server.fleet.exchange import poll_seconds
@@ -321,3 +324,21 @@ def test_a_server_that_stays_gives_the_table_to_who_comes_later_until_it_is_to_s
     assert late.table_hash == fleet.coordinator.table.content_hash
     assert len(fleet.grid.log) == asked + 1  # once, and nobody else again
     check_books(fleet)
+
+
+def test_noise_among_peers_is_sized_for_the_corrupt_of_all_who_are_enrolled(make_fleet):
+    """Of 8 enrolled 2 may be corrupt: on the smallest roster of 6 that is a third, which every offer allows for."""
+    cohort = {"devices": 8, "smallest": 6, "gamma": 0.25, "authority_is_separate": True}
+    fleet = make_fleet(devices=8, cohort=cohort)
+    assert fleet.operation().run() == running.FINISHED
+    for each in fleet.state.rounds():
+        offer = Offer.open(each.offer, fleet.keys[0].public_key())
+        assert offer.gamma_thousandths == 334
+        assert all(offer.corrupt(roster) >= 2 for roster in range(6, 9))
+        assert offer.honest_shares == offer.quorum(8) - offer.corrupt(8)
+        assert offer.fewest_survivors(6) >= offer.honest_shares + 2
+    crowded = make_fleet(devices=8, cohort=cohort)
+    built = crowded.operation()
+    built._protocol = replace(built._protocol, enrolled=lambda: 16)
+    with pytest.raises(FederationError, match="more devices are enrolled than the run is planned for"):
+        built.run()
