@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from palate.cli.client_folder import FolderOption, device_folder
 from palate.cli.fields import keyword, reads, replacing
-from palate.cli.options import JsonOption, folder_option
+from palate.cli.options import JsonOption
 from palate.cli.terminal import Answer, answering, confirm, note, say, somebody_is_there
-from palate.client.fleet.folder import ENVIRONMENT, DeviceFolder, default_home
 from palate.client.fleet.limit_fields import FIELDS, KINDS, as_text, changes_in
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError
 
 if TYPE_CHECKING:
+    from palate.client.fleet.folder import DeviceFolder
     from palate.client.fleet.profile import FleetProfile
     from palate.privacy.enrolment import Welcome
 
-FolderOption = Annotated[Path | None, folder_option("Folder of the device.", envvar=ENVIRONMENT)]
 EpsilonOption = Annotated[
     float | None, typer.Option(help="Budget of this device, for life or for each window; the fleet's unless given.")
 ]
@@ -38,11 +38,6 @@ CohortOption = Annotated[int | None, typer.Option(help="Fewest devices in a roun
 PartiesOption = Annotated[
     int | None, typer.Option(help="Fewest parties that must work together to read a vector: 1 or 2.")
 ]
-
-
-def device_folder(folder: Path | None) -> DeviceFolder:
-    """Return the folder that was named, or the device's usual one."""
-    return DeviceFolder((folder or default_home()).absolute())
 
 
 @answering

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palate.cli.client_fleet import FolderOption, device_folder
+from palate.cli.client_folder import FolderOption, device_folder
 from palate.cli.terminal import Answer, answering, confirm, note, say, somebody_is_there
 from palate.errors import ConfigError
 
@@ -52,7 +52,7 @@ def recommend(
         raise ConfigError(f"--diverse is {diverse}, it must be from 0 to 1", hint="0 means the best items only")
     with _device(folder) as device:
         recommender = device.recommender
-        request = recommender.reader.read(text)
+        request = recommender.reader.read(text) if text.strip() else Request()
         first, last = (None, None) if year is None else year_span(year)
         wishes = Request(
             titles=tuple(_item(device, title, ask=False) for title in like or ()),

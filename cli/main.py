@@ -11,11 +11,12 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import click
 import typer
 from click.exceptions import Exit, NoArgsIsHelpError
+from typer.core import TyperGroup
 
 from palate.cli.errors import EXIT_CODES, ending_of, show
 from palate.cli.options import PanelCommand, make_plain
@@ -26,6 +27,10 @@ PROGRAM = "palate"
 # on two busy cores a round took a hundred times as long. Read once, when numpy and torch are first imported.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
+
+# Pydantic would look for plugins in every installed package, for a tenth of a second at each start. A plugin would also
+# see what a person's own device validates.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 class Entry(NamedTuple):
@@ -85,6 +90,41 @@ class LazyCommand(click.Command):
             command = typer.main.get_command(single)
         make_plain(command)
         return command
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are imported one by one, when they are called or listed.
+
+    A person's own list should not wait for what a fleet needs.
+
+    Attributes
+    ----------
+    path
+        How the group is called, "palate client".
+    sources
+        By name, in the order of the help: the command as `module:function`, and an example of its arguments.
+    """
+
+    path: ClassVar[str] = PROGRAM
+
+    sources: ClassVar[dict[str, tuple[str, str]]] = {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # Click's signature
+        """Return the names."""
+        return list(self.sources)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # Click's
+        """Import a command."""
+        if cmd_name in self.sources and cmd_name not in self.commands:
+            target, example = self.sources[cmd_name]
+            module, _, function = target.partition(":")
+            single = typer.Typer(add_completion=False)
+            epilog = f"Example: {self.path} {example}"
+            single.command(cmd_name, epilog=epilog)(getattr(importlib.import_module(module), function))
+            command = typer.main.get_command(single)
+            make_plain(command)
+            self.commands[cmd_name] = command
+        return self.commands.get(cmd_name)
 
 
 def _exit_code_lines() -> str:

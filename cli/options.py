@@ -89,10 +89,10 @@ def make_plain(command: click.Command) -> None:
         command.suggest_commands = False
     if command.help:  # Click fills the lines of a paragraph, unless it begins with a \b
         command.help = command.help.replace("\n\nFor example:\n", "\n\n\b\nFor example:\n")
+    # Wrapped and whole, where Click would cut it to one line.
+    command.short_help = command.short_help or (command.help or "").partition("\n\n")[0]
     if isinstance(command, click.Group):
         for child in command.commands.values():
-            # Wrapped and whole, where Click would cut it to one line.
-            child.short_help = child.short_help or (child.help or "").partition("\n\n")[0]
             make_plain(child)
 
 

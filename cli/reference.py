@@ -44,9 +44,10 @@ def _sections(context: click.Context) -> Iterator[str]:
     yield f"## {context.command_path}\n\n```text\n{help_text}\n```\n"
     if not isinstance(context.command, click.Group):
         return
-    for name, listed in context.command.commands.items():
+    for name in context.command.list_commands(context):
+        listed = context.command.get_command(context, name)
         command = listed.load() if isinstance(listed, LazyCommand) else listed
-        if not command.hidden:
+        if command is not None and not command.hidden:
             with click.Context(command, parent=context, info_name=name) as child:
                 yield from _sections(child)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -169,6 +170,13 @@ class TitleIndex:
                 self._owners.append(item)
                 self._whole.append(whole)
                 self._exact.setdefault((_arabic(form), whole), []).append(item)
+
+    def ranked_by(self, popularity: FloatingArray | None) -> TitleIndex:
+        """Return the same index, with the better known of equally similar titles first, [num_items]."""
+        ranked = copy(self)
+        if popularity is not None:
+            ranked._rank = -popularity.astype(np.float64)
+        return ranked
 
     def exact(self, text: str) -> tuple[int, ...]:
         """Items of which the text is a form, the best known first; a year at its end must agree where it can."""

@@ -13,20 +13,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.owner.opening import NothingToGoBy, Stamp, open_catalogue, open_recommender, stamp
 from palate.client.recommending.facets import Facets, facets_of
-from palate.client.recommending.portrait import Portrait
 from palate.client.recommending.preferences import Preferences, Setting, read_preferences, record
 from palate.client.recommending.recommender import Person, Recommender
 from palate.client.vault import PROFILE, Vault
 from palate.client.vault.history import UNDO_STEPS, History, Interaction, Mark
 from palate.client.vault.records import Record
 from palate.data.catalogue import TITLE_PREFIX, Catalogue, printable
-from palate.data.titles import TitleIndex
 from palate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from palate.client.recommending.portrait import Portrait
+    from palate.data.titles import TitleIndex
 
 Said = Literal["had", "like", "dislike", "hide", "forget"]
 
@@ -117,6 +119,8 @@ class OwnerDevice:
 
     def portrait(self) -> Portrait:
         """Return the owner's taste in words and weights; it has none before there is something to go by."""
+        from palate.client.recommending.portrait import Portrait
+
         if self._has_nothing_to_go_by():
             return Portrait((), (), len({entry.item for _, entry in self.history.in_order()}))
         return self.person().portrait

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from palate.client.owner.device import Entry
 from palate.client.recommending.answers import Answer
 from palate.client.recommending.explaining import Explanation
-from palate.client.recommending.portrait import Portrait
 from palate.client.vault.history import Mark
 from palate.data.catalogue import Catalogue
 from palate.data.ratings import UNRATED, level_of
+
+if TYPE_CHECKING:
+    from palate.client.owner.device import Entry
+    from palate.client.recommending.portrait import Portrait
 
 _DECIMALS = 4
 _FACETS = 8

@@ -122,13 +122,13 @@ def _encode(texts: Sequence[str]) -> Float32Array:
 
 def _catalogue(vault: Vault, data: bytes) -> Catalogue:
     """Return the catalogue of a file: as it was kept, or read once it is known to be the fleet's, and kept."""
-    from palate.client.fleet.profile import FleetProfile
-
     made_from = {"format": FORMAT, "catalogue": sha256(data).hexdigest()}
     kept = _CATALOGUE.read(vault) or {}
     if all(kept.get(name) == value for name, value in made_from.items()):
         genres, years = tuple(map(tuple, kept["genres"])), np.array(kept["years"], dtype=np.int32)
         return Catalogue(tuple(kept["ids"]), tuple(kept["titles"]), genres, years, tuple(kept["texts"]))
+    from palate.client.fleet.profile import FleetProfile  # what a fleet needs takes a third of a second to import
+
     profile = FleetProfile.load(vault)
     if profile is not None and profile.welcome.catalogue_sha256 != made_from["catalogue"]:
         raise RunError(

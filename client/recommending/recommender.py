@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,14 +21,11 @@ from palate.client.recommending.answers import Answer, Recommendation
 from palate.client.recommending.confidence import Track, confidence, track_record
 from palate.client.recommending.explaining import explain, reason
 from palate.client.recommending.facets import Facets, facets_of
-from palate.client.recommending.portrait import Portrait, portray
 from palate.client.recommending.preferences import Preferences
 from palate.client.recommending.requests import Request
 from palate.client.recommending.reranking import pool_size, rerank
 from palate.client.recommending.taste import Nudge, NudgeKind, Space, Taste, contrast, fit, space_of
-from palate.client.wishes.reader import RequestReader, TextEncoder
 from palate.data.catalogue import Catalogue
-from palate.data.titles import TitleIndex
 from palate.errors import ConfigError
 from palate.models.arrays import BoolArray, Float32Array, Int64Array, IntegerArray
 from palate.models.lists import best_items
@@ -36,6 +34,11 @@ from palate.models.scores.base import Head, ResidualHead
 from palate.models.scores.registry import SCORE_MODELS, serving_training
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
+
+if TYPE_CHECKING:
+    from palate.client.recommending.portrait import Portrait
+    from palate.client.wishes.reader import RequestReader, TextEncoder
+    from palate.data.titles import TitleIndex
 
 COUNT = 10
 """Length of a list where nothing is said."""
@@ -132,7 +135,7 @@ class Recommender:
     @cached_property
     def titles(self) -> TitleIndex:
         """Titles of the catalogue, the popular ones first among equals."""
-        return TitleIndex(self.catalogue.titles, self.catalogue.years, self.popularity)
+        return self.catalogue.title_index.ranked_by(self.popularity)
 
     @cached_property
     def popularity(self) -> Float32Array | None:
@@ -143,6 +146,8 @@ class Recommender:
     @cached_property
     def reader(self) -> RequestReader:
         """Reads requests about this catalogue."""
+        from palate.client.wishes.reader import RequestReader  # with the words of five languages
+
         return RequestReader(self.facets, self.titles, self._encoder)
 
     @cached_property
@@ -256,6 +261,8 @@ class Person:
     @cached_property
     def portrait(self) -> Portrait:
         """The taste in words and weights."""
+        from palate.client.recommending.portrait import portray
+
         catalogue = self._of.catalogue
         texts = catalogue.texts if any(catalogue.texts) else ()
         return portray(self._of.space, self.taste, self.preferences, self._of.facets, texts)
@@ -281,7 +288,7 @@ class Person:
         request = request or Request()
         count = COUNT if request.count is None else request.count
         dial = request.diversity or 0.0
-        nudges = self._of.nudges(request)
+        nudges = self._of.nudges(request) if request.asks else []
         taste = self._fit(nudges) if nudges else self.taste
         scores = self._scores(taste) if nudges else self.scores
         allowed = self._of.open_items(request)

@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Final
 
@@ -44,16 +44,27 @@ class Lexicon:
         Its code.
     exact
         Kinds by phrase in plain letters.
-    stemmed
-        Kinds by phrase of stems.
     longest
         Words of the longest phrase, or characters where the language has no blanks.
     """
 
     language: str
     exact: Mapping[str, dict[str, str]]
-    stemmed: Mapping[str, dict[str, str]]
     longest: int
+
+    @cached_property
+    def stemmed(self) -> Mapping[str, dict[str, str]]:
+        """Kinds by phrase of stems, of those kinds that do not steer a sentence."""
+        stem = _stems(self.language)
+        found: dict[str, dict[str, str]] = {}
+        for phrase, kinds in self.exact.items():
+            for kind in kinds.keys() - _STEERING:
+                found.setdefault(stem(phrase), {}).setdefault(kind, kinds[kind])
+        return found
+
+    def spelt(self, phrase: str) -> Kinds:
+        """Say what a phrase in plain letters may be, as it is spelt."""
+        return self.exact.get(_uncontracted(phrase, self.language), {})
 
     def kinds(self, phrase: str) -> Kinds:
         """Say what a phrase in plain letters may be; nothing where it is not known."""
@@ -64,24 +75,19 @@ class Lexicon:
         """Know a catalogue's own genres too, by the names that it gives them."""
         own = {plain(name): {"genre": plain(name)} for name in names if plain(name)}
         exact = {name: {**self.exact.get(name, {}), **kinds} for name, kinds in own.items()}
-        stemmed = {_stems(self.language)(name): kinds for name, kinds in own.items()}
-        return Lexicon(self.language, {**self.exact, **exact}, {**stemmed, **self.stemmed}, self.longest)
+        return Lexicon(self.language, {**self.exact, **exact}, self.longest)
 
 
 @cache
 def lexicon_of(language: str) -> Lexicon:
     """Read the phrases of one of `LANGUAGES`."""
     given = tomllib.loads((Path(__file__).parent / f"{language}.toml").read_text(encoding="utf-8"))
-    stem = _stems(language)
     exact: dict[str, dict[str, str]] = {}
-    stemmed: dict[str, dict[str, str]] = {}
     for kind, value, phrases in _phrases(given):
         for phrase in (_uncontracted(plain(each) or each, language) for each in phrases.split(", ") if each):
             exact.setdefault(phrase, {})[kind] = value
-            if kind not in _STEERING:
-                stemmed.setdefault(stem(phrase), {})[kind] = value
     longest = max(len(phrase) if language == "zh" else phrase.count(" ") + 1 for phrase in exact)
-    return Lexicon(language, exact, stemmed, longest)
+    return Lexicon(language, exact, longest)
 
 
 def _phrases(given: Mapping[str, object]) -> Iterable[tuple[str, str, str]]:

@@ -167,13 +167,15 @@ class _Search:
     def _is_listed(self, said: str) -> bool:
         """Whether a phrase is of the vocabulary, so that it is no title in passing."""
         words = plain(said).split()
-        return any(
-            lexicon.kinds(" ".join(words[at:])) for lexicon in self._lexicons for at in (0, 1) if words[at:]
-        ) or all(self._lexicons[0].kinds(word) for word in words)
+        own, *others = self._lexicons
+        tails = [" ".join(words[at:]) for at in (0, 1) if words[at:]]
+        if any(own.kinds(tail) or any(other.spelt(tail) for other in others) for tail in tails):
+            return True
+        return all(own.kinds(word) for word in words)
 
     def _is_named(self, said: str) -> bool:
         """Whether a phrase of the vocabulary is meant as a title all the same: "like Alien", but not "like horror"."""
-        genre = any("genre" in lexicon.kinds(plain(said)) for lexicon in self._lexicons[:1])
+        genre = "genre" in self._lexicons[0].kinds(plain(said))
         return said[:1].isupper() and not genre and bool(self._index.exact(said))
 
     def _pauses(self, at: int) -> bool:

@@ -89,18 +89,17 @@ def _compound(text: str, start: int, end: int, lexicon: Lexicon) -> list[tuple[i
 
 
 def language_of(text: str, lexicons: Mapping[str, Lexicon]) -> str:
-    """Return the language that knows most words of a text."""
+    """Return the language that knows most of a text as it is spelt, names of genres last: many languages share them."""
     if HAN.search(text):
         return "zh"
-    known = {
-        language: sum(
-            len(token.said)
-            for token in tokens_of(text, words_of(text, lexicons[language]), [lexicons[language]])
-            if token.kinds and not token.any(", . -")
-        )
-        for language in LANGUAGES
-    }
-    return max(LANGUAGES, key=lambda language: known[language])
+    words = words_of(text, lexicons["fr"])
+
+    def known(language: str) -> tuple[int, int]:
+        found = tokens_of(text, words, [lexicons[language]], letter_by_letter=True)
+        tokens = [token for token in found if token.kinds and not token.any(", . -")]
+        return sum(len(token.said) for token in tokens if not token.any("genre")), sum(len(t.said) for t in tokens)
+
+    return max(LANGUAGES, key=known)
 
 
 def tokens_of(
@@ -108,6 +107,8 @@ def tokens_of(
     words: Sequence[tuple[int, int]],
     lexicons: Sequence[Lexicon],
     titles: Mapping[int, tuple[int, int]] | None = None,
+    *,
+    letter_by_letter: bool = False,
 ) -> list[Token]:
     """Join words into the longest phrases that the first lexicon knows; of what it does not know the others are asked.
 
@@ -120,6 +121,8 @@ def tokens_of(
         something down in another language may be any word in this one.
     titles
         Row and last word, exclusive, of each title by the place of its first word.
+    letter_by_letter
+        Whether a phrase must be as the lexicon has it, and no other ending counts.
     """
     found = []
     at = 0
@@ -136,7 +139,7 @@ def tokens_of(
             continue
         limit = min([len(words), at + 2 * lexicons[0].longest, *(title for title in titles or () if title > at)])
         for last in range(limit, at, -1):
-            kinds = _kinds(text, words[at:last], lexicons)
+            kinds = _kinds(text, words[at:last], lexicons, letter_by_letter=letter_by_letter)
             if kinds:
                 break
         found.append(Token(text[start : words[last - 1][1]], kinds))
@@ -152,18 +155,20 @@ def _mark(word: str) -> str | None:
     return None if word[0].isalnum() else "."
 
 
-def _kinds(text: str, words: Sequence[tuple[int, int]], lexicons: Sequence[Lexicon]) -> Kinds:
+def _kinds(
+    text: str, words: Sequence[tuple[int, int]], lexicons: Sequence[Lexicon], *, letter_by_letter: bool
+) -> Kinds:
     """Say what a phrase may be. Hyphens count as blanks, other marks are no part of a phrase."""
     said = [text[start:end] for start, end in words]
     marks = [_mark(word) for word in said]
     if marks[-1] or any(mark in (",", ".") for mark in marks):
         return {}
     phrase = " ".join(plain(word) for word, mark in zip(said, marks, strict=True) if not mark)
-    kinds = lexicons[0].kinds(phrase)
-    if kinds:
+    kinds = lexicons[0].spelt(phrase) if letter_by_letter else lexicons[0].kinds(phrase)
+    if kinds or letter_by_letter:
         return kinds
     for other in lexicons[1:]:
-        kinds = {kind: value for kind, value in other.kinds(phrase).items() if kind in ("genre", "mood")}
+        kinds = {kind: value for kind, value in other.spelt(phrase).items() if kind in ("genre", "mood")}
         if kinds:
             return kinds
     return {}
