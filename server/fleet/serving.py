@@ -21,6 +21,7 @@ from palate.models.table import initial_embeddings
 from palate.privacy import files
 from palate.privacy.run_notice import CATALOGUE_PATH, RUN_PATH, RunNotice
 from palate.server.coordinator import Coordinator
+from palate.server.fleet.books_check import check_books, check_whole
 from palate.server.fleet.catalogue import content_of, read_catalogue
 from palate.server.fleet.certificates import check_accepted, last_moment
 from palate.server.fleet.claims import FleetClaim, claim_of, parties_of
@@ -41,7 +42,7 @@ from palate.server.fleet.setup import tls_authority, tls_server
 from palate.server.fleet.state import FleetState
 from palate.server.fleet.transparency import TransparencyLog
 from palate.server.fleet.transport.http import FleetLimits
-from palate.server.fleet.transport.server import FleetServer
+from palate.server.fleet.transport.server import ENROLMENT_FILE, FleetServer
 from palate.server.fleet.watching import SystemClock, Watcher, watch_all
 from palate.server.helper.cards import HelperCard
 from palate.server.helper.link import HelperLink
@@ -133,8 +134,10 @@ def opened(
         _freeze(folder, config)
         settings = config.server_settings()
         coordinator, metadata, notice = _beginning(folder, config, settings)
+        check_whole(folder.state, folder.nodes / ENROLMENT_FILE, folder.ledger)
         state = FleetState(folder.state)
         stack.callback(state.close)
+        check_books(folder.ledger, state, signer.public_key())
         losses = Losses.found(state, config.halt_after)
         if losses.halted and not resuming:
             raise losses.error()

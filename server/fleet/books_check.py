@@ -1,0 +1,77 @@
+"""Before a fleet goes on: its books are whole, agree with each other, and are no older than what was noted beside them.
+
+A ledger that is begun anew forgets what was spent, and an operator would be fooled by its own books. So once a round
+was made, the ledger must be there, hold every round that made a table, and reach as far as its file of notes says.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from palate.errors import RunError
+from palate.privacy.ledger.errors import LedgerError
+from palate.privacy.ledger.heads import AnchorWatch, notes_of, read_anchors
+from palate.privacy.ledger.verify import verify_book
+from palate.server.fleet.state import FleetState, RoundStatus
+
+_RESTORE = "restore fleet.sqlite, run/ and ledgers/ from one backup, the newest that has all rounds"
+
+
+def check_whole(*databases: Path) -> None:
+    """Read files of SQLite through; RunError if one is damaged. One that is not there yet is no error."""
+    for path in databases:
+        if not path.exists():
+            continue
+        try:
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+                (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.Error as error:
+            found = str(error)
+        if found != "ok":
+            raise RunError(f"{path} is damaged: {found.splitlines()[0]}", hint=_RESTORE)
+
+
+def check_books(ledger: Path, state: FleetState, key: Ed25519PublicKey) -> None:
+    """Compare the ledger with its notes and with the rounds of the fleet.
+
+    Parameters
+    ----------
+    ledger, state
+        The fleet's.
+    key
+        The server's public key, which signs the ledger.
+
+    Raises
+    ------
+    RunError
+        If the ledger is gone, was changed, is older than its notes, or lacks a round that made a table.
+    """
+    made = {
+        (each.run, each.number): each.epsilon
+        for each in state.rounds()
+        if each.status in (RoundStatus.APPLIED, RoundStatus.DONE)
+    }
+    notes = notes_of(ledger)
+    if not ledger.exists():
+        if made or notes.exists():
+            raise RunError(
+                f"{ledger} is gone, and what was spent stood in it",
+                hint=f"{_RESTORE}; a new one would forget that epsilon {max(made.values(), default=0):.3g} is spent",
+            )
+        return
+    anchors, _ = read_anchors(notes.read_bytes()) if notes.exists() else ([], [])
+    watch = AnchorWatch(ledger.name, anchors, [])
+    try:
+        states = verify_book(ledger, key, allow_open=True, observe=watch.observe)
+        watch.finish()
+    except LedgerError as error:
+        raise RunError(f"{ledger}: {error.message}", hint=_RESTORE) from error
+    charged = {place for found in states.values() for place in (*found.open, *found.closed)}
+    lacking = sorted(number for run, number in made if (run, number) not in charged)
+    if lacking:
+        rounds = ", ".join(map(str, lacking))
+        raise RunError(f"{ledger} lacks rounds that made a table: {rounds}", hint=_RESTORE)
