@@ -168,10 +168,18 @@ def _tls_warning(ends: str) -> dict[str, str]:
 @answering
 def rounds(*, folder: FolderOption = HERE) -> Answer:
     """List the rounds: who was asked, who survived, what it cost in bytes and privacy."""
+    from palate.privacy.accounting.guarantee import round_up
     from palate.server.fleet.summary import rounds_of
 
     found = rounds_of(FleetFolder(folder))
     notes = [load_config(FleetFolder(folder).config).promise.words] if found else ["no round has begun"]
+    runs = {each["run"]: each for each in found}  # the last round of each
+    if len(runs) > 1:
+        notes += [
+            f"run {run} ends with round {last['round']}: epsilon {round_up(last['epsilon_spent'])} in it, "
+            f"{round_up(last['epsilon_spent_in_all_runs'])} in all runs up to it"
+            for run, last in runs.items()
+        ]
     return Answer(found, [round_grid(found)] if found else [], notes)
 
 

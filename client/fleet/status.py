@@ -121,6 +121,8 @@ class DeviceStatus:
         In the order in which they began.
     interactions
         Entries of the history.
+    run_is_over
+        Whether the final table has come of the last run that the server gave notice of.
     table_hash, table_items
         Of the last table; empty and 0 if none has come.
     refusals
@@ -142,6 +144,7 @@ class DeviceStatus:
     interactions: int
     table_hash: str
     table_items: int
+    run_is_over: bool
     refusals: list[dict[str, Any]]
     paused: bool
     removed_at: int | None
@@ -207,6 +210,7 @@ def status_of(folder: DeviceFolder) -> DeviceStatus:
             table = read_table(folder.table)
         except RunError:  # shown as missing; the next round brings a new one
             table = None
+        notice = None if profile is None else profile.notice
         return DeviceStatus(
             device=keys.name,
             keeper=vault.keeper,
@@ -217,6 +221,7 @@ def status_of(folder: DeviceFolder) -> DeviceStatus:
             interactions=len(History(vault).in_order()),
             table_hash="" if table is None else table.content_hash,
             table_items=0 if table is None else table.num_items,
+            run_is_over=notice is not None and notice.run in round_log.standing().finished,
             refusals=round_log.refusals(),
             paused=PAUSED.read(vault) is not None,
             removed_at=REMOVED_AT.read(vault),

@@ -100,8 +100,9 @@ def status_lines(status: DeviceStatus, *, explain: bool = False) -> Iterator[str
         yield from budget_lines(status.budget, explain=explain)
         if explain and (words := colluding_sentence(status)):
             yield f"           {words}"
-        if status.profile is not None and status.profile.notice is not None:
-            yield f"run        {run_words(status.profile.notice, status.budget)}"
+        if status.profile is not None and (notice := status.profile.notice) is not None:
+            over = f"run {notice.run} is over; the next one begins when the fleet's operator says so"
+            yield f"run        {over if status.run_is_over else run_words(notice, status.budget)}"
     elif status.carried_nano:
         yield f"carried    {carried_words(status.carried_nano)}"
     yield f"history    {status.interactions} interactions"

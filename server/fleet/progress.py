@@ -99,7 +99,8 @@ class RoundLines:
         if self._began is not None:
             self._seconds.append(self._clock.now() - self._began)
             self._began = None
-        spent = f"epsilon spent {round_up(ended.epsilon)} per user at delta {self._delta:g}"
+        of_all = f", {round_up(ended.life_epsilon)} in all runs" if ended.life_epsilon > ended.epsilon else ""
+        spent = f"epsilon spent in this run {round_up(ended.epsilon)}{of_all}, per user at delta {self._delta:g}"
         if ended.status is RoundStatus.ABANDONED:
             named = f" (device {ended.named})" if ended.named else ""
             self._say(f"round {ended.number} given up: {ended.reason}{named}; it stays charged: {spent}")

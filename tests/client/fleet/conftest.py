@@ -434,6 +434,12 @@ def fleet_of(tmp_path: Path) -> Callable[..., Fleet]:
     return lambda devices, **changes: Fleet(tmp_path / "fleet", devices, **changes)
 
 
+@pytest.fixture
+def catalogue_of() -> Callable[[int], bytes]:
+    """Make the file of a catalogue of so many items."""
+    return catalogue_bytes
+
+
 @pytest.fixture(scope="session")
 def catalogue_data() -> bytes:
     return catalogue_bytes()

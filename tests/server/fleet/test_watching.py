@@ -37,13 +37,16 @@ from palate.server.fleet.watching import (
 
 DEVICE = "00112233445566aa"
 BEGUN = Round(
+    run="f-1",
     number=1, purpose="train", status=RoundStatus.OPEN, roster_size=3, plan_hash="", offer=b"", started_at=0.0
 )  # fmt: skip
 DONE = Round(
+    run="f-1",
     number=1, purpose="train", status=RoundStatus.DONE, roster_size=3, plan_hash="", offer=b"", started_at=0.0,
     advertised=3, survivors=2, epsilon=1.23401,
 )  # fmt: skip
 LOST = Round(
+    run="f-1",
     number=2, purpose="train", status=RoundStatus.ABANDONED, roster_size=3, plan_hash="", offer=b"", started_at=0.0,
     reason="mask: 1 left", epsilon=2.0,
 )  # fmt: skip
@@ -73,7 +76,7 @@ def test_the_terminal_says_who_was_asked_who_survived_and_what_it_cost(make_flee
     assert "waiting for devices: 2 of 3 are online" in shown
     assert "mask: 2 of 3 answered in 1.5 s" in shown
     assert "asked 3, roster 3, survivors 2; 4 KB up and 1 KB down a device" in shown
-    assert "epsilon spent 1.235 per user at delta 1e-05; 2 rounds left, about 2 min" in shown
+    assert "epsilon spent in this run 1.235, per user at delta 1e-05; 2 rounds left, about 2 min" in shown
     assert "round 2 given up: mask: 1 left; it stays charged" in shown
     assert DEVICE not in shown
 
