@@ -16,7 +16,9 @@ from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
 from palate.client.fleet.round_log import RoundLog
 from palate.client.fleet.status import round_json
+from palate.client.owner.opening import open_catalogue
 from palate.client.vault import Vault
+from palate.client.vault.history import History
 from palate.errors import ConfigError, EnvironmentProblem
 from palate.privacy import files
 from palate.privacy.ledger.export import export_ledger
@@ -53,10 +55,18 @@ def export_all(folder: DeviceFolder) -> dict[str, Any]:
             "device": keys.name,
             "public_keys": public,
             "vault": vault.export(),
+            "titles": _titles(folder, vault),
             "rounds": [{**round_json(record), "offer": asdict(record)["offer"]} for record in round_log.records()],
             "refusals": round_log.refusals(),
             "ledgers": ledgers,
         }
+
+
+def _titles(folder: DeviceFolder, vault: Vault) -> dict[str, str]:
+    """Title of every item of the history and the marks that the catalogue lists, by its key."""
+    history, catalogue = History(vault), open_catalogue(folder, vault)
+    keys = dict.fromkeys([*(entry.item for _, entry in history.in_order()), *history.marks()])
+    return {key: catalogue.titles[row] for key in keys if (row := catalogue.rows.get(key)) is not None}
 
 
 def export_bytes(folder: DeviceFolder) -> bytes:

@@ -48,7 +48,7 @@ def answer_lines(answer: Answer, catalogue: Catalogue, *, explain: bool = False)
             yield from (f"     {words}" for words in explanation_lines(line.explanation, catalogue))
     track = answer.recommendations[0].confidence.track if answer.recommendations else None
     if track is not None:
-        yield f"such lists would have found {track.found} of your last {track.of}"
+        yield track.sentence
 
 
 def explanation_lines(explanation: Explanation, catalogue: Catalogue) -> Iterator[str]:
@@ -68,8 +68,9 @@ def portrait_lines(portrait: Portrait) -> Iterator[str]:
         yield f"from {portrait.history} items; it needs a catalogue with genres or years, or a table"
         return
     yield f"from {portrait.history} items; weights are how far a kind stands above the mean item, in your own spread"
-    kept = [one for one in portrait.interests if one.setting]
-    top, bottom = portrait.interests[:_FACETS], portrait.interests[_FACETS:][-_FACETS:]
+    named = portrait.named
+    kept = [one for one in named if one.setting]
+    top, bottom = named[:_FACETS], named[_FACETS:][-_FACETS:]
     for one in dict.fromkeys((*top, *(each for each in kept if each not in bottom), *bottom)):
         filled = min(round(abs(one.weight) / _BAR_SPREADS * _BAR), _BAR)
         bar = ("+" if one.weight >= 0 else "-") * filled

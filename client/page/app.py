@@ -182,8 +182,8 @@ class Page:
             known = set(device.facets.items)
             resting = {name: setting for name, setting in device.settings().items() if name not in known}
         groups = {
-            "Genres": [one for one in portrait.interests if one.facet.startswith("genre: ")],
-            "Decades": [one for one in portrait.interests if one.facet.startswith("decade: ")],
+            "Genres": [one for one in portrait.named if one.facet.startswith("genre: ")],
+            "Decades": [one for one in portrait.named if one.facet.startswith("decade: ")],
         }
         return self._page("profile", portrait=portrait, groups=groups, full=WEIGHT_SHOWN, resting=resting)
 

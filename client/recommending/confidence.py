@@ -37,6 +37,11 @@ class Track:
     found: int
     of: int
 
+    @property
+    def sentence(self) -> str:
+        """Say it as somebody who recommends would."""
+        return f"I would have guessed {self.found} of your last {self.of}"
+
 
 @dataclass(frozen=True)
 class Confidence:
@@ -66,8 +71,7 @@ class Confidence:
         """What the figures say."""
         if self.track is None:
             return "a guess: too little history to tell"
-        found = f"such lists would have found {self.track.found} of your last {self.track.of}"
-        return f"{self.level}: {found}, and your history settles {self.evidence:.0%} of what there is to know here"
+        return f"{self.level}: {self.track.sentence}"
 
 
 def left_out_scores(space: Space, taste: Taste) -> Float64Array:

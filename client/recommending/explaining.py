@@ -25,11 +25,15 @@ from palate.models.scores.base import ResidualHead
 
 SHOWN = 6
 """Terms of each sum that are named."""
-_SAID_ITEMS = 3
+_SAID = 3
+"""Reasons that are said of an item; more persuade nobody."""
+_SAID_ITEMS = 2
 _SAID_FACETS = 2
+_POPULAR = 0.5
+"""Share of the score from which popularity decides, and is said first."""
 _LEAST_SHARE = 0.25
 """A reason is left unsaid below this share of the strongest one of its sort."""
-_LEAST_OF_SCORE, _LEAST_WISH = 0.01, 0.1
+_LEAST_OF_SCORE, _LEAST_WISH = 0.05, 0.1
 """And below these shares of the score, an item or a facet and a wish: it did not bring the item here."""
 
 
@@ -140,7 +144,10 @@ def explain(
 
 
 def reason(explanation: Explanation, own_facets: Sequence[str], catalogue: Catalogue) -> str:
-    """Say why an item is here, strongest first: "because of Heat (1995), Casino (1995) and the genre Crime".
+    """Say why an item is here, in at most three reasons: "because of Heat (1995), Casino (1995) and the genre Crime".
+
+    Popularity is said where it decides. An item of the history is a reason only if it shares a genre with this one,
+    where the genres of both are known: a person would not follow any other.
 
     Parameters
     ----------
@@ -153,7 +160,8 @@ def reason(explanation: Explanation, own_facets: Sequence[str], catalogue: Catal
     """
     sources, own, score = explanation.sources, explanation.own, abs(explanation.score)
     least = _LEAST_OF_SCORE * score
-    items = [sources[place].item for place in _worth_saying(explanation.specific[:own], _SAID_ITEMS, least)]
+    akin = np.array([_is_akin(source.item, explanation.item, catalogue) for source in sources[:own]], dtype=np.float64)
+    items = [sources[place].item for place in _worth_saying(explanation.specific[:own] * akin, _SAID_ITEMS, least)]
     wishes = [place for place in range(own, len(sources)) if sources[place].kind in ("asked", "pinned")]
     spoken = _worth_saying(explanation.specific[wishes], _SAID_FACETS, _LEAST_WISH * score)
     drawn = sorted(own_facets)
@@ -161,10 +169,21 @@ def reason(explanation: Explanation, own_facets: Sequence[str], catalogue: Catal
     because = [catalogue.titles[item] for item in items]
     because += [facets.in_words(drawn[place]) for place in _worth_saying(pulls, _SAID_FACETS, least)]
     said = [f"you asked for {joined([sources[wishes[place]].label for place in spoken])}"] if spoken else []
+    popular = explanation.columns.get(facets.POPULARITY, 0.0)
+    if popular > 0 and popular >= _POPULAR * score:
+        said.append("popular with everybody")
+    because = because[: _SAID - len(spoken) - len(said) + bool(spoken)]
     if because:
         said.append(f"because of {joined(because)}")
-    popular = explanation.columns.get(facets.POPULARITY, 0.0) > 0
-    return "; ".join(said) or ("popular with everybody" if popular else "close to the middle of your taste")
+    return "; ".join(said) or ("popular with everybody" if popular > 0 else "close to the middle of your taste")
+
+
+def _is_akin(one: int, other: int, catalogue: Catalogue) -> bool:
+    """Whether two items share a genre, or nobody knows the genres of one of them."""
+    if max(one, other) >= catalogue.num_items:
+        return True
+    genres, others = catalogue.genres[one], catalogue.genres[other]
+    return not genres or not others or bool(set(genres) & set(others))
 
 
 def _worth_saying(values: Float64Array, count: int, least: float) -> list[int]:

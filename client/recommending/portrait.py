@@ -28,7 +28,10 @@ LEAST_WEIGHT = 0.2
 """Standard deviations below which a facet is not worth a sentence."""
 _SAID = 3
 _WORDS = 10
-_LEAST_OWN = 2
+_LEAST_OWN = 3
+"""Items that an interest rests on at least, to be named."""
+_LEAST_HISTORY = 5
+"""Items from which it means something that a kind is missing among them."""
 _COMMON_SHARE = 0.1  # words in more of the catalogue than this are nobody's taste
 _SHORTEST = 4  # letters; shorter ASCII words are "his" and "own" rather than "spy", which the genres say
 
@@ -78,10 +81,19 @@ class Portrait:
     history: int
 
     @property
+    def named(self) -> tuple[Interest, ...]:
+        """Interests that rest on enough items, or on what the owner has set, heaviest first."""
+        return tuple(
+            one
+            for one in self.interests
+            if one.setting or (one.own >= _LEAST_OWN if one.weight >= 0 else self.history >= _LEAST_HISTORY)
+        )
+
+    @property
     def sentence(self) -> str:
         """Say the strongest interests: "drawn to Crime, Thriller and the 1990s; less to Musical"."""
-        liked = [one for one in self.interests if one.weight >= LEAST_WEIGHT and one.own >= _LEAST_OWN]
-        least = [one for one in reversed(self.interests) if one.weight <= -LEAST_WEIGHT]
+        liked = [one for one in self.named if one.weight >= LEAST_WEIGHT and one.own >= _LEAST_OWN]
+        least = [one for one in reversed(self.named) if one.weight <= -LEAST_WEIGHT]
         said = []
         if liked:
             said.append(f"drawn to {joined([_short(one.facet) for one in liked[:_SAID]])}")

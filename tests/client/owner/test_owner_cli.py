@@ -45,7 +45,7 @@ def test_somebody_who_had_crime_films_gets_crime_films_and_is_told_why(owner):
     assert all(line["why"] for line in lines)
     text = owner("recommend")
     assert all(line["title"] in text and line["why"] in text for line in lines)
-    assert re.search(r"such lists would have found \d+ of your last 20", text)
+    assert re.search(r"I would have guessed \d+ of your last 20", text)
 
 
 def test_both_sums_of_an_explanation_add_up_to_the_score(owner):

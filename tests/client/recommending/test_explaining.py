@@ -128,7 +128,37 @@ def test_reasons_name_what_speaks_for_this_item_rather_than_for_any():
     groups = ("popularity", "genre: Crime", "genre: War")
     crime, war = explain(np.array([5, 25]), space, taste, groups)
     said = [reason(each, facets_of_item(each.item, catalogue), catalogue) for each in (crime, war)]
-    assert said == ["because of Film 1 and the genre Crime", "because of Film 30 and the genre War"]
+    assert all(each.columns["popularity"] >= each.score / 2 for each in (crime, war))
+    assert said == [
+        "popular with everybody; because of Film 1 and the genre Crime",
+        "popular with everybody; because of Film 30 and the genre War",
+    ]
+    rows[:, 0] /= 10
+    space = space_of(rows, LocalTraining(regularisation=1.0), popularity=0)
+    taste = fit(space, preferences_of([("had", 1), ("had", 30)]), LocalTraining(regularisation=1.0))
+    crime = explain(np.array([5]), space, taste, groups)[0]
+    assert crime.columns["popularity"] < crime.score / 2
+    assert reason(crime, facets_of_item(5, catalogue), catalogue) == "because of Film 1 and the genre Crime"
+
+
+def test_an_item_that_shares_no_genre_is_no_reason_and_three_reasons_are_enough():
+    rows = np.zeros((40, 2), dtype=np.float32)
+    rows[:, 1] = 1.0 + 0.01 * np.arange(40)
+    genres = [("Crime",)] * 40
+    genres[3] = ("War",)
+    catalogue = Catalogue(
+        ids=tuple(map(str, range(40))),
+        titles=tuple(f"Film {item}" for item in range(40)),
+        genres=tuple(genres),
+        years=np.full(40, 1995, dtype=np.int32),
+        texts=("",) * 40,
+    )
+    space = space_of(rows, LocalTraining(regularisation=1.0), popularity=None)
+    taste = fit(space, preferences_of([("had", item) for item in (3, 4, 5, 6)]), LocalTraining(regularisation=1.0))
+    explanation = explain(np.array([39]), space, taste, ("decade: 1990s", "genre: Crime"))[0]
+    said = reason(explanation, ("genre: Crime", "decade: 1990s"), catalogue)
+    assert "Film 3" not in said
+    assert 1 <= said.count("Film ") + said.count("the ") <= 3
 
 
 def test_a_blockbuster_in_the_history_is_no_reason_for_every_other_blockbuster():
@@ -143,7 +173,8 @@ def test_a_blockbuster_in_the_history_is_no_reason_for_every_other_blockbuster()
     sources = [source.item for source in explanation.sources]
     assert explanation.values[sources.index(30)] > 0, "the blockbuster does add to the score"
     catalogue = Catalogue.of([f"Film {item}" for item in range(40)])
-    assert reason(explanation, ("genre: Crime",), catalogue) == "because of Film 1 and the genre Crime"
+    said = reason(explanation, ("genre: Crime",), catalogue)
+    assert said == "popular with everybody; because of Film 1 and the genre Crime"
 
 
 def test_what_adds_hardly_anything_to_the_score_is_no_reason():
@@ -166,7 +197,8 @@ def test_what_adds_hardly_anything_to_the_score_is_no_reason():
         explanation = explain(np.array([5]), space, taste, ("popularity", "genre: Crime", "genre: War"))[0]
         assert explanation.columns["genre: Crime"] > 0
         said[regularisation] = reason(explanation, ("genre: Crime",), catalogue)
-    assert said == {1.0: "because of the genre Crime", 20.0: "popular with everybody"}  # 7 % and 0.2 % of the score
+    # 7 % and 0.2 % of the score
+    assert said == {1.0: "popular with everybody; because of the genre Crime", 20.0: "popular with everybody"}
 
 
 def test_an_unknown_person_is_told_that_it_is_popularity():
