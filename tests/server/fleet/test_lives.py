@@ -83,6 +83,7 @@ class LivingFleet:
             "listen": {"address": f"localhost:{port}", "bind": "127.0.0.1", "port": port},
             "cohort": {"devices": PEOPLE},
             "schedule": {"rounds": 1, "dim": 2},
+            "privacy": {"spare_rounds": 0},  # so that one run uses a budget up
             "deadlines": {"receipt_seconds": 5.0},
         }
         self.fleet = FleetFolder(root / "fleet")
