@@ -294,6 +294,8 @@ def admit(
                 else f"request {spaced(each.request.fingerprint)}"
             )
             note(f"device {device_name(each.certificate.device)}  {shown}")
+            if each.certificate.generation > 1:
+                note(f"  key {each.certificate.generation} of the same person: the one before is refused from then on")
         if not yes:
             confirm(
                 f"Have you compared {_count(len(asked), 'fingerprint')} with the owners of the devices?",

@@ -120,7 +120,7 @@ def status(
     removed = f"{found['devices_removed']} removed, " if found["devices_removed"] else ""
     if found["keys_revoked"]:
         away = "" if found["revocation_at_helper"] else ", which the helper learns before its next answer"
-        removed += f"{found['keys_revoked']} keys revoked{away}, "
+        removed += f"{found['keys_revoked']} {'key' if found['keys_revoked'] == 1 else 'keys'} revoked{away}, "
     facts = {
         "fleet": f"{found['fleet']}, run {found['run']}, {found['address']}",
         "server": "runs" if found["running"] else "does not run",

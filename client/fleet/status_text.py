@@ -17,6 +17,7 @@ from palate.privacy.accounting.filters import budget_nano_for
 from palate.privacy.accounting.guarantee import round_up
 from palate.privacy.budget import Promise
 from palate.privacy.colluding import colluding_words
+from palate.privacy.enrolment import device_name
 from palate.privacy.ledger.state import utc
 from palate.privacy.run_notice import RunNotice
 
@@ -71,8 +72,11 @@ def ending(record: RoundRecord) -> str:
     return f"{record.ended}; {sent}, no vector among it; the charge stands" if record.ended != OPEN else f"open; {sent}"
 
 
-def _fleet_lines(profile: FleetProfile) -> Iterator[str]:
+def _fleet_lines(profile: FleetProfile, device: str) -> Iterator[str]:
     fleet = f"fleet      {profile.welcome.fleet} at {profile.welcome.address}"
+    known_as = device_name(profile.welcome.device)
+    if known_as != device:
+        fleet += f", as device {known_as}, whose key this one's has replaced"
     if profile.trust is None:
         yield f"{fleet}; against its server: {against_server(profile)}"
     else:
@@ -88,7 +92,7 @@ def status_lines(status: DeviceStatus, *, explain: bool = False) -> Iterator[str
     if status.profile is None:
         yield "fleet      none; palate client enrol --request FILE asks one to take this device in"
     else:
-        yield from _fleet_lines(status.profile)
+        yield from _fleet_lines(status.profile, status.device)
     if status.removed_at is not None:
         yield (
             f"removed    {_day(status.removed_at)}  the fleet's operator has removed this device, and it is asked for "

@@ -37,4 +37,4 @@ def _compared(profile: FleetProfile) -> str:
     whose = " and ".join(f"the {name}" for name in profile.uncompared)
     if not whose:
         return "You have compared their words with those who hold them."
-    return f"The invitation alone says who holds them: ask {whose} for their words, then palate client compare WORDS."
+    return f"Only the invitation says who holds them: ask {whose} for the words, then palate client compare WORDS."

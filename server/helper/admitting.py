@@ -63,7 +63,8 @@ def asked_in(contents: Iterable[bytes]) -> list[Asked]:
                 certificates.append(Certificate.from_bytes(part))
     asked = [Asked(each, requests.pop(each.identity_key, None)) for each in certificates]
     for each in asked:
-        if each.request is not None and each.request.device != each.certificate.device:
+        first = each.certificate.generation == 1  # a later key goes on under the number of the first
+        if first and each.request is not None and each.request.device != each.certificate.device:
             raise RegisterRefused(
                 f"the certificate of device {device_name(each.certificate.device)} has the key of device "
                 f"{device_name(each.request.device)}",

@@ -110,7 +110,7 @@ def test_what_only_the_invitation_says_is_not_claimed_until_the_owner_has_compar
     home, words = device.folder.home, profile.words
     assert set(words) == {"server", "helper", "authority"}
     assert words["helper"] == spoken(reporting.parties.helper)
-    assert "ask the helper and the authority for their words" in trust_sentence(profile)
+    assert "ask the helper and the authority for the words" in trust_sentence(profile)
     assert "which no program can check" in trust_sentence(profile)
     device.kill()
     terminal = terminal_at(home)
@@ -120,7 +120,7 @@ def test_what_only_the_invitation_says_is_not_claimed_until_the_owner_has_compar
     heard = words["helper"].upper().replace(" ", ", ")
     said = terminal("compare", heard)
     assert "these are the words of the helper's key" in said
-    assert "ask the authority for their words" in said
+    assert "ask the authority for the words" in said
     with pytest.raises(ConfigError, match="words of no key"):
         enrolling.compare(device.folder, words["authority"].rsplit(" ", 1)[0])
     assert terminal.json("compare", *words["authority"].split())["not_compared"] == []

@@ -34,6 +34,7 @@ from palate.server.fleet.setup import welcome
 from palate.server.fleet.state import FleetState
 from palate.server.fleet.summary import rounds_of, status_of
 from palate.server.fleet.transport.enrolment import Enrolment
+from palate.server.helper.admitting import asked_in
 from palate.server.helper.config import checked_config
 from palate.server.helper.folder import HelperFolder, make_helper, trust
 from palate.server.helper.folder import opened as open_helper
@@ -229,6 +230,8 @@ def test_a_person_with_a_new_key_goes_on_under_the_old_number_and_the_old_key_is
         propose(folder, new.request, replaces=7)
     proposed = propose(folder, new.request, replaces=old.request.device)
     assert (proposed.device, proposed.generation) == (old.request.device, 2)
+    (asked,) = asked_in([proposed.to_bytes(), new.request.sign(new.key)])
+    assert (asked.certificate, asked.request.device) == (proposed, new.request.device)
     with open_helper(helper) as service:
         (signed,) = service.admit([proposed])
         with pytest.raises(RegisterRefused, match="generation 1 of device"):
