@@ -149,7 +149,7 @@ def test_everything_works_without_scripts(served: Served, browser: Browser) -> N
 def test_pages_fit_a_phone_and_their_contrast_is_enough(served: Served, browser: Browser, dark: bool) -> None:
     pictures = os.environ.get("PALATE_PICTURES")
     try:
-        for width, height in ((390, 844), (1100, 900)):
+        for width, height in ((320, 640), (400, 844), (1280, 900)):
             browser.look(width=width, height=height, dark=dark)
             for path in PLACES:
                 browser.open(served.place + path)

@@ -29,6 +29,7 @@ def index(films):
         ("terminator 2", "Terminator 2: Judgment Day (1991)"),
         ("The Good, the Bad and the Ugly", "Good, The Bad and The Ugly, The (1966)"),
         ("twelve angry men", "12 Angry Men (1957)"),
+        ("god bad ugly", "Good, The Bad and The Ugly, The (1966)"),
         ("les miserables", "Misérables, Les (1998)"),
         ("shanghai triad", "Shanghai Triad (Yao a yao yao dao waipo qiao) (1995)"),
         ("city of the dead", "Horror Hotel (a.k.a. The City of the Dead) (1960)"),
