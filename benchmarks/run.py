@@ -21,6 +21,7 @@ from palate.errors import ConfigError, RunError
 BENCHMARKS = (
     "overhead",
     "rounds",
+    "kernels",
     "protection",
     "secagg",
     "vault",

@@ -3,8 +3,8 @@
 The model counts what the code does: a pass over all interactions, the heads of score models, the values that are
 clipped and noised, the ledgers, and a fit of everybody's recommender at each validation. Its constants were fitted to
 runs on the demo, ML-100K and ML-1M (13 settings, CPU-seconds of a round between 0.06 and 6.2): estimates were 0.6 to
-1.2 times what was measured. Updates on own items and the objective `bce` are based on one or two runs. Engines other
-than `vectorised` cost more.
+1.2 times what was measured. Updates on own items and the objective `bce` are based on one or two runs, leave-one-out
+was slower then. Engines other than `vectorised` cost more.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ _SAMPLE, _SAMPLE_OF_HEAD = 1.0, 2.7
 """Microseconds for a positive or a sampled negative in SGD (objective bce), and more with a head."""
 _HEAD, _HEAD_OF_DEVICE = 0.64, 161.0
 """Microseconds for an interaction, and for a device, where a head is trained on top of the closed form."""
-_NOISED, _NOISED_OWN = 0.0141, 0.005
-"""Microseconds for a value of a device's vector that is clipped and noised: dense updates, and those on own items."""
+_NOISED, _NOISED_OWN = 0.0141, 0.09
+"""Microseconds for a value that is clipped and rounded: of dense updates, and of those on own items, without zeros."""
+_FILTERED = 0.00165
+"""Microseconds for a row that the server filters, in each group and pair of columns."""
 _CHARGED = 188.0
 """Microseconds for a device whose ledger is charged."""
 _LEDGERS = 0.41
@@ -88,8 +90,9 @@ def estimate(settings: SimulationConfig, data: Prepared) -> Cost:
         local = learned + has_head * training.epochs * (_HEAD * seen + _HEAD_OF_DEVICE * devices)
     noise = ledgers = 0.0
     if settings.promises:
-        values = devices * num_items * schedule.dim * (_HEAD_ITEMS if schedule.head else 1.0)
-        noise = values * (_NOISED_OWN if training.own_items_only else _NOISED)
+        rows = num_items * (_HEAD_ITEMS if schedule.head else 1.0)
+        noise = schedule.dim * (_NOISED_OWN * seen if training.own_items_only else _NOISED * devices * rows)
+        noise += _FILTERED * rows * settings.optimiser.groups * schedule.dim**2
         ledgers = _LEDGERS + _MICRO * _CHARGED * devices
     a_round = _MICRO * (local + noise) + ledgers
     columns = schedule.dim + len(data.column_names)

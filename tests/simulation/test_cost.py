@@ -43,6 +43,15 @@ DIM_8 = {"schedule": {"dim": 8}}
         ("ml-1m", {"unit": "none", "training": {"model": "gmf"}}, 1.0),
         ("ml-1m", DIM_8, 6.2),
         ("demo", {"unit": "none", "training": {"objective": "bce"}}, 1.13),
+        (
+            "gowalla",
+            {
+                "schedule": {"dim": 112, "head": 2.6},
+                "training": {"model": "gmf", "own_items_only": True},
+                "optimiser": {"groups": 120},
+            },
+            55.0,
+        ),
     ],
 )
 def test_a_round_costs_what_it_was_measured_to_cost_within_a_factor_of_two(name, settings, measured):
