@@ -1,8 +1,8 @@
-"""One virtual device: the folder, vault, ledger, rounds and agent of a real one, opened for each of its turns.
+"""One virtual device: the folder, vault, ledger, rounds and agent of a real one.
 
 Two things are not as in `palate client join`. Training runs in this process (`InProcess`) and not in a worker of the
-device's own, and the device is closed between two messages: thousands of open ones would not fit. A virtual device is
-killed by an exception that nothing catches; what it had in memory is dropped, what is on disk stays.
+device's own, and the device has a connection only while it has its turn: the server does not take thousands. A virtual
+device is killed by an exception that nothing catches; what it had in memory is dropped, what is on disk stays.
 """
 
 from __future__ import annotations
@@ -131,6 +131,7 @@ class VirtualDevice:
         self.before: bytes | None = None
         self._pace = Pace(heartbeat_seconds=heartbeat_seconds)
         self._agent: FleetAgent | None = None
+        self._handle: Callable[[Message], Message] | None = None
         self._open = ExitStack()
 
     def request(self) -> bytes:
@@ -158,15 +159,16 @@ class VirtualDevice:
         FleetError
             If the server does not answer or refuses.
         """
-        agent = self._agent or self._joining(server_round)
+        if self._death is not None and self._death.server_round == server_round and self._pace is not _DYING:
+            self._drop()  # to join again, with a promise of more heartbeats
+            self._pace = _DYING
+        agent = self._agent or self._joining()
         try:
             return agent.turn()
         except Killed:
-            self._agent = None
-            agent.close()
+            self._drop()
             raise
         finally:
-            self._open.close()
             agent.rest()
 
     def head(self, run: str) -> bytes | None:
@@ -175,13 +177,12 @@ class VirtualDevice:
             log = RoundLog(vault)
             return log.head(run, log.standing().head_name)
 
-    def _joining(self, server_round: int | None) -> FleetAgent:
+    def _joining(self) -> FleetAgent:
         """Return the agent of a device that was just started.
 
         Devices of a swarm send no heartbeats between their turns, and promise few. One that dies in this round promises
         the most that the server admits, so that its silence is noticed soon.
         """
-        dies = self._death is not None and self._death.server_round == server_round
         with Member.opened(self.folder) as member:
             welcome, key = member.profile.welcome, member.keys.node
         files.replace(self.folder.authority, welcome.ca_certificate.encode("ascii"))
@@ -190,12 +191,21 @@ class VirtualDevice:
             key,
             self._answered,
             authority=self.folder.authority,
-            pace=_DYING if dies else self._pace,
+            pace=self._pace,
         )
         return self._agent
 
+    def _drop(self) -> None:
+        """Drop all that the device has in memory."""
+        agent, self._agent, self._handle = self._agent, None, None
+        self._open.close()
+        if agent is not None:
+            agent.close()
+
     def _opened(self) -> Callable[[Message], Message]:
-        """Open the device as `palate client join` does, until the turn ends, and return what answers."""
+        """Open the device as `palate client join` does, unless it is open, and return what answers."""
+        if self._handle is not None:
+            return self._handle
         member = self._open.enter_context(Member.opened(self.folder))
         member.check_catalogue()
         trainer = InProcess(
@@ -204,7 +214,8 @@ class VirtualDevice:
             begins=lambda plan: self.dies(plan.server_round, Moment.BEFORE_REPORT),
             made=self._note,
         )
-        return relay_to(_Interposed(self, member.rounds(trainer), member))
+        self._handle = relay_to(_Interposed(self, member.rounds(trainer), member))
+        return self._handle
 
     def _note(self, plan: RoundPlan, vector: RingArray) -> None:
         self.vectors[plan.server_round] = vector
@@ -222,9 +233,7 @@ class VirtualDevice:
         try:
             self.dies(server_round, Moment.BEFORE_RECEIPT)
         except Killed:
-            if self._agent is not None:
-                self._agent.close()
-                self._agent = None
+            self._drop()
             raise
 
     def _answered(self, message: Message) -> Message:

@@ -26,6 +26,7 @@ from palate.privacy.aggregators.planes import pack
 from palate.privacy.enrolment import EnrolmentRequest
 from palate.privacy.wire import FleetStep
 from palate.server.fleet.config import load_config
+from palate.server.fleet.exchange import EXCLUDED
 from palate.server.fleet.folder import read_public_key
 from palate.server.fleet.state import FleetState
 from palate.simulation.fleet_demo.folders import DemoFleet, found, welcome_all
@@ -247,7 +248,7 @@ class SwarmRun:
                     crew.stop()
                 elif step in self._due:
                     self._due.remove(step)
-            case "device-failed":
+            case "device-failed" if event["step"] == FleetStep.REPORT:
                 known = event["why"] in REFUSED_AS.values()
                 noted = self._round(event["round"])
                 (noted.refusals if known else noted.missing)[event["why"]] += 1
@@ -291,7 +292,9 @@ class SwarmRun:
         """
         with closing(FleetState(self.demo.fleet.state)) as state:
             record = next(each for each in state.rounds() if each.number == number)
-            accepted = frozenset(each.device for each in state.members(number) if each.up and not each.failure)
+            # Who was in the spool and not left out; a device may have failed later, before its receipt.
+            members = state.members(number)
+            accepted = frozenset(each.device for each in members if each.up and each.failure != EXCLUDED)
         found: list[tuple[UInt64Array | None, int]] = crew.all("sum", number, accepted)
         noted = self._round(number)
         noted.vectors = sum(count for _, count in found)
