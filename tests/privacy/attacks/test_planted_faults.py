@@ -90,7 +90,7 @@ class UniformNoise(IntegerMechanism):
 
 
 class QuantiserWithoutClip(Quantiser):
-    def scaled(self, values, out=None):
+    def scaled(self, values, out=None, *, full=False):
         return (values * np.float32(self.scale)).astype(np.float32)
 
     def fits(self, integers):
