@@ -151,10 +151,12 @@ def test_a_protected_run_of_single_interactions_has_no_control_for_whole_people(
     assert frontier_controls.controls_of(config, tmp_path, tmp_path, lambda words: None) == []
 
 
-def test_a_sweep_that_has_finished_is_read_and_nothing_is_prepared_again(sweep, finished, monkeypatch):
+def test_a_sweep_that_has_finished_is_read_and_nothing_is_computed_again(sweep, finished, monkeypatch):
     folder, before = finished
-    for module in (frontier_controls, __import__("palate.simulation.federation", fromlist=["prepare"])):
-        monkeypatch.setattr(module, "prepare", lambda config: pytest.fail("data was read again"))
+    monkeypatch.setattr(frontier_controls, "prepare", lambda config: pytest.fail("a control is fitted again"))
+    monkeypatch.setattr(
+        "palate.simulation.federation.run_on_engine", lambda *_, **__: pytest.fail("a run is made again")
+    )
     again = run_sweep(sweep, folder, Watcher(), references=("popularity", "ease"))
     assert again.table.equals(before.table)
 
@@ -206,7 +208,7 @@ def test_data_that_changes_during_a_sweep_is_refused(sweep, small_data, tmp_path
     lines = (data / "interactions.csv").read_text().splitlines()
     (data / "interactions.csv").write_text("\n".join(lines[:-3]) + "\n")
     _prepare.cache_clear()
-    with pytest.raises(RunError, match="has changed since the first run"):
+    with pytest.raises(RunError, match="the data has changed since"):
         run_sweep(replace(moving, seeds=(1, 2)), tmp_path / "out", Watcher(), references=())
 
 

@@ -110,7 +110,7 @@ def test_the_same_command_finds_the_same_folder_and_a_finished_run_at_once(palat
     first = palate(*SMALL, "--json")
     (folder,) = Path("runs").iterdir()
     assert folder.name.startswith("small-neumf-none-seed1-")
-    monkeypatch.setattr("palate.simulation.federation.prepare", lambda config: pytest.fail("nothing is left to do"))
+    monkeypatch.setattr("palate.simulation.federation.run_on_engine", lambda *_, **__: pytest.fail("all is done"))
     again = palate(*SMALL, "--json")
     assert again.result == first.result
     assert "already finished" in palate(*SMALL).err
