@@ -175,7 +175,7 @@ def welcome(
     config, device = load_config(folder.config), device_name(request.device)
     with closing(Enrolment(folder.enrolment)) as enrolment:
         known = enrolment.holder(request.identity_key.public_bytes_raw())
-        if known is None and any(node.label == device for node in enrolment.all()):
+        if known is None and enrolment.named(device):
             raise ConfigError(f"a newer key has taken the place of device {device}'s", hint="make a new device there")
         enrolled = known is not None and known.removed_at is None
         if known is not None and known.removed_at is not None and not readmit:
@@ -193,7 +193,7 @@ def welcome(
             key = _authority_key(folder, authority_key)
             signed = certify(request, config.name, key)
         device = device_name(signed.device)
-        replaced = next((node for node in enrolment.nodes() if node.label == device and node != known), None)
+        replaced = next((it for it in enrolment.named(device) if it.removed_at is None and it != known), None)
         if replaced is not None:  # its key is out first: a crash in between leaves no two keys
             before = Certificate.from_bytes(replaced.certificate).generation
             if not isinstance(signed, Certificate) or signed.generation <= before:

@@ -184,6 +184,10 @@ class Enrolment:
         """
         return next(iter(self._select("where instr(certificate, ?) order by enrolled_at, node_id", identity_key)), None)
 
+    def named(self, label: str) -> list[EnrolledNode]:
+        """List the nodes of a device, oldest first; they may have been removed."""
+        return self._select("where label = ? order by enrolled_at, node_id", label)
+
     def find(self, public_key: bytes) -> EnrolledNode | None:
         """Look a key up, byte for byte as it was enrolled in PEM; the node may have been removed."""
         return next(iter(self._select("where public_key = ?", public_key)), None)
