@@ -27,6 +27,8 @@ DONE, PROGRESS, FAILED = "done", "progress", "failed"
 STOP = "stop"
 _TELL_EVERY = 10
 _IDLE_SECONDS = 0.2
+_PATIENT_AFTER = 4
+"""Devices that come in vain, one after the other, before the others wait a little."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,9 @@ class SwarmWorker:
         deaths: dict[str, int] = {}
         returned, idle = 0, 0
         seconds_before = sum(device.second_replies for device in self._devices)
-        waiting = deque(device for device in self._devices if device.alive and device.answered != (number, step))
+        # In the order in which the leader sends: who comes before it has sent is asked in vain, at the leader's cost.
+        devices = sorted(self._devices, key=lambda device: device.name)
+        waiting = deque(device for device in devices if device.alive and device.answered != (number, step))
         while waiting and not self._stopped():
             device = waiting.popleft()
             try:
@@ -124,7 +128,7 @@ class SwarmWorker:
             elif device.alive:
                 waiting.append(device)
             idle = 0 if worked else idle + 1
-            if idle >= len(waiting):
+            if idle >= min(len(waiting), _PATIENT_AFTER):
                 time.sleep(_IDLE_SECONDS)
                 idle = 0
         told: dict[str, int] = {}
