@@ -442,7 +442,7 @@ class Operation:
             interrupted=self._stop_now,
         )
 
-    def _enrolled(self) -> dict[str, int]:
+    def _enrolled(self) -> Mapping[str, int]:
         """Return where devices are reached that are enrolled now, by name."""
         return self._books.enrolment.numbers()
 

@@ -2,7 +2,8 @@
 
 Flower keeps its registrations beside messages and runs; here a device's place in the fleet outlives every run. A node
 keeps its number for as long as it is enrolled, over restarts too. Another process (the operator's command line) may
-enrol and remove nodes while the server runs, so nothing is remembered beside the file.
+enrol and remove nodes while the server runs, so nothing is remembered beside the file but who is enrolled, for as long
+as the file is the same.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ class Enrolment:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
+        self._numbers: dict[str, int] = {}
+        self._numbers_of: tuple[int, int] | None = None
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(mode=0o600)  # who belongs to the fleet is nobody else's business
@@ -161,10 +164,15 @@ class Enrolment:
         """All enrolled nodes, oldest first."""
         return tuple(self._select("where removed_at is null order by enrolled_at, node_id"))
 
-    def numbers(self) -> dict[str, int]:
-        """Return the numbers of all enrolled nodes by their labels."""
+    def numbers(self) -> Mapping[str, int]:
+        """Return the numbers of all enrolled nodes by their labels: a loop asks for them many times a second."""
         with self._lock:
-            return dict(self._db.execute("select label, node_id from node where removed_at is null"))
+            (version,) = self._db.execute("pragma data_version").fetchone()  # what others wrote
+            state = version, self._db.total_changes
+            if state != self._numbers_of:
+                self._numbers = dict(self._db.execute("select label, node_id from node where removed_at is null"))
+                self._numbers_of = state
+            return self._numbers
 
     def certificates(self, *, removed: bool = False) -> Iterator[bytes]:
         """Yield the certificates of enrolled nodes, few in memory at a time; if asked, of removed ones too."""

@@ -64,6 +64,7 @@ from palate.server.fleet.transport.presence import MAX_INTERVAL_SECONDS, MIN_INT
 
 log = logging.getLogger(__name__)
 
+_SWEEP_SECONDS = 10.0
 _SLICE_SECONDS = 1.0
 """How long a waiting Grid sleeps before it looks for nodes that are gone; replies wake it at once."""
 
@@ -80,6 +81,7 @@ class FleetGrid(Grid):
         self._run = run
         self._max_reply_bytes = max_reply_bytes
         self._asked: dict[str, Metadata] = {}
+        self._next_sweep = 0.0
         # Message(...) in this process reads these; what is sent is stamped again when it is pushed
         TaskIdentity.run_id, TaskIdentity.task_id = run.run_id, run.run_id
         TaskIdentity.node_id = SUPERLINK_NODE_ID
@@ -105,8 +107,10 @@ class FleetGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Put messages into the nodes' inboxes, and return their names."""
-        for name in self._mailbox.sweep():
-            self._asked.pop(name, None)
+        if time.monotonic() >= self._next_sweep:  # it looks at every message, and thousands are pushed one by one
+            self._next_sweep = time.monotonic() + _SWEEP_SECONDS
+            for name in self._mailbox.sweep():
+                self._asked.pop(name, None)
         return [self._post(message) for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:

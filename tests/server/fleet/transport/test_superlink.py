@@ -18,6 +18,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 
 from palate.client.fleet.identity import NodeKey
 from palate.server.fleet.transport import mailbox as mailbox_module
+from palate.server.fleet.transport import superlink
 
 
 def question(node_id: int, number: int = 0, **options) -> Message:
@@ -149,6 +150,7 @@ def test_an_expired_message_is_an_error(fleet, devices):
 
 def test_messages_that_nobody_collects_do_not_pile_up(fleet, monkeypatch):
     monkeypatch.setattr(mailbox_module, "SWEEP_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(superlink, "_SWEEP_SECONDS", 0.0)
     for number in range(5):
         fleet.grid.push_messages([question(77, number, ttl=0.01)])
         time.sleep(0.02)
