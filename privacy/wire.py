@@ -9,8 +9,9 @@ included, and the few coordinates at its end that carry a device's metrics are n
 A device that fails answers with an error code (below) in place of an update, and refuses the simulation's questions
 about ranks (`palate.client.app`). What a device says of itself to be taken into a fleet, its public keys, is in
 `palate.privacy.enrolment`; with an invitation that request is signed by the code, which does not travel
-(`palate.privacy.invitation`). Later it asks for its renewed certificate, with nothing in the question. That it is
-there, and that it asks for messages, Flower's Fleet API says.
+(`palate.privacy.invitation`). Later it asks for its renewed certificate, for the notice of a next run and for its
+catalogue (`palate.privacy.run_notice`), with nothing in the question. That it is there, and that it asks for messages,
+Flower's Fleet API says.
 
 Between real devices the update is never sent as it is. Among peers a round is then six `FleetMessage`s down and five
 up, which carry the bytes of secure aggregation (`palate.privacy.secagg`). Under two aggregators it is one report up
