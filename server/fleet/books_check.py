@@ -50,17 +50,15 @@ def check_books(ledger: Path, state: FleetState, key: Ed25519PublicKey) -> None:
     RunError
         If the ledger is gone, was changed, is older than its notes, or lacks a round that made a table.
     """
-    made = {
-        (each.run, each.number): each.epsilon
-        for each in state.rounds()
-        if each.status in (RoundStatus.APPLIED, RoundStatus.DONE)
-    }
+    made = [
+        (each.run, each.number) for each in state.rounds() if each.status in (RoundStatus.APPLIED, RoundStatus.DONE)
+    ]
     notes = notes_of(ledger)
     if not ledger.exists():
         if made or notes.exists():
             raise RunError(
                 f"{ledger} is gone, and what was spent stood in it",
-                hint=f"{_RESTORE}; a new one would forget that epsilon {max(made.values(), default=0):.3g} is spent",
+                hint=f"{_RESTORE}; a new one would forget what is spent",
             )
         return
     anchors, _ = read_anchors(notes.read_bytes()) if notes.exists() else ([], [])

@@ -51,7 +51,7 @@ def test_a_ledger_that_is_gone_is_not_begun_anew(fleet):
     fleet.ledger_path.unlink()
     with pytest.raises(RunError, match="is gone") as caught:
         check(fleet)
-    assert "would forget that epsilon" in caught.value.hint
+    assert "would forget what is spent" in caught.value.hint
     notes_of(fleet.ledger_path).unlink()
     with pytest.raises(RunError, match="is gone"):
         check(fleet)
