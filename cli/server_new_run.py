@@ -74,7 +74,7 @@ def new_run(
         f"{made.items:,} items: {made.new:,} new, {made.gone:,} gone; {made.learned:,} start from the last table",
         f"planned for {made.devices} devices: {1 + config.schedule.rounds} rounds within epsilon {config.epsilon:g} at "
         f"delta {config.delta:g} per user",
-        f"whoever takes part in all runs will have spent epsilon {round_up(in_all)} at most",
+        f"whoever takes part in all runs will have spent epsilon {round_up(in_all)} at most at that delta",
         "next: palate server start",
     ]
     notes = [f"note: {words}" for words in made.notes]

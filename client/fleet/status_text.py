@@ -137,8 +137,8 @@ def run_words(notice: RunNotice, budget: BudgetGauge) -> str:
     then = "it takes part in all of it" if left >= planned else f"it refuses rounds that cost more than that{until}"
     return (
         f"run {notice.run} plans {_count(1 + notice.rounds, 'round')} within epsilon {notice.epsilon:g} at delta "
-        f"{notice.delta:g}, over {notice.num_items:,} items: {_percent(planned, budget)} of this device's budget, of "
-        f"which {_percent(left, budget)} is left; {then}"
+        f"{notice.delta:g} per user, over {notice.num_items:,} items: {_percent(planned, budget)} of this device's "
+        f"budget, of which {_percent(left, budget)} is left; {then}"
     )
 
 

@@ -178,7 +178,7 @@ def test_status_says_what_a_run_would_spend_of_the_budget_and_when_it_is_over(lo
     take(device, of(lone.catalogue))
     device.kill()
     text = "\n".join(status_lines(status_of(device.folder)))
-    assert "run two plans 4 rounds within epsilon 4 at delta 1e-05, over 12 items" in text
+    assert "run two plans 4 rounds within epsilon 4 at delta 1e-05 per user, over 12 items" in text
     assert "of which 100% is left; it takes part in all of it" in text
     with Vault.open(device.folder.vault) as vault:
         RoundLog(vault)._stand(replace(RoundLog(vault).standing(), finished=("two",)))
