@@ -123,6 +123,7 @@ def _description(described: Description) -> Grid:
             for name, counts in described.groups.items()
         },
         "split": described.protocol,
+        "warning": described.ties,
         "dropped": _dropped(described),
         "notes": "\n".join(described.cleaning.notes),
         "licence": described.licence,

@@ -108,6 +108,9 @@ class Interactions:
         Oldest and newest timestamp in seconds since 1970 (UTC), or None where there are no timestamps.
     source
         The file that was read; "" for data made by code.
+    moment
+        Number of each interaction's moment, int32 [num_interactions]: it rises from row to row, and only interactions
+        of one person at the same time share one. None where no time is known, and read as "no ties".
     """
 
     name: str
@@ -121,6 +124,7 @@ class Interactions:
     demographics: dict[str, tuple[str, ...]] = field(default_factory=dict)
     time_range: tuple[float, float] | None = None
     source: str = ""
+    moment: Int32Array | None = None
 
     @property
     def num_users(self) -> int:
@@ -185,6 +189,7 @@ def clean(
     present_items, item = np.unique(core["item"], return_inverse=True)
     _refuse_too_small(name, user, len(present_users), len(present_items), options)
     time = core["moment"].to_numpy()
+    later = (np.diff(user) != 0) | (np.diff(time) != 0)
     return Interactions(
         name=name,
         user=user.astype(np.int32),
@@ -195,6 +200,7 @@ def clean(
         has_time=raw.has_time,
         report=report,
         time_range=(float(time.min()), float(time.max())) if raw.is_timestamp else None,
+        moment=np.concatenate([[0], np.cumsum(later)]).astype(np.int32) if raw.has_time else None,
     )
 
 

@@ -80,6 +80,9 @@ class SimulationConfig(BaseModel):
         le=0.5,
         description="share of the items to leave out of all histories, and to test as new ones",
     )
+    split_version: int = Field(
+        2, ge=1, le=2, description="ties of time: 2 draws them by a seed, 1 keeps the file's order, as earlier runs did"
+    )
     read: ReadOptions = ReadOptions()
     content: ContentOptions = ContentOptions()
     privacy: PrivacyOptions = PrivacyOptions()

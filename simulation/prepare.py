@@ -29,6 +29,7 @@ from palate.simulation.datasets.arrivals import Arrivals, hold_out_items
 from palate.simulation.datasets.presets import load
 from palate.simulation.datasets.splits import HeldOut, Split, split_for
 from palate.simulation.datasets.text_store import embeddings_of
+from palate.simulation.datasets.ties import Ties, break_ties, ties_of
 from palate.simulation.seeding import table_rng
 
 EVALUATION_SEED = 20_170_403
@@ -54,6 +55,8 @@ class Prepared:
         What read titles and texts: "tfidf", or the sentence encoder's name and version; "off" if there was nothing.
     new_items
         Rows that nobody has had, because the run tests new items; whom they were taken from is in `arrivals`.
+    ties
+        How often the time does not say which of a person's items is the newest.
     """
 
     interactions: Interactions
@@ -64,6 +67,7 @@ class Prepared:
     reader: str = NO_TEXT
     new_items: Int64Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     arrivals: Arrivals | None = field(default=None, repr=False)
+    ties: Ties = field(default_factory=lambda: Ties(0, 0))
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -99,7 +103,8 @@ def prepare(config: SimulationConfig, phase: Callable[[str], None] | None = None
         If the run asks for a sentence encoder that is not installed.
     """
     content = config.content.model_copy(update={"text": way_to_read(config.content)})
-    return _prepare(_Source.of(config.data), config.read, content, config.new_items, _Listener(phase))
+    source, listener = _Source.of(config.data), _Listener(phase)
+    return _prepare(source, config.read, content, config.new_items, config.split_version, listener)
 
 
 def way_to_read(content: ContentOptions) -> str:
@@ -163,9 +168,17 @@ def hold(data: str, read: ReadOptions, interactions: Interactions) -> None:
 
 @lru_cache(maxsize=2)
 def _prepare(
-    source: _Source, read: ReadOptions, content: ContentOptions, new_items: float, listener: _Listener
+    source: _Source,
+    read: ReadOptions,
+    content: ContentOptions,
+    new_items: float,
+    split_version: int,
+    listener: _Listener,
 ) -> Prepared:
     interactions = _held.get((source.name, read)) or load(source.name, options=read)
+    ties = ties_of(interactions)
+    if split_version > 1:
+        interactions = break_ties(interactions, seed=EVALUATION_SEED)
     arrivals = None
     if new_items:
         interactions, arrivals = hold_out_items(interactions, new_items, seed=EVALUATION_SEED)
@@ -178,7 +191,9 @@ def _prepare(
     fresh = np.zeros(0, dtype=np.int64) if arrivals is None else arrivals.items
     if arrivals is not None:
         protocol = f"{protocol}; {len(fresh)} new items are in nobody's history"
-    return Prepared(interactions, split, protocol, features, data_hash, reader, fresh, arrivals)
+    if ties.newest:
+        protocol = f"{protocol}; {ties}, {'drawn by a seed' if split_version > 1 else 'kept in the order of the file'}"
+    return Prepared(interactions, split, protocol, features, data_hash, reader, fresh, arrivals, ties)
 
 
 def _content(catalogue: Catalogue, content: ContentOptions, phase: Callable[[str], None] | None) -> tuple[Content, str]:

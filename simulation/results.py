@@ -106,6 +106,8 @@ def conclude(
             "density": len(interactions.item) / (interactions.num_users * interactions.num_items),
             "has_time": interactions.has_time,
             "candidates": split.test.negatives.shape[1] + 1,
+            "tied_newest": prepared.ties.newest,
+            "split_version": config.split_version,
         },
         "content": {
             "columns": prepared.content.columns.shape[1],

@@ -107,7 +107,7 @@ def read_config(folder: Path, name: str = ASKED) -> SimulationConfig:
         values = load_config(path)
         if "unit" not in values:  # otherwise a default that nobody asked for would be used
             raise ConfigError("it names no unit", hint="")
-        return checked_config(values)
+        return checked_config({"split_version": 1, **values})  # runs from before splits had versions
     except ConfigError as error:
         raise RunError(f"{path} is damaged: {error.message}", hint="restore it, or run again with --fresh") from error
 

@@ -100,6 +100,7 @@ def hold_out_items(interactions: Interactions, share: float, *, seed: int) -> tu
         user=interactions.user[kept],
         item=interactions.item[kept],
         rating=None if interactions.rating is None else interactions.rating[kept],
+        moment=None if interactions.moment is None else interactions.moment[kept],
     )
     return left, Arrivals(drawn, target, before, everything)
 

@@ -12,6 +12,7 @@ from palate.data.interactions import CleaningReport, Interactions
 from palate.models.arrays import Int64Array
 from palate.simulation.datasets.presets import PRESETS
 from palate.simulation.datasets.splits import protocol_for
+from palate.simulation.datasets.ties import MANY_TIES, ties_of
 
 QUANTILES = ("min", "25%", "median", "75%", "90%", "max")
 _LEVELS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -47,6 +48,8 @@ class Description:
         Users of each demographic group, for reports.
     protocol
         How it will be split.
+    ties
+        Warning that a draw decides what is held out, because many newest items share their time; "" for few.
     licence, redistribution, citation
         The owner's terms; "" for your own data.
     cleaning
@@ -69,6 +72,7 @@ class Description:
     sample_titles: tuple[str, ...]
     groups: dict[str, dict[str, int]]
     protocol: str
+    ties: str
     licence: str
     redistribution: str
     citation: str
@@ -108,6 +112,7 @@ def describe(interactions: Interactions) -> Description:
         sample_titles=tuple(catalogue.titles[at] for at in by_popularity[:_SAMPLES].tolist()),
         groups={name: dict(sorted(Counter(values).items())) for name, values in interactions.demographics.items()},
         protocol=protocol_for(interactions),
+        ties=_ties(interactions),
         licence=preset.licence if preset else "",
         redistribution=preset.redistribution if preset else "",
         citation=preset.citation if preset else "",
@@ -123,6 +128,13 @@ def _order(interactions: Interactions) -> str:
     if not interactions.has_time:
         return "no times: items are held out at random"
     return "timestamps" if interactions.time_range else "ranks, without dates"
+
+
+def _ties(interactions: Interactions) -> str:
+    ties = ties_of(interactions)
+    if ties.share < MANY_TIES:
+        return ""
+    return f"{ties}: a seeded draw, not time, decides which of them is held out, and what is recent"
 
 
 def _days(interactions: Interactions) -> tuple[str, str] | None:
