@@ -33,6 +33,11 @@ class LocalTraining(BaseModel):
         "exponential",
         description="how weights fall with age: by recency_half_life and recency_floor, or as 1/(1 + age)",
     )
+    serving_forgetting: Literal["exponential", "hyperbolic"] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,  # plans without it keep their bytes, and so their hashes
+        description="the same when recommending; as the score model has it unless given",
+    )
     recency_floor: float = Field(0.05, ge=0, le=1, description="what the oldest interaction still counts")
     user_weight_exponent: float = Field(0.5, ge=0, le=1, description="scale a person's update by n_u ** -exponent")
     least_interactions: int = Field(

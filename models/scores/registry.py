@@ -93,6 +93,8 @@ def serving_training(config: LocalTraining, *, noised_head: bool = False) -> Loc
     changes: dict[str, object] = dict(model.serving)
     if config.serving_half_life is not None:
         changes["recency_half_life"] = config.serving_half_life
+    if config.serving_forgetting is not None:
+        changes["forgetting"] = config.serving_forgetting
     if noised_head:
         closed_form = config.model if "whole" in model.objectives else _CLOSED_FORM
         changes |= {"objective": "whole", "model": closed_form}

@@ -38,6 +38,24 @@ def test_sequential_recommends_by_a_ridge_with_hyperbolic_weights(table, objecti
         np.testing.assert_allclose(scores, table.rows @ code, atol=1e-6)
 
 
+def _closed_form_models() -> list[str]:
+    return sorted(name for name in SCORE_MODELS if "whole" in SCORE_MODELS[name].objectives)
+
+
+@pytest.mark.parametrize("model", _closed_form_models())
+@pytest.mark.parametrize("forgetting", ["exponential", "hyperbolic"])
+def test_every_closed_form_serves_with_the_weights_that_are_asked_for_and_trains_as_before(table, model, forgetting):
+    plain = LocalTraining(model=model, regularisation=2.0, leave_one_out=True)
+    asked = plain.model_copy(update={"serving_forgetting": forgetting})
+    trained = [train(table, ITEMS, None, config, key=np.uint64(1)) for config in (plain, asked)]
+    np.testing.assert_array_equal(trained[0].update, trained[1].update)
+    serving = plain.model_copy(update={"forgetting": forgetting})
+    np.testing.assert_array_equal(
+        score_catalogue(table, ITEMS, trained[1].state, serving_training(asked)),
+        score_catalogue(table, ITEMS, trained[0].state, serving),
+    )
+
+
 def test_sequential_trains_items_with_the_broad_weights_of_gmf(table):
     updates = [
         train(table, ITEMS, None, LocalTraining(model=model, leave_one_out=True), key=np.uint64(1)).update

@@ -31,6 +31,13 @@ def test_the_text_says_it_where_updates_are_on_own_items_only():
     assert LocalTraining.model_validate(given.model_dump()) == given
 
 
+def test_the_text_says_how_recommending_weighs_by_age_only_where_somebody_set_it():
+    given = LocalTraining(serving_forgetting="hyperbolic")
+    assert json.loads(given.model_dump_json())["serving_forgetting"] == "hyperbolic"
+    assert LocalTraining.model_validate_json(given.model_dump_json()) == given
+    assert "serving_forgetting" not in LocalTraining().model_dump()
+
+
 class Configuration(BaseModel):
     training: LocalTraining
 

@@ -37,8 +37,9 @@ def items_of(answer) -> list[int]:
 
 
 @pytest.mark.parametrize(("name", "objective"), MODELS)
-def test_scores_are_those_of_the_copy_that_serves_and_reasons_add_up(name, objective, table, catalogue):
-    config = LocalTraining(model=name, objective=objective, hidden=4, regularisation=2.0, serving_half_life=3.0)
+@pytest.mark.parametrize("weights", [{"serving_half_life": 3.0}, {"serving_forgetting": "hyperbolic"}], ids=str)
+def test_scores_are_those_of_the_copy_that_serves_and_reasons_add_up(name, objective, weights, table, catalogue):
+    config = LocalTraining(model=name, objective=objective, hidden=4, regularisation=2.0, **weights)
     shape = Shape(fixed_dim=table.fixed_dim, dim=table.dim, hidden=4)
     generator = torch.Generator().manual_seed(2)
     state = {
