@@ -47,7 +47,8 @@ def plan(
     seed
         Seed of everything random but the noise.
     baselines
-        References to compute with the run, by name or as objects; all unless given, and none for an empty list.
+        References to compute with the run, by name or as objects; none for an empty list. Unless given all, but
+        the expensive ones only for at most 20,000 people.
     settings
         Any other setting by its dotted name, such as {"training.recency_half_life": 20}; docs/configuration.md lists
         them. A name given above wins.

@@ -13,6 +13,7 @@ from palate.cli.fields import reads
 from palate.cli.terminal import Answer, answering, note, somebody_is_there
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError
+from palate.simulation.baselines import remembering
 from palate.simulation.datasets.describe import Description, describe
 from palate.simulation.datasets.fetch import Fetched
 from palate.simulation.datasets.fetch import get as fetch
@@ -89,6 +90,14 @@ def fetch_with_consent(name: str, *, yes: bool, hint: str) -> Fetched:
         return fetch(name, agree=agree, progress=progress)
     finally:
         bar.stop()
+
+
+@data_app.command("forget", epilog="Example: palate data forget")
+@answering
+def forget_results() -> Answer:
+    """Delete what is remembered of data: results of the references of earlier runs. Datasets and runs stay."""
+    count, where = remembering.forget(), str(remembering.folder())
+    return Answer({"forgotten": count, "folder": where}, [f"{count} results forgotten: {where}"])
 
 
 @data_app.command("describe", epilog="Example: palate data describe ratings.csv --user-column who --min-user 5")

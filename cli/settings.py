@@ -37,7 +37,7 @@ RUN_PANELS = {
 _NAMES = {"optimiser.name": "--optimiser"}
 """Options that are not named after the last part of their setting."""
 
-_SHOWN = {"unit": "user", "baselines": "all"}
+_SHOWN = {"unit": "user", "baselines": "auto"}
 """Defaults that are not shown as they are stored."""
 
 _FILES = (

@@ -32,6 +32,9 @@ from palate.server.settings import Schedule, ServerSettings, require_together
 from palate.server.values import asked_in, read_toml, setting_refused
 from palate.simulation.protection import UNPROTECTED, PrivacyOptions, cohort_of, device_rounds
 
+AUTO_BASELINES = ("auto",)
+"""Palate's own baselines; whether the expensive ones are among them depends on the number of people."""
+
 
 class ContentOptions(BaseModel):
     """Which public columns the item table gets; see `palate.data.content`."""
@@ -71,8 +74,8 @@ class SimulationConfig(BaseModel):
     )
     evaluate_every: int = Field(1, ge=1, description="rounds between two validations")
     baselines: tuple[str, ...] = Field(
-        ("popularity", "dp_popularity", "local_only", "dp_content", "content_only", "item_knn", "ials", "ease"),
-        description="references to compute: all, none, or a list of names",
+        AUTO_BASELINES,
+        description="references: auto (all, but not the expensive ones above 20,000 people), all, none, or names",
     )
     new_items: float = Field(
         0.0,
@@ -94,12 +97,13 @@ class SimulationConfig(BaseModel):
     @field_validator("baselines", mode="before")
     @classmethod
     def _names_of_baselines(cls, value: object) -> object:
-        """Read names from text, separated by commas; "all" and "none" are accepted."""
+        """Read names from text, separated by commas; "auto", "all" and "none" are accepted."""
+        from palate.simulation.baselines.registry import BASELINES
+
         if not isinstance(value, str):
             return value
         names = tuple(name.strip() for name in value.split(",") if name.strip())
-        every: tuple[str, ...] = cls.model_fields["baselines"].default
-        return every if names == ("all",) else () if names == ("none",) else names
+        return tuple(BASELINES.built_in) if names == ("all",) else () if names == ("none",) else names
 
     @model_validator(mode="wrap")
     @classmethod
@@ -129,7 +133,7 @@ class SimulationConfig(BaseModel):
                 hint="use --engine vectorised, which gives the same result, or --model gmf",
             )
         build_optimiser(self.optimiser)
-        for name in self.baselines:
+        for name in self.baselines if self.baselines != AUTO_BASELINES else ():
             BASELINES.resolve(name)
         if self.unit not in MECHANISMS:
             raise ConfigError(

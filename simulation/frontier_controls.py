@@ -108,7 +108,14 @@ def references_of(
     def fit(name: str) -> Found:
         prepared = prepare(config)
         phase(f"reference {name}")
-        found = run_baselines([name], prepared.split, content=prepared.public_columns, seed=config.seed)
+        found = run_baselines(
+            [name],
+            prepared.split,
+            content=prepared.public_columns,
+            seed=config.seed,
+            ordered=prepared.interactions.has_time,
+            remembered=True,
+        )
         return found[name].to_dict()
 
     return _fitted(path, label, names, fit)

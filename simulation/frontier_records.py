@@ -107,7 +107,8 @@ def entry_of_baseline(found: Mapping[str, Any], config: SimulationConfig, kind: 
         "seed": config.seed,
         "kind": kind,
         "model": str(found["name"]),
-        "label": BASELINES[str(found["name"])].label,  # without the budget, which is a column of its own here
+        # A control's without the budget, which is a column of its own here.
+        "label": BASELINES[str(found["name"])].label if private else str(found["label"]),
         "run": run,
         "guarantee_epsilon": None,
         "cpu_seconds": float(found["cpu_seconds"]),

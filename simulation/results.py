@@ -11,9 +11,10 @@ from typing import Any
 
 from palate.privacy import files
 from palate.privacy.accounting.events import Unit
+from palate.simulation.baselines.registry import BASELINES
 from palate.simulation.baselines.running import run_baselines
 from palate.simulation.claims import label_of
-from palate.simulation.config import SimulationConfig
+from palate.simulation.config import AUTO_BASELINES, SimulationConfig
 from palate.simulation.evaluation import Evaluation, Summary, summarise
 from palate.simulation.measure import cpu_seconds, peak_memory_mb
 from palate.simulation.prepare import Prepared
@@ -68,9 +69,9 @@ def conclude(
     rounds_cpu = [line["cpu_seconds"] for line in lines if line["purpose"] == "train"]
     validated = [line for line in lines if line["validation"]]
     best = max(validated, key=lambda line: line["validation"]["ndcg@10"], default=None)
-    before = cpu_seconds()
+    before, asked = cpu_seconds(), config.baselines != AUTO_BASELINES
     baselines = run_baselines(
-        config.baselines,
+        config.baselines if asked else tuple(BASELINES.built_in),
         split,
         content=prepared.public_columns,
         groups=interactions.demographics,
@@ -78,6 +79,9 @@ def conclude(
         training=config.training,
         promise=config.promises.get(Unit.USER),
         noise_seed=config.seed if config.privacy.noise == "seeded" else None,
+        ordered=interactions.has_time,
+        on_request=asked,
+        remembered=True,
         progress=lambda name: phase(f"baseline {name}"),
     )
     result = {

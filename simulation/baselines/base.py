@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from palate.errors import ConfigError
 from palate.models.arrays import Float32Array
-from palate.models.histories import Histories
+from palate.models.histories import Histories, history_weights
 from palate.models.training import LocalTraining
 from palate.privacy.accounting.events import Unit
 from palate.privacy.budget import Promise
@@ -37,6 +39,8 @@ class FitData:
     summed
         Histories that the run's own rounds sum up: training, whatever is ranked. The controls, which are the run
         without something, count popularity on them and fit people to `history`, as the run does; None is `history`.
+    ordered
+        Whether the order of a history is known.
     """
 
     history: Histories
@@ -47,6 +51,17 @@ class FitData:
     promise: Promise | None = None
     noise_seed: int | None = None
     summed: Histories | None = None
+    ordered: bool = False
+
+    @property
+    def recency(self) -> Float32Array:
+        """Weight of every interaction when recommending, float32 [num_interactions]; 1/(1 + age) with a known order.
+
+        The references know about time what Palate's models know, so that a lead over them is no matter of recency.
+        """
+        if not self.ordered:
+            return np.ones(len(self.history.items), dtype=np.float32)
+        return history_weights(self.history, LocalTraining(forgetting="hyperbolic"))
 
     @property
     def budget(self) -> Promise:
@@ -64,8 +79,8 @@ class FitData:
         return self.promise
 
 
-Fit = Callable[[FitData], Scorer]
-"""Fits a baseline with fixed hyperparameters."""
+Fit = Callable[..., Scorer]
+"""Fits a baseline to `FitData`; the hyperparameters of `Baseline.candidates` are given by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +97,14 @@ class Baseline:
         Paper, with its year; "" for none.
     fit
         Fits it.
+    candidates
+        Hyperparameters to choose from by validation NDCG@10, first those without validation items; none for fixed ones.
+    weighs_recency
+        Whether recent interactions count more where the order of a history is known; the label says so.
+    needs_order
+        Whether it has nothing to learn from where no order is known.
+    expensive
+        Whether it takes long: it is remembered for the same data, and many people are too many unless asked for.
     max_items
         Largest catalogue that is practical; None for any.
     needs_content
@@ -94,12 +117,20 @@ class Baseline:
     label: str
     citation: str = ""
     fit: Fit
+    candidates: tuple[Mapping[str, float], ...] = ()
+    weighs_recency: bool = False
+    needs_order: bool = False
+    expensive: bool = False
     max_items: int | None = None
     needs_content: bool = False
     spends_budget: bool = False
 
-    def obstacle(self, num_items: int, content: Float32Array | None, promise: Promise | None = None) -> str | None:
+    def obstacle(
+        self, num_items: int, content: Float32Array | None, promise: Promise | None = None, *, ordered: bool = True
+    ) -> str | None:
         """Why it cannot run on this data, in words for the report; None where it can."""
+        if self.needs_order and not ordered:
+            return "the data has no times"
         if self.max_items is not None and num_items > self.max_items:
             return f"{num_items} items, at most {self.max_items} are practical"
         if self.needs_content and (content is None or content.shape[1] == 0):

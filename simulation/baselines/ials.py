@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from palate.models.arrays import Float32Array, FloatingArray, Int64Array
+from palate.models.arrays import Float32Array, FloatingArray, IntegerArray
 from palate.models.histories import Histories
 from palate.simulation.baselines.base import Baseline, FitData, require_positive
 from palate.simulation.baselines.scorers import FactorScorer, history_matrix
@@ -26,7 +26,7 @@ def fit_ials(
     dim: int = 64,
     num_epochs: int = 12,
     unobserved_weight: float = 0.2,
-    regularisation: float = 0.005,
+    regularisation: float = 0.02,
     frequency_exponent: float = 1.0,
     init_scale: float = 0.1,
 ) -> FactorScorer:
@@ -39,7 +39,8 @@ def fit_ials(
     dim
         Length of the vectors.
     num_epochs
-        Alternations; users are solved once more at the end.
+        Alternations; users are solved once more at the end, with recent interactions weighing more where there is an
+        order.
     unobserved_weight
         a0, weight of a pair that was not observed.
     regularisation
@@ -59,7 +60,7 @@ def fit_ials(
     transposed = history_matrix(history, num_items).T.tocsr()
     owners = Histories(transposed.indptr.astype(np.int64), transposed.indices.astype(np.int32))  # users per item
 
-    def penalty(lengths: Int64Array, num_others: int) -> Float32Array:
+    def penalty(lengths: IntegerArray | FloatingArray, num_others: int) -> Float32Array:
         scale = (lengths + unobserved_weight * num_others) ** frequency_exponent
         return (regularisation * scale).astype(np.float32)
 
@@ -68,12 +69,15 @@ def fit_ials(
     rng = np.random.default_rng(data.seed)
     items = rng.normal(0.0, init_scale / np.sqrt(dim), (num_items, dim)).astype(np.float32)
 
-    def solve_users() -> Float32Array:
-        return solve_ridge(items, history, unobserved_weight=unobserved_weight, regularisation=user_penalty)
-
     for _ in range(num_epochs):
-        items = solve_ridge(solve_users(), owners, unobserved_weight=unobserved_weight, regularisation=item_penalty)
-    return FactorScorer(solve_users(), items)
+        users = solve_ridge(items, history, unobserved_weight=unobserved_weight, regularisation=user_penalty)
+        items = solve_ridge(users, owners, unobserved_weight=unobserved_weight, regularisation=item_penalty)
+    weights = data.recency
+    seen = np.bincount(history.owners, weights=weights, minlength=history.num_users)
+    serving = penalty(seen, num_items)
+    return FactorScorer(
+        solve_ridge(items, history, unobserved_weight=unobserved_weight, regularisation=serving, weights=weights), items
+    )
 
 
 def solve_ridge(
@@ -82,8 +86,9 @@ def solve_ridge(
     *,
     unobserved_weight: float,
     regularisation: FloatingArray | float,
+    weights: Float32Array | None = None,
 ) -> Float32Array:
-    """Solve (X_S'X_S + a0 X'X + reg I) p = X_S'1 for each user's items S.
+    """Solve (X_S'W X_S + a0 X'X + reg I) p = X_S'W 1 for each user's items S.
 
     Parameters
     ----------
@@ -95,6 +100,8 @@ def solve_ridge(
         a0, the weight of the whole catalogue.
     regularisation
         reg, one number or one per user, [num_users]; positive.
+    weights
+        Diagonal of W: confidence in each interaction, float32 [num_interactions]; 1 unless given.
 
     Returns
     -------
@@ -119,9 +126,14 @@ def solve_ridge(
         items = np.full(slots.shape, num_items, dtype=np.int64)
         items[slots] = history.select(users).items
         own = padded[items]  # [batch, width, dim]
-        normal = own.transpose(0, 2, 1) @ own + prior  # [batch, dim, dim]
+        weighted = own
+        if weights is not None:
+            of_slot = np.zeros(slots.shape, dtype=np.float32)
+            of_slot[slots] = weights[history.entries(users)]
+            weighted = own * of_slot[:, :, None]
+        normal = weighted.transpose(0, 2, 1) @ own + prior  # [batch, dim, dim]
         normal[:, np.arange(dim), np.arange(dim)] += ridge[users][:, None]
-        solved[users] = np.linalg.solve(normal, own.sum(axis=1)[:, :, None])[:, :, 0]
+        solved[users] = np.linalg.solve(normal, weighted.sum(axis=1)[:, :, None])[:, :, 0]
         start += size
     return solved
 
@@ -131,4 +143,7 @@ IALS = Baseline(
     label="iALS",
     citation="Hu, Koren & Volinsky (2008); Rendle, Krichene, Zhang & Koren (2022), Revisiting iALS",
     fit=fit_ials,
+    candidates=tuple({"regularisation": ridge} for ridge in (0.02, 0.005, 0.05, 0.1)),
+    weighs_recency=True,
+    expensive=True,
 )

@@ -47,7 +47,7 @@ def fit_item_knn(data: FitData, num_neighbours: int = 50, shrinkage: float = 10.
         common.data = similarity
         common.eliminate_zeros()
         parts.append(common)
-    return ItemToItemScorer(matrix, sparse.vstack(parts).T.tocsr())
+    return ItemToItemScorer(history_matrix(history, num_items, data.recency), sparse.vstack(parts).T.tocsr())
 
 
 def _keep_largest(values: Float32Array, count: int) -> None:
@@ -66,4 +66,7 @@ ITEM_KNN = Baseline(
     label="Item kNN",
     citation="Sarwar, Karypis, Konstan & Riedl (2001), Item-based collaborative filtering",
     fit=fit_item_knn,
+    candidates=({"num_neighbours": 50}, {"num_neighbours": 200}),
+    weighs_recency=True,
+    expensive=True,
 )

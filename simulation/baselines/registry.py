@@ -20,6 +20,7 @@ BASELINES: Registry[Baseline] = Registry(
         "dp_content": "palate.simulation.baselines.private_controls:DP_CONTENT",
         "content_only": "palate.simulation.baselines.content_only:CONTENT_ONLY",
         "item_knn": "palate.simulation.baselines.item_knn:ITEM_KNN",
+        "transitions": "palate.simulation.baselines.transitions:TRANSITIONS",
         "ials": "palate.simulation.baselines.ials:IALS",
         "ease": "palate.simulation.baselines.ease:EASE",
     },

@@ -59,7 +59,7 @@ class ItemToItemScorer:
     Attributes
     ----------
     history
-        0/1 matrix, [num_users, num_items].
+        Weight of each item that was had, 0 for the others, [num_users, num_items].
     weights
         Weight from an item that was had (row) to a candidate (column), [num_items, num_items], dense or sparse.
     """
@@ -74,9 +74,10 @@ class ItemToItemScorer:
         return np.asarray(dense, dtype=np.float32)
 
 
-def history_matrix(history: Histories, num_items: int) -> sparse.csr_array:
-    """Histories as a 0/1 matrix, float32 [num_users, num_items]."""
-    values = np.ones(len(history.items), dtype=np.float32)
-    matrix = sparse.csr_array((values, history.items, history.indptr), shape=(history.num_users, num_items))
+def history_matrix(history: Histories, num_items: int, weights: Float32Array | None = None) -> sparse.csr_array:
+    """Histories as a matrix of 0 and 1, or of each interaction's weight, float32 [num_users, num_items]."""
+    values = np.ones(len(history.items), dtype=np.float32) if weights is None else weights.copy()
+    entries = (values, history.items.copy(), history.indptr)  # sorting is in place
+    matrix = sparse.csr_array(entries, shape=(history.num_users, num_items))
     matrix.sort_indices()
     return matrix

@@ -59,6 +59,7 @@ class BaselineResult(_Measured):
     label: str
     citation: str = ""
     skipped: str | None = None
+    settings: dict[str, float] = {}
     cpu_seconds: float = 0.0
 
     @model_validator(mode="after")

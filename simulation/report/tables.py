@@ -216,9 +216,14 @@ def cost_grid(result: Result, rounds: Sequence[RoundRecord]) -> Grid:
 def baseline_cost_grid(result: Result) -> Grid:
     """Where the baselines come from and what they cost."""
     rows = (
-        (b.label, "skipped" if b.skipped else duration(b.cpu_seconds), b.citation) for b in result.baselines.values()
+        (b.label, "skipped" if b.skipped else duration(b.cpu_seconds), b.citation, _settings(b))
+        for b in result.baselines.values()
     )
-    return text_grid("The references", ("Model", "Processor time", "After"), rows)
+    return text_grid("The references", ("Model", "Processor time", "After", "Chosen on validation"), rows)
+
+
+def _settings(baseline: BaselineResult) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in baseline.settings.items())
 
 
 def text_grid(

@@ -1,19 +1,23 @@
 """Each baseline against its definition, written the slow way."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from oracle.device import solve_user
+from scipy import sparse
 
 from palate.errors import ConfigError
 from palate.models.histories import Histories
-from palate.simulation.baselines import ials, item_knn
+from palate.simulation.baselines import ease, ials, item_knn
 from palate.simulation.baselines.base import FitData
 from palate.simulation.baselines.content_only import fit_content_only
-from palate.simulation.baselines.ease import MAX_ITEMS, fit_ease
+from palate.simulation.baselines.ease import fit_ease
 from palate.simulation.baselines.ials import fit_ials, solve_ridge
 from palate.simulation.baselines.item_knn import fit_item_knn
 from palate.simulation.baselines.local_only import fit_local_only
 from palate.simulation.baselines.popularity import fit_popularity
+from palate.simulation.baselines.transitions import fit_transitions, transition_counts
 
 NUM_USERS, NUM_ITEMS = 30, 12
 EVERYBODY = np.arange(NUM_USERS, dtype=np.int32)
@@ -83,9 +87,75 @@ def test_a_ridge_that_would_not_be_positive_is_refused(history, wrong):
             fit(FitData(history, NUM_ITEMS), regularisation=wrong)
 
 
-def test_ease_refuses_a_catalogue_that_it_cannot_invert():
-    with pytest.raises(ConfigError, match=str(MAX_ITEMS)):
-        fit_ease(FitData(histories([[0]]), MAX_ITEMS + 1))
+@pytest.mark.parametrize("ordered", [False, True])
+def test_ease_of_people_is_ease_of_items(history, monkeypatch, ordered):
+    data = FitData(history, NUM_ITEMS, ordered=ordered)
+    of_items = fit_ease(data, regularisation=3.0).scores(EVERYBODY)
+    more_items = replace(data, num_items=NUM_USERS + 1)  # some that nobody has had
+    monkeypatch.setattr(ease, "LARGEST_INVERSE", NUM_USERS)
+    monkeypatch.setattr(ease, "_BLOCK", 5)
+    of_people = fit_ease(more_items, regularisation=3.0)
+    assert isinstance(of_people, ease.PeopleScorer)
+    np.testing.assert_allclose(of_people.scores(EVERYBODY)[:, :NUM_ITEMS], of_items, atol=1e-5)
+    np.testing.assert_allclose(of_people.scores(EVERYBODY)[:, NUM_ITEMS:], 0.0, atol=1e-6)
+
+
+def test_with_too_many_items_and_people_ease_knows_the_most_popular_and_ranks_the_others_last(history, monkeypatch):
+    monkeypatch.setattr(ease, "LARGEST_INVERSE", 5)
+    monkeypatch.setattr(ease, "HEAD_ITEMS", 4)
+    scorer = fit_ease(FitData(history, NUM_ITEMS), regularisation=3.0)
+    counts = np.bincount(history.items, minlength=NUM_ITEMS)
+    assert counts[scorer.items].min() >= np.delete(counts, scorer.items).max()
+    scores = scorer.scores(EVERYBODY)
+    head = [np.flatnonzero(np.isin(scorer.items, history.of(user))) for user in range(NUM_USERS)]
+    expected = [scorer.head.weights[own].sum(axis=0) for own in head]
+    np.testing.assert_allclose(scores[:, scorer.items], expected, atol=1e-6)
+    assert (np.delete(scores, scorer.items, axis=1) == scores.min(axis=1, keepdims=True)).all()
+
+
+@pytest.mark.parametrize("block", [1, 5, 1024])
+def test_the_inverse_of_a_gram_matrix_is_symmetric_and_right_for_any_block(dense, monkeypatch, block):
+    monkeypatch.setattr(ease, "_BLOCK", block)
+    found = ease._inverse_of_gram(sparse.csr_array(dense.T.astype(np.float32)), 2.0)
+    np.testing.assert_allclose(found, np.linalg.inv(dense.T @ dense + 2.0 * np.eye(NUM_ITEMS)), atol=1e-5)
+
+
+def ages(history):
+    return np.concatenate([np.arange(length)[::-1] for length in history.lengths])
+
+
+def test_references_weigh_recent_interactions_by_one_over_one_plus_age_where_an_order_is_known(history):
+    known = FitData(history, NUM_ITEMS, ordered=True)
+    np.testing.assert_allclose(known.recency, 1 / (1 + ages(history)), rtol=1e-6)
+    np.testing.assert_array_equal(FitData(history, NUM_ITEMS).recency, 1.0)
+    weighted = np.zeros((NUM_USERS, NUM_ITEMS))
+    weighted[history.owners, history.items] = known.recency
+    for fit in (fit_ease, fit_item_knn):
+        scorer = fit(known)
+        weights = scorer.weights.toarray() if sparse.issparse(scorer.weights) else scorer.weights
+        np.testing.assert_allclose(scorer.scores(EVERYBODY), weighted @ weights, atol=1e-5)
+
+
+def test_transitions_are_counted_up_to_ten_steps_and_divided_by_how_often_both_items_occur(history):
+    counts = np.zeros((NUM_ITEMS, NUM_ITEMS))
+    for user in range(NUM_USERS):
+        own = history.of(user)
+        for place, item in enumerate(own):
+            for later in own[place + 1 : place + 11]:
+                counts[item, later] += 1
+    np.testing.assert_array_equal(transition_counts(history, NUM_ITEMS).toarray(), counts)
+    occurs = np.bincount(history.items, minlength=NUM_ITEMS) + 10.0
+    weighted = np.zeros((NUM_USERS, NUM_ITEMS))
+    weighted[history.owners, history.items] = 1 / (1 + ages(history))
+    scores = fit_transitions(FitData(history, NUM_ITEMS, ordered=True)).scores(EVERYBODY)
+    np.testing.assert_allclose(scores, weighted @ (counts / np.sqrt(np.outer(occurs, occurs))), atol=1e-5)
+
+
+def test_a_transition_is_counted_forwards_and_no_further_than_ten_steps():
+    counts = transition_counts(histories([np.arange(12)]), 12).toarray()
+    assert np.count_nonzero(np.tril(counts)) == 0
+    assert (counts[0, 1:11] == 1).all()
+    assert counts[0, 11] == 0
 
 
 @pytest.mark.parametrize("num_neighbours", [3, 50])
@@ -134,6 +204,21 @@ def test_ials_ends_at_the_minimum_over_user_vectors(history, dense):
     scale = dense.sum(axis=1, keepdims=True) + A0 * NUM_ITEMS
     gradient = (dense * (users @ items.T - 1)) @ items + A0 * (users @ items.T) @ items + REG * scale * users
     np.testing.assert_allclose(gradient, 0.0, atol=1e-4)
+
+
+def test_ials_solves_people_with_the_weights_of_their_interactions(history):
+    data = FitData(history, NUM_ITEMS, seed=1, ordered=True)
+    scorer = fit_ials(data, dim=5, num_epochs=3, regularisation=REG)
+    for user in range(NUM_USERS):
+        own = slice(history.indptr[user], history.indptr[user + 1])
+        expected = solve_user(
+            scorer.items,
+            history.items[own],
+            data.recency[own],
+            unobserved_weight=A0,
+            regularisation=REG * (data.recency[own].sum() + A0 * NUM_ITEMS),
+        )
+        np.testing.assert_allclose(scorer.users[user], expected, atol=1e-5)
 
 
 def test_candidate_scores_of_factors_are_entries_of_the_whole_rows(history):

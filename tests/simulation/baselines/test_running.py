@@ -1,6 +1,7 @@
 """The registry's entries on planted tastes, and the rules of fitting, selecting and reporting."""
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from palate.errors import ConfigError
 from palate.models.histories import Histories
 from palate.privacy.accounting.events import Unit
 from palate.privacy.budget import Promise
+from palate.simulation.baselines import remembering, running
 from palate.simulation.baselines.base import FitData
 from palate.simulation.baselines.registry import BASELINES
 from palate.simulation.baselines.running import run_baselines
@@ -54,7 +56,7 @@ def world():
 @pytest.mark.parametrize("name", [name for name in BASELINES if not name.endswith("popularity")])
 def test_every_model_of_taste_beats_popularity_on_planted_tastes(world, name):
     split, content = world
-    known = FitData(split.train, NUM_ITEMS, content, promise=PROMISE, noise_seed=1)
+    known = FitData(split.train, NUM_ITEMS, content, promise=PROMISE, noise_seed=1, ordered=True)
     popular, found = (
         evaluate(BASELINES[which].fit(known), split.validation, split.train).metrics("full").ndcg.value
         for which in ("popularity", name)
@@ -114,7 +116,8 @@ def test_a_control_sums_what_its_run_sums_and_fits_people_to_all_they_know(world
 def test_what_cannot_run_is_skipped_with_its_reason(world):
     split, _ = world
     small = replace(BASELINES["ease"], max_items=NUM_ITEMS - 1)
-    found = run_baselines([small, "local_only", "content_only"], split)
+    found = run_baselines([small, "local_only", "content_only", "transitions"], split)
+    assert found["transitions"].skipped == "the data has no times"
     assert found["ease"].skipped == "60 items, at most 59 are practical"
     assert found["local_only"].skipped == "the items have no public content"
     assert found["content_only"].skipped is None
@@ -166,3 +169,124 @@ def test_every_entry_names_its_paper_and_is_found_by_name():
         assert entry.name == name
         assert entry.label
         assert "(" in entry.citation, f"{name}: a citation has a year"
+
+
+def independent(num_users=500, num_items=200, length=12, seed=3):
+    """People without tastes: everybody draws from the same popularity, so that nothing is better than popularity."""
+    rng = np.random.default_rng(seed)
+    share = 1.0 / np.arange(1, num_items + 1) ** 0.8
+    share /= share.sum()
+    drawn = np.array([rng.choice(num_items, length + 2, replace=False, p=share) for _ in range(num_users)])
+    drawn = rng.permuted(drawn, axis=1).astype(np.int32)
+    unseen = [np.setdiff1d(np.arange(num_items), own) for own in drawn]
+    negatives = np.array([rng.choice(own, 99, replace=False) for own in unseen], dtype=np.int32)
+    history = Histories(np.arange(0, length * num_users + 1, length, dtype=np.int64), drawn[:, :-2].ravel())
+    return Split(history, HeldOut(drawn[:, -2], negatives), HeldOut(drawn[:, -1], negatives), num_items)
+
+
+def test_a_tuned_reference_does_not_lose_to_popularity_where_there_is_nothing_else_to_learn():
+    found = run_baselines(["popularity", "ials", "ease"], independent())
+    popular = found["popularity"].validation.sampled.hit_rate
+    for name in ("ials", "ease"):
+        assert found[name].validation.sampled.hit_rate.value > popular.value - 2 * popular.standard_error
+    assert found["ials"].settings["regularisation"] > 0.02
+
+
+def test_settings_are_chosen_by_validation_and_kept_for_the_test(world):
+    split, content = world
+    fitted, entry = [], BASELINES["ease"]
+
+    def spy(known, *, regularisation):
+        fitted.append((len(known.history.items), regularisation))
+        return entry.fit(known, regularisation=regularisation)
+
+    found = run_baselines([replace(entry, fit=spy)], split, content=content)["ease"]
+    assert [ridge for size, ridge in fitted if size == 6 * NUM_USERS] == [800.0, 200.0, 3000.0]
+    assert fitted[-1] == (7 * NUM_USERS, found.settings["regularisation"])
+    each = {
+        ridge: run_baselines([replace(entry, candidates=({"regularisation": ridge},))], split, content=content)["ease"]
+        for ridge in (800.0, 200.0, 3000.0)
+    }
+    best = max(each, key=lambda ridge: each[ridge].validation.sampled.ndcg.value)
+    assert found.settings == {"regularisation": best}
+    assert found.test == each[best].test
+
+
+def test_the_label_says_whether_a_reference_knows_the_order(world):
+    split, _ = world
+    labels = [run_baselines(["item_knn"], split, ordered=ordered)["item_knn"].label for ordered in (False, True)]
+    assert labels == ["Item kNN", "Item kNN, by recency"]
+
+
+def test_many_people_are_too_many_for_expensive_references_unless_they_are_asked_for(world, monkeypatch):
+    split, content = world
+    monkeypatch.setattr(running, "MANY_PEOPLE", NUM_USERS - 1)
+    names = ["dp_content", "item_knn"]
+    alike = {"content": content, "promise": PROMISE, "noise_seed": 1}
+    found = run_baselines(names, split, on_request=False, **alike)
+    assert found["item_knn"].skipped == "240 people, above 239 only on request (--baselines all)"
+    assert found["dp_content"].test is not None
+    assert run_baselines(names, split, **alike)["item_knn"].test is not None
+
+
+@pytest.fixture
+def memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(remembering, "folder", lambda: tmp_path / "kept")
+    return tmp_path / "kept"
+
+
+def test_an_expensive_reference_is_fitted_once_for_the_same_data(world, memory, monkeypatch):
+    split, content = world
+    known = {"content": content, "groups": {"half": ["left", "right"] * (NUM_USERS // 2)}, "remembered": True}
+    first = run_baselines(["ease", "popularity"], split, **known)["ease"]
+    kept = list(memory.iterdir())
+    assert len(kept) == 1  # popularity is cheap
+    assert kept[0].stat().st_mode & 0o077 == 0
+    monkeypatch.setattr(running, "_fitted", None)  # nothing may be fitted now
+    again = run_baselines(["ease"], split, **known)["ease"]
+    assert (again.validation, again.test) == (first.validation, first.test)
+    assert again.test_evaluation is None
+    assert again.to_dict() == first.to_dict()
+
+
+def test_other_data_seeds_or_code_are_fitted_again(world, memory, monkeypatch):
+    split, content = world
+    alike = {"content": content, "remembered": True}
+    run_baselines(["ease"], split, **alike)
+    other = replace(split, test=replace(split.test, negatives=split.test.negatives[:, ::-1]))
+    run_baselines(["ease"], other, **alike)
+    run_baselines(["ease"], split, **alike | {"content": content + 1})
+    run_baselines(["ease"], split, **alike, ordered=True)
+    run_baselines(["ease"], split, **alike, seed=1)
+    monkeypatch.setattr(remembering, "_computing", lambda: ["another version"])
+    run_baselines(["ease"], split, **alike)
+    assert len(list(memory.iterdir())) == 6
+
+
+def test_a_changed_baseline_or_one_of_another_package_is_not_remembered(world, memory):
+    split, content = world
+    run_baselines([replace(BASELINES["ease"], label="Mine")], split, content=content, remembered=True)
+    assert not memory.exists()
+
+
+def test_a_damaged_or_forgotten_result_is_made_again(world, memory):
+    split, content = world
+    first = run_baselines(["ease"], split, content=content, remembered=True)["ease"]
+    (path,) = memory.iterdir()
+    path.write_text(path.read_text().replace(f'"users": {NUM_USERS}', '"users": 3'))
+    again = run_baselines(["ease"], split, content=content, remembered=True)["ease"]
+    assert again.test == first.test
+    assert again.test_evaluation is not None
+    assert remembering.forget() == 1
+    assert list(memory.iterdir()) == []
+
+
+def test_the_least_used_results_are_forgotten(memory, monkeypatch):
+    monkeypatch.setattr(remembering, "MOST_FILES", 2)
+    for number, key in enumerate(("a", "b")):
+        remembering.remember(key, {"number": number})
+        os.utime(memory / f"{key}.json", (number, number))
+    assert remembering.recall("a") == {"number": 0}  # used now
+    remembering.remember("c", {"number": 2})
+    assert sorted(path.stem for path in memory.iterdir()) == ["a", "c"]
+    assert remembering.recall("b") is None

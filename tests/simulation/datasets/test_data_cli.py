@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from palate.cli.data import data_app
 from palate.errors import ConfigError, DataError
+from palate.simulation.baselines import remembering
 from palate.simulation.datasets.presets import PRESETS
 
 runner = CliRunner()
@@ -82,3 +83,12 @@ def test_getting_what_is_here_prints_its_folder(tmp_path):
     (folder / "interactions.csv").write_text("user,item\n1,2\n")
     result = run("get", "ml-100k", "--json")
     assert json.loads(result.stdout) == {"name": "ml-100k", "folder": str(folder), "origin": "already here"}
+
+
+def test_forget_deletes_remembered_results_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(remembering, "folder", lambda: tmp_path / "kept")
+    remembering.remember("a", {"of": "somebody's data"})
+    (tmp_path / "kept" / "mine.txt").write_text("mine")
+    assert json.loads(run("forget", "--json").stdout) == {"forgotten": 1, "folder": str(tmp_path / "kept")}
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["mine.txt"]
+    assert json.loads(run("forget", "--json").stdout)["forgotten"] == 0
