@@ -166,7 +166,11 @@ def _tls_warning(ends: str) -> dict[str, str]:
 
 
 @answering
-def rounds(*, folder: FolderOption = HERE) -> Answer:
+def rounds(
+    *,
+    explain: Annotated[bool, typer.Option("--explain", help="Say why devices dropped out, round by round.")] = False,
+    folder: FolderOption = HERE,
+) -> Answer:
     """List the rounds: who was asked, who survived, what it cost in bytes and privacy."""
     from palate.privacy.accounting.guarantee import round_up
     from palate.server.fleet.summary import rounds_of
@@ -179,6 +183,12 @@ def rounds(*, folder: FolderOption = HERE) -> Answer:
             f"run {run} ends with round {last['round']}: epsilon {round_up(last['epsilon_spent'])} in it, "
             f"{round_up(last['epsilon_spent_in_all_runs'])} in all runs up to it"
             for run, last in runs.items()
+        ]
+    if explain:
+        notes += [
+            f"round {each['round']}: {count} of {each['asked']} devices: {why}"
+            for each in found
+            for why, count in each["why_failed"].items()
         ]
     return Answer(found, [round_grid(found)] if found else [], notes)
 

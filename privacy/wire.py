@@ -68,8 +68,11 @@ of the error's type, are all that a server learns about what went wrong: texts m
 FAILED: Final = 101
 """Code of any other failure."""
 REFUSED: Final = 102
-"""Code where the device's ledger, its owner's limits or a check of secure aggregation refuses the round."""
-
+"""Code where the device's ledger or its owner's limits refuse the round."""
+ROUND_GONE: Final = 103
+"""Code where the device has no keys for the round: it was restarted, or left the round before. Nobody is to blame."""
+TAMPERED: Final = 104
+"""Code where a check of secure aggregation fails: somebody sent what an honest device or server does not send."""
 
 WHOLE_PULL_PATH: Final = "/v1/fleet/pull-whole"
 """Call that answers with a message and its objects, framed (`palate.privacy.ledger.framing`)."""

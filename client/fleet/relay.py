@@ -12,10 +12,23 @@ from typing import Protocol
 
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
+from palate.client.fleet.rounds import RoundOver
 from palate.errors import PalateError
 from palate.models.arrays import AnyArray
 from palate.models.table import ItemTable
-from palate.privacy.wire import BAD_PLAN, FAILED, REFUSED, FleetMessage, FleetStep, RoundPlan, WireError, array_of_npy
+from palate.privacy.secagg.errors import RoundAborted, SecureAggregationError
+from palate.privacy.wire import (
+    BAD_PLAN,
+    FAILED,
+    REFUSED,
+    ROUND_GONE,
+    TAMPERED,
+    FleetMessage,
+    FleetStep,
+    RoundPlan,
+    WireError,
+    array_of_npy,
+)
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +51,12 @@ def relay_to(rounds: Answering) -> Callable[[Message], Message]:
         except WireError as error:
             log.error("not understood: %s", error)
             return Message(Error(code=BAD_PLAN, reason="BadPlan"), reply_to=message)
-        except PalateError:  # the rounds have noted why
+        # The rounds have noted why; what follows says no more than whose fault it can be.
+        except (RoundOver, RoundAborted):
+            return Message(Error(code=ROUND_GONE, reason="RoundGone"), reply_to=message)
+        except SecureAggregationError:
+            return Message(Error(code=TAMPERED, reason="Tampered"), reply_to=message)
+        except PalateError:
             return Message(Error(code=REFUSED, reason="Refused"), reply_to=message)
         except Exception as error:
             log.error("a message failed with %s", type(error).__name__)

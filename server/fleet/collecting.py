@@ -31,7 +31,8 @@ from palate.privacy.mechanisms.terms import RunTerms
 from palate.privacy.secagg.errors import SecureAggregationError
 from palate.privacy.wire import FleetStep, RoundPlan
 from palate.server.fleet.config import Deadlines, FleetConfig
-from palate.server.fleet.exchange import EXCLUDED, Exchange, NotTaken
+from palate.server.fleet.dropouts import EXCLUDED
+from palate.server.fleet.exchange import Exchange, NotTaken
 from palate.server.fleet.registering import RegisterKeeper
 from palate.server.fleet.rounds import Beginning, RoundLost, RoundResult
 from palate.server.fleet.spool import UploadSpool, spool_name

@@ -188,6 +188,9 @@ class Deadlines(_Section):
     )
     offline_seconds: float = Field(60.0, gt=0, description="for a device that is offline to come back, in any step")
     pause_seconds: float = Field(5.0, ge=0, description="between a failed round and the next")
+    every_seconds: float = Field(
+        0.0, ge=0, description="at least from the beginning of one round to that of the next, so that rounds are spread"
+    )
 
     def of(self, step: FleetStep) -> float:
         """Seconds for a step."""

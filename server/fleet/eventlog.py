@@ -9,7 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import secrets
+import time
+from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +34,11 @@ from palate.server.fleet.watching import (
     StepDone,
     Waiting,
 )
+
+_PLACE = re.compile(r"%(%|[-#0 +]*[0-9.]*[a-zA-Z])")
+"""Where a value stands in a template of `logging`, or two signs that stand for one."""
+_AGAIN_SECONDS = 60.0
+"""The same warning is written once in so long: strangers, who can cause some, fill no disk."""
 
 
 class EventLog:
@@ -102,7 +111,7 @@ class EventLog:
                     rounds=[each.number for each in losses.rounds],
                     steps=[each.lost_in for each in losses.rounds],
                     devices=[self.pseudonym(device) for device in losses.named],
-                    refused_by_most=losses.refused,
+                    sabotaged=losses.sabotaged,
                     halt_after=losses.halt_after,
                 )
             case RunEnded(why):
@@ -129,10 +138,20 @@ class EventLog:
 class LogHandler(logging.Handler):
     """Passes warnings of the server's own code on to an event log: their fixed words, never the values in them."""
 
-    def __init__(self, events: EventLog) -> None:
+    def __init__(self, events: EventLog, *, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__(logging.WARNING)
-        self._events = events
+        self._events, self._now = events, now
+        self._due: dict[tuple[str, str], float] = {}
+        self._held_back: Counter[tuple[str, str]] = Counter()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record's template."""
-        self._events.write("message", level=record.levelname.lower(), source=record.name, text=str(record.msg))
+        """Write a record's fixed words, with dots where a value stood, and how often they came since the last time."""
+        words = _PLACE.sub(lambda found: "%" if found[1] == "%" else "...", str(record.msg))
+        what = record.name, words
+        self._held_back[what] += 1
+        if self._now() < self._due.get(what, 0.0):
+            return
+        self._due[what] = self._now() + _AGAIN_SECONDS
+        self._events.write(
+            "message", level=record.levelname.lower(), source=record.name, text=words, times=self._held_back.pop(what)
+        )

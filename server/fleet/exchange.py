@@ -10,22 +10,13 @@ from collections.abc import Callable, Container, Mapping
 
 from palate.models.table import ItemTable
 from palate.privacy.wire import FleetMessage, FleetStep, RoundPlan
-from palate.server.fleet.grid_messages import GONE, Answer, GridMessages
+from palate.server.fleet.dropouts import GONE, LATE, REFUSED_HERE, REMOVED, UNEXPECTED, words_of
+from palate.server.fleet.grid_messages import Answer, GridMessages
 from palate.server.fleet.state import FleetState
 from palate.server.fleet.watching import Answered, Clock, DeviceFailed, Happening, StepBegun, StepDone, Watcher
 
 POLL_SECONDS = 0.05
 _POLL_SECONDS_A_DEVICE = 2e-4
-LATE = 4
-"""Code for no answer within the deadline."""
-UNEXPECTED = 2
-"""Code for an answer to another question, or one that is larger than any answer to this one."""
-REMOVED = 9
-"""Code for a device that is not enrolled any more."""
-REFUSED_HERE = 3
-"""Code for an answer that secure aggregation does not take."""
-EXCLUDED = 6
-"""Code for a report that the helper left out."""
 
 Take = Callable[[FleetStep, str, bytes], None]
 
@@ -137,7 +128,7 @@ class Exchange:
         taken = 0
         self._watcher(StepBegun(self._number, step, len(bodies), seconds))
         for unknown in bodies.keys() - unsent.keys() if patient is None else ():
-            self.fail(step, unknown, REMOVED, "removed from the fleet")
+            self.fail(step, unknown, REMOVED)
         while any(patient is None or device in patient for device in (*unsent, *waiting.values())):
             if self._interrupted():
                 raise Interrupted
@@ -160,14 +151,14 @@ class Exchange:
             if not progress or unsent:
                 self._clock.sleep(poll_seconds(len(bodies)))
         for device in (*unsent, *waiting.values()) if patient is None else ():
-            self.fail(step, device, LATE, "no answer in time")
+            self.fail(step, device, LATE)
         self._watcher(StepDone(self._number, step, taken, len(bodies), self._clock.now() - begun))
         return taken
 
-    def fail(self, step: FleetStep, device: str, code: int, why: str) -> None:
-        """Note that a device has dropped out; `why` names a check or a code."""
+    def fail(self, step: FleetStep, device: str, code: int, why: str = "") -> None:
+        """Note that a device has dropped out; `why` names a check, where there is more to say than the code does."""
         self._state.failed(self._number, device, code)
-        self._watcher(DeviceFailed(self._number, step, device, why))
+        self._watcher(DeviceFailed(self._number, step, device, why or words_of(code)))
 
     def tell(self, happening: Happening) -> None:
         """Tell those who watch."""
@@ -209,7 +200,7 @@ class Exchange:
         latest = self._clock.now() - self._offline_seconds
         for device in [device for device, since in unsent.items() if since <= latest]:
             del unsent[device]
-            self.fail(step, device, GONE, "offline")
+            self.fail(step, device, GONE)
 
     def _drop_removed(self, step: FleetStep, unsent: dict[str, float], waiting: dict[str, str], *, note: bool) -> None:
         """Wait no longer for devices that the operator has removed meanwhile."""
@@ -218,15 +209,15 @@ class Exchange:
         for device in gone:
             unsent.pop(device, None)
             if note:
-                self.fail(step, device, REMOVED, "removed from the fleet")
+                self.fail(step, device, REMOVED)
         for name in [name for name, device in waiting.items() if device in gone]:
             del waiting[name]
 
     def _took(self, step: FleetStep, device: str, answer: Answer, take: Take) -> bool:
-        message, code, why = answer.message, answer.code, f"code {answer.code}"
+        message, code, why = answer.message, answer.code, ""
         if message is not None:
             if (message.step, message.run, message.server_round) != (step, self._run, self._number):
-                code, why = UNEXPECTED, "an answer to another question"
+                code = UNEXPECTED
             elif len(message.body) > self._largest_answer:
                 code, why = UNEXPECTED, f"an answer of {len(message.body)} bytes"
             else:

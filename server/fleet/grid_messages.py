@@ -15,13 +15,10 @@ from flwr.serverapp import Grid
 
 from palate.models.table import ItemTable
 from palate.privacy.wire import FleetMessage, RoundPlan, WireError
+from palate.server.fleet.dropouts import UNREADABLE
 from palate.server.strategy import plan_records
 
 MESSAGE_TYPE: Final = "query.palate"
-UNREADABLE: Final = 1
-"""Code for a reply that is not a fleet message."""
-GONE: Final = 5
-"""Flower's code for a node that is offline, or for a message that has expired."""
 
 _AT_ONCE = 8  # masked vectors in memory
 

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from palate.errors import FederationError
+from palate.server.fleet.dropouts import AWAY
 from palate.server.fleet.state import FleetState, Round, RoundStatus
+
+_REMEMBERED_ROUNDS = 4
+"""For so many rounds the others are asked alone after a round was lost because devices went away."""
 
 
 class FleetHalted(FederationError):
@@ -29,13 +33,13 @@ class Losses:
         The lost rounds, oldest first.
     halt_after
         How many of them stop the server.
-    refused
-        Whether most devices refused to go on in the last one: that alone is reason to stop.
+    sabotaged
+        Whether a check failed on most devices of one of them: that alone is reason to stop.
     """
 
     rounds: tuple[Round, ...]
     halt_after: int
-    refused: bool = False
+    sabotaged: bool = False
 
     @staticmethod
     def found(state: FleetState, halt_after: int) -> Losses:
@@ -51,7 +55,7 @@ class Losses:
     @property
     def halted(self) -> bool:
         """Whether no further round begins."""
-        return bool(self.rounds) and (self.refused or len(self.rounds) >= self.halt_after)
+        return bool(self.rounds) and (self.sabotaged or len(self.rounds) >= self.halt_after)
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -71,12 +75,15 @@ class Losses:
         if self.named:
             devices = " ".join(self.named)
             return f"ask the owner of {devices}, or: palate server remove {devices}; go on with palate server resume"
-        if self.refused:
+        if self.sabotaged:
             return (
-                "client.log of the devices that refused says why, and names whose shares they could not open; then "
-                "palate server remove, and palate server resume"
+                "client.log of the devices where a check failed says why, and names whose shares they could not open; "
+                "then palate server remove, and palate server resume"
             )
-        return "find out why (palate server rounds --json, server.jsonl), then go on with palate server resume"
+        return (
+            "palate server rounds --explain says why devices dropped out, and nobody is accused; then go on with "
+            "palate server resume"
+        )
 
     def error(self) -> FleetHalted:
         """Return what stops the server."""
@@ -87,7 +94,7 @@ class Losses:
         return {
             "halted": self.halted,
             "halt_after": self.halt_after,
-            "refused_by_most": self.refused,
+            "sabotaged": self.sabotaged,
             "lost_in_a_row": [
                 {
                     "round": each.number,
@@ -98,3 +105,23 @@ class Losses:
                 for each in self.rounds
             ],
         }
+
+
+def steady(state: FleetState, run: str, present: list[str], *, least: int) -> list[str]:
+    """Leave out who went away in a round that was lost lately, as long as there are enough others.
+
+    Each lost round costs all its devices. Whoever goes and comes all the time shall not cost the others a second one.
+
+    Parameters
+    ----------
+    state, run
+        The rounds.
+    present
+        Devices that could be asked.
+    least
+        How many of them must be left.
+    """
+    lost = [each.number for each in state.rounds(run)[-_REMEMBERED_ROUNDS:] if each.status is RoundStatus.ABANDONED]
+    away = {member.device for number in lost for member in state.members(number) if member.failure in AWAY}
+    others = [device for device in present if device not in away]
+    return others if len(others) >= least else present

@@ -21,13 +21,14 @@ from palate.privacy.charging import epsilon_of, intents
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.body import hash_text
 from palate.privacy.mechanisms.terms import RunTerms
-from palate.privacy.wire import REFUSED, FleetStep, ItemUpdate, RoundPlan
+from palate.privacy.wire import REFUSED, TAMPERED, FleetStep, ItemUpdate, RoundPlan
 from palate.server.coordinator import Coordinator
 from palate.server.decoding import UpdateSum
 from palate.server.fleet.config import FleetConfig
+from palate.server.fleet.dropouts import counted
 from palate.server.fleet.exchange import Exchange, Interrupted
 from palate.server.fleet.grid_messages import GridMessages
-from palate.server.fleet.losses import Losses
+from palate.server.fleet.losses import Losses, steady
 from palate.server.fleet.rounds import NewRound, OpenRound, RoundLost, RoundProtocol, RoundResult, largest_answer
 from palate.server.fleet.state import FleetState, Round, RoundStatus, Stop
 from palate.server.fleet.transparency import TransparencyLog
@@ -181,15 +182,26 @@ class Operation:
                 enough_since = math.inf
             else:
                 enough_since = min(enough_since, self._clock.now())
-            if len(present) >= needed or self._clock.now() - enough_since >= self._config.deadlines.gather_seconds:
+            enough = len(present) >= needed or (
+                self._clock.now() - enough_since >= self._config.deadlines.gather_seconds
+            )
+            if enough and self._is_time():
+                present = steady(self._books.state, self._config.run, present, least=cohort.smallest)
                 largest = cohort.largest
                 if len(present) > largest:  # drawn anew every round; nothing is claimed for it
                     present = sorted(secrets.SystemRandom().sample(present, largest))
                 return present
-            self._tell_waiting(len(present), needed)
+            if not enough:
+                self._tell_waiting(len(present), needed)
             if self._books.state.stop_requested() is not None:
                 return None
             self._clock.sleep(_GATHER_SECONDS)
+
+    def _is_time(self) -> bool:
+        """Whether the last round began long enough ago; a clock that was set back does not hold the next one up."""
+        last = self._books.state.rounds(self._config.run)[-1:]
+        waited = self._wall_clock() - last[0].started_at if last else math.inf
+        return not 0 <= waited < self._config.deadlines.every_seconds
 
     def _tell_waiting(self, online: int, needed: int) -> None:
         """Say that a round waits for devices, where that has changed."""
@@ -240,7 +252,7 @@ class Operation:
         if plan is not None:
             if plan.content_hash != begun.plan_hash:
                 loss = RoundLost(None, "its plan cannot be made again: table or configuration have changed")
-                return self._abandon(begun, loss, refused=False)
+                return self._abandon(begun, loss, sabotaged=False)
             self._books.ledger.begin(plan)
         try:
             if plan is None:
@@ -251,11 +263,11 @@ class Operation:
             self._books.state.update_round(number, advertised=current.advertised)
             members = self._books.state.members(number)
             declined = sum(member.failure == REFUSED for member in members)
-            # After a restart devices may have been restarted too: they refuse this round, and wait for another one.
-            refused = not resumed and 2 * declined > len(members)
+            tampered = sum(member.failure == TAMPERED for member in members)
             opening = loss.step in (FleetStep.ADVERTISE, FleetStep.REPORT)
-            self._abandon(begun, loss, refused=refused and not opening, declined=declined)
-            if refused and opening:
+            self._abandon(begun, loss, sabotaged=2 * tampered > len(members))
+            # After a power cut a device may have charged the round, and refuses to begin it again.
+            if opening and not resumed and 2 * declined > len(members):
                 # To ask again would spend the budget for nothing.
                 raise FederationError(
                     f"round {number}: {declined} of {len(members)} devices refuse the plan",
@@ -348,20 +360,20 @@ class Operation:
             patient=alive if patient is None else patient,
         )
 
-    def _abandon(self, begun: Round, loss: RoundLost, *, refused: bool, declined: int = 0) -> None:
+    def _abandon(self, begun: Round, loss: RoundLost, *, sabotaged: bool) -> None:
         """Give a round up; what it cost stays spent, and the next number asks for the same."""
-        if refused:  # noted first: it counts once the round is given up
+        if sabotaged:  # noted first: it counts once the round is given up
             self._books.state.halt_at(begun.number)
-        self._end(begun.number, RoundStatus.ABANDONED, loss=loss, declined=declined)
+        self._end(begun.number, RoundStatus.ABANDONED, loss=loss)
         self._books.ledger.write_off(self._config.run, begun.number)
         self._coordinator.abandon()
         self._clock.sleep(self._config.deadlines.pause_seconds)
 
-    def _end(self, number: int, status: RoundStatus, *, loss: RoundLost | None = None, declined: int = 0) -> None:
-        members = self._books.state.members(number)
-        reason = (
-            "" if loss is None else f"{loss}; {declined} of {len(members)} devices refused" if declined else str(loss)
-        )
+    def _end(self, number: int, status: RoundStatus, *, loss: RoundLost | None = None) -> None:
+        members, reason = self._books.state.members(number), ""
+        if loss is not None:
+            why = counted(member.failure for member in members).items()
+            reason = "; ".join([str(loss), *(f"{count} of {len(members)} devices: {words}" for words, count in why)])
         lost_in, named = ("", "") if loss is None else ("" if loss.step is None else loss.step.value, loss.named)
         self._books.state.end_round(number, status, reason=reason, lost_in=lost_in, named=named)
         self._protocol.forget(None)

@@ -9,6 +9,7 @@ from palate.privacy.colluding import colluding_words, if_colluding
 from palate.server.fleet.certificates import last_moment
 from palate.server.fleet.claims import claim_of, planned_sums, words_of
 from palate.server.fleet.config import load_config
+from palate.server.fleet.dropouts import counted
 from palate.server.fleet.folder import FleetFolder
 from palate.server.fleet.losses import Losses
 from palate.server.fleet.progress import bytes_per_device
@@ -145,6 +146,7 @@ def _round(each: Round, state: FleetState) -> dict[str, Any]:
         "roster": each.advertised,
         "survivors": each.survivors,
         "failed": sum(member.failure != 0 for member in members),
+        "why_failed": counted(member.failure for member in members),
         "bytes_up_per_device": round(up),
         "bytes_down_per_device": round(down),
         "epsilon_spent": each.epsilon,

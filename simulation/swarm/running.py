@@ -26,7 +26,7 @@ from palate.privacy.aggregators.planes import pack
 from palate.privacy.enrolment import EnrolmentRequest
 from palate.privacy.wire import FleetStep
 from palate.server.fleet.config import load_config
-from palate.server.fleet.exchange import EXCLUDED
+from palate.server.fleet.dropouts import EXCLUDED
 from palate.server.fleet.folder import read_public_key
 from palate.server.fleet.state import FleetState
 from palate.simulation.fleet_demo.folders import DemoFleet, found, welcome_all

@@ -11,7 +11,7 @@ from palate.client.fleet.relay import relay_to
 from palate.privacy.aggregators.messages import Upload
 from palate.privacy.aggregators.planes import unpack
 from palate.privacy.aggregators.sealing import Suite
-from palate.privacy.wire import BAD_PLAN, FAILED, REFUSED, FleetMessage, FleetStep
+from palate.privacy.wire import BAD_PLAN, FAILED, REFUSED, ROUND_GONE, TAMPERED, FleetMessage, FleetStep
 
 
 def wrapped(fleet_message, *, plan=None, table=None, extra=None):
@@ -91,7 +91,18 @@ def code_of(device, message):
 def test_what_the_owner_or_the_ledger_refuses_has_a_code_of_its_own(lone, device):
     plan = lone.plan(1, learned=np.full((12, 2), 1e6, np.float32))
     assert code_of(device, wrapped(lone.ask(plan), plan=plan)) == REFUSED
-    assert code_of(device, wrapped(lone.message(FleetStep.SHARE, plan, b"x"))) == REFUSED
+
+
+def test_a_device_without_the_keys_of_a_round_accuses_nobody_and_one_that_is_lied_to_says_so(lone, device):
+    plan = lone.plan(0)
+    server = lone.server(plan)
+    assert code_of(device, wrapped(lone.message(FleetStep.SHARE, plan, b"x"))) == ROUND_GONE
+    forged = bytearray(server.offer_bytes)
+    forged[-1] ^= 1
+    assert code_of(device, wrapped(lone.message(FleetStep.ADVERTISE, plan, bytes(forged)), plan=plan)) == TAMPERED
+    relay_to(device.rounds)(wrapped(lone.message(FleetStep.ADVERTISE, plan, server.offer_bytes), plan=plan))
+    device.rounds.close()  # as when the process ends
+    assert code_of(device, wrapped(lone.message(FleetStep.SHARE, plan, b"x"))) == ROUND_GONE
 
 
 def test_what_is_not_understood_has_another(lone, device):

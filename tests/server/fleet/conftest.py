@@ -24,13 +24,15 @@ from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.charging import intents
 from palate.privacy.enrolment import device_name, device_number
 from palate.privacy.secagg.device import DeviceRound
+from palate.privacy.secagg.errors import SecureAggregationError
 from palate.privacy.secagg.keys import DeviceIdentity, EnrolmentAuthority
 from palate.privacy.secagg.offer import DevicePolicy, Offer
-from palate.privacy.wire import FleetMessage, FleetStep, RoundPlan
+from palate.privacy.wire import REFUSED, ROUND_GONE, TAMPERED, FleetMessage, FleetStep, RoundPlan
 from palate.server.coordinator import Coordinator
 from palate.server.fleet.collecting import CollectionProtocol
 from palate.server.fleet.config import FleetConfig, checked_config
-from palate.server.fleet.grid_messages import GONE, GridMessages
+from palate.server.fleet.dropouts import GONE
+from palate.server.fleet.grid_messages import GridMessages
 from palate.server.fleet.operation import Books, Operation
 from palate.server.fleet.peers import Parties, PeerProtocol
 from palate.server.fleet.registering import RegisterKeeper
@@ -66,6 +68,10 @@ class FakeClock:
 
     def sleep(self, seconds: float) -> None:
         self.time += seconds
+
+
+class KeysGoneError(Exception):
+    """The device was restarted in the middle of a round."""
 
 
 class Device:
@@ -106,8 +112,12 @@ class Device:
         self.before(fleet.step)
         try:
             body = self._body(fleet, message.content)
+        except KeysGoneError:
+            return Message(Error(code=ROUND_GONE, reason="RoundGone"), reply_to=message)
+        except SecureAggregationError as error:
+            return Message(Error(code=TAMPERED, reason=type(error).__name__), reply_to=message)
         except Exception as error:
-            return Message(Error(code=102, reason=type(error).__name__), reply_to=message)
+            return Message(Error(code=REFUSED, reason=type(error).__name__), reply_to=message)
         reply = FleetMessage(fleet.step, fleet.run, fleet.server_round, body)
         return Message(RecordDict({"fleet": ConfigRecord(dict(reply.to_scalars()))}), reply_to=message)
 
@@ -121,7 +131,8 @@ class Device:
                 arrays = {name: it.numpy() for name, it in content.array_records["table"].items()}
                 self.table_hash = ItemTable(arrays["fixed"], arrays["learned"]).content_hash
             return b""
-        assert self._round is not None, "the keys are gone"
+        if self._round is None:
+            raise KeysGoneError
         if fleet.step is FleetStep.SHARE:
             return self._round.share(fleet.body)
         if fleet.step is FleetStep.MASK:
@@ -131,7 +142,8 @@ class Device:
     def _begin(self, plan: RoundPlan, offer: bytes) -> bytes:
         number = plan.server_round
         if number in self.charged:
-            assert self._round is not None, "charged, but the keys are gone"
+            if self._round is None:
+                raise KeysGoneError
             assert number == self._number, "an older round"
             return self._round.advertise()
         Offer.open(offer, self._pinned["server_key"]).check_plan(plan)

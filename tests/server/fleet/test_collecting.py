@@ -25,8 +25,9 @@ from palate.privacy.secagg.encoding import to_sign
 from palate.privacy.wire import NUM_METRICS, FleetStep
 from palate.server.fleet import operation as running
 from palate.server.fleet.certifying import with_keys_out
+from palate.server.fleet.dropouts import EXCLUDED, LATE, REFUSED_HERE
 from palate.server.fleet.eventlog import EventLog
-from palate.server.fleet.exchange import EXCLUDED, LATE, REFUSED_HERE, Interrupted
+from palate.server.fleet.exchange import Interrupted
 from palate.server.fleet.registering import newest_revocation
 from palate.server.fleet.state import Stop
 from palate.server.fleet.watching import DeviceFailed, HelperAway, HelperDone

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import logging
+import random
+import re
 
 import pytest
 
 from palate.privacy.secagg import device as protocol
 from palate.privacy.secagg.shamir import split
-from palate.privacy.wire import FleetStep
+from palate.privacy.wire import BAD_PLAN, FAILED, REFUSED, ROUND_GONE, TAMPERED, FleetStep
 from palate.server.fleet import operation as running
 from palate.server.fleet.config import checked_config
-from palate.server.fleet.eventlog import EventLog
-from palate.server.fleet.exchange import REMOVED
+from palate.server.fleet.dropouts import REMOVED, counted, words_of
+from palate.server.fleet.eventlog import EventLog, LogHandler
 from palate.server.fleet.state import FleetState
 from palate.server.fleet.watching import DeviceFailed, Lost
 
@@ -24,8 +28,8 @@ def statuses(fleet):
 
 
 def losing(fleet, rounds, step=FleetStep.MASK):
-    """Five of eight devices fall silent in a step of some rounds."""
-    lost = {device.name for device in fleet.devices[:5]}
+    """Six of eight devices fall silent in a step of some rounds; the others are too few for a round of their own."""
+    lost = {device.name for device in fleet.devices[:6]}
     fleet.grid.fault = lambda device, at, number: (
         "silent" if device.name in lost and at is step and number in rounds else ""
     )
@@ -156,7 +160,7 @@ def test_one_device_that_seals_garbage_costs_the_others_one_round_and_not_their_
     assert statuses(fleet) == ["abandoned"]
     (only,) = built.losses.rounds
     assert (only.lost_in, only.named) == ("mask", "")  # who it was, the server cannot know
-    assert "7 of 8 devices refused" in only.reason
+    assert "7 of 8 devices: a check of what others sent failed there" in only.reason
     assert "whose shares they could not open" in built.losses.error().hint
     fleet.kill()
     assert fleet.operation().run() == running.HALTED
@@ -178,9 +182,88 @@ def test_devices_that_were_restarted_with_the_server_do_not_stop_it(make_fleet):
         built.run()
     fleet.kill()
     fleet.clock.sleep = sleep
-    fleet.grid.fault = lambda device, at, number: "102" if number == 0 else ""  # their keys are gone
+    fleet.grid.fault = lambda device, at, number: str(ROUND_GONE) if number == 0 else ""  # their keys are gone
     assert fleet.operation().run() == running.FINISHED
     assert statuses(fleet) == ["abandoned", "done", "done", "done"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_third_of_the_devices_restarting_in_every_round_neither_stops_the_fleet_nor_is_accused(
+    make_fleet, tmp_path, seed
+):
+    """Three of ten flap: more than tau bears. After a lost round the others are asked alone, and rounds get done."""
+    draw = random.Random(seed)
+    fleet = make_fleet(
+        devices=10,
+        cohort={"devices": 10, "smallest": 4, "tau": 0.75},
+        schedule={"rounds": 8, "dim": 3},
+        privacy={"popularity_share": 0.3, "spare_rounds": 4},
+    )
+    flapping = {device.name for device in fleet.devices[:3]}
+    falls_at = dict[tuple[str, int], FleetStep]()
+
+    def fault(device, at, number):
+        if device.name not in flapping:
+            return ""
+        step = falls_at.setdefault((device.name, number), draw.choice([FleetStep.SHARE, FleetStep.MASK]))
+        if at is step:
+            device.restart()
+        return draw.choice(["", "silent"]) if at is step else ""
+
+    fleet.grid.fault = fault
+    events = EventLog(tmp_path / "server.jsonl", fleet.config.promise)
+    built = fleet.operation(events)
+    assert built.run() == running.FINISHED
+    lost = [each for each in fleet.state.rounds() if each.status == "abandoned"]
+    assert 1 <= len(lost) <= 4
+    assert not built.losses.sabotaged
+    assert not any(each.named for each in lost)
+    text = (tmp_path / "server.jsonl").read_text()
+    assert "it was restarted, and has no keys for the round" in text
+    assert not re.search(r"code \d|%[sdr]", text)
+    assert "restarted" in lost[0].reason or "no answer in time" in lost[0].reason
+
+
+def test_who_went_away_is_asked_again_after_some_rounds_and_victims_of_sabotage_at_once(make_fleet):
+    fleet = make_fleet(schedule={"rounds": 6, "dim": 3})
+    lost = {device.name for device in fleet.devices[:4]}
+    fleet.grid.fault = lambda device, at, number: (
+        "silent" if device.name in lost and at is FleetStep.MASK and number == 0 else ""
+    )
+    assert fleet.operation().run() == running.FINISHED
+    assert [each.roster_size for each in fleet.state.rounds()] == [8, 4, 4, 4, 4, 8, 8, 8]
+    other = make_fleet(schedule={"rounds": 1, "dim": 3})
+    other.grid.fault = lambda device, at, number: (
+        str(TAMPERED) if device.name in {each.name for each in other.devices[:4]} and number == 0 else ""
+    )
+    assert other.operation().run() == running.FINISHED
+    assert [each.roster_size for each in other.state.rounds()] == [8, 8, 8]
+
+
+def test_every_code_has_words_and_none_shows_a_number():
+    for code in (1, 2, 3, 4, 5, 6, 9, BAD_PLAN, FAILED, REFUSED, ROUND_GONE, TAMPERED, 8, 77, -5, 2**40):
+        assert not any(letter.isdigit() for letter in words_of(code))
+    assert counted([0, 5, 4, 5]) == {"offline": 2, "no answer in time": 1}
+
+
+def test_a_warning_reaches_the_log_without_values_and_without_signs_of_printf(tmp_path, make_fleet):
+    events = EventLog(tmp_path / "server.jsonl", make_fleet().config.promise)
+    record = logging.LogRecord("palate.server", logging.WARNING, "", 1, "%s refused %5.1f%% of %r", (1, 2.0, 3), None)
+    moment = 0.0
+    handler = LogHandler(events, now=lambda: moment)
+    for at in (1.0, 2.0, 60.0, 61.0, 62.0):  # a stranger who causes many fills no disk
+        moment = at
+        handler.emit(record)
+    written = [json.loads(line) for line in (tmp_path / "server.jsonl").read_text().splitlines()]
+    assert {each["text"] for each in written} == {"... refused ...% of ..."}
+    assert [each["times"] for each in written] == [1, 3]
+
+
+def test_rounds_begin_no_sooner_than_every_so_often(make_fleet):
+    fleet = make_fleet(deadlines={"every_seconds": 100.0})
+    assert fleet.operation().run() == running.FINISHED
+    began = [each.started_at for each in fleet.state.rounds()]
+    assert all(100 <= after - before < 102 for before, after in itertools.pairwise(began))
 
 
 def test_every_ended_round_is_followed_by_how_many_are_lost_in_a_row(make_fleet):

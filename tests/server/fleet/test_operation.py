@@ -149,7 +149,7 @@ def test_a_round_that_loses_its_quorum_is_given_up_and_the_next_one_asks_again(m
 
 def test_rounds_end_when_the_budget_does_and_everybody_gets_the_last_table(make_fleet):
     fleet = make_fleet(failures={"halt_after": 100})
-    lost = {device.name for device in fleet.devices[:5]}
+    lost = {device.name for device in fleet.devices[:6]}
     fleet.grid.fault = lambda device, at, number: "silent" if device.name in lost and number >= 2 else ""
     assert fleet.operation().run() == running.SPENT
     assert [status for *_, status in statuses(fleet)][:2] == ["done", "done"]

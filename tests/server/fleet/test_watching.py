@@ -56,7 +56,7 @@ STORY = [
     RoundBegun(BEGUN, resumed=False),
     StepBegun(1, FleetStep.MASK, 3, 60.0),
     Answered(1, FleetStep.MASK, DEVICE),
-    DeviceFailed(1, FleetStep.MASK, DEVICE, "code 101"),
+    DeviceFailed(1, FleetStep.MASK, DEVICE, "its computation failed"),
     StepDone(1, FleetStep.MASK, 2, 3, 1.5),
     RoundEnded(DONE, MEMBERS, 2),
     RoundEnded(LOST, MEMBERS, 2),
