@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import sys
 import traceback
 
 import click
 
-from palate.errors import ConfigError, EnvironmentProblem, PalateError
+from palate.errors import ConfigError, EnvironmentProblem, PalateError, RunError
 
 INTERNAL = 70
 INTERRUPTED = 130
@@ -50,6 +51,7 @@ _REFUSALS: dict[int, str] = {
     errno.EROFS: "choose a folder on a file system that is not read-only",
     errno.ENOSPC: "free some disk space, or choose another folder",
     errno.EDQUOT: "free some of your disk quota, or choose another folder",
+    errno.ENOMEM: "close other programs, or use a machine with more memory",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "close other programs: the system has no file handles left",
     errno.EIO: "check the disk: reading or writing failed below the file system",
@@ -152,6 +154,8 @@ def _environment_ending(error: BaseException) -> PalateError | None:
         if package in _EXTRA_OF:
             hint = f"pip install 'palate[{_EXTRA_OF[package]}]'"
             return EnvironmentProblem(f"this needs the package {package}, not installed", hint=hint)
+    if isinstance(error, sqlite3.DatabaseError):
+        return _database_ending(error)
     if isinstance(error, (ConnectionError, TimeoutError)):
         return EnvironmentProblem(f"the network refuses: {error}", hint="check the connection and try again")
     if isinstance(error, OSError) and error.errno in _REFUSALS:
@@ -159,6 +163,14 @@ def _environment_ending(error: BaseException) -> PalateError | None:
         hint = _REFUSALS[error.errno]
         return EnvironmentProblem(f"{where}{_as_clause(error.strerror or str(error))}", hint=hint)
     return None
+
+
+def _database_ending(error: sqlite3.DatabaseError) -> PalateError:
+    if isinstance(error, sqlite3.OperationalError):
+        return EnvironmentProblem(
+            f"a database cannot be used: {error}", hint="free some disk space, or check the disk; then try again"
+        )
+    return RunError(f"a database is damaged: {error}", hint="restore it from a backup")
 
 
 def _as_clause(sentence: str) -> str:

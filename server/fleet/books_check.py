@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from palate.errors import RunError
+from palate.errors import EnvironmentProblem, RunError
 from palate.privacy.ledger.errors import LedgerError
 from palate.privacy.ledger.heads import AnchorWatch, notes_of, read_anchors
 from palate.privacy.ledger.verify import verify_book
@@ -22,13 +22,18 @@ _RESTORE = "restore fleet.sqlite, run/ and ledgers/ from one backup, the newest 
 
 
 def check_whole(*databases: Path) -> None:
-    """Read files of SQLite through; RunError if one is damaged. One that is not there yet is no error."""
+    """Read files of SQLite through; RunError if one is damaged. One that is not there yet is no error.
+
+    Raises EnvironmentProblem where the machine prevents it.
+    """
     for path in databases:
         if not path.exists():
             continue
         try:
             with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
                 (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.OperationalError as error:
+            raise EnvironmentProblem(f"{path}: {error}", hint="mend the disk, then start again") from error
         except sqlite3.Error as error:
             found = str(error)
         if found != "ok":

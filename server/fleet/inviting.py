@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from palate.errors import ConfigError, RunError
+from palate.errors import ConfigError, EnvironmentProblem, RunError
 from palate.privacy.aggregators.admission import Certificate, Register, Revocation, entries_of, key_number
 from palate.privacy.enrolment import EnrolmentFileRefused, EnrolmentRequest, device_name
 from palate.privacy.invitation import CARD_PATH, JOIN_PATH, FleetCard, Invitation, Joining
@@ -99,7 +99,9 @@ class Invitations:
                 self._db.execute(_SCHEMA)
                 self._db.execute(f"pragma user_version = {FORMAT}")
             self._db.execute("commit")
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.OperationalError, OSError) as error:
+            raise EnvironmentProblem(f"{path}: {error}", hint="free some space or mend the disk") from error
+        except sqlite3.Error as error:
             raise RunError(f"{path} cannot be read: {error}", hint="is it the fleet's list of invitations?") from error
         if found not in (0, FORMAT):
             self._db.close()

@@ -192,7 +192,7 @@ class FleetState:
     RunError
         If it is damaged or of another format; from then on, every call, where it is damaged.
     EnvironmentProblem
-        If the disk is full; likewise.
+        If the machine prevents it; likewise.
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
@@ -210,8 +210,9 @@ class FleetState:
 
     def unusable(self, error: Exception) -> EnvironmentProblem | RunError:
         """Say what an error of SQLite or of the system means."""
-        if "full" in str(error):
-            return EnvironmentProblem(f"{self._path}: {error}", hint="free some space, then: palate server resume")
+        if isinstance(error, sqlite3.OperationalError | OSError):
+            hint = "free some space or mend the disk, then: palate server resume"
+            return EnvironmentProblem(f"{self._path}: {error}", hint=hint)
         return RunError(
             f"{self._path} cannot be used: {error}",
             hint="is it the fleet's own? restore fleet.sqlite, run/ and ledgers/ from one backup",

@@ -403,7 +403,9 @@ class SqliteBook:
                 if (answer.sequence, answer.previous) != (sequence + 1, previous):
                     raise AnswerRefused("it does not follow the one before")
                 sequence, previous = answer.sequence, answer.content_hash
-        except (SecureAggregationError, sqlite3.Error) as error:
+        except sqlite3.OperationalError as error:  # the disk or the memory, and no sign of a change
+            raise LedgerUnreadable(f"{self._path.name}: {error}", hint="check the disk, then start again") from None
+        except (SecureAggregationError, sqlite3.DatabaseError) as error:
             raise Tampered(f"answer {sequence + 1} in the ledger is damaged: {error}", hint=_RESTORE) from None
 
     def _checked_anchor(self) -> LedgerEnd:

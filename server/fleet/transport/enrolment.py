@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from palate.errors import ConfigError, RunError
+from palate.errors import ConfigError, EnvironmentProblem, RunError
 from palate.server.fleet.certificates import read_node_public_key
 
 FORMAT = 3
@@ -71,6 +71,8 @@ class Enrolment:
     ------
     RunError
         If the file is damaged, or of another format.
+    EnvironmentProblem
+        If the disk is full or broken, or the process has no descriptor left.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,7 +87,9 @@ class Enrolment:
             self._db.execute("pragma synchronous = full")
             self._create()
             self._select("limit 1")
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.OperationalError, OSError) as error:
+            raise EnvironmentProblem(f"{path}: {error}", hint="free some space or mend the disk") from error
+        except sqlite3.Error as error:
             raise RunError(f"{path} cannot be read: {error}", hint="is it the fleet's enrolment file?") from error
 
     def _create(self) -> None:
