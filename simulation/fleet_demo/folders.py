@@ -91,6 +91,7 @@ def build(
     epsilon: float,
     smallest: int,
     with_helper: bool = False,
+    deadlines: Mapping[str, float] | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> DemoFleet:
     """Make a fleet, with a helper or without, and enrol a device for every person.
@@ -109,6 +110,8 @@ def build(
         Fewest devices of a round.
     with_helper
         Whether rounds go through two aggregators.
+    deadlines
+        Those that are other than the demonstration's.
     progress
         Called with the number of devices that are ready.
 
@@ -117,7 +120,10 @@ def build(
     ConfigError, PrivacyError
         If a setting cannot be used.
     """
-    asked: dict[str, Any] = {"cohort": {"devices": len(people), "smallest": smallest}, "deadlines": _DEADLINES}
+    asked: dict[str, Any] = {
+        "cohort": {"devices": len(people), "smallest": smallest},
+        "deadlines": {**_DEADLINES, **(deadlines or {})},
+    }
     if with_helper:
         asked["privacy"] = {"spare_rounds": 1}  # of devices that are killed a round may lose too many
     asked |= {"epsilon": epsilon, "schedule": {"rounds": rounds - 1}}
