@@ -121,13 +121,15 @@ def _result_lines(result: dict[str, Any]) -> Iterator[Line]:
     from palate.simulation.report.tables import facts_grid, measured, text_grid
 
     record = Result.model_validate(result)
-    columns = [("sampled", "hr@10"), ("sampled", "ndcg@10"), ("full", "hr@10"), ("full", "ndcg@10")]
+    columns = [("full", "hr@10"), ("full", "ndcg@10"), ("sampled", "hr@10"), ("sampled", "ndcg@10")]
     models = [
         (label, *(f"{model.accuracy(ranking).values[name]:.4f}" for ranking, name in columns))
         for label, model in measured(record, "test")
     ]
-    yield text_grid("", ("test", "HR@10", "NDCG@10", "HR@10 full", "NDCG@10 full"), models, own=0)
-    yield headline(record)
+    candidates = record.dataset.candidates
+    names = ("test", "HR@10 whole", "NDCG@10 whole", f"HR@10 of {candidates}", f"NDCG@10 of {candidates}")
+    yield text_grid("", names, models, own=0)
+    yield from (headline(record, ranking) for ranking in ("full", "sampled"))
     cost = record.cpu_seconds
     yield (
         f"{record.protocol}. {cost.total:.1f} CPU-s of training and ranking, {cost.per_round_median:.2f} a round; "

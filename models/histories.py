@@ -82,6 +82,12 @@ class Histories:
         starts = np.repeat(self.indptr[1:] - kept - indptr[:-1], kept)
         return Histories(indptr, self.items[starts + np.arange(indptr[-1])])
 
+    def without_latest(self, count: int) -> Histories:
+        """Drop the `count` newest interactions of everybody, or all where there are fewer."""
+        kept = np.maximum(self.lengths - count, 0)
+        ages = np.repeat(self.indptr[1:], self.lengths) - 1 - np.arange(len(self.items))
+        return Histories(offsets(kept), self.items[ages >= count])
+
     def append(self, items: Int32Array) -> Histories:
         """Histories with one newer item per user; -1 appends nothing to that user, items int32 [num_users]."""
         has = items >= 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from palate.privacy.accounting.crosscheck import checked_epsilon
 from palate.privacy.accounting.dropout import local_event
 from palate.privacy.accounting.events import Composed, SkellamEvent, Unit
-from palate.privacy.accounting.guarantee import LOCAL_WARNING, account_for, as_dict
+from palate.privacy.accounting.guarantee import LOCAL_WARNING, Guarantee, account_for, as_dict
 from palate.privacy.budget import events_of
 from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.privacy.mechanisms.terms import RunTerms
@@ -71,9 +72,15 @@ def guarantee_of(
     }
 
 
+@lru_cache(maxsize=64)
+def _checked(popularity: SkellamEvent, train: SkellamEvent, rounds: int, delta: float) -> Guarantee:
+    """Ask the accountants once for a plan: the seeds of a sweep share it."""
+    return checked_epsilon([popularity, Composed(train, rounds)], delta)
+
+
 def _claim(popularity: SkellamEvent, train: SkellamEvent, rounds: int, terms: RunTerms, delta: float) -> dict[str, Any]:
     """Account for one unit; if the sum protects it, also for a device's own message by itself."""
-    claim = checked_epsilon([popularity, Composed(train, rounds)], delta)
+    claim = _checked(popularity, train, rounds, delta)
     values: dict[str, Any] = {
         **as_dict(claim),
         "assumptions": [*map(str, claim.assumptions), PUBLIC_CATALOGUE],

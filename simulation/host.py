@@ -232,15 +232,17 @@ class ShardHost:
         """Answer a question of the simulation.
 
         `part` is "validation" or "test", `full` is 1 for whole-catalogue ranks and lists, `round` names the heads.
+        `hidden` newest items of everybody are not known when recommending; they are not recommended again either.
         """
         part, server_round = str(question["part"]), int(question["round"])
+        hidden = int(question.get("hidden", 0))
         if part not in self._held_out:
             raise WireError(f"no part {part!r}")
         table = ItemTable(table_arrays["fixed"].astype(np.float32), table_arrays["learned"].astype(np.float32))
         heads, training = self._serving_heads(server_round + 1, table), self._serving
         history = self._train if part == "validation" else self._full_train
-        known = self._solutions(table, heads) if part == "validation" else None
-        fitted = known or fit_heads(table, history, heads, training)
+        known = self._solutions(table, heads) if part == "validation" and not hidden else None
+        fitted = known or fit_heads(table, history.without_latest(hidden), heads, training)
         scorer = scorer_of(table, fitted, training)
         held_out = self._held_out[part]
         result = _NOBODY

@@ -16,6 +16,7 @@ from palate.simulation.baselines.running import run_baselines
 from palate.simulation.claims import label_of
 from palate.simulation.config import AUTO_BASELINES, SimulationConfig
 from palate.simulation.evaluation import Evaluation, Summary, summarise
+from palate.simulation.gain import gain_over_control
 from palate.simulation.measure import cpu_seconds, peak_memory_mb
 from palate.simulation.prepare import Prepared
 
@@ -47,6 +48,8 @@ def conclude(
     spent_cpu_seconds: float,
     guarantee: dict[str, Any] | None,
     phase: Callable[[str], None],
+    *,
+    hidden: tuple[int, Evaluation] | None = None,
 ) -> dict[str, Any]:
     """Summarise a finished run, fit the baselines, and write `result.json`.
 
@@ -62,6 +65,8 @@ def conclude(
         What the run may claim; None where nothing is protected.
     phase
         Called with a line of text at each step.
+    hidden
+        A number of newest items, and the test ranks of a run that does not know them; None where there is no order.
     """
     interactions, split = prepared.interactions, prepared.split
     summaries = {part: _summary(prepared, part, evaluation) for part, evaluation in evaluations.items()}
@@ -118,8 +123,10 @@ def conclude(
             "text_columns": prepared.content.num_text,
             "reader": prepared.reader,
         },
-        "summary": {part: summary.to_dict() if summary else None for part, summary in summaries.items()},
+        "summary": {part: _described(summary) for part, summary in summaries.items()},
         "baselines": {name: found.to_dict() for name, found in baselines.items()},
+        "gain": gain_over_control(evaluations["test"], baselines),
+        "hidden": {"newest": hidden[0], "test": _described(_summary(prepared, "test", hidden[1]))} if hidden else None,
         "bytes_per_device": {"down": lines[-1]["bytes_down"], "up": lines[-1]["bytes_up"]},
         "best_round": best["round"] if best else None,
         "files": {
@@ -142,6 +149,10 @@ def _summary(prepared: Prepared, part: str, evaluation: Evaluation) -> Summary |
         content=prepared.public_columns,
         groups=prepared.interactions.demographics,
     )
+
+
+def _described(summary: Summary | None) -> dict[str, object] | None:
+    return summary.to_dict() if summary else None
 
 
 def _accuracy(summary: Summary | None) -> dict[str, dict[str, float]] | None:

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 RoundLine = dict[str, Any]
 PARTS = ("validation", "test")
+NUM_HIDDEN = 5
+"""Newest items of everybody that are hidden in one more ranking of the test items: what recency is worth."""
 
 
 class SimulationSession:
@@ -155,19 +157,33 @@ class SimulationSession:
         evaluations = {part: self.ask(grid, part, last, table, full=True)[0] for part in PARTS}
         self._write_evaluations(evaluations)
         spent = cpu_seconds() - self._cpu_before
+        hidden = None
+        if self.config.baselines and self.prepared.interactions.has_time:
+            self._watcher.phase(f"ranking with the newest {NUM_HIDDEN} items of everybody hidden")
+            hidden = NUM_HIDDEN, self.ask(grid, "test", last, table, full=True, hidden=NUM_HIDDEN)[0]
         if self._ledger is not None:
             self._ledger.check(self.coordinator.example_plans())
             self._ledger.close()
             destroy_noise_key(self.folder)
         guarantee = guarantee_of(self.config, self.coordinator, self._watcher.phase)
         self.result = conclude(
-            self.config, self.prepared, self.folder, evaluations, self.lines, spent, guarantee, self._watcher.phase
+            self.config,
+            self.prepared,
+            self.folder,
+            evaluations,
+            self.lines,
+            spent,
+            guarantee,
+            self._watcher.phase,
+            hidden=hidden,
         )
 
     def ask(
-        self, grid: Grid, part: str, server_round: int, table: ItemTable, *, full: bool
+        self, grid: Grid, part: str, server_round: int, table: ItemTable, *, full: bool, hidden: int = 0
     ) -> tuple[Evaluation, float | None]:
         """Ask every node for the ranks of its people: an evaluation of all, and the mean training loss.
+
+        The `hidden` newest items of everybody are not used.
 
         Raises
         ------
@@ -175,7 +191,7 @@ class SimulationSession:
             If a node cannot answer.
         """
         nodes = sorted(grid.get_node_ids())
-        question = ConfigRecord({"part": part, "round": server_round, "full": int(full)})
+        question = ConfigRecord({"part": part, "round": server_round, "full": int(full), "hidden": hidden})
         arrays = ArrayRecord({"fixed": Array(table.fixed), "learned": Array(table.learned)})
         content = RecordDict({"question": question, "table": arrays})
         messages = [

@@ -9,23 +9,37 @@ from palate.simulation.report.tables import headliners
 from palate.simulation.report.words import noun, number_word, percent
 
 
-def headline(result: Result, ranking: str = "sampled") -> str:
+def headline(result: Result, ranking: str = "full") -> str:
     """Say how often the item that a person really chose next is in the list, for this run and the references."""
     items, k = noun(result.data), number_word(result.summary.test.sampled.top_k)
     if ranking == "full":
-        opening = f"In the whole catalogue of {result.dataset.items:,} {items}, it"
+        opening = f"In the whole catalogue of {result.dataset.items:,} {items}"
     else:
-        opening = f"Of {result.dataset.candidates:,} {items}, the one that a person really chose next"
+        opening = f"Of {result.dataset.candidates:,} {items}"
     popular = result.baselines.get("popularity")
     titles = {popular.label: "the most popular items"} if popular else {}
-    own, *rivals = ((label, summary.accuracy(ranking)) for label, summary in headliners(result).items())
+    own, *rivals = ((label, summary.accuracy(ranking)) for label, summary in headliners(result, ranking).items())
     shares = [
         f"{percent(rival.hit_rate.value)} with {titles.get(label, f'the strongest reference, {label}')}"
         for label, rival in rivals
     ]
     rate, people = percent(own[1].hit_rate.value), own[1].num_users
-    said = f"{opening} was among the first {k} for {rate} of {people:,} people."
+    said = (
+        f"{opening}, the one that a person really chose next was among the first {k} for {rate} of {people:,} people"
+        f"{_gain(result, ranking)}."
+    )
     return f"{said} For comparison: {' and '.join(shares)}." if shares else said
+
+
+def _gain(result: Result, ranking: str) -> str:
+    """Say what learning together added, as the end of a sentence; nothing where the control was not computed."""
+    if result.gain is None:
+        return ""
+    control = result.baselines[result.gain.control].label
+    hits = result.gain.of(ranking)[f"hr@{result.summary.test.sampled.top_k}"]
+    amount = f"{100 * abs(hits.value):.1f} points {'more' if hits.value >= 0 else 'fewer'} (± {196 * hits.se:.1f})"
+    said = f", {amount} than with {control}, which learns nothing together"
+    return said if hits.low > 0 or hits.high < 0 else f"{said}: no difference is shown"
 
 
 def protection(result: Result) -> Protection:

@@ -82,13 +82,13 @@ def report_page(run: Run, examples: list[Example], why_no_examples: str) -> str:
         "report.html.j2",
         result=result,
         items=items,
-        headlines=[headline(result, ranking) for ranking in ("sampled", "full")],
+        headlines=[headline(result, ranking) for ranking in ("full", "sampled")],
         bars=[
-            (label, summary.sampled.hit_rate.value, percent(summary.sampled.hit_rate.value), role)
+            (label, summary.full.hit_rate.value, percent(summary.full.hit_rate.value), role)
             for (label, summary), role in zip(headliners(result).items(), ROLES, strict=False)
         ],
         protection=protection(result),
-        accuracy={part: [accuracy_grid(result, part, ranking) for ranking in ("sampled", "full")] for part in parts},
+        accuracy={part: [accuracy_grid(result, part, ranking) for ranking in ("full", "sampled")] for part in parts},
         beyond=beyond_grid(result),
         definitions=definitions(run.top_k, items),
         charts=round_charts(run.rounds, result),

@@ -69,6 +69,34 @@ class BaselineResult(_Measured):
         return self
 
 
+class Hidden(_Record):
+    """Test results of the same run where nobody's newest items are known: what recency is worth."""
+
+    newest: int
+    test: ReadSummary
+
+
+class Difference(_Record):
+    """A mean difference over people, with its standard error and 95% interval."""
+
+    value: float
+    se: float
+    low: float
+    high: float
+
+
+class Gain(_Record):
+    """Test metrics of the run minus those of the control that knows the same and learns nothing together."""
+
+    control: str
+    sampled: dict[str, Difference]
+    full: dict[str, Difference]
+
+    def of(self, ranking: str) -> dict[str, Difference]:
+        """Differences under "sampled" or "full", by the names of metrics."""
+        return self.sampled if ranking == "sampled" else self.full
+
+
 class Dataset(_Record):
     """Size of the data after cleaning, and how many items a sampled ranking has."""
 
@@ -193,6 +221,8 @@ class Result(_Record):
     dataset: Dataset
     summary: Parts
     baselines: dict[str, BaselineResult]
+    gain: Gain | None = None
+    hidden: Hidden | None = None
     bytes_per_device: DeviceBytes
     best_round: int | None
     files: dict[str, str] = {}

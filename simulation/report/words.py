@@ -94,7 +94,10 @@ def recency_note(config: dict[str, Any], *, has_time: bool) -> str:
     if half_life == float("inf") or not has_time:
         return "Like the references, Palate's model ignored the order of a history in this run."
     how = f" (an interaction counts half after {half_life:g} newer ones)" if isinstance(half_life, int | float) else ""
-    return f"Palate's model may use the order of a history{how}; the references do not."
+    return (
+        f"Palate's model may use the order of a history{how}; so do the references whose names end in \u201cby "
+        "recency\u201d, and counts of transitions."
+    )
 
 
 def definitions(k: int, items: str) -> dict[str, str]:

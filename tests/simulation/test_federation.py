@@ -155,7 +155,7 @@ def test_seeds_differ_and_a_seed_repeats(tmp_path, settings, run):
 
 
 def test_the_result_states_what_was_run_and_the_accuracy_of_both_protocols(tmp_path, settings, run):
-    config = settings(baselines=("popularity",))
+    config = settings(baselines=("popularity", "content_only"))
     result = run(config, tmp_path / "named")
     assert result == json.loads((tmp_path / "named" / "result.json").read_text())
     assert (result["run"], result["model"], result["unit"], result["rounds"]) == ("named", "neumf", "none", 3)
@@ -165,7 +165,15 @@ def test_the_result_states_what_was_run_and_the_accuracy_of_both_protocols(tmp_p
         for ranking in ("sampled", "full"):
             metrics = result[part][ranking]
             assert 0 <= metrics["ndcg@10"] <= metrics["hr@10"] <= 1
-    assert list(result["baselines"]) == ["popularity"]
+    assert list(result["baselines"]) == ["popularity", "content_only"]
+    control = result["baselines"]["content_only"]["test"]
+    for ranking in ("sampled", "full"):
+        for metric, gain in result["gain"][ranking].items():
+            assert gain["value"] == pytest.approx(result["test"][ranking][metric] - control[ranking][metric])
+            assert gain["low"] <= gain["value"] <= gain["high"]
+    assert result["gain"]["control"] == "content_only"
+    assert result["hidden"]["newest"] == 5
+    assert result["hidden"]["test"] != result["summary"]["test"]
     assert result["cpu_seconds"]["total"] > 0
     assert result["peak_memory_mb"] > 50
 

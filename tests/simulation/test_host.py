@@ -193,6 +193,25 @@ def test_validation_ranks_with_the_training_history_and_test_with_the_validation
     assert split.test.item[5] not in node._full_train.items
 
 
+def test_hidden_items_are_not_known_when_recommending_and_not_recommended_either(tmp_path, settings):
+    config = settings(shards=1)
+    plan, split = plan_for(config), prepare(config).split
+    table = {"fixed": plan.fixed, "learned": plan.learned}
+    asked = {"part": "test", "round": 0, "full": 1}
+    shard = hosts(config, tmp_path)[0]
+    known, hidden = (shard.inspect(asked | {"hidden": count}, table) for count in (0, 5))
+    assert (known["rank_full"] != hidden["rank_full"]).any()
+    for user, shown in zip(hidden["user"], hidden["top_items"], strict=True):
+        assert not set(shown.tolist()) & set(split.full_train.of(int(user)).tolist())
+    shard._full_train, whole = split.full_train.without_latest(5), shard._full_train
+    forgotten = shard.inspect(asked, table)  # ranks among items that were had, too
+    assert (forgotten["rank_full"] >= hidden["rank_full"]).all()
+    np.testing.assert_array_equal(forgotten["rank_sampled"], hidden["rank_sampled"])
+    assert [whole.without_latest(5).of(user).tolist() for user in range(3)] == [
+        whole.of(user)[: max(len(whole.of(user)) - 5, 0)].tolist() for user in range(3)
+    ]
+
+
 def test_training_never_sees_a_held_out_item(tmp_path, settings):
     """Popularity is the only place where positives show; held-out items add nothing to it."""
     config = settings(shards=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -13,8 +14,10 @@ import pytest
 
 from palate.errors import EnvironmentProblem, RunError
 from palate.privacy.accounting.guarantee import CrossCheck
+from palate.simulation.report.headline import headline
 from palate.simulation.report.page import report_page, write_report
 from palate.simulation.report.records import GuaranteeRecord, LocalClaim, NoiseMultipliers, Result
+from palate.simulation.report.tables import best_reference, measured
 from palate.simulation.run_reader import read_run
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
@@ -170,6 +173,45 @@ def test_the_headline_says_how_often_in_words_and_against_whom(folder: Path, pag
         in said
     )
     assert "For comparison: 47% with the most popular items and 59% with the strongest reference, Item kNN." in said
+    whole = said.index("In the whole catalogue of 150 films, the one that a person really chose next")
+    assert whole < said.index("Of 100 films")  # candidates make every model look good
+
+
+def test_the_headline_says_what_learning_together_added_and_whether_it_is_shown(folder: Path):
+    result = json.loads((folder / "result.json").read_text())
+    gained = {"value": 0.051, "se": 0.01, "low": 0.031, "high": 0.071}
+    unsure = {"value": -0.004, "se": 0.01, "low": -0.024, "high": 0.016}
+    result["gain"] = {"control": "popularity", "full": {"hr@10": gained}, "sampled": {"hr@10": unsure}}
+    record = Result.model_validate(result)
+    assert "5.1 points more (± 2.0) than with Popularity, which learns nothing together." in headline(record)
+    assert (
+        headline(record, "sampled")
+        .split(". For")[0]
+        .endswith(
+            "0.4 points fewer (± 2.0) than with Popularity, which learns nothing together: no difference is shown"
+        )
+    )
+
+
+def test_the_strongest_reference_is_the_best_of_the_ranking_shown_and_no_private_control(folder: Path):
+    result = json.loads((folder / "result.json").read_text())
+    knn = result["baselines"]["item_knn"]
+    better = json.loads(json.dumps(knn))
+    better["test"]["full"]["ndcg@10"] = better["test"]["full"]["intervals"]["ndcg@10"]["value"] = 0.99
+    worse_sampled = better["test"]["sampled"]
+    worse_sampled["ndcg@10"] = worse_sampled["intervals"]["ndcg@10"]["value"] = 0.01
+    result["baselines"] |= {"ease": better | {"label": "EASE"}, "dp_content": better | {"label": "DP content"}}
+    record = Result.model_validate(result)
+    assert [best_reference(record, ranking).label for ranking in ("full", "sampled")] == ["EASE", "Item kNN"]
+
+
+def test_a_run_with_its_newest_items_hidden_has_a_row_of_its_own(folder: Path):
+    result = json.loads((folder / "result.json").read_text())
+    result["hidden"] = {"newest": 5, "test": result["summary"]["validation"]}
+    record = Result.model_validate(result)
+    labels = [label for label, _ in measured(record, "test")]
+    assert labels[:2] == ["Palate (linear)", "The same, newest 5 hidden"]
+    assert "The same, newest 5 hidden" not in [label for label, _ in measured(record, "validation")]
 
 
 def test_tables_set_every_model_beside_the_others_and_say_who_was_skipped(page: str):

@@ -45,7 +45,7 @@ def test_a_configuration_flattens_to_dotted_names():
         ({"training": {"recency_half_life": 10.0}}, True, "counts half after 10 newer ones"),
         ({"training": {"recency_half_life": float("inf")}}, True, "ignored the order"),
         ({"training": {"recency_half_life": 10.0}}, False, "ignored the order"),
-        ({}, True, "may use the order of a history; the references do not"),
+        ({}, True, "may use the order of a history; so do the references whose names end in"),
     ],
 )
 def test_the_use_of_order_is_said_as_it_was(config: dict[str, object], has_time: bool, said: str):
