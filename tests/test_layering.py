@@ -31,6 +31,7 @@ FLOWER_FILES = [
     "client/fleet/transport/supernode.py",
     "server/app.py",
     "server/fleet/grid_messages.py",
+    "server/fleet/transport/outgoing.py",
     "server/fleet/transport/superlink.py",
     "server/strategy.py",
     "simulation/grid.py",

@@ -184,10 +184,12 @@ class Exchange:
         ready = {self._nodes[device]: device for device in unsent if self._nodes[device] in online}
         if not ready:
             return {}
-        messages = {
-            node: FleetMessage(step=step, run=self._run, server_round=self._number, body=bodies[device])
-            for node, device in ready.items()
-        }
+        messages: dict[int, FleetMessage] = {}
+        message: FleetMessage | None = None
+        for node, device in ready.items():
+            if message is None or message.body is not bodies[device]:  # one for all who are sent the same
+                message = FleetMessage(step=step, run=self._run, server_round=self._number, body=bodies[device])
+            messages[node] = message
         # Counted before anything leaves: a crash in between counts what was not sent, never the other way round.
         self._state.sent(self._number, [(device, len(bodies[device])) for device in ready.values()])
         sent = self._grid_messages.send(messages, within_seconds=left, plan=plan, table=table)

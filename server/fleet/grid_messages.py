@@ -20,8 +20,6 @@ from palate.server.strategy import plan_records
 
 MESSAGE_TYPE: Final = "query.palate"
 
-_AT_ONCE = 8  # masked vectors in memory
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -82,25 +80,33 @@ class GridMessages:
             enclosed = plan_records(plan)
         elif table is not None:
             enclosed = {"table": ArrayRecord({"fixed": Array(table.fixed), "learned": Array(table.learned)})}
-        named: dict[str, int] = {}
+        packed = self._packed(messages, enclosed, max(1.0, within_seconds))
+        return dict(zip(self._grid.push_messages(packed), messages, strict=True))
+
+    def _packed(
+        self,
+        messages: Mapping[int, FleetMessage],
+        enclosed: Mapping[str, ArrayRecord | ConfigRecord],
+        ttl: float,
+    ) -> Iterator[Message]:
+        """Pack messages one by one; those in a row that say the same have one content, which a grid may send as one."""
+        content: RecordDict | None = None
+        before: FleetMessage | None = None
         for node, message in messages.items():
-            content = RecordDict({"fleet": ConfigRecord(dict(message.to_scalars())), **enclosed})
-            packed = Message(
+            if content is None or message != before:
+                content = RecordDict({"fleet": ConfigRecord(dict(message.to_scalars())), **enclosed})
+            before = message
+            yield Message(
                 content=content,
                 dst_node_id=node,
                 message_type=MESSAGE_TYPE,
-                ttl=max(1.0, within_seconds),
+                ttl=ttl,
                 group_id=str(message.server_round),
             )
-            named |= dict.fromkeys(self._grid.push_messages([packed]), node)
-        return named
 
     def collect(self, message_ids: Collection[str]) -> Iterator[Answer]:
-        """Yield the answers that are there, few in memory at a time."""
-        names = list(message_ids)
-        for start in range(0, len(names), _AT_ONCE):
-            for reply in self._grid.pull_messages(names[start : start + _AT_ONCE]):
-                yield _opened(reply)
+        """Yield the answers that are there, one in memory at a time."""
+        return map(_opened, self._grid.pull_messages(message_ids))
 
 
 def _opened(reply: Message) -> Answer:

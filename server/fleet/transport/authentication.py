@@ -53,7 +53,6 @@ class Authenticator:
     def __init__(self, enrolment: Enrolment, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._enrolment = enrolment
         self._clock = clock
-        self._keys: dict[bytes, ec.EllipticCurvePublicKey] = {}
         self._seen = _Seen(MAX_AGE_SECONDS + MAX_AHEAD_SECONDS)
 
     def check(self, headers: Mapping[str, str]) -> EnrolledNode:
@@ -83,7 +82,7 @@ class Authenticator:
             raise Unauthenticated("the key is not enrolled")
         self._check_time(signed_at)
         try:
-            self._key(public_key).verify(signature, signed_text, ec.ECDSA(hashes.SHA256()))
+            _key(public_key).verify(signature, signed_text, ec.ECDSA(hashes.SHA256()))
             # (r, n - s) is as valid as (r, s), so that only r tells whether a signature was used before
             nonce, _ = decode_dss_signature(signature)
         except (InvalidSignature, ValueError) as error:
@@ -101,13 +100,12 @@ class Authenticator:
         if not -MAX_AHEAD_SECONDS < age < MAX_AGE_SECONDS:
             raise Unauthenticated(f"signed {age:.0f} s ago, {MAX_AGE_SECONDS:.0f} are allowed")
 
-    def _key(self, public_key: bytes) -> ec.EllipticCurvePublicKey:
-        if public_key not in self._keys:
-            key = load_pem_public_key(public_key)
-            if not isinstance(key, ec.EllipticCurvePublicKey):
-                raise Unauthenticated("not an elliptic-curve key")
-            self._keys[public_key] = key
-        return self._keys[public_key]
+
+def _key(public_key: bytes) -> ec.EllipticCurvePublicKey:
+    key = load_pem_public_key(public_key)  # a fortieth of the check; kept, keys would be most of a device's memory here
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise Unauthenticated("not an elliptic-curve key")
+    return key
 
 
 class _Seen:

@@ -2,24 +2,24 @@
 
 Flower's own SuperLink keeps messages in a state that its Control and Runtime APIs share. Here those APIs do not
 exist: the Grid is an object in this process, and nodes reach it through `calls` alone. Everything that depends on
-internals of Flower on the server's side is in this file.
+internals of Flower on the server's side is in this file and in `outgoing.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Set
 from typing import Any
 
 from flwr.app import Error, Message, RecordDict
 from flwr.app.message.message import make_message
 from flwr.app.metadata import Metadata
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
-from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     ActivateNodeResponse,
@@ -44,11 +44,8 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.serverapp import Grid
 from flwr.supercore.constant import HEAD_BODY_DIVIDER
 from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
     get_object_head_values_from_object_content,
-    get_object_tree,
     iterate_object_tree,
-    no_object_id_recompute,
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.run import Run
@@ -59,7 +56,8 @@ from palate.privacy.ledger.framing import framed, parts_of
 from palate.privacy.wire import MAX_WHOLE_BYTES, WHOLE_PULL_PATH, WHOLE_PUSH_PATH
 from palate.server.fleet.transport.enrolment import EnrolledNode
 from palate.server.fleet.transport.http import Handler, Refused
-from palate.server.fleet.transport.mailbox import Letter, Mailbox, MailError, Reply
+from palate.server.fleet.transport.mailbox import Letter, Mailbox, MailError, Place, Reply
+from palate.server.fleet.transport.outgoing import Outgoing
 from palate.server.fleet.transport.presence import MAX_INTERVAL_SECONDS, MIN_INTERVAL_SECONDS, Presence
 
 log = logging.getLogger(__name__)
@@ -67,6 +65,26 @@ log = logging.getLogger(__name__)
 _SWEEP_SECONDS = 10.0
 _SLICE_SECONDS = 1.0
 """How long a waiting Grid sleeps before it looks for nodes that are gone; replies wake it at once."""
+
+
+class _Among:
+    """The places of some names; nothing is kept for each of them."""
+
+    def __init__(self, names: Container[str]) -> None:
+        self._names = names
+
+    def __contains__(self, place: object) -> bool:
+        return isinstance(place, Place) and _name(place) in self._names
+
+
+def _name(place: Place) -> str:
+    """Name of a message in this process; the letter's own is made when a node asks for it."""
+    return f"{place.number}.{place.node_id:x}"
+
+
+def _place(name: str) -> Place:
+    number, _, node_id = name.partition(".")
+    return Place(int(number), int(node_id, 16))
 
 
 class FleetGrid(Grid):
@@ -80,7 +98,8 @@ class FleetGrid(Grid):
         self._presence = presence
         self._run = run
         self._max_reply_bytes = max_reply_bytes
-        self._asked: dict[str, Metadata] = {}
+        self._sent: dict[int, Outgoing] = {}
+        self._numbers = itertools.count(1)
         self._next_sweep = 0.0
         # Message(...) in this process reads these; what is sent is stamped again when it is pushed
         TaskIdentity.run_id, TaskIdentity.task_id = run.run_id, run.run_id
@@ -106,27 +125,46 @@ class FleetGrid(Grid):
         return self._presence.online()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Put messages into the nodes' inboxes, and return their names."""
-        if time.monotonic() >= self._next_sweep:  # it looks at every message, and thousands are pushed one by one
-            self._next_sweep = time.monotonic() + _SWEEP_SECONDS
-            for name in self._mailbox.sweep():
-                self._asked.pop(name, None)
-        return [self._post(message) for message in messages]
+        """Put messages into the nodes' inboxes, and return their names.
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Hand out what has arrived, each once; an Error stands for a node that is gone."""
-        asked = {name: self._asked[name] for name in message_ids if name in self._asked}
-        taken = self._mailbox.take(asked)
-        replies = [_rebuild(self._asked.pop(it.message_id), it, self._max_reply_bytes) for it in taken]
-        waiting = [name for name in asked if name in self._asked]
-        lost = dict.fromkeys(self._mailbox.expired(waiting), "the message has expired")
-        for name in waiting:
-            if name not in lost and not self._presence.is_online(asked[name].dst_node_id):
-                lost[name] = "the node is offline"
-        if lost:
-            self._mailbox.withdraw(lost)
-            replies += [_error(self._asked.pop(name), ErrorCode.NODE_UNAVAILABLE, why) for name, why in lost.items()]
-        return replies
+        Those in a row that have the same content are one broadcast: it is packed once, and kept once.
+        """
+        if time.monotonic() >= self._next_sweep:
+            self._next_sweep = time.monotonic() + _SWEEP_SECONDS
+            for swept in self._mailbox.sweep():
+                self._sent.pop(swept, None)
+        names: list[str] = []
+        number, outgoing = 0, None
+        for message in messages:
+            if outgoing is None or not outgoing.takes(message):
+                self._post(number, outgoing)
+                number, outgoing = next(self._numbers), Outgoing(message, self._run)
+            node_id = message.metadata.dst_node_id
+            outgoing.nodes[node_id] = None
+            names.append(_name(Place(number, node_id)))
+            message.metadata.__dict__["_message_id"] = names[-1]
+        self._post(number, outgoing)
+        return names
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
+        """Yield what has arrived, each once and one in memory at a time; an Error stands for a node that is gone."""
+        names = message_ids if isinstance(message_ids, Mapping | Set) else frozenset(message_ids)
+        while (reply := self._mailbox.take(_Among(names))) is not None:
+            asked = self._asked(reply.place)
+            self._let_go(reply.place)
+            yield _rebuild(asked, reply, self._max_reply_bytes)
+        lost: list[tuple[Place, str]] = []
+        for place in map(_place, names):
+            left = self._mailbox.seconds_left(place)
+            if left is not None and left <= 0:
+                lost.append((place, "the message has expired"))
+            elif left is not None and not self._presence.is_online(place.node_id):
+                lost.append((place, "the node is offline"))
+        for place, why in lost:
+            asked = self._asked(place)
+            self._mailbox.withdraw([place])
+            self._let_go(place)
+            yield _error(asked, ErrorCode.NODE_UNAVAILABLE, why)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages and return the replies in the order of arrival.
@@ -154,48 +192,27 @@ class FleetGrid(Grid):
                 if left <= 0:
                     break
                 if waiting:
-                    self._mailbox.wait(waiting, min(left, _SLICE_SECONDS))
+                    self._mailbox.wait(_Among(waiting), min(left, _SLICE_SECONDS))
         finally:
-            self._mailbox.withdraw(waiting)
-            for name in waiting:
-                self._asked.pop(name, None)
+            for place in map(_place, waiting):
+                self._mailbox.withdraw([place])
+                self._let_go(place)
         return replies
 
-    def _post(self, message: Message) -> str:
-        given = message.metadata
-        metadata = Metadata(
-            run_id=self._run.run_id,
-            message_id="",
-            src_node_id=SUPERLINK_NODE_ID,
-            dst_node_id=given.dst_node_id,
-            reply_to_message_id="",
-            group_id=given.group_id,
-            created_at=given.created_at,
-            ttl=given.ttl,
-            message_type=given.message_type,
-            src_task_id=self._run.primary_task_id,
-            dst_task_id=None,
-        )
-        stamped = make_message(metadata=metadata, content=message.content)
-        with no_object_id_recompute():
-            name = stamped.object_id
-            metadata.__dict__["_message_id"] = name
-            tree, objects = get_object_tree(stamped), get_all_nested_objects(stamped)
-            envelope = message_to_proto(make_message(metadata=metadata, content=RecordDict()))
-            self._asked[name] = metadata
-            self._mailbox.post(
-                Letter(
-                    message_id=name,
-                    node_id=given.dst_node_id,
-                    envelope=envelope.SerializeToString(),
-                    tree=tree.SerializeToString(),
-                    object_ids=tuple(objects),
-                    expires_at=time.monotonic() + given.created_at + given.ttl - time.time(),
-                ),
-                {key: it.deflate for key, it in objects.items()},
-            )
-        message.metadata.__dict__["_message_id"] = name
-        return name
+    def _post(self, number: int, outgoing: Outgoing | None) -> None:
+        if outgoing is not None:
+            self._sent[number] = outgoing
+            self._mailbox.post(number, outgoing, outgoing.nodes, outgoing.objects)
+            outgoing.posted()
+
+    def _asked(self, place: Place) -> Metadata:
+        metadata = self._sent[place.number].metadata_for(place.node_id)
+        metadata.__dict__["_message_id"] = _name(place)
+        return metadata
+
+    def _let_go(self, place: Place) -> None:
+        if not self._mailbox.is_open(place.number):
+            self._sent.pop(place.number, None)
 
 
 def _rebuild(asked: Metadata, reply: Reply, max_bytes: int) -> Message:
@@ -292,7 +309,7 @@ class FleetApi:
         letter = self._mailbox.next_for(node.node_id)
         if letter is None:
             return b""
-        parts, room = [_handed_out(letter)], MAX_WHOLE_BYTES
+        parts, room = [_handed_out(letter), letter.root], MAX_WHOLE_BYTES - len(letter.root)
         for name in letter.object_ids:
             content = self._mailbox.object_for(node.node_id, name)
             if content is not None and len(content) <= room:

@@ -83,11 +83,16 @@ def test_a_message_that_comes_twice_gets_the_same_reply_twice(fleet):
     replies = iter(range(100))
     with fleet.running(lambda it: number(next(replies), it)) as agent:
         fleet.ask()
-        (name,) = fleet.server.grid.push_messages([Message(asked(1), dst_node_id=fleet.node_id, message_type="train")])
+        mailbox = fleet.server._mailbox
+        fleet.server.grid.push_messages([Message(asked(1), dst_node_id=fleet.node_id, message_type="train")])
+        (posted,) = mailbox._posted.values()
+        name = posted.broadcast.letter_for(fleet.node_id).message_id
         _wait(lambda: agent._last is not None and agent._last.message_id == name)
-        fleet.server._mailbox._entries[name].parcel = None  # as if the server had seen neither
-        fleet.server._mailbox.begin_again(fleet.node_id)
-        _wait(lambda: fleet.server._mailbox._is_answered(name))
+        _wait(lambda: mailbox._answered)
+        mailbox._answered.clear()  # as if the server had seen neither
+        posted.waiting[fleet.node_id].parcel = None
+        mailbox.begin_again(fleet.node_id)
+        _wait(lambda: mailbox._answered)
     pushes = [body for body in fleet.bodies("push-whole") if name.encode() in body]
     assert len(pushes) == 2
     assert len(set(pushes)) == 1

@@ -67,7 +67,11 @@ def test_a_signal_ends_it_within_two_seconds_and_the_server_knows(fleet, process
         from flwr.app import Message
 
         fleet.server.grid.push_messages([Message(asked(0), dst_node_id=fleet.node_id, message_type="train")])
-        while not any(entry.deliveries for entry in fleet.server._mailbox._entries.values()):
+        while not any(
+            handling is not None and handling.deliveries
+            for posted in fleet.server._mailbox._posted.values()
+            for handling in posted.waiting.values()
+        ):
             time.sleep(0.01)
     began = time.monotonic()
     process.send_signal(number)

@@ -98,7 +98,9 @@ def test_a_device_cannot_act_for_another(fleet, insider, tmp_path):
     device, own = insider
     victim = fleet.enrolment.add(NodeKey.make().public_pem).node_id
     theirs, mine = Node(node_id=victim), Node(node_id=own)
-    (message_id,) = fleet.grid.push_messages([message(victim)])
+    fleet.grid.push_messages([message(victim)])
+    (posted,) = fleet._mailbox._posted.values()
+    message_id = posted.broadcast.letter_for(victim).message_id
     claims = {
         "pull-messages": PullMessagesRequest(node=theirs),
         "pull-object": PullObjectRequest(node=theirs, object_id=message_id),
@@ -120,7 +122,9 @@ def test_a_device_cannot_act_for_another(fleet, insider, tmp_path):
 def test_a_reply_in_anothers_name_is_refused(fleet, insider, tmp_path):
     device, own = insider
     victim = fleet.enrolment.add(NodeKey.make().public_pem).node_id
-    (message_id,) = fleet.grid.push_messages([message(victim)])
+    (name,) = fleet.grid.push_messages([message(victim)])
+    (posted,) = fleet._mailbox._posted.values()
+    message_id = posted.broadcast.letter_for(victim).message_id
     push = PushMessagesRequest(node=Node(node_id=own))
     forged, tree = push.messages_list.add(), push.message_object_trees.add()
     forged.metadata.src_node_id, forged.metadata.reply_to_message_id = victim, message_id
@@ -130,7 +134,8 @@ def test_a_reply_in_anothers_name_is_refused(fleet, insider, tmp_path):
     forged.metadata.src_node_id = own
     answer = device.post(FLEET + "push-messages", push.SerializeToString())
     assert answer.status_code == 200
-    assert fleet.grid.pull_messages([message_id])[0].has_error()  # the victim is offline; nothing was stored for it
+    (reply,) = fleet.grid.pull_messages([name])
+    assert reply.has_error()  # the victim is offline; nothing was stored for it
 
 
 def test_what_cannot_be_read_is_refused_and_the_server_lives_on(fleet, insider):
@@ -141,10 +146,11 @@ def test_what_cannot_be_read_is_refused_and_the_server_lives_on(fleet, insider):
         assert device.post(name, b"{}", json).status_code == 415, name
     push = PushMessagesRequest(node=Node(node_id=node_id))
     assert device.post("/v1/fleet/push-messages", push.SerializeToString()).status_code == 400
-    (name,) = fleet.grid.push_messages([message(node_id)])
+    fleet.grid.push_messages([message(node_id)])
+    (posted,) = fleet._mailbox._posted.values()
     body = PullMessagesRequest(node=Node(node_id=node_id)).SerializeToString()
     answer = PullMessagesResponse.FromString(device.post("/v1/fleet/pull-messages", body).content)
-    assert answer.messages_list[0].metadata.message_id == name
+    assert answer.messages_list[0].metadata.message_id == posted.broadcast.letter_for(node_id).message_id
 
 
 @pytest.mark.parametrize("interval", [0.0, 9.9, 1_801.0, float("inf"), float("nan")])

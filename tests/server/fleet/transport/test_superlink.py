@@ -9,8 +9,14 @@ import tracemalloc
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app.message.message import make_message
 from flwr.common.constant import ErrorCode
-from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest, PushMessagesResponse
+from flwr.proto.fleet_pb2 import (
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PushMessagesRequest,
+    PushMessagesResponse,
+)
 from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
 from flwr.proto.node_pb2 import Node
 from flwr.serverapp import Grid
@@ -68,9 +74,37 @@ def test_many_rounds_over_one_grid(fleet, devices):
             np.testing.assert_array_equal(reply.content["update"]["item"].numpy(), expected)
             assert reply.content["seen"]["round"] == number
             assert reply.metadata.group_id == f"round-{number}"
-    assert not fleet._mailbox._entries
+    assert not fleet._mailbox._posted
     assert not fleet._mailbox._objects
-    assert not fleet.grid._asked
+    assert not fleet.grid._sent
+
+
+def test_messages_of_one_content_are_one_broadcast(fleet, devices):
+    content = question(devices[0]).content
+    same = [Message(content, dst_node_id=node, message_type="train", group_id="round-0") for node in devices]
+    names = list(fleet.grid.push_messages([*same, question(devices[0], 1)]))
+    assert sorted(len(sent.object_ids) for sent in fleet.grid._sent.values()) == sorted(
+        [len(get_all_nested_objects(content))] * 2
+    )
+    replies: list[Message] = []
+    deadline = time.monotonic() + 20
+    while len(replies) < len(names) and time.monotonic() < deadline:
+        replies += fleet.grid.pull_messages(names)
+    found = {it.metadata.reply_to_message_id: (it.metadata.src_node_id, it.content["seen"]["round"]) for it in replies}
+    assert found == dict(zip(names, [*((node, 0) for node in devices), (devices[0], 1)], strict=True))
+
+
+def test_a_letter_is_what_flower_makes_of_its_message(fleet):
+    """Its root names the content without hashing it again."""
+    node = fleet.enrolment.add(NodeKey.make().public_pem).node_id
+    fleet.grid.push_messages([question(node)])
+    (outgoing,) = fleet.grid._sent.values()
+    letter = outgoing.letter_for(node)
+    stamped = make_message(metadata=outgoing.metadata_for(node), content=question(node).content)
+    assert letter.message_id == stamped.object_id
+    assert letter.root == stamped.deflate()
+    assert letter.tree == get_object_tree(stamped).SerializeToString()
+    assert {letter.message_id, *letter.object_ids} == set(get_all_nested_objects(stamped))
 
 
 def test_an_array_of_several_chunks_arrives_whole(fleet, run_agent, tmp_path):
@@ -154,11 +188,19 @@ def test_messages_that_nobody_collects_do_not_pile_up(fleet, monkeypatch):
     for number in range(5):
         fleet.grid.push_messages([question(77, number, ttl=0.01)])
         time.sleep(0.02)
-    assert len(fleet._mailbox._entries) == len(fleet.grid._asked) == 1
+    assert len(fleet._mailbox._posted) == len(fleet.grid._sent) == 1
 
 
-def _push(device, node_id, name, reply, root=None):
+def _pull(device, node_id) -> str:
+    """Ask for a message the way a device does, and return its name."""
+    answer = device.post("/v1/fleet/pull-messages", PullMessagesRequest(node=Node(node_id=node_id)).SerializeToString())
+    messages = PullMessagesResponse.FromString(answer.content).messages_list
+    return messages[0].metadata.message_id if messages else ""
+
+
+def _push(device, node_id, reply):
     """Push a reply the way a device that was tampered with might: its objects, and any root."""
+    name = _pull(device, node_id)
     objects, tree = get_all_nested_objects(reply), get_object_tree(reply)
     push = PushMessagesRequest(node=Node(node_id=node_id), message_object_trees=[tree])
     sent = push.messages_list.add()
@@ -179,9 +221,9 @@ def _push(device, node_id, name, reply, root=None):
 
 def test_metadata_of_a_reply_is_the_servers_own(fleet, insider):
     device, node = insider
-    device.post("/v1/fleet/pull-messages", PullMessagesRequest(node=Node(node_id=node)).SerializeToString())
+    assert not _pull(device, node), "it is online from here on"
     (name,) = fleet.grid.push_messages([question(node, 4)])
-    _push(device, node, name, double(question(node, 4)))
+    _push(device, node, double(question(node, 4)))
     (reply,) = fleet.grid.pull_messages([name])
     assert reply.content["seen"]["round"] == 4
     given = reply.metadata
@@ -191,9 +233,9 @@ def test_metadata_of_a_reply_is_the_servers_own(fleet, insider):
 
 def test_what_is_no_reply_becomes_an_error(fleet, insider):
     device, node = insider
-    device.post("/v1/fleet/pull-messages", PullMessagesRequest(node=Node(node_id=node)).SerializeToString())
+    assert not _pull(device, node), "it is online from here on"
     (name,) = fleet.grid.push_messages([question(node)])
-    _push(device, node, name, RecordDict({"a": ConfigRecord({"b": 1})}))  # its root is no message
+    _push(device, node, RecordDict({"a": ConfigRecord({"b": 1})}))  # its root is no message
     (reply,) = fleet.grid.pull_messages([name])
     assert reply.error.code == ErrorCode.REPLY_MESSAGE_UNAVAILABLE
 
@@ -207,10 +249,10 @@ def repeated_chunks(monkeypatch):
 
 def test_a_reply_that_would_grow_in_memory_is_not_inflated(fleet, insider, repeated_chunks):
     device, node = insider
-    device.post("/v1/fleet/pull-messages", PullMessagesRequest(node=Node(node_id=node)).SerializeToString())
+    assert not _pull(device, node), "it is online from here on"
     (name,) = fleet.grid.push_messages([question(node)])
     bomb = Array(np.zeros(250_000, dtype=np.float32))
-    _push(device, node, name, Message(RecordDict({"update": ArrayRecord({"item": bomb})}), reply_to=question(node)))
+    _push(device, node, Message(RecordDict({"update": ArrayRecord({"item": bomb})}), reply_to=question(node)))
     tracemalloc.start()
     (reply,) = fleet.grid.pull_messages([name])
     _, peak = tracemalloc.get_traced_memory()
