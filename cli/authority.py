@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from palate.cli.options import read_given
 from palate.cli.server_devices import HERE, FolderOption
 from palate.cli.terminal import Answer, answering
 from palate.errors import ConfigError
@@ -225,7 +226,7 @@ def _contents(paths: list[Path]) -> tuple[list[EnrolmentRequest], list[bytes]]:
     from palate.server.helper.queries import parts_of
 
     asked, known = [], []
-    for data in map(_read, paths):
+    for data in map(read_given, paths):
         for part in [data] if data.lstrip().startswith(b"{") else parts_of(data):
             if part.startswith(MAGIC):
                 known.append(part)
@@ -251,13 +252,6 @@ def _device(name: str) -> int:
         raise ConfigError(
             f"{name!r} is no name of a device: 16 hexadecimal digits", hint="palate server devices lists them"
         ) from None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="check the path") from error
 
 
 _COMMANDS: dict[Callable[..., None], str] = {

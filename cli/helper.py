@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from palate.cli.options import folder_option, listen_on
+from palate.cli.options import folder_option, listen_on, read_given
 from palate.cli.signals import stop_signals
 from palate.cli.terminal import Answer, answering, confirm, note, watched
 from palate.errors import ConfigError
@@ -111,7 +111,7 @@ def trust(
     from palate.privacy.spoken import spoken
     from palate.server.helper.folder import trust as take_in
 
-    found = take_in(HelperFolder(folder), _read(card))
+    found = take_in(HelperFolder(folder), read_given(card))
     parties = found.parties
     admits = "server and helper together" if parties.authority is None else "a third party"
     claim = trust_of(parties)
@@ -217,7 +217,7 @@ def answer(
     from palate.server.helper.queries import Query
     from palate.server.helper.replies import reply_to
 
-    data = _read(query)
+    data = read_given(query)
     bar, moved = watched("report", 1)
 
     def progress(done: int, total: int) -> None:
@@ -285,7 +285,7 @@ def admit(
     from palate.server.helper.admitting import asked_in
     from palate.server.helper.folder import opened
 
-    asked = asked_in(map(_read, found))
+    asked = asked_in(map(read_given, found))
     with opened(HelperFolder(folder), alone=False) as service:
         for each in asked:
             shown = (
@@ -353,13 +353,6 @@ def anchor(*, yes: YesOption = False, folder: FolderOption = HERE) -> Answer:
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number:,} {thing}s"
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="check the path") from error
 
 
 @contextmanager

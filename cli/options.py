@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import click
@@ -108,3 +109,19 @@ class PanelCommand(TyperCommand):
         for title in sorted(panels, key="Options".__eq__):
             with formatter.section(title):
                 formatter.write_dl(panels[title])
+
+
+_MOST_BYTES = 1 << 30
+"""Of a file that another party hands over; a helper's question about a million devices has a third of it."""
+
+
+def read_given(path: Path) -> bytes:
+    """Read a file that another party handed over; raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="check the path") from error
+    if len(data) > _MOST_BYTES:
+        raise ConfigError(f"{path} has more than {_MOST_BYTES:,} bytes", hint="is it the file that you were given?")
+    return data

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from palate.cli.fields import reads
-from palate.cli.options import folder_option
+from palate.cli.options import folder_option, read_given
 from palate.cli.terminal import Answer, answering, note
 from palate.data.options import ReadOptions
 from palate.errors import ConfigError
@@ -69,7 +69,7 @@ def init(
     if authority is not None:
         given["cohort"]["authority_is_separate"] = True
     fleet = FleetFolder(folder)
-    card = None if helper is None else _read(helper)
+    card = None if helper is None else read_given(helper)
     items, notes = make_fleet(fleet, catalogue, given, authority=authority, helper=card, read=read)
     for words in notes:
         note(f"note: {words}")
@@ -117,9 +117,9 @@ def enrol(
     fleet.require()
     made = make_welcome(
         fleet,
-        EnrolmentRequest.open(_read(request)),
+        EnrolmentRequest.open(read_given(request)),
         authority_key=authority_key,
-        certificate=None if certificate is None else _read(certificate),
+        certificate=None if certificate is None else read_given(certificate),
         readmit=readmit,
     )
     files.replace(welcome, made.archive)
@@ -175,7 +175,7 @@ def admit(
 
     fleet = FleetFolder(folder)
     fleet.require()
-    taken = inviting.admit(fleet, _read(certificates))
+    taken = inviting.admit(fleet, read_given(certificates))
     left = len(inviting.waiting(fleet))
     lines = [*(f"device {each} is enrolled" for each in taken), f"{left} devices wait"]
     return Answer({"enrolled": taken, "waiting": left}, lines)
@@ -225,10 +225,3 @@ def devices(*, folder: FolderOption = HERE) -> Answer:
 
 def _day(moment: float | None) -> str:
     return "" if moment is None else f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d}"
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="check the path") from error

@@ -6,7 +6,6 @@ catalogue of the day; an item that is known by its title alone has the key ``tit
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,11 @@ if TYPE_CHECKING:
 
 UNKNOWN_YEAR: Final = 0
 TITLE_PREFIX: Final = "title:"
+_COLUMNS: Final = ("item", "title", "genres", "year", "text")
+_MAX_GENRES: Final = 64
+"""Of an item, on average."""
+_MAX_DECODED_BYTES: Final = 1 << 30
+"""Of a catalogue that somebody else wrote; a million items with descriptions need a third of it."""
 
 WORD: Final = re.compile(r"(?<![^\W_])[^\W\d_]{2,}(?![^\W_])")
 """What counts as a word of a title or a description: two or more letters of any script and no digit among them. Numbers
@@ -156,36 +160,45 @@ class Catalogue:
         """
         import polars as pl
 
+        from palate.data.files import Limits
+        from palate.data.parquet import read_parquet
+
+        limits = Limits(max_decoded_bytes=_MAX_DECODED_BYTES)
         try:
-            frame = pl.read_parquet(io.BytesIO(data))
+            frame = read_parquet("the catalogue", data, limits, _COLUMNS)
             height, given = frame.height, frame.columns
+            keys = frame["item"].cast(pl.String).fill_null("")
+            distinct, expected = keys.filter(keys != "").n_unique(), max(height, 1) if num_items is None else num_items
+            if height != expected or distinct != expected:
+                raise DataError(
+                    f"the catalogue has {distinct} items in {height} rows, {expected} are expected", hint=hint
+                )
 
             def words(name: str) -> list[str]:
                 text = frame[name].cast(pl.String).fill_null("") if name in given else None
                 return [""] * height if text is None else [printable(value) for value in text.to_list()]
 
-            keys = frame["item"].cast(pl.String).fill_null("")
             genres = frame["genres"] if "genres" in given else pl.Series([[]] * height, dtype=pl.List(pl.String))
             genres = genres.fill_null("").str.split("|") if genres.dtype == pl.String else genres
-            parted = genres.cast(pl.List(pl.String)).to_list()
+            parted = genres.cast(pl.List(pl.String))
+            if parted.list.len().sum() > _MAX_GENRES * height:
+                raise DataError(f"the catalogue has more than {_MAX_GENRES} genres an item", hint=hint)
             unknown = pl.Series([UNKNOWN_YEAR] * height, dtype=pl.Int32)
             years = frame["year"].cast(pl.Int32).fill_null(UNKNOWN_YEAR) if "year" in given else unknown
             titles, texts = words("title"), words("text")
+        except DataError as error:
+            raise DataError(error.message, hint=hint) from None
         except (
             pl.exceptions.PolarsError,
             pl.exceptions.PanicException,
             OSError,
         ) as error:  # panics, too
             raise DataError(f"the catalogue cannot be read ({type(error).__name__})", hint=hint) from None
-        expected = max(height, 1) if num_items is None else num_items
-        distinct = keys.filter(keys != "").n_unique()
-        if height != expected or distinct != expected:
-            raise DataError(f"the catalogue has {distinct} items in {height} rows, {expected} are expected", hint=hint)
         ids = tuple(keys.to_list())
         return Catalogue(
             ids=ids,
             titles=tuple(title or printable(key) for title, key in zip(titles, ids, strict=True)),
-            genres=tuple(tuple(sorted({printable(name) for name in own or () if name})) for own in parted),
+            genres=tuple(tuple(sorted({printable(name) for name in own or () if name})) for own in parted.to_list()),
             years=years.to_numpy().astype(np.int32),
             texts=tuple(texts),
         )

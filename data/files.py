@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Final, cast
+from typing import IO, Final
 
 from palate.data.values import shorten
 from palate.errors import DataError, EnvironmentProblem
@@ -24,9 +24,13 @@ from palate.errors import DataError, EnvironmentProblem
 MAX_MEMBERS: Final = 10_000
 """Files in an archive or a folder."""
 MAX_RATIO: Final = 200
-"""Unpacked size of a member over its packed size, from a size where it matters; exports of text reach 30."""
+"""Unpacked size over packed size, from a size where it matters; exports of text reach 30."""
 _RATIO_FROM = 1 << 20
+_DECODED_FREELY = 1 << 25
+"""As `_RATIO_FROM`, for the values of a file: a constant column is packed without end."""
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second is an empty archive
+_ENTRY = b"PK\x01\x02"
+"""Begins an entry of an archive's directory."""
 _LEFT_OUT = frozenset(("__macosx", "deleted", "orphaned", "likes", "lists"))
 """Folders of archives that hold no history: of macOS, and Letterboxd's what was deleted, liked and listed."""
 _ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, zlib.error, ValueError)
@@ -42,10 +46,13 @@ class Limits:
         Of the file, and of what it unpacks to.
     max_rows
         Records in it.
+    max_decoded_bytes
+        Of its values in memory.
     """
 
     max_bytes: int = 1 << 40
     max_rows: int = 1 << 40
+    max_decoded_bytes: int = 1 << 40
 
     def check_rows(self, name: str, rows: int) -> None:
         """Refuse a file with too many records; raises `DataError`."""
@@ -56,6 +63,22 @@ class Limits:
         """Refuse a file that is too large; raises `DataError`."""
         if size > self.max_bytes:
             raise DataError(f"{name} has more than {self.max_bytes:,} bytes", hint="read it in parts")
+
+    def check_decoded(self, name: str, stored: int, decoded: int) -> None:
+        """Refuse a file whose values take too much memory, or far more than data does; raises `DataError`.
+
+        Parameters
+        ----------
+        name
+            Of the file, for messages.
+        stored, decoded
+            Bytes of the file, and of its values.
+        """
+        if decoded > self.max_decoded_bytes or decoded > max(_DECODED_FREELY, MAX_RATIO * stored):
+            raise DataError(
+                f"{name} has {stored:,} bytes, and its values would take {decoded:,} bytes of memory",
+                hint="no history or catalogue is like that; if you trust it, read it in parts, as CSV",
+            )
 
 
 UNLIMITED: Final = Limits()
@@ -80,7 +103,7 @@ def read_bytes(path: Path, limits: Limits = UNLIMITED) -> bytes:
                 raise DataError(
                     f"{path.name} holds {len(members)} files: {inside}", hint="unpack it, and name one of them"
                 )
-            data = _unpacked(path.name, archive, members, limits)[0][1]
+            data = _unpacked(path.name, len(data), archive, members, limits)[0][1]
     return _not_empty(path.name, _gunzipped(path.name, data, limits))
 
 
@@ -125,7 +148,7 @@ def read_known_files(
         usable = [each for each in members if _may_hold_history(each.filename)]
         chosen = [each for each in usable if is_known(each.filename.rpartition("/")[2])]
         chosen = usable if len(usable) == 1 else chosen
-        found = _unpacked(path.name, archive, chosen, limits)
+        found = _unpacked(path.name, len(data), archive, chosen, limits)
         found = [(name, _gunzipped(name, content, limits)) for name, content in found]
     chosen_names = {each.filename for each in chosen}
     return _known(path.name, found, names), tuple(name for name in names if name not in chosen_names)
@@ -179,13 +202,28 @@ def _stored(path: Path, limits: Limits) -> bytes:
 
 
 def _gunzipped(name: str, data: bytes, limits: Limits) -> bytes:
-    if data.startswith(b"\x1f\x8b"):
-        try:
-            data = _read_at_most(cast("IO[bytes]", gzip.GzipFile(fileobj=io.BytesIO(data))), limits.max_bytes + 1)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{name} is a damaged gzip file: {error}", hint="fetch or compress it again") from error
-        limits.check_bytes(name, len(data))
-    return data
+    if not data.startswith(b"\x1f\x8b"):
+        return data
+    most = min(limits.max_bytes, max(_RATIO_FROM, MAX_RATIO * len(data)))
+    try:
+        size = 0  # first without keeping anything
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            while size <= most and (part := file.read(1 << 20)):
+                size += len(part)
+        limits.check_bytes(name, size)
+        if size > most:
+            raise _too_far_packed(name, len(data))
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{name} is a damaged gzip file: {error}", hint="fetch or compress it again") from error
+
+
+def _too_far_packed(name: str, packed: int, unpacked: int | None = None) -> DataError:
+    size = "" if unpacked is None else f" to {unpacked:,} bytes"
+    return DataError(
+        f"{name} would unpack{size} from {packed:,} bytes, more than {MAX_RATIO} times as much",
+        hint="no export is packed like that; if you trust it, unpack it yourself and name the file",
+    )
 
 
 def _not_empty(name: str, data: bytes) -> bytes:
@@ -209,6 +247,8 @@ def _read_at_most(file: IO[bytes], size: int) -> bytes:
 
 @contextmanager
 def _archive(name: str, data: bytes) -> Iterator[zipfile.ZipFile]:
+    if data.count(_ENTRY) > 2 * MAX_MEMBERS:  # the directory is read as a whole, some 500 bytes of memory an entry
+        raise DataError(f"{name} holds more than {MAX_MEMBERS:,} files", hint="unpack it, and name one of them")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             yield archive
@@ -227,17 +267,15 @@ def _members(name: str, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 
 def _unpacked(
-    name: str, archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], limits: Limits
+    name: str, stored: int, archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], limits: Limits
 ) -> list[tuple[str, bytes]]:
     """Names and contents of some members, once all of their sizes have been checked."""
     limits.check_bytes(name, sum(each.file_size for each in members))
+    if sum(each.compress_size for each in members) > stored:
+        raise DataError(f"{name} has files that overlap", hint="no export is packed like that; unpack it yourself")
     for each in members:
         if each.file_size > _RATIO_FROM and each.file_size > MAX_RATIO * max(each.compress_size, 1):
-            raise DataError(
-                f"{name}: {each.filename} would unpack to {each.file_size:,} bytes from {each.compress_size:,}, "
-                f"more than {MAX_RATIO} times as much",
-                hint="no export is packed like that; if you trust it, unpack it yourself and name the file",
-            )
+            raise _too_far_packed(f"{name}: {each.filename}", each.compress_size, each.file_size)
     found = []
     for each in members:
         with archive.open(each) as file:

@@ -17,9 +17,18 @@ Record: TypeAlias = tuple[int, object]
 """Line number, 1-based, and a mapping from field to value; anything else is a malformed record."""
 
 _MAX_DEPTH = 32
+_MAX_FIELDS = 1000
+"""Different fields of all records together."""
+_MAX_DAMAGED = 1000
+"""JSON values that are passed over: to find the end of each takes another look at what follows."""
+_MAX_XML_RECORDS = 1_000_000
+_VALUE_BYTES = 64
+"""What a JSON value takes in Python."""
 
 
-def columns_of(name: str, records: Iterable[Record], limits: Limits) -> tuple[pl.DataFrame, pl.Series, tuple[int, ...]]:
+def columns_of(
+    name: str, records: Iterable[Record], limits: Limits, *, stored: int
+) -> tuple[pl.DataFrame, pl.Series, tuple[int, ...]]:
     """Put records into columns; every field of any record is a column, "" where a record lacks it.
 
     Parameters
@@ -29,7 +38,9 @@ def columns_of(name: str, records: Iterable[Record], limits: Limits) -> tuple[pl
     records
         In the order of the file.
     limits
-        How many there may be.
+        How many there may be, and how much memory their columns may take.
+    stored
+        Bytes of the file.
 
     Returns
     -------
@@ -39,8 +50,9 @@ def columns_of(name: str, records: Iterable[Record], limits: Limits) -> tuple[pl
     Raises
     ------
     DataError
-        If there are too many.
+        If there are too many, or they have too many different fields.
     """
+    fields: set[str] = set()
     lines: list[int] = []
     malformed: list[int] = []
     found: list[dict[str, str | None]] = []
@@ -49,20 +61,34 @@ def columns_of(name: str, records: Iterable[Record], limits: Limits) -> tuple[pl
         if isinstance(value, Mapping) and value:
             found.append({key: _text(field) for key, field in value.items()})
             lines.append(line)
+            fields.update(found[-1])
+            if len(fields) > _MAX_FIELDS:
+                raise DataError(
+                    f"{name}, line {line}: its records have more than {_MAX_FIELDS:,} different fields",
+                    hint="the fields of a record must be columns; export it as CSV",
+                )
         else:
             malformed.append(line)
+    limits.check_decoded(name, stored, 16 * len(fields) * len(found))  # every record has a value in every column
     frame = pl.from_dicts(found, infer_schema_length=None) if found else pl.DataFrame()
     frame = frame.select(pl.all().cast(pl.String).fill_null(""))
     return frame, pl.Series("line", lines, pl.Int64), tuple(malformed)
 
 
-def json_records(text: str) -> Iterator[Record]:
+def json_records(name: str, text: str, limits: Limits) -> Iterator[Record]:
     """Objects of a JSON list or of JSON lines; one damaged line costs itself.
 
     One object that holds a list of objects, as answers of web services do, gives those of the longest such list,
     numbered from 1.
+
+    Raises
+    ------
+    DataError
+        If it has too many values, or too many damaged ones.
     """
-    values = _json_values(text)
+    count = text.count(",") + text.count("[") + text.count("{")
+    limits.check_decoded(name, len(text), len(text) + _VALUE_BYTES * count)
+    values = _json_values(name, text)
     first, second = next(values, None), next(values, None)
     inner = _longest_list(first[1]) if first is not None and second is None else None
     if inner is not None:
@@ -83,20 +109,26 @@ def _longest_list(value: object, depth: int = 2) -> list[object] | None:
     return max(found, key=len, default=None)
 
 
-def _json_values(text: str) -> Iterator[Record]:
+def _json_values(name: str, text: str) -> Iterator[Record]:
     """Each value of a list, or of lines, with its line number; None for what is none."""
-    decoder, at, line, counted = json.JSONDecoder(), 0, 1, 0
-    blank = re.compile(r"[\s,]*")
+    decoder, at, line, counted, damaged = json.JSONDecoder(), 0, 1, 0, 0
+    blank, closing = re.compile(r"[\s,]*"), re.compile(r"\]\s*\Z")
     opening = re.compile(r"\s*\[\s*(?=[\]{])").match(text)
     at = opening.end() if opening else 0
     while True:
         at = blank.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
         line, counted = line + text.count("\n", counted, at), at
-        if at == len(text) or (opening and text[at:].strip() == "]"):
+        if at == len(text) or (opening and closing.match(text, at)):
             return
         try:
             value, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
+            damaged += 1
+            if damaged > _MAX_DAMAGED:
+                raise DataError(
+                    f"{name}, line {line}: more than {_MAX_DAMAGED:,} values before it are no JSON",
+                    hint="write each record as one JSON object on a line, or export it as CSV",
+                ) from None
             value, found = None, text.find("\n", at)
             at = found if found >= 0 else len(text)
         yield line, value
@@ -147,6 +179,8 @@ def xml_records(text: str, tags: Iterable[str]) -> list[Record]:
             raise DataError(f"the XML is nested more than {_MAX_DEPTH} deep", hint="export it again")
         if fields is None and tag in wanted:
             fields = {}
+            if len(found) == _MAX_XML_RECORDS:
+                raise DataError(f"the XML has more than {_MAX_XML_RECORDS:,} records", hint="read it in parts")
             found.append((parser.CurrentLineNumber, fields))
         parts.clear()
 

@@ -19,6 +19,7 @@ import polars as pl
 
 from palate.data.files import UNLIMITED, Limits, empty_file, read_bytes
 from palate.data.importers import Importer, importer_of, importer_of_text
+from palate.data.parquet import is_parquet, read_parquet
 from palate.data.ratings import RatingScale
 from palate.data.records import Record, columns_of, json_records
 from palate.data.values import KNOWN_NAMES, looks_like_a_value, plain_name, shorten
@@ -45,7 +46,10 @@ _QUOTED = re.compile(r'"[^"]*"')
 _RECBOLE_TYPE = re.compile(r":(token|token_seq|float|float_seq)$")
 _PLAIN_CONTROL = frozenset(b"\t\n\r\x0b\x0c\x1a\x1b")
 _BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
-_PARQUET_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
+_VALUE_BYTES = 16
+"""What polars needs for a text, next to its letters."""
+_LINE_BYTES = 64
+"""What Python needs for a line, next to its letters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,16 +163,16 @@ def table_of(name: str, data: bytes, *, columns: Sequence[str] | None = None, li
     """
     known = importer_of(name) if columns is None else None
     header, separator = (known.header, known.separator) if known else (columns, None)
-    if data.startswith(b"PAR1"):
-        table = _parquet(name, data, limits)
+    if is_parquet(data):
+        table = _by_rows(name, read_parquet(name, data, limits))
     else:
         text, notes = _decode(name, data)
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         by_text = None if columns is not None else importer_of_text(name, text)
         if by_text is not None and by_text.records is not None:
-            known, table = by_text, _of_records(name, by_text.records(text), notes, limits)
+            known, table = by_text, _of_records(name, by_text.records(text), notes, limits, len(data))
         elif text.lstrip().startswith(("{", "[")):
-            table = _of_records(name, json_records(text), notes, limits)
+            table = _of_records(name, json_records(name, text, limits), notes, limits, len(data))
         elif text.lstrip().startswith("<"):
             raise DataError(f"{name} is XML or a web page that is no known export", hint="export it as CSV or JSON")
         else:
@@ -262,7 +266,9 @@ def _guess_separator(sample: list[str]) -> str:
 
 def _plain(name: str, text: str, separator: str, limits: Limits) -> pl.DataFrame:
     """Split text without quotes into columns `line` and `fields`."""
-    limits.check_rows(name, text.count("\n") - 1)
+    lines = text.count("\n")
+    limits.check_rows(name, lines - 1)
+    limits.check_decoded(name, len(text), len(text) + _VALUE_BYTES * (lines + text.count(separator)))
     records = pl.DataFrame({"text": pl.Series([text]).str.split("\n").explode()})
     records = records.with_row_index("line", offset=1).filter(pl.col("text").str.strip_chars() != "")
     return records.select("line", pl.col("text").str.split(separator).alias("fields"))
@@ -274,6 +280,8 @@ def _quoted(name: str, text: str, separator: str, limits: Limits) -> pl.DataFram
     A quote that is never closed takes the rest of the file into its field. So a record of several lines that has
     not as many fields as the first is taken for one line with a stray quote, and reading continues after that line.
     """
+    counted = text.count("\n") + text.count(separator)
+    limits.check_decoded(name, len(text), len(text) + _LINE_BYTES * counted)
     lines = text.split("\n")
     records: list[list[str]] = []
     starts: list[int] = []
@@ -339,25 +347,15 @@ def _by_position(name: str, width: int, columns: Sequence[str]) -> list[str]:
     return [*columns, *(f"column {at + 1}" for at in range(len(columns), width))]
 
 
-def _of_records(name: str, records: Iterable[Record], notes: tuple[str, ...], limits: Limits) -> Table:
+def _of_records(name: str, records: Iterable[Record], notes: tuple[str, ...], limits: Limits, stored: int) -> Table:
     """Table of records that name their own fields; every field that any of them has is a column."""
-    frame, lines, malformed = columns_of(name, records, limits)
+    frame, lines, malformed = columns_of(name, records, limits, stored=stored)
     if frame.is_empty():
         raise DataError(f"{name} holds no JSON objects", hint='each row must be an object such as {"item": "x"}')
     rows = len(lines) + len(malformed)
     return _checked(
         Table(name=name, frame=frame, lines=lines, unit="line", rows_read=rows, malformed=malformed, notes=notes)
     )
-
-
-def _parquet(name: str, data: bytes, limits: Limits) -> Table:
-    try:
-        limits.check_rows(name, pl.scan_parquet(io.BytesIO(data)).select(pl.len()).collect().item())
-        frame = pl.read_parquet(io.BytesIO(data))
-    except _PARQUET_ERRORS as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{name} is a damaged Parquet file: {reason}", hint="write or fetch it again") from error
-    return _by_rows(name, frame)
 
 
 def _of_frame(frame: IntoDataFrame) -> Table:

@@ -43,6 +43,10 @@ ADMISSION_PATH: Final = "/v1/palate/admission"
 """Where an enrolled device fetches its newest certificate."""
 MAX_WELCOME_BYTES: Final = 1 << 16
 MAX_CATALOGUE_BYTES: Final = 1 << 28
+_MAX_RATIO: Final = 20
+"""Unpacked size over packed size: a catalogue is Parquet, which is packed already."""
+_MAX_ENTRIES: Final = 100
+"""Of an archive's directory, by their mark, which two files may have in them by chance."""
 
 _REQUEST_TAG = b"palate/enrolment/request/1"
 _HEX32 = re.compile(r"[0-9a-f]{64}")
@@ -408,6 +412,8 @@ class Welcome:
         EnrolmentFileRefused
             If it holds anything but the two files, they are too large, or they do not belong together.
         """
+        if data.count(b"PK\x01\x02") > _MAX_ENTRIES:  # the directory is read as a whole
+            raise _refused(f"it must hold {WELCOME_NAME} and {CATALOGUE_NAME} and nothing else")
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 names = sorted(entry.filename for entry in archive.infolist())
@@ -455,11 +461,16 @@ def _names(form: str) -> set[str]:
 
 
 def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
-    """Read one file of an archive; the size that the archive states is not trusted."""
-    with archive.open(name) as member:
-        data = member.read(most + 1)
-    if len(data) > most:
+    """Read one file of an archive; the size that the archive states is checked, and then not trusted."""
+    stated = archive.getinfo(name)
+    if stated.file_size > most:
         raise _refused(f"{name} in it has more than the {most} bytes that are accepted")
+    if stated.file_size > max(MAX_WELCOME_BYTES, _MAX_RATIO * stated.compress_size):
+        raise _refused(f"{name} in it would unpack to {stated.file_size:,} bytes from {stated.compress_size:,}")
+    with archive.open(name) as member:
+        data = member.read(stated.file_size + 1)
+    if len(data) != stated.file_size:
+        raise _refused(f"{name} in it has another size than it states")
     return data
 
 

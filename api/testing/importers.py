@@ -108,7 +108,12 @@ class ImporterConformance(Conformance):
         from palate.data.records import columns_of, json_records
 
         if self.importer.records is not None or self.sample.lstrip().startswith(("[", "{")):
-            return columns_of(self.file, (self.importer.records or json_records)(self.sample), UNLIMITED)[0]
+            records = (
+                self.importer.records(self.sample)
+                if self.importer.records is not None
+                else json_records(self.file, self.sample, UNLIMITED)
+            )
+            return columns_of(self.file, records, UNLIMITED, stored=len(self.sample))[0]
         lines = self._lines() if self.importer.header else self._lines()[1:]
         columns = self._columns()
         self.expect(

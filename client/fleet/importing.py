@@ -30,6 +30,7 @@ Found = Literal["exact", "likely", "unknown"]
 
 MAX_FILE_BYTES: Final = 1 << 28
 MAX_ROWS: Final = 1_000_000
+MAX_DECODED_BYTES: Final = 1 << 28
 EXAMPLES: Final[dict[Found, int]] = {"exact": 3, "likely": 10, "unknown": 3}
 """Titles that are shown of each kind; the likely ones are to be agreed to."""
 LISTED: Final = 20
@@ -159,7 +160,7 @@ def plan_import(
     from palate.data.options import ReadOptions
     from palate.data.personal import read_personal
 
-    limits = Limits(max_bytes=MAX_FILE_BYTES, max_rows=MAX_ROWS)
+    limits = Limits(max_bytes=MAX_FILE_BYTES, max_rows=MAX_ROWS, max_decoded_bytes=MAX_DECODED_BYTES)
     read = read_personal(path, options or ReadOptions(), limits)
     catalogue = Catalogue.of(()) if catalogue is None else catalogue
     matcher = _Matcher(catalogue, likely=likely)

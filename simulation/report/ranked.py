@@ -9,6 +9,8 @@ import numpy as np
 import polars as pl
 
 from palate.data.catalogue import Catalogue
+from palate.data.files import UNLIMITED
+from palate.data.parquet import read_parquet
 from palate.errors import DataError
 from palate.simulation.evaluation import Evaluation
 from palate.simulation.report.files import damaged, file_bytes
@@ -73,7 +75,8 @@ def read_evaluation(folder: Path, num_items: int, top_k: int) -> dict[str, Ranke
     found = {}
     try:
         # From memory: what is damaged must not be looked at lazily. polars panics on some damaged Parquet.
-        frame = pl.read_parquet(data).select(
+        columns = ("part", "user_id", "user", "target", "rank_sampled", "rank_full", "top_items")
+        frame = read_parquet(name, data, UNLIMITED, columns).select(
             pl.col("part", "user_id").cast(pl.String),
             pl.col("user", "target", "rank_sampled", "rank_full").cast(pl.Int32),
             pl.col("top_items").cast(pl.List(pl.Int32)).list.to_array(top_k),
@@ -93,6 +96,8 @@ def read_evaluation(folder: Path, num_items: int, top_k: int) -> dict[str, Ranke
                 )
                 _require_indices(evaluation, num_items)
                 found[part] = RankedUsers(tuple(rows["user_id"]), evaluation)
+    except DataError as error:
+        raise damaged(folder, name, error.message) from error
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         raise damaged(folder, name, str(error)) from error
     return found
