@@ -79,11 +79,12 @@ def _footer(data: bytes) -> tuple[int, list[_Struct]]:
     footer, end = _struct(data, start, start + size)
     rows, groups = footer.get(3), footer.get(4, [])
     _check_schema(footer.get(2))
-    if not isinstance(rows, int) or not all(isinstance(group, dict) for group in groups):
+    described = isinstance(groups, list) and all(isinstance(group, dict) for group in groups)
+    if not isinstance(rows, int) or rows < 0 or not described:
         raise ValueError("its footer is no Parquet footer")
     if end > start + size or rows != sum(_number(group, 3) for group in groups):
         raise ValueError("its row groups have other rows than its footer says")
-    if rows and not all(group.get(1) for group in groups):
+    if rows and not all(isinstance(group.get(1), list) and group[1] for group in groups):
         raise ValueError("it has rows without columns")
     return rows, groups
 
@@ -110,12 +111,13 @@ def _decoded_bytes(data: bytes, row_groups: list[_Struct], columns: Sequence[str
     total = 0
     for group in row_groups:
         rows = _number(group, 3)
-        for chunk in group.get(1, ()):
+        chunks = group.get(1)
+        for chunk in chunks if isinstance(chunks, list) else ():
             about = chunk.get(3) if isinstance(chunk, dict) else None
             if not isinstance(about, dict) or chunk.get(1):
                 raise ValueError("a column is elsewhere")
             path = about.get(3)
-            if not isinstance(path, list) or not path:
+            if not isinstance(path, list) or not path or not isinstance(path[0], bytes):
                 raise ValueError("a column has no name")
             if columns is not None and path[0].decode("utf-8", "replace") not in columns:
                 continue
@@ -139,8 +141,8 @@ def _pages(data: bytes, about: _Struct) -> Iterator[tuple[int, int]]:
     while at < end:
         header, at = _struct(data, at, end)
         at += _number(header, 3)
-        kind = header.get(1)
-        within = header.get({_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}.get(kind, 0), {})  # type: ignore[arg-type]
+        kind = _number(header, 1)
+        within = header.get({_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}.get(kind, 0), {})
         if at > end or not isinstance(within, dict):
             raise ValueError("a page is longer than its column")
         encoding = within.get(4 if kind == _DATA_V2 else 2)

@@ -11,11 +11,13 @@ out, each by itself:
   carry a token that only the page's own forms hold;
 - a policy that lets the page load, send to and be framed by nothing but itself, and answers that nobody may keep.
 
-Bodies and queries are small, so their sizes are bounded before anything is read into them.
+The link works once. Whoever follows it second, the owner or a thief, is told so. Bodies and queries are small, so their
+sizes are bounded before anything is read into them, and so is the time of a body.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 from collections.abc import Mapping
@@ -34,6 +36,7 @@ FORM_TOKEN = "token"
 MAX_BODY_BYTES = 16 << 10
 MAX_QUERY_BYTES = 8 << 10
 MAX_FIELDS = 128
+BODY_WITHIN_SECONDS = 10.0
 _TOKEN_BYTES = 24
 _HTTP_PORT = 80
 _FORM = "palate.form"
@@ -62,12 +65,19 @@ HEADERS: Mapping[str, str] = {
     "permissions-policy": "camera=(), microphone=(), geolocation=(), browsing-topics=()",
 }
 
+_CLOSING = {**HEADERS, "connection": "close"}
+"""Of a refusal: a stranger's connection does not stay."""
+
 _OPENING = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="0; url=./">'
     '<link rel="icon" href="data:,"><title>Palate</title></head>'
     '<body><p><a href="./">Open your page</a></p></body></html>'
 )
 _NO_COOKIE = "Open this page by the link that the command printed.\n"
+_USED = (
+    "This link was used: it opens the page once, in one browser. If that was not you, somebody else saw your page.\n"
+    "For another browser, end palate client page with Ctrl-C and start it again.\n"
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ class Secrets:
     place
         First part of every path.
     ticket
-        Opens the page: it is exchanged for the cookie.
+        Opens the page, once: it is exchanged for the cookie.
     cookie
         Kept by the browser.
     form
@@ -119,6 +129,7 @@ class AccessControl:
         self._words = words
         self._hosts = {f"{HOST}:{port}", HOST} if port == _HTTP_PORT else {f"{HOST}:{port}"}
         self._port = port
+        self._ticket_used = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
@@ -161,13 +172,13 @@ class AccessControl:
         if len(query) > MAX_QUERY_BYTES or query.count(b"&") >= MAX_FIELDS:
             return _nothing(414)
         if rest == "open" and scope["method"] == "GET":
-            return self._opened(query)
+            return self._opened(query, own_cookie=own_cookie)
         if headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
             return _nothing(403)
-        return None if own_cookie else PlainTextResponse(_NO_COOKIE, 403, headers=dict(HEADERS))
+        return None if own_cookie else PlainTextResponse(_NO_COOKIE, 403, headers=_CLOSING)
 
-    def _opened(self, query: bytes) -> Response:
-        """Exchange the ticket for the cookie.
+    def _opened(self, query: bytes, *, own_cookie: bool) -> Response:
+        """Exchange the ticket for the cookie, once; the browser that has the cookie may follow the link again.
 
         A page that moves on by itself and not a redirect: a link from a file on the disk is cross-site, and a browser
         keeps a strict cookie back along the whole chain of redirects that such a link begins.
@@ -175,6 +186,9 @@ class AccessControl:
         given = dict(parse_qsl(query.decode("latin-1"))).get("ticket", "")
         if not _same(given, self._words.ticket):
             return _nothing(404)
+        if self._ticket_used and not own_cookie:
+            return PlainTextResponse(_USED, 410, headers=_CLOSING)
+        self._ticket_used = True
         response = HTMLResponse(_OPENING, headers=dict(HEADERS))
         response.set_cookie(COOKIE, self._words.cookie, path=f"/{self._words.place}/", httponly=True, samesite="strict")
         return response
@@ -185,14 +199,18 @@ class AccessControl:
         if kind != "application/x-www-form-urlencoded" or not self._own_origin(headers):
             return None
         body, more = b"", True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                return None
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > MAX_BODY_BYTES:
-                return None
+        try:
+            async with asyncio.timeout(BODY_WITHIN_SECONDS):
+                while more:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        return None
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+                    if len(body) > MAX_BODY_BYTES:
+                        return None
+        except TimeoutError:
+            return None
         try:
             fields = dict(
                 parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
@@ -216,7 +234,7 @@ def form_of(scope: Scope) -> dict[str, str]:
 
 
 def _nothing(status: int) -> Response:
-    return Response(status_code=status, headers={"cache-control": "no-store"})
+    return Response(status_code=status, headers={"cache-control": "no-store", "connection": "close"})
 
 
 def _same(given: str, expected: str) -> bool:

@@ -26,11 +26,16 @@ from palate.client.page.app import Page
 from palate.client.page.session import DeviceSession
 from palate.errors import EnvironmentProblem, PalateError
 from palate.privacy import files
+from palate.privacy.patience import impatient
 
 DOOR = "page.html"
 """The file that leads to the page; removed when the page ends."""
 
-_MOST_AT_ONCE = 32
+_MOST_AT_ONCE = 64
+"""Connections, with those that wait."""
+_MOST_WAITING = 32
+"""Connections without a whole request. More would be others' on this machine: the oldest gives way."""
+_HEADERS_WITHIN_SECONDS = 5.0
 _KEEP_ALIVE_SECONDS = 5
 _FAREWELL_SECONDS = 2
 _MAX_HEAD_BYTES = 32 << 10
@@ -81,7 +86,7 @@ def _config(app: AccessControl) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     return uvicorn.Config(
         app,
-        http="h11",
+        http=impatient(_HEADERS_WITHIN_SECONDS, most_waiting=_MOST_WAITING),
         ws="none",
         loop="asyncio",
         lifespan="off",

@@ -14,10 +14,10 @@ from typing import Any
 import uvicorn
 
 from palate.errors import EnvironmentProblem
+from palate.privacy.patience import impatient
 from palate.server.fleet.certificates import CertificateError, server_tls
 from palate.server.fleet.transport.accepting import BoundedListener, PatientLoop, room_for_connections
 from palate.server.fleet.transport.http import HttpLimits
-from palate.server.fleet.transport.patience import impatient
 
 log = logging.getLogger(__name__)
 

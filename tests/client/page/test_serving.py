@@ -11,8 +11,9 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import httpx
@@ -35,6 +36,15 @@ class Served:
     folder: DeviceFolder
     link: str
     process: subprocess.Popen
+    cookies: httpx.Cookies = field(default_factory=httpx.Cookies)
+
+    def browser(self) -> httpx.Client:
+        """The owner's browser: it follows the link once, and has the cookie from then on."""
+        if not self.cookies:
+            with httpx.Client() as first:
+                assert first.get(self.link).status_code == 200
+                self.cookies = first.cookies
+        return httpx.Client(cookies=self.cookies)
 
     @property
     def place(self) -> str:
@@ -123,9 +133,52 @@ def test_spoilt_bytes_on_the_wire_do_not_stop_the_page(standing: Served) -> None
             while part := line.recv(1 << 16):
                 found += part
             assert not found or found.startswith(b"HTTP/1.1 4"), found[:200]
-    with httpx.Client() as browser:
-        browser.get(standing.link)
+    with standing.browser() as browser:
         assert browser.get(standing.place).status_code == 200
+
+
+def connections(port: int, count: int, said: bytes) -> list[socket.socket]:
+    """Connections of a stranger on this machine, each with the same bytes and nothing more."""
+    made = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(count)]
+    for line in made:
+        line.sendall(said)
+    return made
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"GET /x HTTP/1.1\r\nHost: a\r\nX-", b"GET /x HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"],
+    ids=["silent", "half a request", "idle after a whole one"],
+)
+def test_strangers_connections_do_not_keep_the_owner_out(standing: Served, said: bytes) -> None:
+    with standing.browser() as browser:
+        held = connections(standing.port, 200, said)
+        began = time.monotonic()
+        assert browser.get(standing.place, timeout=30).status_code == 200
+        assert time.monotonic() - began < 5.0
+        for line in held:
+            line.close()
+
+
+def test_half_a_request_is_closed_after_a_time(standing: Served) -> None:
+    (line,) = connections(standing.port, 1, b"GET / HTTP/1.1\r\n")
+    line.settimeout(30)
+    began = time.monotonic()
+    assert line.recv(1) == b""
+    assert time.monotonic() - began < 20
+    line.close()
+
+
+def test_the_link_opens_once_and_a_second_browser_is_told_why(served: Served) -> None:
+    with served.browser() as browser:
+        assert browser.get(served.link).status_code == 200
+        with httpx.Client() as thief:
+            answer = thief.get(served.link)
+            assert answer.status_code == 410
+            assert "This link was used" in answer.text
+            assert not thief.cookies
+            assert thief.get(served.place).status_code == 403
+        assert browser.get(served.place).status_code == 200
 
 
 def test_forgetting_ends_the_page_and_removes_its_door(served: Served) -> None:
@@ -167,8 +220,7 @@ def test_the_browser_is_given_the_file_and_never_the_link(
 
 
 def test_the_agent_and_the_page_share_the_vault(standing: Served) -> None:
-    with standing.folder.locked(), Vault.open(standing.folder.vault) as agent, httpx.Client() as browser:
-        browser.get(standing.link)
+    with standing.folder.locked(), Vault.open(standing.folder.vault) as agent, standing.browser() as browser:
         before = browser.get(f"{standing.place}history")
         with agent.transaction():
             History(agent).mark("film-00001", "hide")

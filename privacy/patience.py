@@ -1,8 +1,8 @@
-"""Connections that say nothing are closed: half a request, dripped for ever, must not keep the fleet out ("slowloris").
+"""Connections that say nothing are closed: half a request, dripped for ever, must not keep others out ("slowloris").
 
-Uvicorn bounds the time between two requests of a connection, and `SignedHttp` that of a body; in between, nothing
+Uvicorn bounds the time between two requests of a connection, and the applications that of a body; in between, nothing
 bounds how long the first byte and the headers may take. Whoever reaches the port could hold all connections that way,
-without a key.
+without a key. A fleet's server, a helper and the local page use this.
 """
 
 from __future__ import annotations
@@ -13,8 +13,19 @@ from typing import cast
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
-def impatient(headers_within_seconds: float) -> type[H11Protocol]:
-    """Return uvicorn's protocol with a deadline for the headers of every request, the first one's wait included."""
+def impatient(headers_within_seconds: float, *, most_waiting: int | None = None) -> type[H11Protocol]:
+    """Return uvicorn's protocol with a deadline for the headers of every request, the first one's wait included.
+
+    Parameters
+    ----------
+    headers_within_seconds
+        The deadline.
+    most_waiting
+        Connections without a whole request, idle ones included. One more, and the one that has waited longest is
+        closed: so a newcomer is served however many were opened before. None means no bound. The application closes
+        the connection of a stranger with its answer, for one that comes back to wait is among the newest.
+    """
+    waiting: dict[Impatient, None] = {}  # in the order in which they began to wait
 
     class Impatient(H11Protocol):
         """HTTP/1.1 that does not wait for ever."""
@@ -35,10 +46,17 @@ def impatient(headers_within_seconds: float) -> type[H11Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._rest()
+            waiting.pop(self, None)
             super().connection_lost(exc)
 
         def _watch(self) -> None:
             busy = self.cycle is not None and not self.cycle.response_complete
+            if busy or self.transport.is_closing():
+                waiting.pop(self, None)
+            elif most_waiting is not None and self not in waiting:
+                waiting[self] = None
+                if len(waiting) > most_waiting:
+                    next(iter(waiting))._give_up()
             if busy or self.timeout_keep_alive_task is not None or self.transport.is_closing():
                 self._rest()
             elif self._deadline is None:  # set once: what drips in does not prolong it
@@ -50,7 +68,8 @@ def impatient(headers_within_seconds: float) -> type[H11Protocol]:
                 self._deadline = None
 
         def _give_up(self) -> None:
-            self._deadline = None
+            self._rest()
+            waiting.pop(self, None)
             self.transport.abort()  # to close TLS in order would wait for the other side
 
     return Impatient
