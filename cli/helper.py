@@ -11,17 +11,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from palate.cli.options import folder_option, listen_on, read_given
+from palate.cli.helper_backup import backup, restore
+from palate.cli.helper_folder import HERE, FolderOption
+from palate.cli.options import listen_on, read_given
 from palate.cli.signals import stop_signals
 from palate.cli.terminal import Answer, answering, confirm, note, watched
-from palate.errors import ConfigError
+from palate.errors import ConfigError, EnvironmentProblem
 from palate.server.helper.folder import HelperFolder
 
-FolderOption = Annotated[Path, folder_option("Folder of the helper.", show_default=True)]
 OutputOption = Annotated[Path, typer.Option("-o", "--output", help="Where to write it.", metavar="FILE")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Agree without being asked.")]
-
-HERE = Path("helper")
 
 helper_app = typer.Typer(
     help="Help a fleet's server to add up what devices send, without either seeing it.",
@@ -145,8 +144,12 @@ def start(
     listen: Annotated[
         str | None, typer.Option(help="host:port to listen on, in place of helper.toml's.", metavar="HOST:PORT")
     ] = None,
+    backup: Annotated[
+        Path | None, typer.Option(help="Write a backup there at the start and after every answer.", metavar="TARGET")
+    ] = None,
 ) -> None:
     """Listen, and answer the fleet's server, until it is stopped; refuses an old or damaged ledger."""
+    from palate.server.helper.backup import back_up
     from palate.server.helper.folder import opened
     from palate.server.helper.http import HelperServer
 
@@ -158,7 +161,14 @@ def start(
         with server:
             answered = service.book.head()[0]
             note(f"helper of {config.fleet} on {server.address}; {_count(answered, 'round')} answered")
+            kept = None
             while not received:
+                if backup is not None and (end := service.end()) != kept:
+                    kept = end
+                    try:
+                        back_up(place, backup)
+                    except EnvironmentProblem as error:
+                        note(f"warning: {error.message}; the next answer tries again")
                 time.sleep(0.1)
     note("stopped; a round that is not answered yet can still be")
 
@@ -384,6 +394,8 @@ _COMMANDS: dict[Callable[..., None], str] = {
     admit: "admit device.crt request.json -o signed.crt",
     move: "move --address new.example:9443",
     anchor: "anchor",
+    backup: "backup helper.backup",
+    restore: "restore helper.backup",
 }
 """Every command, in the order of the help, with an example of its arguments."""
 

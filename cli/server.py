@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import typer
 
+from palate.cli.server_backup import backup, restore
 from palate.cli.server_demo import demo
 from palate.cli.server_devices import admit, devices, enrol, init, remove, waiting
 from palate.cli.server_new_run import new_run
@@ -26,6 +27,8 @@ _COMMANDS: dict[Callable[..., None], str] = {
     resume: "resume",
     stop: "stop --wait-seconds 60",
     renew_tls: "renew-tls",
+    backup: "backup books.backup",
+    restore: "restore books.backup",
     status: "status --json",
     rounds: "rounds",
     new_run: "new-run --catalogue items.csv",

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 ListenOption = Annotated[
     str | None, typer.Option(help="host:port to listen on, in place of fleet.toml's.", metavar="HOST:PORT")
+]
+
+BackupOption = Annotated[
+    Path | None, typer.Option("--backup", help="Write a backup there after every round.", metavar="TARGET")
 ]
 
 UntilDoneOption = Annotated[bool, typer.Option("--until-done", help="End after the last round.")]
@@ -48,12 +53,13 @@ def start(
         int | None, typer.Option(help="Devices that the first round waits for.", show_default="cohort.devices")
     ] = None,
     until_done: UntilDoneOption = False,
+    backup: BackupOption = None,
 ) -> Answer:
     """Listen, and run all rounds; goes on where a server before it stopped or was killed.
 
     After the last round it stays, for devices that come for the table, until palate server stop.
     """
-    return _serve(FleetFolder(folder), listen, devices, until_done=until_done)
+    return _serve(FleetFolder(folder), listen, devices, until_done=until_done, backup=backup)
 
 
 @answering
@@ -62,6 +68,7 @@ def resume(
     folder: FolderOption = HERE,
     listen: ListenOption = None,
     until_done: UntilDoneOption = False,
+    backup: BackupOption = None,
 ) -> Answer:
     """Go on with a run that has begun; refuses where none has.
 
@@ -72,7 +79,7 @@ def resume(
     fleet = FleetFolder(folder)
     if not rounds_of(fleet):
         raise RunError(f"{fleet.root}: no round has begun", hint="begin with palate server start")
-    return _serve(fleet, listen, None, resuming=True, until_done=until_done)
+    return _serve(fleet, listen, None, resuming=True, until_done=until_done, backup=backup)
 
 
 def stop(
@@ -218,12 +225,19 @@ def round_grid(rounds: Sequence[Mapping[str, Any]]) -> Grid:
 
 
 def _serve(
-    folder: FleetFolder, listen: str | None, devices: int | None, *, until_done: bool, resuming: bool = False
+    folder: FleetFolder,
+    listen: str | None,
+    devices: int | None,
+    *,
+    until_done: bool,
+    backup: Path | None,
+    resuming: bool = False,
 ) -> Answer:
     for variable, value in _QUIET.items():  # before Flower is imported: it reads them once
         os.environ.setdefault(variable, value)
     from rich.console import Console
 
+    from palate.server.fleet.backup import BackupWatcher
     from palate.server.fleet.exchange import Interrupted
     from palate.server.fleet.operation import FINISHED, HALTED, SPENT
     from palate.server.fleet.progress import RoundLines
@@ -250,7 +264,7 @@ def _serve(
             port=port,
             wait_for=devices,
             resuming=resuming,
-            watchers=[lines],
+            watchers=[lines, *([] if backup is None else [BackupWatcher(folder, backup, note)])],
             interrupted=lambda: bool(received),
         ) as fleet:
             note(f"fleet {config.name} on {fleet.address}; {len(fleet.books.enrolment.nodes())} devices are enrolled")

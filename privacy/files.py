@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 PRIVATE = 0o600
 """Mode of a file that only its owner may read, whatever the umask."""
@@ -68,16 +69,32 @@ def replace(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
         If it cannot be written; it names `path`, not the draft. The old file is untouched then, unless the disk failed
         while the new name reached it.
     """
+    with replacing(path, mode=mode) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path, *, mode: int = PRIVATE) -> Iterator[BinaryIO]:
+    """Write a file piece by piece: it takes the place of an older one once the context ends without an error.
+
+    Raises
+    ------
+    OSError
+        As `replace`.
+    """
     draft = _draft_of(path)
     try:
         with _opened(path.parent) as folder:
-            _write_new(draft, content, mode)
             try:
+                with _new(draft, mode) as file:
+                    yield file
                 draft.replace(path)
             finally:
                 draft.unlink(missing_ok=True)
             os.fsync(folder)
     except OSError as error:
+        if error.filename is not None and Path(error.filename) not in (draft, path.parent):
+            raise  # of something else that the caller read or wrote
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
@@ -101,12 +118,19 @@ def _draft_of(path: Path) -> Path:
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
+    with _new(path, mode) as file:
+        file.write(content)
+
+
+@contextmanager
+def _new(path: Path, mode: int) -> Iterator[BinaryIO]:
+    """Open a file that does not exist yet; on disk when the context ends, or gone if it ends with an error."""
     descriptor = os.open(path, _NEW, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             if mode == PRIVATE:
                 os.fchmod(descriptor, mode)
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(descriptor)
     except BaseException:

@@ -7,6 +7,7 @@ was made, the ledger must be there, hold every round that made a table, and reac
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from palate.errors import EnvironmentProblem, RunError
 from palate.privacy.ledger.errors import LedgerError
 from palate.privacy.ledger.heads import AnchorWatch, notes_of, read_anchors
 from palate.privacy.ledger.verify import verify_book
-from palate.server.fleet.state import FleetState, RoundStatus
+from palate.server.fleet.state import FleetState, Round, RoundStatus
+from palate.server.fleet.transparency import TransparencyLog
 
 _RESTORE = "restore fleet.sqlite, run/ and ledgers/ from one backup, the newest that has all rounds"
 
@@ -40,8 +42,8 @@ def check_whole(*databases: Path) -> None:
             raise RunError(f"{path} is damaged: {found.splitlines()[0]}", hint=_RESTORE)
 
 
-def check_books(ledger: Path, state: FleetState, key: Ed25519PublicKey) -> None:
-    """Compare the ledger with its notes and with the rounds of the fleet.
+def check_books(ledger: Path, state: FleetState, key: Ed25519PublicKey) -> frozenset[tuple[str, int]]:
+    """Compare the ledger with its notes and with the rounds of the fleet; return the charged rounds, by run and number.
 
     Parameters
     ----------
@@ -65,7 +67,7 @@ def check_books(ledger: Path, state: FleetState, key: Ed25519PublicKey) -> None:
                 f"{ledger} is gone, and what was spent stood in it",
                 hint=f"{_RESTORE}; a new one would forget what is spent",
             )
-        return
+        return frozenset()
     anchors, _ = read_anchors(notes.read_bytes()) if notes.exists() else ([], [])
     watch = AnchorWatch(ledger.name, anchors, [])
     try:
@@ -78,3 +80,46 @@ def check_books(ledger: Path, state: FleetState, key: Ed25519PublicKey) -> None:
     if lacking:
         rounds = ", ".join(map(str, lacking))
         raise RunError(f"{ledger} lacks rounds that made a table: {rounds}", hint=_RESTORE)
+    return frozenset(charged)
+
+
+def check_agreement(
+    run: str,
+    rounds: Sequence[Round],
+    *,
+    charged: Collection[tuple[str, int]],
+    last_in_table: int | None,
+    log: TransparencyLog,
+) -> None:
+    """Compare what is remembered of a fleet's rounds with the ledger, the checkpoint and the public log.
+
+    Parameters
+    ----------
+    run
+        The run that goes on.
+    rounds
+        All rounds of the fleet.
+    charged
+        Rounds in the ledger, by run and number.
+    last_in_table
+        The last round that is in the checkpoint's table; None without a checkpoint.
+    log
+        The public log.
+
+    Raises
+    ------
+    RunError
+        If they contradict each other: they are not from one moment.
+    """
+    known = {(each.run, each.number) for each in rounds}
+    made = [each for each in rounds if each.status in (RoundStatus.APPLIED, RoundStatus.DONE)]
+    for each in made:
+        if each.run == run and (last_in_table is None or each.number > last_in_table):
+            raise RunError(f"round {each.number} was applied, but the checkpoint ends before it", hint=_RESTORE)
+        if (log.leaf(each.run, each.number) or {}).get("model") != each.table_hash:
+            raise RunError(f"round {each.number} is not in the public log with the table that it made", hint=_RESTORE)
+    named = {place for place in charged if place[0] == run}
+    if last_in_table is not None:
+        named.add((run, last_in_table))
+    if named - known:
+        raise RunError("the ledger or the checkpoint names rounds that fleet.sqlite does not", hint=_RESTORE)

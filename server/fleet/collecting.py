@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,7 +17,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from palate.errors import FederationError, RunError
 from palate.privacy.aggregators.admission import Membership
 from palate.privacy.aggregators.call import CollectionCall, open_cosigned
-from palate.privacy.aggregators.errors import AnswerRefused, ReportRefused, SumImplausible, TooFewReports
+from palate.privacy.aggregators.errors import (
+    AnswerRefused,
+    ReportRefused,
+    RoundKeyGone,
+    SumImplausible,
+    TooFewReports,
+)
 from palate.privacy.aggregators.leader import Collected, Collection
 from palate.privacy.aggregators.messages import Answer, Head
 from palate.privacy.aggregators.offer import CollectionOffer
@@ -26,7 +32,7 @@ from palate.privacy.budget import for_batch
 from palate.privacy.enrolment import device_name
 from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.ring import Ring
-from palate.privacy.ledger.errors import BadNote
+from palate.privacy.ledger.errors import BadNote, Rollback
 from palate.privacy.mechanisms.terms import RunTerms
 from palate.privacy.secagg.errors import SecureAggregationError
 from palate.privacy.wire import FleetStep, RoundPlan
@@ -34,7 +40,7 @@ from palate.server.fleet.config import Deadlines, FleetConfig
 from palate.server.fleet.dropouts import EXCLUDED
 from palate.server.fleet.exchange import Exchange, NotTaken
 from palate.server.fleet.registering import RegisterKeeper
-from palate.server.fleet.rounds import Beginning, RoundLost, RoundResult
+from palate.server.fleet.rounds import Beginning, NumberUsed, RoundLost, RoundResult
 from palate.server.fleet.spool import UploadSpool, spool_name
 from palate.server.fleet.state import CollectionRecord, FleetState, Round
 from palate.server.fleet.transparency import TransparencyLog
@@ -96,6 +102,7 @@ class CollectionProtocol:
     log: TransparencyLog
     spools: Path
     wall_clock: Callable[[], float]
+    _compared: list[int] = field(default_factory=list, repr=False)
 
     @property
     def key(self) -> Ed25519PrivateKey:
@@ -109,9 +116,12 @@ class CollectionProtocol:
         ------
         HelperUnreachable
             If the helper is needed for it and is away.
+        Rollback
+            If the helper has seen rounds in the public log that are not in it here.
         FederationError
             If so many devices may be corrupt that none of the least batch is surely honest.
         """
+        self._check_newest()
         now = int(self.wall_clock())
         membership = self.register.current(now=now, until=self._ends(now)[1])
         asked = [device for device in present if membership.admits(int(device, 16))]
@@ -126,9 +136,20 @@ class CollectionProtocol:
         return NewCollection(asked, self, membership, least, corrupt, now)
 
     def offered(self, plan: RoundPlan, membership: Membership, least: int, corrupt: int, now: int) -> Beginning:
-        """Make the offer of a round, with a key that the helper has made for it; HelperUnreachable if it is away."""
+        """Make the offer of a round, with a key that the helper has made for it.
+
+        Raises
+        ------
+        HelperUnreachable
+            If it is away.
+        NumberUsed
+            If the round's key is destroyed: it has answered a round of this number, or the key has expired unused.
+        """
         assert plan.terms is not None  # the plan was made with the terms of this round
-        key = RoundKey.from_bytes(self.helper.round_key(plan.run, plan.server_round))
+        try:
+            key = RoundKey.from_bytes(self.helper.round_key(plan.run, plan.server_round))
+        except RoundKeyGone as error:
+            raise NumberUsed(error.message) from None
         report_before, answer_before = self._ends(now)
         offer = CollectionOffer.of_plan(
             plan,
@@ -183,6 +204,20 @@ class CollectionProtocol:
             for path in self.spools.iterdir():
                 if path.name != spool_name(open_round):
                     path.unlink(missing_ok=True)
+
+    def _check_newest(self) -> None:
+        """Refuse a log that lacks rounds which the helper has seen; only rounds of this server can add to it later."""
+        if self._compared:
+            return
+        seen, own = self.helper.log_size(), self.log.head.size
+        if seen > own:
+            raise Rollback(
+                f"the helper has seen {seen} rounds in the public log of this fleet, this folder has {own}: it was "
+                "restored from a backup that is too old",
+                hint="restore the newest backup; if none has all rounds, this fleet ends here and another one begins "
+                "(palate server init): what people have spent stands in their own ledgers",
+            )
+        self._compared.append(seen)
 
     def _ends(self, now: int) -> tuple[int, int]:
         reports = now + max(1, round(self.config.deadlines.report_seconds))

@@ -24,12 +24,23 @@ from palate.privacy.mechanisms.terms import RunTerms
 from palate.privacy.wire import REFUSED, TAMPERED, FleetStep, ItemUpdate, RoundPlan
 from palate.server.coordinator import Coordinator
 from palate.server.decoding import UpdateSum
+from palate.server.fleet.books_check import check_agreement
 from palate.server.fleet.config import FleetConfig
 from palate.server.fleet.dropouts import counted
 from palate.server.fleet.exchange import Exchange, Interrupted
 from palate.server.fleet.grid_messages import GridMessages
 from palate.server.fleet.losses import Losses, steady
-from palate.server.fleet.rounds import NewRound, OpenRound, RoundLost, RoundProtocol, RoundResult, largest_answer
+from palate.server.fleet.rounds import (
+    Beginning,
+    NewRound,
+    NumberUsed,
+    OpenRound,
+    RoundLost,
+    RoundProtocol,
+    RoundResult,
+    largest_answer,
+    round_lines,
+)
 from palate.server.fleet.state import FleetState, Round, RoundStatus, Stop
 from palate.server.fleet.transparency import TransparencyLog
 from palate.server.fleet.transport.enrolment import Enrolment
@@ -215,7 +226,12 @@ class Operation:
         plan = self._plan(coming.terms(self._terms))
         if not self._can_pay(plan):
             return None
-        beginning = coming.begin(plan)
+        try:
+            beginning = coming.begin(plan)
+        except NumberUsed:  # devices may have been charged for it; what is said to be spent must cover that
+            plan, beginning = self._plan(self._terms), Beginning(offer=b"")
+            if not self._can_pay(plan):
+                return None
         begun = Round(
             number=plan.server_round,
             run=plan.run,
@@ -238,6 +254,10 @@ class Operation:
         """Take a round from where it is to its end."""
         if begun.status is RoundStatus.APPLIED:
             return self._close(begun)
+        if not begun.offer:
+            self._books.ledger.begin(self._plan(self._terms))
+            loss = RoundLost(None, "a round of this number was begun after the backup that was restored")
+            return self._abandon(begun, loss, sabotaged=False)
         number = begun.number
         in_the_table = number < self._coordinator.next_round
         current = self._protocol.open(begun, self._books.state)
@@ -271,7 +291,8 @@ class Operation:
                 # To ask again would spend the budget for nothing.
                 raise FederationError(
                     f"round {number}: {declined} of {len(members)} devices refuse the plan",
-                    hint="their owners' limits or ledgers do not allow it: palate client status says why",
+                    hint="their owners' limits or ledgers do not allow it, or they know newer rounds than this folder, "
+                    "which a backup was restored into: palate client status says why",
                 ) from None
             return None
         if found is None:
@@ -393,24 +414,18 @@ class Operation:
         snapshot = self._books.store.load(self._books.metadata)
         if snapshot is not None:
             self._coordinator.restore(snapshot)
-        rounds = self._books.state.rounds(run)
-        for each in rounds:
+        check_agreement(
+            run,
+            self._books.state.rounds(),
+            charged={(each.run, each.round) for each in self._books.ledger.charged(Unit.USER)},
+            last_in_table=None if snapshot is None else snapshot.server_round,
+            log=self._books.log,
+        )
+        for each in self._books.state.rounds(run):
             if each.status is RoundStatus.ABANDONED:
                 self._books.ledger.write_off(run, each.number)
                 if each.number >= self._coordinator.next_round:
                     self._coordinator.abandon()
-            elif each.status is not RoundStatus.OPEN and each.number >= self._coordinator.next_round:
-                raise RunError(
-                    f"round {each.number} was applied, but the checkpoint ends before it",
-                    hint="restore run/ and fleet.sqlite from the same backup",
-                )
-        known = {each.number for each in rounds}
-        lost = {each.round for each in self._books.ledger.charged(Unit.USER) if each.run == run} - known
-        if lost or (snapshot is not None and snapshot.server_round not in known):
-            raise RunError(
-                "the ledger or the checkpoint names rounds that fleet.sqlite does not",
-                hint="restore the whole folder from one backup, or begin a new run under another name",
-            )
         self._write_lines()
         self._protocol.forget(self._open_round)
 
@@ -463,26 +478,7 @@ class Operation:
 
     def _write_lines(self) -> None:
         """Write rounds.jsonl anew: what the state says of every round that has ended."""
-        self._books.store.write_rounds(
-            [
-                {
-                    "round": each.number,
-                    "purpose": each.purpose,
-                    "status": str(each.status),
-                    "reason": each.reason,
-                    "asked": each.roster_size,
-                    "roster": each.advertised,
-                    "survivors": each.survivors,
-                    "epsilon": each.epsilon,
-                    "table": each.table_hash,
-                    "log_index": each.log_index,
-                    "started_at": each.started_at,
-                    "ended_at": each.ended_at,
-                }
-                for each in self._books.state.rounds(self._config.run)
-                if each.ended_at is not None
-            ]
-        )
+        self._books.store.write_rounds(round_lines(self._books.state.rounds(self._config.run)))
 
     def _stop_now(self) -> bool:
         return self._interrupted() or self._books.state.stop_requested() is Stop.NOW

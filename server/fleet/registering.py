@@ -83,7 +83,8 @@ class RegisterKeeper:
             entries = entries_of(each for each in self._members() if each.not_after >= until)
             if kept is not None and kept.register.not_after >= until and kept.entries == entries:
                 return kept
-            epoch = 1 if kept is None else kept.register.epoch + 1
+            # Counted up, and never one that was used before a backup was restored, for time has gone on.
+            epoch = now if kept is None else max(now, kept.register.epoch + 1)
             self._have_signed(epoch, entries, not_after=max(now + REGISTER_SECONDS, until))
 
     def _have_signed(self, epoch: int, entries: Entries, *, not_after: int) -> None:

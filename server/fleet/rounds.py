@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -33,6 +34,10 @@ class RoundLost(Exception):
         super().__init__(why if step is None else f"{step.value}: {why}")
         self.step = step
         self.named = named
+
+
+class NumberUsed(Exception):
+    """The next round's number was used by a round that this folder does not know: it was restored from a backup."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,7 +103,7 @@ class NewRound(Protocol):
         """Spread the terms of a run, for one device, over them."""
 
     def begin(self, plan: RoundPlan) -> Beginning:
-        """Make what is remembered."""
+        """Make what is remembered; NumberUsed if a round of this number was collected before."""
 
 
 class RoundProtocol(Protocol):
@@ -120,3 +125,25 @@ class RoundProtocol(Protocol):
 def largest_answer(plan: RoundPlan) -> int:
     """Bytes that no honest answer to any step of a round exceeds."""
     return 8 * plan.update_size + _ENVELOPE_BYTES
+
+
+def round_lines(rounds: Iterable[Round]) -> list[dict[str, object]]:
+    """Return the lines of rounds.jsonl: what is remembered of every round that has ended."""
+    return [
+        {
+            "round": each.number,
+            "purpose": each.purpose,
+            "status": str(each.status),
+            "reason": each.reason,
+            "asked": each.roster_size,
+            "roster": each.advertised,
+            "survivors": each.survivors,
+            "epsilon": each.epsilon,
+            "table": each.table_hash,
+            "log_index": each.log_index,
+            "started_at": each.started_at,
+            "ended_at": each.ended_at,
+        }
+        for each in rounds
+        if each.ended_at is not None
+    ]

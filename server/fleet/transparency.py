@@ -88,6 +88,11 @@ class TransparencyLog:
         """Hashes of all leaves, 32 bytes each, oldest first."""
         return tuple(leaf_hash(leaf) for _, leaf in self._leaves.values())
 
+    def leaf(self, run: str, server_round: int) -> dict[str, canonical.Value] | None:
+        """Return what the log says of a round; None where it lacks the round."""
+        known = self._leaves.get((run, server_round))
+        return None if known is None else canonical.decode(known[1])
+
     def record(self, run: str, server_round: int, *, survivors: bytes, total: bytes, model: bytes) -> int:
         """Add a round, unless it is there, and return its index; on disk before this returns.
 

@@ -232,7 +232,7 @@ def renew_anchor(folder: HelperFolder) -> AnchorFile:
         anchor.read()
     except (Rollback, Tampered):
         lost = True
-    with folder.locked(), closing(_book(folder, config, anew=lost)):
+    with folder.locked(), closing(open_book(folder, config, anew=lost)):
         return anchor
 
 
@@ -262,7 +262,7 @@ def opened(folder: HelperFolder, *, progress: Progress | None = None, alone: boo
             config.fleet,
             read_key(folder.key),
             card.parties,
-            _book(folder, config, alone=alone),
+            open_book(folder, config, alone=alone),
             suite=SUITES[config.suite],
             round_key_seconds=config.round_key_seconds,
             most_devices=config.most_devices,
@@ -272,7 +272,8 @@ def opened(folder: HelperFolder, *, progress: Progress | None = None, alone: boo
             yield service
 
 
-def _book(folder: HelperFolder, config: HelperConfig, *, anew: bool = False, alone: bool = True) -> SqliteBook:
+def open_book(folder: HelperFolder, config: HelperConfig, *, anew: bool = False, alone: bool = True) -> SqliteBook:
+    """Open the ledger of a helper's folder; parameters and errors as of `SqliteBook`."""
     return SqliteBook(
         folder.ledger,
         secrets=RoundSecrets(folder.round_keys),

@@ -116,6 +116,9 @@ class HelperLink(Protocol):
     def head(self) -> bytes:
         """Return the signed head of the helper's ledger as it is now (`Head`)."""
 
+    def log_size(self) -> int:
+        """Return the number of leaves of the leader's log that the helper saw last."""
+
     def cosign(self, checkpoint: bytes, proof: Callable[[int], Sequence[bytes]]) -> bytes:
         """Have the helper, as witness, cosign a checkpoint of the leader's log.
 

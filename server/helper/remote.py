@@ -74,10 +74,11 @@ class _QueryLink(ABC):
 
     def cosign(self, checkpoint: bytes, proof: Callable[[int], Sequence[bytes]]) -> bytes:
         """Have the helper, as witness, cosign a checkpoint of the leader's log."""
-        (cosigned,) = self._ask(Question.COSIGN, checkpoint, *proof(self._log_size()))
+        (cosigned,) = self._ask(Question.COSIGN, checkpoint, *proof(self.log_size()))
         return cosigned
 
-    def _log_size(self) -> int:
+    def log_size(self) -> int:
+        """Return the number of leaves of the leader's log that the helper saw last."""
         (size,) = self._ask(Question.LOG_SIZE)
         return int.from_bytes(size, "big")
 
@@ -202,6 +203,7 @@ class FileLink(_QueryLink):
     ) -> None:
         super().__init__(parties, key)
         self._folder, self._wait, self._sleep = folder, wait_seconds, sleep
+        self._size: int | None = None  # of the log, until it is cosigned here
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def round_key(self, run: str, server_round: int) -> bytes:
@@ -218,6 +220,7 @@ class FileLink(_QueryLink):
             cosigned = super().cosign(checkpoint, proof)
         except BadProof:
             self._cosigned.unlink(missing_ok=True)  # a reply was lost on its way: ask what the helper saw last
+            self._size = None
             raise
         files.replace(self._cosigned, cosigned)
         return cosigned
@@ -226,9 +229,11 @@ class FileLink(_QueryLink):
     def _cosigned(self) -> Path:
         return self._folder / "cosigned"
 
-    def _log_size(self) -> int:
+    def log_size(self) -> int:
+        """Return the leaves that the helper cosigned last, without a trip to it where that is known here."""
         if not self._cosigned.exists():
-            return super()._log_size()
+            self._size = super().log_size() if self._size is None else self._size
+            return self._size
         return TreeHead.from_text(Note.decode(self._cosigned.read_bytes()).text).size
 
     def _ask(self, question: Question, *parts: bytes) -> list[bytes]:

@@ -27,6 +27,7 @@ from palate.privacy.aggregators.registering import (
 from palate.privacy.aggregators.sealing import Suite
 from palate.privacy.ledger.checkpoint import TreeHead, open_checkpoint
 from palate.privacy.ledger.note import Note, NoteKey
+from palate.server.helper.anchor import LedgerEnd
 from palate.server.helper.book import SqliteBook
 from palate.server.helper.link import Answered, Countersigned
 
@@ -166,10 +167,14 @@ class HelperService:
         with self._lock:
             return self._helper.head().to_bytes()
 
+    def end(self) -> LedgerEnd:
+        """Return where the helper's ledger ends."""
+        with self._lock:
+            return self.book.end()
+
     def log_size(self) -> int:
         """Return the number of leaves of the leader's log that the helper saw last."""
-        with self._lock:
-            return self.book.end().log_size
+        return self.end().log_size
 
     def cosign(self, checkpoint: bytes, proof: Callable[[int], Sequence[bytes]]) -> bytes:
         """Cosign a checkpoint that extends the last one."""

@@ -19,7 +19,13 @@ from typer.testing import CliRunner
 from palate.cli.helper import helper_app
 from palate.errors import ConfigError, RunError
 from palate.privacy.aggregators.admission import Parties
-from palate.privacy.aggregators.errors import AlreadyCollected, RegisterRefused, RequestRefused, TooFewReports
+from palate.privacy.aggregators.errors import (
+    AlreadyCollected,
+    RegisterRefused,
+    RequestRefused,
+    RoundKeyGone,
+    TooFewReports,
+)
 from palate.privacy.aggregators.messages import Answer
 from palate.privacy.enrolment import EnrolmentRequest, spaced
 from palate.privacy.ledger.errors import LedgerUnreadable, Rollback
@@ -357,3 +363,30 @@ def test_kill_9_at_any_moment_loses_no_round_and_answers_no_second_set(met, tmp_
                 assert list(folder.round_keys.glob("*.key")) == []
     finally:
         assert process.end() == 0
+
+
+def test_a_restored_helper_has_no_round_key_and_is_refused_by_a_newer_anchor(call, met, tmp_path):
+    leader = met(together=True)
+    place = HelperFolder(tmp_path / "helper")
+    with opened(place) as service:
+        made = leader.round(service, leader.registered(service))
+        said = call("backup", "helper.backup")
+        assert "secret key" in said.stderr
+    said = call("restore", "helper.backup", "--folder", "again")
+    assert "0 rounds answered" in said.stdout
+    assert "agrees; next: palate helper start" in said.stderr
+    other = HelperFolder(tmp_path / "again")
+    assert place.key.read_bytes() == other.key.read_bytes()
+    assert list(place.round_keys.glob("*.key"))
+    assert not list(other.round_keys.glob("*.key"))
+    request = made.collection().freeze()
+    with opened(other) as service, pytest.raises(RoundKeyGone):
+        service.answer(request)
+    with opened(place) as service:
+        service.answer(request)
+    call("restore", "helper.backup", "--folder", "old", fails=Rollback)
+    assert not (tmp_path / "old").exists()
+    (tmp_path / "stick" / "anchor").unlink()
+    assert "is not there: bring it" in call("restore", "helper.backup", "--folder", "old").stderr
+    call("status", "--folder", "old", fails=Rollback)
+    assert "is a backup of a server" not in call("restore", "again/helper.toml", "--folder", "no", fails=RunError)
