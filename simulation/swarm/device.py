@@ -171,6 +171,11 @@ class VirtualDevice:
         finally:
             agent.rest()
 
+    def rest(self) -> None:
+        """Close vault and ledger until the next round: thousands in one process would each keep their pages."""
+        self._handle = None
+        self._open.close()
+
     def head(self, run: str) -> bytes | None:
         """Return the head that the device has learned in a run; None where the score model has none."""
         with Vault.open(self.folder.vault) as vault:
@@ -197,8 +202,8 @@ class VirtualDevice:
 
     def _drop(self) -> None:
         """Drop all that the device has in memory."""
-        agent, self._agent, self._handle = self._agent, None, None
-        self._open.close()
+        agent, self._agent = self._agent, None
+        self.rest()
         if agent is not None:
             agent.close()
 

@@ -124,6 +124,8 @@ class SwarmWorker:
                 logging.getLogger(__name__).warning("a device's turn failed: %s", error.message)
                 worked = False
             if device.answered == (number, step):
+                if step is FleetStep.RECEIPT:
+                    device.rest()
                 self._counted(None)
             elif device.alive:
                 waiting.append(device)
