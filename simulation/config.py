@@ -67,7 +67,9 @@ class SimulationConfig(BaseModel):
     )
     shards: int = Field(4, ge=1, le=4096, description="nodes that share the virtual devices")
     tune: bool = Field(
-        True, description="choose training.regularisation on validation data, unless it is given (unit none only)"
+        True,
+        description="choose training.regularisation and training.serving_forgetting on validation data, unless the "
+        "ridge is given (unit none only)",
     )
     auto: tuple[str, ...] = Field(
         (), description="settings that the size of the federation and the budget decide; those not given"

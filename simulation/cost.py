@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from palate.models.scores.registry import score_model
 from palate.simulation.config import SimulationConfig
 from palate.simulation.prepare import Prepared
-from palate.simulation.tuning import CANDIDATES, PROBE_ROUNDS, is_tuned
+from palate.simulation.tuning import PROBE_ROUNDS, chosen_on_validation
 
 _MICRO = 1e-6
 _PASS, _PASS_OF_COLUMN = 0.47, 0.0043
@@ -36,6 +36,8 @@ _FITTED, _FITTED_OF_PAIR = 100.0, 0.015
 _FIXED_SECONDS = 0.5
 _HEAD_ITEMS = 0.22
 """Share of the items that a run on popular items learns, as gowalla had it; the noisy popularity decides."""
+_PROBES = 3
+"""Ridges that a search tries as a rule."""
 _MEMORY_MB, _BYTES_OF_INTERACTION, _BYTES_OF_CELL = 500.0, 200, 80
 
 
@@ -98,7 +100,7 @@ def estimate(settings: SimulationConfig, data: Prepared) -> Cost:
     columns = schedule.dim + len(data.column_names)
     validation = _MICRO * people * (_FITTED + _FITTED_OF_PAIR * columns**2)
     validations = schedule.rounds / settings.evaluate_every + 1
-    tuning = is_tuned(settings, data) * (len(CANDIDATES) - 1) * PROBE_ROUNDS * _MICRO * learned
+    tuning = bool(chosen_on_validation(settings, data)) * _PROBES * PROBE_ROUNDS * _MICRO * learned
     cells = num_items * columns
     return Cost(
         cpu_seconds=_FIXED_SECONDS + tuning + ledgers + schedule.rounds * a_round + validations * validation,

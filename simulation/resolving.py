@@ -14,10 +14,14 @@ from palate.server.settings import cohort_size
 from palate.server.values import asked_in, flat, merge, nested, values_of
 from palate.simulation.config import SimulationConfig
 from palate.simulation.prepare import EMBEDDING, NO_TEXT, Prepared, way_to_read
-from palate.simulation.tuning import is_tuned
+from palate.simulation.tuning import RIDGE, WEIGHTS, chosen_on_validation
 
 _NOT_SHOWN = ("auto", "tune")
 """Settings that request a decision; they are cleared once it is made."""
+_TUNED = {
+    RIDGE: "chosen on validation data when the run begins, starting from the length of histories",
+    WEIGHTS: "chosen on validation data when the run begins: as in training, or as 1/(1 + age)",
+}
 
 
 def resolve(request: SimulationConfig, data: Prepared) -> tuple[SimulationConfig, tuple[Setting, ...]]:
@@ -35,14 +39,14 @@ def resolve(request: SimulationConfig, data: Prepared) -> tuple[SimulationConfig
         config = _with(config, {name: choice.value for name, choice in chosen.items()})
     config = config.model_copy(update={"auto": ()})
     asked, of_unit = flat(asked_in(request)), flat(defaults_of(request.unit))
-    settings = []
+    settings, tuned = [], chosen_on_validation(config, data)
     for name, value in values_of(config).items():
         if name in _NOT_SHOWN:
             continue
         if name in found:
             source, reason, _ = found[name]
-        elif name == "training.regularisation" and is_tuned(config, data):
-            source, reason = Source.DATA, "chosen on validation data when the run begins, starting from this value"
+        elif name in tuned:
+            source, reason = Source.DATA, _TUNED[name]
         elif name in asked:
             source, reason = Source.ASKED, "asked for"
         elif name in of_unit:
