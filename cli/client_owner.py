@@ -157,7 +157,7 @@ def history(
 @answering
 def search(
     text: Annotated[str, typer.Argument(help="A title, or a part of one.")],
-    n: Annotated[int, typer.Option("--n", min=1, help="How many to show.")] = 10,
+    n: Annotated[int, typer.Option("--n", min=1, max=MOST, help="How many to show.")] = 10,
     folder: FolderOption = None,
 ) -> Answer:
     """Look for titles in the catalogue."""

@@ -7,8 +7,8 @@ catalogue of the day; an item that is known by its title alone has the key ``tit
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +20,8 @@ from palate.models.arrays import Int32Array
 if TYPE_CHECKING:
     import polars as pl
 
-    from palate.data.titles import TitleIndex
+    from palate.data.form_index import FormIndex
+    from palate.data.title_index import TitleIndex
 
 UNKNOWN_YEAR: Final = 0
 TITLE_PREFIX: Final = "title:"
@@ -59,6 +60,7 @@ class Catalogue:
     genres: tuple[tuple[str, ...], ...]
     years: Int32Array
     texts: tuple[str, ...]
+    _forms: Callable[[], FormIndex | None] = field(default=lambda: None, repr=False, compare=False)
 
     @property
     def num_items(self) -> int:
@@ -73,9 +75,13 @@ class Catalogue:
     @cached_property
     def title_index(self) -> TitleIndex:
         """The titles, ready to be searched."""
-        from palate.data.titles import TitleIndex
+        from palate.data.title_index import TitleIndex
 
-        return TitleIndex(self.titles, self.years)
+        return TitleIndex(self.titles, self.years, forms=self._forms())
+
+    def with_forms(self, forms: Callable[[], FormIndex]) -> Catalogue:
+        """Return the same catalogue, which takes the forms of its titles from elsewhere once somebody needs them."""
+        return replace(self, _forms=forms)
 
     def about(self, row: int) -> dict[str, Any]:
         """Say what is known of an item as plain values: its key, title, year (None where unknown) and genres."""

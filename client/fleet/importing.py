@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from palate.data.interactions import RawInteractions
     from palate.data.options import ReadOptions
     from palate.data.personal import PersonalRows
-    from palate.data.titles import Certainty
+    from palate.data.title_index import Certainty
 
 Found = Literal["exact", "likely", "unknown"]
 
@@ -229,7 +229,7 @@ class _Matcher:
 
     def find(self, key: str, title: str, codes: Iterable[str] = (), others: Iterable[str] = ()) -> tuple[str, Found]:
         """Return the key for a history, and how certain it is."""
-        from palate.data.titles import alike
+        from palate.data.title_index import alike
 
         catalogue, rows = self._catalogue, self._catalogue.rows
         for code in codes:

@@ -28,7 +28,7 @@ from palate.errors import ConfigError
 
 if TYPE_CHECKING:
     from palate.client.recommending.portrait import Portrait
-    from palate.data.titles import TitleIndex
+    from palate.data.title_index import TitleIndex
 
 Said = Literal["had", "like", "dislike", "hide", "forget"]
 

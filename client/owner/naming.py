@@ -11,7 +11,8 @@ from palate.client.recommending.requests import Request
 from palate.client.wishes.lexicon import LANGUAGES, genre_names, lexicon_of
 from palate.client.wishes.moods import MOODS
 from palate.data.catalogue import Catalogue
-from palate.data.titles import TitleIndex, plain
+from palate.data.title_index import TitleIndex
+from palate.data.titles import plain
 from palate.errors import ConfigError
 
 CANDIDATES = 5

@@ -7,9 +7,8 @@ vault, where nobody without the key can change it, for as long as the file stays
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from hashlib import sha256
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from palate.client.recommending.recommender import Recommender
 from palate.client.vault import TABLES, Vault
 from palate.client.vault.heads import read_head
 from palate.client.vault.records import Record
+from palate.client.vault.rows import MAX_VALUE_BYTES
 from palate.data import text
 from palate.data.catalogue import Catalogue
 from palate.errors import RunError
@@ -27,8 +27,12 @@ from palate.models.arrays import Float32Array
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
+if TYPE_CHECKING:
+    from palate.data.form_index import FormIndex
+
 FORMAT: Final = "palate-shelf/2"
 _CATALOGUE: Final = Record[dict[str, Any]](TABLES, "shelf")
+_FORMS: Final = Record[bytes](TABLES, "forms of titles", bytes, bytes)
 
 NO_TABLE = (
     "no table has arrived yet: these lists use only genres and years; take part in rounds with palate client join"
@@ -122,11 +126,13 @@ def _encode(texts: Sequence[str]) -> Float32Array:
 
 def _catalogue(vault: Vault, data: bytes) -> Catalogue:
     """Return the catalogue of a file: as it was kept, or read once it is known to be the fleet's, and kept."""
-    made_from = {"format": FORMAT, "catalogue": sha256(data).hexdigest()}
+    digest = sha256(data).hexdigest()
+    made_from = {"format": FORMAT, "catalogue": digest}
     kept = _CATALOGUE.read(vault) or {}
     if all(kept.get(name) == value for name, value in made_from.items()):
         genres, years = tuple(map(tuple, kept["genres"])), np.array(kept["years"], dtype=np.int32)
-        return Catalogue(tuple(kept["ids"]), tuple(kept["titles"]), genres, years, tuple(kept["texts"]))
+        catalogue = Catalogue(tuple(kept["ids"]), tuple(kept["titles"]), genres, years, tuple(kept["texts"]))
+        return catalogue.with_forms(lambda: _forms(vault, catalogue, digest))
     from palate.client.fleet.profile import FleetProfile  # what a fleet needs takes a third of a second to import
 
     profile = FleetProfile.load(vault)
@@ -135,9 +141,26 @@ def _catalogue(vault: Vault, data: bytes) -> Catalogue:
             "the catalogue on disk is not the fleet's", hint="take the welcome in again: palate client enrol --welcome"
         )
     catalogue = Catalogue.from_parquet(data, hint=NEW_WELCOME)
-    values = {each.name: getattr(catalogue, each.name) for each in fields(catalogue)}
+    values = {name: getattr(catalogue, name) for name in ("ids", "titles", "genres", "texts")}
     _CATALOGUE.write(vault, {**made_from, **values, "years": catalogue.years.tolist()})
-    return catalogue
+    return catalogue.with_forms(lambda: _forms(vault, catalogue, digest))
+
+
+def _forms(vault: Vault, catalogue: Catalogue, digest: str) -> FormIndex:
+    """Return the forms of a catalogue's titles: as they were kept for it, or made now, and kept."""
+    from palate.data.form_index import VERSION, FormIndex
+
+    made_from = f"{VERSION} {digest}\n".encode("ascii")
+    if not vault.is_open:  # a catalogue may outlive it
+        return FormIndex.of(catalogue.titles, catalogue.years)
+    kept = _FORMS.read(vault) or b""
+    if kept.startswith(made_from):
+        return FormIndex.from_bytes(kept.removeprefix(made_from))
+    made = FormIndex.of(catalogue.titles, catalogue.years)
+    data = made_from + made.to_bytes()
+    if len(data) <= MAX_VALUE_BYTES:  # else it is made anew each time
+        _FORMS.write(vault, data)
+    return made
 
 
 def content_alone(catalogue: Catalogue) -> tuple[ItemTable, tuple[str, ...]]:

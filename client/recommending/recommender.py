@@ -38,7 +38,7 @@ from palate.models.training import LocalTraining
 if TYPE_CHECKING:
     from palate.client.recommending.portrait import Portrait
     from palate.client.wishes.reader import RequestReader, TextEncoder
-    from palate.data.titles import TitleIndex
+    from palate.data.title_index import TitleIndex
 
 COUNT = 10
 """Length of a list where nothing is said."""

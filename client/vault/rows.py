@@ -47,6 +47,11 @@ class SealedRows:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(<sealed>)"
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not been closed."""
+        return self._connection is not None
+
     def close(self) -> None:
         """Close the file and drop the keys; everything is on disk already."""
         with self._lock:

@@ -21,7 +21,8 @@ from palate.client.wishes.negation import Part, bind
 from palate.client.wishes.spans import LONG_MINUTES, SHORT_MINUTES, Span, SpanReader
 from palate.client.wishes.title_spans import find_titles
 from palate.client.wishes.tokens import Token, language_of, tokens_of, words_of
-from palate.data.titles import TitleIndex, plain
+from palate.data.title_index import TitleIndex
+from palate.data.titles import plain
 from palate.errors import ConfigError
 from palate.models.arrays import Float32Array
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 
 from palate.client.wishes.lexicon import Lexicon
-from palate.data.titles import TitleIndex, plain
+from palate.data.title_index import TitleIndex
+from palate.data.titles import plain
 
 _QUOTED = re.compile(
     r"\"([^\"]+)\"|\u201c([^\u201c\u201d]+)\u201d|\u201e([^\u201c\u201d\u201e]+)[\u201c\u201d]|\u00ab([^\u00ab\u00bb]+)\u00bb"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from palate.data.titles import TitleIndex, title_year
+from palate.data.title_index import TitleIndex
+from palate.data.titles import title_year
 
 FILMS = [
     ("Matrix, The (1999)", 1999),

@@ -12,10 +12,11 @@ import torch
 from palate.client.fleet.profile import FleetProfile
 from palate.client.fleet.tables import TRAINING as KEPT_TRAINING
 from palate.client.fleet.tables import read_table, table_keeper
-from palate.client.owner.opening import NO_NAMES, NO_TABLE, NO_TRAINING, open_recommender
+from palate.client.owner.opening import NO_NAMES, NO_TABLE, NO_TRAINING, open_catalogue, open_recommender
 from palate.client.vault import HEADS, TABLES, Vault, heads
 from palate.client.vault.errors import VaultTampered
 from palate.data.catalogue import Catalogue
+from palate.data.form_index import FormIndex
 from palate.errors import RunError
 from palate.models.scores.base import Shape
 from palate.models.scores.registry import SCORE_MODELS, initial_head
@@ -206,3 +207,15 @@ def test_recommending_needs_a_catalogue(owner):
     owner.folder.catalogue.unlink()
     with Vault.open(owner.folder.vault) as vault, pytest.raises(RunError, match="no catalogue yet"):
         open_recommender(owner.folder, vault)
+
+
+def test_forms_of_titles_are_kept_for_one_catalogue_and_made_anew_for_another(owner, monkeypatch):
+    made = []
+    monkeypatch.setattr(FormIndex, "of", staticmethod(lambda *given, of=FormIndex.of: (made.append(1), of(*given))[1]))
+    for titles in (("Heat (1995)", "Alien (1979)"), ("Heat (1995)", "Casino (1995)")):
+        owner.folder.catalogue.write_bytes(Catalogue.of(titles).to_parquet())
+        for _ in range(2):
+            with Vault.open(owner.folder.vault) as vault:
+                catalogue = open_catalogue(owner.folder, vault)
+                assert catalogue.title_index.identify(titles[1]) == (1, "exact")
+    assert len(made) == 2

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from palate.client.recommending.facets import facets_of
 from palate.client.recommending.requests import Request
 from palate.client.wishes.reader import MAX_LENGTH, RequestReader
-from palate.data.titles import TitleIndex
+from palate.data.title_index import TitleIndex
 from palate.errors import ConfigError
 
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palate.data.titles import TitleIndex, plain, short_forms, title_forms, title_year
+from palate.data.title_index import TitleIndex
+from palate.data.titles import plain, short_forms, title_forms, title_year
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from palate.client.recommending.facets import facets_of
 from palate.client.wishes.lexicon import LANGUAGES, lexicon_of
 from palate.client.wishes.moods import MOODS
 from palate.client.wishes.reader import RequestReader
-from palate.data.titles import TitleIndex
+from palate.data.title_index import TitleIndex
 
 from . import labelled_wishes as labelled
 
