@@ -126,9 +126,7 @@ def _result_lines(result: dict[str, Any]) -> Iterator[Line]:
         (label, *(f"{model.accuracy(ranking).values[name]:.4f}" for ranking, name in columns))
         for label, model in measured(record, "test")
     ]
-    candidates = record.dataset.candidates
-    names = ("test", "HR@10 whole", "NDCG@10 whole", f"HR@10 of {candidates}", f"NDCG@10 of {candidates}")
-    yield text_grid("", names, models, own=0)
+    yield text_grid("", ("test", "HR@10 full", "NDCG@10 full", "HR@10", "NDCG@10"), models, own=0)
     yield from (headline(record, ranking) for ranking in ("full", "sampled"))
     cost = record.cpu_seconds
     yield (
