@@ -116,7 +116,7 @@ def certify(
         place = FleetFolder(folder)
         place.require()
         signed = [propose(place, each, replaces=before).to_bytes() for each in asked]
-        then = f"the helper's operator signs too: palate helper admit {output} -o {output}; after that, "
+        then = f"the helper's operator signs too: palate helper admit {output} REQUESTS -o {output}; then "
     elif helper:
         now = int(time.time())
         signed, then = with_register(asked, known, fleet, read_key(key), days=days, now=now, replaces=before), ""

@@ -59,7 +59,7 @@ def init(
         lines.append(f"carried over: {carried_words(made.carried_nano)}")
     if made.keeper == "file":
         lines.append("the vault's key lies in a file beside it: whoever copies the whole folder can open it")
-    lines.append("next: palate client enrol --request request.json")
+    lines.append("next: palate client import FILE, then palate client join 'LINK' with an invitation's link")
     values = {"device": made.device, "home": str(place.home), "vault_key": made.keeper}
     return Answer({**values, "carried_nano": made.carried_nano}, lines)
 
@@ -126,7 +126,7 @@ def _agree(
     if not welcome.authority_key:
         note("authority    server and helper admit devices together")
     note(
-        f"it plans {welcome.rounds} rounds within epsilon {welcome.epsilon:g} at delta {welcome.delta:g}; "
+        f"it plans {1 + welcome.rounds} rounds within epsilon {welcome.epsilon:g} at delta {welcome.delta:g}; "
         f"this device allows epsilon {limits.epsilon:g} at delta {limits.delta:g}, {allowed.covers}, "
         f"and rounds of at least {limits.smallest_cohort} devices"
     )

@@ -193,7 +193,7 @@ def _lines(found: dict[str, Any]) -> Iterator[Line]:
         f"epsilon {round_up(found['epsilon_spent'])} of {found['epsilon_budget']:g} spent per user at delta "
         f"{found['delta']:g}: {found['words']}"
     )
-    yield f"the guarantee is {found['guarantee']['against']}: it {found['guarantee']['meaning']}"
+    yield f"the guarantee {found['guarantee']['meaning']}"
     if found["helper"] is not None:
         done = [each for each in found["rounds"] if each["status"] == "done"]
         size = statistics.mean(each["bytes_up_per_device"] for each in done) / 1e3 if done else 0.0

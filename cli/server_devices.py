@@ -88,7 +88,10 @@ def init(
             note("the authority admits devices: palate server waiting, palate authority certify --helper")
     elif authority is None:
         note(f"the enrolment authority's key is {fleet.authority_key}: who holds it can invent devices, keep it safe")
-    note(f"settings are in {fleet.config}; enrol devices: palate server enrol REQUEST --welcome FILE")
+    note(
+        f"settings are in {fleet.config}; next: palate authority invite --count {devices} -o links.txt, "
+        "and palate server start"
+    )
 
 
 @answering
@@ -146,6 +149,7 @@ def waiting(
     from palate.privacy import files
     from palate.privacy.enrolment import spaced
     from palate.server.fleet import inviting
+    from palate.server.fleet.config import load_config
 
     fleet = FleetFolder(folder)
     fleet.require()
@@ -153,7 +157,14 @@ def waiting(
     notes = []
     if output is not None:
         files.replace(output, inviting.requests_of(fleet, found))
-        notes.append(f"wrote {output}; next: palate authority certify {output} -o FILE, then palate server admit FILE")
+        both = load_config(fleet.config).helper.there and not fleet.authority_public_key.exists()
+        then = f"palate helper admit CERTIFICATES {output} -o FILE" if both else ""
+        steps = [
+            f"palate authority certify {output} -o {'CERTIFICATES' if both else 'FILE'}",
+            then,
+            "palate server admit FILE",
+        ]
+        notes.append(f"wrote {output}; next: {', then '.join(filter(None, steps))}")
     values = [
         {"device": each.device, "since": each.since, "request_fingerprint": each.request.fingerprint} for each in found
     ]

@@ -153,7 +153,8 @@ def status(
     )
     facts["promise"] = load_config(FleetFolder(folder).config).promise.words
     facts |= _tls_warning(found["tls_ends"])
-    facts["guarantee"] = f"{found['guarantee']['against']}: {found['guarantee']['meaning']}"
+    claim = found["guarantee"]
+    facts["guarantee"] = claim["meaning"] + (" (semi-honest)" if claim["against"] == "semi-honest" else "")
     facts |= {f"{name}'s words": words for name, words in found["words"].items()}
     if explain:
         facts["colluders"] = found["if_colluding_in_words"] or "more are enrolled than this run's tau bears"
@@ -268,7 +269,7 @@ def _serve(
             interrupted=lambda: bool(received),
         ) as fleet:
             note(f"fleet {config.name} on {fleet.address}; {len(fleet.books.enrolment.nodes())} devices are enrolled")
-            note(f"the guarantee is {fleet.claim.against}: it {fleet.claim.meaning}")
+            note(f"the guarantee {fleet.claim.meaning}")
             note(config.promise.words)
             for warning in _tls_warning(status_of(folder)["tls_ends"]).values():
                 note(f"the TLS certificate {warning}")

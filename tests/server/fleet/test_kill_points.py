@@ -82,7 +82,7 @@ def check(fleet: WholeFleet, why: str) -> None:
 
 @pytest.mark.campaign(short=8, long=200)
 def test_kill_points_over_all_parties_lose_no_round_charge_none_twice_and_unmask_no_second_set(
-    tmp_path, monkeypatch, draw
+    tmp_path, monkeypatch, record_property, draw
 ):
     rng = np.random.default_rng([1, draw])
     fleet = WholeFleet(tmp_path, monkeypatch)
@@ -127,6 +127,9 @@ def test_kill_points_over_all_parties_lose_no_round_charge_none_twice_and_unmask
         why = fleet.run(leader)
         fleet.points.party = None
         check(fleet, why)
+        for name, value in fleet.story().items():  # for whoever counts: --junit-xml
+            record_property(name, value)
+        record_property("ended", why)
     finally:
         fleet.helper_killed = real
         fleet.points.party = None

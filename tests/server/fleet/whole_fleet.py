@@ -430,6 +430,18 @@ class WholeFleet:
                 self.leader_folder, tries = self.newest_leader, 0  # its operator finds the newest state after all
         raise AssertionError("never finished")
 
+    def story(self) -> dict[str, str]:
+        """Say who was killed where, what was put back, and what was refused."""
+        restored = [LEADER] * self.leader_restored + [HELPER] * self.helper_restored
+        restored += ["device" for each in self.devices if each.restored]
+        return {
+            "killed": ", ".join(
+                f"{party if party in (LEADER, HELPER) else 'device'} {what}" for party, what in self.points.killed
+            ),
+            "restored": ", ".join(restored),
+            "refused": ", ".join(f"{what} {count}" for what, count in self.refusals.items()),
+        }
+
     def close(self) -> None:
         """Let all files go."""
         self.helper_killed()
