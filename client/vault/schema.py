@@ -70,6 +70,7 @@ def connect(path: Path) -> sqlite3.Connection:
             "trusted_schema = OFF",
             "cell_size_check = ON",
             "mmap_size = 0",
+            "cache_size = -64",  # KiB: values are read once, and a process may hold thousands of vaults
         ):
             connection.execute(f"PRAGMA {pragma}")
     except sqlite3.Error as error:

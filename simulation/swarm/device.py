@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.member import Member
 from palate.client.fleet.relay import relay_to
@@ -122,7 +124,6 @@ class VirtualDevice:
         self.name = ""
         self.alive = True
         self.answered: tuple[int, FleetStep] | None = None
-        self.vectors: dict[int, RingArray] = {}  # by round: told to the swarm alone, to check the sum
         self.lies: list[int] = []
         self.second_replies = 0
         self.second_due = False
@@ -223,7 +224,20 @@ class VirtualDevice:
         return self._handle
 
     def _note(self, plan: RoundPlan, vector: RingArray) -> None:
-        self.vectors[plan.server_round] = vector
+        """Keep a vector for `told_vector`, on disk: thousands of devices share the memory of a process."""
+        np.save(self._vector_file(plan.server_round), vector)
+
+    def told_vector(self, server_round: int) -> RingArray | None:
+        """Tell the swarm alone what this device made in a round, once, to check the sum; None if it made nothing."""
+        path = self._vector_file(server_round)
+        if not path.exists():
+            return None
+        vector: RingArray = np.load(path)
+        path.unlink()
+        return vector
+
+    def _vector_file(self, server_round: int) -> Path:
+        return self.resident.home / f"vector-{server_round}.npy"
 
     def dies(self, server_round: int, moment: Moment) -> None:
         """Raise Killed if this is when the device is to be killed."""

@@ -144,7 +144,7 @@ class SwarmWorker:
         total: UInt64Array | None = None
         count = 0
         for device in self._devices:
-            vector = device.vectors.pop(number, None)
+            vector = device.told_vector(number)
             if vector is None or device.name not in names:
                 continue
             total = np.zeros(vector.shape, dtype=np.uint64) if total is None else total
