@@ -7,13 +7,10 @@ here: it signs the request.
 
 from __future__ import annotations
 
-import ssl
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import httpx
 
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
@@ -22,7 +19,7 @@ from palate.client.vault import Vault
 from palate.errors import FederationError
 from palate.privacy import files
 from palate.privacy.enrolment import MAX_CATALOGUE_BYTES, MAX_WELCOME_BYTES, EnrolmentFileRefused, Welcome
-from palate.privacy.https import caller, trusting
+from palate.privacy.https import AnswerTooLarge, Caller, NoAnswer, NotTrusted, trusting
 from palate.privacy.invitation import CARD_PATH, JOIN_PATH, MAX_CARD_BYTES, FleetCard, Invitation
 
 POLL_SECONDS = 5.0
@@ -43,25 +40,20 @@ def card_of(invitation: Invitation) -> FleetCard:
     EnrolmentFileRefused
         If it shows another card.
     """
-    address, anybody = invitation.address, trusting(None)  # nothing secret is sent; the fingerprint decides
+    address = invitation.address
     try:
-        with (
-            caller(address, anybody, answer_seconds=_TIMEOUT_SECONDS) as client,
-            client.stream("POST", CARD_PATH, headers={"content-type": MEDIA_TYPE}) as response,
-        ):
-            card = b""
-            for chunk in response.iter_raw():
-                card += chunk
-                if len(card) > MAX_CARD_BYTES:
-                    raise BadAnswer(f"{address} sent more than {MAX_CARD_BYTES} bytes", hint="is it a fleet server?")
-            status = response.status_code
-    except (httpx.TransportError, httpx.StreamError, httpx.InvalidURL, ssl.SSLError) as error:
+        anybody = Caller(address, trusting(None), answer_seconds=_TIMEOUT_SECONDS)  # the fingerprint decides
+        found = anybody.post(CARD_PATH, b"", lambda: {"content-type": MEDIA_TYPE}, max_bytes=MAX_CARD_BYTES)
+        anybody.close()
+    except AnswerTooLarge:
+        raise BadAnswer(f"{address} sent more than {MAX_CARD_BYTES} bytes", hint="is it a fleet server?") from None
+    except (NoAnswer, NotTrusted, ValueError) as error:
         raise Unreachable(
             f"{address} does not answer ({type(error).__name__})", hint="is the server running?"
         ) from error
-    if status != 200:
-        raise BadAnswer(f"{address} answers {status}", hint="is it a fleet server of this version of Palate?")
-    return invitation.opened(card)
+    if found.status != 200:
+        raise BadAnswer(f"{address} answers {found.status}", hint="is it a fleet server of this version of Palate?")
+    return invitation.opened(found.body)
 
 
 def ask(

@@ -11,13 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from palate.errors import PalateError
 from palate.privacy import files
 from palate.privacy.aggregators.admission import Parties
-from palate.privacy.https import TRY_LATER, caller, is_certificate_error, trusting
+from palate.privacy.https import TRY_LATER, AnswerTooLarge, Caller, NoAnswer, NotTrusted, trusting
 from palate.privacy.ledger.checkpoint import TreeHead
 from palate.privacy.ledger.errors import BadProof
 from palate.privacy.ledger.framing import framed, number
@@ -116,7 +115,7 @@ class HttpsLink(_QueryLink):
     ) -> None:
         super().__init__(parties, key)
         self._card, self._patience, self._sleep = card, patience_seconds, sleep
-        self._client = caller(card.address, trusting(card.certificate), answer_seconds=_ANSWER_SECONDS)
+        self._caller = Caller(card.address, trusting(card.certificate), answer_seconds=_ANSWER_SECONDS)
 
     def __enter__(self) -> Self:
         return self
@@ -128,7 +127,7 @@ class HttpsLink(_QueryLink):
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._caller.close()
 
     def _send(self, query: Query) -> bytes:
         began = time.monotonic()
@@ -148,33 +147,31 @@ class HttpsLink(_QueryLink):
             BODY_HEADER: sha256(query.body).hexdigest(),
             SIGNATURE_HEADER: query.signature.hex(),
         }
-        address, content = self._card.address, bytearray()
+        address = self._card.address
         try:
-            with self._client.stream("POST", ROOT + query.question, content=query.body, headers=headers) as response:
-                for chunk in response.iter_raw():
-                    content += chunk
-                    if len(content) > _MAX_REPLY_BYTES:
-                        raise HelperUnreachable(f"{address} sends too much", hint="is it the helper?")
-        except httpx.TransportError as error:
-            if is_certificate_error(error):
-                raise HelperNotTrusted(
-                    f"{address} shows another certificate than the helper's card",
-                    hint="do not go on before its operator has explained that; a new address needs a new card",
-                ) from None
+            answer = self._caller.post(ROOT + query.question, query.body, lambda: headers, max_bytes=_MAX_REPLY_BYTES)
+        except NotTrusted:
+            raise HelperNotTrusted(
+                f"{address} shows another certificate than the helper's card",
+                hint="do not go on before its operator has explained that; a new address needs a new card",
+            ) from None
+        except NoAnswer as error:
             raise HelperUnreachable(
-                f"the helper at {address} does not answer ({type(error).__name__})",
+                f"the helper at {address} does not answer ({error})",
                 hint="is palate helper start running there? the same question will be asked again",
             ) from None
-        if response.status_code >= 500 or response.status_code in TRY_LATER:
+        except AnswerTooLarge:
+            raise HelperUnreachable(f"{address} sends too much", hint="is it the helper?") from None
+        if answer.status >= 500 or answer.status in TRY_LATER:
             raise HelperUnreachable(
-                f"the helper at {address} answers {response.status_code}", hint="see its log; it will be asked again"
+                f"the helper at {address} answers {answer.status}", hint="see its log; it will be asked again"
             )
-        if response.status_code != 200:
+        if answer.status != 200:
             raise HelperNotTrusted(
-                f"the helper at {address} refuses {query.question}: {response.status_code}",
+                f"the helper at {address} refuses {query.question}: {answer.status}",
                 hint="the cards of leader and helper must name each other: palate helper trust leader.card",
             )
-        return bytes(content)
+        return answer.body
 
 
 class FileLink(_QueryLink):

@@ -170,7 +170,7 @@ class VirtualDevice:
             self._drop()
             raise
         finally:
-            agent.rest()
+            agent.close()
 
     def rest(self) -> None:
         """Close vault and ledger until the next round: thousands in one process would each keep their pages."""

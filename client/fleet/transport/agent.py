@@ -153,12 +153,8 @@ class FleetAgent:
         self._send()
         return True
 
-    def rest(self) -> None:
-        """Close the connections until the next turn."""
-        self._link.rest()
-
     def close(self) -> None:
-        """Close the connections, where `turn` was called and not `run`."""
+        """Close the connections, where `turn` was called and not `run`; the next turn opens one again."""
         self._link.close()
 
     def _serve(self) -> None:

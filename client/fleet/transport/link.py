@@ -11,13 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
-
-import httpx
 
 from palate.client.fleet.identity import NodeKey
 from palate.errors import ConfigError, FederationError
-from palate.privacy.https import TRY_LATER, caller, is_certificate_error, trusting
+from palate.privacy.https import TRY_LATER, Answered, AnswerTooLarge, Caller, NoAnswer, NotTrusted, trusting
 
 MEDIA_TYPE = "application/protobuf"
 MAX_ANSWER_BYTES = 16 << 20
@@ -84,8 +81,7 @@ class Link:
     def __init__(self, address: str, key: NodeKey, *, authority: Path) -> None:
         self.address = address
         self._key = key
-        self._trusted = _trust(address, authority)
-        self._client = caller(address, self._trusted, answer_seconds=ANSWER_SECONDS)
+        self._caller = _caller(address, authority)
         self._public_key = base64.b64encode(key.public_pem).decode("ascii")
 
     def __enter__(self) -> Self:
@@ -97,13 +93,8 @@ class Link:
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
-
-    def rest(self) -> None:
-        """Close the connections for now; the next call opens one again."""
-        self._client.close()
-        self._client = caller(self.address, self._trusted, answer_seconds=ANSWER_SECONDS)
+        """Close the connections; the next call opens one again."""
+        self._caller.close()
 
     def call(
         self, path: str, body: bytes, *, timeout_seconds: float | None = None, max_bytes: int = MAX_ANSWER_BYTES
@@ -123,21 +114,19 @@ class Link:
         BadAnswer
             If the answer is none of these, or too large.
         """
-        timeout = self._client.timeout if timeout_seconds is None else httpx.Timeout(timeout_seconds)
         try:
-            with self._client.stream("POST", path, content=body, headers=self._headers(), timeout=timeout) as response:
-                content = self._read(response, max_bytes)
-        except httpx.ConnectError as error:
-            if is_certificate_error(error):
-                raise ServerNotTrusted(
-                    f"{self.address} shows a certificate that the pinned authority did not issue for it",
-                    hint="compare the authority's fingerprint with the operator's; do not connect otherwise",
-                ) from error
-            raise self._unreachable(error) from error
-        except (httpx.TransportError, httpx.StreamError, ssl.SSLError) as error:
-            raise self._unreachable(error) from error
-        self._check(path, response)
-        return content
+            answer = self._caller.post(path, body, self._headers, max_bytes=max_bytes, timeout_seconds=timeout_seconds)
+        except NotTrusted as error:
+            raise ServerNotTrusted(
+                f"{self.address} shows a certificate that the pinned authority did not issue for it",
+                hint="compare the authority's fingerprint with the operator's; do not connect otherwise",
+            ) from error
+        except NoAnswer as error:
+            raise Unreachable(f"{self.address} does not answer ({error})", hint="is the server running?") from error
+        except AnswerTooLarge:
+            raise BadAnswer(f"{self.address} sent more than {max_bytes} bytes", hint="is it a fleet server?") from None
+        self._check(path, answer)
+        return answer.body
 
     def _headers(self) -> dict[str, str]:
         timestamp = datetime.now(UTC).isoformat()
@@ -150,16 +139,8 @@ class Link:
             "flwr-signature": base64.b64encode(self._key.sign(timestamp.encode("ascii"))).decode("ascii"),
         }
 
-    def _read(self, response: httpx.Response, max_bytes: int) -> bytes:
-        content = bytearray()
-        for chunk in response.iter_raw():
-            content += chunk
-            if len(content) > max_bytes:
-                raise BadAnswer(f"{self.address} sent more than {max_bytes} bytes", hint="is it a fleet server?")
-        return bytes(content)
-
-    def _check(self, path: str, response: httpx.Response) -> None:
-        status = response.status_code
+    def _check(self, path: str, answer: Answered) -> None:
+        status = answer.status
         if status >= 500 or status in TRY_LATER:
             raise Unreachable(f"{self.address} answers {status}", hint="the server is overloaded or being restarted")
         if status == 410:
@@ -177,26 +158,20 @@ class Link:
                 else "do device and server have the same version of Palate?",
                 status=status,
             )
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        encoded = response.headers.get("content-encoding", "identity") != "identity"
+        kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+        encoded = answer.headers.get("content-encoding", "identity") != "identity"
         if status != 200 or kind != MEDIA_TYPE or encoded:
             raise BadAnswer(f"{self.address} answers {status} with {kind or 'no type'}", hint="is it a fleet server?")
 
-    def _unreachable(self, error: Exception) -> Unreachable:
-        return Unreachable(f"{self.address} does not answer ({type(error).__name__})", hint="is the server running?")
 
-
-def _trust(address: str, authority: Path) -> ssl.SSLContext:
+def _caller(address: str, authority: Path) -> Caller:
     try:
-        parts = urlsplit(f"//{address}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if not host or not port or parts.path or parts.username:
-        raise ConfigError(f"{address!r} is not an address", hint="write host:port, without https://")
-    try:
-        return trusting(authority.read_text(encoding="ascii"))
+        trusted = trusting(authority.read_text(encoding="ascii"))
     except (OSError, ValueError, ssl.SSLError) as error:
         raise ConfigError(
             f"{authority} cannot be read as a certificate", hint="get the operator's authority.crt again"
         ) from error
+    try:
+        return Caller(address, trusted, answer_seconds=ANSWER_SECONDS)
+    except ValueError:
+        raise ConfigError(f"{address!r} is not an address", hint="write host:port, without https://") from None

@@ -24,6 +24,7 @@ from palate.privacy.aggregators.errors import (
 )
 from palate.privacy.aggregators.messages import Head, Upload
 from palate.privacy.aggregators.sealing import RoundKey, Suite
+from palate.privacy.https import Caller, NoAnswer
 from palate.privacy.ledger.checkpoint import TreeHead, open_checkpoint
 from palate.privacy.ledger.errors import BadNote, BadProof, Fork, Rollback
 from palate.privacy.ledger.merkle import MerkleTree
@@ -397,15 +398,15 @@ def test_a_helper_that_is_away_is_asked_again_with_the_same_bytes(serve, leader,
     served = serve()
     waits, sent = [], []
     link = HttpsLink(served.card, leader.parties, leader.key, patience_seconds=60.0, sleep=waits.append)
-    real = httpx.Client.stream
+    real = Caller.post
 
-    def flaky(self, *arguments, **more):
-        sent.append(more["content"])
+    def flaky(self, path, body, headers, **more):
+        sent.append(body)
         if len(sent) < 4:
-            raise httpx.ConnectError("away")
-        return real(self, *arguments, **more)
+            raise NoAnswer("away")
+        return real(self, path, body, headers, **more)
 
-    monkeypatch.setattr(httpx.Client, "stream", flaky)
+    monkeypatch.setattr(Caller, "post", flaky)
     assert RoundKey.from_bytes(link.round_key(RUN, 1)).index == 1
     assert len(waits) == 3
     assert len(set(sent)) == 1

@@ -100,6 +100,54 @@ def test_redirects_are_not_followed(link):
     assert Answers.seen == ["/elsewhere"]
 
 
+def test_a_new_connection_resumes_the_session_of_the_last(fleet):
+    with Link(fleet.server.address, fleet.key, authority=fleet.authority.certificate) as link:
+        reused = []
+        for _ in range(3):
+            with pytest.raises(Refused, match="400"):
+                link.call("/v1/fleet/pull-messages", b"\xff")
+            ((_, connection),) = link._caller._kept
+            reused.append(connection.sock.session_reused)
+            link.close()
+    assert reused == [False, True, True]
+
+
+def test_a_connection_is_kept_for_the_next_call(fleet):
+    with Link(fleet.server.address, fleet.key, authority=fleet.authority.certificate) as link:
+        kept = set()
+        for _ in range(3):
+            with pytest.raises(Refused, match="400"):
+                link.call("/v1/fleet/pull-messages", b"\xff")
+            kept.add(link._caller._kept[0][1])
+    assert len(kept) == 1
+
+
+def test_a_connection_that_the_server_has_closed_meanwhile_is_replaced(link, monkeypatch):
+    monkeypatch.setattr(Answers, "protocol_version", "HTTP/1.1")
+    answered = Answers.do_POST
+
+    def close_without_a_word(self):
+        answered(self)
+        self.close_connection = True
+
+    monkeypatch.setattr(Answers, "do_POST", close_without_a_word)
+    assert [link.call("/fine", b"") for _ in range(3)] == [b"fine"] * 3
+    assert Answers.seen == ["/fine"] * 3
+
+
+def test_an_answer_that_breaks_off_is_none(link, monkeypatch):
+    def break_off(self):
+        self.send_response(200)
+        self.send_header("content-type", "application/protobuf")
+        self.send_header("content-length", "1000")
+        self.end_headers()
+        self.wfile.write(b"x" * 999)
+
+    monkeypatch.setattr(Answers, "do_POST", break_off)
+    with pytest.raises(Unreachable, match="IncompleteRead"):
+        link.call("/fine", b"")
+
+
 def test_proxies_and_certificates_of_the_surroundings_are_ignored(fleet, monkeypatch, tmp_path):
     other = make_authority(tmp_path / "other")
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy"):
