@@ -16,15 +16,25 @@ from palate.client.fleet.round_log import OPEN, RoundRecord
 from palate.client.fleet.rounds import RoundOver, SecureRounds, name_of_head
 from palate.client.fleet.seen import keep_seen, read_seen
 from palate.client.vault import Vault
+from palate.errors import PalateError
 from palate.privacy.aggregators.call import CollectionCall
-from palate.privacy.aggregators.device import Offered, check_receipt, make_report
+from palate.privacy.aggregators.device import Offered, check_notice, check_receipt, make_report
 from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.integer.ring import RingArray
 from palate.privacy.ledger import canonical
 from palate.privacy.ledger.anchors import Anchor
 from palate.privacy.ledger.errors import BadProof
 from palate.privacy.ledger.merkle import leaf_hash
+from palate.privacy.secagg.encoding import Kind, header
 from palate.privacy.wire import FleetMessage, FleetStep, RoundPlan
+
+KIND_SIZE = len(header(Kind.REPORT))
+
+
+class OldCopy(PalateError):
+    """The leader has a newer report that this device's key signed and that this device does not know."""
+
+    exit_code = 13
 
 
 class ReportRounds(SecureRounds):
@@ -50,10 +60,14 @@ class ReportRounds(SecureRounds):
         self._vault = vault
 
     def _asked(self, message: FleetMessage) -> bytes:
+        if message.body[:KIND_SIZE] == header(Kind.LEDGER_NOTICE):
+            return message.body
         return CollectionCall.from_bytes(message.body).offer
 
     def _respond(self, message: FleetMessage, plan: RoundPlan | None) -> bytes:
         assert plan is not None  # `handle` has seen to it
+        if message.body[:KIND_SIZE] == header(Kind.LEDGER_NOTICE):
+            raise self._gone_back(message.body)
         call = CollectionCall.from_bytes(message.body)
         record = self._round_log.record(plan.run, plan.server_round)
         if record is not None and record.ended != OPEN:
@@ -78,14 +92,17 @@ class ReportRounds(SecureRounds):
             if kept is not None:
                 return kept
         contribution = self._trainer.contribute(plan, history, head)
+        seen, own = read_seen(self._vault, self._parties), _commitment(record)
         report = make_report(
             offered,
             _within(contribution.vector, offered.offer.ring_bits),
             device=self._certificate.device,
             identity=self._keys.signing,
-            ledger_head=_commitment(record),
-            seen=read_seen(self._vault, self._parties).head,
+            ledger_head=own,
+            seen=seen.head,
+            chain=seen.chain(own),
         )
+        keep_seen(self._vault, self._parties, made=seen.with_report(own))  # before it can leave
         self._keep(plan.run, plan.server_round, report, contribution.head, name)
         return report
 
@@ -113,6 +130,28 @@ class ReportRounds(SecureRounds):
         self._check_logged(call)
         keep_seen(self._vault, self._parties, log=log, epoch=offered.register.epoch)
         return offered
+
+    def _gone_back(self, notice: bytes) -> PalateError:
+        """Return what to refuse with, where the leader says that this device does not know its newest report."""
+        certificate = self._certificate
+        report = check_notice(
+            notice,
+            self._parties,
+            fleet=self._profile.welcome.fleet,
+            device=certificate.device,
+            identity=certificate.identity_key,
+        )
+        if report.ledger_head in read_seen(self._vault, self._parties).made:
+            return RoundUnwelcome(
+                "the server says that this device was put back, and shows a report that this device knows",
+                hint="do not trust this server: tell whoever runs it",
+            )
+        return OldCopy(
+            "another copy of this device has sent a newer report: this one was put back from a backup, or both run. "
+            "It takes part no more, for what was spent since is missing in its ledger",
+            hint="end the other copy and go on there; if there is none: palate client leave, and have the new request "
+            "certified with --replaces, which carries what was spent",
+        )
 
     def _check_logged(self, call: CollectionCall) -> None:
         """Check that the round of the last receipt is in the log, where the receipt said."""
@@ -143,7 +182,7 @@ class ReportRounds(SecureRounds):
         seen = None if late else read_seen(self._vault, self._parties).head
         receipt = check_receipt(body, offer, self._parties, seen)
         if not late:
-            keep_seen(self._vault, self._parties, head=receipt.head)
+            keep_seen(self._vault, self._parties, head=receipt.head, receipted=_commitment(record))
         return {
             "answer_hash": receipt.answer_hash.hex(),
             "sum_hash": receipt.sum_hash.hex(),

@@ -1,6 +1,7 @@
 """What a device has seen of leader and helper, so that it notices when one of them goes back.
 
-The helper's newest signed head, the leader's log, and the newest register. All of it is about one set of keys: a fleet
+The helper's newest signed head, the leader's log, and the newest register; and of its own reports the newest, by which
+leader and helper notice when the device goes back. All of it is about one set of keys: a fleet
 with other keys begins anew.
 """
 
@@ -12,7 +13,7 @@ from typing import Any, Final
 from palate.client.vault import ROUNDS, Vault
 from palate.client.vault.records import Record
 from palate.privacy.aggregators.admission import Parties
-from palate.privacy.aggregators.messages import Head
+from palate.privacy.aggregators.messages import CHAIN_LENGTH, Head, chain_of
 from palate.privacy.ledger.checkpoint import TreeHead
 
 _SEEN: Final = Record[dict[str, Any]](ROUNDS, "aggregators")
@@ -30,11 +31,25 @@ class Seen:
         Size and root of the leader's log; None before the first call.
     epoch
         Of the newest register.
+    receipted
+        Commitment in this device's newest report of a round whose receipt came; empty before the first.
+    made
+        Those in the reports that it made last, newest first.
     """
 
     head: Head | None = None
     log: TreeHead | None = None
     epoch: int = 0
+    receipted: bytes = b""
+    made: tuple[bytes, ...] = ()
+
+    def chain(self, own: bytes) -> bytes:
+        """Return the marks for the report with this commitment: those of the reports before it."""
+        return chain_of(self.receipted, [each for each in self.made if each != own])
+
+    def with_report(self, own: bytes) -> tuple[bytes, ...]:
+        """Return the commitments of the reports made last, once this one is."""
+        return (own, *(each for each in self.made if each != own))[:CHAIN_LENGTH]
 
 
 def read_seen(vault: Vault, parties: Parties) -> Seen:
@@ -46,6 +61,8 @@ def read_seen(vault: Vault, parties: Parties) -> Seen:
         head=Head.from_bytes(bytes.fromhex(values["head"])) if values["head"] else None,
         log=TreeHead.from_text(values["log"]) if values["log"] else None,
         epoch=values["epoch"],
+        receipted=bytes.fromhex(values.get("receipted", "")),
+        made=tuple(map(bytes.fromhex, values.get("made", ()))),
     )
 
 
@@ -57,6 +74,8 @@ def keep_seen(vault: Vault, parties: Parties, **news: Any) -> None:
         "head": seen.head.to_bytes().hex() if seen.head else "",
         "log": seen.log.to_text() if seen.log else "",
         "epoch": seen.epoch,
+        "receipted": seen.receipted.hex(),
+        "made": [each.hex() for each in seen.made],
     }
     with vault.transaction():
         _SEEN.write(vault, values)

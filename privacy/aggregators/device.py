@@ -23,10 +23,12 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from palate.privacy.aggregators.admission import Parties, Register
 from palate.privacy.aggregators.errors import OfferRefused, ReceiptRefused
 from palate.privacy.aggregators.messages import (
+    CHAIN_SIZE,
     NO_SIGNATURE,
     SALT_SIZE,
     CollectionReceipt,
     Head,
+    LedgerNotice,
     Report,
     Upload,
     tag_of,
@@ -131,6 +133,7 @@ def make_report(
     identity: Ed25519PrivateKey,
     ledger_head: bytes,
     seen: Head | None,
+    chain: bytes = bytes(CHAIN_SIZE),
 ) -> bytes:
     """Mask a vector and seal its seed: the bytes that go to the leader.
 
@@ -146,6 +149,8 @@ def make_report(
         Salted commitment to the head of its own ledger, 32 bytes.
     seen
         Newest head of the helper that it has seen.
+    chain
+        Marks of the device's earlier reports (`palate.privacy.aggregators.messages.chain_of`); zeros before the first.
 
     Raises
     ------
@@ -168,6 +173,7 @@ def make_report(
         device=device,
         tag=tag_of(offer.context, device, salt, words),
         ledger_head=ledger_head,
+        chain=chain,
         sequence=seen.sequence if seen else 0,
         answer_hash=seen.answer_hash if seen else bytes(HASH_SIZE),
         head_signature=seen.signature if seen else NO_SIGNATURE,
@@ -179,6 +185,32 @@ def make_report(
 def unpack_mask(mask: bytes, offer: CollectionOffer) -> RingArray:
     """Read a packed mask as words; bits behind the last word are not looked at."""
     return unpack(mask, offer.vector_length, offer.ring_bits, strict=False)
+
+
+def check_notice(data: bytes, parties: Parties, *, fleet: str, device: int, identity: bytes) -> Report:
+    """Check a leader's notice that a device went back, and return the report that it shows.
+
+    Parameters
+    ----------
+    data
+        The notice as it arrived.
+    parties
+        The keys of the invitation.
+    fleet, device, identity
+        The device's fleet, its number, and its public key.
+
+    Raises
+    ------
+    OfferRefused
+        If the leader did not sign it, or the report is not one that this device's key signed.
+    """
+    notice = LedgerNotice.from_bytes(data)
+    notice.verify(parties.leader, OfferRefused, "the notice is not signed by this leader")
+    report = Report.from_bytes(notice.report)
+    report.verify(identity, OfferRefused, "the report in the notice is not signed by this device's key")
+    if notice.fleet != fleet or report.device != device:
+        raise OfferRefused("the notice is about another device, or of another fleet", hint="do not trust this server")
+    return report
 
 
 def check_receipt(data: bytes, offer: CollectionOffer, parties: Parties, seen: Head | None) -> CollectionReceipt:

@@ -27,6 +27,10 @@ class ReportRefused(CollectionError):
     """A report for another round, from a device that is not registered, wrongly signed, or of another shape."""
 
 
+class LedgerWentBack(ReportRefused):
+    """A report of a device that does not know its newest one: it was put back from a copy, or runs beside one."""
+
+
 class TooLate(CollectionError):
     """A report behind the end of its round, or after the leader has frozen the request."""
 

@@ -8,14 +8,14 @@ and anchored before it is sent, and the round's private key is destroyed in betw
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from palate.privacy.aggregators.admission import Entry, Membership, Parties
+from palate.privacy.aggregators.admission import Entry, Membership, Parties, key_number
 from palate.privacy.aggregators.device import mask_bytes
 from palate.privacy.aggregators.errors import (
     AlreadyCollected,
@@ -24,7 +24,7 @@ from palate.privacy.aggregators.errors import (
     RoundKeyGone,
     TooFewReports,
 )
-from palate.privacy.aggregators.messages import NO_SIGNATURE, Answer, Exclusion, Head, Report, Request
+from palate.privacy.aggregators.messages import NO_SIGNATURE, Answer, Exclusion, Head, Report, Request, mark_of
 from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.aggregators.planes import PlaneSum, pack
 from palate.privacy.aggregators.sealing import Opener, RoundKey, RoundSecret
@@ -52,8 +52,17 @@ class HelperBook(Protocol):
             If it is not here.
         """
 
-    def record(self, offer: CollectionOffer, request_hash: bytes, answer: Answer) -> None:
-        """Write an answer and the new head in one transaction."""
+    def last_reports(self) -> dict[int, tuple[int, bytes]]:
+        """Return for each device the number of its key and the mark of the newest report that was counted."""
+
+    def record(
+        self,
+        offer: CollectionOffer,
+        request_hash: bytes,
+        answer: Answer,
+        counted: Mapping[int, tuple[int, bytes]],
+    ) -> None:
+        """Write an answer, the new head, and the newest reports, as `last_reports` has them, in one transaction."""
 
     def anchor(self) -> None:
         """Copy the newest head to where a restored backup does not reach, unless it is there."""
@@ -157,7 +166,12 @@ class Helper:
             excluded=tuple(sorted(excluded.items())),
             mask_sum=pack(total.words(), offer.ring_bits),
         ).signed(self._sign)
-        self.book.record(offer, request.content_hash, made)
+        counted = {
+            report.device: (key_number(membership.entries[report.device].identity_key), mark_of(report.ledger_head))
+            for place, report in enumerate(reports)
+            if place not in excluded
+        }
+        self.book.record(offer, request.content_hash, made, counted)
         self.book.anchor()
         self.book.destroy(offer.round_key_hash)
         return made.to_bytes()
@@ -176,6 +190,7 @@ class Helper:
         """Find the reports that do not count, by place; verifies every signature and opens nothing."""
         times = Counter(report.device for report in reports)
         sequence, _ = self.book.head()
+        last = self.book.last_reports()
         signed: dict[Head, bool] = {}  # most devices show the same head
         excluded: dict[int, Exclusion] = {}
         for place, report in enumerate(reports):
@@ -198,6 +213,11 @@ class Helper:
                         f"a device has seen answer {report.sequence} of this helper, its own book ends at {sequence}",
                         hint="an old state was put back: restore the newest, or end this fleet and begin another",
                     )
+            if reason is None and report.device in last:
+                key, mark = last[report.device]
+                same_key = key == key_number(membership.entries[report.device].identity_key)
+                if same_key and not report.follows(mark):
+                    reason = Exclusion.LEDGER_WENT_BACK
             if reason is not None:
                 excluded[place] = reason
         return excluded

@@ -9,7 +9,7 @@ collecting; once it has answered, the round is over.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Protocol
@@ -21,6 +21,7 @@ from palate.models.arrays import Int64Array
 from palate.privacy.aggregators.admission import Membership, Parties
 from palate.privacy.aggregators.errors import (
     AnswerRefused,
+    LedgerWentBack,
     ReportRefused,
     SumImplausible,
     TooFewReports,
@@ -103,6 +104,8 @@ class Collection:
         The keys of all, and the leader's own.
     spool
         Where uploads lie. A leader that was restarted passes the same spool and goes on.
+    last
+        For each device the mark of its newest report that was counted under its key (`Report.follows`).
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class Collection:
         parties: Parties,
         key: Ed25519PrivateKey,
         spool: Spool,
+        last: Mapping[int, bytes] | None = None,
     ) -> None:
         self.offer = offer
         self._offer_bytes = offer_bytes
@@ -123,6 +127,7 @@ class Collection:
         self._parties = parties
         self._key = key
         self._spool = spool
+        self._last = last or {}
         self._places = set(spool.devices())
         self._frozen: Request | None = None
 
@@ -145,6 +150,8 @@ class Collection:
         ------
         MessageError, ReportRefused
             If it is not a report of this round by a registered device.
+        LedgerWentBack
+            If the device does not know its newest report that was counted.
         TwoReports
             If the device has sent another one before.
         TooLate
@@ -173,6 +180,11 @@ class Collection:
             if self._spool.get(report.device) != data:
                 raise TwoReports(f"device {report.device:016x} has sent another report", hint="remove the device")
             return
+        if not report.follows(self._last.get(report.device)):
+            raise LedgerWentBack(
+                "the device does not know its newest report: it was put back from a copy, or runs beside one",
+                hint="its owner is told what to do",
+            )
         if self._frozen is not None or now >= offer.report_before:
             raise TooLate("the round takes no more reports", hint="take part in the next one")
         if len(self._places) >= offer.most_reports:
@@ -197,12 +209,16 @@ class Collection:
                     hint="wait for more",
                 )
             self._spool.sync()  # before anybody is asked about them
-            size = report_size(self._suite)
-            records = tuple(record_in(self._kept(each, size), self._suite) for each in sorted(self._places))
+            records = tuple(record_in(report, self._suite) for report in self.reports().values())
             self._frozen = Request(offer=self._offer_bytes, batch=Batch(self._suite, records)).signed(
                 lambda body: self._key.sign(to_sign(body))
             )
         return self._frozen.to_bytes()
+
+    def reports(self) -> dict[int, bytes]:
+        """Return the signed reports that are here, by device."""
+        size = report_size(self._suite)
+        return {device: self._kept(device, size) for device in sorted(self._places)}
 
     def unfreeze(self) -> None:
         """Go on collecting, after the helper has found too few."""

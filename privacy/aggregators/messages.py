@@ -6,6 +6,7 @@ accepts one spelling and checks no signature.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
@@ -34,6 +35,9 @@ from palate.privacy.secagg.encoding import (
 )
 
 SALT_SIZE = 32
+MARK_SIZE: Final = 8
+CHAIN_LENGTH: Final = 8
+CHAIN_SIZE: Final = MARK_SIZE * CHAIN_LENGTH
 NO_SIGNATURE = bytes(SIGNATURE_SIZE)
 _LENGTH_SIZE = 4
 
@@ -61,6 +65,7 @@ class Exclusion(IntEnum):
     BAD_SIGNATURE = 5
     UNSEALABLE = 6
     FALSE_HEAD = 7
+    LEDGER_WENT_BACK = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +102,8 @@ class Report(Message):
         Commitment to the masked words under a salt that the leader alone gets, 32 bytes.
     ledger_head
         Salted commitment to the head of the device's own ledger, 32 bytes.
+    chain
+        Marks of earlier reports of this device (`chain_of`), `CHAIN_SIZE` bytes.
     sequence, answer_hash, head_signature
         The newest head of the helper that the device has seen; zeros before the first.
     sealed
@@ -108,10 +115,22 @@ class Report(Message):
     device: DeviceNumber
     tag: Hash
     ledger_head: Hash
+    chain: Annotated[bytes, raw(CHAIN_SIZE)]
     sequence: Number
     answer_hash: Hash
     head_signature: Annotated[bytes, SIGNATURE]
     sealed: Annotated[bytes, SEALED] = field(repr=False)
+
+    def follows(self, last: bytes | None) -> bool:
+        """Tell whether the device that made this report knows another one of its own.
+
+        Parameters
+        ----------
+        last
+            Mark of the newest report that was counted, 8 bytes; None before the first.
+        """
+        marks = {self.chain[at : at + MARK_SIZE] for at in range(0, CHAIN_SIZE, MARK_SIZE)}
+        return last is None or last in marks or last == mark_of(self.ledger_head)
 
     @property
     def record(self) -> bytes:
@@ -129,7 +148,7 @@ _RECORD_AT = len(header(Kind.REPORT)) + HASH_SIZE
 
 def record_size(suite: Suite) -> int:
     """Bytes of one report in a request."""
-    return 8 + 2 * HASH_SIZE + 8 + HASH_SIZE + SIGNATURE_SIZE + sealed_size(suite) + SIGNATURE_SIZE
+    return 8 + 2 * HASH_SIZE + CHAIN_SIZE + 8 + HASH_SIZE + SIGNATURE_SIZE + sealed_size(suite) + SIGNATURE_SIZE
 
 
 def report_size(suite: Suite) -> int:
@@ -177,6 +196,28 @@ class Upload:
         upload = Upload(report=report, salt=reader.raw(SALT_SIZE), words=SIZED.read(reader))
         reader.end()
         return upload
+
+
+def mark_of(ledger_head: bytes) -> bytes:
+    """Return the short name of a report, by the commitment in it; 8 bytes."""
+    return ledger_head[:MARK_SIZE]
+
+
+def chain_of(receipted: bytes, made: Sequence[bytes]) -> bytes:
+    """Return the marks that a device's next report has: by them its leader and its helper know that it did not go back.
+
+    A device that was put back from a copy, or runs beside one, does not know the commitments of the newer reports, and
+    cannot guess them. One whose receipts were lost knows them all the same.
+
+    Parameters
+    ----------
+    receipted
+        Commitment in the newest report of a round whose receipt came, 32 bytes; empty before the first.
+    made
+        Those in the reports that the device made last, newest first; at most `CHAIN_LENGTH` - 1 count.
+    """
+    marks = [mark_of(each).ljust(MARK_SIZE, b"\0") for each in (receipted, *made)[:CHAIN_LENGTH]]
+    return b"".join(marks).ljust(CHAIN_SIZE, b"\0")
 
 
 def tag_of(context: bytes, device: int, salt: bytes, words: bytes) -> bytes:
@@ -305,6 +346,23 @@ class Answer(Message):
     def accepted(self) -> int:
         """Reports in the sum."""
         return self.reports - len(self.excluded)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerNotice(Message):
+    """Tells a device, in place of a call, that its report does not follow the newest one that was counted.
+
+    Attributes
+    ----------
+    fleet
+        Name of the fleet.
+    report
+        That newest report, as the device's own key signed it: no leader can make one up.
+    """
+
+    kind: ClassVar[Kind] = Kind.LEDGER_NOTICE
+    fleet: Text
+    report: Annotated[bytes, SIZED]
 
 
 def _write_head(head: Head) -> bytes:

@@ -54,13 +54,14 @@ class Kind(IntEnum):
     ADMISSION = 14
     REGISTER = 15
     COLLECTION_OFFER = 16
-    REPORT = 17
-    COLLECTION_REQUEST = 18
     ANSWER = 19
     HEAD = 20
     COLLECTION_RECEIPT = 21
     REVOCATION = 22
     COLLECTION_CALL = 23
+    REPORT = 24
+    COLLECTION_REQUEST = 25
+    LEDGER_NOTICE = 26
 
 
 def header(kind: Kind) -> bytes:

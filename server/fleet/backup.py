@@ -32,6 +32,8 @@ from palate.server.store import RunStore
 log = logging.getLogger(__name__)
 
 KIND: Final = "server"
+_LEFT_OUT: Final = {Path("device-heads")}
+"""With old ones, devices that went on would be refused (`palate.server.fleet.device_heads`)."""
 _ATTEMPTS, _PAUSE_SECONDS = 20, 0.5
 
 
@@ -86,7 +88,7 @@ def back_up(
             stack.enter_context(folder.locked())  # nobody starts a server, or a next run, meanwhile
         for _ in range(_ATTEMPTS):
             moment = _moment(folder)
-            names = sorted(files_in(folder.root), key=lambda name: (_rank(name), name))
+            names = sorted(set(files_in(folder.root)) - _LEFT_OUT, key=lambda name: (_rank(name), name))
             fleet = load_config(folder.config).name
             contents = write_archive(target, folder.root, names, kind=KIND, fleet=fleet, now=now)
             if _moment(folder) == moment:

@@ -19,13 +19,14 @@ from palate.privacy.aggregators.admission import Membership
 from palate.privacy.aggregators.call import CollectionCall, open_cosigned
 from palate.privacy.aggregators.errors import (
     AnswerRefused,
+    LedgerWentBack,
     ReportRefused,
     RoundKeyGone,
     SumImplausible,
     TooFewReports,
 )
 from palate.privacy.aggregators.leader import Collected, Collection
-from palate.privacy.aggregators.messages import Answer, Head
+from palate.privacy.aggregators.messages import Answer, Head, LedgerNotice
 from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.aggregators.sealing import RoundKey
 from palate.privacy.budget import for_batch
@@ -34,9 +35,11 @@ from palate.privacy.errors import PrivacyError
 from palate.privacy.integer.ring import Ring
 from palate.privacy.ledger.errors import BadNote, Rollback
 from palate.privacy.mechanisms.terms import RunTerms
+from palate.privacy.secagg.encoding import to_sign
 from palate.privacy.secagg.errors import SecureAggregationError
 from palate.privacy.wire import FleetStep, RoundPlan
 from palate.server.fleet.config import Deadlines, FleetConfig
+from palate.server.fleet.device_heads import DeviceHeads
 from palate.server.fleet.dropouts import EXCLUDED
 from palate.server.fleet.exchange import Exchange, NotTaken
 from palate.server.fleet.registering import RegisterKeeper
@@ -92,6 +95,8 @@ class CollectionProtocol:
         The public log, which devices get with every offer, and which the helper cosigns.
     spools
         Folder of the uploads.
+    heads
+        The newest report of each device.
     wall_clock
         Seconds since 1970.
     """
@@ -101,6 +106,7 @@ class CollectionProtocol:
     helper: HelperLink
     log: TransparencyLog
     spools: Path
+    heads: DeviceHeads
     wall_clock: Callable[[], float]
     _compared: list[int] = field(default_factory=list, repr=False)
 
@@ -244,16 +250,18 @@ class CollectionRound:
         self._record = self._remembered()
         self._call = CollectionCall.from_bytes(self._record.call)
         key, parties = protocol.key, protocol.register.parties
+        self._membership = protocol.register.of_epoch(self._record.epoch)
         self._offer = CollectionOffer.open(remembered.offer, parties.leader)
         self._spool = UploadSpool(protocol.spools / spool_name(remembered.number))
         self._collection = Collection(
             self._offer,
             remembered.offer,
-            membership=protocol.register.of_epoch(self._record.epoch),
+            membership=self._membership,
             suite=RoundKey.from_bytes(self._call.round_key).key.suite,
             parties=parties,
             key=key,
             spool=self._spool,
+            last=protocol.heads.marks(self._membership),
         )
         self._collected: Collected | None = None
         if self._record.request is not None and self._collection.freeze() != self._record.request:
@@ -348,17 +356,30 @@ class CollectionRound:
         asked = [member.device for member in self._state.members(self._number)]
         exchange.ask(
             FleetStep.REPORT,
-            {device: self._record.call for device in asked if device not in here},
+            dict.fromkeys([device for device in asked if device not in here], self._record.call) | self._notices(asked),
             seconds=min(left, deadlines.report_seconds),
             take=self._take,
             plan=plan,
         )
+
+    def _notices(self, asked: list[str]) -> dict[str, bytes]:
+        """Return what devices that went back are sent in place of the call."""
+        shown = self._protocol.heads.shown(self._membership)
+        return {
+            device_name(device): LedgerNotice(fleet=self._offer.fleet, report=report)
+            .signed(lambda body: self._protocol.key.sign(to_sign(body)))
+            .to_bytes()
+            for device, report in shown.items()
+            if device_name(device) in asked
+        }
 
     def _take(self, step: FleetStep, device: str, body: bytes) -> None:
         del step
         try:
             self._collection.take(body, now=int(self._protocol.wall_clock()), sender=int(device, 16))
         except SecureAggregationError as error:
+            if isinstance(error, LedgerWentBack):
+                self._protocol.heads.went_back.add(int(device, 16))
             # The name of the check alone; the reasons of a refused report name no device.
             why = f": {error.message}" if isinstance(error, ReportRefused) else ""
             raise NotTaken(f"{type(error).__name__}{why}") from None
@@ -368,6 +389,7 @@ class CollectionRound:
             request = self._collection.freeze()
         except TooFewReports as error:
             raise RoundLost(FleetStep.REPORT, error.message) from None
+        self._protocol.heads.keep(self._collection.reports(), self._membership)
         self._state.freeze(self._number, request, [(device_name(device), size) for device, size in self._spool.sizes()])
         self._record = self._remembered()
 

@@ -6,6 +6,7 @@
     nodes/               who belongs to the fleet (`palate.server.fleet.transport.enrolment`)
     fleet.sqlite         rounds, messages, and the wish to stop
     spool/               with a helper: reports of the open round
+    device-heads         with a helper: each device's newest report; in no backup
     helper/              with a helper that is asked by files: questions and replies
     leader.card          with a helper: what its operator needs (palate helper trust)
     run/                 checkpoint, item table, rounds.jsonl, log/ (the public record of rounds)
@@ -99,6 +100,11 @@ class FleetFolder:
     def leader_card(self) -> Path:
         """What the helper's operator is given."""
         return self.root / "leader.card"
+
+    @property
+    def device_heads(self) -> Path:
+        """The newest report of each device, under two aggregators (`palate.server.fleet.device_heads`)."""
+        return self.root / "device-heads"
 
     @property
     def spools(self) -> Path:

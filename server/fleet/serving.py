@@ -27,6 +27,7 @@ from palate.server.fleet.certificates import check_accepted, last_moment
 from palate.server.fleet.claims import FleetClaim, claim_of, parties_of
 from palate.server.fleet.collecting import CollectionProtocol
 from palate.server.fleet.config import FleetConfig, load_config
+from palate.server.fleet.device_heads import DeviceHeads
 from palate.server.fleet.eventlog import EventLog, LogHandler
 from palate.server.fleet.folder import FleetFolder, read_key, read_public_key
 from palate.server.fleet.grid_messages import GridMessages
@@ -253,7 +254,8 @@ def _protocol(
         return PeerProtocol(config, parties, time.time, enrolled=lambda: len(books.enrolment.nodes()))
     link = _helper_of(folder, config, key, stack) if helper is None else helper
     register = RegisterKeeper(config.name, parties_of(folder, config), key, books.state, books.enrolment, link)
-    return CollectionProtocol(config, register, link, books.log, folder.spools, time.time)
+    heads = DeviceHeads(folder.device_heads)
+    return CollectionProtocol(config, register, link, books.log, folder.spools, heads, time.time)
 
 
 def _helper_of(folder: FleetFolder, config: FleetConfig, key: Ed25519PrivateKey, stack: ExitStack) -> HelperLink:

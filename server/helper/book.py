@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,6 +103,7 @@ class SqliteBook:
             raise LedgerUnreadable(f"{path.name}: {error}", hint="check the disk and the rights") from None
         try:
             with self._transaction():
+                schema.upgrade(self._connection)
                 schema.check(self._connection, fleet, key.public_key().public_bytes_raw())
             self._check_chain()
             self._anchored = None if anew else self._checked_anchor()
@@ -147,8 +148,26 @@ class SqliteBook:
         """Return hash of the request and the bytes of the answer of a round, or None."""
         return self._one("SELECT request, answer FROM answers WHERE context = ?", context)
 
-    def record(self, offer: CollectionOffer, request_hash: bytes, answer: Answer) -> None:
+    def last_reports(self) -> dict[int, tuple[int, bytes]]:
+        """Return for each device the number of its key and the mark of the newest report that was counted."""
+        rows = self._connection.execute("SELECT device, key, mark FROM last_reports")
+        return {int.from_bytes(device, "big"): (int.from_bytes(key, "big"), mark) for device, key, mark in rows}
+
+    def record(
+        self,
+        offer: CollectionOffer,
+        request_hash: bytes,
+        answer: Answer,
+        counted: Mapping[int, tuple[int, bytes]],
+    ) -> None:
         """Write an answer, and the new head with it.
+
+        Parameters
+        ----------
+        offer, request_hash, answer
+            What was asked and answered.
+        counted
+            The newest reports of the devices in the sum, as `last_reports` has them.
 
         Raises
         ------
@@ -175,6 +194,10 @@ class SqliteBook:
                 )
             except sqlite3.IntegrityError:
                 raise AlreadyCollected("this round or its key was used", hint="begin the next round") from None
+            connection.executemany(
+                "INSERT OR REPLACE INTO last_reports VALUES (?, ?, ?)",
+                [(device.to_bytes(8, "big"), key.to_bytes(8, "big"), mark) for device, (key, mark) in counted.items()],
+            )
 
     def anchor(self) -> None:
         """Copy the ledger's end to the anchor, unless it is there."""

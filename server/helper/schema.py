@@ -1,7 +1,8 @@
 """Tables of the helper's ledger: SQLite, every commit on disk, nothing in them ever changed or deleted but lists.
 
 The list of a register has an entry for each device and is dropped once newer registers have taken its place; the
-register itself, with its root, stays.
+register itself, with its root, stays. `last_reports` has for each device the number of its key and the mark of its
+newest report that was counted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final
 
 from palate.privacy.ledger.errors import LedgerUnreadable, Tampered
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 APPLICATION_ID = 0x504C4C48  # "PLLH"
 
 _TABLES = {
@@ -40,7 +41,10 @@ _TABLES = {
         "time INTEGER NOT NULL) STRICT"
     ),
 }
-_LISTS = {"lists": "CREATE TABLE lists (epoch INTEGER PRIMARY KEY, entries BLOB NOT NULL) STRICT"}
+_LISTS = {
+    "lists": "CREATE TABLE lists (epoch INTEGER PRIMARY KEY, entries BLOB NOT NULL) STRICT",
+    "last_reports": "CREATE TABLE last_reports (device BLOB PRIMARY KEY, key BLOB NOT NULL, mark BLOB NOT NULL) STRICT",
+}
 _INDICES = {
     "by_device": "CREATE INDEX by_device ON certificates (device, generation, id)",
     "by_key": "CREATE INDEX by_key ON certificates (key)",
@@ -63,6 +67,14 @@ def create(connection: sqlite3.Connection, fleet: str, key: bytes) -> None:
     connection.execute("INSERT INTO helper VALUES (?, ?)", (fleet, key))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Bring a ledger of format 1, which knew no newest reports, to this one, inside the caller's transaction."""
+    found = tuple(connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+    if found == (APPLICATION_ID, 1):
+        connection.execute(_LISTS["last_reports"])
+        connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
 
 
 def check(connection: sqlite3.Connection, fleet: str, key: bytes) -> None:

@@ -22,6 +22,7 @@ class Book:
     secrets: dict[bytes, tuple[RoundKey, RoundSecret]] = field(default_factory=dict)
     members: Callable[[], Membership] = field(default=lambda: pytest.fail("no register"))
     anchored: int = 0
+    counted: dict[int, tuple[int, bytes]] = field(default_factory=dict)
 
     def head(self) -> tuple[int, bytes]:
         return self.end
@@ -35,7 +36,13 @@ class Book:
     def membership(self, register_hash: bytes) -> Membership:
         return self.members()
 
-    def record(self, offer: CollectionOffer, request_hash: bytes, answer: Answer) -> None:
+    def last_reports(self) -> dict[int, tuple[int, bytes]]:
+        return dict(self.counted)
+
+    def record(
+        self, offer: CollectionOffer, request_hash: bytes, answer: Answer, counted: dict[int, tuple[int, bytes]]
+    ) -> None:
+        self.counted |= counted
         self.answers[offer.context] = (request_hash, answer.to_bytes())
         self.end = (answer.sequence, answer.content_hash)
 

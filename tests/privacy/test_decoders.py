@@ -27,7 +27,7 @@ from palate.errors import PalateError
 from palate.privacy import aggregators
 from palate.privacy.aggregators.admission import Certificate, Register, Revocation
 from palate.privacy.aggregators.call import CollectionCall
-from palate.privacy.aggregators.messages import Answer, CollectionReceipt, Head, Report, Request, Upload
+from palate.privacy.aggregators.messages import Answer, CollectionReceipt, Head, LedgerNotice, Report, Request, Upload
 from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.aggregators.sealing import RoundKey, Suite
 from palate.privacy.enrolment import EnrolmentRequest, Welcome
@@ -110,6 +110,7 @@ WRITTEN: dict[str, Decoder] = {
     "Request": of(Request, vector("request")),
     "Answer": of(Answer, vector("answer")),
     "CollectionReceipt": of(CollectionReceipt, vector("receipt")),
+    "LedgerNotice": of(LedgerNotice, vector("notice")),
     "Head": of(Head, CollectionReceipt.from_bytes(vector("receipt")).head.to_bytes()),
     "FleetCard": of(FleetCard, FleetCard.of("films", PEM, "11" * 32, "22" * 32, "").to_bytes()),
     "Welcome": (WELCOME.to_json(), Welcome.from_json, lambda found: found.to_json()),

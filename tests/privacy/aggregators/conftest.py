@@ -113,17 +113,19 @@ class Fleet:
             np.uint32 if self.offer.ring_bits <= 32 else np.uint64
         )
 
-    def report(self, device: int, *, seen: Head | None = None, vector: np.ndarray | None = None) -> bytes:
+    def report(
+        self, device: int, *, seen: Head | None = None, vector: np.ndarray | None = None, **heads: bytes
+    ) -> bytes:
         return make_report(
             self.offered(),
             self.vector(device) if vector is None else vector,
             device=device,
             identity=self.identities[device],
-            ledger_head=bytes(32),
             seen=seen,
+            **{"ledger_head": bytes(32)} | heads,
         )
 
-    def collection(self, spool: Spool | None = None) -> Collection:
+    def collection(self, spool: Spool | None = None, **more: Any) -> Collection:
         return Collection(
             self.offer,
             self.offer_bytes,
@@ -132,6 +134,7 @@ class Fleet:
             parties=self.parties,
             key=self.leader,
             spool=Spool() if spool is None else spool,
+            **more,
         )
 
     def signed_sum(self, devices) -> np.ndarray:

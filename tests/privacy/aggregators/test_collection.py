@@ -444,6 +444,7 @@ def test_the_helper_sees_neither_words_nor_salt(fleet):
         "device",
         "tag",
         "ledger_head",
+        "chain",
         "sequence",
         "answer_hash",
         "head_signature",

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from palate.privacy.aggregators.admission import Certificate, Entry, Membership, Parties, Register, Revocation
 from palate.privacy.aggregators.call import CollectionCall
 from palate.privacy.aggregators.device import Offered, mask_bytes
-from palate.privacy.aggregators.messages import Answer, CollectionReceipt, Request, Upload
+from palate.privacy.aggregators.messages import Answer, CollectionReceipt, LedgerNotice, Request, Upload, mark_of
 from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.aggregators.planes import PlaneSum, pack, unpack
 from palate.privacy.aggregators.sealing import RoundKey, RoundSecret, Suite
@@ -139,6 +139,19 @@ def test_a_call_holds_all_that_a_device_is_asked_with(suite):
     assert call.to_bytes() == data(suite, "call")
 
 
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_report_has_marks_and_a_notice_shows_it(suite):
+    report = Upload.from_bytes(data(suite, "upload"), suite).report
+    marks = [report.chain[at : at + 8] for at in range(0, 64, 8)]
+    assert marks == [bytes([n]) * 8 for n in (1, 3, 2)] + [bytes(8)] * 5
+    assert report.follows(bytes([3]) * 8)
+    assert report.follows(mark_of(report.ledger_head))
+    assert not report.follows(bytes([4]) * 8)
+    notice = LedgerNotice.from_bytes(data(suite, "notice"))
+    notice.verify(parties_of(suite).leader, PrivacyError, "not the leader's")
+    assert (notice.fleet, notice.report) == ("films", report.to_bytes())
+
+
 READERS = {
     "call": CollectionCall.from_bytes,
     "certificate": Certificate.from_bytes,
@@ -150,6 +163,7 @@ READERS = {
     "request": Request.from_bytes,
     "answer": Answer.from_bytes,
     "receipt": CollectionReceipt.from_bytes,
+    "notice": LedgerNotice.from_bytes,
 }
 
 

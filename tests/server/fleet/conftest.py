@@ -19,11 +19,12 @@ from palate.privacy.aggregators.admission import Certificate
 from palate.privacy.aggregators.admission import Parties as AggregatorParties
 from palate.privacy.aggregators.call import CollectionCall
 from palate.privacy.aggregators.device import Offered, check_receipt, make_report
-from palate.privacy.aggregators.messages import Head
+from palate.privacy.aggregators.messages import CHAIN_SIZE, Head
 from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.charging import intents
 from palate.privacy.enrolment import device_name, device_number
 from palate.privacy.secagg.device import DeviceRound
+from palate.privacy.secagg.encoding import Kind, header
 from palate.privacy.secagg.errors import SecureAggregationError
 from palate.privacy.secagg.keys import DeviceIdentity, EnrolmentAuthority
 from palate.privacy.secagg.offer import DevicePolicy, Offer
@@ -31,6 +32,7 @@ from palate.privacy.wire import REFUSED, ROUND_GONE, TAMPERED, FleetMessage, Fle
 from palate.server.coordinator import Coordinator
 from palate.server.fleet.collecting import CollectionProtocol
 from palate.server.fleet.config import FleetConfig, checked_config
+from palate.server.fleet.device_heads import DeviceHeads
 from palate.server.fleet.dropouts import GONE
 from palate.server.fleet.grid_messages import GridMessages
 from palate.server.fleet.operation import Books, Operation
@@ -170,6 +172,8 @@ class ReportingDevice(Device):
         self.seen: Head | None = None
         self.before = lambda step: None
         self.clock: Callable[[], float] = lambda: 0.0
+        self.heads: Callable[[int], tuple[bytes, bytes]] = lambda number: (bytes(32), bytes(CHAIN_SIZE))
+        self.notices: list[int] = []
 
     @property
     def certificate(self) -> bytes:
@@ -180,6 +184,9 @@ class ReportingDevice(Device):
 
     def _body(self, fleet: FleetMessage, content: RecordDict) -> bytes:
         if fleet.step is FleetStep.REPORT:
+            if fleet.body.startswith(header(Kind.LEDGER_NOTICE)):
+                self.notices.append(fleet.server_round)
+                return b"not now"
             if fleet.server_round not in self.kept:
                 arrays = {name: array.numpy() for name, array in content.array_records["table"].items()}
                 plan = RoundPlan.from_parts(arrays, dict(content.config_records["plan"]))
@@ -213,13 +220,15 @@ class ReportingDevice(Device):
         signed = self._rng.integers(-50, 50, plan.update_size)
         self.vectors[number] = (signed & ((1 << offered.offer.ring_bits) - 1)).astype(np.uint32)
         self.offers[number] = offered.offer
+        ledger_head, chain = self.heads(number)
         return make_report(
             offered,
             self.vectors[number],
             device=self.number,
             identity=self.key,
-            ledger_head=bytes(32),
+            ledger_head=ledger_head,
             seen=self.seen,
+            chain=chain,
         )
 
 
@@ -355,7 +364,10 @@ class MemoryFleet:
             parties = Parties(self.keys[0], self.keys[1].public_key())
             return PeerProtocol(self.config, parties, self.wall_clock, lambda: len(self.enrolment.nodes()))
         keeper = RegisterKeeper("f", self.parties, self.keys[0], self.state, self.enrolment, self.helper)
-        return CollectionProtocol(self.config, keeper, self.helper, self.log, self.folder / "spool", self.wall_clock)
+        heads = DeviceHeads(self.folder / "device-heads")
+        return CollectionProtocol(
+            self.config, keeper, self.helper, self.log, self.folder / "spool", heads, self.wall_clock
+        )
 
     def operation(self, watcher: Watcher | None = None, **settings: object) -> Operation:
         """Start the server: everything comes from disk."""
