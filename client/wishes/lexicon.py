@@ -28,6 +28,7 @@ _CONTRACTED: Final = {
     "es": {"del": "de", "al": "a"},
 }
 """Prepositions that have swallowed an article: "marre des" is "marre de"."""
+_BEGINNING: Final = 2
 HAN: Final = re.compile(r"[\u3400-\u9fff]")
 
 Kinds = Mapping[str, str]
@@ -53,14 +54,27 @@ class Lexicon:
     longest: int
 
     @cached_property
-    def stemmed(self) -> Mapping[str, dict[str, str]]:
-        """Kinds by phrase of stems, of those kinds that do not steer a sentence."""
-        stem = _stems(self.language)
-        found: dict[str, dict[str, str]] = {}
-        for phrase, kinds in self.exact.items():
-            for kind in kinds.keys() - _STEERING:
-                found.setdefault(stem(phrase), {}).setdefault(kind, kinds[kind])
+    def _by_beginning(self) -> dict[str, list[str]]:
+        """Phrases by how they begin: a stem begins as its word does, so that few of them need be stemmed for a wish."""
+        found: dict[str, list[str]] = {}
+        for phrase in self.exact:
+            found.setdefault(phrase[:_BEGINNING], []).append(phrase)
         return found
+
+    @cached_property
+    def _stemmed(self) -> dict[str, dict[str, dict[str, str]]]:
+        """Stemmed phrases by how they begin, as far as somebody asked for them."""
+        return {}
+
+    def stemmed(self, beginning: str) -> Mapping[str, dict[str, str]]:
+        """Kinds by phrase of stems, of those kinds that do not steer a sentence."""
+        if beginning not in self._stemmed:
+            stem, found = _stems(self.language), dict[str, dict[str, str]]()
+            for phrase in self._by_beginning.get(beginning, ()):
+                for kind in self.exact[phrase].keys() - _STEERING:
+                    found.setdefault(stem(phrase), {}).setdefault(kind, self.exact[phrase][kind])
+            self._stemmed[beginning] = found
+        return self._stemmed[beginning]
 
     def spelt(self, phrase: str) -> Kinds:
         """Say what a phrase in plain letters may be, as it is spelt."""
@@ -69,7 +83,7 @@ class Lexicon:
     def kinds(self, phrase: str) -> Kinds:
         """Say what a phrase in plain letters may be; nothing where it is not known."""
         full = _uncontracted(phrase, self.language)
-        return self.exact.get(full) or self.stemmed.get(_stems(self.language)(full)) or {}
+        return self.exact.get(full) or self.stemmed(full[:_BEGINNING]).get(_stems(self.language)(full)) or {}
 
     def with_genres(self, names: Iterable[str]) -> Lexicon:
         """Know a catalogue's own genres too, by the names that it gives them."""

@@ -18,6 +18,8 @@ from palate.client.wishes.tokens import Token
 
 Bound = Literal["", "not", "less"]
 _TURNS_DOWN = "not lack except less"
+_DENYING = frozenset({"\u4e0d", "\u6ca1\u6709", "\u6ca1", "\u65e0", "\u975e", "\u4e0d\u5e26", "\u4e0d\u542b"})
+"""Chinese words that deny what follows, not the wish for it."""
 
 
 @dataclass(eq=False)
@@ -100,6 +102,8 @@ class _Scope:
         token, part = self._tokens[at], self._parts.get(at)
         if part is not None:
             self._meet(part)
+            if self._bound and self._is_attribute(part):
+                self._release()
             return part.end
         joined = any(n >= 0 and self._tokens[n].any("and") for n in (at - 1, at - 2))
         if token.any("prefer"):
@@ -201,6 +205,14 @@ class _Scope:
     def _is_chinese_head(self, at: int) -> bool:
         """Whether what was turned down describes what follows: 不要爱情的喜剧 is a comedy."""
         return self._tokens[at].said.endswith("\u7684") and any(place > at for place in self._parts)
+
+    def _is_attribute(self, part: Part) -> bool:
+        """Whether a part and the word that denies it describe what follows: 没有恐怖的科幻片 is science fiction.
+
+        After a verb of wanting they do not: 不想看恐怖的科幻片 turns down both.
+        """
+        denies = self._tokens[self._at].said in _DENYING
+        return denies and self._tokens[part.end - 1].said.endswith("\u7684") and part.end in self._parts
 
     def close(self, *, final: bool = False) -> None:
         """End a clause: what holds and is bound to nothing is about what came before it, or asked about."""

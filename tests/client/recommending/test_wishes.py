@@ -115,3 +115,19 @@ def test_parts_can_be_dropped_one_by_one(box):
         left = list(request.dropped([part], catalogue).parts(catalogue))
         assert left == parts[:number] + parts[number + 1 :]
     assert not request.dropped(parts, catalogue).asks
+
+
+@pytest.mark.parametrize(
+    ("wish", "genres", "without"),
+    [
+        ("\u6ca1\u6709\u6050\u6016\u7684\u79d1\u5e7b\u7247", ("genre: Sci-Fi",), ()),
+        ("\u4e0d\u6050\u6016\u7684\u79d1\u5e7b\u7247", ("genre: Sci-Fi",), ()),
+        ("\u4e0d\u60f3\u770b\u6050\u6016\u7684\u79d1\u5e7b\u7247", (), ("genre: Sci-Fi",)),
+        ("\u6ca1\u6709\u6050\u6016\u7684\u548c\u8840\u8165\u7684\u79d1\u5e7b\u7247", ("genre: Sci-Fi",), ()),
+    ],
+)
+def test_a_chinese_attribute_is_turned_down_without_what_it_describes(box, wish, genres, without):
+    asked = box[0].reader.read(wish)
+    assert (asked.genres, asked.without) == (genres, without)
+    assert asked.moods
+    assert {mood.name for mood in asked.moods} <= {"not scary", "not bloody"}
