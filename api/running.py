@@ -91,7 +91,7 @@ class Metrics:
 
     def _repr_html_(self) -> str:
         """Show the run and its baselines in a notebook."""
-        grids = [accuracy_grid(self.result, "test", ranking) for ranking in ("sampled", "full")]
+        grids = [accuracy_grid(self.result, "test", ranking) for ranking in ("full", "sampled")]
         return cell(f"Metrics: {self.result.run}", grids, note=headline(self.result))
 
 
@@ -316,7 +316,7 @@ class Run:
     def _repr_html_(self) -> str:
         """Show the run in a notebook: its guarantee, and its accuracy with the baselines'."""
         result = self.record.result
-        grid = accuracy_grid(result, "test", "sampled")
+        grid = accuracy_grid(result, "test", "full")
         return cell(f"Run: {result.run}", [grid], note=headline(result), protection=protection(result))
 
 

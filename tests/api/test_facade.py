@@ -324,7 +324,12 @@ def test_own_models_and_baselines_pass_as_objects(data: palate.Data):
     assert (plan.settings.training.model, plan.settings.baselines) == ("mine", ("crowd", "ease"))
     run = palate.simulate(data, plan, folder="own", progress=False)
     frame = run.metrics.to_frame()
-    assert frame["model"].unique(maintain_order=True).to_list() == ["Palate (mine)", "The crowd", "EASE, by recency"]
+    assert frame["model"].unique(maintain_order=True).to_list() == [
+        "Palate (mine)",
+        "The same, newest 5 hidden",
+        "The crowd",
+        "EASE, by recency",
+    ]
     usual = palate.plan(data, unit="none", **SHORT | {"model": "gmf"}, settings=QUICK)
     same = palate.simulate(data, usual, folder="gmf", progress=False).metrics.test.sampled.values
     assert run.metrics.test.sampled.values == same
