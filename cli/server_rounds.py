@@ -114,12 +114,15 @@ def stop(
 def status(
     *,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Say what would be left if more devices colluded.")
+        bool,
+        typer.Option(
+            "--explain",
+            help="Say what the figures are about, and what is left if devices collude.",
+        ),
     ] = False,
     folder: FolderOption = HERE,
 ) -> Answer:
     """Show how the fleet is: devices, rounds, budget, and the round that is open."""
-    from palate.privacy.accounting.guarantee import round_up
     from palate.server.fleet.summary import status_of
     from palate.simulation.report.tables import facts_grid
 
@@ -145,20 +148,26 @@ def status(
     if opened is not None:
         answered = f"{opened['answers']} of {opened['asked']} answered"
         facts["open round"] = f"{opened['round']} ({opened['purpose']}): {opened['step']}, {answered}"
-    life = found["epsilon_spent_in_all_runs"]
-    more = f"; {round_up(life)} in all runs together" if life > found["epsilon_spent"] else ""
-    facts["privacy"] = (
-        f"epsilon {round_up(found['epsilon_spent'])} of {found['epsilon_budget']:g} spent in this run at delta "
-        f"{found['delta']:g} per user{more}"
-    )
-    facts["promise"] = load_config(FleetFolder(folder).config).promise.words
     facts |= _tls_warning(found["tls_ends"])
     claim = found["guarantee"]
     facts["guarantee"] = claim["meaning"] + (" (semi-honest)" if claim["against"] == "semi-honest" else "")
     facts |= {f"{name}'s words": words for name, words in found["words"].items()}
     if explain:
+        facts["promise"] = load_config(FleetFolder(folder).config).promise.words
         facts["colluders"] = found["if_colluding_in_words"] or "more are enrolled than this run's tau bears"
-    return Answer(found, [facts_grid("", "", facts)])
+    return Answer(found, [_spent_line(found), facts_grid("", "", facts)])
+
+
+def _spent_line(found: Mapping[str, Any]) -> str:
+    """Say in one line what is spent of a run's budget: epsilon, delta, unit and window."""
+    from palate.privacy.accounting.guarantee import round_up
+
+    life = found["epsilon_spent_in_all_runs"]
+    more = f"; {round_up(life)} in all runs together" if life > found["epsilon_spent"] else ""
+    return (
+        f"epsilon {round_up(found['epsilon_spent'])} of {found['epsilon_budget']:g} spent in this run at delta "
+        f"{found['delta']:g}, per user and for all its rounds together{more}"
+    )
 
 
 def _tls_warning(ends: str) -> dict[str, str]:
@@ -176,15 +185,18 @@ def _tls_warning(ends: str) -> dict[str, str]:
 @answering
 def rounds(
     *,
-    explain: Annotated[bool, typer.Option("--explain", help="Say why devices dropped out, round by round.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say why devices dropped out, and what epsilon is about.")
+    ] = False,
     folder: FolderOption = HERE,
 ) -> Answer:
     """List the rounds: who was asked, who survived, what it cost in bytes and privacy."""
     from palate.privacy.accounting.guarantee import round_up
-    from palate.server.fleet.summary import rounds_of
+    from palate.server.fleet.summary import rounds_of, status_of
 
     found = rounds_of(FleetFolder(folder))
-    notes = [load_config(FleetFolder(folder).config).promise.words] if found else ["no round has begun"]
+    first = [_spent_line(status_of(FleetFolder(folder)))] if found else []
+    notes = [] if found else ["no round has begun"]
     runs = {each["run"]: each for each in found}  # the last round of each
     if len(runs) > 1:
         notes += [
@@ -192,13 +204,14 @@ def rounds(
             f"{round_up(last['epsilon_spent_in_all_runs'])} in all runs up to it"
             for run, last in runs.items()
         ]
-    if explain:
+    if explain and found:
+        notes.append(load_config(FleetFolder(folder).config).promise.words)
         notes += [
             f"round {each['round']}: {count} of {each['asked']} devices: {why}"
             for each in found
             for why, count in each["why_failed"].items()
         ]
-    return Answer(found, [round_grid(found)] if found else [], notes)
+    return Answer(found, [*first, *([round_grid(found)] if found else [])], notes)
 
 
 def round_grid(rounds: Sequence[Mapping[str, Any]]) -> Grid:
