@@ -93,12 +93,16 @@ class Enrolment:
             raise RunError(f"{path} cannot be read: {error}", hint="is it the fleet's enrolment file?") from error
 
     def _create(self) -> None:
-        self._db.execute("begin immediate")
-        (found,) = self._db.execute("pragma user_version").fetchone()
-        if found == 0:
-            self._db.execute(_SCHEMA)
-            self._db.execute(f"pragma user_version = {FORMAT}")
-        self._db.execute("commit")
+        try:
+            self._db.execute("begin immediate")
+            (found,) = self._db.execute("pragma user_version").fetchone()
+            if found == 0:
+                self._db.execute(_SCHEMA)
+                self._db.execute(f"pragma user_version = {FORMAT}")
+            self._db.execute("commit")
+        except BaseException:
+            self._db.close()  # or it holds the file for as long as the error is looked at
+            raise
         if found not in (0, FORMAT):
             self._db.close()
             raise RunError(
