@@ -25,7 +25,7 @@ simulate: $(RUN_READY) ## Train on the embedded demo and write a report
 	@$(BIN)/palate simulate --data demo --folder $(RUN)
 
 test: lint ## Check style and types, then run all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-long: $(TEST_READY) ## Run the long campaigns: faults, kill points, fuzzing, clean audits
 	@PALATE_LONG=1 $(BIN)/python -m pytest -m campaign
