@@ -14,6 +14,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from palate.errors import EnvironmentProblem, RunError
+from palate.privacy.ledger import schema
 from palate.privacy.ledger.errors import LedgerError
 from palate.privacy.ledger.heads import AnchorWatch, notes_of, read_anchors
 from palate.privacy.ledger.verify import verify_book
@@ -61,7 +62,7 @@ def check_books(ledger: Path, state: FleetState, key: Ed25519PublicKey) -> froze
         (each.run, each.number) for each in state.rounds() if each.status in (RoundStatus.APPLIED, RoundStatus.DONE)
     ]
     notes = notes_of(ledger)
-    if not ledger.exists():
+    if not _begun(ledger):
         if made or notes.exists():
             raise RunError(
                 f"{ledger} is gone, and what was spent stood in it",
@@ -81,6 +82,17 @@ def check_books(ledger: Path, state: FleetState, key: Ed25519PublicKey) -> froze
         rounds = ", ".join(map(str, lacking))
         raise RunError(f"{ledger} lacks rounds that made a table: {rounds}", hint=_RESTORE)
     return frozenset(charged)
+
+
+def _begun(ledger: Path) -> bool:
+    """Whether there is a ledger: a file without tables is one whose making was cut off, and nothing stood in it."""
+    if not ledger.exists():
+        return False
+    try:
+        with closing(schema.open_to_read(ledger)) as connection:
+            return not schema.is_empty(connection)
+    except sqlite3.Error:
+        return True  # damaged: whoever reads it says how
 
 
 def check_agreement(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from palate.errors import FederationError, RunError
 from palate.privacy.accounting.events import Unit
+from palate.privacy.budget import for_batch
 from palate.privacy.charging import epsilon_of, intents
 from palate.privacy.errors import PrivacyError
 from palate.privacy.ledger.body import hash_text
@@ -229,7 +230,7 @@ class Operation:
         try:
             beginning = coming.begin(plan)
         except NumberUsed:  # devices may have been charged for it; what is said to be spent must cover that
-            plan, beginning = self._plan(self._terms), Beginning(offer=b"")
+            plan, beginning = self._plan(self._terms_of_a_lost_number), Beginning(offer=b"")
             if not self._can_pay(plan):
                 return None
         begun = Round(
@@ -255,7 +256,7 @@ class Operation:
         if begun.status is RoundStatus.APPLIED:
             return self._close(begun)
         if not begun.offer:
-            self._books.ledger.begin(self._plan(self._terms))
+            self._books.ledger.begin(self._plan(self._terms_of_a_lost_number))
             loss = RoundLost(None, "a round of this number was begun after the backup that was restored")
             return self._abandon(begun, loss, sabotaged=False)
         number = begun.number
@@ -444,6 +445,11 @@ class Operation:
         if terms is None:
             raise RunError("a fleet's run has no terms of protection", hint="use palate simulate for unit none")
         return terms
+
+    @property
+    def _terms_of_a_lost_number(self) -> RunTerms:
+        """Of a round that is charged and never asked: the full price, for the fewest devices that a round may have."""
+        return for_batch(self._terms, honest_shares=1, most_reports=self._config.cohort.smallest)
 
     @property
     def _open_round(self) -> int | None:

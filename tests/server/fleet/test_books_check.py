@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -55,6 +56,19 @@ def test_a_ledger_that_is_gone_is_not_begun_anew(fleet):
     notes_of(fleet.ledger_path).unlink()
     with pytest.raises(RunError, match="is gone"):
         check(fleet)
+
+
+def test_a_ledger_whose_making_was_cut_off_counts_as_none(fleet, make_fleet):
+    new = make_fleet(devices=4)
+    new.operation()
+    new.ledger.close()
+    empty = new.folder / "cut-off.sqlite"
+    with closing(sqlite3.connect(empty)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    assert empty.stat().st_size > 0
+    check_books(empty, new.state, new.keys[0].public_key())
+    with pytest.raises(RunError, match="is gone"):
+        check_books(empty, fleet.state, fleet.keys[0].public_key())
 
 
 def test_a_ledger_that_was_begun_anew_lacks_the_rounds(fleet, make_fleet):

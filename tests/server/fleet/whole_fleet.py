@@ -34,7 +34,7 @@ from palate.privacy.aggregators.messages import Answer, Request
 from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.aggregators.planes import pack
 from palate.privacy.enrolment import EnrolmentRequest, Welcome
-from palate.privacy.ledger.errors import Rollback
+from palate.privacy.ledger.errors import PolicyRefused, Rollback
 from palate.privacy.wire import FleetMessage, FleetStep, RoundPlan
 from palate.server.fleet import serving
 from palate.server.fleet.backup import back_up as back_up_leader
@@ -421,6 +421,8 @@ class WholeFleet:
                 with self.points.acting(None):
                     revive_leader()
             except PalateError as error:
+                if isinstance(error, PolicyRefused):
+                    raise  # its own policy never stops a leader
                 self.refusals[f"{type(error).__name__} at the leader"] += 1
                 tries += 1
                 if isinstance(error, FederationError) and tries < 6:
