@@ -255,7 +255,7 @@ def test_a_crash_after_the_secret_was_destroyed_only_repeats_the_conclusion(
     config, folder = protected(settings), tmp_path / "run"
     with monkeypatch.context() as patched:
 
-        def failing(*_: Any) -> None:
+        def failing(*_: Any, **__: Any) -> None:
             raise PowerCutError
 
         patched.setattr("palate.simulation.session.conclude", failing)

@@ -345,8 +345,8 @@ class ReportFleet(Fleet):
             "corrupt": 0,
             "least_batch": 2,
             "issued_at": NOW - 5,
-            "report_before": NOW + 1000,
-            "answer_before": NOW + 2000,
+            "report_before": NOW + 20_000,  # devices have the clock of a long test run
+            "answer_before": NOW + 30_000,
         } | changes
         offer = CollectionOffer.of_plan(
             plan, fleet="films", register=register, round_key=round_key, parties=self.parties, **values

@@ -202,7 +202,7 @@ def test_the_offer_is_for_this_plan_and_open_by_the_devices_clock(reporting):
     refused(fleet, call, fleet.plan(2), error=OfferRefused, match="not for this plan")
     refused(fleet, call, fleet.plan(1, learned=plan.learned + 1), error=OfferRefused, match="plan_hash")
     refused(fleet, fleet.collection(plan, report_before=fleet.now - 1), error=OfferRefused, match="not open")
-    refused(fleet, fleet.collection(plan, issued_at=fleet.now + 500), error=OfferRefused, match="not open")
+    refused(fleet, fleet.collection(plan, issued_at=fleet.now + 10_000), error=OfferRefused, match="not open")
 
 
 def test_an_old_register_is_refused_also_after_a_restart(reporting):
@@ -281,9 +281,9 @@ def test_a_round_without_a_receipt_ends_with_its_offer_and_stays_charged(reporti
     fleet, device, plan = reporting, reporting.devices[0], reporting.plan(0)
     call = fleet.collection(plan)
     fleet.answer_of(device, plan, call)
-    at(device, fleet.now + 1999)
+    at(device, fleet.now + 29_999)
     assert fleet.answer_of(device, plan, call), "kept bytes are sent again until the offer has ended"
-    at(device, fleet.now + 2000)
+    at(device, fleet.now + 30_000)
     with pytest.raises(RoundOver, match="is over here"):
         fleet.answer_of(device, plan, call)
     assert device.record(0).ended == RELEASED
@@ -294,7 +294,7 @@ def test_a_round_without_a_receipt_ends_with_its_offer_and_stays_charged(reporti
 def test_a_receipt_that_comes_after_the_offer_ended_still_counts(reporting):
     fleet, device, plan = reporting, reporting.devices[0], reporting.plan(0)
     _, _, receipt = fleet.round(plan, table_hash=fleet.plan(1).table_hash)
-    at(device, fleet.now + 5000)
+    at(device, fleet.now + 35_000)
     device.receive(plan, receipt)
     assert device.record(0).receipt["model_hash"] == fleet.plan(1).table_hash
 

@@ -355,7 +355,7 @@ def test_the_agent_and_the_owner_use_one_vault_at_the_same_time(owner):
 
 
 def test_recommending_loads_no_large_library(owner):
-    owner("recommend")  # prepares the table once
+    owner("recommend", "more crime")  # prepares table and titles once
     code = (
         "import sys\nfrom palate.cli.client import client_app\n"
         f"try:\n    client_app(['recommend', 'more crime', '--explain', '--folder', {str(owner.home)!r}])\n"

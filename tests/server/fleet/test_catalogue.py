@@ -77,5 +77,5 @@ def test_missing_and_damaged_files_are_said_so(tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match="damaged Parquet"):
         make_catalogue(tmp_path / "bad.parquet", tmp_path / "out.parquet")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="damaged Parquet"):
         read_catalogue(tmp_path / "bad.parquet")
