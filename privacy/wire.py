@@ -17,8 +17,10 @@ Between real devices the update is never sent as it is. Among peers a round is t
 up, which carry the bytes of secure aggregation (`palate.privacy.secagg`). Under two aggregators it is one report up
 (`palate.privacy.aggregators`): REPORT goes down with a `CollectionCall` and comes back as an `Upload`, RECEIPT brings a
 `CollectionReceipt`. An upload is the masked vector, its salt, and a signed report: device, tag of the words, the sealed
-seed of the mask, the helper's newest head that was seen, and a salted commitment to the head of the own ledger. The
-helper gets the report, never salt or words. The first step of a round also carries the plan, the last receipt of a run
+seed of the mask, the helper's newest head that was seen, a salted commitment to the head of the own ledger, and marks:
+the first 8 bytes of such commitments in at most eight earlier reports of the device. The helper gets the report, never
+salt or words. To a device whose marks lack its newest report, REPORT brings a `LedgerNotice` in place of the call, and
+it answers with a code. The first step of a round also carries the plan, the last receipt of a run
 its final table.
 
 Messages are plain arrays and scalars here; `palate.server` and `palate.client` put them into Flower messages.

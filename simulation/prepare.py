@@ -26,7 +26,7 @@ from palate.models.table import initial_embeddings
 from palate.server.coordinator import Coordinator
 from palate.simulation.config import ContentOptions, SimulationConfig
 from palate.simulation.datasets.arrivals import Arrivals, hold_out_items
-from palate.simulation.datasets.presets import load
+from palate.simulation.datasets.presets import PRESETS, load
 from palate.simulation.datasets.splits import HeldOut, Split, split_for
 from palate.simulation.datasets.text_store import embeddings_of
 from palate.simulation.datasets.ties import Ties, break_ties, ties_of
@@ -143,7 +143,7 @@ class _Source:
         """Look at what a run's `data` names."""
         path = Path(data)
         try:
-            if not path.exists():
+            if data in PRESETS or not path.exists():  # as the reader does: a folder of that name is not the preset
                 return _Source(data, ())
             files = sorted(path.iterdir()) if path.is_dir() else [path]
             stats = [(file.name, file.stat()) for file in files]

@@ -24,6 +24,12 @@ def test_one_name_in_two_folders_is_two_datasets(settings, tmp_path, monkeypatch
         assert prepare(config).interactions.num_users == users
 
 
+def test_a_folder_that_is_called_as_a_preset_does_not_hide_it(settings, tmp_path, monkeypatch):
+    written(tmp_path / "demo", 12)
+    monkeypatch.chdir(tmp_path)
+    assert prepare(settings(data="demo")).interactions.num_users == 2000
+
+
 @pytest.mark.parametrize("as_folder", [False, True])
 def test_a_file_that_has_changed_is_read_again(settings, tmp_path, as_folder):
     config = settings(data=str(tmp_path if as_folder else tmp_path / "ratings.csv"))
