@@ -1,32 +1,36 @@
 """The server's side of a round, without any transport: plan down, sum of updates up, new table.
 
-The first round asks for popularity, T more for updates of the learned columns. A round that fails is abandoned: it
-keeps its number, because devices have charged it, and the next number asks for the same again. Everything that a
-resumed run needs is in `Coordinator.snapshot`.
+The first round asks for popularity, T more for updates of the learned columns. While popularity is still too noisy, the
+first of these T ask for it again, with their own noise. Whether it is follows from what was released, and costs no
+budget. A round that fails is abandoned: it keeps its number, because devices have charged it, and the next number asks
+for the same again. Everything that a resumed run needs is in `Coordinator.snapshot`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from palate.errors import FederationError
 from palate.models.arrays import BoolArray, Float32Array, Float64Array
 from palate.models.popularity import POPULARITY_COLUMNS
 from palate.models.table import ItemTable, fitted_embeddings, mixed_embeddings
 from palate.privacy.mechanisms.evaluation import NoisyMetrics, split_metrics
+from palate.privacy.mechanisms.registry import MECHANISMS
 from palate.privacy.wire import RoundPlan
 from palate.server.decoding import noise_std
 from palate.server.denoising import denoise
 from palate.server.optimisers import Aggregate, build_optimiser
+from palate.server.popularity_loss import possible_loss
 from palate.server.settings import ServerSettings
 
 Real = TypeVar("Real", np.float32, np.float64)
 
-_START = 1  # which of the public seed's streams draws the starting embeddings
+_START, _SPLIT = 1, 2  # which of the public seed's streams draw the starting embeddings, and split popularity
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class Snapshot:
         What has been learned so far.
     active
         Which items are learned, bool [num_items]; None for all.
+    popularity_rounds, popularity_noise
+        Rounds that the popularity sum is the mean of, and the standard deviation of the noise in it.
     """
 
     server_round: int
@@ -76,6 +82,8 @@ class Snapshot:
     popularity: Float32Array
     optimiser: dict[str, Float64Array]
     active: BoolArray | None = None
+    popularity_rounds: int = 1
+    popularity_noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -132,6 +140,7 @@ class Coordinator:
         self.next_round = 0
         self.applied = 0
         self.popularity = np.zeros(len(content), dtype=np.float32)
+        self.popularity_rounds, self._popularity_noise, self._more_popularity = 0, 0.0, True
         self.active: BoolArray | None = None
         known = np.zeros(len(content), dtype=np.float32) if start is None else start.popularity
         self.table = ItemTable(
@@ -146,10 +155,16 @@ class Coordinator:
 
     def plan(self) -> RoundPlan:
         """Return the plan of the next round."""
-        return self._plan(self.next_round, popularity=self.applied == 0)
+        if self._more_popularity and self.popularity_rounds:
+            return self._popularity_again()
+        return self._plan(self.next_round, popularity=self._more_popularity)
 
     def example_plans(self) -> tuple[RoundPlan, RoundPlan]:
-        """Return a popularity and a training plan of this run, for accounting; the table is today's."""
+        """Return the first popularity plan and a training plan of this run, for accounting; the table is today's.
+
+        A popularity round in place of a training round has the same bound and noise as that, and fewer values. So an
+        account of training rounds covers it.
+        """
         return self._plan(0, popularity=True), self._plan(1, popularity=False)
 
     def _plan(self, server_round: int, *, popularity: bool) -> RoundPlan:
@@ -172,6 +187,13 @@ class Coordinator:
             columns=self._columns,
         )
 
+    def _popularity_again(self) -> RoundPlan:
+        """Ask for popularity with the bound in integers, the noise and so the charge of a training round."""
+        plan, terms = self._plan(self.next_round, popularity=True), self.settings.terms
+        if terms is None:
+            raise FederationError("unit none asks for popularity once", hint="its sum has no noise")
+        return replace(plan, terms=replace(terms.train, clip_norm=terms.popularity.clip_norm))
+
     def apply(self, total: Float64Array, *, survivors: int | None = None) -> RoundOutcome:
         """Finish the round with the sum of all updates.
 
@@ -189,9 +211,12 @@ class Coordinator:
         if survivors is not None:
             share = self.settings.cohort / survivors
             total, noise = total * share, noise * share
-        if self.applied == 0:
-            self.popularity = total.astype(np.float32)
-            self._take_popularity(noise)
+        if plan.purpose == "popularity":
+            self._add_popularity(total, noise)
+            self._take_popularity(self._popularity_noise)
+            self._more_popularity = self._wants_more()
+            if self.popularity_rounds > self.settings.schedule.rounds and self._start is None:
+                self.table = self.table.with_learned(np.zeros_like(self.table.learned))  # nothing is learned any more
         else:
             update, metrics = split_metrics(total, plan, noise_std=noise)
             popularity = np.maximum(self.popularity.astype(np.float64), 0.0)
@@ -211,7 +236,7 @@ class Coordinator:
                 popularity=popularity,
                 all_users=all_users,
                 unobserved_weight=self.settings.training.unobserved_weight,
-                server_round=self.applied,
+                server_round=self.applied - self.popularity_rounds + 1,
                 mean_root_length=self._mean_root_length,
                 noise_std=noise,
                 active=self.active,
@@ -227,6 +252,36 @@ class Coordinator:
     def abandon(self) -> None:
         """Abandon the round; the next one asks for the same under a new number."""
         self.next_round += 1
+
+    def _add_popularity(self, total: Float64Array, noise: float) -> None:
+        """Take the mean of all popularity sums, weighted by what each is worth: its inverse variance."""
+        if self.popularity_rounds:
+            before, now = self._popularity_noise**-2, noise**-2
+            total = (before * self.popularity + now * total) / (before + now)
+            noise = (before + now) ** -0.5
+        self.popularity, self._popularity_noise = total.astype(np.float32), noise
+        self.popularity_rounds += 1
+
+    def _wants_more(self) -> bool:
+        """Whether the next training round is worth more to popularity than to the learned columns.
+
+        It is while lists by popularity alone may still lose more than the tolerance against those that spend the whole
+        budget on it, by an estimate from what was released (`palate.server.popularity_loss`). If then a single training
+        round is left, it goes the same way: what one round finds with so little is mostly noise.
+        """
+        schedule, terms = self.settings.schedule, self.settings.terms
+        tolerance = schedule.popularity_tolerance
+        if not tolerance or terms is None or not MECHANISMS[self.settings.unit].hides_rows:
+            return False
+        if self.popularity_rounds > schedule.rounds:
+            return False
+        if 1 < self.popularity_rounds == schedule.rounds:
+            return True
+        first, each = terms.popularity.noise_multiplier**-2, terms.train.noise_multiplier**-2
+        share = (first + (self.popularity_rounds - 1) * each) / (first + schedule.rounds * each)
+        rng = np.random.default_rng([self.settings.start_seed, _SPLIT])
+        loss = possible_loss(self.popularity, noise_std=self._popularity_noise, share=share, rng=rng)
+        return loss > tolerance
 
     def _take_popularity(self, noise: float) -> None:
         """Fill the popularity column, and start the learned columns from what is known now."""
@@ -272,7 +327,14 @@ class Coordinator:
     def snapshot(self) -> Snapshot:
         """Return the state after the last round."""
         return Snapshot(
-            self.next_round - 1, self.applied, self.table, self.popularity, dict(self._optimiser.state), self.active
+            self.next_round - 1,
+            self.applied,
+            self.table,
+            self.popularity,
+            dict(self._optimiser.state),
+            self.active,
+            self.popularity_rounds,
+            self._popularity_noise,
         )
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -281,6 +343,8 @@ class Coordinator:
         self.table, self.popularity = snapshot.table, snapshot.popularity
         self._optimiser.state = dict(snapshot.optimiser)
         self.active = snapshot.active
+        self.popularity_rounds, self._popularity_noise = snapshot.popularity_rounds, snapshot.popularity_noise
+        self._more_popularity = self.applied == self.popularity_rounds and self._wants_more()
 
 
 def _on_all_rows(rows: npt.NDArray[Real], active: BoolArray) -> npt.NDArray[Real]:

@@ -23,7 +23,14 @@ from palate.server.values import fields_of, flat, merge, values_of
 PROTECTED: dict[str, Any] = {
     "epsilon": 8.0,
     "delta": 1e-5,
-    "schedule": {"rounds": 3, "dim": 8, "start": "content", "initial_scale": 0.01, "popularity": "saturating"},
+    "schedule": {
+        "rounds": 3,
+        "dim": 8,
+        "start": "content",
+        "initial_scale": 0.01,
+        "popularity": "saturating",
+        "popularity_tolerance": 0.01,
+    },
     "training": {
         "regularisation": 20.0,
         "recency_half_life": 40.0,

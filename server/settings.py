@@ -33,6 +33,13 @@ class Schedule(BaseModel):
     popularity: Literal["log", "saturating"] = Field(
         "log", description="how popularity becomes a column; saturating keeps the noise of rare items small"
     )
+    popularity_tolerance: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="ask for popularity again, in place of a training round, while lists by popularity may lose more "
+        "HR@10 than this against the whole budget; 0 asks once, and so do units other than user",
+    )
     head: float = Field(
         0.0,
         ge=0,

@@ -46,6 +46,8 @@ class RunStore:
             **metadata,
             "round": str(snapshot.server_round),
             "applied": str(snapshot.applied),
+            "popularity_rounds": str(snapshot.popularity_rounds),
+            "popularity_noise": repr(snapshot.popularity_noise),
             "hash": snapshot.table.content_hash,
         }
         files.replace(self.table_path, save(_owned(arrays), {**label, "format": TABLE_FORMAT}), mode=files.SHARED)
@@ -76,6 +78,8 @@ class RunStore:
         try:
             table = ItemTable(arrays["fixed"], arrays["learned"])
             popularity, server_round, applied = arrays["popularity"], int(label["round"]), int(label["applied"])
+            popularity_rounds = int(label.get("popularity_rounds", 1))  # an earlier version asked once
+            popularity_noise = float(label.get("popularity_noise", 0.0))
         except (KeyError, ValueError) as error:
             raise _damaged(self.checkpoint_path) from error
         if table.content_hash != label.get("hash"):
@@ -86,7 +90,9 @@ class RunStore:
         active = arrays.get("active")
         if active is not None and (active.dtype != np.bool_ or active.shape != (table.num_items,)):
             raise _damaged(self.checkpoint_path)
-        return Snapshot(server_round, applied, table, popularity, optimiser, active)
+        return Snapshot(
+            server_round, applied, table, popularity, optimiser, active, popularity_rounds, popularity_noise
+        )
 
     def append_round(self, line: Mapping[str, object]) -> None:
         """Add a round's metrics."""

@@ -157,6 +157,9 @@ class ShardHost:
 
         if plan.purpose == "popularity":
             popularity_updates(self._train.select(taking_part), len(plan.learned), take)
+            if plan.server_round:  # in place of a training round: the heads stay as they were
+                table = ItemTable(plan.fixed, plan.learned)
+                self._keep(plan.server_round, self._heads_before(plan.server_round, table), taking_part, {}, 0.0, 0)
         else:
             self._train_round(plan, taking_part, take)
         return ItemUpdate(release_sum(total, int(surviving.sum()), mechanism, words))

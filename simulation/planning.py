@@ -123,7 +123,8 @@ class Plan:
         """Size of the data and cost of the run, as text."""
         found = {
             "data": f"{self.people:,} people, {self.items:,} items, {self.interactions:,} interactions",
-            "rounds": f"{self.settings.schedule.rounds}, after one for popularity",
+            "rounds": f"{self.settings.schedule.rounds}, after one for popularity"
+            + "; they ask for it again while it is too noisy" * (self.settings.schedule.popularity_tolerance > 0),
             "cost": self.cost.words,
             "traffic of a device": f"{data_size(self.bytes_down)} down and {data_size(self.bytes_up)} up in a round",
         }

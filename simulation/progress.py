@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def round_words(line: RoundLine) -> str:
     """Describe a round in one line."""
     if line["purpose"] == "popularity":
-        return f"popularity   {line['users_per_second']:>9,.0f} users/s"
+        again = f"round {line['round']:>4}   {'popularity again':>16}" if line["round"] else "popularity"
+        return f"{again}   {line['users_per_second']:>9,.0f} users/s"
     words = f"round {line['round']:>4}   {line['users_per_second']:>9,.0f} users/s"
     if line["loss"] is not None:
         words += f"   loss {line['loss']:.4f}"

@@ -139,7 +139,7 @@ class SimulationSession:
             "wall_seconds": wall,
             "users_per_second": devices / wall,
             "bytes_down": 4 * (outcome.table.fixed.size + outcome.table.learned.size),
-            "bytes_up": 4 * coordinator.example_plans()[server_round > 0].update_size,
+            "bytes_up": 4 * coordinator.example_plans()[outcome.purpose == "train"].update_size,
             "update_rms": outcome.update_rms,
             "table": outcome.table.content_hash,
         }

@@ -10,6 +10,10 @@ import pytest
 from palate.models.popularity import log_column
 from palate.models.table import initial_embeddings
 from palate.models.training import LocalTraining
+from palate.privacy.accounting.events import Unit
+from palate.privacy.accounting.guarantee import account_for
+from palate.privacy.budget import events_of
+from palate.privacy.charging import intents
 from palate.privacy.mechanisms.terms import ReleaseTerms, RunTerms
 from palate.privacy.wire import NUM_METRICS, RoundPlan
 from palate.server.coordinator import Coordinator, sum_of_user_weights
@@ -330,3 +334,109 @@ def test_the_noise_of_survivors_is_theirs_scaled_to_the_cohort(monkeypatch):
     built.apply(np.ones(NUM_ITEMS), survivors=16)
     scale = terms.mechanism(plan.update_size).quantiser.scale
     assert seen == [pytest.approx((16 * 10_000) ** 0.5 / scale * 20 / 16)]
+
+
+# Popularity again, in place of training rounds.
+
+
+def terms_of_a_run(*, popularity: int = 400, train: int = 900) -> RunTerms:
+    """Noise of variance 20 shares of so many steps squared, for 64 steps."""
+    common = {"sensitivity": 64, "honest_shares": 20, "roster_size": 20}
+    return RunTerms(
+        popularity=ReleaseTerms(clip_norm=1.0, share_variance=popularity, **common),
+        train=ReleaseTerms(clip_norm=1e-3, share_variance=train, **common),
+    )
+
+
+def noisy(tolerance: float, **schedule: Any) -> Coordinator:
+    settings = ServerSettings(
+        run="r",
+        unit="user",
+        terms=terms_of_a_run(),
+        population=20,
+        schedule=Schedule(**({"rounds": ROUNDS, "dim": DIM, "popularity_tolerance": tolerance} | schedule)),
+        optimiser=OptimiserConfig(name="curvature", relative=True),
+    )
+    content = np.random.default_rng(1).normal(size=(200, 2)).astype(np.float32)
+    return Coordinator(settings, content, initial_embeddings(200, DIM, scale=0.1, rng=np.random.default_rng(2)))
+
+
+def noisy_total(plan: RoundPlan) -> np.ndarray:
+    rng = np.random.default_rng(plan.server_round)
+    if plan.purpose == "popularity":
+        return 60.0 / np.arange(1.0, 201.0) + rng.normal(0.0, noise_std(plan), 200)
+    return rng.normal(0.0, noise_std(plan), plan.update_size)
+
+
+def test_popularity_is_asked_again_with_the_noise_and_the_charge_of_a_training_round():
+    built = noisy(1e-6)
+    first = built.plan()
+    built.apply(noisy_total(first))
+    (_, train), again = built.example_plans(), built.plan()
+    assert (again.purpose, again.server_round, again.update_size) == ("popularity", 1, 200)
+    event, planned = events_of(again)[Unit.USER], events_of(train)[Unit.USER]
+    assert (event.sensitivity, event.variance) == (planned.sensitivity, planned.variance)
+    assert event.num_values < planned.num_values
+    assert intents(again)[Unit.USER].charge_nano == intents(train)[Unit.USER].charge_nano
+    assert account_for([event], 1e-5).epsilon <= account_for([planned], 1e-5).epsilon
+    assert noise_std(again) == pytest.approx(1.5 * noise_std(first))  # its parts have norm 1, as in the first round
+    assert RoundPlan.from_parts(*again.to_parts()).purpose == "popularity"
+
+
+def test_popularity_sums_are_averaged_by_what_each_is_worth():
+    built = noisy(1e-6)
+    totals, noise = [], noise_std(built.plan())
+    for _ in range(2):
+        totals.append(noisy_total(built.plan()))
+        built.apply(totals[-1])
+    np.testing.assert_allclose(built.popularity, (9 * totals[0] + 4 * totals[1]) / 13, rtol=1e-5)
+    assert built.snapshot().popularity_noise == pytest.approx(noise * (9 / 13) ** 0.5)
+
+
+def test_a_run_whose_every_round_went_to_popularity_has_learned_nothing_and_asks_no_more():
+    built = noisy(1e-9)
+    purposes = []
+    while not built.finished:
+        purposes.append(built.plan().purpose)
+        outcome = built.apply(noisy_total(built.plan()))
+    assert purposes == ["popularity"] * (1 + ROUNDS)
+    assert not outcome.table.learned.any()
+
+
+def test_a_single_training_round_is_not_left_over(monkeypatch):
+    monkeypatch.setattr("palate.server.coordinator.possible_loss", lambda *_, share, **__: 0.8 - share)
+    built, purposes = noisy(0.1), []
+    while not built.finished:
+        purposes.append(built.plan().purpose)
+        built.apply(noisy_total(built.plan()))
+    assert purposes == ["popularity"] * (1 + ROUNDS)
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.99])
+def test_where_popularity_is_exact_enough_it_is_asked_once(tolerance):
+    built = noisy(tolerance)
+    purposes = []
+    while not built.finished:
+        purposes.append(built.plan().purpose)
+        built.apply(noisy_total(built.plan()))
+    assert purposes == ["popularity"] + ["train"] * ROUNDS
+
+
+def test_a_lost_round_is_asked_again_for_the_same_and_a_restored_run_goes_on_as_it_would_have(tmp_path, monkeypatch):
+    monkeypatch.setattr("palate.server.coordinator.possible_loss", lambda *_, share, **__: 0.7 - share)
+    whole, stopped = noisy(0.1), noisy(0.1)
+    store, purposes = RunStore(tmp_path), []
+    while not whole.finished:
+        plan = whole.plan()
+        purposes.append(plan.purpose)
+        whole.abandon()
+        assert whole.plan().purpose == plan.purpose
+        whole.next_round = plan.server_round
+        whole.apply(noisy_total(plan))
+        stopped.apply(noisy_total(plan))
+        store.save(stopped.snapshot(), {})
+        stopped = noisy(0.1)
+        stopped.restore(store.load({}))
+        assert stopped.finished or stopped.plan().content_hash == whole.plan().content_hash
+    assert purposes == ["popularity"] * 3 + ["train"] * 2
+    np.testing.assert_array_equal(stopped.table.learned, whole.table.learned)

@@ -359,3 +359,37 @@ def test_nodes_of_a_protected_run_never_send_an_exact_update(tmp_path, settings)
     for node in (ShardHost(prepared, config, 0, tmp_path), DeviceNode(prepared, config, 0, tmp_path)):
         with pytest.raises(WireError, match=r"protects nothing|this run's is 'user'"):
             node.answer(plan)
+
+
+# Popularity in place of training rounds.
+
+
+@pytest.mark.parametrize("model", ["gmf", "neumf"])
+def test_rounds_that_went_to_popularity_are_charged_as_training_rounds_and_the_claim_holds(
+    tmp_path, settings, run, lines, rounds_charged, books, model
+):
+    """At a tolerance that no estimate is below, but for one training round too many: all rounds ask for popularity."""
+    schedule = {"rounds": 3, "popularity_tolerance": 1e-9}
+    config = protected(settings, epsilon=2.0, training={"model": model}, schedule=schedule)
+    result = run(config, tmp_path / "run")
+    assert [line["purpose"] for line in lines(tmp_path / "run")] == ["popularity"] * 4
+    assert {line["bytes_up"] for line in lines(tmp_path / "run")} == {4 * 40}
+    assert 0.98 * 2.0 < result["guarantee"]["epsilon"] <= 2.0
+    assert all(rounds == [0, 1, 2, 3] for rounds in rounds_charged(tmp_path / "run").values())
+    for state in books(tmp_path / "run").values():
+        assert 0 <= state.left_nano < 0.01 * state.policy.budget_nano
+
+
+@pytest.mark.parametrize("model", ["gmf", "neumf"])
+def test_devices_and_shards_learn_the_same_after_popularity_was_asked_again(
+    tmp_path, settings, run, silent, unaccounted, monkeypatch, tables, lines, model
+):
+    monkeypatch.setattr("palate.server.coordinator.possible_loss", lambda *_, share, **__: 0.7 - share)
+    schedule = {"rounds": 4, "popularity_tolerance": 0.2}
+    changes = {**LOUD, "training": {"model": model}, "schedule": schedule}
+    one, many = tmp_path / "devices" / "run", tmp_path / "shards" / "run"
+    run(protected(settings, engine="devices", **changes), one)
+    run(protected(settings, engine="vectorised", **changes), many)
+    assert [line["purpose"] for line in lines(many)] == ["popularity"] * 3 + ["train"] * 2
+    np.testing.assert_allclose(tables(one)["learned"], tables(many)["learned"], atol=1e-5)
+    np.testing.assert_allclose(tables(one)["fixed"], tables(many)["fixed"], atol=3e-4)
