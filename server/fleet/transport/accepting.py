@@ -1,15 +1,19 @@
-"""Bounds at the door: how many connections a server takes, in all and from one address, before anything is read.
+"""Bounds at the door: how many connections a server takes, in all and from one address, and what one costs.
 
-A stranger who opens connections and says nothing costs a descriptor each. Without bounds, the process runs out of them
-and can neither take a device nor open a file of its own.
+A stranger who opens connections and says nothing costs a descriptor and some memory each. Without bounds, the process
+runs out of descriptors and can neither take a device nor open a file of its own, and what a flood took of the memory
+stays with the process for as long as it runs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import gc
 import socket
 import sys
+from asyncio import sslproto
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +26,10 @@ _RESERVED_FILES = 256
 _LEAST_CONNECTIONS = 16
 _REFUSED_AT_ONCE = 64
 _HANDSHAKE_SECONDS = 10.0
+_TLS_BUFFER_BYTES = 32 << 10
+"""What asyncio reads at once of a TLS connection, and keeps for it from its first moment: 256 KiB if left alone."""
+_CROWD = 64
+"""Connections that have to be gone before their memory is worth giving back."""
 
 
 def room_for_connections(wanted: int) -> int:
@@ -58,6 +66,15 @@ class BoundedListener(socket.socket):
         super().__init__(listening.family, listening.type, listening.proto, fileno=listening.detach())
         self._most, self._most_of_address = most, most_of_address
         self._open: Counter[str] = Counter()
+        self._most_open = 0
+
+    def crowd_has_left(self) -> bool:
+        """Tell, once for each crowd, whether far fewer connections are open than there were."""
+        now = self._open.total()
+        if self._most_open - now < _CROWD:
+            return False
+        self._most_open = now
+        return True
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Return the next connection that there is room for; raises BlockingIOError where none waits."""
@@ -69,6 +86,7 @@ class BoundedListener(socket.socket):
                 connection.close()
                 continue
             self._open[host] += 1
+            self._most_open = max(self._most_open, self._open.total())
             return _Counted(connection, partial(self._left, host)), address
         raise BlockingIOError  # the event loop asks again, after it has served others
 
@@ -100,11 +118,19 @@ def _nothing() -> None:
     pass
 
 
+def give_memory_back() -> None:
+    """Return to the system what closed connections held; they refer to themselves, and glibc keeps what is freed."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class PatientLoop(asyncio.SelectorEventLoop):
-    """An event loop whose TLS servers give a stranger seconds, not a minute, for the handshake."""
+    """An event loop whose TLS servers give a stranger seconds, not a minute, for the handshake, and little memory."""
 
     async def create_server(self, *arguments: Any, **settings: Any) -> asyncio.Server:
         """Listen as asyncio does, with a bound on the handshake where TLS is used."""
         if settings.get("ssl") is not None:
             settings["ssl_handshake_timeout"] = _HANDSHAKE_SECONDS
+            sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES  # there is no argument for it
         return await super().create_server(*arguments, **settings)

@@ -16,12 +16,18 @@ import uvicorn
 from palate.errors import EnvironmentProblem
 from palate.privacy.patience import impatient
 from palate.server.fleet.certificates import CertificateError, server_tls
-from palate.server.fleet.transport.accepting import BoundedListener, PatientLoop, room_for_connections
+from palate.server.fleet.transport.accepting import (
+    BoundedListener,
+    PatientLoop,
+    give_memory_back,
+    room_for_connections,
+)
 from palate.server.fleet.transport.http import HttpLimits
 
 log = logging.getLogger(__name__)
 
 _RENEWED_WITHIN_SECONDS = 5.0
+_MEMORY_BACK_WITHIN_SECONDS = 5.0
 _STARTED_WITHIN_SECONDS = 10.0
 _STOPPED_WITHIN_SECONDS = 3.0
 
@@ -57,7 +63,7 @@ class HttpsServer:
         self._host, self._port = host, port
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
-        self._socket: socket.socket | None = None
+        self._socket: BoundedListener | None = None
 
     def start(self) -> None:
         """Listen; returns when the server answers.
@@ -110,10 +116,11 @@ class HttpsServer:
     def _serve(self, server: uvicorn.Server) -> None:
         assert self._socket is not None  # made before the thread
 
-        async def serve(listening: socket.socket) -> None:
-            renewing = asyncio.create_task(self._take_up_renewals())
+        async def serve(listening: BoundedListener) -> None:
+            beside = [asyncio.create_task(each) for each in (self._take_up_renewals(), _give_memory_back(listening))]
             await server.serve(sockets=[listening])
-            renewing.cancel()
+            for each in beside:
+                each.cancel()
 
         with asyncio.Runner(loop_factory=PatientLoop) as runner:
             runner.run(serve(self._socket))
@@ -144,6 +151,14 @@ class HttpsServer:
     def address(self) -> str:
         """Host and port, as `host:port`."""
         return f"[{self._host}]:{self.port}" if ":" in self._host else f"{self._host}:{self.port}"
+
+
+async def _give_memory_back(listening: BoundedListener) -> None:
+    """After a flood, the process is to be as small as before."""
+    while True:
+        await asyncio.sleep(_MEMORY_BACK_WITHIN_SECONDS)
+        if listening.crowd_has_left():
+            give_memory_back()
 
 
 def _written_at(path: Path) -> int | None:
