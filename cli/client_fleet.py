@@ -9,7 +9,7 @@ import typer
 
 from palate.cli.client_folder import FolderOption, device_folder
 from palate.cli.fields import keyword, reads, replacing
-from palate.cli.options import JsonOption
+from palate.cli.options import ExplainOption, JsonOption
 from palate.cli.terminal import Answer, answering, confirm, note, say, somebody_is_there
 from palate.client.fleet.limit_fields import FIELDS, KINDS, as_text, changes_in
 from palate.data.options import ReadOptions
@@ -27,12 +27,6 @@ EveryOption = Annotated[
     str | None,
     typer.Option(help="Window after which the budget renews, such as 30d.", show_default="life", metavar="LENGTH"),
 ]
-ExplainOption = Annotated[
-    bool,
-    typer.Option(
-        "--explain", help="Say what a budget that renews adds up to, and what would be left if more devices colluded."
-    ),
-]
 DeltaOption = Annotated[float | None, typer.Option(help="Delta of the budget; the fleet's unless given.")]
 CohortOption = Annotated[int | None, typer.Option(help="Fewest devices in a round's sum; 10 unless given.")]
 PartiesOption = Annotated[
@@ -47,6 +41,7 @@ def init(
         Literal["auto", "os", "file"],
         typer.Option(help="Where the vault's key goes: the system's keyring, a file, or the best there is."),
     ] = "auto",
+    explain: ExplainOption = False,
 ) -> Answer:
     """Make this device: a sealed vault and its keys; what one forgotten here had spent stays spent."""
     from palate.client.fleet.enrolling import begin
@@ -56,7 +51,7 @@ def init(
     made = begin(place, keyring=keyring)
     lines = [f"device {made.device} in {place.home}"]
     if made.carried_nano:
-        lines.append(f"carried over: {carried_words(made.carried_nano)}")
+        lines.append(f"carried over: {carried_words(made.carried_nano, explain=explain)}")
     if made.keeper == "file":
         lines.append("the vault's key lies in a file beside it: whoever copies the whole folder can open it")
     lines.append("next: palate client import FILE, then palate client join 'LINK' with an invitation's link")
@@ -74,6 +69,7 @@ def enrol(
     delta: DeltaOption = None,
     smallest_cohort: CohortOption = None,
     least_parties: PartiesOption = None,
+    explain: ExplainOption = False,
     folder: FolderOption = None,
 ) -> Answer:
     """Ask to be taken into a fleet (--request), then take in the operator's answer (--welcome)."""
@@ -99,14 +95,32 @@ def enrol(
     }
     question = "Are the fingerprints the operator's, and do you agree?"
     nobody = "there is nobody to compare the fingerprints"
-    profile = _agree(place, read, catalogue, wishes, question="" if yes else question, nobody=nobody)
-    values = {"fleet": read.fleet, "fingerprint": read.fingerprint, "guarantee_against_the_server": profile.guarantee}
+    profile = _agree(place, read, catalogue, wishes, question="" if yes else question, nobody=nobody, explain=explain)
+    values: dict[str, Any] = {
+        "fleet": read.fleet,
+        "fingerprint": read.fingerprint,
+        "guarantee_against_the_server": profile.guarantee,
+    }
+    values |= {"reading": _reading(profile)}
     next_ = "next: palate client import FILE, then palate client join"
     return Answer({**values, "limits": profile.limits.to_values()}, (f"joined fleet {read.fleet}", next_))
 
 
+def _reading(profile: FleetProfile) -> dict[str, Any]:
+    """Return all that it takes to read a device's epsilon, for programs."""
+    (promise,) = profile.limits.promises.values()
+    return promise.reading
+
+
 def _agree(
-    place: DeviceFolder, welcome: Welcome, catalogue: bytes, wishes: dict[str, Any], *, question: str, nobody: str
+    place: DeviceFolder,
+    welcome: Welcome,
+    catalogue: bytes,
+    wishes: dict[str, Any],
+    *,
+    question: str,
+    nobody: str,
+    explain: bool,
 ) -> FleetProfile:
     """Show what a fleet plans and what this device would allow, ask unless there is no question, and join."""
     from palate.client.fleet import enrolling
@@ -127,17 +141,17 @@ def _agree(
         note("authority    server and helper admit devices together")
     note(
         f"it plans {1 + welcome.rounds} rounds within epsilon {welcome.epsilon:g} at delta {welcome.delta:g}; "
-        f"this device allows epsilon {limits.epsilon:g} at delta {limits.delta:g}, {allowed.covers}, "
-        f"and rounds of at least {limits.smallest_cohort} devices"
+        f"this device allows {allowed.line}, and rounds of at least {limits.smallest_cohort} devices"
     )
-    note(allowed.words)
-    if allowed.every_seconds:
+    if explain:
+        note(allowed.words)
+    if explain and allowed.every_seconds:
         note(ahead_words(allowed))
     note(trust_sentence(FleetProfile(welcome, limits)))
     if current is None:
         carried += welcome.carried_nano
     if carried:
-        note(carried_words(carried, limits.delta))
+        note(carried_words(carried, limits.delta, explain=explain))
     if question:
         confirm(question, nobody=nobody, hint="read what it says and compare it, then add --yes")
     return enrolling.accept(place, welcome, catalogue, limits)
@@ -226,6 +240,7 @@ def join(
         float, typer.Option(min=1.0, help="Longest computation; then only noise is sent.")
     ] = 120.0,
     idle_seconds: Annotated[float, typer.Option(min=0.0, help="When an idle worker process ends.")] = 60.0,
+    explain: ExplainOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Take part in rounds until the fleet's run is over, or Ctrl-C; with an invitation, join its fleet first."""
@@ -243,14 +258,16 @@ def join(
         "least_parties": least_parties,
     }
     if link is not None:
-        _accept_invitation(place, link, wishes, yes=yes, wait_seconds=wait_seconds)
+        _accept_invitation(place, link, wishes, yes=yes, wait_seconds=wait_seconds, explain=explain)
     elif yes or any(value is not None for value in wishes.values()):
         raise ConfigError("limits are agreed to with an invitation alone", hint="later on: palate client limits --help")
     lines = RoundLines(say, as_json=as_json)
     with place.locked(), logged_to(place.log, note), Member.opened(place) as member:
         note(f"device {member.keys.name} in fleet {member.profile.welcome.fleet}; Ctrl-C ends it")
         for promise in member.profile.limits.promises.values() if link is None else ():
-            note(promise.words)
+            note(f"it allows {promise.line}")
+            if explain:
+                note(promise.words)
         if not member.taste():
             note("this device has no history yet and sends noise alone: palate client import FILE")
 
@@ -274,7 +291,7 @@ def join(
 
 
 def _accept_invitation(
-    place: DeviceFolder, link: str, wishes: dict[str, Any], *, yes: bool, wait_seconds: float
+    place: DeviceFolder, link: str, wishes: dict[str, Any], *, yes: bool, wait_seconds: float, explain: bool
 ) -> None:
     """Make the device where there is none, have it enrolled, and join; nothing happens to one that has joined."""
     from palate.client.fleet import enrolling, joining
@@ -312,7 +329,7 @@ def _accept_invitation(
         ),
     )
     question, nobody = "" if yes else "Do you agree?", "there is nobody to agree"
-    profile = _agree(place, welcome, catalogue, wishes, question=question, nobody=nobody)
+    profile = _agree(place, welcome, catalogue, wishes, question=question, nobody=nobody, explain=explain)
     note(f"joined fleet {profile.welcome.fleet}")
 
 
@@ -381,7 +398,7 @@ def limits(*, changes: dict[str, Any], explain: ExplainOption = False, folder: F
     (promise,) = profile.limits.promises.values()
     if explain:
         lines += [promise.words, *([ahead_words(promise)] if promise.every_seconds else [])]
-    return Answer(profile.limits.to_values(), lines)
+    return Answer({**profile.limits.to_values(), "reading": _reading(profile)}, lines)
 
 
 @answering

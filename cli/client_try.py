@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palate.cli.options import folder_option
+from palate.cli.options import ExplainOption, folder_option
 from palate.cli.terminal import Answer, answering, note
 from palate.client.fleet.folder import DeviceFolder
 from palate.errors import ConfigError
@@ -52,6 +52,7 @@ def try_(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Chooses whose invented history it gets.", show_default=str(_SEED))
     ] = None,
+    explain: ExplainOption = False,
 ) -> Answer:
     """Make a demonstration device, to look around in or to bring your own history to.
 
@@ -87,6 +88,8 @@ def try_(
         _remove(place.home, before)
         raise
     note(_words(made))
+    if explain:
+        note(made.explained)
     return _next(place, made.example, [] if made.history else [_OWN])
 
 

@@ -17,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 from palate.errors import ConfigError
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+ExplainOption = Annotated[bool, typer.Option("--explain", help="Also say what epsilon is about, and when it holds.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only, and the result.")]
 
 

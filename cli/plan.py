@@ -73,7 +73,10 @@ def plan(
     check: Annotated[bool, _without_data("Ask independent accountants too.", "--check")] = False,
     every: Annotated[bool, typer.Option("--all", help="Also list settings that have their default value.")] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Also say what would be left if more devices colluded.")
+        bool,
+        typer.Option(
+            "--explain", help="Also say what epsilon is about, when it holds, and what is left if devices collude."
+        ),
     ] = False,
 ) -> Answer:
     """Show what would run: each setting with its reason, the privacy guarantee, and what a device sends.
@@ -103,7 +106,10 @@ def plan(
 
 def _lines(made: Plan, *, every: bool, explain: bool) -> Iterator[Line]:
     """Lines of a plan: the guarantee, the cost, and the settings with their reasons."""
-    yield str(made.protection), "bold green" if made.protection.protected else "bold red"
+    guarantee = made.protection
+    whole = explain or not guarantee.protected
+    words = str(guarantee) if whole else f"{guarantee.title}, for all rounds together"
+    yield words, "bold green" if guarantee.protected else "bold red"
     if explain and made.colluders:
         yield f"{made.colluders[0].upper()}{made.colluders[1:]}."
     yield facts_grid("", "", made.facts)

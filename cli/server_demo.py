@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from palate.cli.options import folder_option
+from palate.cli.options import ExplainOption, folder_option
 from palate.cli.server_rounds import round_grid
 from palate.cli.terminal import Answer, Line, answering
 from palate.errors import ConfigError, FederationError
@@ -42,6 +42,7 @@ def demo(
         Path | None, folder_option("Keep the fleet in this new folder.", show_default="a temporary one")
     ] = None,
     timeout_seconds: Annotated[float, typer.Option(min=10, help="When to give up.")] = 900.0,
+    explain: ExplainOption = False,
 ) -> Answer:
     """Bring up a whole fleet on this machine: real processes, TLS, secure aggregation, and devices that die.
 
@@ -52,7 +53,7 @@ def demo(
     with new_folder(folder, "palate-fleet-") as root:
         found = _run(root, devices, rounds, kill, kill_server, peers, epsilon, seed, timeout_seconds)
         found["person"]["folder"] = None if folder is None else str(found["person"]["folder"])
-    return Answer(found, _lines(found), check=lambda: require_held(found["checks"]))
+    return Answer(found, _lines(found, explain=explain), check=lambda: require_held(found["checks"]))
 
 
 @contextmanager
@@ -183,16 +184,23 @@ def check_lines(checks: list[dict[str, Any]]) -> Iterator[Line]:
         yield f"{'ok  ' if check['held'] else 'BAD '} {check['what']}: {check['words']}"
 
 
-def _lines(found: dict[str, Any]) -> Iterator[Line]:
+def spent_lines(found: dict[str, Any], *, explain: bool) -> Iterator[Line]:
+    """Say in one line what a fleet's run has spent, and what that is about where somebody asks."""
+    yield (
+        f"epsilon {round_up(found['epsilon_spent'])} of {found['epsilon_budget']:g} spent at delta {found['delta']:g} "
+        f"per {found['unit']}, for all rounds together"
+    )
+    if explain:
+        yield found["words"]
+
+
+def _lines(found: dict[str, Any], *, explain: bool) -> Iterator[Line]:
     yield from check_lines(found["checks"])
     yield round_grid(found["rounds"])
     killed = sum(each["device"] != "server" for each in found["accidents"])
     returned = sum(each["returned"] for each in found["accidents"])
     yield f"{killed} devices were killed, {returned} processes came back"
-    yield (
-        f"epsilon {round_up(found['epsilon_spent'])} of {found['epsilon_budget']:g} spent per user at delta "
-        f"{found['delta']:g}: {found['words']}"
-    )
+    yield from spent_lines(found, explain=explain)
     yield f"the guarantee {found['guarantee']['meaning']}"
     if found["helper"] is not None:
         done = [each for each in found["rounds"] if each["status"] == "done"]

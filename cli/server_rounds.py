@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from palate.cli.options import listen_on
+from palate.cli.options import ExplainOption, listen_on
 from palate.cli.server_devices import HERE, FolderOption
 from palate.cli.signals import stop_signals
 from palate.cli.terminal import Answer, answering, note
@@ -54,12 +54,13 @@ def start(
     ] = None,
     until_done: UntilDoneOption = False,
     backup: BackupOption = None,
+    explain: ExplainOption = False,
 ) -> Answer:
     """Listen, and run all rounds; goes on where a server before it stopped or was killed.
 
     After the last round it stays, for devices that come for the table, until palate server stop.
     """
-    return _serve(FleetFolder(folder), listen, devices, until_done=until_done, backup=backup)
+    return _serve(FleetFolder(folder), listen, devices, until_done=until_done, backup=backup, explain=explain)
 
 
 @answering
@@ -69,6 +70,7 @@ def resume(
     listen: ListenOption = None,
     until_done: UntilDoneOption = False,
     backup: BackupOption = None,
+    explain: ExplainOption = False,
 ) -> Answer:
     """Go on with a run that has begun; refuses where none has.
 
@@ -79,7 +81,7 @@ def resume(
     fleet = FleetFolder(folder)
     if not rounds_of(fleet):
         raise RunError(f"{fleet.root}: no round has begun", hint="begin with palate server start")
-    return _serve(fleet, listen, None, resuming=True, until_done=until_done, backup=backup)
+    return _serve(fleet, listen, None, resuming=True, until_done=until_done, backup=backup, explain=explain)
 
 
 def stop(
@@ -245,6 +247,7 @@ def _serve(
     *,
     until_done: bool,
     backup: Path | None,
+    explain: bool,
     resuming: bool = False,
 ) -> Answer:
     for variable, value in _QUIET.items():  # before Flower is imported: it reads them once
@@ -283,7 +286,9 @@ def _serve(
         ) as fleet:
             note(f"fleet {config.name} on {fleet.address}; {len(fleet.books.enrolment.nodes())} devices are enrolled")
             note(f"the guarantee {fleet.claim.meaning}")
-            note(config.promise.words)
+            note(f"this run plans {config.promise.line}")
+            if explain:
+                note(config.promise.words)
             for warning in _tls_warning(status_of(folder)["tls_ends"]).values():
                 note(f"the TLS certificate {warning}")
             if fleet.metrics_port is not None:

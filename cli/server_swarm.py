@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from palate.cli.options import folder_option
-from palate.cli.server_demo import check_lines, new_folder, require_held
+from palate.cli.options import ExplainOption, folder_option
+from palate.cli.server_demo import check_lines, new_folder, require_held, spent_lines
 from palate.cli.terminal import Answer, Line, answering
 from palate.errors import ConfigError
-from palate.privacy.accounting.guarantee import round_up
 
 if TYPE_CHECKING:
     from palate.simulation.swarm.running import SwarmRun
@@ -47,6 +46,7 @@ def swarm(
         Path | None, folder_option("Keep fleet, helper and devices in this new folder.", show_default="a temporary one")
     ] = None,
     timeout_seconds: Annotated[float, typer.Option(min=10, help="When to give up.")] = 14_400.0,
+    explain: ExplainOption = False,
 ) -> Answer:
     """Drive thousands of virtual devices through a real leader and a real helper, and check every sum.
 
@@ -71,7 +71,7 @@ def swarm(
             compare=compare,
             timeout_seconds=timeout_seconds,
         )
-    return Answer(found, _lines(found), check=lambda: require_held(found["checks"]))
+    return Answer(found, _lines(found, explain=explain), check=lambda: require_held(found["checks"]))
 
 
 def _run(
@@ -189,7 +189,7 @@ class _Bar:
         self._progress.advance(self._task, count)
 
 
-def _lines(found: dict[str, Any]) -> Iterator[Line]:
+def _lines(found: dict[str, Any], *, explain: bool) -> Iterator[Line]:
     from palate.simulation.report.tables import text_grid
 
     yield from check_lines(found["checks"])
@@ -212,10 +212,7 @@ def _lines(found: dict[str, Any]) -> Iterator[Line]:
         total: Counter[str] = sum((Counter(each[name]) for each in found["rounds"]), Counter())
         for why, count in sorted(total.items()):
             yield f"{count:>6} {title}: {why}"
-    yield (
-        f"epsilon {round_up(found['epsilon_spent'])} of {found['epsilon_budget']:g} spent per user at delta "
-        f"{found['delta']:g}: {found['words']}"
-    )
+    yield from spent_lines(found, explain=explain)
     yield f"the guarantee is {found['guarantee']['against']}: it {found['guarantee']['meaning']}"
     yield (
         f"HR@10 {found['hr@10']:.4f}, NDCG@10 {found['ndcg@10']:.4f} for the test items of {found['people_ranked']:,} "

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from palate.cli.options import JsonOption, QuietOption, folder_option
+from palate.cli.options import ExplainOption, JsonOption, QuietOption, folder_option
 from palate.cli.settings import RUN_PANELS, with_settings
 from palate.cli.terminal import Answer, Line, answering, somebody_is_there
 from palate.simulation.config import SimulationConfig, checked_config
@@ -34,6 +34,7 @@ def simulate(
         bool, typer.Option(help="Write the HTML report at the end, or not. [default: report]", show_default=False)
     ] = True,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Start without asking, however long the run takes.")] = False,
+    explain: ExplainOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> Answer:
@@ -68,7 +69,7 @@ def simulate(
         result = run_simulation(config, place, watcher, fresh=fresh, ray_address=ray_address)
     if old:
         talk.print(f"this run was already finished; --fresh runs it again: {place}")
-    values, lines = contract_view(result), list(_result_lines(result))
+    values, lines = contract_view(result), list(_result_lines(result, explain=explain))
     if config.new_items:
         from palate.simulation.new_items import measured
 
@@ -114,7 +115,7 @@ def _write_report(folder: Path, talk: Console, *, again: bool) -> Path | None:
         return None
 
 
-def _result_lines(result: dict[str, Any]) -> Iterator[Line]:
+def _result_lines(result: dict[str, Any], *, explain: bool) -> Iterator[Line]:
     """Lines of a result: accuracy, the references, cost, and the privacy guarantee."""
     from palate.simulation.report.headline import headline
     from palate.simulation.report.records import Result
@@ -140,8 +141,9 @@ def _result_lines(result: dict[str, Any]) -> Iterator[Line]:
             "columns."
         )
     style = "bold red" if record.guarantee is None else "bold green"
-    yield f"unit {record.unit}: {record.protection}", style
-    if record.guarantee is not None:
+    claim = "" if record.guarantee is None else f", {record.guarantee}, for all rounds together"
+    yield f"unit {record.unit}: {record.protection}{claim}", style
+    if explain and record.guarantee is not None:
         yield facts_grid("", "", record.guarantee.facts)
 
 

@@ -154,8 +154,13 @@ class Promise:
         }
 
     @property
+    def line(self) -> str:
+        """The guarantee in one line: epsilon, delta, unit and window."""
+        return f"epsilon {self.epsilon:g} at delta {self.delta:g} per {self.unit}, {self.covers}"
+
+    @property
     def words(self) -> str:
-        """The same as a sentence."""
+        """All that it takes to read an epsilon of this ledger, as a sentence; for those who ask."""
         return (
             f"epsilon is per {self.unit}, at delta {self.delta:g}, {self.covers} ({Adjacency.ZERO_OUT}; no "
             f"amplification is claimed); it holds if {'; '.join(self.reading['assumptions'])}"

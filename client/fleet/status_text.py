@@ -108,7 +108,7 @@ def status_lines(status: DeviceStatus, *, explain: bool = False) -> Iterator[str
             over = f"run {notice.run} is over; the next one begins when the fleet's operator says so"
             yield f"run        {over if status.run_is_over else run_words(notice, status.budget)}"
     elif status.carried_nano:
-        yield f"carried    {carried_words(status.carried_nano)}"
+        yield f"carried    {carried_words(status.carried_nano, explain=explain)}"
     yield f"history    {status.interactions} interactions"
     table = f"{status.table_hash[:_SHORT]}, {status.table_items} items" if status.table_hash else "none yet"
     yield f"table      {table}"
@@ -147,17 +147,19 @@ def _percent(nano: int, budget: BudgetGauge) -> str:
 
 
 def budget_lines(budget: BudgetGauge, *, explain: bool = False) -> Iterator[str]:
-    """Draw how much is spent, and say what the figures are about; `explain` says what windows add up to."""
+    """Draw how much is spent, and say of which window; `explain` says what epsilon is about and windows add up to."""
     filled, percent = round(budget.share * _GAUGE_WIDTH), math.ceil(budget.share * 1000) / 10
     yield (
         f"budget     [{'#' * filled}{'.' * (_GAUGE_WIDTH - filled)}] {percent:g}% spent; "
-        f"epsilon {round_up(budget.spent_epsilon)} of {budget.epsilon:g} at delta {budget.delta:g} per user"
+        f"epsilon {round_up(budget.spent_epsilon)} of {budget.epsilon:g} at delta {budget.delta:g} per user, "
+        f"{budget.promise.covers}"
     )
     if budget.every_seconds:
         yield f"           {window_words(budget)}"
     if budget.carried_nano:
-        yield f"           {_carried(budget.carried_nano, budget.delta)}"
-    yield f"           {budget.promise.words}"
+        yield f"           {carried_words(budget.carried_nano, budget.delta)}"
+    if explain:
+        yield f"           {budget.promise.words}"
     if explain and budget.every_seconds:
         yield f"           {ahead_words(budget.promise)}"
 
@@ -188,17 +190,15 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def carried_words(nano: int, delta: float = DEFAULT_DELTA) -> str:
+def carried_words(nano: int, delta: float = DEFAULT_DELTA, *, explain: bool = False) -> str:
     """Say what earlier devices in this one's place had spent, given in 1e-9 of 2 rho at unit user."""
-    promise = Promise(unit=Unit.USER, epsilon=spent_epsilon(nano, delta), delta=delta)
-    return f"{_carried(nano, delta)}; {promise.words}"
-
-
-def _carried(nano: int, delta: float) -> str:
-    return (
+    words = (
         f"an earlier device of yours had spent epsilon {round_up(spent_epsilon(nano, delta))} at delta {delta:g} "
-        "per user; it counts as spent in every fleet that this one joins"
+        "per user, for all rounds together; it counts as spent in every fleet that this one joins"
     )
+    if not explain:
+        return words
+    return f"{words}; {Promise(unit=Unit.USER, epsilon=spent_epsilon(nano, delta), delta=delta).words}"
 
 
 def left_words(fleet: str) -> str:

@@ -219,7 +219,7 @@ class Page:
             status = status_of(device.folder)
         trust = "" if status.profile is None else trust_sentence(status.profile)
         delta = DEFAULT_DELTA if status.budget is None else status.budget.delta
-        carried = carried_words(status.carried_nano, delta) if status.carried_nano else ""
+        carried = carried_words(status.carried_nano, delta, explain=True) if status.carried_nano else ""
         budget = status.budget
         renewing = (
             [window_words(budget), ahead_words(budget.promise)] if budget is not None and budget.every_seconds else []

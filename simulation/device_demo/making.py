@@ -31,6 +31,7 @@ from palate.client.vault.history import History, Interaction
 from palate.data.interactions import Interactions
 from palate.errors import ConfigError
 from palate.privacy import files
+from palate.privacy.budget import Promise
 from palate.simulation.claims import label_of
 from palate.simulation.config import SimulationConfig, checked_config
 from palate.simulation.federation import simulate
@@ -93,7 +94,9 @@ class Made:
     people, items
         People that the table was learned from, and items in the catalogue.
     protection
-        What protected each of these people, in words.
+        What protected each of these people, in one line.
+    explained
+        What that is about, and when it holds.
     history
         Items in the device's history.
     example
@@ -104,6 +107,7 @@ class Made:
     people: int
     items: int
     protection: str
+    explained: str
     history: int
     example: str
 
@@ -162,18 +166,18 @@ def _made_from(folder: DeviceFolder, run: Path, source: Source, tell: Callable[[
         source=source,
         people=data.num_users,
         items=data.catalogue.num_items,
-        protection=_protection(config),
+        protection=_protection(config, lambda promise: promise.line),
+        explained=_protection(config, lambda promise: promise.words),
         history=len(items),
         example=data.catalogue.titles[items[-1] if items else int(np.bincount(data.item).argmax())],
     )
 
 
-def _protection(config: SimulationConfig) -> str:
+def _protection(config: SimulationConfig, say: Callable[[Promise], str]) -> str:
     """Say what protects the people whom a run learned from; the promise only where its noise was secret."""
     if not config.promises or config.privacy.noise == "seeded":
         return label_of(config)
-    promises = config.promises.values()
-    return "; ".join(f"epsilon {promise.epsilon:g}: {promise.words}" for promise in promises)
+    return "; ".join(map(say, config.promises.values()))
 
 
 def _history(data: Interactions, source: Source) -> list[int]:

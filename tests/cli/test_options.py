@@ -8,7 +8,9 @@ from palate.cli.main import root_command
 
 
 def _commands(group: click.Group):
-    for command in group.commands.values():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         loaded = command.load() if hasattr(command, "load") else command
         if isinstance(loaded, click.Group):
             yield from _commands(loaded)

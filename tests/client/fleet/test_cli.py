@@ -71,6 +71,7 @@ def test_enrolling_pins_what_the_welcome_says_and_status_shows_it(joined, welcom
     text = joined("status")
     assert "films at 127.0.0.1:9092" in text
     assert "0% spent; epsilon 0.000 of 8 at delta 1e-05 per user" in text
+    text = joined("status", "--explain")
     for words in ("per user", "delta 1e-05", "zero-out", "no amplification is claimed", "secure aggregation holds"):
         assert words in text.partition("budget")[2]
     assert status["budget"]["adjacency"].startswith("zero-out")
@@ -152,6 +153,7 @@ def test_wrong_files_and_missing_devices_end_with_a_hint(joined, tmp_path, termi
 
 def test_limits_are_changed_one_by_one_and_noted_in_the_ledger(joined):
     changed = joined.json("limits", "--epsilon", "4", "--least-tau", "0.667", "--most-rounds-a-day", "5")
+    assert changed.pop("reading")["unit"] == "user"
     assert changed == {
         "epsilon": 4.0,
         "delta": 1e-5,
