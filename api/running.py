@@ -376,20 +376,20 @@ def simulate(
     return Run(place, data)
 
 
-def compare(first: Run | str | PathLike[str], second: Run | str | PathLike[str]) -> Comparison:
-    """Compare two runs on the same people: differences (second minus first), 95% intervals and paired tests.
+def compare(*runs: Run | str | PathLike[str]) -> Comparison:
+    """Compare runs on the same people, each with the first: differences, 95% intervals, effect sizes, paired tests.
 
     Parameters
     ----------
-    first, second
-        Runs, run folders, or names under runs/.
+    runs
+        Two or more runs, run folders, or names under runs/.
 
     Raises
     ------
     palate.errors.RunError
-        If they are not of the same data and held-out items, or are unfinished or damaged.
+        If they are not of the same data and held-out items, or are unfinished or damaged, or there is only one.
     """
     from palate.simulation.report.comparing import compare_runs
 
-    runs = [run if isinstance(run, Run) else Run.open(run) for run in (first, second)]
-    return compare_runs(runs[0].record, runs[1].record)
+    opened = [run if isinstance(run, Run) else Run.open(run) for run in runs]
+    return compare_runs(*(run.record for run in opened))

@@ -1,17 +1,54 @@
-"""`palate report`, `palate compare` and `palate recommend`: read the results of finished runs."""
+"""`palate runs`, `report`, `compare` and `recommend`: list runs, and read the results of finished ones."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 
 from palate.cli.terminal import Answer, answering
 from palate.running import Run
 from palate.running import compare as compare_runs
 
+_ORDERS = ("name", "data", "quality", "gain", "epsilon", "cpu")
+
 RunArgument = Annotated[str, typer.Argument(help="Run folder, or its name under runs/.", metavar="RUN")]
+
+
+@answering
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Folder that has run folders.", metavar="FOLDER")] = Path("runs"),
+    *,
+    data: Annotated[str | None, typer.Option(help="Only runs of this data, e.g. --data demo.")] = None,
+    unit: Annotated[str | None, typer.Option(help="Only runs of this unit, e.g. --unit user.")] = None,
+    finished: Annotated[bool, typer.Option("--finished", help="Only runs that have finished.")] = False,
+    sort: Annotated[
+        str,
+        typer.Option(
+            click_type=click.Choice(_ORDERS), help="What comes first: the best, the smallest epsilon, the cheapest."
+        ),
+    ] = "name",
+) -> Answer:
+    """List all runs of a folder: data, privacy, quality, gain over the fair control, and cost.
+
+    Example: palate runs --sort gain
+    """
+    from palate.simulation.report.listing import ORDERS, list_runs, runs_grid
+
+    every = list_runs(folder)
+    found = [
+        run
+        for run in every
+        if data in (None, run.data) and unit in (None, run.unit) and (run.state == "finished" or not finished)
+    ]
+    found.sort(key=ORDERS[sort])
+    counted = f"{len(found)} runs" if len(found) != 1 else "1 run"
+    first = f"{counted} in {folder}" + (f", of {len(every)}" if len(found) < len(every) else "")
+    hint = () if every else ("palate simulate --folder " + str(folder / "demo") + " makes one",)
+    values = {"folder": str(folder), "runs": [run.to_dict() for run in found]}
+    return Answer(values, [first, *([runs_grid(found)] if found else [])], closing=hint)
 
 
 def report(
@@ -35,26 +72,23 @@ def report(
 
 @answering
 def compare(
-    first: Annotated[str, typer.Argument(help="Run folder, or its name under runs/.", metavar="RUN")],
-    second: Annotated[str, typer.Argument(help="Another run of the same data.", metavar="RUN")],
+    runs: Annotated[
+        list[str], typer.Argument(help="Two or more runs of the same data, as folders or names.", metavar="RUN...")
+    ],
     *,
     html: Annotated[Path | None, typer.Option(help="Also write an HTML page, e.g. --html comparison.html.")] = None,
 ) -> Answer:
-    """Compare two runs on the same people: differences, 95% intervals and paired tests.
+    """Compare runs on the same people, each with the first: differences, paired tests, effect sizes.
 
-    Differences are second minus first. Example: palate compare runs/plain runs/private
+    An arrow marks a difference that is significant at 5%, corrected for the number of runs (Holm).
+    Example: palate compare plain private another
     """
-    from palate.simulation.report.comparing import comparison_grids
+    from palate.simulation.report.comparing import comparison_grids, write_comparison
 
-    found = compare_runs(first, second)
-    grids = comparison_grids(found)
+    found = compare_runs(*runs)
     if html is not None:
-        from palate.simulation.report.headline import protection
-        from palate.simulation.report.rendering import render, save
-
-        banners = list(zip(found.names, map(protection, (found.first, found.second)), strict=True))
-        save(render("compare.html.j2", comparison=found, grids=grids, banners=banners), html)
-    return Answer(found.to_dict(), [(found.verdict, "bold"), *grids])
+        write_comparison(found, html)
+    return Answer(found.to_dict(), [*((verdict, "bold") for verdict in found.verdicts), *comparison_grids(found)])
 
 
 @answering

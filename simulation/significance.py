@@ -8,6 +8,7 @@ other users of this dataset under this protocol, not about other seeds of traini
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,12 +35,15 @@ class Difference:
         95 % bootstrap interval.
     p_value
         Two-sided, for no difference.
+    effect
+        The difference in standard deviations of the paired differences (Cohen 1988, d_z); 0 where all are alike.
     """
 
     value: float
     low: float
     high: float
     p_value: float
+    effect: float
 
 
 @dataclass(frozen=True)
@@ -147,9 +151,23 @@ def permutation_p_value(differences: Float64Array, *, num_resamples: int, rng: n
     return float(result.pvalue)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values of a family of tests, in the order given (Holm 1979): the chance of any false finding is kept.
+
+    The i-th smallest of m is multiplied by m - i + 1. A larger p-value never becomes the smaller one, nor more than 1.
+    """
+    corrected, worst = [0.0] * len(p_values), 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        worst = max(worst, min(1.0, (len(p_values) - place) * p_values[index]))
+        corrected[index] = worst
+    return corrected
+
+
 def _difference(values: Float64Array, p_value: float, num_resamples: int, rng: np.random.Generator) -> Difference:
     """Mean of paired differences with its bootstrap interval."""
     interval = stats.bootstrap(
         (values,), np.mean, n_resamples=num_resamples, batch=BATCH_RESAMPLES, method="percentile", rng=rng
     ).confidence_interval
-    return Difference(float(np.mean(values)), float(interval.low), float(interval.high), p_value)
+    mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
+    effect = mean / spread if spread > 0 else 0.0
+    return Difference(mean, float(interval.low), float(interval.high), p_value, effect)

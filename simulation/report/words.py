@@ -40,9 +40,9 @@ def score(value: float) -> str:
     return f"{value:.3f}"
 
 
-def signed(value: float) -> str:
-    """Write a difference of metrics, with a true minus sign."""
-    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+def signed(value: float, decimals: int = 3) -> str:
+    """Write a difference, by default of metrics, with a true minus sign."""
+    return f"{value:+.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def metric_name(key: str) -> str:

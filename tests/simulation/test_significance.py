@@ -9,7 +9,7 @@ import pytest
 
 from palate.errors import DataError
 from palate.simulation.evaluation import Evaluation
-from palate.simulation.significance import compare, mcnemar_p_value, permutation_p_value
+from palate.simulation.significance import compare, holm, mcnemar_p_value, permutation_p_value
 
 
 def evaluation(ranks, users=None):
@@ -35,10 +35,31 @@ def test_permutation_test_of_few_users_tries_every_sign_pattern():
     assert found == pytest.approx(expected)
 
 
+def test_holm_corrects_as_its_definition_says_and_keeps_the_order_given():
+    p_values = [0.04, 0.01, 0.03, 0.005]
+    # By hand: 0.005 x 4, 0.01 x 3, 0.03 x 2, and 0.04 x 1, which may not be smaller than the one before it.
+    assert holm(p_values) == pytest.approx([0.06, 0.03, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([0.03]) == [0.03]
+    assert holm([]) == []
+
+
+def test_holm_makes_at_most_five_false_findings_in_a_hundred_families():
+    families = np.random.default_rng(3).uniform(size=(2000, 6))  # p-values where nothing differs
+    assert np.mean([min(holm(list(family))) < 0.05 for family in families]) == pytest.approx(0.05, abs=0.015)
+
+
+def test_the_effect_size_is_the_mean_over_the_spread_of_paired_differences():
+    found = compare(evaluation([20, 20, 20, 0]), evaluation([0, 0, 20, 0]), rng=np.random.default_rng(0))
+    hits = [1, 1, 0, 0]
+    assert found.hit_rate.effect == pytest.approx(np.mean(hits) / np.std(hits, ddof=1))
+
+
 def test_a_model_compared_with_itself_shows_no_difference():
     found = compare(evaluation([0, 3, 30, 9]), evaluation([0, 3, 30, 9]), rng=np.random.default_rng(0))
     for difference in (found.hit_rate, found.ndcg):
         assert (difference.value, difference.low, difference.high, difference.p_value) == (0.0, 0.0, 0.0, 1.0)
+        assert difference.effect == 0.0
 
 
 def test_a_clear_gain_is_found_and_its_sign_follows_the_order():

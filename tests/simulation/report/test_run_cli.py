@@ -48,6 +48,8 @@ def test_report_writes_where_it_is_told(runs: SimpleNamespace, capfd: pytest.Cap
         (["report", "first", "--no-examples", "--output", "no/page.html"], 12),
         (["report", "first", "--no-examples", "--output", "runs"], 12),
         (["compare", "first", "frist"], 11),
+        (["compare", "first"], 11),
+        (["compare"], 2),
         (["compare", "first", "second", "--html", "no/page.html"], 12),
         (["recommend", "first", "--user", "viewer-04"], 10),
         (["recommend", "first", "--user", "viewer-040", "--n", "0"], 2),
@@ -69,20 +71,23 @@ def test_compare_prints_one_json_object(runs: SimpleNamespace, capfd: pytest.Cap
     out, err = capfd.readouterr()
     found = json.loads(out)
     assert err == ""
-    assert found["config"] == {"training.noise": {"first": "0.5", "second": "1.5"}}
+    assert [run["run"] for run in found["runs"]] == ["first", "second"]
+    assert found["config"] == {"training.noise": ["0.5", "1.5"]}
     assert set(found["test"]) == {"sampled", "full"}
-    hits = found["test"]["sampled"]["metrics"]["hr@10"]
-    assert hits["difference"] == pytest.approx(hits["second"] - hits["first"])
-    assert set(hits["test"]) == {"value", "low", "high", "p_value"}
+    first, second = (run["metrics"]["hr@10"] for run in found["test"]["sampled"])
+    assert (first["difference"], first["test"]) == (0, None)
+    assert second["difference"] == pytest.approx(second["value"] - first["value"])
+    assert set(second["test"]) == {"value", "low", "high", "p_value", "effect", "corrected_p_value"}
 
 
 def test_compare_shows_tables_and_writes_a_page(runs: SimpleNamespace, capfd: pytest.CaptureFixture[str]):
     assert main(["compare", "first", "second", "--html", "both.html"]) == 0
     out = capfd.readouterr().out
-    for word in ("HR@10", "NDCG@10", "95% interval", "p-value", "training.noise", "no privacy"):
+    assert out.startswith("second ")  # the answer comes first
+    for word in ("HR@10", "NDCG@10", "95% interval", "Effect", "training.noise", "no privacy"):
         assert word in out
     page = Path("both.html").read_text("utf-8")
-    assert page.count("No privacy") == 2
+    assert page.count("No privacy") == 4  # for each run at the top, and with what it means
     assert "training.noise" in page
 
 
