@@ -223,6 +223,7 @@ def take_part(
     RunError
         If the catalogue on disk is not the fleet's.
     """
+    from palate.client.fleet.public_times import AtPublicTimes
     from palate.client.fleet.relay import relay_to  # Flower takes a second to import
     from palate.client.fleet.transport.agent import FleetAgent
     from palate.client.fleet.transport.link import Removed
@@ -243,7 +244,7 @@ def take_part(
     member = renew_admission(member, address, now=int(time.time()))
     worker = member.worker(timeout_seconds=timeout_seconds, idle_seconds=idle_seconds)
     rounds = member.rounds(worker, watch, meet_run=meet)
-    program, run_over, ended = relay_to(rounds), threading.Event(), threading.Event()
+    program, run_over, ended = relay_to(AtPublicTimes(rounds)), threading.Event(), threading.Event()
     answers_due = 0
 
     def handle(message: Message) -> Message:

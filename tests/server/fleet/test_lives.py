@@ -13,10 +13,11 @@ import pytest
 
 from palate.audit.ledger_audit import audit_ledgers
 from palate.audit.opening import open_source
-from palate.client.fleet import enrolling
+from palate.client.fleet import enrolling, public_times
 from palate.client.fleet.folder import DeviceFolder
 from palate.client.fleet.identity import DeviceKeys
 from palate.client.fleet.member import Member, take_part
+from palate.client.fleet.public_times import FIRST_SECONDS, AtPublicTimes
 from palate.client.fleet.round_log import RoundLog
 from palate.client.fleet.status import status_of as device_status
 from palate.client.fleet.status_text import status_lines
@@ -73,6 +74,7 @@ class LivingFleet:
     def __init__(self, root: Path) -> None:
         self.root, self.shift = root, 0
         self.running: list[agent.FleetAgent] = []
+        self.answered: list[float] = []
         self.helper, port = HelperFolder(root / "helper"), free_port()
         make_helper(self.helper, checked_config({"fleet": "books", "address": f"localhost:{port}", "port": port}))
         port = free_port()
@@ -153,6 +155,15 @@ def living(tmp_path, monkeypatch):
         return made.running[-1]
 
     monkeypatch.setattr(agent, "FleetAgent", begun)
+
+    class Timed(AtPublicTimes):
+        def handle(self, message, *, plan, table):
+            began = time.monotonic()
+            answer = super().handle(message, plan=plan, table=table)
+            made.answered.extend([time.monotonic() - began] * message.step.opens_a_round)
+            return answer
+
+    monkeypatch.setattr(public_times, "AtPublicTimes", Timed)
     monkeypatch.setattr(Member, "worker", lambda self, **_: NoiseTrainer())
     made = LivingFleet(tmp_path)
     monkeypatch.setattr(RoundLog, "latest_time", lambda self: int(time.time()) + made.shift)
@@ -161,6 +172,8 @@ def living(tmp_path, monkeypatch):
 
 def test_two_runs_in_a_row_with_new_items_new_people_and_two_kinds_of_budget(living):
     assert set(living.run(ending=PEOPLE).values()) == {"books-1"}
+    assert len(living.answered) >= 2 * PEOPLE, "in both rounds"
+    assert min(living.answered) >= FIRST_SECONDS, "at public times"
     first = read_table(living.devices[0].table)
     spent = [device_status(folder).budget.life_nano for folder in living.devices]
     assert len(set(spent)) == 1
