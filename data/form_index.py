@@ -104,9 +104,10 @@ class FormIndex:
         longest, shortest = len(wanted) * (1 + apart) / (1 - apart), len(wanted) * (1 - apart) / (1 + apart)
         first = int(self._shorter.searchsorted(-longest - _ROUNDING))
         last = int(self._shorter.searchsorted(-shortest + _ROUNDING, side="right"))
-        most = np.floor(apart * (len(wanted) - self._shorter[first:last]) + _ROUNDING).astype(
-            np.int64
-        )  # of the distance
+        most = np.floor(apart * (len(wanted) - self._shorter[first:last]) + _ROUNDING).astype(np.int64)  # the distance
+        most -= (
+            most + len(wanted) + self._shorter[first:last]
+        ) & 1  # it is odd where the lengths differ by an odd number
         signature = np.uint64(_hash_of(wanted)[1])
         near = np.bitwise_count(self.signatures[first:last] ^ signature) <= 3 * most
         numbers = first + np.flatnonzero(near)

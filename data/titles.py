@@ -37,12 +37,15 @@ _LEADING = re.compile(rf"^(?:{ARTICLES}) (?=\S)")
 _TRAILING = re.compile(rf"^(.*\S)\s*,\s*({ARTICLES})'?$")
 _SUBTITLE = re.compile(r":| - ")
 _NOT_WORD = re.compile(r"[\W_]+")
+_PLAIN = re.compile(r"[a-z0-9]+(?: [a-z0-9]+)*")
 _CASE = str.maketrans(CASE)
 _NO_SIGNS = str.maketrans("", "", SIGNS)
 
 
 def plain(text: str) -> str:
     """Reduce text to lower-case words without accents or punctuation; "&" reads "and"."""
+    if _PLAIN.fullmatch(text):  # most words of a lexicon are
+        return text
     letters = text.translate(_NO_SIGNS).lower()
     if not letters.isascii():
         letters = _without_accents(_without_accents(letters).lower().translate(_CASE))
@@ -76,7 +79,7 @@ def title_forms(title: str) -> tuple[str, ...]:
     """
     name, _ = title_year(title)
     if has_bare_year(title):
-        return tuple(dict.fromkeys((*name_forms(title), *title_forms(name))))
+        return tuple(dict.fromkeys((*name_forms(title), *(title_forms(name) if plain(name) else ()))))
     inner = _PARENTHESES.findall(name)
     outer = without_parentheses(name)
     forms: dict[str, None] = {}

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from palate.models.arrays import Float32Array, Int32Array, Int64Array, IntegerArray
-from palate.models.training import LocalTraining
+
+if TYPE_CHECKING:
+    from palate.models.fitting import Fitting
+    from palate.models.training import LocalTraining
 
 
 def offsets(lengths: IntegerArray) -> Int64Array:
@@ -122,7 +126,7 @@ def recency_weights(ages: IntegerArray, *, half_life: float, floor: float) -> Fl
     return weights
 
 
-def pooling_weights(ages: IntegerArray, config: LocalTraining) -> Float32Array:
+def pooling_weights(ages: IntegerArray, config: LocalTraining | Fitting) -> Float32Array:
     """Weights of interactions by age as the configuration has them, float32, same shape; a half-life of inf is off.
 
     Hyperbolic ones are ``1 / (1 + age)``, memory's power law of forgetting (Anderson & Schooler 1991): the newest

@@ -8,25 +8,29 @@ list is fitted, and column names, by which it is explained. Both are public.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from palate.client.vault import TABLES, Vault
 from palate.client.vault.records import Record
 from palate.errors import RunError
+from palate.models.fitting import Fitting
 from palate.models.table import ItemTable
-from palate.models.training import LocalTraining
 from palate.privacy import files
 
 TABLE_FORMAT = "palate-item-table/1"
+FITTING_FORMAT: Final = "palate-fitting/1"
+"""Of what is kept of `fitting_of`; another one whenever that gives something else for the same parameters."""
 
 TRAINING: Final = Record[str](TABLES, "training", str.encode, bytes.decode)
 """JSON, as the run's plans have it."""
+
+_FITTING: Final = Record[dict[str, Any]](TABLES, "fitting")
 
 COLUMNS: Final = Record[Sequence[str]](TABLES, "columns")
 """Names of the table's fixed columns, as the run's plans have them."""
@@ -63,13 +67,33 @@ def read_table(path: Path) -> ItemTable | None:
     return table
 
 
-def read_training(vault: Vault) -> LocalTraining | None:
-    """Return the parameters of the last run; None if there are none that this version understands."""
-    kept = TRAINING.read(vault)
-    try:
-        return None if kept is None else LocalTraining.model_validate_json(kept)
-    except ValidationError:
-        return None
+def read_fitting(vault: Vault, training: str) -> Fitting:
+    """Return what parameters of training say of the owner's copy.
+
+    They are checked once and kept as plain values: importing what checks them takes as long as a list.
+
+    Parameters
+    ----------
+    vault
+        Keeps the values.
+    training
+        JSON, as `TRAINING` has it.
+
+    Raises
+    ------
+    ValueError
+        If this version does not understand them.
+    """
+    made_from = {"format": FITTING_FORMAT, "training": training}
+    kept = _FITTING.read(vault) or {}
+    if all(kept.get(name) == value for name, value in made_from.items()):
+        return Fitting(**kept["fitting"])
+    from palate.models.scores.registry import fitting_of
+    from palate.models.training import LocalTraining
+
+    fitting = fitting_of(LocalTraining.model_validate_json(training))
+    _FITTING.write(vault, {**made_from, "fitting": asdict(fitting)})
+    return fitting
 
 
 def _damaged(path: Path) -> RunError:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from palate.client.recommending.facets import Facets, decade_facet, genre_facet
-from palate.client.recommending.recommender import Recommender
 from palate.client.recommending.requests import Request
-from palate.client.wishes.lexicon import LANGUAGES, genre_names, lexicon_of
-from palate.client.wishes.moods import MOODS
 from palate.data.catalogue import Catalogue
-from palate.data.title_index import TitleIndex
 from palate.data.titles import plain
 from palate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from palate.client.recommending.recommender import Recommender
+    from palate.data.title_index import TitleIndex
 
 CANDIDATES = 5
 
@@ -93,6 +94,8 @@ def facet_named(text: str, facets: Facets, others: Iterable[str] = ()) -> str:
     ConfigError
         If there is none.
     """
+    from palate.client.wishes.lexicon import LANGUAGES, genre_names, lexicon_of
+
     text = text.strip()
     for name in (*facets.items, *others):
         if text.casefold() == name.casefold():
@@ -152,6 +155,8 @@ def mood_request(recommender: Recommender, text: str) -> Request:
     ConfigError
         If it is no mood, or no genre of the catalogue has anything to do with it.
     """
+    from palate.client.wishes.moods import MOODS
+
     found = recommender.reader.read(text)
     if not found.moods or found.not_understood:
         raise ConfigError(f"{text!r} is no mood that this catalogue has", hint=f"try {', '.join(MOODS)}")

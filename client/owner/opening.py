@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from palate.client.fleet.folder import NEW_WELCOME, DeviceFolder
-from palate.client.fleet.tables import COLUMNS, read_table, read_training
+from palate.client.fleet.tables import COLUMNS, TRAINING, read_fitting, read_table
 from palate.client.recommending.facets import POPULARITY
 from palate.client.recommending.recommender import Recommender
 from palate.client.vault import TABLES, Vault
@@ -25,7 +25,6 @@ from palate.data.catalogue import Catalogue
 from palate.errors import RunError
 from palate.models.arrays import Float32Array
 from palate.models.table import ItemTable
-from palate.models.training import LocalTraining
 
 if TYPE_CHECKING:
     from palate.data.form_index import FormIndex
@@ -39,6 +38,10 @@ NO_TABLE = (
 )
 NO_TRAINING = "the parameters of the run that made the table are not on this device: the usual ones are used"
 NO_NAMES = "what the table's columns say is not known: reasons are less exact until another table comes"
+
+_CONTENT_ALONE: Final = '{"model":"gmf"}'
+_USUAL: Final = "{}"
+"""Parameters of training where no table has come, and where those of its run are not known."""
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
 
@@ -98,12 +101,16 @@ def open_recommender(folder: DeviceFolder, vault: Vault, catalogue: Catalogue | 
     table = read_table(folder.table)
     if table is None:
         table, names = content_alone(catalogue)
-        notes, training, table_hash = [NO_TABLE], LocalTraining(model="gmf"), ""
+        notes, table_hash = [NO_TABLE], ""
+        fitting = read_fitting(vault, _CONTENT_ALONE)
     else:
         names = tuple(COLUMNS.read(vault) or ())
-        kept, table_hash, notes = read_training(vault), table.content_hash, []
-        training = LocalTraining() if kept is None else kept
-        notes += [NO_TRAINING] if kept is None else []
+        table_hash, notes = table.content_hash, []
+        try:
+            fitting = read_fitting(vault, TRAINING.read(vault) or "")
+        except ValueError:
+            notes.append(NO_TRAINING)
+            fitting = read_fitting(vault, _USUAL)
         if len(names) != table.fixed_dim:
             names = (POPULARITY, *(f"column {at}" for at in range(2, table.fixed_dim + 1)))[: table.fixed_dim]
             notes.append(NO_NAMES)
@@ -112,10 +119,10 @@ def open_recommender(folder: DeviceFolder, vault: Vault, catalogue: Catalogue | 
             f"the table has {table.num_items} items, the catalogue {catalogue.num_items}",
             hint="the next round brings a table of this catalogue: palate client join",
         )
-    head = read_head(vault, training, table)
+    head = read_head(vault, fitting, table)
     encoder = _encode if text.is_installed() else None
     return Recommender(
-        table, catalogue, names, training, head=head, encoder=encoder, table_hash=table_hash, notes=tuple(notes)
+        table, catalogue, names, fitting, head=head, encoder=encoder, table_hash=table_hash, notes=tuple(notes)
     )
 
 

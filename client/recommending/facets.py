@@ -176,6 +176,6 @@ def facets_of(catalogue: Catalogue) -> Facets:
     found = {genre_facet(genre): np.array(by_genre[genre], dtype=np.int64) for genre in sorted(by_genre)}
     years = np.asarray(catalogue.years, dtype=np.int32)
     decades = years // 10 * 10
-    for decade in np.unique(decades[years != UNKNOWN_YEAR]):
-        found[decade_facet(int(decade))] = np.flatnonzero((decades == decade) & (years != UNKNOWN_YEAR))
+    for decade in sorted(set(decades[years != UNKNOWN_YEAR].tolist())):  # np.unique would load masked arrays
+        found[decade_facet(decade)] = np.flatnonzero((decades == decade) & (years != UNKNOWN_YEAR))
     return Facets(found, years, catalogue.texts if any(catalogue.texts) else ())

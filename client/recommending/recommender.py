@@ -3,7 +3,7 @@
 A `Recommender` is made once per item table and knows nobody. `person` fits one person in closed form, in milliseconds,
 so that feedback counts in the very next list. It needs NumPy only: PyTorch takes longer to load than a list takes.
 
-What recommends is the copy of `serving_training`: the closed form, fitted to the whole history with the half-life for
+What recommends is the copy of `fitting_of`: the closed form, fitted to the whole history with the half-life for
 recommending, and on top the device's own trained head where the run trains one without noise.
 """
 
@@ -28,12 +28,12 @@ from palate.client.recommending.taste import Nudge, NudgeKind, Space, Taste, con
 from palate.data.catalogue import Catalogue
 from palate.errors import ConfigError
 from palate.models.arrays import BoolArray, Float32Array, Int64Array, IntegerArray
+from palate.models.fitting import Fitting
 from palate.models.lists import best_items
 from palate.models.new_items import introduce
 from palate.models.scores.base import Head, ResidualHead
-from palate.models.scores.registry import SCORE_MODELS, serving_training
+from palate.models.scores.registry import SCORE_MODELS
 from palate.models.table import ItemTable
-from palate.models.training import LocalTraining
 
 if TYPE_CHECKING:
     from palate.client.recommending.portrait import Portrait
@@ -63,8 +63,8 @@ class Recommender:
         Public facts about its items.
     column_names
         Names of the table's fixed columns, [fixed_dim].
-    training
-        Parameters of local training of the run that made the table.
+    fitting
+        What a person's copy is fitted with, from the parameters of the run that made the table.
     head
         The device's trained head as arrays by name, None for a fresh one; only a head on top of the closed form counts.
     new
@@ -87,7 +87,7 @@ class Recommender:
         table: ItemTable,
         catalogue: Catalogue,
         column_names: Sequence[str],
-        training: LocalTraining,
+        fitting: Fitting,
         *,
         head: Head | None = None,
         new: IntegerArray | Sequence[int] = (),
@@ -113,17 +113,15 @@ class Recommender:
                     hint="wait for a table that was learned with some of them",
                 )
             table = introduce(table, np.flatnonzero(self.new))
-        self.training = serving_training(
-            training, noised_head=True
-        )  # the linear part; a trained head is added by itself
-        intercept = SCORE_MODELS[self.training.model].intercept
+        self.fitting = fitting  # of the linear part; a trained head is added by itself
+        intercept = SCORE_MODELS[fitting.closed_form].intercept
         popularity = column_names.index(names.POPULARITY) if names.POPULARITY in column_names else None
-        self.space: Space = space_of(table.rows, self.training, popularity=popularity, intercept=intercept)
+        self.space: Space = space_of(table.rows, fitting, popularity=popularity, intercept=intercept)
         self.groups = names.column_groups(column_names, table.dim, intercept=intercept)
         self.content = [at for at in range(table.fixed_dim) if at != popularity]
         self.learned = list(range(table.fixed_dim, table.fixed_dim + table.dim))
-        model = SCORE_MODELS[training.model]
-        adds = head is not None and training.objective == "whole" and model.residual_head
+        model = SCORE_MODELS[fitting.model]
+        adds = head is not None and fitting.objective == "whole" and model.residual_head
         self.head = ResidualHead(model, head, table.rows.shape[1]) if head is not None and adds else None
         self._encoder = encoder
 
@@ -310,7 +308,7 @@ class Person:
                 if name in self._of.facets.items:
                     label = f"{'more' if step > 0 else 'less'} of {names.in_words(name)} ({kind})"
                     own.append(Nudge(kind, label, contrast(space, self._of.facets.items[name]), step))
-        return fit(space, self.preferences, self._of.training, [*own, *nudges])
+        return fit(space, self.preferences, self._of.fitting, [*own, *nudges])
 
     def _scores(self, taste: Taste) -> Float32Array:
         linear = taste.scores(self._of.space.rows)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -26,7 +26,9 @@ from palate.client.recommending.preferences import Preferences
 from palate.models.arrays import Float32Array, Float64Array, IntegerArray
 from palate.models.histories import pooling_weights
 from palate.models.learning.ridge import gram
-from palate.models.training import LocalTraining
+
+if TYPE_CHECKING:
+    from palate.models.fitting import Fitting
 
 NudgeKind = Literal["pinned", "muted", "asked", "refused"]
 SourceKind = Literal["had", "liked", "disliked", "popular", "pinned", "muted", "asked", "refused", "head"]
@@ -85,7 +87,7 @@ class Space:
         return np.asarray(np.linalg.inv(self.prior))
 
 
-def space_of(rows: Float32Array, training: LocalTraining, *, popularity: int | None, intercept: bool = False) -> Space:
+def space_of(rows: Float32Array, fitting: Fitting, *, popularity: int | None, intercept: bool = False) -> Space:
     """Prepare a table's rows ``[fixed | learned]``, float32 [num_items, row_dim], for `fit`."""
     if intercept:
         rows = np.concatenate([rows, np.ones((len(rows), 1), dtype=np.float32)], axis=1)
@@ -96,7 +98,7 @@ def space_of(rows: Float32Array, training: LocalTraining, *, popularity: int | N
         rows=rows,
         mean=mean,
         covariance=squared / max(len(rows), 1) - np.outer(mean, mean),
-        prior=training.unobserved_weight * squared + training.regularisation * np.eye(rows.shape[1]),
+        prior=fitting.unobserved_weight * squared + fitting.regularisation * np.eye(rows.shape[1]),
         popularity=popularity,
     )
 
@@ -180,7 +182,7 @@ class Taste:
         return np.asarray(rows @ self.vector.astype(np.float32))
 
 
-def fit(space: Space, preferences: Preferences, training: LocalTraining, nudges: Sequence[Nudge] = ()) -> Taste:
+def fit(space: Space, preferences: Preferences, fitting: Fitting, nudges: Sequence[Nudge] = ()) -> Taste:
     """Fit a taste in closed form.
 
     Parameters
@@ -189,7 +191,7 @@ def fit(space: Space, preferences: Preferences, training: LocalTraining, nudges:
         The item table, prepared.
     preferences
         What counts of what the person said.
-    training
+    fitting
         Half-life and floor of the weights; the ridge's parameters are in `space`.
     nudges
         More or less of something; without direction in this table they change nothing.
@@ -201,7 +203,7 @@ def fit(space: Space, preferences: Preferences, training: LocalTraining, nudges:
     """
     own = np.asarray(preferences.items, dtype=np.int64)
     ages = np.arange(len(own))[::-1]
-    own_weights = pooling_weights(ages, training).astype(np.float64)
+    own_weights = pooling_weights(ages, fitting).astype(np.float64)
     if preferences.strengths is not None:
         own_weights *= preferences.strengths
     liked = np.isin(own, np.array(sorted(preferences.liked), dtype=np.int64))

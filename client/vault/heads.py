@@ -7,7 +7,7 @@ no code. A head fits one model, one objective and one shape; for any other it co
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from safetensors import SafetensorError
@@ -19,18 +19,23 @@ from palate.client.vault.store import Vault
 from palate.models.scores.base import Head, Shape
 from palate.models.scores.registry import initial_head
 from palate.models.table import ItemTable
-from palate.models.training import LocalTraining
+
+if TYPE_CHECKING:
+    from palate.models.fitting import Fitting
+    from palate.models.training import LocalTraining
+
+    HeadOf = Fitting | LocalTraining  # by model, objective and hidden
 
 FORMAT: Final = "palate-head/1"
 _HEADER_SIZE = 8  # safetensors begins with the length of its JSON header, little-endian
 
 
-def head_name(training: LocalTraining) -> str:
+def head_name(training: HeadOf) -> str:
     """Name under which the vault keeps a head."""
     return f"{training.model}/{training.objective}"
 
 
-def read_head(vault: Vault, training: LocalTraining, table: ItemTable) -> Head | None:
+def read_head(vault: Vault, training: HeadOf, table: ItemTable) -> Head | None:
     """Return the head that the device trained for this table; None if there is none, or one of another shape.
 
     Raises
@@ -48,7 +53,7 @@ def read_head(vault: Vault, training: LocalTraining, table: ItemTable) -> Head |
     return unpack_head(data, training, shape)
 
 
-def pack_head(training: LocalTraining, shape: Shape, head: Head) -> bytes:
+def pack_head(training: HeadOf, shape: Shape, head: Head) -> bytes:
     """Write a head as the bytes that the vault keeps under `head_name`.
 
     Parameters
@@ -67,7 +72,7 @@ def pack_head(training: LocalTraining, shape: Shape, head: Head) -> bytes:
     return save({name: np.ascontiguousarray(value) for name, value in head.items()}, _label(training, shape))
 
 
-def unpack_head(data: bytes, training: LocalTraining, shape: Shape) -> Head | None:
+def unpack_head(data: bytes, training: HeadOf, shape: Shape) -> Head | None:
     """Read what `pack_head` wrote; None if it was learned for something else.
 
     Raises
@@ -92,7 +97,7 @@ def unpack_head(data: bytes, training: LocalTraining, shape: Shape) -> Head | No
     return head
 
 
-def _check(training: LocalTraining, shape: Shape, head: Head) -> None:
+def _check(training: HeadOf, shape: Shape, head: Head) -> None:
     expected = initial_head(training.model, training.objective, shape)
     if head.keys() != expected.keys():
         raise EntryRefused(
@@ -109,6 +114,6 @@ def _check(training: LocalTraining, shape: Shape, head: Head) -> None:
             raise EntryRefused(f"{name} holds values that are not finite", hint="do not keep a head that diverged")
 
 
-def _label(training: LocalTraining, shape: Shape) -> dict[str, str]:
+def _label(training: HeadOf, shape: Shape) -> dict[str, str]:
     sizes = {"fixed_dim": str(shape.fixed_dim), "dim": str(shape.dim), "hidden": str(shape.hidden)}
     return {"format": FORMAT, "model": training.model, "objective": training.objective, **sizes}

@@ -16,6 +16,8 @@ _QUOTED = re.compile(
 _WORDS = 12
 _LEAST = 0.9
 _SUGGEST_LEAST = 0.7
+_TURNS = frozenset({"break", "not", "lack", "except"})
+"""Kinds of words that, after a comma, begin another thought: only the very title goes on there."""
 _CUES = "like unlike newer older same_year than before after since until under over short long"
 _ENDS = frozenset(',;.!?:()"\u201c\u201d\u3001\uff0c\u3002')
 
@@ -138,13 +140,15 @@ class _Search:
 
     def _title_at(self, start: int) -> tuple[int, int] | None:
         """Longest title that starts at a word, as its row and the end of it."""
-        for end in range(min(len(self._words), start + _WORDS), start, -1):
+        last = min(len(self._words), start + _WORDS)
+        turn = next((at for at in range(start + 1, last) if self._turns(at)), last)
+        for end in range(last, start, -1):
             said = self._said(start, end)
             if any(self._claimed[start:end]) or said[-1] in _ENDS - {")"} or not plain(said):
                 continue
             if self._is_listed(said) and not self._is_named(said):
                 continue
-            match = self._index.closest(said, least=_LEAST)
+            match = self._index.closest(said, least=_LEAST if end <= turn else 1.0)
             if match is not None:
                 return match.item, end
         return None
@@ -178,6 +182,9 @@ class _Search:
         """Whether a phrase of the vocabulary is meant as a title all the same: "like Alien", but not "like horror"."""
         genre = "genre" in self._lexicons[0].kinds(plain(said))
         return said[:1].isupper() and not genre and bool(self._index.exact(said))
+
+    def _turns(self, at: int) -> bool:
+        return self._said(at - 1, at) in _ENDS and bool(self._kinds(at) & _TURNS)
 
     def _pauses(self, at: int) -> bool:
         return (

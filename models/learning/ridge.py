@@ -21,13 +21,16 @@ Each device costs one small product and one Cholesky factor; the sum of all rank
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from palate.models.arrays import Float32Array, Float64Array, FloatingArray, Int64Array
 from palate.models.histories import Histories, history_weights
 from palate.models.learning.autoencoding import encoder_updates
-from palate.models.training import LocalTraining
+
+if TYPE_CHECKING:
+    from palate.models.training import LocalTraining
 
 _ENTRIES_PER_CHUNK = 1 << 12
 _SINGLE_CONDITION = 1 << 12

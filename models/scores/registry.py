@@ -6,14 +6,18 @@ Nothing here loads PyTorch: looking a model up, counting its parameters and reco
 from __future__ import annotations
 
 import inspect
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from palate.errors import ConfigError
 from palate.models.arrays import Float32Array
+from palate.models.fitting import Fitting
 from palate.models.registry import Registry
 from palate.models.scores.base import ScoreModel, Shape
-from palate.models.training import LocalTraining
+
+if TYPE_CHECKING:
+    from palate.models.training import LocalTraining
 
 _PUBLIC_SEED = 1729  # heads start alike everywhere; what makes them personal is the device's own history
 _CLOSED_FORM = "gmf"
@@ -99,3 +103,19 @@ def serving_training(config: LocalTraining, *, noised_head: bool = False) -> Loc
         closed_form = config.model if "whole" in model.objectives else _CLOSED_FORM
         changes |= {"objective": "whole", "model": closed_form}
     return config.model_copy(update=changes)
+
+
+def fitting_of(config: LocalTraining) -> Fitting:
+    """Return what a device fits its owner's copy with: `serving_training` without noised heads, as plain values."""
+    serving = serving_training(config, noised_head=True)
+    return Fitting(
+        model=config.model,
+        objective=config.objective,
+        hidden=config.hidden,
+        closed_form=serving.model,
+        unobserved_weight=serving.unobserved_weight,
+        regularisation=serving.regularisation,
+        recency_half_life=serving.recency_half_life,
+        recency_floor=serving.recency_floor,
+        forgetting=serving.forgetting,
+    )

@@ -11,6 +11,8 @@ from palate.client.recommending.preferences import Preferences, read_preferences
 from palate.client.recommending.recommender import Recommender
 from palate.client.vault.history import Interaction
 from palate.data.catalogue import Catalogue
+from palate.models.fitting import Fitting
+from palate.models.scores.registry import fitting_of
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
@@ -96,9 +98,9 @@ def table(catalogue: Catalogue) -> ItemTable:
 
 
 @pytest.fixture(scope="session")
-def training() -> LocalTraining:
+def training() -> Fitting:
     """A closed form with a light ridge, for there are few items."""
-    return LocalTraining(model="gmf", regularisation=2.0, hidden=4)
+    return fitting_of(LocalTraining(model="gmf", regularisation=2.0, hidden=4))
 
 
 @pytest.fixture(scope="session")

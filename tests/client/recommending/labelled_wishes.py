@@ -13,6 +13,7 @@ from palate.client.recommending.answers import Answer
 from palate.client.recommending.preferences import Preferences
 from palate.client.recommending.recommender import Person, Recommender
 from palate.data.catalogue import Catalogue
+from palate.models.scores.registry import fitting_of
 from palate.models.training import LocalTraining
 
 HERE = Path(__file__).parent / "wishes"
@@ -87,7 +88,7 @@ def catalogue_of(known: list[Film]) -> Catalogue:
 def person_of(catalogue: Catalogue, encoder=None) -> tuple[Recommender, Person]:
     """A person of whom nothing is known, before the first round."""
     table, names = content_alone(catalogue)
-    recommender = Recommender(table, catalogue, names, LocalTraining(model="gmf"), encoder=encoder)
+    recommender = Recommender(table, catalogue, names, fitting_of(LocalTraining(model="gmf")), encoder=encoder)
     return recommender, recommender.person(Preferences(items=np.zeros(0, dtype=np.int32)))
 
 

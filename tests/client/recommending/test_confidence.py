@@ -5,11 +5,12 @@ import pytest
 
 from palate.client.recommending.confidence import RECENT, Confidence, Track, confidence, left_out_scores, track_record
 from palate.client.recommending.taste import fit, space_of
+from palate.models.scores.registry import fitting_of
 from palate.models.training import LocalTraining
 
 from .conftest import preferences_of
 
-CONFIG = LocalTraining(model="gmf", unobserved_weight=0.2, regularisation=0.5)
+CONFIG = fitting_of(LocalTraining(model="gmf", unobserved_weight=0.2, regularisation=0.5))
 OWN = [4, 17, 33, 50, 51, 52, 8]
 
 

@@ -20,7 +20,7 @@ from palate.client.recommending.taste import (
 )
 from palate.data.catalogue import Catalogue
 from palate.models.scores.base import ResidualHead, ScoreModel, Shape
-from palate.models.scores.registry import SCORE_MODELS
+from palate.models.scores.registry import SCORE_MODELS, fitting_of
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
@@ -59,7 +59,7 @@ def preferences():
 @pytest.mark.parametrize("name", CLOSED_FORM)
 @pytest.mark.parametrize("seed", range(3))
 def test_both_sums_are_the_score_of_every_model(name, seed):
-    shared, config = table(seed), LocalTraining(model=name, hidden=4)
+    shared, config = table(seed), fitting_of(LocalTraining(model=name, hidden=4))
     state = trained_state(name, "whole", seed)
     expected = score_catalogue(shared, ITEMS, state, config)
     model = SCORE_MODELS[name]
@@ -92,7 +92,7 @@ def test_the_parts_of_a_non_linear_score_add_up_and_an_unread_column_adds_nothin
 
 
 def test_an_items_term_is_what_setting_its_target_to_nought_takes_from_the_score():
-    config = LocalTraining(model="gmf", unobserved_weight=0.2, regularisation=0.5)
+    config = fitting_of(LocalTraining(model="gmf", unobserved_weight=0.2, regularisation=0.5))
     space = space_of(table().rows, config, popularity=0)
     nudge = Nudge("asked", "crime", contrast(space, np.arange(30, 40)), 0.7)
     taste = fit(space, preferences(), config, [nudge])
@@ -115,7 +115,7 @@ def test_reasons_name_what_speaks_for_this_item_rather_than_for_any():
     rows = np.zeros((40, 3), dtype=np.float32)
     rows[:, 0] = rng.uniform(0, 1, 40)
     rows[:20, 1], rows[20:, 2] = 1.0, 1.0
-    space = space_of(rows, LocalTraining(regularisation=1.0), popularity=0)
+    space = space_of(rows, fitting_of(LocalTraining(regularisation=1.0)), popularity=0)
     rows[[1, 30], 0] = 1.0
     catalogue = Catalogue(
         ids=tuple(map(str, range(40))),
@@ -124,7 +124,7 @@ def test_reasons_name_what_speaks_for_this_item_rather_than_for_any():
         years=np.full(40, 1995, dtype=np.int32),
         texts=("",) * 40,
     )
-    taste = fit(space, preferences_of([("had", 1), ("had", 30)]), LocalTraining(regularisation=1.0))
+    taste = fit(space, preferences_of([("had", 1), ("had", 30)]), fitting_of(LocalTraining(regularisation=1.0)))
     groups = ("popularity", "genre: Crime", "genre: War")
     crime, war = explain(np.array([5, 25]), space, taste, groups)
     said = [reason(each, facets_of_item(each.item, catalogue), catalogue) for each in (crime, war)]
@@ -134,8 +134,8 @@ def test_reasons_name_what_speaks_for_this_item_rather_than_for_any():
         "popular with everybody; because of Film 30 and the genre War",
     ]
     rows[:, 0] /= 10
-    space = space_of(rows, LocalTraining(regularisation=1.0), popularity=0)
-    taste = fit(space, preferences_of([("had", 1), ("had", 30)]), LocalTraining(regularisation=1.0))
+    space = space_of(rows, fitting_of(LocalTraining(regularisation=1.0)), popularity=0)
+    taste = fit(space, preferences_of([("had", 1), ("had", 30)]), fitting_of(LocalTraining(regularisation=1.0)))
     crime = explain(np.array([5]), space, taste, groups)[0]
     assert crime.columns["popularity"] < crime.score / 2
     assert reason(crime, facets_of_item(5, catalogue), catalogue) == "because of Film 1 and the genre Crime"
@@ -153,8 +153,10 @@ def test_an_item_that_shares_no_genre_is_no_reason_and_three_reasons_are_enough(
         years=np.full(40, 1995, dtype=np.int32),
         texts=("",) * 40,
     )
-    space = space_of(rows, LocalTraining(regularisation=1.0), popularity=None)
-    taste = fit(space, preferences_of([("had", item) for item in (3, 4, 5, 6)]), LocalTraining(regularisation=1.0))
+    space = space_of(rows, fitting_of(LocalTraining(regularisation=1.0)), popularity=None)
+    taste = fit(
+        space, preferences_of([("had", item) for item in (3, 4, 5, 6)]), fitting_of(LocalTraining(regularisation=1.0))
+    )
     explanation = explain(np.array([39]), space, taste, ("decade: 1990s", "genre: Crime"))[0]
     said = reason(explanation, ("genre: Crime", "decade: 1990s"), catalogue)
     assert "Film 3" not in said
@@ -167,8 +169,8 @@ def test_a_blockbuster_in_the_history_is_no_reason_for_every_other_blockbuster()
     rows[:, 0] = rng.uniform(0, 0.5, 40)
     rows[:20, 1], rows[20:, 2] = 1.0, 1.0
     rows[[5, 30], 0] = 4.0
-    space = space_of(rows, LocalTraining(regularisation=1.0), popularity=0)
-    taste = fit(space, preferences_of([("had", 1), ("had", 30)]), LocalTraining(regularisation=1.0))
+    space = space_of(rows, fitting_of(LocalTraining(regularisation=1.0)), popularity=0)
+    taste = fit(space, preferences_of([("had", 1), ("had", 30)]), fitting_of(LocalTraining(regularisation=1.0)))
     explanation = explain(np.array([5]), space, taste, ("popularity", "genre: Crime", "genre: War"))[0]
     sources = [source.item for source in explanation.sources]
     assert explanation.values[sources.index(30)] > 0, "the blockbuster does add to the score"
@@ -191,7 +193,7 @@ def test_what_adds_hardly_anything_to_the_score_is_no_reason():
     )
     said = {}
     for regularisation in (1.0, 20.0):
-        config = LocalTraining(regularisation=regularisation)
+        config = fitting_of(LocalTraining(regularisation=regularisation))
         space = space_of(rows, config, popularity=0)
         taste = fit(space, preferences_of([("dislike", 25)]), config)
         explanation = explain(np.array([5]), space, taste, ("popularity", "genre: Crime", "genre: War"))[0]
@@ -203,8 +205,8 @@ def test_what_adds_hardly_anything_to_the_score_is_no_reason():
 
 def test_an_unknown_person_is_told_that_it_is_popularity():
     shared = table()
-    space = space_of(shared.rows, LocalTraining(), popularity=0)
-    taste = fit(space, preferences_of([]), LocalTraining())
+    space = space_of(shared.rows, fitting_of(LocalTraining()), popularity=0)
+    taste = fit(space, preferences_of([]), fitting_of(LocalTraining()))
     explanation = explain(np.array([4]), space, taste, column_groups(FIXED, DIM, intercept=False))[0]
     catalogue = Catalogue(("a",), ("A",), ((),), np.zeros(1, dtype=np.int32), ("",))
     assert reason(explanation, (), catalogue) == "popular with everybody"

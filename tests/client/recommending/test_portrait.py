@@ -6,11 +6,12 @@ import pytest
 from palate.client.recommending.facets import facets_of
 from palate.client.recommending.portrait import portray, shared_words
 from palate.client.recommending.taste import fit, space_of
+from palate.models.scores.registry import fitting_of
 from palate.models.training import LocalTraining
 
 from .conftest import preferences_of
 
-CONFIG = LocalTraining(model="gmf", regularisation=0.5)
+CONFIG = fitting_of(LocalTraining(model="gmf", regularisation=0.5))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from palate.errors import ConfigError
 from palate.models import lists
 from palate.models.new_items import introduce
 from palate.models.scores.base import Shape
-from palate.models.scores.registry import SCORE_MODELS, serving_training
+from palate.models.scores.registry import SCORE_MODELS, fitting_of, serving_training
 from palate.models.table import ItemTable
 from palate.models.training import LocalTraining
 
@@ -49,7 +49,9 @@ def test_scores_are_those_of_the_copy_that_serves_and_reasons_add_up(name, objec
     whole = objective == "whole"
     serving = serving_training(config, noised_head=not whole)
     expected = score_catalogue(table, np.array(CRIME, dtype=np.int32), state if whole else None, serving)
-    shelf = Recommender(table, catalogue, NAMES, config, head={key: value.numpy() for key, value in state.items()})
+    shelf = Recommender(
+        table, catalogue, NAMES, fitting_of(config), head={key: value.numpy() for key, value in state.items()}
+    )
     person = shelf.person(had(*CRIME))
     np.testing.assert_allclose(person.scores, expected, atol=1e-5)
     for line in person.recommend(Request(count=20)).recommendations:
@@ -57,10 +59,12 @@ def test_scores_are_those_of_the_copy_that_serves_and_reasons_add_up(name, objec
         assert sum(line.explanation.columns.values()) == pytest.approx(expected[line.item], abs=1e-5)
 
 
-def test_recommending_does_not_load_pytorch():
-    code = "import sys, palate.client.recommending.recommender; print('torch' in sys.modules, 'scipy' in sys.modules)"
+def test_a_list_loads_nothing_that_takes_longer_than_itself():
+    modules = "palate.client.owner.device, palate.client.owner.list_text, palate.client.owner.naming"
+    heavy = ("torch", "scipy", "polars", "pydantic", "rapidfuzz", "snowballstemmer", "flwr")
+    code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["False", "False"]
+    assert found.stdout.strip() == "[]"
 
 
 def test_the_plain_list_is_the_best_of_what_was_not_had_disliked_or_hidden(shelf):

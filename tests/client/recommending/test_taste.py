@@ -16,11 +16,12 @@ from palate.client.recommending.taste import (
     space_of,
 )
 from palate.models.histories import recency_weights
+from palate.models.scores.registry import fitting_of
 from palate.models.training import LocalTraining
 
 from .conftest import preferences_of
 
-TRAINING = LocalTraining(model="gmf", unobserved_weight=0.13, regularisation=0.7, recency_half_life=3.0)
+TRAINING = fitting_of(LocalTraining(model="gmf", unobserved_weight=0.13, regularisation=0.7, recency_half_life=3.0))
 
 
 def case(seed: int = 0, num_items: int = 60, width: int = 5):

@@ -35,6 +35,7 @@ ODD = [
     "a.k.a. The X",
     "The",
     "The (1999)",
+    ":2000",
     "x" * 500,
 ]
 LETTERS = st.characters(exclude_categories=["Cs", "Co", "Cn"])
