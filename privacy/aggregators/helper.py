@@ -71,6 +71,10 @@ class HelperBook(Protocol):
         """Destroy the private half of a round's key."""
 
 
+MOST_WORDS = 1 << 24
+"""A million items with 16 learned columns; 128 MiB."""
+
+
 @dataclass(frozen=True, eq=False)
 class Helper:
     """The second aggregator.
@@ -85,12 +89,16 @@ class Helper:
         The keys of all.
     book
         What it remembers.
+    most_words
+        The longest vector that it adds up masks of. The sum is laid out whole, at some 8 bytes a word, and the leader
+        names the length.
     """
 
     fleet: str
     key: Ed25519PrivateKey = field(repr=False)
     parties: Parties
     book: HelperBook
+    most_words: int = MOST_WORDS
 
     def head(self) -> Head:
         """Sign the end of the ledger as it is now."""
@@ -138,6 +146,11 @@ class Helper:
             self.book.anchor()  # a crash may have come between the answer and these
             self.book.destroy(offer.round_key_hash)
             return answer
+        if offer.vector_length > self.most_words:
+            raise RequestRefused(
+                f"an offer for vectors of {offer.vector_length:,} words, this helper takes {self.most_words:,} at most",
+                hint="if the fleet's list of items is really that long, raise most_words in helper.toml",
+            )
         kept = self.book.round_secret(offer.round_key_hash)
         if kept is None:
             raise RoundKeyGone(

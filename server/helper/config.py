@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from palate.errors import ConfigError
 from palate.privacy.aggregators.admission import MAX_REGISTERED
+from palate.privacy.aggregators.helper import MOST_WORDS
 from palate.privacy.aggregators.sealing import Suite
+from palate.privacy.wire import MAX_VALUES
 from palate.server.helper.cards import is_address
 from palate.server.values import checked_name, read_toml, setting_refused
 
@@ -32,6 +34,12 @@ class HelperConfig(BaseModel):
         7.0, gt=0, le=365, description="how long a round's key lasts: no round may take longer"
     )
     most_devices: int = Field(100_000, ge=2, le=MAX_REGISTERED, description="most devices of a register")
+    most_words: int = Field(
+        MOST_WORDS,
+        ge=1,
+        le=MAX_VALUES,
+        description="most words of a round's vector, items times learned columns: a sum takes 8 bytes a word",
+    )
     anchor: str = Field(
         "anchor", description="file that keeps the end of the ledger, best on a medium that no backup restores"
     )

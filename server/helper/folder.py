@@ -266,6 +266,7 @@ def opened(folder: HelperFolder, *, progress: Progress | None = None, alone: boo
             suite=SUITES[config.suite],
             round_key_seconds=config.round_key_seconds,
             most_devices=config.most_devices,
+            most_words=config.most_words,
             progress=progress,
         )
         with closing(service):

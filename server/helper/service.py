@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from palate.privacy.aggregators.admission import Certificate, Parties, Register, Revocation
 from palate.privacy.aggregators.call import witness_name
 from palate.privacy.aggregators.errors import RegisterRefused
-from palate.privacy.aggregators.helper import Helper
+from palate.privacy.aggregators.helper import MOST_WORDS, Helper
 from palate.privacy.aggregators.messages import Answer
 from palate.privacy.aggregators.registering import (
     LiveKey,
@@ -52,6 +52,8 @@ class HelperService:
         How long a round's key lasts.
     most_devices
         Most devices of a register.
+    most_words
+        Most words of a round's vector.
     clock
         Seconds since 1970.
     progress
@@ -65,13 +67,14 @@ class HelperService:
     suite: Suite = Suite.X25519
     round_key_seconds: int = 7 * 86_400
     most_devices: int = 100_000
+    most_words: int = MOST_WORDS
     clock: Callable[[], int] = lambda: int(time.time())
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._verified: set[bytes] = set()
-        self._helper = Helper(self.fleet, self.key, self.parties, self.book)
+        self._helper = Helper(self.fleet, self.key, self.parties, self.book, self.most_words)
 
     def close(self) -> None:
         """Finish the question that is under way, and close the ledger."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +32,7 @@ from palate.privacy.aggregators.offer import CollectionOffer
 from palate.privacy.aggregators.planes import pack
 from palate.privacy.aggregators.sealing import Suite
 from palate.privacy.secagg.encoding import to_sign
+from palate.privacy.wire import MAX_VALUES
 
 NOW = 1_000_000
 
@@ -228,6 +230,17 @@ def test_rule_5_the_same_request_gets_the_same_bytes_and_another_one_nothing(fle
     assert fleet.helper.answer(request, now=NOW + 900) == first
     with pytest.raises(AlreadyCollected):
         fleet.helper.answer(request_of(fleet, records_of(fleet, 100, 101, 102)), now=NOW + 150)
+
+
+def test_a_leader_cannot_make_the_helper_lay_out_more_words_than_its_operator_allows(fleet):
+    fleet.round_key, fleet.offer, fleet.offer_bytes = fleet.new_round(vector_length=MAX_VALUES)
+    tracemalloc.start()
+    try:
+        with pytest.raises(RequestRefused, match=r"268,435,456 words, this helper takes 16,777,216 at most"):
+            fleet.helper.answer(request_of(fleet, []), now=NOW + 150)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_rule_5_too_few_valid_reports_use_nothing_up(fleet):

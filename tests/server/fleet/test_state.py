@@ -53,3 +53,12 @@ def test_a_broken_disk_is_said_so_whatever_is_asked(state, tmp_path):
             ask()
         assert "from one backup" in problem.value.hint
     broken.close()
+
+
+def test_a_fleet_of_an_earlier_format_is_refused_by_name_and_left_as_it_is(state, tmp_path):
+    state._db.execute("PRAGMA user_version = 4")
+    state.close()
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"fleet\.sqlite is of format 4, this version reads 5") as refused:
+            FleetState(tmp_path / "fleet.sqlite")
+        assert refused.value.hint == "use the version of Palate that wrote it"
