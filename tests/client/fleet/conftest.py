@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -418,8 +419,9 @@ def reporting(tmp_path: Path) -> ReportFleet:
 
 @pytest.fixture
 def reporting_of(tmp_path: Path) -> Callable[..., ReportFleet]:
-    """Make a fleet with two aggregators of another kind."""
-    return lambda devices=2, **changes: ReportFleet(tmp_path / "fleet", devices, **changes)
+    """Make fleets with two aggregators of another kind, each in a folder of its own."""
+    made = count()
+    return lambda devices=2, **changes: ReportFleet(tmp_path / f"fleet{next(made)}", devices, **changes)
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ class LivingFleet:
         for each in self.running:
             each.stop()
         for thread in threads:
-            thread.join(30)
+            thread.join(120)
             assert not thread.is_alive()
 
     def run(self, *, ending: int) -> dict[int, str | None]:
@@ -139,7 +139,7 @@ class LivingFleet:
             stack.enter_context(HelperServer(service, self.helper.tls, host="127.0.0.1", port=port))
             with opened(self.fleet) as server, self.agents() as runs:
                 assert server.operation.run() == FINISHED
-                deadline = time.monotonic() + 20
+                deadline = time.monotonic() + 120
                 while len(runs) < ending and time.monotonic() < deadline:
                     time.sleep(0.05)
             return runs
