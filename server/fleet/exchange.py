@@ -22,7 +22,7 @@ Take = Callable[[FleetStep, str, bytes], None]
 
 
 def poll_seconds(devices: int) -> float:
-    """Return how long to wait between two looks for answers: a look at thousands costs tens of milliseconds."""
+    """Return how long to wait between two looks for answers: a look costs time for each device that is waited for."""
     return max(POLL_SECONDS, devices * _POLL_SECONDS_A_DEVICE)
 
 
@@ -138,17 +138,15 @@ class Exchange:
             self._drop_removed(step, unsent, waiting, note=patient is None)
             waiting |= self._send(step, unsent, bodies, left, plan, table)
             self._give_up_offline(step, unsent)
-            progress = False
             for answer in self._grid_messages.collect(waiting):
                 device = waiting.pop(answer.message_id, None)
                 if device is None:
                     continue
-                progress = True
                 if answer.code == GONE:
                     unsent[device] = self._clock.now()
                 elif self._took(step, device, answer, take):
                     taken += 1
-            if not progress or unsent:
+            if unsent or waiting:  # else the step is over; a look after each answer would cost devices squared
                 self._clock.sleep(poll_seconds(len(bodies)))
         for device in (*unsent, *waiting.values()) if patient is None else ():
             self.fail(step, device, LATE)

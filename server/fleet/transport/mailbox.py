@@ -177,13 +177,18 @@ class Mailbox:
             for place in list(places):
                 self._drop(place)
 
-    def seconds_left(self, place: Place) -> float | None:
-        """How long a message can still be answered, none or less if it is too late; None if it is not waited for."""
+    def unanswered(self) -> list[tuple[int, float, list[int]]]:
+        """List all broadcasts: the number, the seconds left to answer, and the nodes that have not."""
         with self._changed:
-            posted = self._posted.get(place.number)
-            if posted is None or place.node_id not in posted.waiting or place in self._answered:
-                return None
-            return posted.broadcast.expires_at - self._clock()
+            now = self._clock()
+            return [
+                (
+                    number,
+                    posted.broadcast.expires_at - now,
+                    [node for node, handling in posted.waiting.items() if handling is None or not handling.answered],
+                )
+                for number, posted in self._posted.items()
+            ]
 
     def sweep(self) -> list[int]:
         """Forget messages that expired a while ago and were never asked about, and name their broadcasts.

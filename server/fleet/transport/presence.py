@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 PATIENCE = 2.0
@@ -49,15 +49,23 @@ class Presence:
             self._signs.pop(node_id, None)
             self._changed.notify_all()
 
+    def gone(self, node_ids: Iterable[int]) -> list[int]:
+        """Return those of some nodes that were not heard lately, in the same order."""
+        now, signs = self._clock(), self._signs  # without the lock: a sign is never changed
+        return [
+            node_id
+            for node_id in node_ids
+            if (sign := signs.get(node_id)) is None or now - sign.heard_at > PATIENCE * sign.interval_seconds
+        ]
+
     def is_online(self, node_id: int) -> bool:
         """Whether the node was heard lately."""
-        sign = self._signs.get(node_id)  # without the lock: signs are never changed, and thousands are asked about
-        return sign is not None and self._clock() - sign.heard_at <= PATIENCE * sign.interval_seconds
+        return not self.gone([node_id])
 
     def online(self) -> list[int]:
         """All nodes that were heard lately, by number."""
         with self._changed:
-            return sorted(node_id for node_id in self._signs if self.is_online(node_id))
+            return sorted(self._signs.keys() - self.gone(self._signs))
 
     def wait_for(self, count: int, timeout_seconds: float) -> list[int]:
         """Sleep until so many nodes are online, no longer than the timeout, and return those that are."""

@@ -153,18 +153,17 @@ class FleetGrid(Grid):
             asked = self._asked(reply.place)
             self._let_go(reply.place)
             yield _rebuild(asked, reply, self._max_reply_bytes)
-        lost: list[tuple[Place, str]] = []
-        for place in map(_place, names):
-            left = self._mailbox.seconds_left(place)
-            if left is not None and left <= 0:
-                lost.append((place, "the message has expired"))
-            elif left is not None and not self._presence.is_online(place.node_id):
-                lost.append((place, "the node is offline"))
-        for place, why in lost:
-            asked = self._asked(place)
-            self._mailbox.withdraw([place])
-            self._let_go(place)
-            yield _error(asked, ErrorCode.NODE_UNAVAILABLE, why)
+        for number, seconds_left, nodes in self._mailbox.unanswered() if names else ():
+            expired = seconds_left <= 0
+            why = "the message has expired" if expired else "the node is offline"
+            for node_id in nodes if expired else self._presence.gone(nodes):
+                place = Place(number, node_id)
+                if _name(place) not in names:
+                    continue
+                asked = self._asked(place)
+                self._mailbox.withdraw([place])
+                self._let_go(place)
+                yield _error(asked, ErrorCode.NODE_UNAVAILABLE, why)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages and return the replies in the order of arrival.

@@ -191,12 +191,10 @@ def test_an_object_that_nobody_asked_for_is_not_stored(mailbox):
 
 
 def test_an_expired_message_is_neither_handed_out_nor_answered(mailbox, clock):
-    place = Place(post(mailbox, "m", 1), 1)
-    assert mailbox.seconds_left(place) == 60.0
-    assert mailbox.seconds_left(Place(place.number, 2)) is None
-    assert mailbox.seconds_left(Place(0, 1)) is None
+    number = post(mailbox, "m", 1)
+    assert mailbox.unanswered() == [(number, 60.0, [1])]
     clock.now = 160.0
-    assert mailbox.seconds_left(place) == 0.0
+    assert mailbox.unanswered() == [(number, 0.0, [1])]
     assert mailbox.begin_reply(1, "m", "r", b"", {name_of(b"a")}) == ("", [])
     assert mailbox.next_for(1) is None
 
@@ -204,7 +202,7 @@ def test_an_expired_message_is_neither_handed_out_nor_answered(mailbox, clock):
 def test_nobody_waits_for_a_message_that_is_answered(mailbox):
     place = Place(post(mailbox, "m", 1), 1)
     reply(mailbox, 1, "m", (b"a",))
-    assert mailbox.seconds_left(place) is None
+    assert mailbox.unanswered() == [(place.number, 60.0, [])]
     assert mailbox.is_open(place.number)
     assert len(taken(mailbox, place)) == 1
     assert not mailbox.is_open(place.number)
