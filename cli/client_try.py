@@ -96,7 +96,7 @@ def try_(
 def _source(data: str | None, run: str | None, user: str | None, seed: int | None, *, yes: bool) -> Source:
     """Read where the device comes from; a dataset that is not here is fetched, if its terms are agreed to."""
     from palate.simulation.device_demo.making import INVENTED, Source
-    from palate.simulation.run_folder import RESOLVED, read_config
+    from palate.simulation.run_folder import RESOLVED, located, read_config
     from palate.simulation.run_reader import locate_run
 
     if data is not None and run is not None:
@@ -106,7 +106,9 @@ def _source(data: str | None, run: str | None, user: str | None, seed: int | Non
     chosen = _SEED if seed is None else seed
     if run is not None:
         folder = locate_run(run).absolute()
-        return Source(data=read_config(folder, RESOLVED).data, run=folder, user=user or "", seed=chosen)
+        return Source(
+            data=located(folder, read_config(folder, RESOLVED)).data, run=folder, user=user or "", seed=chosen
+        )
     if data is not None and data != INVENTED:
         from palate.simulation.datasets.presets import PRESETS, locate
 

@@ -57,13 +57,14 @@ def simulate(
     from palate.simulation.federation import simulate as run_simulation
     from palate.simulation.progress import watching
     from palate.simulation.results import contract_view
+    from palate.simulation.run_folder import located
 
     config = checked_config(asked)
     place = folder or Path("runs") / config.default_run_name
     quiet = quiet or as_json
     talk = Console(stderr=True, quiet=quiet)
     if not (place / "result.json").exists():
-        _announce(config, talk, yes=yes)
+        _announce(located(place, config, here=True), talk, yes=yes)
     old = not fresh and place.exists() and finished_result(place) is not None
     with watching(not quiet, console=talk) as watcher:
         result = run_simulation(config, place, watcher, fresh=fresh, ray_address=ray_address)

@@ -63,17 +63,18 @@ def simulate(
         run_folder.claim(folder, config)
         done = finished_result(folder)
         if done is not None:
-            run_folder.pin_data(folder, prepare(config, watcher.phase).data_hash)  # other data has no result yet
+            found = prepare(run_folder.located(folder, config, here=True), watcher.phase)
+            run_folder.pin_data(folder, found.data_hash)  # other data has no result yet
             return done
         with _log_to(folder / "log.txt"), threadpool_limits(1):  # nodes are the parallelism
             watcher.phase(f"reading {config.data}")
             try:
-                prepared = prepare(config, watcher.phase)
+                prepared = prepare(run_folder.located(folder, config, here=True), watcher.phase)
             except DataError:
                 if new:  # no run has begun: leave the folder free for the corrected command
                     run_folder.clear(folder)
                 raise
-            config = resolved(config, prepared, folder, watcher)
+            config = run_folder.located(folder, resolved(config, prepared, folder, watcher), here=True)
             session = SimulationSession(config, prepared, folder, watcher)
             run_on_engine(config, session, ray_address=ray_address)
         if session.result is None:

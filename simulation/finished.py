@@ -18,7 +18,7 @@ from palate.simulation.datasets.splits import Split
 from palate.simulation.federation import finished_result
 from palate.simulation.host import read_heads
 from palate.simulation.prepare import Prepared, prepare
-from palate.simulation.run_folder import RESOLVED, pin_data, read_config
+from palate.simulation.run_folder import RESOLVED, located, pin_data, read_config
 from palate.simulation.run_reader import read_item_table
 
 
@@ -49,7 +49,7 @@ def open_finished(folder: Path) -> Finished:
     """
     if finished_result(folder) is None:
         raise RunError(f"{folder}: the run has not finished", hint="run the same palate simulate command to resume it")
-    config = read_config(folder, RESOLVED)
+    config = located(folder, read_config(folder, RESOLVED))
     prepared = prepare(config)
     table = table_of(folder, config, prepared)
     split, serving = prepared.split, serving_training(config.training, noised_head=config.protects_interactions)

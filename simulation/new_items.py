@@ -30,7 +30,7 @@ from palate.simulation.datasets.splits import HeldOut, draw_negatives
 from palate.simulation.evaluation import Evaluation, Scorer, evaluate
 from palate.simulation.finished import heads_of, table_of
 from palate.simulation.prepare import EVALUATION_SEED, Prepared, prepare
-from palate.simulation.run_folder import RESOLVED, read_config
+from palate.simulation.run_folder import RESOLVED, located, read_config
 
 RESULT = "new_items.json"
 """The file of a run folder that holds what is found here."""
@@ -65,6 +65,7 @@ def measured(folder: Path) -> dict[str, Any] | None:
         except ValueError as error:
             raise RunError(f"{path} is damaged", hint="delete it to compute it again") from error
         return kept
+    config = located(folder, config)
     prepared = prepare(config)
     table = table_of(folder, config, prepared)
     found = measure(folder, config, prepared, table)

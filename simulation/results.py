@@ -19,6 +19,7 @@ from palate.simulation.evaluation import Evaluation, Summary, summarise
 from palate.simulation.gain import gain_over_control
 from palate.simulation.measure import cpu_seconds, peak_memory_mb
 from palate.simulation.prepare import Prepared
+from palate.simulation.run_folder import run_name
 
 CONTRACT = (
     "run",
@@ -90,7 +91,7 @@ def conclude(
         progress=lambda name: phase(f"baseline {name}"),
     )
     result = {
-        "run": folder.name,
+        "run": run_name(folder),
         "data": config.data,
         "model": config.training.model,
         "unit": config.unit,

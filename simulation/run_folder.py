@@ -9,15 +9,17 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from palate.data.catalogue import Catalogue
-from palate.errors import ConfigError, EnvironmentProblem, RunError
+from palate.errors import ConfigError, DataError, EnvironmentProblem, RunError
 from palate.privacy import files
 from palate.simulation.config import SimulationConfig, checked_config, load_config
+from palate.simulation.datasets.presets import IN_MEMORY, PRESETS
+from palate.simulation.report.files import exists
 
 ASKED, RESOLVED = "config.toml", "resolved.toml"
 """The configuration as it was asked for, and as the data decided it."""
@@ -94,7 +96,9 @@ def claim(folder: Path, config: SimulationConfig) -> None:
         raise RunError(
             f"{folder} is not empty and not a run: it holds {strangers[0]}", hint="choose a new folder with --folder"
         )
-    files.replace(folder / "environment.json", json.dumps(environment(), indent=2).encode(), mode=files.SHARED)
+    here = {"run": folder.resolve().name, "folder": str(Path.cwd())}
+    made = json.dumps(environment() | here, indent=2).encode()
+    files.replace(folder / "environment.json", made, mode=files.SHARED)
     write_config(folder, config)
 
 
@@ -115,6 +119,65 @@ def read_config(folder: Path, name: str = ASKED) -> SimulationConfig:
 def write_config(folder: Path, config: SimulationConfig, name: str = ASKED) -> None:
     """Write a configuration as a whole."""
     files.replace(folder / name, config.to_toml().encode(), mode=files.SHARED)
+
+
+def run_name(folder: Path) -> str:
+    """Return the name under which a run began: ledgers and checkpoints know it by that, whatever the folder's name."""
+    return _begun(folder).get("run") or folder.resolve().name
+
+
+def located(folder: Path, config: SimulationConfig, *, here: bool = False) -> SimulationConfig:
+    """Return a run's configuration with the paths of its files as they are found now.
+
+    A relative path is looked for where the run began, then in the run folder, and then beside it. So a run can be read
+    from anywhere, and moved together with its data. Whether the content is still the same is for `pin_data` to say.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    config
+        Its configuration.
+    here
+        Whether the current folder is looked at first, as for a command that names the paths itself. A run from before
+        this was recorded is looked for there last.
+
+    Raises
+    ------
+    DataError
+        If the data is nowhere, unless `here`: then the reader says so.
+    """
+    if config.data in PRESETS or config.data.startswith(IN_MEMORY):
+        return config
+    origin = _begun(folder).get("folder", "")
+    places = [Path(origin)] if origin else []
+    places = [*([Path()] if here else []), *places, folder, folder.resolve().parent, *([] if origin else [Path()])]
+    data = _found(Path(config.data), places)
+    if data is None and not here:
+        raise DataError(
+            f"{folder}: the data of this run, {config.data}, is not where it was",
+            hint=f"put it beside the run folder, into {folder.resolve().parent}",
+        )
+    items = None if config.read.items is None else _found(config.read.items, places)
+    read = config.read if items is None else config.read.model_copy(update={"items": items})
+    return config.model_copy(update={"data": config.data if data is None else str(data), "read": read})
+
+
+def _found(path: Path, places: Sequence[Path]) -> Path | None:
+    """Return the first place that has the path, or else its name; the path itself where that is the same file."""
+    for candidate in [place / path for place in places] + [place / path.name for place in places]:
+        if exists(candidate):
+            return path if exists(path) and path.samefile(candidate) else candidate.resolve()
+    return None
+
+
+def _begun(folder: Path) -> dict[str, str]:
+    """Read where and under which name a run began; empty for a run from before this was recorded."""
+    try:
+        values = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+        return {name: str(values[name]) for name in ("run", "folder") if name in values}
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def pin_data(folder: Path, data_hash: str) -> None:

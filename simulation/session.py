@@ -59,18 +59,19 @@ class SimulationSession:
         self.config = config
         self.prepared = prepared
         self.folder = folder
+        self.name = run_folder.run_name(folder)
         self.result: dict[str, Any] | None = None
         self._watcher = watcher
         self._store = RunStore(folder)
         self._metadata = {
-            "run": folder.name,
+            "run": self.name,
             "unit": config.unit,
             "protection": label_of(config),
             "catalogue": prepared.catalogue_hash,
             "columns": json.dumps(prepared.column_names),
         }
         nodes = num_nodes(config, prepared.interactions.num_users)
-        self.coordinator = coordinator_of(config, prepared, run=folder.name, nodes=nodes)
+        self.coordinator = coordinator_of(config, prepared, run=self.name, nodes=nodes)
         snapshot = self._store.load(self._metadata)
         if snapshot is not None:
             if config.engine == "devices" and snapshot.server_round > 0 and is_stateful(config.training):
@@ -95,7 +96,7 @@ class SimulationSession:
             popularity, train = self.coordinator.example_plans()
             self._ledger = RunLedger(folder, config.promises, [(popularity, 1), (train, config.schedule.rounds)])
             for line in self.lines:  # a process may have been killed between a checkpoint and its entry
-                self._ledger.finish(folder.name, line["round"], line["table"])
+                self._ledger.finish(self.name, line["round"], line["table"])
         # What earlier processes of a resumed run spent counts.
         earlier = sum(line["cpu_seconds"] + line["evaluation_cpu_seconds"] for line in self.lines)
         self._cpu_before = cpu_seconds() - earlier
@@ -146,7 +147,7 @@ class SimulationSession:
         self._store.append_round(line)
         self._store.save(coordinator.snapshot(), self._metadata)
         if self._ledger is not None:
-            self._ledger.finish(self.folder.name, server_round, outcome.table.content_hash)
+            self._ledger.finish(self.name, server_round, outcome.table.content_hash)
         self.lines.append(line)
         self._watcher.round_done(line)
 

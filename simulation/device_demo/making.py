@@ -39,7 +39,7 @@ from palate.simulation.finished import table_of
 from palate.simulation.prepare import prepare
 from palate.simulation.progress import Watcher
 from palate.simulation.report.recommending import unknown_user
-from palate.simulation.run_folder import RESOLVED, read_config
+from palate.simulation.run_folder import RESOLVED, located, read_config
 
 MARK: Final = "demo.json"
 """File that tells a demonstration device from a real one."""
@@ -148,7 +148,7 @@ def make(folder: DeviceFolder, source: Source, tell: Callable[[str], None] = lam
 
 
 def _made_from(folder: DeviceFolder, run: Path, source: Source, tell: Callable[[str], None]) -> Made:
-    config = read_config(run, RESOLVED)
+    config = located(run, read_config(run, RESOLVED))
     prepared = prepare(config)  # remembered by the simulation; rows are numbered as in the table
     table, data = table_of(run, config, prepared), prepared.interactions
     files.replace(folder.catalogue, data.catalogue.to_parquet())

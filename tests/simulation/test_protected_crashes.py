@@ -221,6 +221,17 @@ def test_secret_noise_goes_on_after_a_crash_as_if_nothing_had_happened(
     same_run(second, first)
 
 
+def test_a_run_goes_on_under_another_name_with_the_ledgers_that_it_has(
+    tmp_path, settings, run, monkeypatch, unaccounted, same_run
+):
+    first, second = tmp_path / "first" / "run", tmp_path / "second" / "renamed"
+    config = interrupted(settings, run, monkeypatch, first, "after a shard has closed")
+    shutil.copytree(first, second)
+    for folder in (first, second):
+        run(config, folder)
+    same_run(second, first)
+
+
 def test_a_run_whose_secret_is_lost_does_not_go_on_with_another(tmp_path, settings, run, monkeypatch):
     folder = tmp_path / "run"
     config = interrupted(settings, run, monkeypatch, folder, "after a shard has closed")
