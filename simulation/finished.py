@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from palate.data.interactions import Interactions
 from palate.errors import RunError
 from palate.models.learning.kernel import Scorer, fit_heads, fresh_heads, is_stateful, scorer_of
-from palate.models.scores.base import State
+from palate.models.scores.base import Head, State
 from palate.models.scores.registry import serving_training
 from palate.models.table import ItemTable
 from palate.simulation.config import SimulationConfig
@@ -28,15 +29,33 @@ class Finished:
 
     Attributes
     ----------
-    scorer
-        Scores for people who know everything but their test item.
+    config, interactions, split
+        What ran, its data, and what of it was held out.
+    table, column_names
+        The item table, and the names of its fixed columns.
+    heads
+        Everybody's part of the model, with a leading dimension [num_users].
     """
 
     config: SimulationConfig
     interactions: Interactions
     split: Split
     table: ItemTable
-    scorer: Scorer
+    column_names: tuple[str, ...]
+    heads: State
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """Scores for people who know everything but their test item, as the run was evaluated."""
+        serving = serving_training(self.config.training, noised_head=self.config.protects_interactions)
+        fitted = fit_heads(self.table, self.split.full_train, self.heads, serving)
+        return scorer_of(self.table, fitted, serving)
+
+    def trained_head(self, user: int) -> Head | None:
+        """Return the head that a person's device trained and keeps, as arrays; None where it keeps none."""
+        if self.config.protects_interactions or not is_stateful(self.config.training):
+            return None
+        return {name: value[user].numpy() for name, value in self.heads.items()}
 
 
 def open_finished(folder: Path) -> Finished:
@@ -52,10 +71,8 @@ def open_finished(folder: Path) -> Finished:
     config = located(folder, read_config(folder, RESOLVED))
     prepared = prepare(config)
     table = table_of(folder, config, prepared)
-    split, serving = prepared.split, serving_training(config.training, noised_head=config.protects_interactions)
     heads = heads_of(folder, config, table, prepared.interactions.num_users)
-    fitted = fit_heads(table, split.full_train, heads, serving)
-    return Finished(config, prepared.interactions, split, table, scorer_of(table, fitted, serving))
+    return Finished(config, prepared.interactions, prepared.split, table, prepared.column_names, heads)
 
 
 def table_of(folder: Path, config: SimulationConfig, prepared: Prepared) -> ItemTable:

@@ -1,4 +1,7 @@
-"""What a run recommends to one person, by title, and what that person had recently."""
+"""What a run recommends to one person, with reasons, and what that person had recently.
+
+The list is made by the code of a device (`palate.client.recommending`), from what that person's device would hold.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from palate.client.recommending.answers import Answer, Recommendation
+from palate.client.recommending.preferences import read_preferences
+from palate.client.recommending.recommender import Recommender
+from palate.client.recommending.requests import Request
+from palate.client.vault.history import Interaction
+from palate.data.catalogue import Catalogue
 from palate.data.interactions import Interactions
 from palate.errors import DataError
-from palate.models import lists
+from palate.models.scores.registry import fitting_of
 from palate.simulation.report.rendering import cell
 from palate.simulation.report.tables import Cell, Grid, Row, text_grid
 
@@ -40,25 +47,6 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Recommendation:
-    """One line of the list.
-
-    Attributes
-    ----------
-    item
-        What is recommended.
-    score
-        The model's score, higher is better; comparable within one list only.
-    held_out
-        Whether it is the test item: what the person really chose next, unknown to the model.
-    """
-
-    item: Item
-    score: float
-    held_out: bool
-
-
-@dataclass(frozen=True)
 class Recommended:
     """A person's list.
 
@@ -70,14 +58,25 @@ class Recommended:
         Length of the history that the model knows.
     recent
         Its newest items, oldest of them first.
-    recommendations
-        Best first; nothing of the history.
+    answer
+        The list, as the person's device would make it.
+    held_out
+        Key of the test item: what the person really chose next, unknown to the model.
+    catalogue
+        That was recommended from.
     """
 
     user_id: str
     num_items: int
     recent: tuple[Item, ...]
-    recommendations: tuple[Recommendation, ...]
+    answer: Answer
+    held_out: str
+    catalogue: Catalogue
+
+    @property
+    def recommendations(self) -> tuple[Recommendation, ...]:
+        """Best first; nothing of the history."""
+        return self.answer.recommendations
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
@@ -86,8 +85,7 @@ class Recommended:
             "history": self.num_items,
             "recent": [vars(item) for item in self.recent],
             "recommendations": [
-                {"rank": rank, **vars(line.item), "score": line.score, "held_out": line.held_out}
-                for rank, line in enumerate(self.recommendations, start=1)
+                {**line.to_dict(self.catalogue), "held_out": line.id == self.held_out} for line in self.recommendations
             ],
         }
 
@@ -104,20 +102,21 @@ class Recommended:
         """The list, with the item that the person really chose next marked, and what they had recently."""
         rows = tuple(
             Row(
-                str(rank),
+                str(line.rank),
                 (
-                    Cell(line.item.described),
-                    Cell(", ".join(line.item.genres)),
-                    Cell(f"{line.score:.3f}"),
-                    Cell("really chosen next" if line.held_out else ""),
+                    Cell(Item(**self.catalogue.about(line.item)).described),
+                    Cell(", ".join(line.genres)),
+                    Cell(line.why),
+                    Cell(line.confidence.level),
+                    Cell("really chosen next" if line.id == self.held_out else ""),
                 ),
-                own=line.held_out,
+                own=line.id == self.held_out,
             )
-            for rank, line in enumerate(self.recommendations, start=1)
+            for line in self.recommendations
         )
         lately = (("", item.described, ", ".join(item.genres)) for item in self.recent)
         return [
-            Grid("Recommended, best first", ("", "Title", "Genres", "Score", ""), rows),
+            Grid("Recommended, best first", ("", "Title", "Genres", "Why", "Confidence", ""), rows),
             text_grid(f"Latest of the {self.num_items} in the history", ("", "Title", "Genres"), lately),
         ]
 
@@ -147,21 +146,24 @@ def recommend_to(finished: Finished, user_id: str, num_recommendations: int = 10
     if user_id not in interactions.users:
         raise unknown_user(user_id, interactions)
     user = interactions.users.index(user_id)
-    known = finished.split.full_train.of(user)
-    scores = finished.scorer.scores(np.array([user], dtype=np.int32))  # [1, num_items]
-    excluded = np.zeros(scores.shape, dtype=np.bool_)
-    excluded[0, known] = True
-    best = lists.top_items(scores, excluded, num_recommendations)[0]
-    held_out = int(finished.split.test.item[user])
+    known = finished.split.full_train.of(user).tolist()
+    recommender = Recommender(
+        finished.table,
+        catalogue,
+        finished.column_names,
+        fitting_of(finished.config.training),
+        head=finished.trained_head(user),
+    )
+    had = (Interaction(item=catalogue.ids[item], source="import") for item in known)
+    preferences, _ = read_preferences(had, {}, {}, catalogue.rows)
+    answer = recommender.person(preferences).recommend(Request(count=num_recommendations))
     return Recommended(
         user_id=user_id,
         num_items=len(known),
-        recent=tuple(Item(**catalogue.about(item)) for item in known[-RECENT:].tolist()),
-        recommendations=tuple(
-            Recommendation(Item(**catalogue.about(item)), float(scores[0, item]), item == held_out)
-            for item in best.tolist()
-            if item != lists.NO_ITEM
-        ),
+        recent=tuple(Item(**catalogue.about(item)) for item in known[-RECENT:]),
+        answer=answer,
+        held_out=catalogue.ids[int(finished.split.test.item[user])],
+        catalogue=catalogue,
     )
 
 

@@ -24,7 +24,7 @@ epsilon: float | None = run.guarantee.epsilon
 audit: palate.AuditResult = run.audit()
 faults: tuple[PalateError, ...] = audit.faults
 page: Path = run.report()
-titles: list[str] = [line.item.title for line in run.recommend(user="42", n=3)]
+titles: list[str] = [line.title for line in run.recommend(user="42", n=3)]
 comparison: palate.Comparison = palate.compare(run, "runs/other")
 embeddings: npt.NDArray[np.float32] = palate.Table.open("runs/demo").embeddings
 version: str = palate.__version__

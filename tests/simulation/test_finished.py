@@ -9,9 +9,11 @@ import polars as pl
 import pytest
 
 from palate.errors import RunError
+from palate.models.lists import NO_ITEM
 from palate.simulation.evaluation import evaluate
 from palate.simulation.finished import open_finished
 from palate.simulation.prepare import prepare
+from palate.simulation.report.recommending import recommend_to
 
 CASES = pytest.mark.parametrize(
     ("model", "objective"), [("gmf", "whole"), ("linear", "whole"), ("neumf", "whole"), ("mlp", "bce")]
@@ -36,6 +38,17 @@ def test_test_ranks_and_lists_are_reproduced_exactly(tmp_path, settings, run, mo
     np.testing.assert_array_equal(saved["rank_full"].to_numpy(), again.rank_full)
     np.testing.assert_array_equal(np.array(saved["top_items"].to_list()), again.top_items)
     assert saved["user_id"].to_list() == [found.interactions.users[user] for user in again.users]
+
+
+@pytest.mark.parametrize("model", ["gmf", "linear", "neumf"])
+def test_what_a_run_recommends_is_the_list_of_a_device_and_the_list_that_was_measured(tmp_path, settings, run, model):
+    run(settings(training={"model": model, "objective": "whole"}), tmp_path)
+    found = open_finished(tmp_path)
+    measured = evaluate(found.scorer, found.split.test, found.split.full_train)
+    for row, user in enumerate(measured.users[:5].tolist()):
+        listed = recommend_to(found, found.interactions.users[user], 10)
+        keys = [found.interactions.catalogue.ids[item] for item in measured.top_items[row].tolist() if item != NO_ITEM]
+        assert [line.id for line in listed][: len(keys)] == keys[:10]
 
 
 def test_a_run_that_has_not_finished_is_refused(tmp_path, settings, run):

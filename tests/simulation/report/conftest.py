@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from palate.data.catalogue import Catalogue
 from palate.data.interactions import CleaningReport, Interactions
 from palate.models.table import ItemTable
+from palate.models.training import LocalTraining
 from palate.simulation.datasets.splits import leave_one_out
 from palate.simulation.evaluation import Evaluation, Summary, evaluate, summarise
 from palate.simulation.prepare import catalogue_hash
@@ -195,11 +196,12 @@ def write_run(
     }
     (folder / "result.json").write_text(json.dumps(written))
     return SimpleNamespace(
-        config=SimpleNamespace(data="demo", unit="none", promises={}),
+        config=SimpleNamespace(data="demo", unit="none", promises={}, training=LocalTraining(model="gmf")),
         interactions=interactions,
         split=split,
-        scorer=scorer,
         table=table,
+        column_names=("popularity",),
+        trained_head=lambda user: None,
     )
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from oracle.device import score_catalogue
 
 from palate.cli.main import main
+from palate.models.scores.registry import serving_training
 from palate.simulation.report.recommending import recommend_to
 
 
@@ -97,7 +99,8 @@ def test_recommend_prints_what_the_model_scores_highest_outside_the_history(
     assert main(["recommend", "first", "--user", "viewer-040", "--n", "5", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
     known = runs.split.full_train.of(40).tolist()
-    scores = runs.scorer.scores([40])[0]
+    serving = serving_training(runs.config.training)
+    scores = score_catalogue(runs.table, runs.split.full_train.of(40), None, serving)
     best = [int(item) for item in (-scores).argsort() if item not in known][:5]
     catalogue = runs.interactions.catalogue
     assert [line["item"] for line in found["recommendations"]] == [catalogue.ids[item] for item in best]
@@ -111,16 +114,14 @@ def test_recommend_prints_what_the_model_scores_highest_outside_the_history(
 def test_recommend_shows_titles_and_marks_the_item_really_chosen(
     runs: SimpleNamespace, capfd: pytest.CaptureFixture[str]
 ):
-    served = next(
-        user
-        for user in runs.interactions.users
-        if any(line.held_out for line in recommend_to(runs, user).recommendations)
-    )
+    lists = (recommend_to(runs, user) for user in runs.interactions.users)
+    served = next(found.user_id for found in lists if found.held_out in [line.id for line in found])
     assert main(["recommend", "first", "--user", served]) == 0
     out = capfd.readouterr().out
     assert out.count("really chosen next") == 1
     assert out.splitlines()[0].endswith("unit none: no privacy")
     assert "<b>&" in out
+    assert "popular with everybody" in out or "because of" in out
 
 
 def test_recommend_suggests_a_near_user(runs: SimpleNamespace, capfd: pytest.CaptureFixture[str]):
