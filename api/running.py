@@ -267,7 +267,7 @@ class Run:
             return AuditResult(ledgers, budget, (error, *(fault for fault in others if fault is not error)))
         return AuditResult(ledgers, budget, tuple(ledgers.faults))
 
-    def report(self, path: str | PathLike[str] | None = None, *, examples: bool = True) -> Path:
+    def report(self, path: str | PathLike[str] | None = None, *, examples: bool | None = None) -> Path:
         """Write the report as one HTML page, by default report.html in the run folder, and return its path.
 
         Parameters
@@ -275,7 +275,7 @@ class Run:
         path
             Where to write.
         examples
-            False shows nobody's history, for a page that is shared.
+            Whether to show a few people's histories and lists; by default only of a run that protects nobody.
 
         Raises
         ------

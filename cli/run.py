@@ -57,7 +57,14 @@ def report(
     output: Annotated[
         Path | None, typer.Option(help="Where to write, e.g. --output demo.html.", show_default="report.html in RUN")
     ] = None,
-    examples: Annotated[bool, typer.Option(help="Show some people's histories and lists.")] = True,
+    examples: Annotated[
+        bool | None,
+        typer.Option(
+            "--examples/--no-examples",
+            help="Show some people's histories and lists: private, and covered by no noise.",
+            show_default="only of a run that protects nobody",
+        ),
+    ] = None,
     open_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Write a run's report as one self-contained HTML page, and print its path.

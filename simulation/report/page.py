@@ -28,15 +28,18 @@ from palate.simulation.report.tables import (
     headliners,
 )
 from palate.simulation.report.words import definitions, flattened, noun, percent, recency_note
-from palate.simulation.run_folder import located, read_config
+from palate.simulation.run_folder import read_config
 from palate.simulation.run_reader import Run, read_run
 
 REPORT_NAME = "report.html"
 CURVES_NAME = Path("plots") / "curves.png"
 
 
+NO_EXAMPLES = "Left out: people's items and lists are private. palate report --examples shows a few."
+
+
 def write_report(
-    folder: Path, *, output: Path | None = None, history: Histories | None = None, examples: bool = True
+    folder: Path, *, output: Path | None = None, history: Histories | None = None, examples: bool | None = None
 ) -> Path:
     """Write the report of a run.
 
@@ -49,7 +52,8 @@ def write_report(
     history
         What each user had before the test item, for the examples; read again from the dataset by default.
     examples
-        False shows nobody's history, for a page that is shared.
+        Whether to show a few people's histories and lists, which no noise covers; by default only of a run that
+        protects nobody.
 
     Returns
     -------
@@ -66,7 +70,10 @@ def write_report(
         If the extra `report` is not installed.
     """
     run = read_run(folder)
-    shown, why_not = _examples(run, history) if examples else ([], "Left out on request.")
+    if run.result.guarantee is None if examples is None else examples:
+        shown, why_not = _examples(run, history)
+    else:
+        shown, why_not = [], NO_EXAMPLES
     path = output or folder / REPORT_NAME
     save(report_page(run, shown, why_not), path)
     if output is None:
@@ -130,7 +137,7 @@ def _examples(run: Run, history: Histories | None) -> tuple[list[Example], str]:
     """Examples, or the reason why there are none: histories are not in the run folder, and the data may be missing."""
     if history is None:
         try:
-            prepared = prepare(located(run.folder, read_config(run.folder)))
+            prepared = prepare(read_config(run.folder))
         except PalateError as error:
             return [], f"The data is needed for this and could not be read again: {error.message}."
         if prepared.catalogue_hash != run.saved.catalogue or not _same_people(run, prepared.interactions.users):

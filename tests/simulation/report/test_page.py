@@ -14,6 +14,7 @@ import pytest
 
 from palate.errors import EnvironmentProblem, RunError
 from palate.privacy.accounting.guarantee import CrossCheck
+from palate.simulation.report import page as page_module
 from palate.simulation.report.headline import headline
 from palate.simulation.report.page import report_page, write_report
 from palate.simulation.report.records import GuaranteeRecord, LocalClaim, NoiseMultipliers, Result
@@ -237,6 +238,17 @@ def test_examples_show_history_list_and_the_item_really_chosen(folder: Path, pag
 def test_examples_can_be_left_out(folder: Path, tmp_path: Path):
     page = write_report(folder, examples=False).read_text("utf-8")
     assert "viewer-" not in page
+
+
+def test_a_protected_run_shows_nobodys_items_unless_asked_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    run = read_run(folder)
+    object.__setattr__(run, "result", SimpleNamespace(guarantee="epsilon 4"))
+    monkeypatch.setattr(page_module, "read_run", lambda _: run)
+    monkeypatch.setattr(page_module, "save_curves", lambda *_: None)
+    monkeypatch.setattr(page_module, "report_page", lambda _, examples, why: f"{len(examples)} people. {why}")
+    monkeypatch.setattr(page_module, "_examples", lambda *_: (["somebody"], ""))
+    assert write_report(folder).read_text("utf-8") == f"0 people. {page_module.NO_EXAMPLES}"
+    assert write_report(folder, examples=True).read_text("utf-8") == "1 people. "
 
 
 def test_examples_give_way_to_the_reason_when_the_data_is_gone(folder: Path):
