@@ -76,8 +76,9 @@ class Member:
         """Keys of the items to learn from, oldest first; without what the owner dislikes, rated low or hides."""
         history = History(self.vault)
         marked = history.marks()
-        newest = {entry.item: entry.value for _, entry in history.in_order()}
-        return [entry.item for _, entry in history.in_order() if entry.item not in marked and newest[entry.item] >= 0]
+        entries = [entry for _, entry in history.in_order()]
+        newest = {entry.item: entry.value for entry in entries}
+        return [entry.item for entry in entries if entry.item not in marked and newest[entry.item] >= 0]
 
     def check_catalogue(self) -> None:
         """Compare the catalogue on disk with the welcome's.
