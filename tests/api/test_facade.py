@@ -190,7 +190,9 @@ def test_an_audit_reports_a_tampered_record_and_raises_nothing(protected: palate
 
 
 def test_a_comparison_is_second_minus_first(plain: palate.Run, protected: palate.Run):
-    _, first, second, _ = palate.compare(plain, protected.folder).contrasts("sampled")[0]
+    compared = palate.compare(plain, protected.folder)
+    first, second = compared.values("sampled")["hr@10"]
+    assert compared.tests("sampled")["hr@10"][0].difference.value == pytest.approx(second - first)
     assert first == plain.metrics.test.sampled.hit_rate.value
     assert second == protected.metrics.test.sampled.hit_rate.value
 
