@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from palate.cli.client_folder import FolderOption, device_folder
+from palate.cli.options import LONGEST_LIST
 from palate.cli.terminal import Answer, answering, confirm, note, say, somebody_is_there
 from palate.errors import ConfigError
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 TitleArgument = Annotated[str, typer.Argument(help="Title or key of an item; small typos are allowed.")]
 FacetArgument = Annotated[str, typer.Argument(help="A genre or a decade, such as crime or 1990s.")]
 
-MOST = 500
-"""Longest list. Choosing the diversity compares all pairs of a list, at each step of the control."""
-
 
 @answering
 def recommend(
@@ -31,7 +29,9 @@ def recommend(
         str, typer.Argument(help="A wish in plain words, e.g. 'something lighter from the 90s like Heat'.")
     ] = "",
     *,
-    n: Annotated[int | None, typer.Option("--n", min=1, max=MOST, help="Length of the list; 10 unless given.")] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", min=1, max=LONGEST_LIST, help="Length of the list; 10 unless given.")
+    ] = None,
     like: Annotated[list[str] | None, typer.Option(help="A title to be like; may be repeated.")] = None,
     mood: Annotated[list[str] | None, typer.Option(help="A mood, such as lighter or tense; may be repeated.")] = None,
     genre: Annotated[list[str] | None, typer.Option(help="Only this genre; repeated, one of them.")] = None,
@@ -157,7 +157,7 @@ def history(
 @answering
 def search(
     text: Annotated[str, typer.Argument(help="A title, or a part of one.")],
-    n: Annotated[int, typer.Option("--n", min=1, max=MOST, help="How many to show.")] = 10,
+    n: Annotated[int, typer.Option("--n", min=1, max=LONGEST_LIST, help="How many to show.")] = 10,
     folder: FolderOption = None,
 ) -> Answer:
     """Look for titles in the catalogue."""

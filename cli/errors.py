@@ -43,7 +43,7 @@ EXIT_CODES: dict[int, str] = {
 }
 
 # Packages of an extra, so that their absence is a step to take and not a defect.
-_EXTRA_OF = {"matplotlib": "report", "ray": "ray"}
+EXTRA_OF = {"matplotlib": "report", "ray": "ray", "tokenizers": "text"}
 
 _REFUSALS: dict[int, str] = {
     errno.EACCES: "choose a place that you may read and write, or change its permissions",
@@ -151,8 +151,8 @@ def _environment_ending(error: BaseException) -> PalateError | None:
         )
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
-        if package in _EXTRA_OF:
-            hint = f"pip install 'palate[{_EXTRA_OF[package]}]'"
+        if package in EXTRA_OF:
+            hint = f"pip install 'palate[{EXTRA_OF[package]}]'"
             return EnvironmentProblem(f"this needs the package {package}, not installed", hint=hint)
     if isinstance(error, sqlite3.DatabaseError):
         return _database_ending(error)

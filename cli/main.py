@@ -18,7 +18,7 @@ import typer
 from click.exceptions import Exit, NoArgsIsHelpError
 from typer.core import TyperGroup
 
-from palate.cli.errors import EXIT_CODES, ending_of, show
+from palate.cli.errors import EXIT_CODES, EXTRA_OF, ending_of, show
 from palate.cli.options import PanelCommand, make_plain
 
 PROGRAM = "palate"
@@ -148,16 +148,24 @@ app = typer.Typer(
 
 def _show_version(value: bool) -> None:
     if value:
+        import platform
         from importlib.metadata import version
+        from importlib.util import find_spec
 
         typer.echo(f"{PROGRAM} {version(PROGRAM)}")
+        typer.echo(f"Python {platform.python_version()}")
+        extras = {extra: find_spec(package) is not None for package, extra in EXTRA_OF.items()}
+        typer.echo("extras: " + ", ".join(f"{name} {'yes' if here else 'no'}" for name, here in sorted(extras.items())))
         raise typer.Exit
 
 
 @app.callback()
 def palate(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version, Python and extras, and exit."
+        ),
     ] = False,
 ) -> None:
     """Private taste, shared knowledge: a federated recommender in which taste stays on the device.

@@ -20,6 +20,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 ExplainOption = Annotated[bool, typer.Option("--explain", help="Also say what epsilon is about, and when it holds.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only, and the result.")]
 
+LONGEST_LIST = 500
+"""Most items of a list. Choosing the diversity compares all pairs of a list, at each step of the control."""
+
 
 def folder_option(help: str, *, envvar: str | None = None, show_default: bool | str = False) -> Any:
     """Return the option `--folder` of a command, for use in an `Annotated` type.

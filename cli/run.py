@@ -8,6 +8,7 @@ from typing import Annotated
 import click
 import typer
 
+from palate.cli.options import LONGEST_LIST
 from palate.cli.terminal import Answer, answering
 from palate.running import Run
 from palate.running import compare as compare_runs
@@ -103,7 +104,7 @@ def recommend(
     run: RunArgument,
     *,
     user: Annotated[str, typer.Option(help="Id of a person in the data, e.g. --user 42.")],
-    n: Annotated[int, typer.Option("--n", min=1, help="Length of the list, e.g. --n 20.")] = 10,
+    n: Annotated[int, typer.Option("--n", min=1, max=LONGEST_LIST, help="Length of the list, e.g. --n 20.")] = 10,
 ) -> Answer:
     """Show what a run recommends to one person, by title, and what they had recently.
 

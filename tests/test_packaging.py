@@ -102,3 +102,10 @@ def test_every_dependency_is_justified():
     names = {re.match(r"[\w-]+", requirement).group() for requirement in required} - {"palate"}
     page = (ROOT / "docs" / "dependencies.md").read_text("utf-8")
     assert set(re.findall(r"^\| `([\w-]+)", page, flags=re.MULTILINE)) == names
+
+
+def test_the_citation_names_the_version_and_licence_of_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    lines = (ROOT / "CITATION.cff").read_text("utf-8").splitlines()
+    assert f"version: {project['version']}" in lines
+    assert f"license: {project['license']}" in lines

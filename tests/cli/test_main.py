@@ -144,10 +144,16 @@ def test_no_arguments_show_the_help_as_a_usage_problem(palate: Shell):
     assert shown.stderr.startswith("Usage: palate")
 
 
-def test_version_is_the_installed_one(palate: Shell):
+def test_version_says_palate_python_and_extras(palate: Shell):
+    import platform
     from importlib.metadata import version
 
-    assert palate("--version") == Outcome(0, f"palate {version('palate')}\n", "")
+    shown = palate("--version")
+    assert (shown.code, shown.stderr) == (0, "")
+    first, python, extras = shown.stdout.splitlines()
+    assert first == f"palate {version('palate')}"
+    assert python == f"Python {platform.python_version()}"
+    assert "report yes" in extras  # the tests need it
 
 
 def test_a_result_goes_to_stdout_and_nothing_to_stderr(palate: Shell):

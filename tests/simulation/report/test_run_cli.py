@@ -55,6 +55,7 @@ def test_report_writes_where_it_is_told(runs: SimpleNamespace, capfd: pytest.Cap
         (["compare", "first", "second", "--html", "no/page.html"], 12),
         (["recommend", "first", "--user", "viewer-04"], 10),
         (["recommend", "first", "--user", "viewer-040", "--n", "0"], 2),
+        (["recommend", "first", "--user", "viewer-040", "--n", "9223372036854775807"], 2),
         (["recommend", "first"], 2),
     ],
 )
