@@ -28,7 +28,7 @@ from palate.simulation.report.tables import (
     headliners,
 )
 from palate.simulation.report.words import definitions, flattened, noun, percent, recency_note
-from palate.simulation.run_folder import read_config
+from palate.simulation.run_folder import located, read_config
 from palate.simulation.run_reader import Run, read_run
 
 REPORT_NAME = "report.html"
@@ -137,7 +137,7 @@ def _examples(run: Run, history: Histories | None) -> tuple[list[Example], str]:
     """Examples, or the reason why there are none: histories are not in the run folder, and the data may be missing."""
     if history is None:
         try:
-            prepared = prepare(read_config(run.folder))
+            prepared = prepare(located(run.folder, read_config(run.folder)))
         except PalateError as error:
             return [], f"The data is needed for this and could not be read again: {error.message}."
         if prepared.catalogue_hash != run.saved.catalogue or not _same_people(run, prepared.interactions.users):

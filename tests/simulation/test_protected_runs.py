@@ -366,10 +366,11 @@ def test_nodes_of_a_protected_run_never_send_an_exact_update(tmp_path, settings)
 
 @pytest.mark.parametrize("model", ["gmf", "neumf"])
 def test_rounds_that_went_to_popularity_are_charged_as_training_rounds_and_the_claim_holds(
-    tmp_path, settings, run, lines, rounds_charged, books, model
+    tmp_path, settings, run, lines, rounds_charged, books, monkeypatch, model
 ):
-    """At a tolerance that no estimate is below, but for one training round too many: all rounds ask for popularity."""
-    schedule = {"rounds": 3, "popularity_tolerance": 1e-9}
+    """Where every estimate is above the tolerance, all rounds ask for popularity."""
+    monkeypatch.setattr("palate.server.coordinator.possible_loss", lambda *_, **__: 1.0)
+    schedule = {"rounds": 3, "popularity_tolerance": 0.01}
     config = protected(settings, epsilon=2.0, training={"model": model}, schedule=schedule)
     result = run(config, tmp_path / "run")
     assert [line["purpose"] for line in lines(tmp_path / "run")] == ["popularity"] * 4

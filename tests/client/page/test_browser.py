@@ -137,6 +137,7 @@ def test_everything_works_without_scripts(served: Served, browser: Browser) -> N
         assert titles(browser)[0] != before[0]
         browser.script("document.getElementById('undo-said').click()")
         browser.until("document.getElementById('said')?.innerText.includes('Taken back')")
+        browser.until(f"document.querySelectorAll('.card h2').length === {len(before)}")  # the page comes anew
         assert titles(browser) == before
         browser.open(f"{served.place}search")
         browser.script("document.getElementById('q').value = 'pictre 12'; document.getElementById('find').click()")

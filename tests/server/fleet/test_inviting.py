@@ -230,7 +230,7 @@ def test_one_command_makes_the_device_shows_its_limits_and_joins(running, tmp_pa
 
     asked = join("--smallest-cohort", "3")
     assert "there is nobody to agree" in str(asked.exception)
-    assert "this device allows epsilon 8 at delta 1e-05, " in asked.output
+    assert "epsilon 8 at delta 1e-05" in asked.output
     assert "rounds of at least 3 devices" in asked.output
     assert "Against that server you are protected if" in asked.output
     with Vault.open(home.vault) as vault:
