@@ -59,8 +59,14 @@ class AtPublicTimes:
         """Answer one step; only the step that opens a round costs work that depends on a history."""
         came = self._clock()
         try:
-            return self._rounds.handle(message, plan=plan, table=table)
-        finally:
-            if message.step.opens_a_round:
-                due = came + public_seconds(self._clock() - came, self._first) + self._draw() * JITTER * self._first
-                self._wait(max(0.0, due - self._clock()))
+            reply = self._rounds.handle(message, plan=plan, table=table)
+        except Exception:  # not the signal that ends the device: whoever stops it does not wait
+            self._until_public(message, came)
+            raise
+        self._until_public(message, came)
+        return reply
+
+    def _until_public(self, message: FleetMessage, came: float) -> None:
+        if message.step.opens_a_round:
+            due = came + public_seconds(self._clock() - came, self._first) + self._draw() * JITTER * self._first
+            self._wait(max(0.0, due - self._clock()))

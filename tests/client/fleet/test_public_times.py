@@ -30,7 +30,7 @@ class Working:
     """Rounds whose work takes so long, and may fail."""
 
     work: Callable[[], None]
-    error: Exception | None = None
+    error: BaseException | None = None
 
     def handle(self, message, *, plan, table):
         self.work()
@@ -51,6 +51,14 @@ def seconds_of(worked: float, *, step=FleetStep.REPORT, error=None, jitter=0.0) 
     with suppress(PalateError):
         rounds.handle(asked(step), plan=None, table=None)
     return clock.now - 100.0
+
+
+def test_a_device_that_is_stopped_by_a_signal_does_not_wait():
+    clock = Clock()
+    rounds = AtPublicTimes(Working(lambda: clock.wait(33.0), KeyboardInterrupt()), clock=clock, wait=clock.wait)
+    with pytest.raises(KeyboardInterrupt):
+        rounds.handle(asked(FleetStep.REPORT), plan=None, table=None)
+    assert clock.now - 100.0 == 33.0
 
 
 @pytest.mark.parametrize("step", [FleetStep.REPORT, FleetStep.ADVERTISE])
