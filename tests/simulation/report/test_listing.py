@@ -77,6 +77,17 @@ def test_the_first_line_counts_and_filters_are_said(folder: Path, capfd: pytest.
     assert capfd.readouterr().out.splitlines()[0] == "1 run in runs/sharp"
 
 
+def test_an_epsilon_stands_with_its_delta_and_what_it_is_about(folder: Path, capfd: pytest.CaptureFixture[str]):
+    (folder / "begun" / "config.toml").write_text('data = "demo"\nunit = "user"\nepsilon = 4.0\ndelta = 1e-6\n')
+    assert main(["runs"]) == 0
+    printed = capfd.readouterr().out
+    assert "4 at 1e-06" in printed
+    assert "of one unit replaced by zeros, for all rounds of a run" in " ".join(printed.split())
+    assert main(["runs", "--json"]) == 0
+    begun = next(run for run in json.loads(capfd.readouterr().out)["runs"] if run["run"] == "begun")
+    assert (begun["unit"], begun["epsilon"], begun["delta"]) == ("user", 4.0, 1e-6)
+
+
 def test_an_empty_folder_is_no_error_and_a_missing_one_is(folder: Path, capfd: pytest.CaptureFixture[str]):
     assert main(["runs", "runs/notes"]) == 0
     out, err = capfd.readouterr()
