@@ -19,11 +19,10 @@ from palate.simulation.report.headline import protection
 from palate.simulation.report.records import Result
 from palate.simulation.report.rendering import cell, render, save
 from palate.simulation.report.tables import Cell, Grid, Row, text_grid
-from palate.simulation.report.words import data_size, duration, flattened, metric_name, p_value, score, signed
+from palate.simulation.report.words import ABSENT, data_size, duration, flattened, metric_name, p_value, score, signed
 from palate.simulation.run_reader import Run
 
 _AGAIN = "compare runs of the same data with the same cleaning options"
-ABSENT = "\N{EN DASH}"
 BETTER, WORSE = "\N{UPWARDS ARROW}", "\N{DOWNWARDS ARROW}"
 SIGNIFICANT = 0.05
 """Corrected p-values below it are marked with an arrow."""

@@ -14,10 +14,8 @@ from palate.errors import PalateError, RunError
 from palate.simulation.report.files import file_bytes, file_record, is_file
 from palate.simulation.report.records import Difference, Result
 from palate.simulation.report.tables import Grid, text_grid
-from palate.simulation.report.words import duration, score, signed
+from palate.simulation.report.words import ABSENT, duration, score, signed
 from palate.simulation.run_folder import read_config
-
-ABSENT = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from palate.models.metrics import Estimate, RankingMetrics
 from palate.simulation.bands import Band
 from palate.simulation.evaluation import Summary
 from palate.simulation.report.records import BaselineResult, Result, RoundRecord
-from palate.simulation.report.words import data_size, duration, score
+from palate.simulation.report.words import ABSENT, data_size, duration, score
 
 FEW_USERS = 30
 """Groups smaller than this are marked: their numbers say little."""
@@ -151,7 +151,7 @@ def beyond_grid(result: Result) -> Grid:
                     Cell(f"{summary.beyond.coverage:.1%}"),
                     Cell(score(summary.beyond.gini)),
                     Cell(f"{summary.beyond.novelty:.2f} bits"),
-                    Cell("\N{EN DASH}" if summary.beyond.diversity is None else score(summary.beyond.diversity)),
+                    Cell(ABSENT if summary.beyond.diversity is None else score(summary.beyond.diversity)),
                 ),
                 own=index == 0,
             )

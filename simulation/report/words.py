@@ -6,6 +6,9 @@ from typing import Any
 
 from palate.server.values import flat
 
+ABSENT = "\N{EN DASH}"
+"""Stands where there is no value."""
+
 _NOUNS = {
     "demo": "films",
     "ml-100k": "films",
