@@ -387,7 +387,9 @@ def compare(*runs: Run | str | PathLike[str]) -> Comparison:
     Raises
     ------
     palate.errors.RunError
-        If they are not of the same data and held-out items, or are unfinished or damaged, or there is only one.
+        If they are not of the same data and held-out items, or are unfinished or damaged.
+    palate.errors.ConfigError
+        If there are fewer than two.
     """
     from palate.simulation.report.comparing import compare_runs
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from palate.errors import DataError, RunError
+from palate.errors import ConfigError, DataError, RunError
 from palate.simulation import significance
 from palate.simulation.report.headline import protection
 from palate.simulation.report.records import Result
@@ -150,12 +150,13 @@ def compare_runs(*runs: Run) -> Comparison:
 
     Raises
     ------
+    ConfigError
+        If there are fewer than two.
     RunError
-        If there are fewer than two, or they are of different catalogues, people, held-out items or cut-offs, or of
-        fewer than 2 people.
+        If they are of different catalogues, people, held-out items or cut-offs, or of fewer than 2 people.
     """
     if len(runs) < 2:
-        raise RunError(
+        raise ConfigError(
             f"{len(runs)} run to compare, at least 2 are needed", hint="name another: palate runs lists them"
         )
     first = runs[0]

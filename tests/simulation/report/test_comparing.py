@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from palate.errors import RunError
+from palate.errors import ConfigError, RunError
 from palate.simulation.report.comparing import BETTER, WORSE, compare_runs, comparison_grids
 from palate.simulation.run_reader import read_run
 
@@ -69,7 +69,7 @@ def test_a_renamed_folder_is_called_by_its_new_name(make_run: Callable[..., obje
 
 
 def test_one_run_cannot_be_compared(finished_run):
-    with pytest.raises(RunError, match="at least 2"):
+    with pytest.raises(ConfigError, match="at least 2"):
         compare_runs(read_run(finished_run.folder))
 
 
