@@ -123,7 +123,9 @@ def test_a_zip_archive_of_several_files_names_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [text_of().encode() * 99, gzip.compress(text_of().encode() * 99), zipped(text_of() * 99)]
+    "content",
+    [text_of().encode() * 99, gzip.compress(text_of().encode() * 99), zipped(text_of() * 99)],
+    ids=["plain", "gzip", "zip"],
 )
 def test_a_file_too_large_is_refused_packed_or_not(tmp_path, content):
     with pytest.raises(DataError, match="more than 1,000 bytes"):
